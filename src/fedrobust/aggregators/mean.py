@@ -1,0 +1,42 @@
+"""The mean: no defence, and what every defence is compared with."""
+
+from typing import Literal
+
+from fedrobust.aggregators.kernels import row_mean
+from fedrobust.aggregators.rule import Aggregation, Context, require, validated
+from fedrobust.component import component
+from fedrobust.typing import Updates, Vector
+
+
+@component
+class Mean:
+    """The mean of the rows, weighted by the server's own sample counts when it gives them.
+
+    Σ cᵢ xᵢ / Σ cᵢ, with cᵢ = 1 where the context has no counts; n >= 1 rows. One Byzantine row
+    moves it anywhere. The sum is taken in float64 in the order of the rows, so another order may
+    change the last bit of the result, for float32 rows hardly ever.
+
+    Raises: ``ValueError`` for unfit updates or counts.
+
+    Reference: McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized
+    Data, AISTATS 2017.
+    """
+
+    name: Literal["mean"] = "mean"
+
+    def __call__(self, updates: Updates, context: Context = Context()) -> Vector:  # noqa: B008
+        """The weighted mean [d] of ``updates`` [n, d]."""
+        return self.aggregate(updates, context).vector
+
+    def aggregate(self, updates: Updates, context: Context) -> Aggregation:
+        """The vector alone: it selects no rows and has no memory."""
+        updates = validated(self, updates, context)
+        return Aggregation(row_mean(updates, context.counts))
+
+    def check(self, n: int) -> None:
+        """Raises: ``ValueError`` without rows."""
+        require(self, n, 1, "n >= 1")
+
+    def tolerating(self, dropped: int) -> "Mean":
+        """Itself: it tolerates no Byzantine row, whatever was dropped."""
+        return self

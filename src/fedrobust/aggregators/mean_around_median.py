@@ -1,0 +1,45 @@
+"""The mean of the values around the coordinate-wise median: FAT's "Trimmed Mean"."""
+
+from typing import Literal
+
+from fedrobust.aggregators.kernels import mean_around_median
+from fedrobust.aggregators.rule import Aggregation, Context, require, validated
+from fedrobust.component import Size, component
+from fedrobust.typing import Updates, Vector
+
+
+@component
+class MeanAroundMedian:
+    """Per coordinate, the mean of the n − 2f values closest to the median; n > 2f rows.
+
+    The closest values are neighbours in sorted order. Of two values equally far from the median,
+    one below and one above, the lower is kept: updates of ±lr, from one step of Adam or of a sign
+    method, make such ties common. Distances are compared in float64, from the two middle values and
+    not from a rounded median. With at most f Byzantine rows the median lies in the benign range and
+    no value is kept that is farther from it than that range is wide; the mean may leave the range.
+
+    Raises: ``ValueError`` for unfit updates, or n <= 2f.
+
+    References: FAT (its "Trimmed Mean"); the second step of Bulyan, El Mhamdi et al., The Hidden
+    Vulnerability of Distributed Learning in Byzantium, ICML 2018.
+    """
+
+    f: Size
+    name: Literal["mean-around-median"] = "mean-around-median"
+
+    def __call__(self, updates: Updates, context: Context = Context()) -> Vector:  # noqa: B008
+        """The mean around the median [d] of ``updates`` [n, d]."""
+        return self.aggregate(updates, context).vector
+
+    def aggregate(self, updates: Updates, context: Context) -> Aggregation:
+        """The vector alone: it selects no whole rows and has no memory."""
+        updates = validated(self, updates, context)
+        return Aggregation(mean_around_median(updates, drop=2 * self.f))
+
+    def check(self, n: int) -> None:
+        """Raises: ``ValueError`` unless n > 2f."""
+        require(self, n, 2 * self.f + 1, "n > 2f", self.f)
+
+    def tolerating(self, dropped: int) -> "MeanAroundMedian":
+        """The rule with f lowered to max(0, f - dropped)."""
+        return MeanAroundMedian(max(0, self.f - dropped))

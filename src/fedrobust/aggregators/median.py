@@ -1,0 +1,41 @@
+"""The coordinate-wise median."""
+
+from typing import Literal
+
+from fedrobust.aggregators.kernels import middle_mean
+from fedrobust.aggregators.rule import Aggregation, Context, require, validated
+from fedrobust.component import component
+from fedrobust.typing import Updates, Vector
+
+
+@component
+class Median:
+    """Per coordinate, the middle value; the mean of the two middle values for even n.
+
+    n >= 1 rows. With less than half of the rows Byzantine, every coordinate stays between the least
+    and the greatest benign value.
+
+    Raises: ``ValueError`` for unfit updates.
+
+    Reference: Yin et al., Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates,
+    ICML 2018, definition 1.
+    """
+
+    name: Literal["median"] = "median"
+
+    def __call__(self, updates: Updates, context: Context = Context()) -> Vector:  # noqa: B008
+        """The median [d] of ``updates`` [n, d]."""
+        return self.aggregate(updates, context).vector
+
+    def aggregate(self, updates: Updates, context: Context) -> Aggregation:
+        """The vector alone: it selects no whole rows and has no memory."""
+        updates = validated(self, updates, context)
+        return Aggregation(middle_mean(updates, drop=(len(updates) - 1) // 2))
+
+    def check(self, n: int) -> None:
+        """Raises: ``ValueError`` without rows."""
+        require(self, n, 1, "n >= 1")
+
+    def tolerating(self, dropped: int) -> "Median":
+        """Itself: it has no number of tolerated rows to lower."""
+        return self

@@ -1,0 +1,128 @@
+"""What an aggregation rule is, what it is told, what it answers, and which input it refuses."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fedrobust.typing import Indices, Updates, Vector
+
+_ROWS_NAMED = 10
+"""A message lists this many bad rows and counts the rest."""
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What the server itself knows beside the updates; a rule reads what it needs.
+
+    ``counts`` [n]: training examples of each row's client, from the server's own books, never from
+    a client's message. ``memory``: what the rule returned in the round before. ``root`` [d]: an
+    update that the server trained on data of its own.
+    """
+
+    counts: Tensor | None = None
+    memory: object = None
+    root: Vector | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Aggregation:
+    """A rule's answer: the vector [d], and how it came about.
+
+    ``kept``: the rows that the rule selected, ascending, where it selects rows, else None.
+    ``memory``: what the rule wants back in the next round's context.
+    """
+
+    vector: Vector
+    kept: Indices | None = None
+    memory: object = None
+
+
+class Aggregator(Protocol):
+    """A rule that turns one round's updates [n, d] into one vector [d]."""
+
+    def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
+        """The aggregated vector alone."""
+        ...
+
+    def aggregate(self, updates: Updates, context: Context) -> Aggregation:
+        """The vector, the rows kept and the memory. Raises: ``ValueError`` for unfit input."""
+        ...
+
+    def check(self, n: int) -> None:
+        """Raises: ``ValueError`` naming n, f and the condition, where n rows are too few."""
+        ...
+
+    def tolerating(self, dropped: int) -> "Aggregator":
+        """The rule for the rows that remain after ``dropped`` unusable ones were taken out.
+
+        They count as Byzantine: n falls by ``dropped`` and f to max(0, f - dropped).
+        """
+        ...
+
+
+def require(rule: Aggregator, n: int, least: int, condition: str, f: int | None = None) -> None:
+    """Raises: ``ValueError`` where n is below ``least``, the number that ``condition`` means."""
+    if n < least:
+        given = f"n = {n}" if f is None else f"n = {n}, f = {f}"
+        raise ValueError(f"{type(rule).__name__} needs {condition}: {given} needs {least}")
+
+
+def validated(rule: Aggregator, updates: Updates, context: Context) -> Updates:
+    """``updates`` without their autograd history, once they and ``context.counts`` are fit to use.
+
+    Raises: ``ValueError`` that says what is wrong and which rows are.
+    """
+    name = type(rule).__name__
+    if not isinstance(updates, Tensor):
+        raise ValueError(
+            f"{name}: updates must be one tensor [n, d], got {type(updates).__name__}; "
+            "torch.stack makes one of a list of rows"
+        )
+    if updates.ndim != 2:
+        raise ValueError(f"{name}: updates must be [n, d], got shape {list(updates.shape)}")
+    n, d = updates.shape
+    rule.check(n)
+    if d == 0:
+        raise ValueError(f"{name}: updates of shape {[n, d]} have no coordinates (d = 0)")
+    if not updates.is_floating_point():
+        raise ValueError(
+            f"{name}: updates must be floating point, got {updates.dtype}; "
+            "convert them with .float() if that is what they mean"
+        )
+    updates = updates.detach()
+    _refuse_non_finite(name, updates)
+    if context.counts is not None:
+        _check_counts(name, context.counts, n)
+    return updates
+
+
+def _refuse_non_finite(name: str, updates: Updates) -> None:
+    # The extremes are non-finite exactly where some entry is, and finding them allocates nothing.
+    if torch.stack(torch.aminmax(updates)).isfinite().all():
+        return
+    low, high = torch.aminmax(updates, dim=1)
+    bad = (~(low.isfinite() & high.isfinite())).nonzero()[:, 0].tolist()
+    listed = ", ".join(map(str, bad[:_ROWS_NAMED]))
+    more = f" and {len(bad) - _ROWS_NAMED} more" if len(bad) > _ROWS_NAMED else ""
+    raise ValueError(
+        f"{name}: NaN or infinity in row{'s' if len(bad) > 1 else ''} {listed}{more}; drop what is "
+        f"not finite and aggregate the others with rule.tolerating({len(bad)})"
+    )
+
+
+def _check_counts(name: str, counts: Tensor, n: int) -> None:
+    if counts.shape != (n,):
+        raise ValueError(
+            f"{name}: counts must be one number for each of the {n} rows, "
+            f"got shape {list(counts.shape)}"
+        )
+    bad = (~counts.isfinite() | (counts < 0)).nonzero()[:, 0].tolist()
+    if bad:
+        raise ValueError(
+            f"{name}: counts must be finite and not negative, "
+            f"got {counts[bad[0]].item()} for row {bad[0]}"
+        )
+    if not counts.any():
+        raise ValueError(f"{name}: counts are all zero, so no row has any weight")

@@ -1,0 +1,45 @@
+"""The coordinate-wise trimmed mean."""
+
+from typing import Literal
+
+from fedrobust.aggregators.kernels import middle_mean
+from fedrobust.aggregators.rule import Aggregation, Context, require, validated
+from fedrobust.component import Size, component
+from fedrobust.typing import Updates, Vector
+
+
+@component
+class TrimmedMean:
+    """Per coordinate, the mean of the values without the f least and the f greatest.
+
+    With v sorted, (v[f] + … + v[n − f − 1]) / (n − 2f); n > 2f rows. Every coordinate stays between
+    the least and the greatest benign value while at most f rows are Byzantine.
+
+    Raises: ``ValueError`` for unfit updates, or n <= 2f.
+
+    Reference: Yin et al., Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates,
+    ICML 2018, definition 2.
+
+    Differences from the paper: f rows a side are given, not a share β of them. What FAT calls
+    "Trimmed Mean" is ``MeanAroundMedian``.
+    """
+
+    f: Size
+    name: Literal["trimmed-mean"] = "trimmed-mean"
+
+    def __call__(self, updates: Updates, context: Context = Context()) -> Vector:  # noqa: B008
+        """The trimmed mean [d] of ``updates`` [n, d]."""
+        return self.aggregate(updates, context).vector
+
+    def aggregate(self, updates: Updates, context: Context) -> Aggregation:
+        """The vector alone: it selects no whole rows and has no memory."""
+        updates = validated(self, updates, context)
+        return Aggregation(middle_mean(updates, drop=self.f))
+
+    def check(self, n: int) -> None:
+        """Raises: ``ValueError`` unless n > 2f."""
+        require(self, n, 2 * self.f + 1, "n > 2f", self.f)
+
+    def tolerating(self, dropped: int) -> "TrimmedMean":
+        """The rule with f lowered to max(0, f - dropped)."""
+        return TrimmedMean(max(0, self.f - dropped))

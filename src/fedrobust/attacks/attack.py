@@ -1,0 +1,72 @@
+"""What an attack is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from fedrobust.threat import Knowledge, View
+from fedrobust.typing import Images, Labels, Updates
+
+
+class Attack(Protocol):
+    """Turns what the malicious clients see into the updates that they send.
+
+    ``needs`` is the knowledge without which it cannot work; a run whose threat model does not grant
+    it is refused. ``trains`` says whether it uses the malicious clients' honest updates; where it
+    does not, they are not computed and ``view.own`` is empty [0, d]. ``memory`` is how many earlier
+    broadcast parameter vectors it wants in ``view.history``.
+    """
+
+    @property
+    def needs(self) -> frozenset[Knowledge]:
+        """The knowledge it cannot do without."""
+        ...
+
+    @property
+    def trains(self) -> bool:
+        """Whether it uses honest updates."""
+        ...
+
+    @property
+    def memory(self) -> int:
+        """The length of the history it wants."""
+        ...
+
+    def init(self) -> Any:
+        """Its state before the first round: tensors, numbers, and containers of these."""
+        ...
+
+    def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
+        """The malicious updates [m, d] of a round, m = ``view.rows``, and its next state."""
+        ...
+
+
+@runtime_checkable
+class Poisons(Protocol):
+    """An attack that also changes the data on which malicious clients train."""
+
+    def poison(self, x: Images, y: Labels) -> tuple[Images, Labels]:
+        """The batch that a malicious client trains on instead of (x, y)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What an attack says of itself, with what is assumed of a user's object that says nothing."""
+
+    needs: frozenset[Knowledge]
+    trains: bool
+    memory: int
+    init: Callable[[], Any]
+
+
+def traits(attack: Attack) -> Traits:
+    """The traits of ``attack``. Only ``craft`` is required of a user's own object."""
+    return Traits(
+        needs=frozenset(getattr(attack, "needs", ())),
+        trains=getattr(attack, "trains", True),
+        memory=getattr(attack, "memory", 0),
+        init=getattr(attack, "init", lambda: None),
+    )

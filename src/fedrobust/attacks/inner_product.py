@@ -1,0 +1,36 @@
+"""The inner-product manipulation attack."""
+
+from typing import ClassVar, Literal
+
+import torch
+
+from fedrobust.component import Positive, component
+from fedrobust.threat import Knowledge, View
+from fedrobust.typing import Updates
+
+
+@component
+class InnerProduct:
+    """Every malicious client sends Δ = -ε · mean of the benign updates.
+
+    Where the threat model does not grant the benign updates, their mean is estimated by that of the
+    colluders' own honest updates.
+
+    Reference: Xie et al., "Fall of empires: breaking Byzantine-tolerant SGD by inner product
+    manipulation", 2020. Differences from the paper: it always knows the benign updates.
+    """
+
+    epsilon: Positive
+    name: Literal["inner-product"] = "inner-product"
+
+    needs: ClassVar[frozenset[Knowledge]] = frozenset()
+    trains: ClassVar[bool] = True
+    memory: ClassVar[int] = 0
+
+    def init(self) -> None:
+        """It keeps no state."""
+
+    def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
+        """One vector, sent by all [m, d]."""
+        honest = view.own if view.benign is None else view.benign
+        return (-self.epsilon * honest.mean(dim=0)).expand(view.rows, -1), None

@@ -1,0 +1,163 @@
+"""The command line: run, report, list, data get."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fedrobust.errors import UserError
+
+app = typer.Typer(
+    help="Train federated models meant to be robust, attack their training, measure honestly.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data = typer.Typer(help="Get and check data sets.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+
+@contextmanager
+def _user_errors() -> Iterator[None]:
+    """A user's mistake is one message and exit code 2; anything else is a bug, with traceback."""
+    try:
+        yield
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+@app.command("run")
+def run_command(
+    config: Annotated[Path, typer.Argument(help="The experiment, a YAML file.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("-s", "--set", help="Override a key: aggregator.f=12. May be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run directory to write; runs/NAME if left out.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run that is there.")
+    ] = False,
+) -> None:
+    """Play one experiment and record it."""
+    from fedrobust.display import Display
+    from fedrobust.experiment import load
+    from fedrobust.training import run
+
+    # A config may name a user's own module:Class, next to it or where the command is given.
+    sys.path[:0] = [str(Path.cwd()), str(config.resolve().parent)]
+    with _user_errors():
+        experiment = load(config, settings or [])
+        directory = out or Path("runs") / experiment.name
+        display = Display(Console(stderr=True))
+        try:
+            with display:
+                result = run(experiment, directory, resume, progress=display.progress)
+        except KeyboardInterrupt as stop:
+            typer.echo(f"stopped; go on with --resume --out {directory}", err=True)
+            raise typer.Exit(130) from stop
+    chosen, final = result.summary["test"]["best"], result.summary["test"]["final"]
+    for label, scores in (("chosen on validation", chosen), ("final", final)):
+        typer.echo(
+            f"round {scores['round']} ({label}): {scores['accuracy']:.2%} accurate, "
+            f"{scores['robust_accuracy']:.2%} robust on {scores['examples']:,} test examples"
+        )
+    for trouble in result.summary["troubles"]:
+        typer.echo(f"warning: {trouble}")
+    typer.echo(f"records: {directory}")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories; several are compared.")],
+    out: Annotated[Path | None, typer.Option(help="The folder of the report.")] = None,
+) -> None:
+    """Make one self-contained HTML page, and its figures as PNG and SVG."""
+    from fedrobust.report import write_report
+
+    with _user_errors():
+        typer.echo(f"report: {write_report(runs, out)}")
+
+
+def kinds() -> dict[str, tuple[type, ...]]:
+    """What ``fedrobust list`` lists: the members of every union."""
+    from fedrobust.aggregators import AGGREGATORS
+    from fedrobust.attacks import ATTACKS
+    from fedrobust.data import DATASETS, PARTITIONS
+    from fedrobust.models import MODELS
+    from fedrobust.objectives import OBJECTIVES
+    from fedrobust.optimizers import OPTIMIZERS
+    from fedrobust.participation import PARTICIPATIONS
+    from fedrobust.perturb import PERTURBATIONS
+
+    return {
+        "data": DATASETS,
+        "partition": PARTITIONS,
+        "model": MODELS,
+        "objective": OBJECTIVES,
+        "perturbation": PERTURBATIONS,
+        "optimizer": OPTIMIZERS,
+        "participation": PARTICIPATIONS,
+        "attack": ATTACKS,
+        "aggregator": AGGREGATORS,
+    }
+
+
+@app.command("list")
+def list_command(
+    kind: Annotated[str | None, typer.Argument(help="What to list, such as aggregator.")] = None,
+) -> None:
+    """List the components of a kind, with their fields; without a kind, list the kinds."""
+    from fedrobust.component import name_of, suggestion
+    from fedrobust.errors import ConfigError
+
+    known = kinds()
+    with _user_errors():
+        if kind is None:
+            for name, members in known.items():
+                typer.echo(f"{name:14} {', '.join(name_of(member) for member in members)}")
+            return
+        singular = kind.removesuffix("s")
+        if singular not in known and kind not in known:
+            raise ConfigError(
+                f"there is no kind {kind!r}{suggestion(kind, known)}; there are: {', '.join(known)}"
+            )
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "fields", "what it is"):
+        table.add_column(column, overflow="fold")
+    for member in known[kind if kind in known else singular]:
+        table.add_row(name_of(member), _fields(member), (member.__doc__ or "").split("\n")[0])
+    Console().print(table)
+
+
+def _fields(member: type) -> str:
+    shown = []
+    for item in fields(member):
+        default: Any = getattr(member, item.name, MISSING)
+        if item.name != "name":
+            shown.append(item.name if default is MISSING else f"{item.name}={default}")
+    return ", ".join(shown)
+
+
+@data.command("get")
+def data_get(
+    name: Annotated[str, typer.Argument(help="A data set; `fedrobust list data` names them.")],
+) -> None:
+    """Find or download a data set, check it, and say where it is."""
+    from fedrobust.data import get
+
+    with _user_errors():
+        get(name, typer.echo)
+
+
+def main() -> None:
+    """The entry point of ``fedrobust``."""
+    app()

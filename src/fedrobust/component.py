@@ -1,0 +1,266 @@
+"""Components are values: frozen, validated dataclasses with a ``name`` tag.
+
+The same value is the Python object, the YAML node, the command-line override and part of a run's
+identity. :func:`component` makes such a class, :func:`one_of` the explicit union of one kind,
+:func:`to_config` writes a value back as plain data, and :func:`explain` turns a refusal into the
+message a user reads.
+"""
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import (
+    Annotated,
+    Any,
+    TypeVar,
+    Union,
+    cast,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from annotated_types import Ge, Gt, Le
+from pydantic import (
+    AllowInfNan,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    PlainValidator,
+    Strict,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic.dataclasses import is_pydantic_dataclass
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from fedrobust.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def _ratio(value: object) -> object:
+    """Read "8/255" as the number it means, and leave anything else to the type's own check."""
+    if isinstance(value, str) and value.count("/") == 1:
+        above, below = value.split("/")
+        try:
+            return float(above) / float(below)
+        except (ValueError, ZeroDivisionError):
+            return value
+    return value
+
+
+Count = Annotated[int, Strict(), Ge(1)]
+"""A whole number from 1 on; 2.0, "2" and true are refused, here and below."""
+Size = Annotated[int, Strict(), Ge(0)]
+"""A whole number from 0 on."""
+Real = Annotated[float, Strict(), AllowInfNan(False)]
+Positive = Annotated[float, Strict(), AllowInfNan(False), Gt(0)]
+NonNegative = Annotated[float, Strict(), AllowInfNan(False), Ge(0)]
+Fraction = Annotated[float, Strict(), Ge(0), Le(1)]
+Pixels = Annotated[float, Strict(), AllowInfNan(False), Ge(0), BeforeValidator(_ratio)]
+"""A length in units of the [0, 1] pixel range; "8/255" is understood."""
+Flag = Annotated[bool, Strict()]
+Text = Annotated[str, Strict()]
+
+
+_CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+
+@dataclass_transform(frozen_default=True)
+def component(cls: type[T]) -> type[T]:
+    """Make ``cls`` a frozen dataclass that checks its fields and refuses unknown ones."""
+    return cast("type[T]", pydantic_dataclass(frozen=True, config=_CONFIG)(cls))
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def keyword_component(cls: type[T]) -> type[T]:
+    """The same with fields that are given by name only, so that they may stand in any order."""
+    return cast("type[T]", pydantic_dataclass(frozen=True, kw_only=True, config=_CONFIG)(cls))
+
+
+def name_of(cls: type) -> str:
+    """The ``name`` tag of a component class."""
+    return str(cls.__dict__.get("name", cls.__name__))
+
+
+def one_of(kind: str, *members: type) -> Any:
+    """The type "one of ``members``, or the user's own object" of a config field.
+
+    A mapping is read by its ``name``: the tag of a member, or ``module:Class`` for an importable
+    class of the user's, called with the other keys. Any other object is taken as it is.
+
+    Raises: ``ValidationError`` for a name that is neither, or fields that the member refuses.
+    """
+    by_name = {name_of(member): member for member in members}
+
+    def tag(value: object) -> str:
+        name = value.get("name") if isinstance(value, Mapping) else name_of_value(value)
+        return name if isinstance(name, str) and name in by_name else "own"
+
+    def name_of_value(value: object) -> object:
+        return getattr(value, "name", None) if type(value) in members else None
+
+    def own(value: object) -> object:
+        if not isinstance(value, Mapping):
+            if isinstance(value, str | int | float | list | None):
+                raise PydanticCustomError(
+                    "not_a_component",
+                    "must be a mapping with a name, such as {{name: {example}}}; got {value}",
+                    {"example": next(iter(by_name)), "value": repr(value)},
+                )
+            return value
+        name = value.get("name")
+        if isinstance(name, str) and ":" in name:
+            return _load_own(name, {k: v for k, v in value.items() if k != "name"})
+        if "opaque" in value:
+            raise PydanticCustomError(
+                "opaque",
+                "was the Python object {what}, which no file can rebuild: resume from Python",
+                {"what": str(value["opaque"])},
+            )
+        raise PydanticCustomError(
+            "unknown_name",
+            "{problem}{hint}; there are: {known}",
+            {
+                "problem": "has no name" if name is None else f"unknown {kind} {name!r}",
+                "hint": suggestion(str(name), by_name),
+                "known": ", ".join(by_name) + ", or your own as module:Class",
+            },
+        )
+
+    choices = [Annotated[member, Tag(name)] for name, member in by_name.items()]
+    choices.append(Annotated[Any, PlainValidator(own), Tag("own")])
+    return Annotated[Union[tuple(choices)], Discriminator(tag)]  # noqa: UP007
+
+
+def suggestion(word: str, known: Mapping[str, object] | list[str]) -> str:
+    """`` (did you mean 'krum'?)`` where a known word is near, else nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _load_own(name: str, arguments: dict[str, Any]) -> object:
+    module, _, attribute = name.partition(":")
+    try:
+        target: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            target = getattr(target, part)
+    except (ImportError, AttributeError) as error:
+        raise PydanticCustomError(
+            "import", "cannot import {name}: {error}", {"name": name, "error": str(error)}
+        ) from error
+    try:
+        return target(**arguments)
+    except TypeError as error:
+        raise PydanticCustomError(
+            "own", "{name} refused its arguments: {error}", {"name": name, "error": str(error)}
+        ) from error
+
+
+def to_config(value: Any) -> Any:
+    """``value`` as plain data that a YAML file holds.
+
+    A dataclass becomes its fields, with ``name: module:Class`` where it is a user's own importable
+    one; anything else that no file can rebuild becomes ``{opaque: its type}``.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, tuple | list):
+        return [to_config(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): to_config(item) for key, item in value.items()}
+    cls = type(value)
+    path = f"{cls.__module__}:{cls.__qualname__}"
+    ours = cls.__module__.partition(".")[0] == "fedrobust"
+    importable = cls.__module__ != "__main__" and "<locals>" not in cls.__qualname__
+    if not (is_pydantic_dataclass(cls) if ours else is_dataclass(value) and importable):
+        return {"opaque": path}
+    content = {f.name: to_config(getattr(value, f.name)) for f in fields(value) if f.init}
+    if not ours:
+        content["name"] = path
+    name = {"name": content.pop("name")} if "name" in content else {}
+    return name | content
+
+
+def from_config(cls: type[T], content: Mapping[str, Any]) -> T:
+    """Build a component from plain data. Raises: ``ConfigError`` naming every key that is wrong."""
+    try:
+        return TypeAdapter(cls).validate_python(content)
+    except ValidationError as error:
+        raise ConfigError(explain(error, cls)) from error
+
+
+def explain(error: ValidationError, cls: type) -> str:
+    """One line for each mistake: where it is, what is wrong, what would be right."""
+    lines = dict.fromkeys(_line(details, cls) for details in error.errors())
+    return "\n".join(lines)
+
+
+def _line(details: ErrorDetails, cls: type) -> str:
+    """The message of one mistake, its path without the union tags that pydantic puts in."""
+    owner, path = _follow(cls, details["loc"])
+    where = ".".join(path)
+    kind, message = details["type"], details["msg"]
+    if kind == "unexpected_keyword_argument":
+        known = [f.name for f in fields(owner)] if is_dataclass(owner) else []
+        message = f"unknown key{suggestion(path[-1], known)}; allowed here: {', '.join(known)}"
+    elif kind == "missing":
+        message = "is required"
+    else:
+        message = message.removeprefix("Value error, ")
+        message = message[0].lower() + message[1:]
+        value = details["input"]
+        if isinstance(value, bool | int | float | str) and repr(value) not in message:
+            message += f"; got {value!r}"
+    return f"{where}: {message}" if where else message
+
+
+def _follow(cls: Any, loc: tuple[int | str, ...]) -> tuple[Any, list[str]]:
+    """Walk ``loc`` down from ``cls``: the innermost component class, and the path a user knows.
+
+    Between the keys, pydantic's path holds the tags of unions ("own", "krum", "constrained-float",
+    "tuple[Phase, ...]"), which no user has written.
+    """
+    path: list[str] = []
+    field: Any = None
+    for step in loc:
+        if field is not None and (member := _member(field, step)) is not None:
+            cls, field = member, None
+            continue
+        if isinstance(step, str) and (step == "own" or not step.replace("_", "").isalnum()):
+            continue
+        if field is not None:
+            cls, field = _component_in(field) or cls, None
+        path.append(str(step))
+        if isinstance(step, str) and is_dataclass(cls):
+            field = get_type_hints(cls, include_extras=True).get(step)
+    return cls, path
+
+
+def _component_in(hint: Any) -> Any:
+    """The first component class inside a type, such as Phase in ``float | tuple[Phase, ...]``."""
+    if isinstance(hint, type) and is_dataclass(hint):
+        return hint
+    return next((c for arg in get_args(hint) if (c := _component_in(arg)) is not None), None)
+
+
+def _plain(hint: Any) -> Any:
+    while get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    return hint
+
+
+def _member(hint: Any, step: int | str) -> Any:
+    """The union member that pydantic's tag ``step`` stands for, where ``hint`` is a union."""
+    for choice in get_args(hint):
+        tags = [e.tag for e in getattr(choice, "__metadata__", ()) if isinstance(e, Tag)]
+        if step in tags:
+            return _plain(choice)
+        if not tags and (member := _member(choice, step)) is not None:
+            return member
+    return None

@@ -1,0 +1,100 @@
+"""What people get wrong about their own arrays, each with the message that puts it right."""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedrobust.errors import DataError
+
+Array: TypeAlias = Tensor | NDArray[Any]
+
+_CHANNELS = (1, 3, 4)
+
+
+def inputs(what: str, x: Array) -> Tensor:
+    """``x`` as uint8 pixels [N, c, h, w] or float32 [N, ...]. Raises: ``DataError``."""
+    x = _tensor(what, x)
+    shape = list(x.shape)
+    if x.ndim < 2:
+        raise DataError(
+            f"{what} has shape {shape}; images are [N, c, h, w], features [N, features]"
+        )
+    if x.numel() == 0:
+        raise DataError(f"{what} is empty: its shape is {shape}")
+    if x.ndim == 4 and shape[1] not in _CHANNELS and shape[3] in _CHANNELS and shape[1] == shape[2]:
+        raise DataError(f"{what} has shape {shape}, channels last; pass {what}.permute(0, 3, 1, 2)")
+    if x.dtype == torch.uint8:
+        if x.ndim != 4:
+            cure = f"{what}[:, None]" if x.ndim == 3 else f"features as {what}.float()"
+            raise DataError(
+                f"{what} is uint8 of shape {shape}; bytes are pixels [N, c, h, w]: pass {cure}"
+            )
+        return x.contiguous()
+    if not x.is_floating_point():
+        raise DataError(f"{what} is {x.dtype}; pass pixels 0..255 as uint8, anything else as float")
+    x = x.to(torch.float32).contiguous()
+    if not torch.isfinite(x).all():
+        bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
+        raise DataError(f"{what} has NaN or infinite values in {bad} of {len(x)} examples")
+    if x.ndim == 4:
+        _check_pixels(what, float(x.min()), float(x.max()))
+    return x
+
+
+def _check_pixels(what: str, low: float, high: float) -> None:
+    if low >= 0 and high <= 1:
+        return
+    bytes_like = low >= 0 and 1.5 < high <= 255
+    cure = (
+        "divide by 255, or pass them as uint8"
+        if bytes_like
+        else "undo the normalisation (divide by 255 for 0..255 pixels); it belongs into the model"
+    )
+    raise DataError(f"{what} lies in [{low:g}, {high:g}], but pixels lie in [0, 1]: {cure}")
+
+
+def labels(what: str, y: Array, count: int) -> Tensor:
+    """``y`` as int64 [count], none negative. Raises: ``DataError``."""
+    y = _whole_numbers(what, y, count)
+    if int(y.min()) < 0:
+        raise DataError(
+            f"{what} has the negative label {int(y.min())}; labels are 0 to classes - 1"
+        )
+    return y
+
+
+def users(what: str, user: Array, count: int) -> Tensor:
+    """``user`` as int64 [count], none negative. Raises: ``DataError``."""
+    user = _whole_numbers(what, user, count)
+    if int(user.min()) < 0:
+        raise DataError(f"{what} has the negative user id {int(user.min())}; ids start at 0")
+    return user
+
+
+def _whole_numbers(what: str, values: Array, count: int) -> Tensor:
+    values = _tensor(what, values)
+    shape = list(values.shape)
+    if values.ndim != 1:
+        hint = f"; for one-hot labels pass {what}.argmax(1)" if values.ndim == 2 else ""
+        raise DataError(f"{what} has shape {shape}; it needs one number per example{hint}")
+    if len(values) != count:
+        raise DataError(f"{what} has {len(values)} entries for {count} examples")
+    if values.dtype == torch.bool or values.is_floating_point() or values.is_complex():
+        raise DataError(f"{what} is {values.dtype}; it needs whole numbers, such as torch.int64")
+    return values.to(torch.int64)
+
+
+def _tensor(what: str, value: Array) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if not isinstance(value, np.ndarray):
+        raise DataError(f"{what} must be a torch tensor or numpy array; got {type(value).__name__}")
+    try:
+        return torch.from_numpy(np.require(value, requirements=["C", "W"]))
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{what} is an array of {value.dtype}, which is not read: {error}"
+        ) from error

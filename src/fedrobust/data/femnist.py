@@ -1,0 +1,179 @@
+"""FE-MNIST: 62 classes of handwriting, by writer (LEAF, Caldas et al. 2018; NIST SD 19).
+
+Labels are LEAF's: 0-9, A-Z (10 to 35), a-z (36 to 61). Images are dark on white: 255 is background.
+"""
+
+import importlib.util
+import io
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedrobust.component import Size, component
+from fedrobust.data import formats
+from fedrobust.data.dataset import Dataset, Split
+from fedrobust.data.sources import Found, ensure, find
+from fedrobust.errors import DataError
+from fedrobust.streams import Streams
+
+_CLASSES = 62
+_SPLIT_NOTE = "the source has no test split: 90 % of each writer's images train, by a fixed seed"
+
+
+@component
+class Femnist:
+    """FE-MNIST with writer ids, from an .npz, LEAF's json folders, or the Hugging Face parquet.
+
+    Loads x uint8 [N, 1, 28, 28]; ``user`` numbers the writers, ``user_names`` are LEAF's ids.
+    Where the source has no test split, each writer's images are split 90 to 10.
+
+    Raises: ``DataError`` where it is missing or corrupt.
+
+    Reference: Caldas et al., "LEAF: A Benchmark for Federated Settings", 2018.
+    """
+
+    validation: Size = 5000
+    name: Literal["femnist"] = "femnist"
+
+    def load(self) -> Dataset:
+        """Read the data set, fetching the parquet file where no form of it is found."""
+        found = find(self.name)
+        if found is None or found.form == "parquet":
+            _need_pyarrow()
+        found = found or ensure(self.name)
+        if found.form == "npz":
+            train, test, names, notes = _npz(found)
+        elif found.form == "parquet":
+            train, test, names, notes = _parquet(found)
+        else:
+            train, test, names, notes = _leaf(found)
+        _check_labels(found, train, test)
+        notes = [*_facts(train, test, len(names)), *notes, *found.notes]
+        return Dataset(
+            self.name, train, test, _CLASSES, self.validation, tuple(notes), tuple(names)
+        )
+
+
+_Parts = tuple[Split, Split, list[str], list[str]]
+
+
+def _npz(found: Found) -> _Parts:
+    what, content = found.only()
+    arrays = formats.npz(content, what)
+    splits = []
+    for part in ("train", "test"):
+        keys = [f"{key}_{part}" for key in ("x", "y", "user")]
+        x, y, user = formats.required(arrays, keys, what)
+        if x.dtype != np.uint8 or x.shape[1:] != (28, 28) or not len(x) == len(y) == len(user):
+            raise DataError(f"{what}: x_{part} must be uint8 [N, 28, 28], with N labels and users")
+        splits.append(_split(x[:, None], y, user))
+    names = [str(name) for name in formats.required(arrays, ["users"], what)[0]]
+    if max(int(split.user.max()) for split in splits if split.user is not None) >= len(names):
+        raise DataError(f"{what}: a user id is beyond the {len(names)} names in users")
+    return splits[0], splits[1], names, []
+
+
+def _leaf(found: Found) -> _Parts:
+    rows = {"train": list[_Rows](), "test": list[_Rows]()}
+    for path, content in zip(found.paths, found.contents(), strict=True):
+        part = "test" if found.form == "leaf-split" and path.parent.name == "test" else "train"
+        rows[part] += formats.leaf(content, str(path))
+    names = sorted({user for part in rows.values() for user, _, _ in part})
+    ids = {name: number for number, name in enumerate(names)}
+    train = _joined(rows["train"], ids, found)
+    if found.form == "leaf-split":
+        return train, _joined(rows["test"], ids, found), names, []
+    return *_by_writer(train), names, [_SPLIT_NOTE]
+
+
+_Rows = tuple[str, NDArray[Any], NDArray[Any]]
+
+
+def _joined(rows: list[_Rows], ids: dict[str, int], found: Found) -> Split:
+    if not any(len(y) for _, _, y in rows):
+        raise DataError(f"{found.root}: its LEAF files hold no image of one of the splits")
+    users = [np.full(len(y), ids[user]) for user, _, y in rows]
+    x, y = (np.concatenate([row[i] for row in rows]) for i in (1, 2))
+    return _split(x, y, np.concatenate(users))
+
+
+def _need_pyarrow() -> None:
+    if importlib.util.find_spec("pyarrow") is None:
+        raise DataError(
+            "FE-MNIST's parquet file is read with pyarrow, which is not installed: "
+            "pip install 'fedrobust[femnist]', or put LEAF's train and test folders into a folder "
+            "femnist/ in a folder that FEDROBUST_DATA names"
+        )
+
+
+def _parquet(found: Found) -> _Parts:
+    """Columns image {bytes: PNG}, writer_id, character (flwrlabs/femnist: no test split)."""
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = ["image", "writer_id", "character"]
+    images: list[Tensor] = []
+    labels: list[int] = []
+    writers: list[str] = []
+    for path, content in zip(found.paths, found.contents(), strict=True):
+        try:
+            file = pyarrow.parquet.ParquetFile(io.BytesIO(content))
+            for batch in file.iter_batches(10_000, columns=columns):
+                images.append(_pixels(image["bytes"] for image in batch["image"].to_pylist()))
+                labels += batch["character"].to_pylist()
+                writers += batch["writer_id"].to_pylist()
+        except (pyarrow.ArrowException, LookupError, TypeError, ValueError, OSError) as error:
+            raise DataError(f"{path} is not FE-MNIST in parquet: {error}") from error
+    names, user = np.unique(np.array(writers), return_inverse=True)
+    whole = Split(torch.cat(images), torch.tensor(labels), torch.from_numpy(user).long())
+    return *_by_writer(whole), [str(name) for name in names], [_SPLIT_NOTE]
+
+
+def _pixels(pngs: Iterable[bytes]) -> Tensor:
+    from PIL import Image
+
+    rows = [np.asarray(Image.open(io.BytesIO(png)).convert("L")) for png in pngs]
+    return torch.from_numpy(np.stack(rows).reshape(-1, 1, 28, 28))
+
+
+def _split(x: NDArray[Any], y: NDArray[Any], user: NDArray[Any]) -> Split:
+    to_long = [torch.from_numpy(values.astype(np.int64)) for values in (y, user)]
+    return Split(torch.from_numpy(np.ascontiguousarray(x)), *to_long)
+
+
+def _by_writer(whole: Split) -> tuple[Split, Split]:
+    """Split each writer's n images at random: max(1, ⌊0.9 n⌋) train, as LEAF's own script does."""
+    assert whole.user is not None
+    order = torch.randperm(len(whole), generator=Streams(0).generator("femnist-split"))
+    order = order[torch.argsort(whole.user[order], stable=True)]
+    counts = torch.bincount(whole.user)
+    starts = (counts.cumsum(0) - counts)[whole.user[order]]
+    rank = torch.arange(len(order)) - starts
+    in_train = rank < (9 * counts // 10).clamp(min=1)[whole.user[order]]
+    train, test = order[in_train].sort().values, order[~in_train].sort().values
+    return whole.take(train), whole.take(test)
+
+
+def _check_labels(found: Found, train: Split, test: Split) -> None:
+    for split in (train, test):
+        if len(split) and not 0 <= int(split.y.min()) <= int(split.y.max()) < _CLASSES:
+            raise DataError(f"{found.root}: a label is outside 0 to {_CLASSES - 1}")
+
+
+def _facts(train: Split, test: Split, writers: int) -> list[str]:
+    assert train.user is not None
+    assert test.user is not None
+    digits = float((train.y < 10).double().mean())
+    notes = [
+        f"{writers:,} writers (LEAF has over 3,500), {len(train):,} training and {len(test):,} "
+        f"test images; {digits:.0%} of the training images are digits"
+    ]
+    for part, split in (("training", train), ("test", test)):
+        without = writers - len(torch.unique(split.user))
+        if without:
+            notes.append(f"{without:,} writers have no {part} image")
+    return notes

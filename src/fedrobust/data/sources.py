@@ -1,0 +1,221 @@
+"""Find, check and fetch the files of the data sets.
+
+They are looked for in the folders that the environment variable FEDROBUST_DATA names, then in the
+cache (FEDROBUST_CACHE, or the user's cache folder), in a folder of the data set's own name; what is
+in neither is downloaded into the cache. Content is checked whatever its source.
+"""
+
+import hashlib
+import logging
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from gzip import decompress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import platformdirs
+
+from fedrobust.component import suggestion
+from fedrobust.data.catalogue import CHECKSUMS, FORMS, IDX, ORIGINS
+from fedrobust.data.download import Source, SourceError
+from fedrobust.errors import DataError
+
+_LOG = logging.getLogger(__name__)
+
+_NO_FILES = {
+    "digits": "digits comes with scikit-learn: there is nothing to fetch",
+    "synthetic-ring": "synthetic-ring is generated: there is nothing to fetch",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A data set in one folder, in one of its forms."""
+
+    name: str
+    form: str
+    root: Path
+    paths: tuple[Path, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a report must say of files whose content no known checksum vouches for."""
+        known = CHECKSUMS[self.name]
+        unknown = [path.name for path in self.paths if _key(self.root, path) not in known]
+        more = f" and {len(unknown) - 1} more files" if len(unknown) > 1 else ""
+        return (f"no checksum is known of {unknown[0]}{more}: not checked",) if unknown else ()
+
+    def only(self) -> tuple[str, bytes]:
+        """The path and the content of the one file. Raises: ``DataError`` where there are more."""
+        if len(self.paths) > 1:
+            names = ", ".join(path.name for path in self.paths)
+            raise DataError(f"{self.root} holds {names}; leave there the one to use")
+        return str(self.paths[0]), self.contents()[0]
+
+    def contents(self) -> list[bytes]:
+        """The bytes of each file, IDX files decompressed. Raises: ``DataError`` where corrupt."""
+        return [_content(self.name, self.root, path) for path in self.paths]
+
+
+def cache() -> Path:
+    """The folder that downloads are kept in."""
+    own = os.environ.get("FEDROBUST_CACHE")
+    return Path(own).expanduser() if own else platformdirs.user_cache_path("fedrobust")
+
+
+def folders() -> list[Path]:
+    """The folders of FEDROBUST_DATA. Raises: ``DataError`` for one that does not exist."""
+    names = os.environ.get("FEDROBUST_DATA", "").split(os.pathsep)
+    named = [Path(name).expanduser() for name in names if name.strip()]
+    for folder in named:
+        if not folder.is_dir():
+            raise DataError(f"FEDROBUST_DATA names {folder}, which is not a folder")
+    return named
+
+
+def find(name: str) -> Found | None:
+    """Where ``name`` lies, in the first folder that has all of it; nothing is fetched or read."""
+    for folder in (*folders(), cache()):
+        root = folder / name
+        for form, patterns in FORMS[name].items():
+            matches = [_matches(root, pattern) for pattern in patterns]
+            if all(matches):
+                return Found(name, form, root, tuple(path for group in matches for path in group))
+    return None
+
+
+def ensure(name: str, report: Callable[[str], None] = _LOG.info) -> Found:
+    """Where ``name`` lies, after a download if need be. Raises: ``DataError`` as :func:`get`."""
+    found = find(name)
+    if found is None:
+        _download(name, report)
+        found = find(name)
+    assert found is not None, f"downloaded {name}, but cannot find it"
+    return found
+
+
+def get(name: str, report: Callable[[str], None]) -> list[Path]:
+    """Make sure that every file of ``name`` is there and intact; say where each is.
+
+    A corrupt file in the cache is fetched again; one in a folder of the user's is an error.
+
+    Raises: ``DataError`` for an unknown name, a corrupt file, or where every source failed.
+    """
+    if name in _NO_FILES:
+        report(_NO_FILES[name])
+        return []
+    if name not in FORMS:
+        known = [*FORMS, *_NO_FILES]
+        raise DataError(
+            f"no data set {name!r}{suggestion(name, known)}; there are: {', '.join(known)}"
+        )
+    _clean_cache(name, report)
+    found = ensure(name, report)
+    found.contents()
+    for path in found.paths:
+        report(f"{path}: {'checksum correct' if not found.notes else 'present'}")
+    for note in found.notes:
+        report(note)
+    return list(found.paths)
+
+
+def _matches(root: Path, pattern: str) -> list[Path]:
+    """The files that ``pattern`` names; of an IDX file and its .gz, the first that exists."""
+    if pattern in IDX:
+        both = (root / pattern, root / f"{pattern}.gz")
+        return [path for path in both if path.is_file()][:1]
+    return sorted(path for path in root.glob(pattern) if path.is_file())
+
+
+def _key(root: Path, path: Path) -> str:
+    relative = path.relative_to(root).as_posix()
+    plain = relative.removesuffix(".gz")
+    return plain if plain in IDX else relative
+
+
+class _CorruptError(Exception):
+    """Why content is not what it must be."""
+
+
+def _content(name: str, root: Path, path: Path) -> bytes:
+    try:
+        return _verified(name, _key(root, path), path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    except _CorruptError as error:
+        cure = "replace or remove it"
+        if cache() in path.parents:
+            cure = f"fedrobust data get {name} fetches it again"
+        raise DataError(f"{path} is corrupt: {error}; {cure}") from error
+
+
+def _verified(name: str, key: str, content: bytes) -> bytes:
+    """``content``, decompressed if it is an IDX file. Raises: ``_CorruptError``."""
+    expected = CHECKSUMS[name].get(key)
+    md5 = expected is not None and len(expected) == 32
+    algorithm, label = ("md5", "MD5") if md5 else ("sha256", "SHA-256")
+    what = "its content"
+    # By content, not by name: browsers decompress what they save under a name in .gz.
+    if key in IDX and content.startswith(b"\x1f\x8b"):
+        try:
+            content = decompress(content)
+            what = "its decompressed content"
+        except (EOFError, OSError, zlib.error) as error:
+            what = f"it does not decompress ({error}) and as it is"
+    actual = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
+    if expected is not None and actual != expected:
+        raise _CorruptError(f"{what} has {label} {actual}, and {expected} is expected")
+    return content
+
+
+def _clean_cache(name: str, report: Callable[[str], None]) -> None:
+    root = cache() / name
+    for patterns in FORMS[name].values():
+        for path in [path for pattern in patterns for path in _matches(root, pattern)]:
+            try:
+                _verified(name, _key(root, path), path.read_bytes())
+            except _CorruptError as error:
+                report(f"{path} is corrupt: {error}; removing it")
+                path.unlink()
+
+
+def _download(name: str, report: Callable[[str], None]) -> None:
+    """Fetch what the cache lacks of ``name``, from one source after the other."""
+    origin, root = ORIGINS[name], cache() / name
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot write to the cache: {error}; set FEDROBUST_CACHE") from error
+    failures = []
+    for source in origin.sources:
+        missing = [file for file in origin.files if not _matches(root, file)]
+        if not missing:
+            return
+        report(f"{name}: fetching {', '.join(missing)} from {source}")
+        try:
+            _keep_verified(name, source, missing, root)
+        except SourceError as error:
+            failures.append(f"  {source}: {error}")
+            report(f"{name}: {source} failed: {error}")
+    if all(_matches(root, file) for file in origin.files):
+        return
+    partial = [f"  {f / name}: lacks part of it" for f in folders() if (f / name).is_dir()]
+    raise DataError(
+        f"{name} is in no folder of FEDROBUST_DATA nor in the cache, and no source has it:\n"
+        + "\n".join(partial + failures)
+        + f"\nPut into a folder {name}/, in a folder that FEDROBUST_DATA names: {origin.advice}"
+    )
+
+
+def _keep_verified(name: str, source: Source, missing: Sequence[str], root: Path) -> None:
+    """Move what ``source`` gives into ``root``, each file whole and verified or not at all."""
+    # On the file system of the cache, so that the move is atomic.
+    with TemporaryDirectory(prefix=".partial-", dir=root) as folder:
+        for path in source.fetch(missing, Path(folder)):
+            try:
+                _verified(name, _key(path.parent, path), path.read_bytes())
+            except _CorruptError as error:
+                raise SourceError(f"{path.name} is not the file: {error}") from error
+            os.replace(path, root / path.name)

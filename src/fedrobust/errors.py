@@ -1,0 +1,21 @@
+"""What a user can put right: every such error says what is wrong and what to do."""
+
+
+class UserError(Exception):
+    """The command line prints these as one message and exits with code 2."""
+
+
+class ConfigError(UserError, ValueError):
+    """A configuration that cannot be run."""
+
+
+class DataError(UserError):
+    """A data set that is missing, corrupt, or does not fit the experiment."""
+
+
+class RecordError(UserError):
+    """A run directory that cannot be written, resumed or read."""
+
+
+class ResourceError(UserError):
+    """A run that this machine cannot hold."""

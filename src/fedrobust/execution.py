@@ -1,0 +1,96 @@
+"""How a run is computed on this machine: fixed at its start, stored with it, kept on resume."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import psutil
+import torch
+from torch import nn
+
+from fedrobust.component import Count, component
+from fedrobust.errors import ConfigError, ResourceError
+from fedrobust.perturb.pgd import frozen, input_gradient
+
+SIZES = (64, 128, 256, 512, 1024)
+
+
+@component
+class Execution:
+    """The execution plan: for the same plan, the same seed gives bit-identical results.
+
+    What is left out is chosen when a run starts: a GPU where there is one, all cores, and the
+    ``batch`` of the inner maximisation that is fastest for the model (measured). The saved config
+    holds the choice.
+    """
+
+    device: Literal["cpu", "cuda"] | None = None
+    threads: Count | None = None
+    batch: Count | None = None
+
+    def resolve(self, model: nn.Module, shape: tuple[int, ...], classes: int) -> "Execution":
+        """The plan with nothing left out. Raises: ``ConfigError`` where there is no such device."""
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("execution.device: there is no CUDA device; use cpu or leave it out")
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        plan = Execution(device, self.threads or torch.get_num_threads(), self.batch or 1)
+        if self.batch is not None:
+            return plan
+        with plan.active():
+            batch = fastest_batch(model.to(device), shape, classes)
+        return Execution(plan.device, plan.threads, batch)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Within, PyTorch uses the plan's threads and repeatable float32 arithmetic."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads or before)
+        cudnn = torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        )
+        try:
+            with cudnn:
+                yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def fastest_batch(model: nn.Module, shape: tuple[int, ...], classes: int) -> int:
+    """The batch of :data:`SIZES` with the most input gradients a second; a tie takes the smaller.
+
+    A larger batch must be 5 % faster to be taken, and none is tried that would take over a second.
+    """
+    first = next(model.parameters())
+    best, best_rate = SIZES[0], 0.0
+    with frozen(model):
+        for size in SIZES:
+            x = torch.full((size, *shape), 0.5, dtype=first.dtype, device=first.device)
+            y = torch.arange(size, device=first.device) % classes
+            input_gradient(model, x, y)
+            seconds = min(_time(model, x, y) for _ in range(3))
+            if size / seconds > 1.05 * best_rate:
+                best, best_rate = size, size / seconds
+            if seconds > 0.5:
+                break
+    return best
+
+
+def _time(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
+    start = time.perf_counter()
+    gradient = input_gradient(model, x, y)
+    float(gradient.view(-1)[0])  # waits for a GPU
+    return time.perf_counter() - start
+
+
+def require_memory(needed: int, device: str, what: str) -> None:
+    """Refuse before the first round what cannot fit. Raises: ``ResourceError`` with the figures."""
+    if device == "cuda":
+        available = torch.cuda.mem_get_info()[0]
+    else:
+        available = psutil.virtual_memory().available
+    if needed > available:
+        raise ResourceError(
+            f"this run needs about {needed / 2**30:.1f} GiB and {available / 2**30:.1f} GiB are "
+            f"free: {what}. Use fewer clients a round, a smaller model, or keep_optimizer: false"
+        )

@@ -1,0 +1,132 @@
+"""One run as one frozen, validated value: the same in Python, in YAML and on the command line."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import StringConstraints, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from fedrobust.aggregators import AnyAggregator, Mean
+from fedrobust.attacks import AnyAttack
+from fedrobust.attacks.attack import traits
+from fedrobust.client import Client
+from fedrobust.component import Count, Size, component, from_config, keyword_component, name_of
+from fedrobust.data import AnyData, AnyPartition
+from fedrobust.errors import ConfigError
+from fedrobust.execution import Execution
+from fedrobust.models import AnyModel
+from fedrobust.objectives import AnyObjective, Erm
+from fedrobust.participation import All, AnyParticipation
+from fedrobust.perturb import AnyPerturbation
+from fedrobust.server import Server, check
+from fedrobust.threat import ThreatModel
+
+Name = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""A name that may be a folder's."""
+
+
+@component
+class Evaluation:
+    """Accuracy and robust accuracy during training, on ``samples`` fixed held-out examples.
+
+    They are measured every ``every`` rounds and after the last one, and choose the round to report.
+    ``samples: null`` takes the whole split. The test split is read once, when the run ends, for the
+    chosen and the final model; ``test_samples`` takes a seeded part of it.
+    """
+
+    attack: AnyPerturbation
+    every: Count = 25
+    samples: Count | None = 1000
+    split: Literal["validation", "train"] = "validation"
+    test_samples: Count | None = None
+
+
+@keyword_component
+class Experiment:
+    """One federated training run: ``fedrobust.run`` plays it, ``config.yaml`` holds it.
+
+    Raises: ``ConfigError`` (by :func:`load`) or pydantic's ``ValidationError``, which is a
+    ``ValueError``, for fields that are unknown, of the wrong type, or do not fit each other.
+    """
+
+    name: Name
+    seed: Size = 0
+    rounds: Count
+    data: AnyData
+    partition: AnyPartition
+    model: AnyModel
+    objective: AnyObjective = Erm()
+    client: Client
+    participation: AnyParticipation = All()
+    malicious: Size = 0
+    attack: AnyAttack | None = None
+    threat: ThreatModel = ThreatModel()
+    aggregator: AnyAggregator = Mean()
+    server: Server = Server()
+    evaluation: Evaluation
+    execution: Execution = Execution()
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Experiment":
+        if self.attack is None and self.malicious > 0:
+            raise ValueError(f"malicious is {self.malicious}, but there is no attack to play")
+        if self.attack is not None and self.malicious > 0:
+            lacking = self.threat.lacks(traits(self.attack).needs)
+            if lacking:
+                raise ValueError(
+                    f"attack {name_of(type(self.attack))} needs {' and '.join(lacking)}, "
+                    "which the threat model does not grant"
+                )
+        clients = getattr(self.partition, "clients", None)
+        if isinstance(clients, int):
+            self.require_clients(clients)
+        return self
+
+    def require_clients(self, clients: int) -> None:
+        """Raises: ``ValueError`` where the settings do not fit this number of clients."""
+        if self.malicious > clients:
+            raise ValueError(f"malicious is {self.malicious}, but there are {clients} clients")
+        check(self.aggregator, self.participation.size(clients))
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """The experiment of a YAML file, with ``dotted.key=value`` overrides.
+
+    Raises: ``ConfigError`` for a file that cannot be read and for every key that is wrong.
+    """
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must be a mapping of keys such as name, rounds and data")
+    for override in overrides:
+        _override(content, override)
+    try:
+        return from_config(Experiment, content)
+    except ConfigError as error:
+        raise ConfigError(f"{path}:\n{error}") from error
+
+
+def read_yaml(source: Path | str) -> Any:
+    """The content of a YAML 1.2 file, or of a piece of text. Raises: ``ConfigError``."""
+    try:
+        text = source.read_text("utf-8") if isinstance(source, Path) else source
+        return YAML(typ="safe", pure=True).load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {source}: {error}") from error
+    except YAMLError as error:
+        raise ConfigError(f"{source} is not valid YAML: {error}") from error
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    path = key.strip().split(".")
+    if not equals or not all(path):
+        raise ConfigError(f"-s {override}: write dotted.key=value, such as aggregator.f=12")
+    node = content
+    for step in path[:-1]:
+        below = node.setdefault(step, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"-s {override}: {step} is {below!r}, which has no keys")
+        node = below
+    node[path[-1]] = read_yaml(value)

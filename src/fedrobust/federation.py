@@ -1,0 +1,239 @@
+"""One federated round, and everything that it changes.
+
+A round reads: who takes part → local updates → malicious rows → aggregate → apply. The trainer, a
+simulating attacker and any distributed backend call :func:`run_round`; none has a copy of it.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from fedrobust.aggregators import Aggregator, Context
+from fedrobust.attacks import Attack, Poisons
+from fedrobust.attacks.attack import traits
+from fedrobust.client import LocalTraining, Store
+from fedrobust.data import Split
+from fedrobust.flat import write
+from fedrobust.participation import Participation
+from fedrobust.server import Outcome, Server, aggregate, place
+from fedrobust.streams import Streams
+from fedrobust.threat import ThreatModel, View
+from fedrobust.typing import Updates, Vector
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Everything about a federation that no round changes."""
+
+    local: LocalTraining
+    participation: Participation
+    malicious: frozenset[int]
+    attack: Attack | None
+    threat: ThreatModel
+    aggregator: Aggregator
+    server: Server
+
+    @property
+    def clients(self) -> int:
+        """The number of clients."""
+        return len(self.local.clients)
+
+    def start(self, parameters: Vector) -> "FederationState":
+        """The state before the first round."""
+        attack = traits(self.attack).init() if self.attack is not None else None
+        return FederationState(parameters, attack=attack)
+
+
+@dataclass
+class FederationState:
+    """Everything that a round changes, in one place."""
+
+    parameters: Vector
+    round: int = 0
+    store: Store = field(default_factory=dict)
+    attack: Any = None
+    memory: object = None
+    history: tuple[Vector, ...] = ()
+
+    def clone(self) -> "FederationState":
+        """An independent copy: rounds run on it leave this one alone."""
+        return deepcopy(self)
+
+
+@dataclass(frozen=True)
+class RoundLog:
+    """What happened in a round. Client ids are worked out only when they are asked for."""
+
+    round: int
+    participants: tuple[int, ...]
+    malicious: tuple[int, ...]
+    outcome: Outcome
+
+    @property
+    def kept(self) -> tuple[int, ...] | None:
+        """The clients whose rows the rule selected; None for a rule that does not select."""
+        if self.outcome.kept is None:
+            return None
+        return tuple(self.participants[i] for i in self.outcome.kept.tolist())
+
+    @property
+    def dropped(self) -> tuple[int, ...]:
+        """The clients whose rows the server refused."""
+        return tuple(self.participants[i] for i in self.outcome.dropped)
+
+
+class Backend(Protocol):
+    """Where local training runs. It replaces nothing else of the round."""
+
+    def local_updates(
+        self,
+        federation: Federation,
+        state: FederationState,
+        clients: Sequence[int],
+        rng: Streams,
+        poison: dict[int, Poisons],
+    ) -> Updates:
+        """The honest updates of ``clients`` [n, d]; ``state.store`` is updated."""
+        ...
+
+
+class Local:
+    """Local training in this process, on the federation's own device."""
+
+    def local_updates(
+        self,
+        federation: Federation,
+        state: FederationState,
+        clients: Sequence[int],
+        rng: Streams,
+        poison: dict[int, Poisons],
+    ) -> Updates:
+        """One client after the other, their inner maximisations together."""
+        return federation.local.updates(
+            state.parameters, state.store, clients, rng, state.round + 1, poison
+        )
+
+
+LOCAL = Local()
+
+
+def run_round(
+    state: FederationState,
+    federation: Federation,
+    rng: Streams,
+    *,
+    backend: Backend = LOCAL,
+    action: Updates | None = None,
+) -> tuple[FederationState, RoundLog]:
+    """Play one round and return the state after it, with what happened.
+
+    ``state`` is consumed: use ``state.clone()`` to keep it. ``action``, where given, are the rows
+    [m, d] that the round's malicious clients send instead of what the attack would craft.
+    """
+    number = state.round + 1
+    draw = rng.generator("participation", number)
+    participants = federation.participation.choose(federation.clients, draw)
+    malicious = tuple(c for c in participants if c in federation.malicious)
+
+    rows = _honest_rows(state, federation, participants, malicious, rng, backend)
+    bad = [i for i, client in enumerate(participants) if client in federation.malicious]
+    attack = state.attack
+    refused: tuple[int, ...] = ()
+    if bad:
+        sent = action
+        if sent is None:
+            sent, attack = _craft(state, federation, rows, participants, bad, rng)
+        refused = place(rows, bad, sent)
+
+    counts = torch.tensor([len(federation.local.clients[c]) for c in participants])
+    context = Context(counts=counts.to(rows.device), memory=state.memory)
+    outcome = aggregate(federation.aggregator, rows, context, refused)
+    parameters, outcome = federation.server.step(state.parameters, outcome)
+
+    keep = traits(federation.attack).memory if federation.attack is not None else 0
+    history = (*state.history, state.parameters)[-keep:] if keep else ()
+    after = FederationState(parameters, number, state.store, attack, outcome.memory, history)
+    return after, RoundLog(number, participants, malicious, outcome)
+
+
+def _honest_rows(
+    state: FederationState,
+    federation: Federation,
+    participants: Sequence[int],
+    malicious: Sequence[int],
+    rng: Streams,
+    backend: Backend,
+) -> Updates:
+    """Every participant's honest update [n, d]; rows that no attack looks at are left at zero."""
+    attack = federation.attack
+    poison: dict[int, Poisons] = {}
+    if isinstance(attack, Poisons):
+        poison = dict.fromkeys(malicious, attack)
+    idle = set(malicious) if attack is not None and not traits(attack).trains else set()
+    working = [i for i, client in enumerate(participants) if client not in idle]
+    trained = backend.local_updates(
+        federation, state, [participants[i] for i in working], rng, poison
+    )
+    if not idle:
+        return trained
+    rows = trained.new_zeros(len(participants), trained.shape[1])
+    rows[working] = trained
+    return rows
+
+
+def _craft(
+    state: FederationState,
+    federation: Federation,
+    rows: Updates,
+    participants: Sequence[int],
+    bad: list[int],
+    rng: Streams,
+) -> tuple[Updates, Any]:
+    """What the malicious clients send, in one group or, if they do not collude, one by one."""
+    attack, threat, local = federation.attack, federation.threat, federation.local
+    assert attack is not None
+    number = state.round + 1
+    benign = [i for i in range(len(participants)) if i not in set(bad)]
+    groups = [bad] if threat.colluders else [[i] for i in bad]
+    if threat.clients is True:
+        known: int | None = len(participants)
+    else:
+        known = threat.clients or None
+    sent: list[Updates] = []
+    memory = state.attack
+    for group in groups:
+        ids = [participants[i] for i in group]
+        view = View(
+            round=number,
+            parameters=state.parameters,
+            history=state.history,
+            model=partial(_model_copy, federation, state.parameters),
+            objective=local.objective,
+            optimizer=local.config.optimizer,
+            server_lr=federation.server.lr,
+            rows=len(ids),
+            data=partial(_examples, federation, ids),
+            own=rows[group] if traits(attack).trains else rows[:0],
+            benign=rows[benign] if threat.benign else None,
+            rule=federation.aggregator if threat.rule else None,
+            clients=known,
+        )
+        crafted, memory = attack.craft(memory, view, rng.generator("attack", number, ids[0]))
+        sent.append(crafted)
+    return torch.cat(sent), memory
+
+
+def _model_copy(federation: Federation, parameters: Vector) -> nn.Module:
+    model = deepcopy(federation.local.model)
+    write(model, parameters)
+    return model
+
+
+def _examples(federation: Federation, clients: Sequence[int]) -> tuple[Split, ...]:
+    local = federation.local
+    return tuple(local.data.take(local.clients[client]) for client in clients)

@@ -1,0 +1,121 @@
+"""Measuring a run's model on its held-out and its test examples."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedrobust.data import Split
+from fedrobust.evaluation.accuracy import Scores, evaluating, score
+from fedrobust.flat import write
+from fedrobust.prepare import Prepared
+from fedrobust.typing import Indices, Vector
+
+Json = dict[str, Any]
+STRIP = 8
+"""How many clean and adversarial images a report shows."""
+
+
+def on_held_out(run: Prepared, parameters: Vector, round: int) -> Json:
+    """The scores that choose a round, by user too where the data has users."""
+    scores = _scores(run, parameters, run.chooses, run.held_out, "evaluation", round)
+    content: Json = {
+        "accuracy": scores.accuracy,
+        "robust_accuracy": scores.robust_accuracy,
+        "loss": _finite(scores.mean_loss),
+        "examples": len(run.held_out),
+        "split": run.experiment.evaluation.split,
+    }
+    if run.chooses.user is not None:
+        users = run.chooses.user[run.held_out]
+        groups = {int(u): (users == u).nonzero()[:, 0] for u in torch.unique(users)}
+        content["per_user"] = by_group(scores, groups)
+    return content
+
+
+def on_test(run: Prepared, parameters: Vector, round: int) -> Json:
+    """The scores on the test split, and of each client on its own part of it.
+
+    ``clients`` holds the mean over the clients weighted by their test examples, as FAT reports it.
+    """
+    scores = _scores(run, parameters, run.dataset.test, run.test, "test", round)
+    place = torch.full((len(run.dataset.test),), -1)
+    place[run.test] = torch.arange(len(run.test))
+    parts = {i: place[part][place[part] >= 0] for i, part in enumerate(run.partition.test)}
+    parts = {i: part for i, part in parts.items() if len(part)}
+    content: Json = {
+        "round": round,
+        "accuracy": scores.accuracy,
+        "robust_accuracy": scores.robust_accuracy,
+        "loss": _finite(scores.mean_loss),
+        "examples": len(run.test),
+    }
+    if parts:
+        everyone = torch.cat(list(parts.values()))
+        content["clients"] = {
+            "examples": len(everyone),
+            "accuracy": scores.correct[everyone].double().mean().item(),
+            "robust_accuracy": scores.robust[everyone].double().mean().item(),
+        }
+        content["per_client"] = by_group(scores, parts)
+    return content
+
+
+def by_group(scores: Scores, groups: dict[int, Indices]) -> Json:
+    """The number of examples and both accuracies of each group."""
+    return {
+        "examples": {str(g): len(index) for g, index in groups.items()},
+        "accuracy": {str(g): scores.correct[i].double().mean().item() for g, i in groups.items()},
+        "robust_accuracy": {
+            str(g): scores.robust[i].double().mean().item() for g, i in groups.items()
+        },
+    }
+
+
+def strip(run: Prepared, parameters: Vector) -> dict[str, np.ndarray[Any, Any]] | None:
+    """A few held-out images, clean and attacked, with the model's answers; None for other data."""
+    if len(run.dataset.shape) != 3:
+        return None
+    x, y = _examples(run, run.chooses, run.held_out[:STRIP])
+    write(run.model, parameters)
+    attack, generator = run.experiment.evaluation.attack, run.streams.generator("strip")
+    with evaluating(run.model), torch.no_grad():
+        moved = attack.maximise(
+            run.model, x, y, lambda: attack.draw(x, generator), batch=run.plan.batch
+        )
+        answers = [run.model(images).argmax(dim=1) for images in (x, moved)]
+    content = {
+        "clean": x,
+        "adversarial": moved,
+        "labels": y,
+        "clean_answers": answers[0],
+        "adversarial_answers": answers[1],
+    }
+    return {name: tensor.cpu().numpy() for name, tensor in content.items()}
+
+
+def _finite(value: float) -> float | None:
+    """``value``, or None where a model has blown up: JSON has no infinity."""
+    return value if math.isfinite(value) else None
+
+
+def _examples(run: Prepared, split: Split, index: Indices) -> tuple[torch.Tensor, torch.Tensor]:
+    device = run.federation.local.device
+    return split.images(index).to(device), split.y[index].to(device)
+
+
+def _scores(
+    run: Prepared, parameters: Vector, split: Split, index: Indices, stream: str, round: int
+) -> Scores:
+    write(run.model, parameters)
+    x, y = _examples(run, split, index)
+    scores = score(
+        run.model,
+        x,
+        y,
+        attack=run.experiment.evaluation.attack,
+        generator=run.streams.generator(stream, round),
+        batch_size=run.plan.batch or 1,
+    )
+    return Scores(scores.correct.cpu(), scores.robust.cpu(), scores.loss.cpu())

@@ -1,0 +1,225 @@
+"""The networks of both papers, by name: from images in [0, 1] to logits."""
+
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+import torch
+from torch import nn
+
+from fedrobust.component import component, one_of
+from fedrobust.errors import ConfigError
+
+
+class ModelSpec(Protocol):
+    """Something that builds a network for images of a shape and a number of classes."""
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """A freshly initialised network."""
+        ...
+
+
+def build_model(
+    spec: "ModelSpec | nn.Module", shape: tuple[int, ...], classes: int, generator: torch.Generator
+) -> nn.Module:
+    """The network of ``spec`` for examples of ``shape``, initialised from ``generator``.
+
+    A network that is already built is copied and keeps its parameters. PyTorch initialises from
+    its global generator, which is set here only inside a fork and is left as it was.
+
+    Raises: ``ConfigError`` where the network does not give one logit per class on such examples.
+    """
+    if not isinstance(spec, nn.Module) and not hasattr(spec, "build"):
+        raise ConfigError(
+            f"model must be a torch.nn.Module, or have build(shape, classes) that makes one; "
+            f"{type(spec).__name__} is neither"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator.initial_seed() % 2**63)
+        try:
+            model = deepcopy(spec) if isinstance(spec, nn.Module) else spec.build(shape, classes)
+            with torch.no_grad():
+                logits = model(torch.zeros(2, *shape, dtype=_dtype(model)))
+        except RuntimeError as error:
+            raise ConfigError(
+                f"the model does not fit examples of shape {shape}: {error}"
+            ) from error
+    if logits.shape != (2, classes):
+        raise ConfigError(
+            f"the model gives outputs of shape {tuple(logits.shape[1:])} where the data has "
+            f"{classes} classes"
+        )
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    return next((p.dtype for p in model.parameters()), torch.float32)
+
+
+def _after(body: nn.Sequential, shape: tuple[int, ...]) -> int:
+    """How many features ``body`` gives for one example of ``shape``."""
+    with torch.no_grad():
+        return int(body(torch.zeros(1, *shape)).numel())
+
+
+def _classifier(body: list[nn.Module], shape: tuple[int, ...], *widths: int) -> nn.Sequential:
+    """``body``, flattened, then fully connected layers of ``widths`` with ReLU between them."""
+    layers: list[nn.Module] = [*body, nn.Flatten()]
+    features = _after(nn.Sequential(*layers), shape)
+    for i, width in enumerate(widths):
+        layers.append(nn.Linear(features, width))
+        if i < len(widths) - 1:
+            layers.append(nn.ReLU())
+        features = width
+    return nn.Sequential(*layers)
+
+
+@component
+class MnistCnn:
+    """The MNIST network of Madry et al. 2018: FAT's for MNIST and Fashion-MNIST.
+
+    Convolutions 32 and 64 of 5 × 5, each with ReLU and 2 × 2 max pooling; 1,024 hidden units.
+    3,274,634 parameters on MNIST. FAT names no network; this is the one its reference [19] trains.
+    """
+
+    name: Literal["mnist-cnn"] = "mnist-cnn"
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """The network for images [c, h, w] = ``shape``."""
+        body = [
+            *(nn.Conv2d(shape[0], 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        ]
+        return _classifier(body, shape, 1024, classes)
+
+
+@component
+class MnistCnnSmall:
+    """A small MNIST network for machines without a GPU, after Wong & Kolter 2018.
+
+    Convolutions 16 and 32 of 4 × 4, stride 2; 100 hidden units. 166,406 parameters on MNIST.
+    """
+
+    name: Literal["mnist-cnn-small"] = "mnist-cnn-small"
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """The network for images [c, h, w] = ``shape``."""
+        body = [
+            *(nn.Conv2d(shape[0], 16, 4, stride=2, padding=1), nn.ReLU()),
+            *(nn.Conv2d(16, 32, 4, stride=2, padding=1), nn.ReLU()),
+        ]
+        return _classifier(body, shape, 100, classes)
+
+
+@component
+class DigitsCnn:
+    """A network for the 8 × 8 digits: convolutions 16 and 32 of 3 × 3, 64 hidden units."""
+
+    name: Literal["digits-cnn"] = "digits-cnn"
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """The network for images [c, h, w] = ``shape``."""
+        body = [
+            *(nn.Conv2d(shape[0], 16, 3, padding=1), nn.ReLU()),
+            *(nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU()),
+        ]
+        return _classifier(body, shape, 64, classes)
+
+
+@component
+class CifarCnn:
+    """A CIFAR-10 network with GroupNorm, which a federation can aggregate.
+
+    Three stages of two 3 × 3 convolutions (``width``, 2 and 4 times as many), each with GroupNorm
+    in groups of 8 channels and ReLU; the second of a stage has stride 2; global average pooling.
+
+    Differences from the paper: FAT names no CIFAR-10 network.
+    """
+
+    width: Literal[16, 32, 64, 128] = 64
+    name: Literal["cifar-cnn"] = "cifar-cnn"
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """The network for images [c, h, w] = ``shape``."""
+        body: list[nn.Module] = []
+        channels = shape[0]
+        for width in (self.width, 2 * self.width, 4 * self.width):
+            for stride in (1, 2):
+                convolution = nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False)
+                body += [convolution, nn.GroupNorm(width // 8, width), nn.ReLU()]
+                channels = width
+        return _classifier([*body, nn.AdaptiveAvgPool2d(1)], shape, classes)
+
+
+@component
+class LeafCnn:
+    """LEAF's FE-MNIST network (Caldas et al. 2018).
+
+    Convolutions 32 and 64 of 5 × 5, each with ReLU and 2 × 2 max pooling; 2,048 hidden units.
+    6,603,710 parameters for 62 classes.
+    """
+
+    name: Literal["leaf-cnn"] = "leaf-cnn"
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """The network for images [c, h, w] = ``shape``."""
+        body = [
+            *(nn.Conv2d(shape[0], 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        ]
+        return _classifier(body, shape, 2048, classes)
+
+
+@component
+class EluCnn:
+    """DRFL's MNIST network: smooth, for the Wasserstein certificate (Sinha et al. 2018).
+
+    Convolutions 8 × 8 (``width``, stride 2), 6 × 6 (2 × ``width``, stride 2) and 5 × 5
+    (2 × ``width``) with ELU, then one linear layer. With width 64 the third convolution holds the
+    409,728 numbers that DRFL takes as the state of its learned attack.
+
+    Differences from the paper: it gives neither padding nor channel counts; both are those of the
+    code of Sinha et al. (padding 3 in the first layer, none after). ``width: 16`` is the
+    quarter-width variant for 2-core machines.
+    """
+
+    width: Literal[16, 32, 64] = 64
+    name: Literal["elu-cnn"] = "elu-cnn"
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """The network for images [c, h, w] = ``shape``."""
+        w = self.width
+        body = [
+            *(nn.Conv2d(shape[0], w, 8, stride=2, padding=3), nn.ELU()),
+            *(nn.Conv2d(w, 2 * w, 6, stride=2), nn.ELU()),
+            *(nn.Conv2d(2 * w, 2 * w, 5), nn.ELU()),
+        ]
+        return _classifier(body, shape, classes)
+
+
+@component
+class RingMlp:
+    """DRFL's network for the ring: layers 2 → 4 → 2 → 2 with ELU. 28 parameters."""
+
+    name: Literal["ring-mlp"] = "ring-mlp"
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """The network for points [features] = ``shape``."""
+        features = shape[0]
+        return nn.Sequential(
+            *(nn.Linear(features, 4), nn.ELU()), *(nn.Linear(4, 2), nn.ELU()), nn.Linear(2, classes)
+        )
+
+
+MODELS: tuple[type, ...] = (
+    DigitsCnn,
+    MnistCnn,
+    MnistCnnSmall,
+    CifarCnn,
+    LeafCnn,
+    EluCnn,
+    RingMlp,
+)
+if TYPE_CHECKING:
+    AnyModel: TypeAlias = ModelSpec | nn.Module
+else:
+    AnyModel: Any = one_of("model", *MODELS)

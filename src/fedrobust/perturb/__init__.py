@@ -1,0 +1,14 @@
+"""The inner maximisations: what an adversary does to one input."""
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from fedrobust.component import one_of
+from fedrobust.perturb.pgd import Perturbation, Pgd, pgd
+
+PERTURBATIONS: tuple[type, ...] = (Pgd,)
+if TYPE_CHECKING:
+    AnyPerturbation: TypeAlias = Perturbation
+else:
+    AnyPerturbation: Any = one_of("perturbation", *PERTURBATIONS)
+
+__all__ = ["PERTURBATIONS", "AnyPerturbation", "Perturbation", "Pgd", "pgd"]

@@ -1,0 +1,194 @@
+"""Projected gradient descent on the input (Madry et al. 2018), exactly as papers compare with."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal, Protocol, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedrobust.component import Count, Flag, Pixels, component
+from fedrobust.typing import Images, Labels, Mask
+
+Draw: TypeAlias = Callable[[], Tensor | None]
+"""Gives the random start of one restart for all examples; called once for each restart."""
+
+
+class Perturbation(Protocol):
+    """A way to look for the input near x on which the model does worst."""
+
+    def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
+        """The random start of one restart, for every example, or None where there is none."""
+        ...
+
+    def maximise(
+        self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
+    ) -> Images:
+        """Perturbed examples, worked out ``batch`` at a time."""
+        ...
+
+
+@component
+class Pgd:
+    """PGD: x ← Π_{B(x₀, ε) ∩ [0, 1]}(x + α · step(∇ₓ l(x, y))), ``steps`` times.
+
+    l is the cross-entropy of the raw logits, summed over the batch. step is the sign (linf, with
+    sign(0) = 0) or the gradient over its ℓ2 norm (l2, 0 where the gradient is 0). A random start is
+    uniform in the ball B and clipped to [0, 1]. ε and α are in pixel units. Of several restarts the
+    one kept is, for each example, a misclassified one, and among these the one of the largest loss.
+
+    Reference: Madry et al., "Towards deep learning models resistant to adversarial attacks", 2018.
+    """
+
+    eps: Pixels
+    step_size: Pixels
+    steps: Count
+    norm: Literal["linf", "l2"] = "linf"
+    random_start: Flag = True
+    restarts: Count = 1
+    box: Flag = True
+    name: Literal["pgd"] = "pgd"
+
+    def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
+        """A uniform point of the ball for every example of ``x``, before clipping."""
+        if not self.random_start:
+            return None
+        if self.norm == "linf":
+            unit = torch.rand(x.shape, generator=generator, dtype=x.dtype) * 2 - 1
+            return (self.eps * unit).to(x.device)
+        direction = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        radius = torch.rand(len(x), generator=generator, dtype=x.dtype) ** (1 / x[0].numel())
+        return (self.eps * _per_example(radius, x) * _unit(direction)).to(x.device)
+
+    def maximise(
+        self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
+    ) -> Images:
+        """Adversarial examples for ``x`` [b, ...]; ``draw`` is called once for each restart."""
+        size = batch or max(len(x), 1)
+        parts = [slice(start, start + size) for start in range(0, len(x), size)]
+        best = x.clone()
+        wrong = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        loss = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
+        with frozen(model):
+            for _ in range(self.restarts):
+                noise = draw()
+                for part in parts:
+                    start = None if noise is None else noise[part]
+                    found = self._ascend(model, x[part], y[part], start)
+                    if self.restarts == 1:
+                        best[part] = found
+                        continue
+                    now_wrong, now_loss = _score(model, found, y[part])
+                    better = (now_wrong & ~wrong[part]) | (
+                        (now_wrong == wrong[part]) & (now_loss > loss[part])
+                    )
+                    best[part] = torch.where(_per_example(better, x), found, best[part])
+                    wrong[part] |= now_wrong
+                    loss[part] = torch.where(better, now_loss, loss[part])
+        return best
+
+    def _ascend(self, model: nn.Module, x0: Images, y: Labels, noise: Tensor | None) -> Images:
+        x = x0 if noise is None else self._project(x0 + noise, x0)
+        for _ in range(self.steps):
+            x = self._project(x + self.step_size * self._step(input_gradient(model, x, y)), x0)
+        return x
+
+    def _step(self, gradient: Tensor) -> Tensor:
+        return gradient.sign() if self.norm == "linf" else _unit(gradient)
+
+    def _project(self, x: Images, x0: Images) -> Images:
+        if self.norm == "linf":
+            x = torch.maximum(torch.minimum(x, x0 + self.eps), x0 - self.eps)
+        else:
+            offset = x - x0
+            length = offset.flatten(1).norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
+            x = x0 + offset * _per_example((self.eps / length).clamp(max=1), x)
+        return x.clamp(0, 1) if self.box else x
+
+
+def pgd(
+    model: nn.Module,
+    x: Images,
+    y: Labels,
+    *,
+    eps: float,
+    step_size: float,
+    steps: int,
+    norm: Literal["linf", "l2"] = "linf",
+    random_start: bool = True,
+    restarts: int = 1,
+    box: bool = True,
+    generator: torch.Generator | None = None,
+    batch_size: int | None = None,
+) -> Images:
+    """Adversarial examples for ``x`` by projected gradient descent: :class:`Pgd` as a function.
+
+    x: [b, ...] in [0, 1] (any range with ``box=False``); y: [b]. The model is used in the mode that
+    it is in, its parameters are left alone, and the result has the type of ``x``.
+
+    Raises: ``ValueError`` for inputs outside the box, of another length than the labels, or not
+    finite, and for settings out of range.
+    """
+    if len(x) != len(y):
+        raise ValueError(f"{len(x)} examples but {len(y)} labels")
+    if not torch.isfinite(x).all():
+        raise ValueError("x holds NaN or infinite values")
+    if box and len(x) and (x.min() < 0 or x.max() > 1):
+        raise ValueError(
+            f"x lies in [{x.min():g}, {x.max():g}], not in [0, 1]: "
+            "scale it (bytes by 1/255), or say box=False for data that are not pixels"
+        )
+    attack = Pgd(
+        eps=eps,
+        step_size=step_size,
+        steps=steps,
+        norm=norm,
+        random_start=random_start,
+        restarts=restarts,
+        box=box,
+    )
+    source = generator if generator is not None else torch.Generator().manual_seed(0)
+    return attack.maximise(model, x, y, lambda: attack.draw(x, source), batch=batch_size)
+
+
+def input_gradient(model: nn.Module, x: Images, y: Labels) -> Tensor:
+    """∇ₓ of the cross-entropy on raw logits, summed over the batch."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        loss = F.cross_entropy(model(x), y, reduction="sum")
+        return torch.autograd.grad(loss, x)[0]
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Within, autograd builds no graph over the parameters: only inputs are differentiated."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def _score(model: nn.Module, x: Images, y: Labels) -> tuple[Mask, Tensor]:
+    """Which examples are misclassified, and the loss of each."""
+    with torch.no_grad():
+        logits = model(x)
+        return logits.argmax(dim=1) != y, F.cross_entropy(logits, y, reduction="none").to(x.dtype)
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Each example over its ℓ2 norm; 0 stays 0."""
+    # Dividing by the largest entry first keeps tiny gradients from underflowing in the norm.
+    scale = x.flatten(1).abs().amax(dim=1)
+    scaled = x / _per_example(torch.where(scale > 0, scale, 1), x)
+    length = scaled.flatten(1).norm(dim=1)
+    return scaled / _per_example(torch.where(length > 0, length, 1), x)
+
+
+def _per_example(values: Tensor, x: Tensor) -> Tensor:
+    """``values`` [b] shaped to multiply ``x`` [b, ...]."""
+    return values.view(-1, *[1] * (x.dim() - 1))

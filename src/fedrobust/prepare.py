@@ -1,0 +1,153 @@
+"""From an experiment to a federation that is ready to play: data, clients, network, plan."""
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from fedrobust.attacks.attack import traits
+from fedrobust.client import LocalTraining
+from fedrobust.data import Dataset, Partition, Split
+from fedrobust.errors import ConfigError
+from fedrobust.execution import Execution, require_memory
+from fedrobust.experiment import Experiment
+from fedrobust.federation import Federation
+from fedrobust.flat import Layout, read
+from fedrobust.models import build_model
+from fedrobust.streams import Streams
+from fedrobust.typing import Indices, Vector
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that a run needs. ``experiment`` has its execution plan filled in.
+
+    ``held_out`` are the examples that choose the round, ``test`` those read once at the end, as
+    indices into ``chooses`` and ``dataset.test``. ``digest`` identifies data and start.
+    """
+
+    experiment: Experiment
+    dataset: Dataset
+    partition: Partition
+    federation: Federation
+    layout: Layout
+    start: Vector
+    chooses: Split
+    held_out: Indices
+    test: Indices
+    streams: Streams
+    notes: tuple[str, ...]
+    digest: str
+
+    @property
+    def model(self) -> nn.Module:
+        """The network that training works in."""
+        return self.federation.local.model
+
+    @property
+    def plan(self) -> Execution:
+        """How it is computed here."""
+        return self.experiment.execution
+
+
+def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
+    """Load, split, partition, build and check; nothing is trained and nothing is written.
+
+    ``plan`` is the execution plan of a run that is resumed.
+
+    Raises: ``ConfigError`` for settings that do not fit the data, ``DataError`` for the data,
+    ``ResourceError`` for a run that this machine cannot hold.
+    """
+    streams = Streams(experiment.seed)
+    dataset = experiment.data.load()
+    train, validation = dataset.hold_out(streams.generator("validation"))
+    partition = experiment.partition.split(train, dataset.test, streams.generator("partition"))
+    clients = len(partition.train)
+    try:
+        experiment.require_clients(clients)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+    model = build_model(
+        experiment.model, dataset.shape, dataset.classes, streams.generator("initial parameters")
+    )
+    layout, start = Layout.of(model), read(model)
+    resolved = (plan or experiment.execution).resolve(model, dataset.shape, dataset.classes)
+    device = torch.device(resolved.device or "cpu")
+    experiment = replace(experiment, execution=resolved)
+    require_memory(
+        memory_needed(experiment, clients, layout.size),
+        device.type,
+        f"{experiment.participation.size(clients)} clients a round × {layout.size:,} parameters",
+    )
+
+    local = LocalTraining(
+        model=model.to(device),
+        data=train,
+        clients=partition.train,
+        objective=experiment.objective,
+        config=experiment.client,
+        batch=resolved.batch or 1,
+        device=device,
+    )
+    order = torch.randperm(clients, generator=streams.generator("malicious clients"))
+    federation = Federation(
+        local=local,
+        participation=experiment.participation,
+        malicious=frozenset(order[: experiment.malicious].tolist()),
+        attack=experiment.attack if experiment.malicious else None,
+        threat=experiment.threat,
+        aggregator=experiment.aggregator,
+        server=experiment.server,
+    )
+    chooses = validation if experiment.evaluation.split == "validation" else train
+    if len(chooses) == 0:
+        raise ConfigError(
+            "evaluation.split is validation, but data.validation is 0: hold some examples out"
+        )
+    evaluation = experiment.evaluation
+    return Prepared(
+        experiment=experiment,
+        dataset=dataset,
+        partition=partition,
+        federation=federation,
+        layout=layout,
+        start=start.to(device),
+        chooses=chooses,
+        held_out=_some(len(chooses), evaluation.samples, streams.generator("held-out examples")),
+        test=_some(len(dataset.test), evaluation.test_samples, streams.generator("test examples")),
+        streams=streams,
+        notes=(*dataset.notes, *partition.notes),
+        digest=_digest(dataset, start),
+    )
+
+
+def memory_needed(experiment: Experiment, clients: int, d: int) -> int:
+    """The bytes of one round: n · d numbers of updates, and the optimiser states that are kept.
+
+    Updates count twice: once as they arrive and once for what the attack and the rule work with.
+    """
+    n = experiment.participation.size(clients)
+    kept = clients if experiment.client.keep_optimizer else 1
+    states = kept * experiment.client.optimizer.slots()
+    history = traits(experiment.attack).memory if experiment.attack is not None else 0
+    return 4 * d * (2 * n + states + history + 8)
+
+
+def _some(total: int, wanted: int | None, generator: torch.Generator) -> Indices:
+    """``wanted`` of ``total`` examples at random, in rising order; all of them for None."""
+    if wanted is None or wanted >= total:
+        return torch.arange(total)
+    return torch.randperm(total, generator=generator)[:wanted].sort().values
+
+
+def _digest(dataset: Dataset, start: Vector) -> str:
+    """What the data and the initial parameters are, in 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for split in (dataset.train, dataset.test):
+        for tensor in (split.x, split.y, split.user):
+            if tensor is not None:
+                digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+    digest.update(start.cpu().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,63 @@
+"""Several runs beside each other: what they are called, and in what they differ."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from fedrobust.report.run import ReportRun
+from fedrobust.report.words import component, number
+
+
+def flat(node: object, path: str = "") -> Iterator[tuple[str, object]]:
+    """Every leaf of a config with its dotted path."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from flat(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, node
+
+
+def differences(runs: Sequence[ReportRun]) -> dict[str, list[str]]:
+    """The settings in which runs differ: dotted key, and each run's value of it.
+
+    A component that differs by name stands for its own fields, so that nothing is said twice.
+    """
+    leaves = [dict(flat(run.config)) for run in runs]
+    keys = dict.fromkeys(key for leaf in leaves for key in leaf if key != "name")
+    varied = {
+        key: [number(leaf[key]) if key in leaf else "–" for leaf in leaves]
+        for key in keys
+        if len({repr(leaf.get(key)) for leaf in leaves}) > 1
+    }
+    parents = tuple(key.removesuffix("name") for key in varied if key.endswith(".name"))
+    result = {}
+    for key, values in varied.items():
+        if key.endswith(".name"):
+            whole = key.removesuffix(".name")
+            result[whole] = [_at(run.config, whole) for run in runs]
+        elif not key.startswith(parents or ("\0",)):
+            result[key] = values
+    return result
+
+
+def _at(config: object, path: str) -> str:
+    for step in path.split("."):
+        config = config.get(step) if isinstance(config, Mapping) else None
+    return "–" if config is None else component(config)
+
+
+def unlike(runs: Sequence[ReportRun]) -> list[str]:
+    """Settings of the measurement in which runs differ, so that their numbers do not compare."""
+    measured = [key for key in differences(runs) if key.split(".")[0] in ("data", "evaluation")]
+    return [key for key in measured if key != "evaluation.every"]
+
+
+def unique_labels(runs: Sequence[ReportRun]) -> list[str]:
+    """A label for each run: its name, with the folder and then a number where names repeat."""
+    labels = [str(run.config["name"]) for run in runs]
+    if len(set(labels)) < len(labels):
+        labels = [
+            f"{label} ({run.path.name})" if labels.count(label) > 1 else label
+            for label, run in zip(labels, runs, strict=True)
+        ]
+    if len(set(labels)) < len(labels):
+        labels = [f"{i}. {label}" for i, label in enumerate(labels, start=1)]
+    return labels

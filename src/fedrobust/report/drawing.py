@@ -1,0 +1,114 @@
+"""How every figure is drawn: its colours, its type, its two widths, its files.
+
+The colours are Okabe and Ito's, told apart by colour-blind readers; every curve also has its own
+marker or dash. The page puts CSS variables in place of ``THEME``'s colours, for dark screens.
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
+
+PAPER, INK, MUTED, RULE = "#ffffff", "#1f2933", "#667085", "#e3e7ec"
+ACCURACY, ROBUST, MALICIOUS, RIGHT = "#0072b2", "#d55e00", "#b0417f", "#009e73"
+THEME = {
+    PAPER: "surface",
+    INK: "ink",
+    MUTED: "muted",
+    RULE: "rule",
+    ACCURACY: "accuracy",
+    ROBUST: "robust",
+    MALICIOUS: "malicious",
+}
+SERIES = ("#0077bb", "#d55e01", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+WIDE, NARROW = 9.0, 4.1  # inches; at the width of a page and of a phone, text is 11 to 13 px
+
+_STYLE = {
+    "axes.edgecolor": MUTED,
+    "axes.facecolor": PAPER,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.labelcolor": MUTED,
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "figure.constrained_layout.h_pad": 0.07,
+    "figure.constrained_layout.w_pad": 0.07,
+    "figure.facecolor": PAPER,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "grid.color": RULE,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "savefig.facecolor": PAPER,
+    "svg.fonttype": "none",  # text stays text: it takes the page's font and can be searched
+    "svg.hashsalt": "fedrobust",
+    "text.color": INK,
+    "text.parse_math": False,  # a run's name may hold a dollar sign
+    "xtick.color": MUTED,
+    "xtick.major.size": 3,
+    "ytick.color": MUTED,
+    "ytick.major.size": 0,
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure in every form: SVG for the page, for a phone, and as a file; PNG at 2×."""
+
+    wide: str
+    narrow: str
+    png: bytes
+
+
+def render(draw: Callable[[float], Figure], narrow: bool = True) -> Drawing:
+    """Draw at both widths, the user's own matplotlib settings notwithstanding."""
+    with mpl.style.context(["default", _STYLE]):
+        wide = draw(WIDE)
+        svg, png = _save(wide, "svg"), _save(wide, "png")
+        phone = _save(draw(NARROW), "svg") if narrow else svg
+    return Drawing(svg.decode(), phone.decode(), png)
+
+
+def printable(text: str, length: int) -> str:
+    """``text`` cut to ``length`` characters, those that the figures' font lacks shown as ``?``."""
+    text = text if len(text) <= length else text[: length - 1] + "…"
+    glyphs = get_font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap()
+    return "".join(c if ord(c) in glyphs and c.isprintable() else "?" for c in text)
+
+
+def percent_axis(axes: Axes) -> None:
+    """Make the vertical axis one of shares, from 0 to 100 %."""
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    axes.set_axisbelow(True)
+
+
+def rounds_axis(axes: Axes, last: int, first: int = 0) -> None:
+    """Make the horizontal axis one of rounds."""
+    axes.set_xlim(first, max(last, first + 1))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.set_xlabel("round")
+
+
+def _save(figure: Figure, form: str) -> bytes:
+    out = io.BytesIO()
+    if form == "svg":
+        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        figure.savefig(out, format="svg", metadata=nothing)
+    else:
+        figure.savefig(out, format="png", dpi=200, metadata={"Software": None})
+    return out.getvalue()

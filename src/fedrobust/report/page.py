@@ -1,0 +1,150 @@
+"""The page: one HTML file that needs nothing else, and its figures as files beside it."""
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+
+from fedrobust.errors import RecordError
+from fedrobust.report import compare, figures, words
+from fedrobust.report.drawing import SERIES, THEME, render
+from fedrobust.report.run import ReportRun
+from fedrobust.report.sections import curve_words, section, table
+
+_MARK = '<meta name="generator" content="fedrobust report">'
+_PAGE = "index.html"
+_FIGURE = re.compile(r"(\d+-[a-z0-9-]+-)?(accuracy|kept|users|examples)\.(svg|png)")
+
+
+def write_report(runs: Sequence[Path], out: Path | None = None) -> Path:
+    """Write the report on one run, or on several beside each other; returns the page's path.
+
+    ``out`` is the folder for ``index.html`` and the figures: by default ``report`` in the run
+    directory, for several runs ``report-`` and their names in the current folder. The content
+    depends on nothing but the run directories: the same runs give the same bytes.
+
+    Raises: ``RecordError`` for a folder that is no run directory, has no evaluations yet or holds
+    a broken file, and for an ``out`` that cannot be written or holds anything but a report.
+    """
+    paths = list(dict.fromkeys(Path(path).resolve() for path in runs))
+    if not paths:
+        raise RecordError("there is no run to report on; give at least one run directory")
+    read = [ReportRun.read(path) for path in paths]
+    labels = compare.unique_labels(read)
+    if out is None:
+        names = "-".join(_slug(label) for label in labels)[:100]
+        out = paths[0] / "report" if len(paths) == 1 else Path(f"report-{names}")
+    out = Path(out)
+    try:
+        _check_ours(out)
+        html, files = _build(read, labels)
+        out.mkdir(parents=True, exist_ok=True)
+        # The page comes first: it is what makes the folder ours, should we be stopped here.
+        _write(out / _PAGE, html.encode())
+        for name, content in files.items():
+            _write(out / name, content)
+        for old in out.iterdir():
+            if _FIGURE.fullmatch(old.name) and old.name not in files:
+                old.unlink()
+    except OSError as error:
+        raise RecordError(f"cannot write the report to {out}: {error}") from error
+    return out / _PAGE
+
+
+def _check_ours(out: Path) -> None:
+    """Refuse a folder in which something lies that is not a report."""
+    if out.exists() and not out.is_dir():
+        raise RecordError(f"{out} is a file; give a folder for the report")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    page = out / _PAGE
+    if not page.is_file() or _MARK not in page.read_text(encoding="utf-8", errors="replace"):
+        raise RecordError(
+            f"{out} is not empty and holds no report of fedrobust; nothing was written. "
+            "Give another folder for the report, or a new one"
+        )
+
+
+def _build(runs: Sequence[ReportRun], labels: Sequence[str]) -> tuple[str, dict[str, bytes]]:
+    """The page and the files beside it, by name."""
+    files: dict[str, bytes] = {}
+
+    def figure(
+        name: str, alt: str, draw: Callable[[float], Figure], narrow: bool = True
+    ) -> dict[str, Any]:
+        drawing = render(draw, narrow)
+        files[f"{name}.svg"], files[f"{name}.png"] = drawing.wide.encode(), drawing.png
+        return {
+            "name": name,
+            "wide": _inline(drawing.wide, name, alt),
+            "narrow": _inline(drawing.narrow, f"{name}-n", alt) if narrow else None,
+        }
+
+    sections = []
+    for i, (run, label) in enumerate(zip(runs, labels, strict=True)):
+        prefix = "" if len(runs) == 1 else f"{i + 1}-{_slug(label)}-"
+        sections.append(section(run, label, prefix, figure) | {"anchor": f"run-{i + 1}"})
+    curves = figure(
+        "accuracy",
+        " ".join(curve_words(run, label) for run, label in zip(runs, labels, strict=True)),
+        partial(figures.accuracy, runs, labels),
+    )
+    environment = Environment(
+        loader=PackageLoader("fedrobust.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=words.percent, strong=_strong_numbers)
+    html = environment.get_template("page.html.j2").render(
+        mark=Markup(_MARK),
+        runs=sections,
+        curves=curves,
+        table=table(runs) if len(runs) > 1 else None,
+        files=sorted(files),
+        series=SERIES,
+    )
+    return html, files
+
+
+def _inline(svg: str, prefix: str, alt: str) -> Markup:
+    """An SVG file as part of the page: its own ids, the page's colours, a text for who can't see.
+
+    Matplotlib has escaped the texts in it.
+    """
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"\s*\n\s*", " ", svg)
+    for before in ('id="', "url(#", 'href="#'):
+        svg = svg.replace(before, f"{before}{prefix}-")
+    for colour, name in THEME.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1))
+
+
+def _strong_numbers(text: str) -> Markup:
+    return Markup(re.sub(r"\d+\.\d\u202f%", r"<strong>\g<0></strong>", str(escape(text))))
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "run"
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replace ``path`` as a whole or not at all."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,181 @@
+"""What the page shows of a run, and of runs beside each other, as the template's values."""
+
+import base64
+import io
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from matplotlib.image import imsave
+
+from fedrobust.report import compare, figures, words
+from fedrobust.report.passing import passing, selects
+from fedrobust.report.run import Evaluation, PerUser, ReportRun, Score
+
+
+def section(
+    run: ReportRun, label: str, prefix: str, figure: Callable[..., dict[str, Any]]
+) -> dict[str, Any]:
+    """Everything that the page says of one run."""
+    found = passing(run, 100)
+    has_malicious = any(r.malicious for r in run.rounds)
+    rule = words.called(run.config["aggregator"])
+    content: dict[str, Any] = {
+        "label": label,
+        "verdict": words.verdict(run),
+        "scores": _scores(run),
+        "facts": _facts(run),
+        "warnings": words.warnings(run),
+        "notes": run.summary.notes if run.summary else (),
+        "rule": rule,
+        "passing": found,
+        "kept": None,
+        "never_selects": has_malicious and bool(run.rounds) and not selects(run.rounds),
+        "users": None,
+        "pictures": None,
+        "threat": words.threat(run),
+        "setup": [
+            (key, words.component(value)) for key, value in run.config.items() if key != "name"
+        ],
+        "yaml": _yaml_lines(run.config_text),
+        "environment": [(key, words.number(value)) for key, value in run.environment.items()],
+        "measure": words.measure(run.config["evaluation"]),
+        "split": run.chosen.split,
+        "chosen_round": run.chosen_round,
+        "finished": run.summary is not None,
+    }
+    if found:
+        alt = (
+            "Shares of malicious rows kept, over rounds and by client: "
+            f"{words.percent(found.total_passed)} of all."
+        )
+        content["kept"] = figure(f"{prefix}kept", alt, partial(figures.kept, run))
+    if run.users:
+        found_users, source = run.users
+        alt = f"Scatter plot of accuracy and robust accuracy of {len(found_users.accuracy)} users."
+        drawn = figure(f"{prefix}users", alt, partial(figures.users, found_users), narrow=False)
+        content["users"] = {"figure": drawn, "source": source} | _user_numbers(found_users)
+    if run.examples:
+        figure(f"{prefix}examples", "", partial(figures.examples, run.examples), narrow=False)
+        content["pictures"] = _pictures(run)
+    return content
+
+
+def _scores(run: ReportRun) -> list[dict[str, Any]]:
+    """The figures at the head: the chosen model's and the last one's."""
+    entries: list[tuple[str, Score | Evaluation]]
+    last = run.evaluations[-1]
+    if run.test and run.summary:
+        split, end = "test", run.summary.rounds
+        names = f"Chosen on validation: round {run.chosen_round:,}", f"Last: round {end:,}"
+        entries = [(names[0], run.test.best), (names[1], run.test.final)]
+    else:
+        split, end = last.split, last.round
+        names = f"Best so far: round {run.chosen_round:,}", f"Latest: round {end:,}"
+        entries = [(names[0], run.chosen), (names[1], last)]
+    if run.chosen_round == end:
+        entries = [(f"{names[0]}, the last", entries[0][1])]
+    return [
+        {
+            "title": text,
+            "split": split,
+            "examples": score.examples,
+            "accuracy": score.accuracy,
+            "robust": score.robust_accuracy,
+            "accuracy_interval": words.interval(score.accuracy, score.examples),
+            "robust_interval": words.interval(score.robust_accuracy, score.examples),
+        }
+        for text, score in entries
+    ]
+
+
+def _facts(run: ReportRun) -> list[tuple[str, str]]:
+    seconds = run.summary.seconds if run.summary else run.evaluations[-1].seconds
+    rounds = run.rounds[-1].round if run.rounds else 0
+    facts = [("Rounds", f"{rounds:,} of {run.config['rounds']:,}")]
+    if run.clients:
+        facts.append(("Clients", f"{run.clients:,}, of these {run.config['malicious']} malicious"))
+    if run.summary:
+        facts.append(("Parameters", f"{run.summary.parameters:,}"))
+    return [*facts, ("Time", words.duration(seconds))]
+
+
+def table(runs: Sequence[ReportRun]) -> dict[str, Any]:
+    """The runs as rows: the settings in which they differ, and their scores on one split."""
+    tested = all(run.test for run in runs)
+    best = [run.test.best if tested and run.test else run.chosen for run in runs]
+    last = [run.test.final if tested and run.test else run.evaluations[-1] for run in runs]
+    rows = []
+    for i, run in enumerate(runs):
+        found = passing(run, 1)
+        row = {"round": run.chosen_round, "best": best[i], "last": last[i]}
+        rows.append(
+            row | {"kept": found and found.total_passed, "chance": found and found.total_chance}
+        )
+    differ = compare.differences(runs)
+    return {
+        "rows": rows,
+        "split": "test" if tested else "validation",
+        "differ": dict(list(differ.items())[:4]),
+        "more": list(differ)[4:],
+        "unlike": compare.unlike(runs),
+        "order": sorted(range(len(runs)), key=lambda i: -best[i].robust_accuracy),
+    }
+
+
+def _user_numbers(scores: PerUser) -> dict[str, Any]:
+    users = sorted(scores.accuracy)
+    x = [scores.accuracy[u] for u in users]
+    y = [scores.robust_accuracy[u] for u in users]
+    varied = len(users) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0
+    return {
+        "count": len(users),
+        "median_accuracy": float(np.median(x)),
+        "median_robust": float(np.median(y)),
+        "low": float(np.quantile(y, 0.1)),
+        "high": float(np.quantile(y, 0.9)),
+        "correlation": f"{np.corrcoef(x, y)[0, 1]:.2f}" if varied else None,
+    }
+
+
+def _pictures(run: ReportRun) -> list[dict[str, Any]]:
+    found = run.examples
+    assert found is not None
+    return [
+        {
+            "label": int(found.labels[i]),
+            "pair": [
+                ("clean", _png(found.clean[i]), int(found.clean_answers[i])),
+                ("attacked", _png(found.adversarial[i]), int(found.adversarial_answers[i])),
+            ],
+        }
+        for i in range(len(found.labels))
+    ]
+
+
+def _png(picture: Any) -> str:
+    """One picture as a data URI, one pixel for one pixel; the page enlarges it."""
+    out = io.BytesIO()
+    imsave(out, figures.pixels(picture), cmap="gray", vmin=0, vmax=1, format="png")
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def curve_words(run: ReportRun, label: str) -> str:
+    """A run's curves for who cannot see them."""
+    first, last = run.evaluations[0], run.evaluations[-1]
+    return (
+        f"{label}: from round {first.round} to {last.round}, accuracy goes from "
+        f"{words.percent(first.accuracy)} to {words.percent(last.accuracy)} and robust accuracy "
+        f"from {words.percent(first.robust_accuracy)} to {words.percent(last.robust_accuracy)}."
+    )
+
+
+def _yaml_lines(text: str) -> list[tuple[str, str]]:
+    """Each line as its key and the rest of it, so that the page can set keys apart."""
+    lines = []
+    for line in text.rstrip().splitlines():
+        match = re.match(r"(\s*(?:- )?[\w-]+:)(.*)", line)
+        lines.append((match[1], match[2]) if match else ("", line))
+    return lines

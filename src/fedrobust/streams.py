@@ -1,0 +1,26 @@
+"""Randomness is explicit: one generator for each (seed, stream, key ...), and no global one."""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The random streams of one run.
+
+    ``streams.generator("batches", round, client)`` is the same generator whenever and wherever it
+    is asked for. So a run that was killed needs no saved random state, and neither the order in
+    which clients train nor what is skipped changes what any of them draws.
+    """
+
+    seed: int
+
+    def generator(self, stream: str, *keys: int) -> torch.Generator:
+        """A fresh CPU generator; draws are moved to the device, so they do not depend on it."""
+        key = (zlib.crc32(stream.encode()), *keys)
+        sequence = np.random.SeedSequence(self.seed, spawn_key=key)
+        state = int(sequence.generate_state(1, np.uint64)[0])
+        return torch.Generator().manual_seed(state)

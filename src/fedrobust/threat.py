@@ -1,0 +1,80 @@
+"""What the adversary knows: declared in a :class:`ThreatModel`, enforced by a :class:`View`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from torch import nn
+
+from fedrobust.component import Count, Flag, component
+from fedrobust.data import Split
+from fedrobust.typing import Updates, Vector
+
+if TYPE_CHECKING:
+    from fedrobust.objectives import Objective
+    from fedrobust.optimizers import OptimizerSpec
+
+Knowledge: TypeAlias = Literal["colluders", "benign", "rule", "clients"]
+"""What a threat model can grant beyond what any client has."""
+
+_WORDS: dict[Knowledge, str] = {
+    "colluders": "the colluders' honest updates",
+    "benign": "benign updates",
+    "rule": "the rule",
+    "clients": "the number of clients",
+}
+
+
+@component
+class ThreatModel:
+    """What malicious clients know beyond what any client knows.
+
+    Any client has the broadcast parameters, the model, the objective, the learning rates, its own
+    data and its own honest update. ``colluders``: malicious clients see each other's honest updates
+    and act as one; ``benign``: the updates of the benign clients of the round; ``rule``: the
+    server's aggregation rule, as a function; ``clients``: how many clients take part, or, as a
+    number, only a lower bound on it.
+    """
+
+    colluders: Flag = True
+    benign: Flag = False
+    rule: Flag = False
+    clients: Flag | Count = False
+
+    def knows(self, what: Knowledge) -> bool:
+        """Whether ``what`` is granted."""
+        return getattr(self, what) is not False
+
+    def lacks(self, needs: frozenset[Knowledge]) -> tuple[str, ...]:
+        """What of ``needs`` is not granted, in words."""
+        return tuple(_WORDS[what] for what in _WORDS if what in needs and not self.knows(what))
+
+    def __str__(self) -> str:
+        known = ["own data", *(words for what, words in _WORDS.items() if self.knows(what))]
+        hidden = [words for what, words in _WORDS.items() if not self.knows(what)]
+        tail = f"; does not know: {', '.join(hidden)}" if hidden else ""
+        return f"knows: {', '.join(known)}{tail}"
+
+
+@dataclass(frozen=True)
+class View:
+    """Everything that the adversary may see in one round, and nothing else.
+
+    ``rows`` is m, how many malicious clients act together and so how many updates they send;
+    ``own`` are their honest updates [m, d]; ``data()`` are the examples of each, ``model()`` is a
+    copy of the broadcast model. What the threat model does not grant is None.
+    """
+
+    round: int
+    parameters: Vector
+    history: tuple[Vector, ...]
+    model: Callable[[], nn.Module]
+    objective: "Objective"
+    optimizer: "OptimizerSpec"
+    server_lr: float
+    rows: int
+    data: Callable[[], tuple[Split, ...]]
+    own: Updates
+    benign: Updates | None = None
+    rule: Callable[[Updates], Vector] | None = None
+    clients: int | None = None

@@ -1,0 +1,281 @@
+"""Playing an experiment: rounds, evaluations, records."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fedrobust import measure
+from fedrobust.component import to_config
+from fedrobust.environment import environment
+from fedrobust.errors import RecordError
+from fedrobust.execution import Execution
+from fedrobust.experiment import Experiment
+from fedrobust.federation import FederationState, RoundLog, run_round
+from fedrobust.flat import write
+from fedrobust.prepare import Prepared, prepare
+from fedrobust.records import Json, RunDirectory
+from fedrobust.typing import Vector
+
+SAVE_EVERY = 60.0
+"""Seconds between checkpoints, where evaluations are further apart than that."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run gives: the last state, every evaluation, and the model of the last round.
+
+    ``summary`` holds the test scores of the final model and of the one that validation chose, whose
+    parameters are ``best``; ``path`` is the run directory, None for a run that left none.
+    """
+
+    state: FederationState
+    metrics: list[Json]
+    model: nn.Module
+    summary: Json
+    best: Vector
+    path: Path | None
+
+
+@dataclass
+class Progress:
+    """What a caller may watch; the command line draws it."""
+
+    started: Callable[[Prepared, int], object] = field(default=lambda run, done: None)
+    played: Callable[[RoundLog], object] = field(default=lambda log: None)
+    evaluated: Callable[[Json], object] = field(default=lambda metrics: None)
+
+
+@dataclass
+class _Course:
+    """Where a run stands: what a checkpoint holds."""
+
+    state: FederationState
+    metrics: list[Json]
+    rounds: list[Json]
+    best: Vector
+    seconds: float = 0.0
+
+
+def run(
+    experiment: Experiment,
+    out: Path | str | None = None,
+    resume: bool = False,
+    *,
+    progress: Progress | None = None,
+) -> Run:
+    """Play ``experiment`` to its end.
+
+    ``out`` is the run directory to write; None writes nothing. With ``resume``, a run that is
+    there goes on from its last checkpoint, to bit-identical results; a finished one is read.
+
+    Raises: ``UserError``, of the kind that says what is wrong: config, data, records, resources.
+    """
+    watch = progress or Progress()
+    if out is None:
+        prepared = prepare(experiment)
+        with prepared.plan.active():
+            return _play(prepared, None, _beginning(prepared), watch)
+    directory = RunDirectory(Path(out), resume=resume)
+    try:
+        plan = _stored_plan(experiment, directory) if directory.has_config else None
+        prepared = prepare(experiment, plan)
+        course = _open(prepared, directory)
+        with prepared.plan.active():
+            return _play(prepared, directory, course, watch)
+    finally:
+        directory.close()
+
+
+def _play(run: Prepared, directory: RunDirectory | None, course: _Course, watch: Progress) -> Run:
+    experiment = run.experiment
+    watch.started(run, course.state.round)
+    clock, saved = time.monotonic() - course.seconds, course.seconds
+    while course.state.round < experiment.rounds:
+        course.state, log = run_round(course.state, run.federation, run.streams)
+        course.rounds.append(_line(log, run.federation.clients))
+        watch.played(log)
+        due = log.round % experiment.evaluation.every == 0 or log.round == experiment.rounds
+        course.seconds = time.monotonic() - clock
+        if due:
+            watch.evaluated(_evaluate(run, course, log))
+        if directory is not None and (due or course.seconds - saved > SAVE_EVERY):
+            _save(run, directory, course)
+            saved = course.seconds
+    summary = directory.read_json("summary.json") if directory is not None else None
+    if summary is None:
+        summary = _finish(run, course)
+        if directory is not None:
+            _save_end(run, directory, course, summary)
+    write(run.model, course.state.parameters)
+    path = directory.path if directory is not None else None
+    return Run(course.state, course.metrics, run.model, summary, course.best, path)
+
+
+def _evaluate(run: Prepared, course: _Course, log: RoundLog) -> Json:
+    scores = measure.on_held_out(run, course.state.parameters, log.round)
+    kept = log.kept
+    metrics = {
+        "round": log.round,
+        **scores,
+        "seconds": round(course.seconds, 3),
+        "kept": list(kept) if kept is not None else None,
+        "malicious_kept": len(set(kept) & set(log.malicious)) if kept is not None else None,
+        "applied": log.outcome.vector is not None,
+    }
+    if not course.metrics or rank(metrics) > rank(best_of(course.metrics)):
+        course.best = course.state.parameters.clone()
+    course.metrics.append(metrics)
+    return metrics
+
+
+def rank(metrics: Json) -> tuple[float, float]:
+    """The order in which validation chooses: robust accuracy, then accuracy; a tie stays."""
+    return metrics["robust_accuracy"], metrics["accuracy"]
+
+
+def best_of(metrics: list[Json]) -> Json:
+    """The evaluation that validation chooses, the earliest of equals."""
+    return max(metrics, key=rank)
+
+
+def _line(log: RoundLog, clients: int) -> Json:
+    """One line of ``rounds.jsonl``; ``participants`` is null where everyone took part."""
+    return {
+        "round": log.round,
+        "participants": None if len(log.participants) == clients else list(log.participants),
+        "malicious": list(log.malicious),
+        "kept": list(log.kept) if log.kept is not None else None,
+        "dropped": list(log.dropped),
+        "applied": log.outcome.vector is not None,
+        "reason": log.outcome.reason,
+    }
+
+
+def _finish(run: Prepared, course: _Course) -> Json:
+    """The test split is read here, once, for two models."""
+    chosen, last = best_of(course.metrics), course.metrics[-1]
+    final = measure.on_test(run, course.state.parameters, last["round"])
+    best = final if chosen is last else measure.on_test(run, course.best, chosen["round"])
+    return {
+        "name": run.experiment.name,
+        "rounds": course.state.round,
+        "clients": run.federation.clients,
+        "malicious": sorted(run.federation.malicious),
+        "parameters": run.layout.size,
+        "seconds": round(course.seconds, 3),
+        "best_round": chosen["round"],
+        "validation": {"best": chosen, "final": last},
+        "test": {"best": best, "final": final},
+        "threat": str(run.federation.threat) if run.federation.attack is not None else None,
+        "notes": list(run.notes),
+        "troubles": troubles(course.rounds),
+    }
+
+
+def troubles(rounds: list[Json]) -> list[str]:
+    """What a reader of the results must know: refused rows, and rounds that made no step."""
+    found = []
+    dropped = [line for line in rounds if line["dropped"]]
+    if dropped:
+        clients = sorted({client for line in dropped for client in line["dropped"]})
+        found.append(
+            f"rows of clients {clients} were refused in {len(dropped)} rounds, the first "
+            f"{dropped[0]['round']}: they were not finite or had the wrong shape"
+        )
+    still = [line for line in rounds if not line["applied"]]
+    if still:
+        found.append(
+            f"{len(still)} rounds made no step, the first {still[0]['round']}: {still[0]['reason']}"
+        )
+    return found
+
+
+def _beginning(run: Prepared) -> _Course:
+    return _Course(run.federation.start(run.start), [], [], run.start)
+
+
+def _stored_plan(experiment: Experiment, directory: RunDirectory) -> Execution:
+    """The plan of the run in ``directory``. Raises: ``RecordError`` if it is another experiment."""
+    stored = directory.config()
+    kept = stored.get("execution", {})
+    asked = to_config(experiment)
+    filled = {k: v if v is not None else kept.get(k) for k, v in asked["execution"].items()}
+    asked["execution"] = filled
+    if asked != stored:
+        differing = [
+            f"{key}: {stored.get(key)} there, {asked.get(key)} here"
+            for key in {**stored, **asked}
+            if stored.get(key) != asked.get(key)
+        ]
+        raise RecordError(
+            f"{directory.path} holds a run of another config, so it cannot be resumed with this "
+            "one; choose another --out. They differ in " + "; ".join(differing)
+        )
+    return Execution(**filled)
+
+
+def _open(run: Prepared, directory: RunDirectory) -> _Course:
+    """The course to go on with, after a check that it is this run's."""
+    checkpoint = directory.load_checkpoint()
+    if not directory.has_config:
+        directory.write_json("environment.json", environment(run.plan))
+        directory.write_config(to_config(run.experiment))
+    if checkpoint is None:
+        return _beginning(run)
+    if checkpoint["digest"] != run.digest:
+        raise RecordError(
+            f"{directory.path} was run on other data or from other initial parameters; "
+            "choose another --out"
+        )
+    device = run.start.device
+    state = FederationState(**_to(checkpoint["state"], device))
+    return _Course(
+        state,
+        checkpoint["metrics"],
+        checkpoint["rounds"],
+        checkpoint["best"].to(device),
+        checkpoint["seconds"],
+    )
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    """Tensors inside containers on ``device``; optimiser step counters stay where they were."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _to(item, device) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_to(item, device) for item in value)
+    return value
+
+
+def _save(run: Prepared, directory: RunDirectory, course: _Course) -> None:
+    directory.save_checkpoint(
+        {
+            "digest": run.digest,
+            "state": vars(course.state),
+            "metrics": course.metrics,
+            "rounds": course.rounds,
+            "best": course.best,
+            "seconds": course.seconds,
+        }
+    )
+    directory.write_lines("metrics.jsonl", course.metrics)
+    directory.write_lines("rounds.jsonl", course.rounds)
+
+
+def _save_end(run: Prepared, directory: RunDirectory, course: _Course, summary: Json) -> None:
+    """The models and what a report shows; the summary comes last and says that all is there."""
+    directory.write_lines("metrics.jsonl", course.metrics)
+    directory.write_lines("rounds.jsonl", course.rounds)
+    directory.write_model("model.safetensors", run.layout.split(course.state.parameters))
+    directory.write_model("best.safetensors", run.layout.split(course.best))
+    images = measure.strip(run, course.best)
+    if images is not None:
+        directory.write_arrays("examples.npz", images)
+    directory.write_json("summary.json", summary)

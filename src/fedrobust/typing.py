@@ -1,0 +1,21 @@
+"""Every array shape, named once.
+
+n: client rows of one round; d: model parameters; b: examples; c, h, w: channels, height, width;
+k: classes.
+"""
+
+from typing import TypeAlias
+
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+Updates: TypeAlias = Float[Tensor, "n d"]
+"""Row i is client i's local minus global parameters."""
+Vector: TypeAlias = Float[Tensor, " d"]
+"""A flat parameter vector, or a step of it."""
+Images: TypeAlias = Float[Tensor, "b c h w"]
+"""Pixels in [0, 1]; for data that is not images, [b, features]."""
+Labels: TypeAlias = Int64[Tensor, " b"]
+Logits: TypeAlias = Float[Tensor, "b k"]
+Mask: TypeAlias = Bool[Tensor, " b"]
+Indices: TypeAlias = Int64[Tensor, " b"]

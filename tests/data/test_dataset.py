@@ -1,0 +1,184 @@
+"""A data set of the user's own: what is accepted, what is refused and how, what is held out."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedrobust.component import component, from_config, to_config
+from fedrobust.data import AnyData, Dataset, Digits, Split
+from fedrobust.errors import ConfigError, DataError
+
+
+def arrays(n: int = 12, m: int = 6) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "x_train": torch.randint(0, 256, (n, 1, 4, 4), dtype=torch.uint8, generator=generator),
+        "y_train": torch.arange(n) % 3,
+        "x_test": torch.randint(0, 256, (m, 1, 4, 4), dtype=torch.uint8, generator=generator),
+        "y_test": torch.arange(m) % 3,
+    }
+
+
+def floats(n: int = 12, m: int = 6) -> dict[str, Any]:
+    return {k: v.float() / 255 if k.startswith("x") else v for k, v in arrays(n, m).items()}
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_bytes_become_pixels_exactly_and_floats_pass_through() -> None:
+    x = torch.arange(256, dtype=torch.uint8).view(16, 1, 4, 4)
+    index = torch.tensor([3, 0, 15])
+    pixels = Split(x, torch.zeros(16).long()).images(index)
+    assert pixels.dtype == torch.float32
+    assert torch.equal(pixels, x[index].float() / 255)
+    assert float(pixels.max()) == 1.0
+    values = torch.randn(16, 2)
+    assert torch.equal(Split(values, torch.zeros(16).long()).images(index), values[index])
+
+
+def test_take_keeps_examples_labels_and_users_together() -> None:
+    whole = Split(torch.arange(5.0)[:, None], torch.arange(5), 10 * torch.arange(5))
+    part = whole.take(torch.tensor([4, 1]))
+    assert len(part) == 2
+    assert part.x[:, 0].tolist() == [4, 1]
+    assert part.y.tolist() == [4, 1]
+    assert part.user is not None
+    assert part.user.tolist() == [40, 10]
+    assert whole.take(torch.tensor([0])).images(torch.tensor([0])).shape == (1, 1)
+
+
+def test_numpy_and_torch_give_the_same_data_set() -> None:
+    tensors = arrays()
+    frozen = {k: v.numpy().astype(v.numpy().dtype.newbyteorder("=")) for k, v in tensors.items()}
+    for array in frozen.values():
+        array.setflags(write=False)
+    frozen["y_train"] = frozen["y_train"].astype(np.uint8)
+    one, two = Dataset.from_tensors(**tensors), Dataset.from_tensors(**frozen)
+    assert torch.equal(one.train.x, two.train.x)
+    assert torch.equal(one.train.y, two.train.y)
+    assert two.train.y.dtype == torch.int64
+    assert (one.classes, one.shape, one.name, one.notes) == (3, (1, 4, 4), "own", ())
+
+
+def test_wider_floats_become_float32_and_features_may_lie_anywhere() -> None:
+    doubles = {k: v.double() if k.startswith("x") else v for k, v in floats().items()}
+    assert Dataset.from_tensors(**doubles).train.x.dtype == torch.float32
+    features = arrays() | {"x_train": 100 * torch.randn(12, 5), "x_test": torch.randn(6, 5)}
+    assert Dataset.from_tensors(**features).shape == (5,)
+
+
+def test_a_class_without_training_examples_is_noted() -> None:
+    data = Dataset.from_tensors(**(arrays() | {"y_train": 2 * (torch.arange(12) % 2)}))
+    assert data.classes == 3
+    assert data.notes == ("no training example has label 1",)
+
+
+BYTES = torch.zeros(12, 1, 4, 4, dtype=torch.uint8)
+NAN = torch.full((12, 1, 4, 4), 0.5)
+NAN[7, 0, 1, 1] = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x_train": [1, 2]}, r"x_train must be a torch tensor or numpy array; got list"),
+        ({"x_train": np.array(["a"] * 12)}, r"x_train is an array of <U1"),
+        ({"x_train": torch.zeros(12)}, r"x_train has shape \[12\]; images are"),
+        ({"x_train": BYTES[:0], "y_train": torch.zeros(0)}, r"x_train is empty"),
+        ({"x_train": BYTES[:, 0]}, r"uint8 of shape \[12, 4, 4\].*x_train\[:, None\]"),
+        ({"x_train": BYTES.flatten(1)}, r"uint8 of shape \[12, 16\].*float"),
+        ({"x_train": BYTES.long()}, r"x_train is torch.int64; pass pixels 0..255 as uint8"),
+        ({"x_train": BYTES > 3}, r"x_train is torch.bool"),
+        ({"x_train": torch.zeros(12, 8, 8, 3)}, r"channels last; pass x_train.permute"),
+        ({"x_train": NAN}, r"NaN or infinite values in 1 of 12 examples"),
+        ({"x_train": NAN.nan_to_num(torch.inf)}, r"NaN or infinite values in 1 of 12"),
+        ({"x_train": 255 * floats()["x_train"]}, r"x_train lies in \[.*divide by 255"),
+        ({"x_train": floats()["x_train"] - 0.5}, r"undo the normalisation"),
+        ({"x_train": BYTES.float()}, r"x_train and x_test differ.*float32.*uint8"),
+        ({"x_test": torch.zeros(6, 1, 5, 4, dtype=torch.uint8)}, r"\[1, 4, 4\].*\[1, 5, 4\]"),
+        ({"y_train": torch.arange(11) % 3}, r"y_train has 11 entries for 12 examples"),
+        ({"y_test": torch.arange(7) % 3}, r"y_test has 7 entries for 6 examples"),
+        ({"y_train": torch.eye(12)}, r"y_train has shape \[12, 12\].*y_train.argmax\(1\)"),
+        ({"y_train": torch.zeros(12)}, r"y_train is torch.float32; it needs whole numbers"),
+        ({"y_train": torch.zeros(12) > 0}, r"y_train is torch.bool"),
+        ({"y_train": torch.arange(12) % 3 - 1}, r"negative label -1"),
+        ({"y_train": torch.zeros(12).long()}, r"every label of y_train is 0"),
+        ({"y_train": 1000 * torch.arange(12)}, r"y_train reaches 11,000 with 12.*renumber"),
+        ({"y_test": torch.arange(6)}, r"y_test has the label 5, but y_train only reaches 2"),
+        ({"user_train": torch.zeros(12).long()}, r"user_train and user_test, or neither"),
+        (
+            {"user_train": torch.zeros(11).long(), "user_test": torch.zeros(6).long()},
+            r"user_train has 11 entries for 12",
+        ),
+        (
+            {"user_train": torch.zeros(12).long() - 1, "user_test": torch.zeros(6).long()},
+            r"user_train has the negative user id -1",
+        ),
+        ({"validation": -1}, r"validation must be a whole number from 0 on; got -1"),
+        ({"validation": True}, r"validation must be .* got True"),
+        ({"validation": 0.1}, r"validation must be .* got 0.1"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_what_to_do(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Dataset.from_tensors(**(arrays() | change))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 60), st.data())
+def test_hold_out_parts_the_training_split_in_order(n: int, data: st.DataObject) -> None:
+    held = data.draw(st.integers(0, n - 1))
+    seed = data.draw(st.integers(0, 2**32))
+    whole = Split(torch.arange(float(n))[:, None], torch.arange(n), torch.arange(n) + 5)
+    dataset = Dataset("own", whole, whole, n, validation=held)
+    train, validation = dataset.hold_out(generator(seed))
+    assert len(validation) == held
+    assert sorted(train.y.tolist() + validation.y.tolist()) == list(range(n))
+    for part in (train, validation):
+        assert part.user is not None
+        assert torch.equal(part.y, part.y.sort().values)
+        assert torch.equal(part.user, part.y + 5)
+    again, _ = dataset.hold_out(generator(seed))
+    assert torch.equal(again.y, train.y)
+
+
+def test_hold_out_is_random_and_depends_on_the_seed() -> None:
+    whole = Split(torch.zeros(1000, 1), torch.arange(1000))
+    dataset = Dataset("own", whole, whole, 1000, validation=500)
+    one, two = (dataset.hold_out(generator(seed))[1].y for seed in (1, 2))
+    assert len(set(one.tolist()) & set(two.tolist())) < 350
+    assert 400 < float(one.double().mean()) < 600
+
+
+@pytest.mark.parametrize("validation", [12, 5000])
+def test_nothing_left_to_train_on_is_refused(validation: int) -> None:
+    data = Dataset.from_tensors(**arrays(), validation=validation)
+    with pytest.raises(DataError, match=rf"12 training examples, so {validation:,} .*validation"):
+        data.hold_out(generator())
+
+
+@component
+class Run:
+    data: AnyData = Digits()
+
+
+def test_a_data_set_stands_where_a_spec_stands_but_no_file_can_rebuild_it() -> None:
+    data = Dataset.from_tensors(**arrays(), validation=2)
+    assert Run(data).data is data
+    assert Run(data).data.load() is data
+    assert Run(data).data.validation == 2
+    assert "opaque" in to_config(Run(data))["data"]
+
+
+def test_data_sets_are_read_by_name() -> None:
+    assert from_config(Run, {"data": {"name": "digits", "validation": 7}}).data == Digits(7)
+    with pytest.raises(ConfigError, match=r"unknown data set 'mnits' .*'mnist'"):
+        from_config(Run, {"data": {"name": "mnits"}})
+    with pytest.raises(ConfigError, match=r"validation: .*greater than or equal to 0"):
+        from_config(Run, {"data": {"name": "femnist", "validation": -1}})

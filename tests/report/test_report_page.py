@@ -1,0 +1,244 @@
+"""The page is whole, safe, the same each time, and overwrites nothing that is not a report."""
+
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+from synthetic_run import make_run
+
+from fedrobust.errors import RecordError
+from fedrobust.report import ReportRun, page, write_report
+
+HOSTILE = "<script>alert(1)</script> $x_ -->\U0001f600 \" onload='y"
+
+
+class Elements(HTMLParser):
+    """Every element's name and attributes, and the text of the page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def words(html: str) -> str:
+    return " ".join(Elements(html).text.split())
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = make_run(tmp_path_factory.mktemp("single") / "run", seed=7, name=HOSTILE, users=40)
+    return write_report([path])
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("several")
+    rule = {"name": "median"}
+    paths = [
+        make_run(folder / "a", rounds=100, name=HOSTILE),
+        make_run(folder / "b", rounds=100, seed=2, name="b", top=0.9, pictures=(3, 32)),
+        make_run(folder / "c", rounds=100, kept_share=None, aggregator=rule, notes=(HOSTILE,)),
+    ]
+    return write_report(paths, folder / "report")
+
+
+@pytest.fixture(params=["single", "several"])
+def html(request: pytest.FixtureRequest) -> str:
+    return read(request.getfixturevalue(request.param))
+
+
+def test_the_page_needs_nothing_else(html: str) -> None:
+    for tag, attributes in Elements(html).found:
+        assert tag not in {"script", "link", "iframe", "object", "base"}
+        assert attributes.get("src", "data:").startswith("data:")
+        assert not any(name.startswith("on") for name in attributes)
+        for name in ("href", "xlink:href"):
+            assert not re.match(r"\w+://", attributes.get(name, "")), attributes
+    assert "@import" not in html
+    assert "default-src 'none'" in html
+    assert len(html.encode()) < 400_000
+
+
+def test_a_hostile_name_is_shown_and_does_nothing(html: str) -> None:
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") >= 2
+    assert "alert(1)" in Elements(html).text
+
+
+def test_every_id_is_unique_and_every_reference_resolves(html: str) -> None:
+    elements = Elements(html).found
+    ids = [attributes["id"] for _, attributes in elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    used = set(re.findall(r"url\(#([^)]+)\)", html))
+    for _, attributes in elements:
+        for name in ("href", "xlink:href"):
+            if attributes.get(name, "").startswith("#"):
+                used.add(attributes[name][1:])
+    assert used
+    assert used <= set(ids)
+
+
+def test_figures_have_a_text_and_the_pages_colours(html: str) -> None:
+    figures = [attributes for tag, attributes in Elements(html).found if tag == "svg"]
+    assert figures
+    assert all(len(f["aria-label"]) > 20 and f["role"] == "img" for f in figures)
+    assert "var(--ink)" in html
+    assert "fill: #ffffff" not in html
+    pictures = [attributes for tag, attributes in Elements(html).found if tag == "img"]
+    assert all(picture["alt"] for picture in pictures)
+    levels = [int(tag[1]) for tag, _ in Elements(html).found if re.fullmatch(r"h\d", tag)]
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_the_page_of_one_run_says_what_happened(single: Path) -> None:
+    text = words(read(single))
+    chosen = ReportRun.read(single.parent.parent).chosen_round
+    assert chosen < 500
+    assert f"Chosen on validation: round {chosen} " in text
+    assert "Last: round 500" in text
+    assert "Which malicious rows passed Bulyan" in text
+    assert "drawn blindly would have held 52.9\u202f% of them" in text
+    assert "40 users, a dot each" in text
+    assert "✓ 0" in text
+    assert "✗ 4" in text
+    assert "The adversary knows: the colluders' honest updates" in text
+    assert "60,000 examples leave 24 over" in text
+    assert "keep_optimizer: true" in text
+    assert "torch 2.13.0" in text
+
+
+def test_figures_lie_beside_the_page(single: Path) -> None:
+    assert single == single.parent.parent / "report" / "index.html"
+    names = {f"{n}.{e}" for n in ("accuracy", "kept", "users", "examples") for e in ("svg", "png")}
+    assert {p.name for p in single.parent.iterdir()} == names | {"index.html"}
+    for name in names:
+        content = (single.parent / name).read_bytes()
+        if name.endswith("png"):
+            assert content.startswith(b"\x89PNG")
+            assert int.from_bytes(content[16:20], "big") > 700
+        else:
+            assert ET.fromstring(content).tag.endswith("svg")
+
+
+def test_the_same_run_gives_the_same_bytes_whatever_the_settings(
+    single: Path, tmp_path: Path
+) -> None:
+    with mpl.rc_context({"figure.facecolor": "black", "font.size": 30, "svg.fonttype": "path"}):
+        before = dict(mpl.rcParams)
+        again = write_report([single.parent.parent], tmp_path / "again")
+        assert dict(mpl.rcParams) == before
+    for path in single.parent.iterdir():
+        assert path.read_bytes() == (again.parent / path.name).read_bytes(), path.name
+
+
+def test_runs_are_compared_with_the_most_robust_first(several: Path) -> None:
+    html = read(several)
+    rows = re.findall(r'<th scope="row">.*?<a href="#run-(\d)">', html, re.S)
+    assert rows[0] == "2"
+    assert sorted(rows) == ["1", "2", "3"]
+    text = words(html)
+    assert "3 runs compared" in text
+    assert "b is the most robust" in text
+    assert "Median selects no rows" in text
+    assert "Aggregator" in text
+    names = {p.name for p in several.parent.iterdir()}
+    assert {"accuracy.svg", "2-b-kept.png", "2-b-examples.svg"} <= names
+    assert not any("kept" in n for n in names if n.startswith("3-"))
+
+
+def test_without_malicious_clients_nothing_is_said_of_them(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "r", rounds=50, malicious=0, attack=None, pictures=None)
+    html = read(write_report([path]))
+    assert "malicious rows" not in html
+    assert "Threat model" not in html
+    assert "Examples" not in html
+    assert not (path / "report" / "kept.svg").exists()
+
+
+def test_an_unfinished_run_of_one_evaluation_is_shown_as_such(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "r", rounds=50, finished=False, idle={7: "f is too large"})
+    text = words(read(write_report([path])))
+    assert "This run has not finished" in text
+    assert "Validation split, 1,000 examples (no test scores yet)" in text
+    assert "Best so far: round 25" in text
+    assert "No step was applied in round 7: f is too large." in text
+
+
+def test_names_of_several_runs_make_the_default_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path / "a", rounds=25, name="My run/1", pictures=None)
+    make_run(tmp_path / "b", rounds=25, name="..", pictures=None)
+    monkeypatch.chdir(tmp_path)
+    found = write_report([Path("a"), Path("b"), Path("a")])
+    assert found == Path("report-my-run-1-run/index.html")
+    assert "2 runs compared" in read(found)
+
+
+def test_a_report_is_replaced_and_its_stale_figures_go(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "r", rounds=25, pictures=None)
+    out = tmp_path / "out"
+    write_report([path], out)
+    (out / "users.png").write_bytes(b"of another run")
+    (out / "my-accuracy.png").write_bytes(b"mine")
+    write_report([path], out)
+    assert not (out / "users.png").exists()
+    assert (out / "my-accuracy.png").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("content", [{"index.html": "<html>mine"}, {"notes.txt": "mine"}])
+def test_what_is_not_a_report_is_not_touched(tmp_path: Path, content: dict[str, str]) -> None:
+    path = make_run(tmp_path / "r", rounds=25, pictures=None)
+    out = tmp_path / "out"
+    out.mkdir()
+    for name, text in content.items():
+        (out / name).write_text(text)
+    with pytest.raises(RecordError, match=r"not empty and holds no report.*another folder"):
+        write_report([path], out)
+    assert {p.name: p.read_text() for p in out.iterdir()} == content
+    with pytest.raises(RecordError, match="not empty"):
+        write_report([path], path)
+
+
+def test_where_nothing_can_be_written_it_says_so(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "r", rounds=25, pictures=None)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RecordError, match="is a file"):
+        write_report([path], tmp_path / "file")
+    with pytest.raises(RecordError, match="cannot write the report"):
+        write_report([path], tmp_path / "file" / "below")
+    with pytest.raises(RecordError, match="at least one run"):
+        write_report([])
+
+
+def test_a_write_that_fails_leaves_the_old_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_run(tmp_path / "r", rounds=25, pictures=None)
+    found = write_report([path])
+    before = {p.name: p.read_bytes() for p in found.parent.iterdir()}
+
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(page.Path, "replace", full)
+    with pytest.raises(RecordError, match="no space left"):
+        write_report([path])
+    assert {p.name: p.read_bytes() for p in found.parent.iterdir()} == before

@@ -1,0 +1,188 @@
+"""Local training against plain PyTorch training of each client on its own."""
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from fedrobust.client import Client, LocalTraining, Store
+from fedrobust.data import Split
+from fedrobust.flat import read
+from fedrobust.objectives import Adversarial, Erm, Objective
+from fedrobust.optimizers import Adam, OptimizerSpec, Sgd
+from fedrobust.perturb import Pgd
+from fedrobust.streams import Streams
+
+ATTACK = Adversarial(ratio=0.5, attack=Pgd(eps=0.2, step_size=0.1, steps=3, restarts=2))
+STREAMS = Streams(11)
+
+
+def network(dropout: float = 0.0) -> nn.Sequential:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers = [nn.Flatten(), nn.Linear(16, 8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, 3)]
+        return nn.Sequential(*layers).double()
+
+
+def data(n: int = 120) -> Split:
+    g = torch.Generator().manual_seed(2)
+    x = torch.rand(n, 1, 4, 4, generator=g, dtype=torch.float64)
+    return Split(x, torch.randint(3, (n,), generator=g))
+
+
+def training(config: Client, objective: Objective, **changes: Any) -> LocalTraining:
+    clients = tuple(torch.arange(start, start + 24) for start in range(0, 120, 24))
+    settings: dict[str, Any] = {
+        "model": network(),
+        "data": data(),
+        "clients": clients,
+        "objective": objective,
+        "config": config,
+        "batch": 7,
+        "device": torch.device("cpu"),
+    }
+    return LocalTraining(**settings | changes)
+
+
+def literal(task: LocalTraining, client: int, rounds: int, start: nn.Module) -> list[Tensor]:
+    """One client trained by an ordinary loop over its own batches; one update per round.
+
+    Every round starts from the parameters of ``start``; its optimiser lives on if it is kept.
+    """
+    updates: list[Tensor] = []
+    kept: dict[str, Any] | None = None
+    for round in range(1, rounds + 1):
+        model = deepcopy(start).train()
+        optimizer: torch.optim.Optimizer
+        spec = task.config.optimizer
+        if isinstance(spec, Adam):
+            optimizer = torch.optim.Adam(model.parameters(), lr=spec.lr)
+        else:
+            assert isinstance(spec, Sgd)
+            optimizer = torch.optim.SGD(
+                model.parameters(),
+                lr=spec.lr,
+                momentum=spec.momentum,
+                weight_decay=spec.weight_decay,
+            )
+        if kept is not None and task.config.keep_optimizer:
+            optimizer.load_state_dict(kept)
+        noise = STREAMS.generator("inner maximisation", round, client)
+        shuffles = STREAMS.generator("batches", round, client)
+        for index in task.config.schedule(task.clients[client], shuffles):
+            x, y = task.data.x[index].clone(), task.data.y[index]
+            k = task.objective.perturbed(len(y), round)
+            if k:
+                part = x[:k].clone()
+                x[:k] = task.objective.maximise(
+                    model, part, y[:k], lambda p=part, g=noise: task.objective.draw(p, g)
+                )
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+        kept = optimizer.state_dict()
+        updates.append(read(model) - read(start))
+    return updates
+
+
+@pytest.mark.parametrize("objective", [Erm(), ATTACK], ids=["erm", "adversarial"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        Client(batch_size=8, batches=1, optimizer=Adam(0.01), keep_optimizer=True),
+        Client(batch_size=10, epochs=2, optimizer=Adam(0.01)),
+        Client(
+            batch_size=10,
+            batches=4,
+            optimizer=Sgd(0.1, momentum=0.9, weight_decay=0.01),
+            keep_optimizer=True,
+        ),
+    ],
+    ids=["fat", "epochs", "momentum"],
+)
+def test_updates_are_those_of_plain_training(config: Client, objective: Objective) -> None:
+    task, store = training(config, objective), Store()
+    start = network()
+    chosen = [0, 2, 3]
+    for round in (1, 2, 3):
+        rows = task.updates(read(start), store, chosen, STREAMS, round)
+        for row, client in zip(rows, chosen, strict=True):
+            expected = literal(task, client, round, start)[-1]
+            torch.testing.assert_close(row, expected, rtol=0, atol=1e-12)
+    assert set(store) == (set(chosen) if config.keep_optimizer else set())
+
+
+@pytest.mark.parametrize("optimizer", [Adam(0.01), Sgd(0.1, momentum=0.9)])
+def test_kept_and_reset_optimizers_differ_from_the_second_round_on(
+    optimizer: OptimizerSpec,
+) -> None:
+    rows = {}
+    for keep in (True, False):
+        config = Client(batch_size=8, batches=1, optimizer=optimizer, keep_optimizer=keep)
+        task, store = training(config, Erm()), Store()
+        rows[keep] = [task.updates(read(network()), store, [1], STREAMS, r) for r in (1, 2)]
+    assert torch.equal(rows[True][0], rows[False][0])
+    assert not torch.allclose(rows[True][1], rows[False][1], atol=1e-6)
+
+
+def test_a_client_does_not_depend_on_who_else_trains_nor_on_their_order() -> None:
+    """Dropout included, for which PyTorch has only a global generator."""
+    config = Client(batch_size=8, batches=2, optimizer=Sgd(0.1))
+    task = training(config, ATTACK, model=network(dropout=0.5), batch=1000)
+    state = torch.get_rng_state()
+    start = read(network())
+    everyone = task.updates(start, {}, [0, 1, 2, 3, 4], STREAMS, 1)
+    alone = task.updates(start, {}, [3], STREAMS, 1)
+    assert torch.equal(torch.get_rng_state(), state)
+    erm = training(config, Erm(), model=network(dropout=0.5))
+    forwards = erm.updates(start, {}, [0, 1, 2], STREAMS, 1)
+    backwards = erm.updates(start, {}, [2, 1, 0], STREAMS, 1)
+    assert torch.equal(forwards, backwards.flip(0))
+    assert everyone[3].norm() > 0
+    assert alone.shape == (1, len(start))
+
+
+def test_large_groups_are_pooled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Client(batch_size=8, batches=1, optimizer=Sgd(0.1))
+    task, start = training(config, ATTACK), read(network())
+    together = task.updates(start, {}, range(5), STREAMS, 1)
+    monkeypatch.setattr("fedrobust.client.POOL", 16)
+    torch.testing.assert_close(task.updates(start, {}, range(5), STREAMS, 1), together)
+
+
+def test_schedules() -> None:
+    examples, g = torch.arange(100, 125), torch.Generator().manual_seed(0)
+    sizes = [len(b) for b in Client(batch_size=10, epochs=2).schedule(examples, g)]
+    assert sizes == [10, 10, 5, 10, 10, 5]
+    once = torch.cat(Client(batch_size=10, epochs=1).schedule(examples, g))
+    assert sorted(once.tolist()) == examples.tolist()
+    long = Client(batch_size=10, batches=7).schedule(examples, g)
+    assert [len(b) for b in long] == [10, 10, 5, 10, 10, 5, 10]
+    assert [len(b) for b in Client(batch_size=64, batches=1).schedule(examples, g)] == [25]
+
+
+@pytest.mark.parametrize("length", [{}, {"batches": 1, "epochs": 1}])
+def test_local_training_has_one_length(length: dict[str, int]) -> None:
+    with pytest.raises(ValidationError, match="either batches or epochs"):
+        Client(**length)
+
+
+class Mislabel:
+    """Data poisoning: every label becomes 0."""
+
+    def poison(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return x, torch.zeros_like(y)
+
+
+def test_poison_changes_the_data_of_malicious_clients_alone() -> None:
+    config = Client(batch_size=8, batches=1, optimizer=Sgd(0.1))
+    task, start = training(config, Erm()), read(network())
+    honest = task.updates(start, {}, [0, 1], STREAMS, 1)
+    mixed = task.updates(start, {}, [0, 1], STREAMS, 1, {1: Mislabel()})
+    zeros = training(config, Erm(), data=Split(data().x, torch.zeros(120, dtype=torch.long)))
+    assert torch.equal(mixed[0], honest[0])
+    assert torch.equal(mixed[1], zeros.updates(start, {}, [1], STREAMS, 1)[0])

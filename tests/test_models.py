@@ -1,0 +1,101 @@
+"""The papers' networks have the sizes that the papers and their sources give."""
+
+import pytest
+import torch
+from torch import nn
+
+from fedrobust.errors import ConfigError
+from fedrobust.flat import Layout, read, write
+from fedrobust.models import (
+    CifarCnn,
+    DigitsCnn,
+    EluCnn,
+    LeafCnn,
+    MnistCnn,
+    MnistCnnSmall,
+    ModelSpec,
+    RingMlp,
+    build_model,
+)
+
+G = torch.Generator().manual_seed(3)
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape", "classes", "parameters"),
+    [
+        (MnistCnn(), (1, 28, 28), 10, 3_274_634),
+        (MnistCnnSmall(), (1, 28, 28), 10, 166_406),
+        (LeafCnn(), (1, 28, 28), 62, 6_603_710),
+        (RingMlp(), (2,), 2, 28),
+        (DigitsCnn(), (1, 8, 8), 10, 38_282),
+        (CifarCnn(), (3, 32, 32), 10, 1_148_874),
+    ],
+)
+def test_number_of_parameters(
+    spec: ModelSpec, shape: tuple[int, ...], classes: int, parameters: int
+) -> None:
+    model = build_model(spec, shape, classes, G)
+    assert Layout.of(model).size == parameters
+    assert model(torch.rand(3, *shape)).shape == (3, classes)
+
+
+def test_drfls_third_convolution_is_the_state_of_its_learned_attack() -> None:
+    layout = Layout.of(build_model(EluCnn(), (1, 28, 28), 10, G))
+    third = [name for name in layout.names if name.startswith("4.")]
+    assert sum(layout.slices[n].stop - layout.slices[n].start for n in third) == 409_728
+    quarter = build_model(EluCnn(width=16), (1, 28, 28), 10, G)
+    assert quarter[4].weight.shape == (32, 32, 5, 5)
+
+
+def test_initial_parameters_depend_on_the_generator_alone() -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    one = build_model(MnistCnnSmall(), (1, 28, 28), 10, torch.Generator().manual_seed(7))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    same = build_model(MnistCnnSmall(), (1, 28, 28), 10, torch.Generator().manual_seed(7))
+    other = build_model(MnistCnnSmall(), (1, 28, 28), 10, torch.Generator().manual_seed(8))
+    assert torch.equal(read(one), read(same))
+    assert not torch.equal(read(one), read(other))
+
+
+def test_a_users_network_is_copied_with_its_parameters() -> None:
+    own = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    copy = build_model(own, (1, 2, 2), 2, G)
+    assert torch.equal(read(copy), read(own))
+    write(copy, torch.zeros(10))
+    assert read(own).abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape", "classes", "message"),
+    [
+        (MnistCnn(), (2,), 2, "does not fit examples of shape"),
+        (EluCnn(), (1, 8, 8), 10, "does not fit examples of shape"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), (1, 2, 2), 2, "2 classes"),
+        (object(), (2,), 2, "neither"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_refused(
+    spec: ModelSpec, shape: tuple[int, ...], classes: int, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_model(spec, shape, classes, G)
+
+
+def test_batch_norm_is_refused_with_advice() -> None:
+    with pytest.raises(ConfigError, match=r"running_mean.*GroupNorm"):
+        Layout.of(nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)))
+    with pytest.raises(ConfigError, match="no parameters"):
+        Layout.of(nn.Flatten())
+
+
+def test_flat_vector_round_trip_and_named_slices() -> None:
+    model = build_model(MnistCnnSmall(), (1, 28, 28), 10, G)
+    layout, vector = Layout.of(model), torch.arange(166_406.0)
+    write(model, vector)
+    assert torch.equal(read(model), vector)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter.detach().reshape(-1), vector[layout.slices[name]])
+        assert torch.equal(layout.split(vector)[name], parameter)
