@@ -45,7 +45,8 @@ class RunDirectory:
             raise RecordError(f"another process is running in {path}: wait for it") from error
         except OSError as error:
             raise RecordError(f"cannot write to {path}: {error}; choose another --out") from error
-        there = sorted(p.name for p in path.iterdir() if p.name != ".lock")
+        # A kill leaves the lock, and at most one file that was not yet put in its place.
+        there = sorted(p.name for p in path.iterdir() if not _is_leftover(p.name))
         if there and not resume:
             self.close()
             what = "already holds a run" if self.has_config else f"is not empty ({there[0]}, ...)"
@@ -120,6 +121,10 @@ class RunDirectory:
 
     def _write(self, name: str, text: str) -> None:
         atomically(self.path / name, lambda file: file.write(text.encode()))
+
+
+def _is_leftover(name: str) -> bool:
+    return name == ".lock" or (name.startswith(".") and name.endswith(".part"))
 
 
 def atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:

@@ -223,8 +223,9 @@ def _open(run: Prepared, directory: RunDirectory) -> _Course:
     """The course to go on with, after a check that it is this run's."""
     checkpoint = directory.load_checkpoint()
     if not directory.has_config:
-        directory.write_json("environment.json", environment(run.plan))
         directory.write_config(to_config(run.experiment))
+    if directory.read_json("environment.json") is None:
+        directory.write_json("environment.json", environment(run.plan))
     if checkpoint is None:
         return _beginning(run)
     if checkpoint["digest"] != run.digest:
@@ -244,7 +245,7 @@ def _open(run: Prepared, directory: RunDirectory) -> _Course:
 
 
 def _to(value: Any, device: torch.device) -> Any:
-    """Tensors inside containers on ``device``; optimiser step counters stay where they were."""
+    """``value`` with every tensor in it, however deep, on ``device``."""
     if isinstance(value, torch.Tensor):
         return value.to(device)
     if isinstance(value, dict):

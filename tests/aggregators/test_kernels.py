@@ -72,7 +72,14 @@ def test_distances_have_twelve_right_digits(updates: Tensor) -> None:
     want = torch.tensor(exact_distances(updates.double().tolist()), dtype=torch.float64)
     assert got.dtype == torch.float64
     assert torch.equal(got, got.T)
-    torch.testing.assert_close(got, want, rtol=2e-13, atol=0)
+    torch.testing.assert_close(got, want, rtol=5e-13, atol=0)
+
+
+def test_long_rows_that_nearly_cancel_keep_twelve_digits() -> None:
+    # Just above the share of the norms below which a distance is taken again.
+    updates = (normal(1, 200_000) + 0.13 * normal(16, 200_000, seed=1)).double()
+    want = torch.stack([((updates - row) ** 2).sum(dim=1) for row in updates])
+    torch.testing.assert_close(kernels.squared_distances(updates), want, rtol=1e-12, atol=0)
 
 
 def test_float64_entries_whose_squares_overflow_give_infinity_and_equal_rows_zero() -> None:
@@ -90,6 +97,10 @@ def test_float64_entries_whose_squares_overflow_give_infinity_and_equal_rows_zer
     torch.testing.assert_close(got, want, rtol=1e-12, atol=0)
 
 
+# Ten rows ever nearer to the others: seen from one of them, all that are nearer still cancel.
+DECOYS = (10.0 ** torch.arange(10, -290, -1).double()).clamp(min=1)[:, None]
+
+
 @pytest.mark.parametrize(
     ("updates", "most"),
     [
@@ -97,8 +108,9 @@ def test_float64_entries_whose_squares_overflow_give_infinity_and_equal_rows_zer
         (1e3 + 1e-3 * normal(300, 200), 2),
         (1e3 + 1e-3 * normal(300, 200).index_select(0, torch.arange(300) // 150 * 299), 4),
         (clusters([1e3, -1e3, 1e5], 100, 1e-3, d=200), 10),
+        (1e12 + DECOYS * normal(300, 50).double(), 4),
     ],
-    ids=["plain", "common-offset", "two-distinct-rows", "three-clusters"],
+    ids=["plain", "common-offset", "two-distinct-rows", "three-clusters", "decoys-come-first"],
 )
 def test_cancelled_pairs_are_taken_again_together(
     monkeypatch: pytest.MonkeyPatch, updates: Tensor, most: int

@@ -261,6 +261,9 @@ def test_a_tie_at_plus_and_minus_lr_takes_the_lower() -> None:
     lr = torch.tensor([-0.1, -0.1, 0.0, 0.1, 0.1])[:, None]
     assert MeanAroundMedian(1)(lr).item() == pytest.approx(-0.2 / 3)
     assert MeanAroundMedian(2)(lr).item() == 0
+    # Both are at distance 1 of the median in float32; in truth the upper one is closer.
+    near = torch.tensor([-1.0, 2.0**-30, 2.0**-30, 1.0, 9.0])[:, None]
+    assert MeanAroundMedian(1)(near).item() == pytest.approx(1 / 3)
     even = torch.tensor([-0.1, -0.1, 0.1, 0.1])[:, None]
     assert MeanAroundMedian(1)(even).item() == pytest.approx(-0.1)
 

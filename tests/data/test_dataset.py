@@ -98,7 +98,10 @@ NAN[7, 0, 1, 1] = float("nan")
         ({"x_train": torch.zeros(12, 8, 8, 3)}, r"channels last; pass x_train.permute"),
         ({"x_train": NAN}, r"NaN or infinite values in 1 of 12 examples"),
         ({"x_train": NAN.nan_to_num(torch.inf)}, r"NaN or infinite values in 1 of 12"),
-        ({"x_train": 255 * floats()["x_train"]}, r"x_train lies in \[.*divide by 255"),
+        (
+            {"x_train": 255 * floats()["x_train"]},
+            r"x_train lies in \[.*pixels lie in \[0, 1\]: divide by 255, or pass them as uint8",
+        ),
         ({"x_train": floats()["x_train"] - 0.5}, r"undo the normalisation"),
         ({"x_train": BYTES.float()}, r"x_train and x_test differ.*float32.*uint8"),
         ({"x_test": torch.zeros(6, 1, 5, 4, dtype=torch.uint8)}, r"\[1, 4, 4\].*\[1, 5, 4\]"),

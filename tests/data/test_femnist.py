@@ -71,7 +71,7 @@ def check_split_by_writer(data: Dataset) -> None:
     assert train == {"f0002_10": 22, "f0001_41": 9, "f0003_07": 1}
     assert data.classes == 62
     assert any("no test split: 90 %" in note for note in data.notes)
-    assert "1 writers have no test image" in data.notes
+    assert "1 of 3 writers have no test image" in data.notes
 
 
 def test_leaf_without_a_split_is_split_by_writer(folder: Path) -> None:
@@ -154,8 +154,10 @@ def test_without_pyarrow_nothing_is_downloaded_and_the_cure_is_said(
         ({"y_train": np.full(4, 62)}, r"a label is outside 0 to 61"),
         ({"x_train": images(4)[:, :27]}, r"x_train must be uint8 \[N, 28, 28\]"),
         ({"x_test": images(2) / 255}, r"x_test must be uint8"),
-        ({"user_test": np.arange(3)}, r"with N labels and users"),
-        ({"user_train": np.array([0, 1, 2, 9])}, r"a user id is beyond the 3 names"),
+        ({"user_test": np.arange(3)}, r"user_test has 3 entries for 2"),
+        ({"user_train": np.array([0, 1, 2, 9])}, r"user_train is beyond the 3 names"),
+        ({"user_train": np.arange(4) - 1}, r"negative user id -1"),
+        ({"y_train": np.arange(4) / 2}, r"y_train is torch.float64; it needs whole numbers"),
         ({"users": None}, r"has no users; it holds"),
     ],
 )
@@ -190,7 +192,7 @@ def test_the_real_sample_is_by_writer_and_says_what_it_is() -> None:
         assert data.notes == (
             "300 writers (LEAF has over 3,500), 41,258 training and 4,700 test images; "
             "71% of the training images are digits",
-            "4 writers have no test image",
+            "4 of 300 writers have no test image",
         )
     assert float(data.train.images(torch.arange(100)).median()) == 1.0  # dark on white
     partition = ByWriter(200).split(data.train, data.test, torch.Generator().manual_seed(0))

@@ -160,6 +160,15 @@ def test_a_client_of_k_shards_has_at_most_k_classes_where_shards_fit_classes(sha
     assert set(table.flatten().tolist()) <= {60 // shards * k for k in range(shards + 1)}
 
 
+def test_shards_are_dealt_at_random() -> None:
+    train = Split(torch.zeros(100, 1), torch.arange(100) // 10)
+    firsts = {
+        int(train.y[Shards(10, 1).split(train, train, generator(seed)).train[0][0]])
+        for seed in range(20)
+    }
+    assert len(firsts) > 4
+
+
 def test_the_remainder_of_shards_is_drawn_from_all_classes() -> None:
     train = labelled(1000)
     partition = Shards(45, 2).split(train, labelled(100, seed=1), generator())
@@ -239,8 +248,11 @@ def test_an_empty_client_is_named() -> None:
 
 
 def test_dirichlet_honours_its_minimum() -> None:
-    partition = Dirichlet(10, 0.3, minimum=20).split(labelled(1000), labelled(10), generator())
-    assert min(map(len, partition.train)) >= 20
+    free, bound = (
+        Dirichlet(10, 1.0, minimum).split(labelled(1000), labelled(10), generator())
+        for minimum in (1, 60)
+    )
+    assert min(map(len, free.train)) < 60 <= min(map(len, bound.train))
 
 
 @component

@@ -290,6 +290,22 @@ def test_a_cache_that_cannot_be_written_is_said(
         Mnist().load()
 
 
+def test_a_disk_that_fails_at_the_last_step_is_said(
+    cached: Path, web: tuple[str, dict[str, bytes], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, pages, _ = web
+    pages.update({f"/{name}": content for name, content in CONTENT.items()})
+    use(monkeypatch, Mirror(f"{address}/"))
+
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(DataError, match=r"cannot write to the cache: no space left"):
+        Mnist().load()
+    assert list(cached.iterdir()) == []
+
+
 def test_get_knows_what_needs_no_files_and_refuses_what_it_does_not_know() -> None:
     lines: list[str] = []
     assert get("digits", lines.append) == get("synthetic-ring", lines.append) == []

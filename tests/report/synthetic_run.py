@@ -44,6 +44,7 @@ def make_run(
     kept_share: float | None = 0.3,
     per_round: int | None = None,
     users: int = 0,
+    per_client: dict[str, dict[str, float]] | None = None,
     finished: bool = True,
     pictures: tuple[int, int] | None = (1, 28),
     dropped: dict[int, list[int]] | None = None,
@@ -103,6 +104,7 @@ def make_run(
                 "robust_accuracy": max(0, e["robust_accuracy"] - 0.011),
                 "examples": 10000,
             }
+            | ({"per_client": per_client} if per_client else {})
             for which, e in (("best", best), ("final", evaluations[-1]))
         }
         summary = {

@@ -13,7 +13,7 @@ from synthetic_run import make_run
 from fedrobust.errors import RecordError
 from fedrobust.report import ReportRun, page, write_report
 
-HOSTILE = "<script>alert(1)</script> $x_ -->\U0001f600 \" onload='y"
+HOSTILE = "<script>alert(1)</script> $x_$ -->\u6f22 \" onload='y"
 
 
 class Elements(HTMLParser):
@@ -40,6 +40,11 @@ def words(html: str) -> str:
     return " ".join(Elements(html).text.split())
 
 
+def quick(path: Path, name: str = "quick") -> Path:
+    """A run that is reported on fast: one evaluation, no adversary, no pictures."""
+    return make_run(path, name=name, rounds=25, malicious=0, attack=None, pictures=None)
+
+
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = make_run(tmp_path_factory.mktemp("single") / "run", seed=7, name=HOSTILE, users=40)
@@ -51,7 +56,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("several")
     rule = {"name": "median"}
     paths = [
-        make_run(folder / "a", rounds=100, name=HOSTILE),
+        make_run(folder / "a", rounds=100, name=HOSTILE, attack={"name": "own:<script>alert(2)"}),
         make_run(folder / "b", rounds=100, seed=2, name="b", top=0.9, pictures=(3, 32)),
         make_run(folder / "c", rounds=100, kept_share=None, aggregator=rule, notes=(HOSTILE,)),
     ]
@@ -109,19 +114,24 @@ def test_figures_have_a_text_and_the_pages_colours(html: str) -> None:
 
 def test_the_page_of_one_run_says_what_happened(single: Path) -> None:
     text = words(read(single))
-    chosen = ReportRun.read(single.parent.parent).chosen_round
-    assert chosen < 500
-    assert f"Chosen on validation: round {chosen} " in text
-    assert "Last: round 500" in text
+    run = ReportRun.read(single.parent.parent)
+    assert run.chosen_round < 500
+    assert run.test is not None
+    chosen, last = (
+        text.index(f"Chosen on validation: round {run.chosen_round} "),
+        text.index("Last:"),
+    )
+    assert f"{100 * run.test.best.robust_accuracy:.1f} %" in text[chosen:last]
+    assert f"{100 * run.test.final.robust_accuracy:.1f} %" in text[last : last + 150]
     assert "Which malicious rows passed Bulyan" in text
-    assert "drawn blindly would have held 52.9\u202f% of them" in text
+    assert "drawn blindly would have held 52.9 % of them" in text
     assert "40 users, a dot each" in text
     assert "✓ 0" in text
     assert "✗ 4" in text
     assert "The adversary knows: the colluders' honest updates" in text
     assert "60,000 examples leave 24 over" in text
     assert "keep_optimizer: true" in text
-    assert "torch 2.13.0" in text
+    assert "<dt>torch</dt><dd>2.13.0</dd>" in read(single)
 
 
 def test_figures_lie_beside_the_page(single: Path) -> None:
@@ -140,7 +150,7 @@ def test_figures_lie_beside_the_page(single: Path) -> None:
 def test_the_same_run_gives_the_same_bytes_whatever_the_settings(
     single: Path, tmp_path: Path
 ) -> None:
-    with mpl.rc_context({"figure.facecolor": "black", "font.size": 30, "svg.fonttype": "path"}):
+    with mpl.rc_context({"figure.facecolor": "black", "font.size": 30, "axes.linewidth": 9}):
         before = dict(mpl.rcParams)
         again = write_report([single.parent.parent], tmp_path / "again")
         assert dict(mpl.rcParams) == before
@@ -172,6 +182,16 @@ def test_without_malicious_clients_nothing_is_said_of_them(tmp_path: Path) -> No
     assert not (path / "report" / "kept.svg").exists()
 
 
+def test_clients_are_shown_where_the_data_has_no_users(tmp_path: Path) -> None:
+    accuracy, robust = {"0": 0.9, "1": 0.5, "2": 0.7}, {"0": 0.5, "1": 0.1, "2": 0.4}
+    each = {"accuracy": accuracy, "robust_accuracy": robust, "examples": dict.fromkeys("012", 20)}
+    path = make_run(tmp_path / "r", rounds=25, malicious=0, attack=None, per_client=each)
+    text = words(read(write_report([path])))
+    assert "How the clients fare" in text
+    assert "3 clients, a dot each: the chosen model on each client’s own part" in text
+    assert "The median is 70.0 % accuracy and 40.0 % robust accuracy" in text
+
+
 def test_an_unfinished_run_of_one_evaluation_is_shown_as_such(tmp_path: Path) -> None:
     path = make_run(tmp_path / "r", rounds=50, finished=False, idle={7: "f is too large"})
     text = words(read(write_report([path])))
@@ -184,8 +204,8 @@ def test_an_unfinished_run_of_one_evaluation_is_shown_as_such(tmp_path: Path) ->
 def test_names_of_several_runs_make_the_default_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_run(tmp_path / "a", rounds=25, name="My run/1", pictures=None)
-    make_run(tmp_path / "b", rounds=25, name="..", pictures=None)
+    quick(tmp_path / "a", "My run/1")
+    quick(tmp_path / "b", "..")
     monkeypatch.chdir(tmp_path)
     found = write_report([Path("a"), Path("b"), Path("a")])
     assert found == Path("report-my-run-1-run/index.html")
@@ -193,7 +213,7 @@ def test_names_of_several_runs_make_the_default_folder(
 
 
 def test_a_report_is_replaced_and_its_stale_figures_go(tmp_path: Path) -> None:
-    path = make_run(tmp_path / "r", rounds=25, pictures=None)
+    path = quick(tmp_path / "r")
     out = tmp_path / "out"
     write_report([path], out)
     (out / "users.png").write_bytes(b"of another run")
@@ -205,7 +225,7 @@ def test_a_report_is_replaced_and_its_stale_figures_go(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [{"index.html": "<html>mine"}, {"notes.txt": "mine"}])
 def test_what_is_not_a_report_is_not_touched(tmp_path: Path, content: dict[str, str]) -> None:
-    path = make_run(tmp_path / "r", rounds=25, pictures=None)
+    path = quick(tmp_path / "r")
     out = tmp_path / "out"
     out.mkdir()
     for name, text in content.items():
@@ -218,7 +238,7 @@ def test_what_is_not_a_report_is_not_touched(tmp_path: Path, content: dict[str, 
 
 
 def test_where_nothing_can_be_written_it_says_so(tmp_path: Path) -> None:
-    path = make_run(tmp_path / "r", rounds=25, pictures=None)
+    path = quick(tmp_path / "r")
     (tmp_path / "file").write_text("mine")
     with pytest.raises(RecordError, match="is a file"):
         write_report([path], tmp_path / "file")
@@ -231,7 +251,7 @@ def test_where_nothing_can_be_written_it_says_so(tmp_path: Path) -> None:
 def test_a_write_that_fails_leaves_the_old_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = make_run(tmp_path / "r", rounds=25, pictures=None)
+    path = quick(tmp_path / "r")
     found = write_report([path])
     before = {p.name: p.read_bytes() for p in found.parent.iterdir()}
 

@@ -31,7 +31,7 @@ class Bulyan:
     f: Size
     name: Literal["bulyan"] = "bulyan"
 
-    def __call__(self, updates: Updates, context: Context = Context()) -> Vector:  # noqa: B008
+    def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
         """The Bulyan aggregate [d] of ``updates`` [n, d]."""
         return self.aggregate(updates, context).vector
 

@@ -14,6 +14,8 @@ from fedrobust.typing import Indices, Updates, Vector
 
 _BLOCK = 1 << 20
 """Entries of one block of columns: it stays in the processor's cache, or close to it."""
+_PRODUCT = 1 << 12
+"""Columns of one matrix product: rounding grows with the length of its sums."""
 _CANCELLED = 1 / 64
 """Below this share of ‖a‖² + ‖b‖² a squared distance has lost digits that a choice may need."""
 
@@ -53,7 +55,7 @@ def squared_distances(updates: Updates) -> Tensor:
     each other than to the origin it cancels. Such pairs are taken again as seen from a row among
     them, which is exact for that row's own pairs and, where the rows form a cluster, good for all
     the others; what still cancels is taken again, from a row within. All relative errors stay near
-    1e-14, whatever offset the rows share. Float64 entries beyond 1e150 in size, whose squares are
+    1e-13, whatever offset the rows share. Float64 entries beyond 1e150 in size, whose squares are
     not numbers, give infinity; entries below 1e-150 count as 0.
     """
     distances, limits = _gram_distances(updates)
@@ -86,11 +88,12 @@ def _gram_distances(
     """
     n = len(updates) if rows is None else len(rows)
     gram = torch.zeros(n, n, dtype=torch.float64, device=updates.device)
-    for columns in _columns(n, updates.shape[1]):
+    for columns in _columns(n, updates.shape[1], widest=_PRODUCT):
         block = _block(updates, rows, columns).to(torch.float64, copy=True)
         if here is not None:
             block -= block[here].clone()
-        gram.addmm_(block, block.T)
+        # Not addmm_, which carries one running sum through all the blocks and rounds at each term.
+        gram += block @ block.T
     gram = (gram + gram.T) / 2
     norms = gram.diagonal()
     sums = norms[:, None] + norms
@@ -149,8 +152,8 @@ def _per_column(
     return out
 
 
-def _columns(n: int, d: int) -> Iterator[slice]:
-    width = max(1, _BLOCK // n)
+def _columns(n: int, d: int, widest: int = _BLOCK) -> Iterator[slice]:
+    width = min(widest, max(1, _BLOCK // n))
     return (slice(start, min(start + width, d)) for start in range(0, d, width))
 
 

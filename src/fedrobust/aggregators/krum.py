@@ -11,7 +11,7 @@ from fedrobust.component import Count, Size, component
 from fedrobust.typing import Indices, Updates, Vector
 
 _TIE = 1e-12
-"""Scores that differ by a smaller share are equal but for rounding: distances err by 1e-14."""
+"""Scores that differ by a smaller share are equal but for rounding: distances err by 1e-13."""
 
 
 @component
@@ -32,7 +32,7 @@ class Krum:
     f: Size
     name: Literal["krum"] = "krum"
 
-    def __call__(self, updates: Updates, context: Context = Context()) -> Vector:  # noqa: B008
+    def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
         """The selected row [d] of ``updates`` [n, d]."""
         return self.aggregate(updates, context).vector
 
@@ -67,7 +67,7 @@ class MultiKrum:
     m: Count | None = None
     name: Literal["multi-krum"] = "multi-krum"
 
-    def __call__(self, updates: Updates, context: Context = Context()) -> Vector:  # noqa: B008
+    def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
         """The mean [d] of the selected rows of ``updates`` [n, d]."""
         return self.aggregate(updates, context).vector
 

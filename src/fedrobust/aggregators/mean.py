@@ -24,7 +24,7 @@ class Mean:
 
     name: Literal["mean"] = "mean"
 
-    def __call__(self, updates: Updates, context: Context = Context()) -> Vector:  # noqa: B008
+    def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
         """The weighted mean [d] of ``updates`` [n, d]."""
         return self.aggregate(updates, context).vector
 

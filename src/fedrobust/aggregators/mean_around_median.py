@@ -27,7 +27,7 @@ class MeanAroundMedian:
     f: Size
     name: Literal["mean-around-median"] = "mean-around-median"
 
-    def __call__(self, updates: Updates, context: Context = Context()) -> Vector:  # noqa: B008
+    def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
         """The mean around the median [d] of ``updates`` [n, d]."""
         return self.aggregate(updates, context).vector
 

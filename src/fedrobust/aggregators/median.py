@@ -23,7 +23,7 @@ class Median:
 
     name: Literal["median"] = "median"
 
-    def __call__(self, updates: Updates, context: Context = Context()) -> Vector:  # noqa: B008
+    def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
         """The median [d] of ``updates`` [n, d]."""
         return self.aggregate(updates, context).vector
 

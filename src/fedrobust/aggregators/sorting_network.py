@@ -19,7 +19,7 @@ def sort_columns(block: Tensor) -> Tensor:
     for run, start, distance in _stages(n):
         low, high = block[start : n - distance], block[start + distance :]
         # Rows are compared in runs of `run`, one run in two: first all the whole runs at once.
-        whole = (len(low) + run) // (2 * run)
+        whole = len(low) // (2 * run)
         if whole:
             _exchange(low.unfold(0, run, 2 * run)[:whole], high.unfold(0, run, 2 * run)[:whole])
         rest = slice(2 * run * whole, 2 * run * whole + run)

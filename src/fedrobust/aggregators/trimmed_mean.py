@@ -27,7 +27,7 @@ class TrimmedMean:
     f: Size
     name: Literal["trimmed-mean"] = "trimmed-mean"
 
-    def __call__(self, updates: Updates, context: Context = Context()) -> Vector:  # noqa: B008
+    def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
         """The trimmed mean [d] of ``updates`` [n, d]."""
         return self.aggregate(updates, context).vector
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedrobust.component import Size, component
-from fedrobust.data import formats
+from fedrobust.data import checks, formats
 from fedrobust.data.dataset import Dataset, Split
 from fedrobust.data.sources import Found, ensure, find
 from fedrobust.errors import DataError
@@ -64,16 +64,20 @@ _Parts = tuple[Split, Split, list[str], list[str]]
 def _npz(found: Found) -> _Parts:
     what, content = found.only()
     arrays = formats.npz(content, what)
+    names = [str(name) for name in formats.required(arrays, ["users"], what)[0]]
     splits = []
     for part in ("train", "test"):
         keys = [f"{key}_{part}" for key in ("x", "y", "user")]
         x, y, user = formats.required(arrays, keys, what)
-        if x.dtype != np.uint8 or x.shape[1:] != (28, 28) or not len(x) == len(y) == len(user):
-            raise DataError(f"{what}: x_{part} must be uint8 [N, 28, 28], with N labels and users")
-        splits.append(_split(x[:, None], y, user))
-    names = [str(name) for name in formats.required(arrays, ["users"], what)[0]]
-    if max(int(split.user.max()) for split in splits if split.user is not None) >= len(names):
-        raise DataError(f"{what}: a user id is beyond the {len(names)} names in users")
+        if x.dtype != np.uint8 or x.shape[1:] != (28, 28) or len(x) == 0:
+            raise DataError(
+                f"{what}: x_{part} must be uint8 [N, 28, 28]; it is {x.dtype} {x.shape}"
+            )
+        labels = checks.labels(f"{what}: y_{part}", y, len(x))
+        users = checks.users(f"{what}: user_{part}", user, len(x))
+        if int(users.max()) >= len(names):
+            raise DataError(f"{what}: user_{part} is beyond the {len(names)} names in users")
+        splits.append(Split(torch.from_numpy(x[:, None]), labels, users))
     return splits[0], splits[1], names, []
 
 
@@ -96,9 +100,9 @@ _Rows = tuple[str, NDArray[Any], NDArray[Any]]
 def _joined(rows: list[_Rows], ids: dict[str, int], found: Found) -> Split:
     if not any(len(y) for _, _, y in rows):
         raise DataError(f"{found.root}: its LEAF files hold no image of one of the splits")
-    users = [np.full(len(y), ids[user]) for user, _, y in rows]
-    x, y = (np.concatenate([row[i] for row in rows]) for i in (1, 2))
-    return _split(x, y, np.concatenate(users))
+    x, y = (torch.from_numpy(np.concatenate([row[i] for row in rows])) for i in (1, 2))
+    users = torch.tensor([ids[user] for user, _, _ in rows])
+    return Split(x, y, users.repeat_interleave(torch.tensor([len(y) for _, _, y in rows])))
 
 
 def _need_pyarrow() -> None:
@@ -140,11 +144,6 @@ def _pixels(pngs: Iterable[bytes]) -> Tensor:
     return torch.from_numpy(np.stack(rows).reshape(-1, 1, 28, 28))
 
 
-def _split(x: NDArray[Any], y: NDArray[Any], user: NDArray[Any]) -> Split:
-    to_long = [torch.from_numpy(values.astype(np.int64)) for values in (y, user)]
-    return Split(torch.from_numpy(np.ascontiguousarray(x)), *to_long)
-
-
 def _by_writer(whole: Split) -> tuple[Split, Split]:
     """Split each writer's n images at random: max(1, ⌊0.9 n⌋) train, as LEAF's own script does."""
     assert whole.user is not None
@@ -175,5 +174,5 @@ def _facts(train: Split, test: Split, writers: int) -> list[str]:
     for part, split in (("training", train), ("test", test)):
         without = writers - len(torch.unique(split.user))
         if without:
-            notes.append(f"{without:,} writers have no {part} image")
+            notes.append(f"{without:,} of {writers:,} writers have no {part} image")
     return notes

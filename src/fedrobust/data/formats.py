@@ -20,6 +20,12 @@ from fedrobust.errors import DataError
 
 NpArray = NDArray[Any]
 
+_UNREADABLE = (
+    *(pickle.UnpicklingError, AttributeError, EOFError, ImportError, LookupError),
+    *(OverflowError, RuntimeError, TypeError, ValueError),
+)
+"""What reading a broken pickle, or a pickle of something else, may end in."""
+
 
 def idx(content: bytes, what: str) -> Tensor:
     """The uint8 array of an IDX file. Raises: ``DataError`` naming ``what`` and the mistake.
@@ -67,10 +73,7 @@ def cifar_python(batch: bytes, what: str) -> tuple[Tensor, Tensor]:
             torch.from_numpy(np.asarray(pixels, np.uint8).reshape(-1, 3, 32, 32).copy()),
             torch.tensor(labels, dtype=torch.int64),
         )
-    except (
-        *(pickle.UnpicklingError, EOFError, LookupError, AttributeError, ImportError),
-        *(TypeError, ValueError, OverflowError, RuntimeError),
-    ) as error:  # all that reading a broken pickle, or one of something else, may end in
+    except _UNREADABLE as error:
         raise DataError(f"{what} is not a CIFAR-10 batch: {error}") from error
 
 

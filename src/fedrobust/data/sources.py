@@ -9,7 +9,8 @@ import hashlib
 import logging
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from gzip import decompress
 from pathlib import Path
@@ -26,6 +27,7 @@ _LOG = logging.getLogger(__name__)
 
 _NO_FILES = {
     "digits": "digits comes with scikit-learn: there is nothing to fetch",
+    "npz": "npz reads a file of your own: there is nothing to fetch",
     "synthetic-ring": "synthetic-ring is generated: there is nothing to fetch",
 }
 
@@ -178,16 +180,23 @@ def _clean_cache(name: str, report: Callable[[str], None]) -> None:
                 _verified(name, _key(root, path), path.read_bytes())
             except _CorruptError as error:
                 report(f"{path} is corrupt: {error}; removing it")
-                path.unlink()
+                with _writing():
+                    path.unlink()
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"cannot write to the cache: {error}; set FEDROBUST_CACHE") from error
 
 
 def _download(name: str, report: Callable[[str], None]) -> None:
     """Fetch what the cache lacks of ``name``, from one source after the other."""
     origin, root = ORIGINS[name], cache() / name
-    try:
+    with _writing():
         root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot write to the cache: {error}; set FEDROBUST_CACHE") from error
     failures = []
     for source in origin.sources:
         missing = [file for file in origin.files if not _matches(root, file)]
@@ -195,7 +204,8 @@ def _download(name: str, report: Callable[[str], None]) -> None:
             return
         report(f"{name}: fetching {', '.join(missing)} from {source}")
         try:
-            _keep_verified(name, source, missing, root)
+            with _writing():
+                _keep_verified(name, source, missing, root)
         except SourceError as error:
             failures.append(f"  {source}: {error}")
             report(f"{name}: {source} failed: {error}")

@@ -99,7 +99,7 @@ def percent_axis(axes: Axes) -> None:
 def rounds_axis(axes: Axes, last: int, first: int = 0) -> None:
     """Make the horizontal axis one of rounds."""
     axes.set_xlim(first, max(last, first + 1))
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set_xlabel("round")
 

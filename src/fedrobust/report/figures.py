@@ -174,7 +174,7 @@ def users(scores: PerUser, width: float) -> Figure:
     x = np.array([scores.accuracy[u] for u in known])
     y = np.array([scores.robust_accuracy[u] for u in known])
     size = np.array([scores.examples[u] for u in known])
-    # Three sizes are enough for the eye, and keep the file small.
+    # Three sizes are enough for the eye and keep the file small; all large where none differ.
     third = np.digitize(size, np.quantile(size, [1 / 3, 2 / 3]))
     for level, area in enumerate((14, 32, 58)):
         here = third == level

@@ -28,7 +28,7 @@ _OPEN = ConfigDict(extra="ignore")  # records may hold more than a page shows
 
 @checked(frozen=True, config=_OPEN)
 class PerUser:
-    """Scores of each user of the data, by user id."""
+    """Scores of each user of the data, or of each client's own part of the test set, by id."""
 
     accuracy: dict[str, Fraction]
     robust_accuracy: dict[str, Fraction]
@@ -49,6 +49,7 @@ class Score:
     robust_accuracy: Fraction
     examples: Count
     per_user: PerUser | None = None
+    per_client: PerUser | None = None
 
 
 @checked(frozen=True, config=_OPEN)
@@ -192,16 +193,24 @@ class ReportRun:
         return count if isinstance(count, int) else None
 
     @property
-    def users(self) -> tuple[PerUser, str] | None:
-        """Each user's scores, and a phrase saying of what: the test split where it is known."""
+    def users(self) -> tuple[PerUser, str, str] | None:
+        """Everyone's own scores, what they are (users or clients), and a phrase saying of what.
+
+        The chosen model on the test split, by user where the data has users, else by client; until
+        the run ends, users on the split that it watches.
+        """
         if self.test and self.test.best.per_user:
-            return self.test.best.per_user, "the test split, the chosen model"
+            return self.test.best.per_user, "users", "the chosen model on the test split"
+        if self.test and self.test.best.per_client:
+            source = "the chosen model on each client’s own part of the test split"
+            return self.test.best.per_client, "clients", source
         known = [e for e in self.evaluations if e.per_user]
         if not known:
             return None
         evaluation = self.chosen if self.chosen.per_user else known[-1]
         assert evaluation.per_user is not None
-        return evaluation.per_user, f"the {evaluation.split} split, round {evaluation.round}"
+        source = f"the model of round {evaluation.round:,} on the {evaluation.split} split"
+        return evaluation.per_user, "users", source
 
 
 def _text(path: Path) -> str:

@@ -53,10 +53,10 @@ def section(
         )
         content["kept"] = figure(f"{prefix}kept", alt, partial(figures.kept, run))
     if run.users:
-        found_users, source = run.users
-        alt = f"Scatter plot of accuracy and robust accuracy of {len(found_users.accuracy)} users."
-        drawn = figure(f"{prefix}users", alt, partial(figures.users, found_users), narrow=False)
-        content["users"] = {"figure": drawn, "source": source} | _user_numbers(found_users)
+        each, who, source = run.users
+        alt = f"Scatter plot of accuracy and robust accuracy of {len(each.accuracy)} {who}."
+        drawn = figure(f"{prefix}users", alt, partial(figures.users, each), narrow=False)
+        content["users"] = {"figure": drawn, "who": who, "source": source} | _user_numbers(each)
     if run.examples:
         figure(f"{prefix}examples", "", partial(figures.examples, run.examples), narrow=False)
         content["pictures"] = _pictures(run)
@@ -69,7 +69,7 @@ def _scores(run: ReportRun) -> list[dict[str, Any]]:
     last = run.evaluations[-1]
     if run.test and run.summary:
         split, end = "test", run.summary.rounds
-        names = f"Chosen on validation: round {run.chosen_round:,}", f"Last: round {end:,}"
+        names = f"Chosen on {last.split}: round {run.chosen_round:,}", f"Last: round {end:,}"
         entries = [(names[0], run.test.best), (names[1], run.test.final)]
     else:
         split, end = last.split, last.round
@@ -114,10 +114,11 @@ def table(runs: Sequence[ReportRun]) -> dict[str, Any]:
         rows.append(
             row | {"kept": found and found.total_passed, "chance": found and found.total_chance}
         )
+    watched = {run.chosen.split for run in runs}
     differ = compare.differences(runs)
     return {
         "rows": rows,
-        "split": "test" if tested else "validation",
+        "split": "test" if tested else watched.pop() if len(watched) == 1 else "held-out",
         "differ": dict(list(differ.items())[:4]),
         "more": list(differ)[4:],
         "unlike": compare.unlike(runs),
@@ -132,6 +133,7 @@ def _user_numbers(scores: PerUser) -> dict[str, Any]:
     varied = len(users) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0
     return {
         "count": len(users),
+        "sizes_differ": len(set(scores.examples.values())) > 1,
         "median_accuracy": float(np.median(x)),
         "median_robust": float(np.median(y)),
         "low": float(np.quantile(y, 0.1)),

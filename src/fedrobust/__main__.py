@@ -1,0 +1,5 @@
+"""``python -m fedrobust``."""
+
+from fedrobust.cli import main
+
+main()

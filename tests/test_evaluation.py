@@ -1,0 +1,91 @@
+"""Accuracy and robust accuracy against counting by hand."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fedrobust.evaluation import accuracy, robust_accuracy, score
+from fedrobust.perturb import Pgd
+
+
+class Threshold(nn.Module):
+    """Class 1 where the one pixel is above a half: robust exactly beyond ε of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = (x.flatten(1)[:, :1] - 0.5) * self.weight
+        return torch.cat([-z, z], dim=1)
+
+
+X = torch.linspace(0.05, 0.95, 19).view(-1, 1, 1, 1)
+Y = (X.flatten() > 0.5).long()
+ATTACK = Pgd(eps=0.2, step_size=0.1, steps=4)
+
+
+def test_robust_are_those_farther_than_eps_from_the_boundary() -> None:
+    y = Y.clone()
+    y[0] = 1  # misclassified clean, and so not robust, whatever an attack makes of it
+    g = torch.Generator().manual_seed(0)
+    scores = score(Threshold(), X, y, attack=ATTACK, generator=g, batch_size=4)
+    far = (X.flatten() - 0.5).abs() > 0.2 + 1e-6
+    expected = far & (y == Y)
+    clear = (X.flatten() - 0.5).abs().sub(0.2).abs() > 1e-4  # off the boundary itself
+    assert torch.equal(scores.robust[clear], expected[clear])
+    wrong = (X.flatten() - 0.5).abs() < 1e-6
+    assert torch.equal(scores.correct[~wrong], (y == Y)[~wrong])
+    assert not (scores.robust & ~scores.correct).any()
+
+
+def test_shares() -> None:
+    assert accuracy(Threshold(), X[X.flatten() > 0.55], Y[X.flatten() > 0.55]) == 1.0
+    assert accuracy(Threshold(), X[:8], 1 - Y[:8]) == 0.0
+    # The first eight lie at 0.05, 0.10, ..., 0.40, and 0.30 is the last beyond ε of the boundary.
+    eight = Pgd(eps=0.18, step_size=0.1, steps=4)
+    assert robust_accuracy(Threshold(), X[:8], Y[:8], attack=eight) == 6 / 8
+
+
+def test_never_rises_with_more_restarts() -> None:
+    g = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(36, 20), nn.Tanh(), nn.Linear(20, 3))
+    x = torch.rand(80, 1, 6, 6, generator=g)
+    y = model(x).argmax(1)
+    robust = []
+    for restarts in (1, 3, 9):
+        attack = Pgd(eps=0.15, step_size=0.02, steps=1, restarts=restarts)
+        source = torch.Generator().manual_seed(1)
+        robust.append(score(model, x, y, attack=attack, generator=source, batch_size=32).robust)
+    assert not (robust[1] & ~robust[0]).any()
+    assert not (robust[2] & ~robust[1]).any()
+    assert robust[2].sum() < robust[0].sum()
+
+
+def test_noise_belongs_to_the_example_whatever_is_skipped() -> None:
+    """An example's fate is the same whether its neighbours were misclassified or not."""
+    model, attack = Threshold(), Pgd(eps=0.2, step_size=0.01, steps=1)
+    fates = []
+    for y in (Y, torch.where(torch.arange(19) < 9, 1 - Y, Y)):
+        g = torch.Generator().manual_seed(4)
+        fates.append(score(model, X, y, attack=attack, generator=g, batch_size=100).robust[9:])
+    assert torch.equal(fates[0], fates[1])
+
+
+def test_modes_are_put_back() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(1, 2))
+    model.train()
+    model[0].eval()
+    first = accuracy(model, X, Y)
+    assert first == accuracy(model, X, Y)
+    assert (model.training, model[0].training, model[1].training) == (True, False, True)
+
+
+@pytest.mark.parametrize(("x", "y", "message"), [(X, Y[:3], "19 .* 3"), (X[:0], Y[:0], "no ex")])
+def test_bad_input(x: Tensor, y: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        robust_accuracy(Threshold(), x, y, attack=ATTACK)
+    with pytest.raises(ValueError, match=message):
+        accuracy(Threshold(), x, y)

@@ -1,0 +1,168 @@
+"""From an experiment to a federation: who holds what, and what is refused before training."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from torch import nn
+
+from fedrobust import Client, Dataset, Evaluation, Experiment, run
+from fedrobust.aggregators import Median
+from fedrobust.data import Iid, Mnist
+from fedrobust.errors import ConfigError, RecordError, ResourceError
+from fedrobust.execution import SIZES, Execution, fastest_batch
+from fedrobust.models import MnistCnnSmall
+from fedrobust.objectives import Erm
+from fedrobust.optimizers import Adam, Sgd
+from fedrobust.perturb import Pgd
+from fedrobust.prepare import memory_needed, prepare
+
+PGD = Pgd(eps=0.1, step_size=0.05, steps=2)
+
+
+def fingerprints(x: torch.Tensor) -> list[bytes]:
+    return [row.numpy().tobytes() for row in x]
+
+
+def test_the_papers_mnist_federation() -> None:
+    """51 equal parts of what 5,000 validation examples leave, and of the test set."""
+    if "FEDROBUST_DATA" not in os.environ:
+        pytest.skip("set FEDROBUST_DATA to a folder with mnist")
+    ready = prepare(
+        Experiment(
+            name="mnist",
+            rounds=1,
+            data=Mnist(),
+            partition=Iid(51),
+            model=MnistCnnSmall(),
+            client=Client(batches=1, optimizer=Adam(0.005)),
+            evaluation=Evaluation(attack=PGD),
+            execution=Execution("cpu", 1, 64),
+        )
+    )
+    local = ready.federation.local
+    assert [len(part) for part in local.clients] == [1078] * 51
+    assert [len(part) for part in ready.partition.test] == [196] * 51
+    assert len(set(torch.cat(tuple(local.clients)).tolist())) == 51 * 1078
+    assert len(ready.chooses) == 5000
+    assert len(ready.held_out) == 1000
+    assert "22 dropped" in " ".join(ready.notes)
+    seen = set(fingerprints(ready.chooses.x))
+    shared = [f for f in fingerprints(local.data.x) if f in seen]
+    assert len(shared) == 0  # MNIST's training images are distinct, so none is in both splits
+
+
+def test_malicious_clients_are_seeded_and_differ_between_seeds(
+    tiny: Callable[..., Experiment],
+) -> None:
+    chosen = [prepare(tiny(seed=s)).federation.malicious for s in (0, 0, 1, 2, 3)]
+    assert chosen[0] == chosen[1]
+    assert len(set(chosen)) > 2
+    assert all(len(c) == 2 for c in chosen)
+
+
+def test_a_run_that_cannot_fit_is_refused_with_the_figures() -> None:
+    experiment = Experiment(
+        name="wide",
+        rounds=1,
+        data=Dataset.from_tensors(
+            torch.rand(600, 8, 8),
+            torch.arange(600) % 10,
+            torch.rand(60, 8, 8),
+            torch.arange(60) % 10,
+            validation=100,
+        ),
+        partition=Iid(500),
+        model=nn.Sequential(nn.Flatten(), nn.Linear(64, 100_000), nn.Linear(100_000, 10)),
+        client=Client(batches=1, optimizer=Adam(0.1), keep_optimizer=True),
+        evaluation=Evaluation(attack=PGD),
+        execution=Execution("cpu", 1, 64),
+    )
+    d = 65 * 100_000 + 10 * 100_001
+    assert memory_needed(experiment, 500, d) == pytest.approx(4 * d * 4 * 500, rel=0.02)
+    if memory_needed(experiment, 500, d) < psutil.virtual_memory().available:
+        pytest.skip("this machine could hold it")
+    with pytest.raises(ResourceError, match=r"needs about .* GiB and .* GiB are free: 500 clients"):
+        prepare(experiment)
+
+
+def test_plan_is_complete_and_kept(tiny: Callable[..., Experiment]) -> None:
+    plan = prepare(tiny(execution={})).plan
+    assert plan.device == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert plan.threads == torch.get_num_threads()
+    assert plan.batch in SIZES
+    given = Execution("cpu", 3, 77)
+    assert prepare(tiny(execution={}), given).plan == given
+
+
+def test_threads_are_put_back() -> None:
+    with Execution("cpu", 2, 1).active():
+        assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == 1
+
+
+def test_the_fastest_batch_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine where 256 is fastest by far, 256 is chosen; a gain of 1 % is not enough."""
+    cost = {64: 1.0, 128: 0.9, 256: 0.5, 512: 0.499, 1024: 2.0}
+    monkeypatch.setattr("fedrobust.execution._time", lambda m, x, y: cost[len(x)] * len(x) / 1e4)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    assert fastest_batch(model, (1, 2, 2), 2) == 256
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused(tiny: Callable[..., Experiment]) -> None:
+    with pytest.raises(ConfigError, match=r"execution.device: there is no CUDA device"):
+        prepare(tiny(execution={"device": "cuda"}))
+
+
+class KeepFirst:
+    """A user's rule, an ordinary object."""
+
+    def __call__(self, updates: torch.Tensor) -> torch.Tensor:
+        return updates[0]
+
+
+def own_model() -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(25, 3))
+
+
+def own_experiment(**changes: Any) -> Experiment:
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.rand(400, 1, 5, 5, generator=g), torch.randint(3, (400,), generator=g)
+    settings: dict[str, Any] = {
+        "name": "own",
+        "rounds": 3,
+        "data": Dataset.from_tensors(x[:300], y[:300], x[300:], y[300:], validation=50),
+        "partition": Iid(5),
+        "model": own_model(),
+        "objective": Erm(),
+        "client": Client(batch_size=10, batches=1, optimizer=Sgd(0.1)),
+        "aggregator": KeepFirst(),
+        "evaluation": Evaluation(attack=PGD, every=1, samples=20),
+        "execution": Execution("cpu", 1, 64),
+    }
+    return Experiment(**settings | changes)
+
+
+def test_own_model_data_and_rule_drop_in_and_resume_from_python(tmp_path: Any) -> None:
+    result = run(own_experiment(), tmp_path / "run")
+    assert [m["round"] for m in result.metrics] == [1, 2, 3]
+    moved = result.state.parameters
+    again = run(own_experiment(), tmp_path / "run", resume=True)
+    assert torch.equal(again.state.parameters, moved)
+    text = (tmp_path / "run" / "config.yaml").read_text()
+    assert "opaque" in text
+    from fedrobust import load
+
+    with pytest.raises(ConfigError, match="resume from Python"):
+        load(tmp_path / "run" / "config.yaml")
+    other = nn.Sequential(nn.Flatten(), nn.Linear(25, 3))
+    with pytest.raises(RecordError, match="other initial parameters"):
+        run(own_experiment(model=other), tmp_path / "run", resume=True)
+    with pytest.raises(RecordError, match="aggregator"):
+        run(own_experiment(aggregator=Median()), tmp_path / "run", resume=True)

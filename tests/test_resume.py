@@ -1,0 +1,243 @@
+"""A run killed with SIGKILL, at any moment and again and again, ends as if nothing had happened."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import demo_config
+from ruamel.yaml import YAML
+
+from fedrobust import run
+from fedrobust.errors import RecordError
+from fedrobust.experiment import Experiment
+from fedrobust.federation import run_round
+from fedrobust.records import atomically
+from fedrobust.training import Progress
+
+MADE = ("config.yaml", "metrics.jsonl", "rounds.jsonl", "summary.json", "examples.npz")
+
+
+def command(config: Path, out: Path) -> list[str]:
+    start = [sys.executable, "-m", "fedrobust", "run", str(config)]
+    return [*start, "--resume", "--out", str(out)]
+
+
+def contents(directory: Path) -> dict[str, Any]:
+    """Everything a run made, without the seconds it took."""
+    found: dict[str, Any] = {}
+    for name in (*MADE, "model.safetensors", "best.safetensors"):
+        content = (directory / name).read_bytes()
+        if name.endswith((".json", ".jsonl")):
+            lines = content.decode().splitlines() if name.endswith("l") else [content.decode()]
+            found[name] = [without_seconds(json.loads(line)) for line in lines]
+        elif name.endswith(".npz"):
+            found[name] = len(content)
+        else:
+            found[name] = content
+    return found
+
+
+def without_seconds(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: without_seconds(v) for k, v in value.items() if k != "seconds"}
+    return [without_seconds(v) for v in value] if isinstance(value, list) else value
+
+
+def test_sigkill_again_and_again_gives_the_same_bits(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    YAML(typ="safe").dump(demo_config(rounds=60), config)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    begin = time.monotonic()
+    subprocess.run(command(config, straight), check=True, env=environment, capture_output=True)
+    whole = time.monotonic() - begin
+
+    chance, kills, reached = random.Random(0), 0, []
+    while not (killed / "summary.json").exists():
+        process = subprocess.Popen(
+            command(config, killed),
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        # Kill somewhere in the whole course of a run: imports, preparation, rounds, writing.
+        time.sleep(chance.uniform(0.5, 1.1) * whole if kills < 5 else 60)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        assert process.wait() in (0, -signal.SIGKILL)
+        metrics = killed / "metrics.jsonl"
+        reached.append(len(metrics.read_text().splitlines()) if metrics.exists() else 0)
+    assert kills >= 1
+    assert contents(killed) == contents(straight)
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("moment", range(12))
+def test_a_kill_at_every_write_gives_the_same_bits(
+    tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    """The n-th file is written in part and not put in place, for every n until none is left."""
+    experiment = tiny(rounds=4)
+    run(experiment, tmp_path / "straight")
+    writes = 0
+
+    def dying(path: Path, write: Any) -> None:
+        nonlocal writes
+        writes += 1
+        if writes == moment + 1:
+            path.with_name(f".{path.name}.part").write_bytes(b"half a fi")
+            raise Killed
+        atomically(path, write)
+
+    monkeypatch.setattr("fedrobust.records.atomically", dying)
+    with pytest.raises(Killed):
+        run(experiment, tmp_path / "killed")
+    monkeypatch.undo()
+    run(experiment, tmp_path / "killed", resume=True)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "straight")
+
+
+def test_a_checkpoint_between_evaluations_changes_nothing(
+    tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = tiny(rounds=5, participation={"name": "sample", "clients": 11})
+    run(experiment, tmp_path / "straight")
+    monkeypatch.setattr("fedrobust.training.SAVE_EVERY", 0.0)
+
+    def stop(log: Any) -> None:
+        if log.round == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(experiment, tmp_path / "stopped", progress=Progress(played=stop))
+    begun = []
+    watch = Progress(started=lambda ready, done: begun.append(done))
+    run(experiment, tmp_path / "stopped", resume=True, progress=watch)
+    assert begun == [3]
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "straight")
+
+
+def test_a_finished_run_is_read_not_played(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
+    first = run(tiny(), tmp_path / "run")
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run").iterdir()}
+    again = run(tiny(), tmp_path / "run", resume=True)
+    after = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run").iterdir()}
+    assert {k: v for k, v in after.items() if k != ".lock"} == {
+        k: v for k, v in before.items() if k != ".lock"
+    }
+    assert torch.equal(again.state.parameters, first.state.parameters)
+    assert again.metrics == first.metrics
+
+
+def test_the_saved_config_plays_the_same_run(
+    tmp_path: Path, tiny: Callable[..., Experiment]
+) -> None:
+    from fedrobust import load
+
+    run(tiny(), tmp_path / "first")
+    run(load(tmp_path / "first" / "config.yaml"), tmp_path / "second")
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+
+
+def test_the_same_run_in_memory_and_on_disk(
+    tmp_path: Path, tiny: Callable[..., Experiment]
+) -> None:
+    held, written = run(tiny()), run(tiny(), tmp_path / "run")
+    assert torch.equal(held.state.parameters, written.state.parameters)
+    assert without_seconds(held.metrics) == without_seconds(written.metrics)
+    assert held.path is None
+
+
+def test_nothing_is_overwritten(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
+    run(tiny(rounds=2), tmp_path / "run")
+    before = contents(tmp_path / "run")
+    with pytest.raises(RecordError, match="already holds a run.*--resume"):
+        run(tiny(rounds=2), tmp_path / "run")
+    with pytest.raises(RecordError, match=r"another config.*seed: 0 there, 5 here"):
+        run(tiny(rounds=2, seed=5), tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run") == before
+    other = tmp_path / "letters"
+    other.mkdir()
+    (other / "dear.txt").write_text("dear")
+    for resume in (True, False):
+        with pytest.raises(RecordError, match=r"dear.txt"):
+            run(tiny(), other, resume=resume)
+    assert [p.name for p in other.iterdir() if p.name != ".lock"] == ["dear.txt"]
+
+
+def test_other_data_under_the_same_config_are_refused(
+    tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tiny(rounds=2), tmp_path / "run")
+    monkeypatch.setattr("fedrobust.prepare._digest", lambda data, start: "0" * 16)
+    with pytest.raises(RecordError, match="other data"):
+        run(tiny(rounds=2), tmp_path / "run", resume=True)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
+    run(tiny(rounds=2), tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])
+    with pytest.raises(RecordError, match=r"checkpoint.pt is damaged"):
+        run(tiny(rounds=2), tmp_path / "run", resume=True)
+
+
+def test_two_processes_do_not_write_to_one_directory(
+    tmp_path: Path, tiny: Callable[..., Experiment]
+) -> None:
+    def second(log: Any) -> None:
+        with pytest.raises(RecordError, match="another process"):
+            run(tiny(rounds=2), tmp_path / "run", resume=True)
+
+    run(tiny(rounds=2), tmp_path / "run", progress=Progress(played=second))
+
+
+def test_a_directory_that_cannot_be_written_is_refused_before_training(
+    tmp_path: Path, tiny: Callable[..., Experiment]
+) -> None:
+    (tmp_path / "file").write_text("")
+    played: list[Any] = []
+    with pytest.raises(RecordError, match="cannot write to .*choose another --out"):
+        run(tiny(), tmp_path / "file" / "run", progress=Progress(played=played.append))
+    assert not played
+
+
+def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "metrics.jsonl"
+    atomically(target, lambda file: file.write(b"old"))
+
+    def full(file: Any) -> None:
+        file.write(b"ne")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(RecordError, match="No space left"):
+        atomically(target, full)
+    assert target.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_rounds_do_not_depend_on_having_been_interrupted(tiny: Callable[..., Experiment]) -> None:
+    """The state alone decides: a round played from a deep copy of it is the same round."""
+    from fedrobust.prepare import prepare
+
+    ready = prepare(tiny())
+    state = ready.federation.start(ready.start)
+    for _ in range(2):
+        state, _ = run_round(state, ready.federation, ready.streams)
+    fresh = prepare(tiny())
+    after, _ = run_round(state.clone(), fresh.federation, fresh.streams)
+    same, _ = run_round(state, ready.federation, ready.streams)
+    assert torch.equal(after.parameters, same.parameters)

@@ -1,0 +1,85 @@
+"""The server refuses what is not finite or misshapen, and its tolerance pays for it."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedrobust.aggregators import Bulyan, Context, Krum, Mean, Median
+from fedrobust.server import Outcome, Server, aggregate, place
+
+ROWS = torch.randn(11, 5, generator=torch.Generator().manual_seed(0))
+
+
+def spoiled(*which: int, value: float = float("nan")) -> Tensor:
+    rows = ROWS.clone()
+    for i in which:
+        rows[i, 3] = value
+    return rows
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_rows_that_are_not_finite_are_dropped_and_f_falls(value: float) -> None:
+    outcome = aggregate(Bulyan(2), spoiled(1, 7, value=value), Context())
+    rest = ROWS[[0, 2, 3, 4, 5, 6, 8, 9, 10]]
+    assert outcome.dropped == (1, 7)
+    assert outcome.vector is not None
+    assert torch.equal(outcome.vector, Bulyan(0)(rest))
+    assert outcome.kept is not None
+    assert outcome.kept.tolist() == [0, 2, 3, 4, 5, 6, 8, 9, 10]
+
+
+def test_kept_rows_are_those_of_the_rounds_matrix() -> None:
+    outcome = aggregate(Krum(2), spoiled(0), Context())
+    alone = Krum(1).aggregate(ROWS[1:], Context())
+    assert alone.kept is not None
+    assert outcome.kept is not None
+    assert outcome.kept.tolist() == (alone.kept + 1).tolist()
+    assert outcome.vector is not None
+    assert torch.equal(outcome.vector, ROWS[int(outcome.kept)])
+
+
+def test_sample_counts_follow_the_rows() -> None:
+    counts = torch.arange(1.0, 12.0)
+    outcome = aggregate(Mean(), spoiled(4), Context(counts=counts))
+    good = [i for i in range(11) if i != 4]
+    expected = (counts[good, None] * ROWS[good]).sum(0) / counts[good].sum()
+    assert outcome.vector is not None
+    torch.testing.assert_close(outcome.vector, expected)
+
+
+def test_no_step_where_the_condition_fails_and_it_says_so() -> None:
+    outcome = aggregate(Krum(4), spoiled(*range(9)), Context(memory="kept"))
+    assert outcome.vector is None
+    assert outcome.reason is not None
+    assert "9 rows" in outcome.reason
+    assert "n >= 2f + 3" in outcome.reason
+    assert outcome.memory == "kept"
+    nothing = aggregate(Median(), spoiled(*range(11)), Context())
+    assert nothing.vector is None
+    assert "no row" in str(nothing.reason)
+
+
+def test_misshapen_rows_are_refused() -> None:
+    rows = ROWS.clone()
+    assert place(rows, [2, 5], torch.zeros(2, 4)) == (2, 5)
+    assert torch.equal(rows, ROWS)
+    assert place(rows, [2, 5], torch.ones(2, 5)) == ()
+    assert torch.equal(rows[[2, 5]], torch.ones(2, 5))
+    refused = aggregate(Krum(2), ROWS, Context(), refused=(3,))
+    assert refused.dropped == (3,)
+
+
+def test_a_step_that_overflows_is_not_made() -> None:
+    parameters = torch.full((2,), 3e38)
+    after, outcome = Server(lr=2.0).step(parameters, Outcome(parameters.clone(), None))
+    assert torch.equal(after, parameters)
+    assert outcome.vector is None
+    assert "not finite" in str(outcome.reason)
+    after, _ = Server(lr=0.5).step(torch.ones(2), Outcome(torch.full((2,), 4.0), None))
+    assert after.tolist() == [3.0, 3.0]
+
+
+def test_a_users_rule_may_be_a_plain_function() -> None:
+    outcome = aggregate(lambda rows: rows[0], spoiled(0), Context())  # type: ignore[arg-type]
+    assert outcome.vector is not None
+    assert torch.equal(outcome.vector, ROWS[1])
