@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, demo_config
 from ruamel.yaml import YAML
 from typer.testing import CliRunner, Result
 
+from conftest import ROOT, demo_config
 from fedrobust.cli import app, kinds
 
 

@@ -1,5 +1,6 @@
 """PGD against a transcription of its definition, and against what it promises."""
 
+import itertools
 import math
 
 import pytest
@@ -132,7 +133,7 @@ def test_more_restarts_never_help_the_model() -> None:
         g = torch.Generator().manual_seed(0)
         found = attack.maximise(model, x, y, lambda a=attack, g=g: a.draw(x, g), batch=16)
         wrong.append(model(found).argmax(1) != y)
-    for fewer, more in zip(wrong, wrong[1:], strict=False):
+    for fewer, more in itertools.pairwise(wrong):
         assert not (fewer & ~more).any()
     assert wrong[-1].sum() > wrong[0].sum()
 

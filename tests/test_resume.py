@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import demo_config
 from ruamel.yaml import YAML
 
+from conftest import demo_config
 from fedrobust import run
 from fedrobust.errors import RecordError
 from fedrobust.experiment import Experiment
@@ -81,7 +81,7 @@ def test_sigkill_again_and_again_gives_the_same_bits(tmp_path: Path) -> None:
     assert contents(killed) == contents(straight)
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for the end of the process."""
 
 
@@ -99,11 +99,11 @@ def test_a_kill_at_every_write_gives_the_same_bits(
         writes += 1
         if writes == moment + 1:
             path.with_name(f".{path.name}.part").write_bytes(b"half a fi")
-            raise Killed
+            raise KilledError
         atomically(path, write)
 
     monkeypatch.setattr("fedrobust.records.atomically", dying)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         run(experiment, tmp_path / "killed")
     monkeypatch.undo()
     run(experiment, tmp_path / "killed", resume=True)
@@ -119,9 +119,9 @@ def test_a_checkpoint_between_evaluations_changes_nothing(
 
     def stop(log: Any) -> None:
         if log.round == 4:
-            raise Killed
+            raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         run(experiment, tmp_path / "stopped", progress=Progress(played=stop))
     begun = []
     watch = Progress(started=lambda ready, done: begun.append(done))
@@ -164,7 +164,7 @@ def test_the_same_run_in_memory_and_on_disk(
 def test_nothing_is_overwritten(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
     run(tiny(rounds=2), tmp_path / "run")
     before = contents(tmp_path / "run")
-    with pytest.raises(RecordError, match="already holds a run.*--resume"):
+    with pytest.raises(RecordError, match=r"already holds a run.*--resume"):
         run(tiny(rounds=2), tmp_path / "run")
     with pytest.raises(RecordError, match=r"another config.*seed: 0 there, 5 here"):
         run(tiny(rounds=2, seed=5), tmp_path / "run", resume=True)
@@ -210,7 +210,7 @@ def test_a_directory_that_cannot_be_written_is_refused_before_training(
 ) -> None:
     (tmp_path / "file").write_text("")
     played: list[Any] = []
-    with pytest.raises(RecordError, match="cannot write to .*choose another --out"):
+    with pytest.raises(RecordError, match=r"cannot write to .*choose another --out"):
         run(tiny(), tmp_path / "file" / "run", progress=Progress(played=played.append))
     assert not played
 
