@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test lint format bench clean
+.PHONY: setup demo test lint format bench results clean
 
 setup: $(READY)
 
@@ -34,6 +34,11 @@ format: setup
 
 bench: setup
 	$(BIN)/python benchmarks/round.py
+
+# The table and the pages under results/, from the records there.
+results: setup
+	for run in results/*/*/; do $(BIN)/fedrobust report $$run; done
+	$(BIN)/python results/table.py
 
 clean:
 	rm -rf .venv runs

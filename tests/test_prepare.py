@@ -82,8 +82,8 @@ def test_a_run_that_cannot_fit_is_refused_with_the_figures() -> None:
         execution=Execution("cpu", 1, 64),
     )
     d = 65 * 100_000 + 10 * 100_001
-    assert memory_needed(experiment, 500, d) == pytest.approx(4 * d * 4 * 500, rel=0.02)
-    if memory_needed(experiment, 500, d) < psutil.virtual_memory().available:
+    assert memory_needed(experiment, 500, 4 * d) == pytest.approx(4 * d * 4 * 500, rel=0.02)
+    if memory_needed(experiment, 500, 4 * d) < psutil.virtual_memory().available:
         pytest.skip("this machine could hold it")
     with pytest.raises(ResourceError, match=r"needs about .* GiB and .* GiB are free: 500 clients"):
         prepare(experiment)
@@ -166,3 +166,9 @@ def test_own_model_data_and_rule_drop_in_and_resume_from_python(tmp_path: Any) -
         run(own_experiment(model=other), tmp_path / "run", resume=True)
     with pytest.raises(RecordError, match="aggregator"):
         run(own_experiment(aggregator=Median()), tmp_path / "run", resume=True)
+
+
+def test_a_float64_network_trains_in_float64() -> None:
+    result = run(own_experiment(model=own_model().double(), aggregator=Median()))
+    assert result.state.parameters.dtype == torch.float64
+    assert not torch.equal(result.state.parameters.float().double(), result.state.parameters)

@@ -139,6 +139,7 @@ class _Turn:
         poison: Poisons | None,
     ) -> None:
         self.task, self.client, self.round, self.poison = task, client, round, poison
+        self.dtype = parameters.dtype
         self.noise = streams.generator("inner maximisation", round, client)
         self.seed = _seed(streams, round, client)
         shuffles = streams.generator("batches", round, client)
@@ -150,7 +151,7 @@ class _Turn:
         x, y = self.task.data.images(index), self.task.data.y[index]
         if self.poison is not None:
             x, y = self.poison.poison(x, y)
-        return x.to(self.task.device), y.to(self.task.device)
+        return x.to(self.task.device, self.dtype), y.to(self.task.device)
 
     def train(self, parameters: Vector, store: Store) -> Vector:
         """The client's parameters after its batches; the model may hold anything on return."""

@@ -101,8 +101,8 @@ def _finite(value: float) -> float | None:
 
 
 def _examples(run: Prepared, split: Split, index: Indices) -> tuple[torch.Tensor, torch.Tensor]:
-    device = run.federation.local.device
-    return split.images(index).to(device), split.y[index].to(device)
+    device = run.start.device
+    return split.images(index).to(device, run.start.dtype), split.y[index].to(device)
 
 
 def _scores(

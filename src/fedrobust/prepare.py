@@ -77,7 +77,7 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
     device = torch.device(resolved.device or "cpu")
     experiment = replace(experiment, execution=resolved)
     require_memory(
-        memory_needed(experiment, clients, layout.size),
+        memory_needed(experiment, clients, layout.size * start.element_size()),
         device.type,
         f"{experiment.participation.size(clients)} clients a round × {layout.size:,} parameters",
     )
@@ -123,16 +123,17 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
     )
 
 
-def memory_needed(experiment: Experiment, clients: int, d: int) -> int:
-    """The bytes of one round: n · d numbers of updates, and the optimiser states that are kept.
+def memory_needed(experiment: Experiment, clients: int, vector: int) -> int:
+    """The bytes of a round's n updates and of the optimiser states that are kept.
 
-    Updates count twice: once as they arrive and once for what the attack and the rule work with.
+    ``vector`` are the bytes of one parameter vector. Updates count twice: once as they arrive and
+    once for what the attack and the rule work with.
     """
     n = experiment.participation.size(clients)
     kept = clients if experiment.client.keep_optimizer else 1
     states = kept * experiment.client.optimizer.slots()
     history = traits(experiment.attack).memory if experiment.attack is not None else 0
-    return 4 * d * (2 * n + states + history + 8)
+    return vector * (2 * n + states + history + 8)
 
 
 def _some(total: int, wanted: int | None, generator: torch.Generator) -> Indices:

@@ -1,0 +1,75 @@
+"""Write results/README.md: every run kept here beside the number that its paper publishes.
+
+``python results/table.py`` reads config.yaml, summary.json and environment.json of each run
+directory below results/, and results/published/*.json; nothing in the table is typed by hand.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fedrobust.experiment import read_yaml
+
+HERE = Path(__file__).parent
+HEAD = """# Results
+
+Made by `make results` from the records in these folders; each was played by the command in its row.
+Accuracy / robust accuracy in per cent on the test split, which is read once: for the round that the
+validation split chose (*chosen*) and for the last one. *Paper* is the published pair.
+
+| run | rule | attack | rounds | chosen (round) | last | paper | minutes | command |
+|---|---|---|---|---|---|---|---|---|
+"""
+
+
+def published(config: dict[str, Any]) -> str:
+    """The published pair for the run's data, rule and attack, or a dash."""
+    attack = config["attack"]["name"] if config["malicious"] else None
+    rule = config["aggregator"]["name"]
+    wanted = (config["data"]["name"], None if rule == "mean" else rule, attack)
+    for path in sorted((HERE / "published").glob("*.json")):
+        for row in json.loads(path.read_text())["rows"]:
+            if (row["data"], row["defence"], row["attack"]) == wanted:
+                return f"{row['accuracy']:.2f} / {row['robust_accuracy']:.2f}"
+    return "–"
+
+
+def row(directory: Path) -> str:
+    """One run as a row of the table."""
+    config = read_yaml(directory / "config.yaml")
+    summary = json.loads((directory / "summary.json").read_text())
+    best, final = summary["test"]["best"], summary["test"]["final"]
+    attack = "–"
+    if config["malicious"]:
+        attack = f"{config['attack']['name']}, {config['malicious']} of {summary['clients']}"
+    file = f"experiments/{directory.parent.name}/{config['name']}.yaml"
+    cells = [
+        f"[{config['name']}]({directory.relative_to(HERE)}/report/index.html)",
+        config["aggregator"]["name"],
+        attack,
+        str(summary["rounds"]),
+        f"{_pair(best)} ({summary['best_round']})",
+        _pair(final),
+        published(config),
+        f"{summary['seconds'] / 60:.0f}",
+        f"`fedrobust run {file}`",
+    ]
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def _pair(scores: dict[str, Any]) -> str:
+    return f"{100 * scores['accuracy']:.2f} / {100 * scores['robust_accuracy']:.2f}"
+
+
+def main() -> None:
+    """Write the page."""
+    runs = sorted(path.parent for path in HERE.glob("*/*/summary.json"))
+    text = HEAD + "".join(row(run) for run in runs)
+    notes = HERE / "notes.md"
+    if notes.exists():
+        text += "\n" + notes.read_text()
+    (HERE / "README.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
