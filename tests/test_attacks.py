@@ -5,17 +5,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from fedrobust.attacks import ALittleIsEnough, Attack, GaussianNoise, InnerProduct, SignFlip
-from fedrobust.attacks.attack import traits
+from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
 from fedrobust.federation import run_round
-from fedrobust.objectives import Erm
+from fedrobust.objectives import ERM
 from fedrobust.optimizers import Sgd
 from fedrobust.prepare import prepare
 from fedrobust.threat import ThreatModel, View
+from fedrobust.training import run
 from fedrobust.typing import Updates
 
 OWN = torch.tensor([[1.0, 2.0, -4.0], [3.0, 2.0, 0.0], [8.0, 2.0, 1.0]], dtype=torch.float64)
@@ -25,7 +27,7 @@ VIEW = View(
     parameters=torch.zeros(3, dtype=torch.float64),
     history=(),
     model=lambda: nn.Linear(1, 1),
-    objective=Erm(),
+    objective=ERM(),
     optimizer=Sgd(0.1),
     server_lr=1.0,
     rows=3,
@@ -74,10 +76,68 @@ def test_gaussian_noise_has_the_scale_and_new_draws_for_each_client() -> None:
     assert torch.corrcoef(rows).triu(1).abs().max() < 0.03
 
 
-def test_a_lone_adversary_cannot_estimate_a_deviation() -> None:
-    """Without knowledge of the colluders the run is refused, not played with σ = 0."""
-    assert "colluders" in traits(ALittleIsEnough(k=-1.0)).needs
-    assert ThreatModel(colluders=False).lacks(frozenset({"colluders"}))
+def test_a_lone_adversary_cannot_estimate_a_deviation(tiny: Callable[..., Experiment]) -> None:
+    """The run is refused, not played with σ = 0; with benign updates granted it can be played."""
+    with pytest.raises(ConfigError, match="needs 2 malicious clients"):
+        tiny(malicious=1)
+    with pytest.raises(ConfigError, match="needs the colluders' honest updates"):
+        tiny(threat={"colluders": False})
+    assert tiny(malicious=1, threat={"benign": True}).malicious == 1
+    assert tiny(malicious=0, attack={"name": "a-little-is-enough", "k": -1.0}).malicious == 0
+
+
+def test_rounds_in_which_the_attack_could_do_nothing_are_counted(
+    tiny: Callable[..., Experiment],
+) -> None:
+    result = run(
+        tiny(participation={"name": "sample", "clients": 3}, aggregator={"name": "mean"}, rounds=8)
+    )
+    assert any("fewer than 2 took part" in trouble for trouble in result.summary["troubles"])
+
+
+def test_nothing_that_an_attack_writes_to_its_view_reaches_the_server(
+    tiny: Callable[..., Experiment],
+) -> None:
+    class Vandal:
+        memory = 1
+
+        def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
+            honest = view.own.clone()
+            view.parameters.fill_(7.0)
+            view.own.fill_(7.0)
+            for vector in view.history:
+                vector.fill_(7.0)
+            for tensor in (*view.model().parameters(), *(s.x for s in view.data())):
+                tensor.data.fill_(7)
+            return honest, state
+
+    class Honest:
+        memory = 1
+
+        def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
+            return view.own, state
+
+    ends = []
+    for attack in (Vandal(), Honest()):
+        ready = prepare(tiny(attack=attack))
+        state = ready.federation.start(ready.start)
+        for _ in range(3):
+            state, _ = run_round(state, ready.federation, ready.streams)
+        ends.append(state.parameters)
+    assert torch.equal(*ends)
+
+
+class Half:
+    """Does not collude; the first of them sends a row of the wrong width."""
+
+    def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[Any, Any]:
+        return (None if state is None else view.own), True
+
+
+def test_one_malformed_answer_costs_its_sender_alone(tiny: Callable[..., Experiment]) -> None:
+    ready = prepare(tiny(attack=Half(), threat={"colluders": False}))
+    _, log = run_round(ready.federation.start(ready.start), ready.federation, ready.streams)
+    assert log.dropped == (min(ready.federation.malicious),)
 
 
 def test_a_threat_model_says_what_it_grants() -> None:

@@ -78,7 +78,7 @@ BAD = [
     ("threat.colluders=false", "a-little-is-enough needs the colluders' honest updates"),
     ("data.name=mnits", "data: unknown data set 'mnits' .*'mnist'"),
     ("data.validation=5000", "digits has 1,437 training examples"),
-    ("data.validation=0", "hold some examples out"),
+    ("data.validation=0", "raise data.validation"),
     ("partition.clients=1200", "1,200"),
     ("model.name=elu-cnn", r"does not fit examples of shape \(1, 8, 8\)"),
     ("client.epochs=1", "client: give either batches or epochs"),
@@ -186,3 +186,22 @@ def test_every_committed_config_is_valid(path: Path) -> None:
     from fedrobust import load
 
     assert load(path).name == path.stem
+
+
+def test_idle_threads_do_not_spin_when_run_from_the_command_line() -> None:
+    """The setting reaches OpenMP only if it is made before PyTorch is loaded."""
+    import os
+    import subprocess
+    import sys
+
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("GOMP", "OMP"))}
+    told = subprocess.run(
+        [sys.executable, "-m", "fedrobust", "list", "attack"],
+        env=clean | {"OMP_DISPLAY_ENV": "verbose"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    if "GOMP_SPINCOUNT" not in told.stderr:
+        pytest.skip("PyTorch does not use GNU OpenMP here")
+    assert "GOMP_SPINCOUNT = '2000'" in told.stderr

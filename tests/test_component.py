@@ -1,12 +1,15 @@
 """Components refuse what is wrong with a message that says where and what to do."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from pydantic import ValidationError
 
 from fedrobust.component import Count, Pixels, Positive, component, from_config, one_of, to_config
 from fedrobust.errors import ConfigError
+from fedrobust.opaque import fingerprint
 
 
 @component
@@ -14,23 +17,32 @@ class Ball:
     eps: Pixels
     name: Literal["ball"] = "ball"
 
+    def area(self) -> float:
+        return self.eps
+
 
 @component
 class Cube:
     side: Count = 1
-    inner: one_of("shape", Ball) = Ball(0.5)
+    inner: one_of("shape", Ball, has=("area",)) = Ball(0.5)
     name: Literal["cube"] = "cube"
+
+    def area(self) -> float:
+        return 1.0
 
 
 @component
 class Scene:
-    shape: one_of("shape", Ball, Cube)
+    shape: one_of("shape", Ball, Cube, has=("area",))
     scale: Positive = 1.0
 
 
 @dataclass(frozen=True)
 class Own:
     width: float = 2.0
+
+    def area(self) -> float:
+        return self.width
 
 
 def test_reads_a_mapping_an_instance_and_a_users_own_class() -> None:
@@ -51,8 +63,10 @@ def test_config_round_trip_gives_the_same_value(value: Any) -> None:
 
 def test_what_no_file_can_rebuild_is_marked_and_refused_on_reading() -> None:
     class Local:
-        pass
+        def area(self) -> float:
+            return 0.0
 
+    assert isinstance(Scene(shape=Local()).shape, Local)
     content = to_config(Local())
     assert "Local" in content["opaque"]
     with pytest.raises(ConfigError, match=r"shape: was the Python object .*resume from Python"):
@@ -90,6 +104,23 @@ def test_what_no_file_can_rebuild_is_marked_and_refused_on_reading() -> None:
 def test_bad_config_is_refused_saying_where_and_why(content: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         from_config(Scene, content)
+
+
+@pytest.mark.parametrize("value", [object(), Own, (1, 2), len])
+def test_an_object_of_another_kind_is_refused(value: Any) -> None:
+    with pytest.raises(ValidationError, match=r"is no shape: an object with area is|must be a map"):
+        Scene(shape=value)
+
+
+def test_opaque_objects_are_told_apart() -> None:
+    def scaled(by: float) -> Any:
+        return lambda x: by * x
+
+    assert fingerprint(scaled(2.0)) == fingerprint(scaled(2.0))
+    assert fingerprint(scaled(2.0)) != fingerprint(scaled(3.0))
+    assert fingerprint(lambda x: x + 1) != fingerprint(lambda x: x - 1)
+    assert fingerprint(Path("a")) != fingerprint(Path("b"))
+    assert fingerprint(x for x in ()) is None
 
 
 def test_components_are_frozen() -> None:

@@ -74,6 +74,14 @@ def test_noise_belongs_to_the_example_whatever_is_skipped() -> None:
     assert torch.equal(fates[0], fates[1])
 
 
+def test_a_model_that_answers_nan_is_right_about_nothing() -> None:
+    model = Threshold()
+    model.weight.data.fill_(torch.nan)
+    zeros = torch.zeros(19, dtype=torch.long)
+    assert accuracy(model, X, zeros) == 0.0
+    assert robust_accuracy(model, X, zeros, attack=ATTACK) == 0.0
+
+
 def test_modes_are_put_back() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(1, 2))
     model.train()
@@ -83,7 +91,21 @@ def test_modes_are_put_back() -> None:
     assert (model.training, model[0].training, model[1].training) == (True, False, True)
 
 
-@pytest.mark.parametrize(("x", "y", "message"), [(X, Y[:3], "19 .* 3"), (X[:0], Y[:0], "no ex")])
+def test_data_that_are_no_pixels_are_not_clipped_in_silence() -> None:
+    with pytest.raises(ValueError, match=r"lie in .* not in \[0, 1\].*box: false"):
+        robust_accuracy(Threshold(), X * 9, Y, attack=ATTACK)
+    free = Pgd(eps=0.2, step_size=0.1, steps=4, box=False)
+    assert robust_accuracy(Threshold(), X * 9, (X.flatten() * 9 > 0.5).long(), attack=free) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (X, Y[:3], "19 .* 3"),
+        (X[:0], Y[:0], "no ex"),
+        (X * torch.nan, Y, "NaN"),
+    ],
+)
 def test_bad_input(x: Tensor, y: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         robust_accuracy(Threshold(), x, y, attack=ATTACK)

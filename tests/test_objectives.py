@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 from pydantic import ValidationError
 
-from fedrobust.objectives import Adversarial, Erm, Phase
+from fedrobust.objectives import ERM, Adversarial, Phase
 from fedrobust.perturb import Pgd
 
 PGD = Pgd(eps=0.3, step_size=0.01, steps=1)
@@ -30,7 +30,7 @@ def test_a_switch_at_round_200_begins_with_201() -> None:
 
 
 def test_erm_perturbs_nothing() -> None:
-    assert Erm().perturbed(64, 1) == 0
+    assert ERM().perturbed(64, 1) == 0
 
 
 @pytest.mark.parametrize(

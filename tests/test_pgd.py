@@ -161,7 +161,7 @@ def test_builds_no_graph_over_the_parameters() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x": examples()[0] * 255}, r"not in \[0, 1\].*1/255"),
+        ({"x": examples()[0] * 255}, r"not in \[0, 1\].*1/255.*box: false"),
         ({"x": examples()[0] * float("nan")}, "NaN"),
         ({"y": torch.zeros(3, dtype=torch.long)}, "7 examples but 3 labels"),
         ({"eps": -0.1}, "greater than or equal to 0"),

@@ -11,11 +11,12 @@ from torch import nn
 
 from fedrobust import Client, Dataset, Evaluation, Experiment, run
 from fedrobust.aggregators import Median
-from fedrobust.data import Iid, Mnist
+from fedrobust.attacks import GaussianNoise
+from fedrobust.data import ByWriter, Iid, Mnist
 from fedrobust.errors import ConfigError, RecordError, ResourceError
-from fedrobust.execution import SIZES, Execution, fastest_batch
+from fedrobust.execution import SIZES, Execution, available_memory, fastest_batch
 from fedrobust.models import MnistCnnSmall
-from fedrobust.objectives import Erm
+from fedrobust.objectives import ERM
 from fedrobust.optimizers import Adam, Sgd
 from fedrobust.perturb import Pgd
 from fedrobust.prepare import memory_needed, prepare
@@ -64,7 +65,9 @@ def test_malicious_clients_are_seeded_and_differ_between_seeds(
     assert all(len(c) == 2 for c in chosen)
 
 
-def test_a_run_that_cannot_fit_is_refused_with_the_figures() -> None:
+def test_a_run_that_cannot_fit_is_refused_with_the_figures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     experiment = Experiment(
         name="wide",
         rounds=1,
@@ -83,10 +86,44 @@ def test_a_run_that_cannot_fit_is_refused_with_the_figures() -> None:
     )
     d = 65 * 100_000 + 10 * 100_001
     assert memory_needed(experiment, 500, 4 * d) == pytest.approx(4 * d * 4 * 500, rel=0.02)
-    if memory_needed(experiment, 500, 4 * d) < psutil.virtual_memory().available:
-        pytest.skip("this machine could hold it")
-    with pytest.raises(ResourceError, match=r"needs about .* GiB and .* GiB are free: 500 clients"):
+    monkeypatch.setattr("fedrobust.execution.available_memory", lambda device: 20 * 2**30)
+    with pytest.raises(ResourceError, match=r"needs about 56.\d GiB and 20.0 GiB are free: 500 cl"):
         prepare(experiment)
+
+
+def test_optimiser_states_count_only_for_those_who_can_take_part(
+    tiny: Callable[..., Experiment],
+) -> None:
+    """3 of 3,500 clients a round, for 10 rounds: 30 Adam states, not 3,500."""
+    sampled = tiny(
+        rounds=10, participation={"name": "sample", "clients": 3}, aggregator={"name": "mean"}
+    )
+    assert memory_needed(sampled, 3500, 4) == 4 * (2 * 3 + 2 * 30 + 8)
+
+
+def test_free_memory_is_that_of_this_machine() -> None:
+    assert 2**20 < available_memory("cpu") <= psutil.virtual_memory().total
+
+
+def test_data_that_are_no_pixels_need_an_attack_without_box(
+    tiny: Callable[..., Experiment],
+) -> None:
+    ring = {"name": "synthetic-ring", "n": 2000, "test": 200, "validation": 200}
+    settings: dict[str, Any] = {
+        "data": ring,
+        "model": {"name": "ring-mlp"},
+        "malicious": 0,
+        "rounds": 2,
+    }
+    with pytest.raises(ConfigError, match=r"objective.attack: the examples lie in .*box: false"):
+        prepare(tiny(**settings))
+    free = {"name": "pgd", "eps": 0.1, "step_size": 0.05, "steps": 3, "box": False}
+    objective = {"name": "adversarial", "ratio": 1.0, "attack": free}
+    with pytest.raises(ConfigError, match=r"evaluation.attack: the examples lie in"):
+        prepare(tiny(**settings, objective=objective))
+    evaluation = {"every": 2, "samples": 100, "attack": free}
+    result = run(tiny(**settings, objective=objective, evaluation=evaluation))
+    assert 0 < result.summary["test"]["final"]["robust_accuracy"] < 1
 
 
 def test_plan_is_complete_and_kept(tiny: Callable[..., Experiment]) -> None:
@@ -140,7 +177,7 @@ def own_experiment(**changes: Any) -> Experiment:
         "data": Dataset.from_tensors(x[:300], y[:300], x[300:], y[300:], validation=50),
         "partition": Iid(5),
         "model": own_model(),
-        "objective": Erm(),
+        "objective": ERM(),
         "client": Client(batch_size=10, batches=1, optimizer=Sgd(0.1)),
         "aggregator": KeepFirst(),
         "evaluation": Evaluation(attack=PGD, every=1, samples=20),
@@ -162,7 +199,7 @@ def test_own_model_data_and_rule_drop_in_and_resume_from_python(tmp_path: Any) -
     with pytest.raises(ConfigError, match="resume from Python"):
         load(tmp_path / "run" / "config.yaml")
     other = nn.Sequential(nn.Flatten(), nn.Linear(25, 3))
-    with pytest.raises(RecordError, match="other initial parameters"):
+    with pytest.raises(RecordError, match="They differ in model"):
         run(own_experiment(model=other), tmp_path / "run", resume=True)
     with pytest.raises(RecordError, match="aggregator"):
         run(own_experiment(aggregator=Median()), tmp_path / "run", resume=True)
@@ -172,3 +209,62 @@ def test_a_float64_network_trains_in_float64() -> None:
     result = run(own_experiment(model=own_model().double(), aggregator=Median()))
     assert result.state.parameters.dtype == torch.float64
     assert not torch.equal(result.state.parameters.float().double(), result.state.parameters)
+
+
+class Normalised(nn.Module):
+    """A network with constant buffers and a frozen layer, as in transfer learning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(0.5))
+        self.body = nn.Linear(25, 8)
+        self.head = nn.Linear(8, 3)
+        self.body.weight.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head((self.body((x - self.mean).flatten(1))).relu())
+
+
+def test_constant_buffers_and_frozen_layers_stay_as_they_are(tmp_path: Any) -> None:
+    from safetensors.torch import load_file
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Normalised()
+    noise = GaussianNoise(scale=1.0)
+    result = run(
+        own_experiment(model=model, aggregator=Median(), malicious=2, attack=noise),
+        tmp_path / "run",
+    )
+    assert not result.model.training
+    saved = load_file(tmp_path / "run" / "model.safetensors")
+    assert torch.equal(saved["body.weight"], model.body.weight)
+    assert torch.equal(saved["mean"], model.mean)
+    assert not torch.equal(saved["head.weight"], model.head.weight)
+    Normalised().load_state_dict(saved)
+
+
+def test_writers_are_clients_and_only_theirs_choose(tmp_path: Any) -> None:
+    """Six writers of whom three take part: no score comes from the others."""
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.rand(600, 1, 5, 5, generator=g), torch.randint(3, (600,), generator=g)
+    user = torch.arange(600) % 6
+    data = Dataset.from_tensors(
+        x[:480],
+        y[:480],
+        x[480:],
+        y[480:],
+        user_train=user[:480],
+        user_test=user[480:],
+        validation=120,
+    )
+    evaluation = Evaluation(attack=PGD, every=3, samples=None)
+    result = run(own_experiment(data=data, partition=ByWriter(3), evaluation=evaluation))
+    users = result.summary["users"]
+    assert len(users) == 3
+    assert set(result.metrics[-1]["per_user"]["accuracy"]) == {str(u) for u in users}
+    assert set(result.summary["test"]["final"]["per_client"]["accuracy"]) == {"0", "1", "2"}
+    clients = result.summary["test"]["final"]["clients"]
+    per = result.summary["test"]["final"]["per_client"]
+    weighted = sum(per["accuracy"][c] * per["examples"][c] for c in per["examples"])
+    assert clients["accuracy"] == pytest.approx(weighted / clients["examples"])

@@ -1,10 +1,13 @@
 """The server refuses what is not finite or misshapen, and its tolerance pays for it."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from fedrobust.aggregators import Bulyan, Context, Krum, Mean, Median
+from fedrobust.errors import ConfigError
 from fedrobust.server import Outcome, Server, aggregate, place
 
 ROWS = torch.randn(11, 5, generator=torch.Generator().manual_seed(0))
@@ -77,6 +80,12 @@ def test_a_step_that_overflows_is_not_made() -> None:
     assert "not finite" in str(outcome.reason)
     after, _ = Server(lr=0.5).step(torch.ones(2), Outcome(torch.full((2,), 4.0), None))
     assert after.tolist() == [3.0, 3.0]
+
+
+@pytest.mark.parametrize("answer", [lambda r: r.mean(), lambda r: r[:1], lambda r: None])
+def test_a_users_rule_that_gives_no_vector_is_refused(answer: Any) -> None:
+    with pytest.raises(ConfigError, match=r"must give one tensor \[5\] for updates \[11, 5\]"):
+        aggregate(answer, ROWS, Context())
 
 
 def test_a_users_rule_may_be_a_plain_function() -> None:

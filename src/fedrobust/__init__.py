@@ -4,14 +4,34 @@
 ``models``, ``objectives``, ``perturb``, ``attacks``, ``aggregators`` and ``evaluation``.
 """
 
-from fedrobust.client import Client
-from fedrobust.data import Dataset
-from fedrobust.errors import UserError
-from fedrobust.execution import Execution
-from fedrobust.experiment import Evaluation, Experiment, load
-from fedrobust.server import Server
-from fedrobust.threat import ThreatModel, View
-from fedrobust.training import Progress, Run, run
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedrobust.client import Client
+    from fedrobust.data import Dataset
+    from fedrobust.errors import UserError
+    from fedrobust.execution import Execution
+    from fedrobust.experiment import Evaluation, Experiment, load
+    from fedrobust.server import Server
+    from fedrobust.threat import ThreatModel, View
+    from fedrobust.training import Progress, Run, run
+
+_HOMES = {
+    "Client": "client",
+    "Dataset": "data",
+    "Evaluation": "experiment",
+    "Execution": "execution",
+    "Experiment": "experiment",
+    "Progress": "training",
+    "Run": "training",
+    "Server": "server",
+    "ThreatModel": "threat",
+    "UserError": "errors",
+    "View": "threat",
+    "load": "experiment",
+    "run": "training",
+}
 
 __all__ = [
     "Client",
@@ -28,3 +48,10 @@ __all__ = [
     "load",
     "run",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used: PyTorch takes a second to load."""
+    if name in _HOMES:
+        return getattr(import_module(f"fedrobust.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

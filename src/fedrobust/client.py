@@ -1,7 +1,6 @@
 """Local training: from the broadcast parameters to one update row per client."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,10 +11,11 @@ from torch import Tensor, nn
 from fedrobust.attacks import Poisons
 from fedrobust.component import Count, Flag, component
 from fedrobust.data import Split
-from fedrobust.flat import write
+from fedrobust.evaluation.accuracy import evaluating
+from fedrobust.flat import trainable, write
 from fedrobust.objectives import Objective
 from fedrobust.optimizers import AnyOptimizer, Sgd
-from fedrobust.streams import Streams
+from fedrobust.streams import Streams, isolated
 from fedrobust.typing import Images, Indices, Labels, Updates, Vector
 
 POOL = 8192
@@ -66,7 +66,8 @@ class LocalTraining:
     """The local training of one round, the same for every client.
 
     ``model`` is a workspace whose parameters are overwritten; ``clients[i]`` are the indices of
-    client i's examples in ``data``; ``batch`` is the batch of the inner maximisation.
+    client i's examples in ``data``; ``batch`` is the batch of the inner maximisation, which sees
+    the model in evaluation mode: what a layer like dropout draws belongs to one client's training.
     """
 
     model: nn.Module
@@ -94,14 +95,13 @@ class LocalTraining:
         rows = parameters.new_empty(len(chosen), len(parameters))
         per_group = max(1, POOL // self.config.batch_size)
         self.model.train()
-        with _own_randomness(self.device):
+        with isolated():
             for start in range(0, len(chosen), per_group):
                 group = [
                     _Turn(self, client, parameters, streams, round, poison.get(client))
                     for client in chosen[start : start + per_group]
                 ]
                 write(self.model, parameters)
-                torch.manual_seed(_seed(streams, round))
                 self._perturb_first(group, round)
                 for i, turn in enumerate(group):
                     rows[start + i] = turn.train(parameters, store) - parameters
@@ -121,7 +121,8 @@ class LocalTraining:
             return torch.cat(given) if given else None
 
         x, y = torch.cat(inputs), torch.cat(labels)
-        perturbed = self.objective.maximise(self.model, x, y, draw, batch=self.batch)
+        with evaluating(self.model):
+            perturbed = self.objective.maximise(self.model, x, y, draw, batch=self.batch)
         for turn, k, piece in zip(group, counts, torch.split(perturbed, counts), strict=True):
             turn.first[0][:k] = piece
 
@@ -176,13 +177,14 @@ class _Turn:
         objective = self.task.objective
         if k := objective.perturbed(len(y), self.round):
             inputs = x[:k].clone()
-            x[:k] = objective.maximise(
-                self.task.model,
-                inputs,
-                y[:k],
-                lambda: objective.draw(inputs, self.noise),
-                batch=self.task.batch,
-            )
+            with evaluating(self.task.model):
+                x[:k] = objective.maximise(
+                    self.task.model,
+                    inputs,
+                    y[:k],
+                    lambda: objective.draw(inputs, self.noise),
+                    batch=self.task.batch,
+                )
         return x, y
 
 
@@ -190,17 +192,10 @@ def parameter_gradient(model: nn.Module, x: Images, y: Labels) -> Vector:
     """∇_θ of the mean cross-entropy over the batch [d]; 0 for a parameter that plays no part."""
     with torch.enable_grad():
         loss = F.cross_entropy(model(x), y)
-        gradients = torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True)
+        gradients = torch.autograd.grad(loss, trainable(model), materialize_grads=True)
     return torch.cat([g.reshape(-1) for g in gradients])
 
 
 def _seed(streams: Streams, *keys: int) -> int:
     """Seeds what a model draws itself (dropout), for which PyTorch has only a global generator."""
     return streams.generator("model", *keys).initial_seed() % 2**63
-
-
-@contextmanager
-def _own_randomness(device: torch.device) -> Iterator[None]:
-    """Leave PyTorch's global generators, which dropout uses, as they were."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield

@@ -22,7 +22,7 @@ from typing import (
     get_type_hints,
 )
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import (
     AllowInfNan,
     BeforeValidator,
@@ -39,6 +39,7 @@ from pydantic.dataclasses import is_pydantic_dataclass
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from fedrobust.errors import ConfigError
+from fedrobust.opaque import describe
 
 T = TypeVar("T")
 
@@ -62,6 +63,8 @@ Real = Annotated[float, Strict(), AllowInfNan(False)]
 Positive = Annotated[float, Strict(), AllowInfNan(False), Gt(0)]
 NonNegative = Annotated[float, Strict(), AllowInfNan(False), Ge(0)]
 Fraction = Annotated[float, Strict(), Ge(0), Le(1)]
+Decay = Annotated[float, Strict(), Ge(0), Lt(1)]
+"""A share of the past that is kept, below 1."""
 Pixels = Annotated[float, Strict(), AllowInfNan(False), Ge(0), BeforeValidator(_ratio)]
 """A length in units of the [0, 1] pixel range; "8/255" is understood."""
 Flag = Annotated[bool, Strict()]
@@ -88,11 +91,12 @@ def name_of(cls: type) -> str:
     return str(cls.__dict__.get("name", cls.__name__))
 
 
-def one_of(kind: str, *members: type) -> Any:
+def one_of(kind: str, *members: type, has: tuple[str, ...]) -> Any:
     """The type "one of ``members``, or the user's own object" of a config field.
 
     A mapping is read by its ``name``: the tag of a member, or ``module:Class`` for an importable
-    class of the user's, called with the other keys. Any other object is taken as it is.
+    class of the user's, called with the other keys. Any other object must have one of the methods
+    ``has``, and is then taken as it is.
 
     Raises: ``ValidationError`` for a name that is neither, or fields that the member refuses.
     """
@@ -107,16 +111,16 @@ def one_of(kind: str, *members: type) -> Any:
 
     def own(value: object) -> object:
         if not isinstance(value, Mapping):
-            if isinstance(value, str | int | float | list | None):
+            if isinstance(value, str | int | float | list | tuple | None):
                 raise PydanticCustomError(
                     "not_a_component",
                     "must be a mapping with a name, such as {{name: {example}}}; got {value}",
                     {"example": next(iter(by_name)), "value": repr(value)},
                 )
-            return value
+            return checked(value)
         name = value.get("name")
         if isinstance(name, str) and ":" in name:
-            return _load_own(name, {k: v for k, v in value.items() if k != "name"})
+            return checked(_load_own(name, {k: v for k, v in value.items() if k != "name"}))
         if "opaque" in value:
             raise PydanticCustomError(
                 "opaque",
@@ -132,6 +136,18 @@ def one_of(kind: str, *members: type) -> Any:
                 "known": ", ".join(by_name) + ", or your own as module:Class",
             },
         )
+
+    def checked(value: object) -> object:
+        if isinstance(value, type) or not any(callable(getattr(value, m, None)) for m in has):
+            what = (
+                f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+            )
+            raise PydanticCustomError(
+                "wrong_kind",
+                "{what} is no {kind}: an object with {has} is",
+                {"what": what, "kind": kind, "has": " or ".join(has)},
+            )
+        return value
 
     choices = [Annotated[member, Tag(name)] for name, member in by_name.items()]
     choices.append(Annotated[Any, PlainValidator(own), Tag("own")])
@@ -150,13 +166,14 @@ def _load_own(name: str, arguments: dict[str, Any]) -> object:
         target: Any = importlib.import_module(module)
         for part in attribute.split("."):
             target = getattr(target, part)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a user's module may fail in any way
+        reason = f"{type(error).__name__}: {error}"
         raise PydanticCustomError(
-            "import", "cannot import {name}: {error}", {"name": name, "error": str(error)}
+            "import", "cannot import {name}: {reason}", {"name": name, "reason": reason}
         ) from error
     try:
         return target(**arguments)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise PydanticCustomError(
             "own", "{name} refused its arguments: {error}", {"name": name, "error": str(error)}
         ) from error
@@ -166,7 +183,7 @@ def to_config(value: Any) -> Any:
     """``value`` as plain data that a YAML file holds.
 
     A dataclass becomes its fields, with ``name: module:Class`` where it is a user's own importable
-    one; anything else that no file can rebuild becomes ``{opaque: its type}``.
+    one; anything else that no file can rebuild becomes ``{opaque: its type, fingerprint: ...}``.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -179,7 +196,7 @@ def to_config(value: Any) -> Any:
     ours = cls.__module__.partition(".")[0] == "fedrobust"
     importable = cls.__module__ != "__main__" and "<locals>" not in cls.__qualname__
     if not (is_pydantic_dataclass(cls) if ours else is_dataclass(value) and importable):
-        return {"opaque": path}
+        return describe(value)
     content = {f.name: to_config(getattr(value, f.name)) for f in fields(value) if f.init}
     if not ours:
         content["name"] = path

@@ -1,8 +1,10 @@
 """How a run is computed on this machine: fixed at its start, stored with it, kept on resume."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 import psutil
@@ -11,7 +13,9 @@ from torch import nn
 
 from fedrobust.component import Count, component
 from fedrobust.errors import ConfigError, ResourceError
+from fedrobust.evaluation.accuracy import evaluating
 from fedrobust.perturb.pgd import frozen, input_gradient
+from fedrobust.streams import isolated
 
 SIZES = (64, 128, 256, 512, 1024)
 
@@ -43,9 +47,14 @@ class Execution:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Within, PyTorch uses the plan's threads and repeatable float32 arithmetic."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads or before)
+        """Within, PyTorch uses the plan's threads and repeatable arithmetic in full float32."""
+        threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+        strict = torch.are_deterministic_algorithms_enabled()
+        torch.set_num_threads(self.threads or threads)
+        torch.set_float32_matmul_precision("highest")
+        if self.device == "cuda":
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+            torch.use_deterministic_algorithms(True)
         cudnn = torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         )
@@ -53,7 +62,9 @@ class Execution:
             with cudnn:
                 yield
         finally:
-            torch.set_num_threads(before)
+            torch.set_num_threads(threads)
+            torch.set_float32_matmul_precision(precision)
+            torch.use_deterministic_algorithms(strict)
 
 
 def fastest_batch(model: nn.Module, shape: tuple[int, ...], classes: int) -> int:
@@ -63,7 +74,7 @@ def fastest_batch(model: nn.Module, shape: tuple[int, ...], classes: int) -> int
     """
     first = next(model.parameters())
     best, best_rate = SIZES[0], 0.0
-    with frozen(model):
+    with frozen(model), evaluating(model), isolated():
         for size in SIZES:
             x = torch.full((size, *shape), 0.5, dtype=first.dtype, device=first.device)
             y = torch.arange(size, device=first.device) % classes
@@ -83,12 +94,20 @@ def _time(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
     return time.perf_counter() - start
 
 
+def available_memory(device: str) -> int:
+    """Free bytes: of the GPU, or of this machine, less where a container allows less."""
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    free = int(psutil.virtual_memory().available)
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and used.exists() and (most := limit.read_text().strip()).isdigit():
+        free = min(free, int(most) - int(used.read_text()))
+    return free
+
+
 def require_memory(needed: int, device: str, what: str) -> None:
     """Refuse before the first round what cannot fit. Raises: ``ResourceError`` with the figures."""
-    if device == "cuda":
-        available = torch.cuda.mem_get_info()[0]
-    else:
-        available = psutil.virtual_memory().available
+    available = available_memory(device)
     if needed > available:
         raise ResourceError(
             f"this run needs about {needed / 2**30:.1f} GiB and {available / 2**30:.1f} GiB are "

@@ -17,7 +17,7 @@ from fedrobust.data import AnyData, AnyPartition
 from fedrobust.errors import ConfigError
 from fedrobust.execution import Execution
 from fedrobust.models import AnyModel
-from fedrobust.objectives import AnyObjective, Erm
+from fedrobust.objectives import ERM, AnyObjective
 from fedrobust.participation import All, AnyParticipation
 from fedrobust.perturb import AnyPerturbation
 from fedrobust.server import Server, check
@@ -57,7 +57,7 @@ class Experiment:
     data: AnyData
     partition: AnyPartition
     model: AnyModel
-    objective: AnyObjective = Erm()
+    objective: AnyObjective = ERM()
     client: Client
     participation: AnyParticipation = All()
     malicious: Size = 0
@@ -78,6 +78,12 @@ class Experiment:
                 raise ValueError(
                     f"attack {name_of(type(self.attack))} needs {' and '.join(lacking)}, "
                     "which the threat model does not grant"
+                )
+            least = traits(self.attack).least
+            if self.malicious < least and not self.threat.benign:
+                raise ValueError(
+                    f"attack {name_of(type(self.attack))} needs {least} malicious clients, or "
+                    f"threat.benign: true; malicious is {self.malicious}"
                 )
         clients = getattr(self.partition, "clients", None)
         if isinstance(clients, int):

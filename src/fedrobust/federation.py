@@ -7,7 +7,6 @@ simulating attacker and any distributed backend call :func:`run_round`; none has
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -17,10 +16,9 @@ from fedrobust.aggregators import Aggregator, Context
 from fedrobust.attacks import Attack, Poisons
 from fedrobust.attacks.attack import traits
 from fedrobust.client import LocalTraining, Store
-from fedrobust.data import Split
 from fedrobust.flat import write
 from fedrobust.participation import Participation
-from fedrobust.server import Outcome, Server, aggregate, place
+from fedrobust.server import Outcome, Server, aggregate, apply, place
 from fedrobust.streams import Streams
 from fedrobust.threat import ThreatModel, View
 from fedrobust.typing import Updates, Vector
@@ -144,11 +142,10 @@ def run_round(
     bad = [i for i, client in enumerate(participants) if client in federation.malicious]
     attack = state.attack
     refused: tuple[int, ...] = ()
-    if bad:
-        sent = action
-        if sent is None:
-            sent, attack = _craft(state, federation, rows, participants, bad, rng)
-        refused = place(rows, bad, sent)
+    if bad and action is not None:
+        refused = place(rows, bad, action)
+    elif bad:
+        refused, attack = _attack(state, federation, rows, participants, bad, rng)
 
     counts = torch.tensor([len(federation.local.clients[c]) for c in participants])
     context = Context(counts=counts.to(rows.device), memory=state.memory)
@@ -186,54 +183,66 @@ def _honest_rows(
     return rows
 
 
-def _craft(
+def _attack(
     state: FederationState,
     federation: Federation,
     rows: Updates,
     participants: Sequence[int],
     bad: list[int],
     rng: Streams,
-) -> tuple[Updates, Any]:
-    """What the malicious clients send, in one group or, if they do not collude, one by one."""
-    attack, threat, local = federation.attack, federation.threat, federation.local
+) -> tuple[tuple[int, ...], Any]:
+    """Replace the malicious rows by what the attack sends; the rows refused, and its next state.
+
+    Colluders act as one group; malicious clients that do not collude act one by one. All of them
+    see the honest updates of this round, whatever those before them have sent.
+    """
+    attack, threat = federation.attack, federation.threat
     assert attack is not None
-    number = state.round + 1
-    benign = [i for i in range(len(participants)) if i not in set(bad)]
     groups = [bad] if threat.colluders else [[i] for i in bad]
-    if threat.clients is True:
-        known: int | None = len(participants)
-    else:
-        known = threat.clients or None
-    sent: list[Updates] = []
+    benign = rows[sorted(set(range(len(rows))) - set(bad))] if threat.benign else None
+    refused: tuple[int, ...] = ()
     memory = state.attack
     for group in groups:
         ids = [participants[i] for i in group]
-        view = View(
-            round=number,
-            parameters=state.parameters,
-            history=state.history,
-            model=partial(_model_copy, federation, state.parameters),
-            objective=local.objective,
-            optimizer=local.config.optimizer,
-            server_lr=federation.server.lr,
-            rows=len(ids),
-            data=partial(_examples, federation, ids),
-            own=rows[group] if traits(attack).trains else rows[:0],
-            benign=rows[benign] if threat.benign else None,
-            rule=federation.aggregator if threat.rule else None,
-            clients=known,
-        )
-        crafted, memory = attack.craft(memory, view, rng.generator("attack", number, ids[0]))
-        sent.append(crafted)
-    return torch.cat(sent), memory
+        own = rows[group] if traits(attack).trains else rows[:0]
+        view = _view(state, federation, ids, own, benign, len(participants))
+        draw = rng.generator("attack", view.round, ids[0])
+        sent, memory = attack.craft(memory, view, draw)
+        refused += place(rows, group, sent)
+    return refused, memory
 
 
-def _model_copy(federation: Federation, parameters: Vector) -> nn.Module:
-    model = deepcopy(federation.local.model)
-    write(model, parameters)
-    return model
+def _view(
+    state: FederationState,
+    federation: Federation,
+    clients: list[int],
+    own: Updates,
+    benign: Updates | None,
+    participants: int,
+) -> View:
+    """What ``clients`` see: copies, and functions that reach nothing beyond what they return."""
+    local, threat, rule = federation.local, federation.threat, federation.aggregator
+    parameters, network, data = state.parameters.clone(), local.model, local.data
+    examples = [local.clients[client] for client in clients]
+    known = participants if threat.clients is True else threat.clients or None
 
+    def model() -> nn.Module:
+        copy = deepcopy(network)
+        write(copy, parameters)
+        return copy
 
-def _examples(federation: Federation, clients: Sequence[int]) -> tuple[Split, ...]:
-    local = federation.local
-    return tuple(local.data.take(local.clients[client]) for client in clients)
+    return View(
+        round=state.round + 1,
+        parameters=parameters,
+        history=tuple(vector.clone() for vector in state.history),
+        model=model,
+        objective=local.objective,
+        optimizer=local.config.optimizer,
+        server_lr=federation.server.lr,
+        rows=len(clients),
+        data=lambda: tuple(data.take(index) for index in examples),
+        own=own,
+        benign=benign,
+        rule=(lambda rows: apply(rule, rows, Context()).vector) if threat.rule else None,
+        clients=known,
+    )

@@ -9,6 +9,7 @@ import torch
 from fedrobust.data import Split
 from fedrobust.evaluation.accuracy import Scores, evaluating, score
 from fedrobust.flat import write
+from fedrobust.perturb.pgd import answers
 from fedrobust.prepare import Prepared
 from fedrobust.typing import Indices, Vector
 
@@ -84,13 +85,13 @@ def strip(run: Prepared, parameters: Vector) -> dict[str, np.ndarray[Any, Any]] 
         moved = attack.maximise(
             run.model, x, y, lambda: attack.draw(x, generator), batch=run.plan.batch
         )
-        answers = [run.model(images).argmax(dim=1) for images in (x, moved)]
+        chosen = [answers(run.model(images)) for images in (x, moved)]
     content = {
         "clean": x,
         "adversarial": moved,
         "labels": y,
-        "clean_answers": answers[0],
-        "adversarial_answers": answers[1],
+        "clean_answers": chosen[0],
+        "adversarial_answers": chosen[1],
     }
     return {name: tensor.cpu().numpy() for name, tensor in content.items()}
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from fedrobust.component import component, one_of
 from fedrobust.errors import ConfigError
+from fedrobust.streams import isolated
 
 
 class ModelSpec(Protocol):
@@ -33,21 +34,30 @@ def build_model(
             f"model must be a torch.nn.Module, or have build(shape, classes) that makes one; "
             f"{type(spec).__name__} is neither"
         )
-    with torch.random.fork_rng(devices=[]):
+    with isolated():
         torch.manual_seed(generator.initial_seed() % 2**63)
         try:
             model = deepcopy(spec) if isinstance(spec, nn.Module) else spec.build(shape, classes)
+            model = model.cpu()
+            buffers = [buffer.clone() for buffer in model.buffers()]
             with torch.no_grad():
-                logits = model(torch.zeros(2, *shape, dtype=_dtype(model)))
-        except RuntimeError as error:
+                logits = model.train()(torch.rand(4, *shape, dtype=_dtype(model)))
+        except Exception as error:  # a user's network may fail in any way
+            reason = f"{type(error).__name__}: {error}"
             raise ConfigError(
-                f"the model does not fit examples of shape {shape}: {error}"
+                f"the model does not fit examples of shape {shape}: {reason}"
             ) from error
-    if logits.shape != (2, classes):
+    if not isinstance(logits, torch.Tensor) or logits.shape != (4, classes):
+        given = tuple(logits.shape[1:]) if isinstance(logits, torch.Tensor) else type(logits)
         raise ConfigError(
-            f"the model gives outputs of shape {tuple(logits.shape[1:])} where the data has "
-            f"{classes} classes"
+            f"the model must give one logit for each of the {classes} classes; it gives {given}"
         )
+    for (name, after), before in zip(model.named_buffers(), buffers, strict=True):
+        if not torch.equal(after, before):
+            raise ConfigError(
+                f"the model's buffer {name} changes in training outside the parameters, as "
+                "BatchNorm's do: a federation cannot aggregate it. Use GroupNorm instead"
+            )
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
@@ -246,4 +256,4 @@ MODELS: tuple[type, ...] = (
 if TYPE_CHECKING:
     AnyModel: TypeAlias = ModelSpec | nn.Module
 else:
-    AnyModel: Any = one_of("model", *MODELS)
+    AnyModel: Any = one_of("model", *MODELS, has=("build", "forward"))

@@ -34,7 +34,7 @@ class Objective(Protocol):
 
 
 @component
-class Erm:
+class ERM:
     """Empirical risk minimisation: (1/N) Σᵢ l(xᵢ, yᵢ; θ)."""
 
     name: Literal["erm"] = "erm"
@@ -111,8 +111,8 @@ class Adversarial:
         return self.attack.maximise(model, x, y, draw, batch=batch)
 
 
-OBJECTIVES: tuple[type, ...] = (Erm, Adversarial)
+OBJECTIVES: tuple[type, ...] = (ERM, Adversarial)
 if TYPE_CHECKING:
     AnyObjective: TypeAlias = Objective
 else:
-    AnyObjective: Any = one_of("objective", *OBJECTIVES)
+    AnyObjective: Any = one_of("objective", *OBJECTIVES, has=("maximise",))

@@ -6,7 +6,7 @@ import torch
 from pydantic import model_validator
 from torch import nn
 
-from fedrobust.component import Flag, Fraction, NonNegative, Positive, component, one_of
+from fedrobust.component import Decay, Flag, NonNegative, Positive, component, one_of
 
 
 class OptimizerSpec(Protocol):
@@ -31,7 +31,7 @@ class Sgd:
     """SGD, with momentum if asked for: v ← μv + g, θ ← θ - η v (``torch.optim.SGD``)."""
 
     lr: Positive
-    momentum: Fraction = 0.0
+    momentum: Decay = 0.0
     weight_decay: NonNegative = 0.0
     nesterov: Flag = False
     name: Literal["sgd"] = "sgd"
@@ -62,7 +62,7 @@ class Adam:
     """Adam (Kingma & Ba 2015), as ``torch.optim.Adam``."""
 
     lr: Positive
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     eps: Positive = 1e-8
     weight_decay: NonNegative = 0.0
     name: Literal["adam"] = "adam"
@@ -87,4 +87,4 @@ OPTIMIZERS: tuple[type, ...] = (Sgd, Adam)
 if TYPE_CHECKING:
     AnyOptimizer: TypeAlias = OptimizerSpec
 else:
-    AnyOptimizer: Any = one_of("optimizer", *OPTIMIZERS)
+    AnyOptimizer: Any = one_of("optimizer", *OPTIMIZERS, has=("build",))

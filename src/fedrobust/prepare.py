@@ -15,6 +15,7 @@ from fedrobust.experiment import Experiment
 from fedrobust.federation import Federation
 from fedrobust.flat import Layout, read
 from fedrobust.models import build_model
+from fedrobust.perturb.pgd import require_pixels
 from fedrobust.streams import Streams
 from fedrobust.typing import Indices, Vector
 
@@ -61,6 +62,7 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
     """
     streams = Streams(experiment.seed)
     dataset = experiment.data.load()
+    _require_pixels(experiment, dataset)
     train, validation = dataset.hold_out(streams.generator("validation"))
     partition = experiment.partition.split(train, dataset.test, streams.generator("partition"))
     clients = len(partition.train)
@@ -101,10 +103,14 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
         aggregator=experiment.aggregator,
         server=experiment.server,
     )
+    if partition.users is not None and validation.user is not None:
+        members = torch.isin(validation.user, torch.tensor(partition.users))
+        validation = validation.take(members.nonzero()[:, 0])
     chooses = validation if experiment.evaluation.split == "validation" else train
     if len(chooses) == 0:
         raise ConfigError(
-            "evaluation.split is validation, but data.validation is 0: hold some examples out"
+            "evaluation.split is validation, but no example of these clients is held out: "
+            "raise data.validation"
         )
     evaluation = experiment.evaluation
     return Prepared(
@@ -123,17 +129,31 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
     )
 
 
+def _require_pixels(experiment: Experiment, dataset: Dataset) -> None:
+    """Raises: ``ConfigError`` where an attack would clip data that are no pixels to [0, 1]."""
+    for path in ("objective", "evaluation"):
+        attack = getattr(getattr(experiment, path), "attack", None)
+        for x in (dataset.train.x, dataset.test.x):
+            try:
+                if getattr(attack, "box", False) and x.is_floating_point():
+                    require_pixels(x)
+            except ValueError as error:
+                raise ConfigError(f"{path}.attack: {error}") from error
+
+
 def memory_needed(experiment: Experiment, clients: int, vector: int) -> int:
     """The bytes of a round's n updates and of the optimiser states that are kept.
 
-    ``vector`` are the bytes of one parameter vector. Updates count twice: once as they arrive and
-    once for what the attack and the rule work with.
+    ``vector`` are the bytes of one parameter vector. Updates count twice, once as they arrive and
+    once for what the attack and the rule work with, and once more where the attack sees the benign
+    ones. Optimiser states are kept for clients that have taken part.
     """
     n = experiment.participation.size(clients)
-    kept = clients if experiment.client.keep_optimizer else 1
+    rows = n * (3 if experiment.threat.benign else 2)
+    kept = min(clients, n * experiment.rounds) if experiment.client.keep_optimizer else 1
     states = kept * experiment.client.optimizer.slots()
     history = traits(experiment.attack).memory if experiment.attack is not None else 0
-    return vector * (2 * n + states + history + 8)
+    return vector * (rows + states + 2 * history + 8)
 
 
 def _some(total: int, wanted: int | None, generator: torch.Generator) -> Indices:

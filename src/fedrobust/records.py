@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import filelock
 import numpy as np
@@ -105,7 +105,11 @@ class RunDirectory:
         )
 
     def save_checkpoint(self, content: Mapping[str, Any]) -> None:
-        """Replace the checkpoint. ``content`` may hold tensors, numbers, texts and containers."""
+        """Replace the checkpoint. ``content`` may hold tensors, numbers, texts and containers.
+
+        Raises: ``RecordError`` for anything else, which could be written but not read again.
+        """
+        _require_plain(content, "")
         atomically(self.path / "checkpoint.pt", lambda file: torch.save(dict(content), file))
 
     def load_checkpoint(self) -> Json | None:
@@ -115,12 +119,28 @@ class RunDirectory:
             return None
         try:
             content: Json = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise RecordError(f"{path} is damaged: {error}; start again in a new --out") from error
+        except Exception as error:  # torch raises many kinds
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            raise RecordError(f"{path} is damaged: {reason}; start again in a new --out") from error
         return content
 
     def _write(self, name: str, text: str) -> None:
         atomically(self.path / name, lambda file: file.write(text.encode()))
+
+
+def _require_plain(value: object, where: str) -> None:
+    """Refuse what a checkpoint can be written with but not loaded from."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _require_plain(item, f"{where}.{key}" if where else str(key))
+    elif type(value) in (list, tuple):
+        for i, item in enumerate(cast("Sequence[object]", value)):
+            _require_plain(item, f"{where}[{i}]")
+    elif value is not None and type(value) not in (bool, int, float, str, bytes, Tensor):
+        raise RecordError(
+            f"{where} is a {type(value).__module__}.{type(value).__qualname__}, which a checkpoint "
+            "cannot hold: keep tensors, numbers, texts, and lists, tuples and dicts of these"
+        )
 
 
 def _is_leftover(name: str) -> bool:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fedrobust.aggregators import Aggregation, Aggregator, Context
 from fedrobust.component import Positive, component
+from fedrobust.errors import ConfigError
 from fedrobust.typing import Updates, Vector
 
 NOT_FINITE = "the aggregated step is not finite"
@@ -45,9 +46,9 @@ class Server:
         return parameters, replace(outcome, vector=None, reason=NOT_FINITE)
 
 
-def place(rows: Updates, at: Sequence[int], sent: Updates) -> tuple[int, ...]:
+def place(rows: Updates, at: Sequence[int], sent: object) -> tuple[int, ...]:
     """Put the ``sent`` rows in their places, and return those refused for their shape."""
-    if tuple(sent.shape) != (len(at), rows.shape[1]):
+    if not isinstance(sent, Tensor) or tuple(sent.shape) != (len(at), rows.shape[1]):
         return tuple(at)
     rows[list(at)] = sent.to(rows)
     return ()
@@ -93,7 +94,19 @@ def check(rule: Aggregator, n: int) -> None:
 
 
 def apply(rule: Aggregator, rows: Updates, context: Context) -> Aggregation:
-    """The rule's full answer; a user's own rule may be a plain function of the rows."""
+    """The rule's full answer; a user's own rule may be a plain function of the rows.
+
+    Raises: ``ConfigError`` where the answer is not one vector [d].
+    """
     if hasattr(rule, "aggregate"):
-        return rule.aggregate(rows, context)
-    return Aggregation(vector=rule(rows), kept=None, memory=context.memory)
+        answer = rule.aggregate(rows, context)
+    else:
+        answer = Aggregation(vector=rule(rows), kept=None, memory=context.memory)
+    vector = answer.vector
+    if not isinstance(vector, Tensor) or vector.shape != rows.shape[1:]:
+        given = f"shape {list(vector.shape)}" if isinstance(vector, Tensor) else repr(vector)
+        raise ConfigError(
+            f"the aggregator {getattr(rule, 'name', type(rule).__name__)} must give one tensor "
+            f"[{rows.shape[1]}] for updates {list(rows.shape)}; it gave {given}"
+        )
+    return replace(answer, vector=vector.to(rows))

@@ -1,6 +1,8 @@
 """Randomness is explicit: one generator for each (seed, stream, key ...), and no global one."""
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,3 +26,14 @@ class Streams:
         sequence = np.random.SeedSequence(self.seed, spawn_key=key)
         state = int(sequence.generate_state(1, np.uint64)[0])
         return torch.Generator().manual_seed(state)
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Within, PyTorch's global generators may be used; afterwards they are as they were.
+
+    Initialisation and dropout know no other generators. Those of every GPU are kept too, because
+    ``torch.manual_seed`` sets them all.
+    """
+    with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
+        yield

@@ -4,19 +4,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import nn
 
 from fedrobust import measure
-from fedrobust.component import to_config
-from fedrobust.environment import environment
-from fedrobust.errors import RecordError
-from fedrobust.execution import Execution
+from fedrobust.attacks.attack import traits
+from fedrobust.course import Course, open_course, save, save_end, stored_plan
+from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
 from fedrobust.federation import FederationState, RoundLog, run_round
 from fedrobust.flat import write
+from fedrobust.opaque import stateful
 from fedrobust.prepare import Prepared, prepare
 from fedrobust.records import Json, RunDirectory
 from fedrobust.typing import Vector
@@ -50,17 +48,6 @@ class Progress:
     evaluated: Callable[[Json], object] = field(default=lambda metrics: None)
 
 
-@dataclass
-class _Course:
-    """Where a run stands: what a checkpoint holds."""
-
-    state: FederationState
-    metrics: list[Json]
-    rounds: list[Json]
-    best: Vector
-    seconds: float = 0.0
-
-
 def run(
     experiment: Experiment,
     out: Path | str | None = None,
@@ -79,24 +66,31 @@ def run(
     if out is None:
         prepared = prepare(experiment)
         with prepared.plan.active():
-            return _play(prepared, None, _beginning(prepared), watch)
+            return _play(prepared, None, Course.start(prepared), watch)
     directory = RunDirectory(Path(out), resume=resume)
     try:
-        plan = _stored_plan(experiment, directory) if directory.has_config else None
+        plan = stored_plan(experiment, directory) if directory.has_config else None
         prepared = prepare(experiment, plan)
-        course = _open(prepared, directory)
+        course = open_course(prepared, directory)
         with prepared.plan.active():
             return _play(prepared, directory, course, watch)
     finally:
         directory.close()
 
 
-def _play(run: Prepared, directory: RunDirectory | None, course: _Course, watch: Progress) -> Run:
+def _play(run: Prepared, directory: RunDirectory | None, course: Course, watch: Progress) -> Run:
     experiment = run.experiment
     watch.started(run, course.state.round)
+    changed = stateful({"aggregator": experiment.aggregator, "attack": experiment.attack})
     clock, saved = time.monotonic() - course.seconds, course.seconds
     while course.state.round < experiment.rounds:
         course.state, log = run_round(course.state, run.federation, run.streams)
+        if directory is not None and (names := changed()):
+            raise ConfigError(
+                f"the {' and the '.join(names)} changed while playing round {log.round}: no "
+                "checkpoint holds what such an object keeps in itself. A rule returns its memory "
+                "in Aggregation.memory, an attack its state from craft"
+            )
         course.rounds.append(_line(log, run.federation.clients))
         watch.played(log)
         due = log.round % experiment.evaluation.every == 0 or log.round == experiment.rounds
@@ -104,19 +98,20 @@ def _play(run: Prepared, directory: RunDirectory | None, course: _Course, watch:
         if due:
             watch.evaluated(_evaluate(run, course, log))
         if directory is not None and (due or course.seconds - saved > SAVE_EVERY):
-            _save(run, directory, course)
+            save(run, directory, course)
             saved = course.seconds
     summary = directory.read_json("summary.json") if directory is not None else None
     if summary is None:
         summary = _finish(run, course)
         if directory is not None:
-            _save_end(run, directory, course, summary)
+            save_end(run, directory, course, summary)
     write(run.model, course.state.parameters)
+    run.model.eval()
     path = directory.path if directory is not None else None
     return Run(course.state, course.metrics, run.model, summary, course.best, path)
 
 
-def _evaluate(run: Prepared, course: _Course, log: RoundLog) -> Json:
+def _evaluate(run: Prepared, course: Course, log: RoundLog) -> Json:
     scores = measure.on_held_out(run, course.state.parameters, log.round)
     kept = log.kept
     metrics = {
@@ -156,7 +151,7 @@ def _line(log: RoundLog, clients: int) -> Json:
     }
 
 
-def _finish(run: Prepared, course: _Course) -> Json:
+def _finish(run: Prepared, course: Course) -> Json:
     """The test split is read here, once, for two models."""
     chosen, last = best_of(course.metrics), course.metrics[-1]
     final = measure.on_test(run, course.state.parameters, last["round"])
@@ -166,6 +161,7 @@ def _finish(run: Prepared, course: _Course) -> Json:
         "rounds": course.state.round,
         "clients": run.federation.clients,
         "malicious": sorted(run.federation.malicious),
+        "users": run.partition.users,
         "parameters": run.layout.size,
         "seconds": round(course.seconds, 3),
         "best_round": chosen["round"],
@@ -173,11 +169,17 @@ def _finish(run: Prepared, course: _Course) -> Json:
         "test": {"best": best, "final": final},
         "threat": str(run.federation.threat) if run.federation.attack is not None else None,
         "notes": list(run.notes),
-        "troubles": troubles(course.rounds),
+        "troubles": troubles(course.rounds, _least(run)),
     }
 
 
-def troubles(rounds: list[Json]) -> list[str]:
+def _least(run: Prepared) -> int:
+    """How many malicious clients must take part in a round for the attack to do anything."""
+    attack, threat = run.federation.attack, run.federation.threat
+    return 1 if attack is None or threat.benign else traits(attack).least
+
+
+def troubles(rounds: list[Json], least: int = 1) -> list[str]:
     """What a reader of the results must know: refused rows, and rounds that made no step."""
     found = []
     dropped = [line for line in rounds if line["dropped"]]
@@ -192,91 +194,10 @@ def troubles(rounds: list[Json]) -> list[str]:
         found.append(
             f"{len(still)} rounds made no step, the first {still[0]['round']}: {still[0]['reason']}"
         )
+    powerless = [line for line in rounds if 0 < len(line["malicious"]) < least]
+    if powerless:
+        found.append(
+            f"in {len(powerless)} of the rounds with malicious clients fewer than {least} took "
+            f"part, too few for the attack, the first time in round {powerless[0]['round']}"
+        )
     return found
-
-
-def _beginning(run: Prepared) -> _Course:
-    return _Course(run.federation.start(run.start), [], [], run.start)
-
-
-def _stored_plan(experiment: Experiment, directory: RunDirectory) -> Execution:
-    """The plan of the run in ``directory``. Raises: ``RecordError`` if it is another experiment."""
-    stored = directory.config()
-    kept = stored.get("execution", {})
-    asked = to_config(experiment)
-    filled = {k: v if v is not None else kept.get(k) for k, v in asked["execution"].items()}
-    asked["execution"] = filled
-    if asked != stored:
-        differing = [
-            f"{key}: {stored.get(key)} there, {asked.get(key)} here"
-            for key in {**stored, **asked}
-            if stored.get(key) != asked.get(key)
-        ]
-        raise RecordError(
-            f"{directory.path} holds a run of another config, so it cannot be resumed with this "
-            "one; choose another --out. They differ in " + "; ".join(differing)
-        )
-    return Execution(**filled)
-
-
-def _open(run: Prepared, directory: RunDirectory) -> _Course:
-    """The course to go on with, after a check that it is this run's."""
-    checkpoint = directory.load_checkpoint()
-    if not directory.has_config:
-        directory.write_config(to_config(run.experiment))
-    if directory.read_json("environment.json") is None:
-        directory.write_json("environment.json", environment(run.plan))
-    if checkpoint is None:
-        return _beginning(run)
-    if checkpoint["digest"] != run.digest:
-        raise RecordError(
-            f"{directory.path} was run on other data or from other initial parameters; "
-            "choose another --out"
-        )
-    device = run.start.device
-    state = FederationState(**_to(checkpoint["state"], device))
-    return _Course(
-        state,
-        checkpoint["metrics"],
-        checkpoint["rounds"],
-        checkpoint["best"].to(device),
-        checkpoint["seconds"],
-    )
-
-
-def _to(value: Any, device: torch.device) -> Any:
-    """``value`` with every tensor in it, however deep, on ``device``."""
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return {key: _to(item, device) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_to(item, device) for item in value)
-    return value
-
-
-def _save(run: Prepared, directory: RunDirectory, course: _Course) -> None:
-    directory.save_checkpoint(
-        {
-            "digest": run.digest,
-            "state": vars(course.state),
-            "metrics": course.metrics,
-            "rounds": course.rounds,
-            "best": course.best,
-            "seconds": course.seconds,
-        }
-    )
-    directory.write_lines("metrics.jsonl", course.metrics)
-    directory.write_lines("rounds.jsonl", course.rounds)
-
-
-def _save_end(run: Prepared, directory: RunDirectory, course: _Course, summary: Json) -> None:
-    """The models and what a report shows; the summary comes last and says that all is there."""
-    directory.write_lines("metrics.jsonl", course.metrics)
-    directory.write_lines("rounds.jsonl", course.rounds)
-    directory.write_model("model.safetensors", run.layout.split(course.state.parameters))
-    directory.write_model("best.safetensors", run.layout.split(course.best))
-    images = measure.strip(run, course.best)
-    if images is not None:
-        directory.write_arrays("examples.npz", images)
-    directory.write_json("summary.json", summary)

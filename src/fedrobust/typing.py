@@ -1,7 +1,6 @@
 """Every array shape, named once.
 
-n: client rows of one round; d: model parameters; b: examples; c, h, w: channels, height, width;
-k: classes.
+n: client rows of one round; d: model parameters; b: examples; c, h, w: channels, height, width.
 """
 
 from typing import TypeAlias
@@ -16,6 +15,5 @@ Vector: TypeAlias = Float[Tensor, " d"]
 Images: TypeAlias = Float[Tensor, "b c h w"]
 """Pixels in [0, 1]; for data that is not images, [b, features]."""
 Labels: TypeAlias = Int64[Tensor, " b"]
-Logits: TypeAlias = Float[Tensor, "b k"]
 Mask: TypeAlias = Bool[Tensor, " b"]
 Indices: TypeAlias = Int64[Tensor, " b"]

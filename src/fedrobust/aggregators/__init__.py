@@ -17,7 +17,7 @@ AGGREGATORS = (Mean, Median, TrimmedMean, MeanAroundMedian, Krum, MultiKrum, Bul
 if TYPE_CHECKING:
     AnyAggregator = Aggregator
 else:
-    AnyAggregator = one_of("aggregator", *AGGREGATORS)
+    AnyAggregator = one_of("aggregator", *AGGREGATORS, has=("__call__", "aggregate"))
 
 __all__ = [
     "AGGREGATORS",

@@ -13,7 +13,7 @@ ATTACKS: tuple[type, ...] = (GaussianNoise, SignFlip, InnerProduct, ALittleIsEno
 if TYPE_CHECKING:
     AnyAttack: TypeAlias = Attack
 else:
-    AnyAttack: Any = one_of("attack", *ATTACKS)
+    AnyAttack: Any = one_of("attack", *ATTACKS, has=("craft",))
 
 __all__ = [
     "ATTACKS",

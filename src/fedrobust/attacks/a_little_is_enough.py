@@ -15,7 +15,8 @@ class ALittleIsEnough:
 
     μ and σ (with divisor n) are taken over the colluders' own honest updates, or over the benign
     ones where the threat model grants them. FAT §3.1 uses k = -1.5 against MeanAroundMedian and
-    k = -1 against Bulyan.
+    k = -1 against Bulyan. One update has no deviation, so without benign updates two malicious
+    clients are needed; in a round in which only one takes part, it sends its honest update.
 
     Reference: Baruch et al., "A little is enough: circumventing defenses for distributed learning",
     2019. Differences from the paper: k is given rather than derived from the numbers of clients.
@@ -25,6 +26,7 @@ class ALittleIsEnough:
     name: Literal["a-little-is-enough"] = "a-little-is-enough"
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"colluders"})
+    least: ClassVar[int] = 2
     trains: ClassVar[bool] = True
     memory: ClassVar[int] = 0
 

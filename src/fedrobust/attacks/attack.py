@@ -14,14 +14,20 @@ class Attack(Protocol):
     """Turns what the malicious clients see into the updates that they send.
 
     ``needs`` is the knowledge without which it cannot work; a run whose threat model does not grant
-    it is refused. ``trains`` says whether it uses the malicious clients' honest updates; where it
-    does not, they are not computed and ``view.own`` is empty [0, d]. ``memory`` is how many earlier
-    broadcast parameter vectors it wants in ``view.history``.
+    it is refused. ``least`` is how many malicious clients it takes to estimate what the threat
+    model does not grant. ``trains`` says whether it uses the malicious clients' honest updates;
+    where it does not, they are not computed and ``view.own`` is empty [0, d]. ``memory`` is how
+    many earlier broadcast parameter vectors it wants in ``view.history``.
     """
 
     @property
     def needs(self) -> frozenset[Knowledge]:
         """The knowledge it cannot do without."""
+        ...
+
+    @property
+    def least(self) -> int:
+        """How many honest updates of malicious clients it needs without benign ones."""
         ...
 
     @property
@@ -57,6 +63,7 @@ class Traits:
     """What an attack says of itself, with what is assumed of a user's object that says nothing."""
 
     needs: frozenset[Knowledge]
+    least: int
     trains: bool
     memory: int
     init: Callable[[], Any]
@@ -66,6 +73,7 @@ def traits(attack: Attack) -> Traits:
     """The traits of ``attack``. Only ``craft`` is required of a user's own object."""
     return Traits(
         needs=frozenset(getattr(attack, "needs", ())),
+        least=getattr(attack, "least", 1),
         trains=getattr(attack, "trains", True),
         memory=getattr(attack, "memory", 0),
         init=getattr(attack, "init", lambda: None),

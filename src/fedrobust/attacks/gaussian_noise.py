@@ -21,6 +21,7 @@ class GaussianNoise:
     name: Literal["gaussian-noise"] = "gaussian-noise"
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset()
+    least: ClassVar[int] = 1
     trains: ClassVar[bool] = False
     memory: ClassVar[int] = 0
 

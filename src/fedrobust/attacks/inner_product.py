@@ -24,6 +24,7 @@ class InnerProduct:
     name: Literal["inner-product"] = "inner-product"
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset()
+    least: ClassVar[int] = 1
     trains: ClassVar[bool] = True
     memory: ClassVar[int] = 0
 

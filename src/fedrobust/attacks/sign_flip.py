@@ -20,6 +20,7 @@ class SignFlip:
     name: Literal["sign-flip"] = "sign-flip"
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset()
+    least: ClassVar[int] = 1
     trains: ClassVar[bool] = True
     memory: ClassVar[int] = 0
 

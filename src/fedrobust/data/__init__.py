@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     AnyData = DataSpec
     AnyPartition = Partitioner
 else:
-    AnyData = one_of("data set", *DATASETS)
-    AnyPartition = one_of("partition", *PARTITIONS)
+    AnyData = one_of("data set", *DATASETS, has=("load",))
+    AnyPartition = one_of("partition", *PARTITIONS, has=("split",))
 
 __all__ = [
     "DATASETS",

@@ -21,6 +21,7 @@ class Partition:
     """The examples of each client: ``train[i]`` and ``test[i]`` are client i's, int64, sorted.
 
     ``dropped`` counts the training examples that no client holds; ``notes`` say what a report must.
+    ``users[i]`` is the user that client i is, where clients are users.
 
     Raises: ``DataError`` naming a client without training examples.
     """
@@ -29,6 +30,7 @@ class Partition:
     test: tuple[Indices, ...]
     dropped: int = 0
     notes: tuple[str, ...] = ()
+    users: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         empty = [i for i, part in enumerate(self.train) if len(part) == 0]
@@ -195,7 +197,8 @@ class ByWriter:
             writers = writers[drawn.sort().values]
         parts = _of_each(train.user, writers)
         dropped = len(train) - sum(map(len, parts))
-        return Partition(parts, _of_each(test.user, writers), dropped, tuple(notes))
+        tests = _of_each(test.user, writers)
+        return Partition(parts, tests, dropped, tuple(notes), tuple(writers.tolist()))
 
 
 def _check_enough(examples: int, needed: int) -> None:

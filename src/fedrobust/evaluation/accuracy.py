@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedrobust.perturb import Perturbation
+from fedrobust.perturb.pgd import answers
 from fedrobust.typing import Images, Labels, Mask
 
 
@@ -40,8 +41,7 @@ def accuracy(model: nn.Module, x: Images, y: Labels, *, batch_size: int = 256) -
     """The share of the examples (x, y) that ``model`` classifies correctly."""
     require_examples(x, y)
     with evaluating(model):
-        answers = torch.cat([model(part).argmax(dim=1) for part in torch.split(x, batch_size)])
-    return (answers == y).double().mean().item()
+        return _clean(model, x, y, batch_size)[0].double().mean().item()
 
 
 def robust_accuracy(
@@ -59,7 +59,8 @@ def robust_accuracy(
     more of them. Misclassified clean examples are not robust, since the clean point is in the ball.
 
     x: [b, ...] in [0, 1]; y: [b]. The model is put into evaluation mode and back. Raises:
-    ``ValueError`` without examples, or with as many labels as do not fit.
+    ``ValueError`` without examples, with labels that do not fit in number, with values that are not
+    finite, or outside the pixel range that the attack keeps to.
     """
     source = generator if generator is not None else torch.Generator().manual_seed(0)
     scores = score(model, x, y, attack=attack, generator=source, batch_size=batch_size)
@@ -95,15 +96,17 @@ def score(
 def _clean(model: nn.Module, x: Images, y: Labels, batch_size: int) -> tuple[Mask, Tensor]:
     with torch.no_grad():
         logits = torch.cat([model(part) for part in torch.split(x, batch_size)])
-    return logits.argmax(dim=1) == y, F.cross_entropy(logits, y, reduction="none")
+    return answers(logits) == y, F.cross_entropy(logits, y, reduction="none")
 
 
 def require_examples(x: Images, y: Labels) -> None:
-    """Raises: ``ValueError`` where there is nothing to measure, or the labels do not fit."""
+    """Raises: ``ValueError`` where there is nothing to measure, or it cannot be measured."""
     if len(x) != len(y):
         raise ValueError(f"{len(x)} examples but {len(y)} labels")
     if len(x) == 0:
         raise ValueError("there are no examples to measure on")
+    if not torch.isfinite(x).all():
+        raise ValueError("x holds NaN or infinite values")
 
 
 @contextmanager

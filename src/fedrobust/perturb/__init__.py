@@ -9,6 +9,6 @@ PERTURBATIONS: tuple[type, ...] = (Pgd,)
 if TYPE_CHECKING:
     AnyPerturbation: TypeAlias = Perturbation
 else:
-    AnyPerturbation: Any = one_of("perturbation", *PERTURBATIONS)
+    AnyPerturbation: Any = one_of("perturbation", *PERTURBATIONS, has=("maximise",))
 
 __all__ = ["PERTURBATIONS", "AnyPerturbation", "Perturbation", "Pgd", "pgd"]

@@ -54,17 +54,24 @@ class Pgd:
         """A uniform point of the ball for every example of ``x``, before clipping."""
         if not self.random_start:
             return None
+        where = generator.device
         if self.norm == "linf":
-            unit = torch.rand(x.shape, generator=generator, dtype=x.dtype) * 2 - 1
+            unit = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=where) * 2 - 1
             return (self.eps * unit).to(x.device)
-        direction = torch.randn(x.shape, generator=generator, dtype=x.dtype)
-        radius = torch.rand(len(x), generator=generator, dtype=x.dtype) ** (1 / x[0].numel())
+        direction = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=where)
+        radius = torch.rand(len(x), generator=generator, dtype=x.dtype, device=where)
+        radius = radius ** (1 / x[0].numel()) if len(x) else radius
         return (self.eps * _per_example(radius, x) * _unit(direction)).to(x.device)
 
     def maximise(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
-        """Adversarial examples for ``x`` [b, ...]; ``draw`` is called once for each restart."""
+        """Adversarial examples for ``x`` [b, ...]; ``draw`` is called once for each restart.
+
+        Raises: ``ValueError`` where x is to stay in [0, 1] but does not lie there.
+        """
+        if self.box:
+            require_pixels(x)
         size = batch or max(len(x), 1)
         parts = [slice(start, start + size) for start in range(0, len(x), size)]
         best = x.clone()
@@ -134,11 +141,6 @@ def pgd(
         raise ValueError(f"{len(x)} examples but {len(y)} labels")
     if not torch.isfinite(x).all():
         raise ValueError("x holds NaN or infinite values")
-    if box and len(x) and (x.min() < 0 or x.max() > 1):
-        raise ValueError(
-            f"x lies in [{x.min():g}, {x.max():g}], not in [0, 1]: "
-            "scale it (bytes by 1/255), or say box=False for data that are not pixels"
-        )
     attack = Pgd(
         eps=eps,
         step_size=step_size,
@@ -150,6 +152,20 @@ def pgd(
     )
     source = generator if generator is not None else torch.Generator().manual_seed(0)
     return attack.maximise(model, x, y, lambda: attack.draw(x, source), batch=batch_size)
+
+
+def require_pixels(x: Tensor) -> None:
+    """Raises: ``ValueError`` where ``x`` leaves the pixel range [0, 1]."""
+    if x.numel() and (x.min() < 0 or x.max() > 1):
+        raise ValueError(
+            f"the examples lie in [{x.min():g}, {x.max():g}], not in [0, 1]: scale them (bytes by "
+            "1/255), or say box: false for data that are not pixels"
+        )
+
+
+def answers(logits: Tensor) -> Tensor:
+    """The class that each row of ``logits`` chooses; -1, which is never right, where one is NaN."""
+    return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1))
 
 
 def input_gradient(model: nn.Module, x: Images, y: Labels) -> Tensor:
@@ -177,7 +193,7 @@ def _score(model: nn.Module, x: Images, y: Labels) -> tuple[Mask, Tensor]:
     """Which examples are misclassified, and the loss of each."""
     with torch.no_grad():
         logits = model(x)
-        return logits.argmax(dim=1) != y, F.cross_entropy(logits, y, reduction="none").to(x.dtype)
+        return answers(logits) != y, F.cross_entropy(logits, y, reduction="none").to(x.dtype)
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -1,0 +1,84 @@
+"""A user's objects that no config file can rebuild: what they are, and whether they changed."""
+
+import hashlib
+import pickle
+from collections.abc import Callable
+from io import BytesIO
+from types import CodeType, FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def describe(value: object) -> dict[str, str | None]:
+    """What a saved config says of an object that it cannot hold: its type and a fingerprint."""
+    named = value if isinstance(value, FunctionType) else type(value)
+    return {
+        "opaque": f"{named.__module__}:{named.__qualname__}",
+        "fingerprint": fingerprint(value),
+    }
+
+
+def fingerprint(value: object) -> str | None:
+    """16 hexadecimal digits that tell ``value`` from another of its type; None where none can.
+
+    A function is told by its code, constants, defaults and what it closes over; any other object by
+    its pickled state.
+    """
+    content = _of_function(value) if isinstance(value, FunctionType) else _pickled(value)
+    return None if content is None else hashlib.sha256(content).hexdigest()[:16]
+
+
+def _of_function(function: FunctionType) -> bytes | None:
+    around = [cell.cell_contents for cell in function.__closure__ or ()]
+    parts = [_of_code(function.__code__)]
+    for value in (*around, function.__defaults__, function.__kwdefaults__):
+        inner = _of_function(value) if isinstance(value, FunctionType) else _pickled(value)
+        if inner is None:
+            return None
+        parts.append(inner)
+    return b"\0".join(parts)
+
+
+def _of_code(code: CodeType) -> bytes:
+    constants = [
+        _of_code(c) if isinstance(c, CodeType) else repr(c).encode() for c in code.co_consts
+    ]
+    return b"\0".join([code.co_code, repr(code.co_names).encode(), *constants])
+
+
+class _Content(pickle.Pickler):
+    """Writes tensors by their content; PyTorch's own pickles of equal tensors differ."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return NotImplemented
+        plain = value.detach().cpu().contiguous()
+        content = plain.view(-1).view(torch.uint8).numpy().tobytes()
+        return str, (f"{plain.dtype} {list(plain.shape)} {hashlib.sha256(content).hexdigest()}",)
+
+
+def _pickled(value: object) -> bytes | None:
+    stream = BytesIO()
+    try:
+        _Content(stream, protocol=4).dump(value)
+    except (pickle.PicklingError, TypeError, AttributeError):
+        return None  # says "cannot be told", which a resuming run refuses
+    return stream.getvalue()
+
+
+def stateful(values: dict[str, object]) -> Callable[[], list[str]]:
+    """Remember a user's objects; the function returned names those that have changed since."""
+    own = {k: v for k, v in values.items() if not type(v).__module__.startswith("fedrobust.")}
+    before = {name: fingerprint(value) for name, value in own.items()}
+    return lambda: [name for name, value in own.items() if fingerprint(value) != before[name]]
+
+
+def untold(config: Any, path: str = "") -> list[str]:
+    """Where in a saved config there are objects without a fingerprint."""
+    if not isinstance(config, dict):
+        return []
+    if "opaque" in config:
+        return [f"{path} ({config['opaque']})"] if config["fingerprint"] is None else []
+    return [u for k, v in config.items() for u in untold(v, f"{path}.{k}" if path else str(k))]
