@@ -1,7 +1,7 @@
 """Time one FAT round against a plain per-client loop in the same process, and print the ratio.
 
-The plain loop is what a careful script does: for each client a model of its own, PGD on its own half
-batch with the input's gradient alone, then one step of PyTorch's Adam; the same data, the same
+The plain loop is what a careful script does: for each client a model of its own, PGD on its half
+batch with the input's gradient alone, then one step of Adam; the same data, the same
 noise, the same arithmetic. Attack, aggregation and server step are the same in both. The benchmark
 fails unless both give the same updates.
 """

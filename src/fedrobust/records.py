@@ -27,6 +27,10 @@ from fedrobust.experiment import read_yaml
 Json = dict[str, Any]
 
 
+BEGUN = {"config.yaml", "environment.json"}
+"""What a run directory holds before its first checkpoint."""
+
+
 class RunDirectory:
     """A run directory that this process alone writes to."""
 
@@ -47,6 +51,10 @@ class RunDirectory:
             raise RecordError(f"cannot write to {path}: {error}; choose another --out") from error
         # A kill leaves the lock, and at most one file that was not yet put in its place.
         there = sorted(p.name for p in path.iterdir() if not _is_leftover(p.name))
+        if not resume and not set(there) - BEGUN:
+            for name in there:  # begun, but no round was saved: nothing is lost
+                (path / name).unlink()
+            there = []
         if there and not resume:
             self.close()
             what = "already holds a run" if self.has_config else f"is not empty ({there[0]}, ...)"

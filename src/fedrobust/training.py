@@ -85,19 +85,15 @@ def _play(run: Prepared, directory: RunDirectory | None, course: Course, watch: 
     clock, saved = time.monotonic() - course.seconds, course.seconds
     while course.state.round < experiment.rounds:
         course.state, log = run_round(course.state, run.federation, run.streams)
-        if directory is not None and (names := changed()):
-            raise ConfigError(
-                f"the {' and the '.join(names)} changed while playing round {log.round}: no "
-                "checkpoint holds what such an object keeps in itself. A rule returns its memory "
-                "in Aggregation.memory, an attack its state from craft"
-            )
         course.rounds.append(_line(log, run.federation.clients))
         watch.played(log)
         due = log.round % experiment.evaluation.every == 0 or log.round == experiment.rounds
         course.seconds = time.monotonic() - clock
         if due:
             watch.evaluated(_evaluate(run, course, log))
-        if directory is not None and (due or course.seconds - saved > SAVE_EVERY):
+        first, long_ago = log.round == 1, course.seconds - saved > SAVE_EVERY
+        if directory is not None and (due or first or long_ago):
+            _require_stateless(changed(), log.round)
             save(run, directory, course)
             saved = course.seconds
     summary = directory.read_json("summary.json") if directory is not None else None
@@ -109,6 +105,16 @@ def _play(run: Prepared, directory: RunDirectory | None, course: Course, watch: 
     run.model.eval()
     path = directory.path if directory is not None else None
     return Run(course.state, course.metrics, run.model, summary, course.best, path)
+
+
+def _require_stateless(changed: list[str], round: int) -> None:
+    """Raises: ``ConfigError`` where a user's object keeps state that no checkpoint holds."""
+    if changed:
+        raise ConfigError(
+            f"the {' and the '.join(changed)} changed in the rounds up to {round}: no checkpoint "
+            "holds what such an object keeps in itself. A rule returns its memory in "
+            "Aggregation.memory, an attack its state from craft"
+        )
 
 
 def _evaluate(run: Prepared, course: Course, log: RoundLog) -> Json:
