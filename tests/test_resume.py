@@ -60,28 +60,29 @@ def test_sigkill_again_and_again_gives_the_same_bits(tmp_path: Path) -> None:
     YAML(typ="safe").dump(demo_config(rounds=60), config)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    begin = time.monotonic()
     subprocess.run(command(config, straight), check=True, env=environment, capture_output=True)
-    whole = time.monotonic() - begin
 
-    chance, kills, reached = random.Random(0), 0, []
-    while not (killed / "summary.json").exists():
+    def evaluations() -> int:
+        metrics = killed / "metrics.jsonl"
+        return len(metrics.read_text().splitlines()) if metrics.exists() else 0
+
+    # In the imports, before anything is saved, amid the rounds, and near the end.
+    chance, deaths = random.Random(0), []
+    for target in (-1, 0, 2, 9, 16, 23, 29):
         process = subprocess.Popen(
             command(config, killed),
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        # Kill somewhere in the whole course of a run: imports, preparation, rounds, writing.
-        time.sleep(chance.uniform(0.5, 1.1) * whole if kills < 5 else 60)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        assert process.wait() in (0, -signal.SIGKILL)
-        metrics = killed / "metrics.jsonl"
-        reached.append(len(metrics.read_text().splitlines()) if metrics.exists() else 0)
-    # At least one kill hit a run that had recorded something and had not ended.
-    assert any(0 < lines < 30 for lines in reached[:-1]), (kills, reached)
+        while target >= 0 and evaluations() < max(target, 1) and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0.0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        deaths.append(evaluations())
+    assert len({lines for lines in deaths if 0 < lines < 30}) >= 3, deaths
+    subprocess.run(command(config, killed), check=True, env=environment, capture_output=True)
     assert contents(killed) == contents(straight)
 
 
