@@ -24,35 +24,12 @@ from fedrobust.experiment import Experiment
 from fedrobust.federation import run_round
 from fedrobust.records import atomically
 from fedrobust.training import Progress
-
-MADE = ("config.yaml", "metrics.jsonl", "rounds.jsonl", "summary.json", "examples.npz")
+from run_contents import contents, without_seconds
 
 
 def command(config: Path, out: Path) -> list[str]:
     start = [sys.executable, "-m", "fedrobust", "run", str(config)]
     return [*start, "--resume", "--out", str(out)]
-
-
-def contents(directory: Path) -> dict[str, Any]:
-    """Everything a run made, without the seconds it took."""
-    found: dict[str, Any] = {}
-    for name in (*MADE, "model.safetensors", "best.safetensors"):
-        content = (directory / name).read_bytes()
-        if name.endswith((".json", ".jsonl")):
-            lines = content.decode().splitlines() if name.endswith("l") else [content.decode()]
-            found[name] = [without_seconds(json.loads(line)) for line in lines]
-        elif name.endswith(".npz"):
-            with np.load(directory / name) as arrays:
-                found[name] = {key: arrays[key].tobytes() for key in arrays.files}
-        else:
-            found[name] = content
-    return found
-
-
-def without_seconds(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: without_seconds(v) for k, v in value.items() if k != "seconds"}
-    return [without_seconds(v) for v in value] if isinstance(value, list) else value
 
 
 def test_sigkill_again_and_again_gives_the_same_bits(tmp_path: Path) -> None:
@@ -115,19 +92,27 @@ def test_a_kill_at_every_write_gives_the_same_bits(
     assert contents(tmp_path / "killed") == contents(tmp_path / "straight")
 
 
+def stop_in_round(
+    number: int, experiment: Experiment, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Save after every round, and end in round ``number`` before it is saved."""
+
+    def stop(log: Any) -> None:
+        if log.round == number:
+            raise KilledError
+
+    monkeypatch.setattr("fedrobust.training.SAVE_EVERY", 0.0)
+    with pytest.raises(KilledError):
+        run(experiment, out, progress=Progress(played=stop))
+    monkeypatch.undo()
+
+
 def test_a_checkpoint_between_evaluations_changes_nothing(
     tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = tiny(rounds=5, participation={"name": "sample", "clients": 11})
     run(experiment, tmp_path / "straight")
-    monkeypatch.setattr("fedrobust.training.SAVE_EVERY", 0.0)
-
-    def stop(log: Any) -> None:
-        if log.round == 4:
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        run(experiment, tmp_path / "stopped", progress=Progress(played=stop))
+    stop_in_round(4, experiment, tmp_path / "stopped", monkeypatch)
     begun = []
     watch = Progress(started=lambda ready, done: begun.append(done))
     run(experiment, tmp_path / "stopped", resume=True, progress=watch)
@@ -164,14 +149,7 @@ def test_memories_of_attack_and_rule_survive(
 ) -> None:
     experiment = tiny(rounds=7, attack=Drifting(), aggregator=Momentum())
     run(experiment, tmp_path / "straight")
-    monkeypatch.setattr("fedrobust.training.SAVE_EVERY", 0.0)
-
-    def stop(log: Any) -> None:
-        if log.round == 5:
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        run(experiment, tmp_path / "stopped", progress=Progress(played=stop))
+    stop_in_round(5, experiment, tmp_path / "stopped", monkeypatch)
     run(experiment, tmp_path / "stopped", resume=True)
     assert contents(tmp_path / "stopped") == contents(tmp_path / "straight")
 
@@ -265,74 +243,6 @@ def test_the_same_run_in_memory_and_on_disk(
     assert torch.equal(held.state.parameters, written.state.parameters)
     assert without_seconds(held.metrics) == without_seconds(written.metrics)
     assert held.path is None
-
-
-def test_nothing_is_overwritten(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
-    run(tiny(rounds=2), tmp_path / "run")
-    before = contents(tmp_path / "run")
-    with pytest.raises(RecordError, match=r"already holds a run.*--resume"):
-        run(tiny(rounds=2), tmp_path / "run")
-    with pytest.raises(RecordError, match=r"another config.*seed: 0 there, 5 here"):
-        run(tiny(rounds=2, seed=5), tmp_path / "run", resume=True)
-    assert contents(tmp_path / "run") == before
-    other = tmp_path / "letters"
-    other.mkdir()
-    (other / "dear.txt").write_text("dear")
-    for resume in (True, False):
-        with pytest.raises(RecordError, match=r"dear.txt"):
-            run(tiny(), other, resume=resume)
-    assert [p.name for p in other.iterdir() if p.name != ".lock"] == ["dear.txt"]
-
-
-def test_other_data_under_the_same_config_are_refused(
-    tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run(tiny(rounds=2), tmp_path / "run")
-    monkeypatch.setattr("fedrobust.prepare._digest", lambda data, start: "0" * 16)
-    with pytest.raises(RecordError, match="other data"):
-        run(tiny(rounds=2), tmp_path / "run", resume=True)
-
-
-def test_a_damaged_checkpoint_is_named(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
-    run(tiny(rounds=2), tmp_path / "run")
-    checkpoint = tmp_path / "run" / "checkpoint.pt"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])
-    with pytest.raises(RecordError, match=r"checkpoint.pt is damaged"):
-        run(tiny(rounds=2), tmp_path / "run", resume=True)
-
-
-def test_two_processes_do_not_write_to_one_directory(
-    tmp_path: Path, tiny: Callable[..., Experiment]
-) -> None:
-    def second(log: Any) -> None:
-        with pytest.raises(RecordError, match="another process"):
-            run(tiny(rounds=2), tmp_path / "run", resume=True)
-
-    run(tiny(rounds=2), tmp_path / "run", progress=Progress(played=second))
-
-
-def test_a_directory_that_cannot_be_written_is_refused_before_training(
-    tmp_path: Path, tiny: Callable[..., Experiment]
-) -> None:
-    (tmp_path / "file").write_text("")
-    played: list[Any] = []
-    with pytest.raises(RecordError, match=r"cannot write to .*choose another --out"):
-        run(tiny(), tmp_path / "file" / "run", progress=Progress(played=played.append))
-    assert not played
-
-
-def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "metrics.jsonl"
-    atomically(target, lambda file: file.write(b"old"))
-
-    def full(file: Any) -> None:
-        file.write(b"ne")
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(RecordError, match="No space left"):
-        atomically(target, full)
-    assert target.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
 def test_rounds_do_not_depend_on_having_been_interrupted(tiny: Callable[..., Experiment]) -> None:

@@ -1,0 +1,82 @@
+"""A run directory is never overwritten, never shared, and never taken for another run's."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedrobust import run
+from fedrobust.errors import RecordError
+from fedrobust.experiment import Experiment
+from fedrobust.records import atomically
+from fedrobust.training import Progress
+from run_contents import contents
+
+
+def test_nothing_is_overwritten(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
+    run(tiny(rounds=2), tmp_path / "run")
+    before = contents(tmp_path / "run")
+    with pytest.raises(RecordError, match=r"already holds a run.*--resume"):
+        run(tiny(rounds=2), tmp_path / "run")
+    with pytest.raises(RecordError, match=r"another config.*seed: 0 there, 5 here"):
+        run(tiny(rounds=2, seed=5), tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run") == before
+    other = tmp_path / "letters"
+    other.mkdir()
+    (other / "dear.txt").write_text("dear")
+    for resume in (True, False):
+        with pytest.raises(RecordError, match=r"dear.txt"):
+            run(tiny(), other, resume=resume)
+    assert [p.name for p in other.iterdir() if p.name != ".lock"] == ["dear.txt"]
+
+
+def test_other_data_under_the_same_config_are_refused(
+    tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tiny(rounds=2), tmp_path / "run")
+    monkeypatch.setattr("fedrobust.prepare._digest", lambda data, start: "0" * 16)
+    with pytest.raises(RecordError, match="other data"):
+        run(tiny(rounds=2), tmp_path / "run", resume=True)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
+    run(tiny(rounds=2), tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])
+    with pytest.raises(RecordError, match=r"checkpoint.pt is damaged"):
+        run(tiny(rounds=2), tmp_path / "run", resume=True)
+
+
+def test_two_processes_do_not_write_to_one_directory(
+    tmp_path: Path, tiny: Callable[..., Experiment]
+) -> None:
+    def second(log: Any) -> None:
+        with pytest.raises(RecordError, match="another process"):
+            run(tiny(rounds=2), tmp_path / "run", resume=True)
+
+    run(tiny(rounds=2), tmp_path / "run", progress=Progress(played=second))
+
+
+def test_a_directory_that_cannot_be_written_is_refused_before_training(
+    tmp_path: Path, tiny: Callable[..., Experiment]
+) -> None:
+    (tmp_path / "file").write_text("")
+    played: list[Any] = []
+    with pytest.raises(RecordError, match=r"cannot write to .*choose another --out"):
+        run(tiny(), tmp_path / "file" / "run", progress=Progress(played=played.append))
+    assert not played
+
+
+def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "metrics.jsonl"
+    atomically(target, lambda file: file.write(b"old"))
+
+    def full(file: Any) -> None:
+        file.write(b"ne")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(RecordError, match="No space left"):
+        atomically(target, full)
+    assert target.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
