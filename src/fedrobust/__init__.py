@@ -4,8 +4,14 @@
 ``models``, ``objectives``, ``perturb``, ``attacks``, ``aggregators`` and ``evaluation``.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+# Idle threads of GNU OpenMP spin for milliseconds, which makes a run many times slower as soon as
+# another process wants a core. OpenMP reads this once, when PyTorch is loaded, and so it must be
+# said before; where PyTorch is loaded already, or the user has said something, it changes nothing.
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
     from fedrobust.client import Client

@@ -1,6 +1,5 @@
 """The command line: run, report, list, data get."""
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -161,8 +160,4 @@ def data_get(
 
 def main() -> None:
     """The entry point of ``fedrobust``."""
-    # Idle OpenMP threads spin for milliseconds, which makes a run twenty times slower as soon as
-    # another process wants a core. This must be said before PyTorch is loaded; a user's own
-    # setting stands. 2,000 turns cost a run that has the machine for itself nothing (measured).
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     app()
