@@ -127,6 +127,16 @@ def test_nothing_that_an_attack_writes_to_its_view_reaches_the_server(
     assert torch.equal(*ends)
 
 
+def test_an_attack_that_forgets_its_state_is_told(tiny: Callable[..., Experiment]) -> None:
+    class Forgetful:
+        def craft(self, state: Any, view: View, rng: torch.Generator) -> Any:
+            return view.own
+
+    ready = prepare(tiny(attack=Forgetful()))
+    with pytest.raises(ConfigError, match=r"Forgetful must return \(rows, state\) from craft"):
+        run_round(ready.federation.start(ready.start), ready.federation, ready.streams)
+
+
 class Half:
     """Does not collude; the first of them sends a row of the wrong width."""
 

@@ -91,7 +91,7 @@ def test_stays_in_ball_and_box_and_raises_the_loss(norm: str, dtype: torch.dtype
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_random_start_fills_the_ball(norm: str) -> None:
     x = torch.zeros(4000, 2)
-    attack = Pgd(eps=2.0, step_size=1, steps=1, norm=norm)
+    attack = Pgd(eps=2.0, step_size=1, steps=1, norm=norm, box=False)
     noise = attack.draw(x, torch.Generator().manual_seed(0))
     assert noise is not None
     if norm == "linf":

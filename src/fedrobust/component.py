@@ -112,10 +112,12 @@ def one_of(kind: str, *members: type, has: tuple[str, ...]) -> Any:
     def own(value: object) -> object:
         if not isinstance(value, Mapping):
             if isinstance(value, str | int | float | list | tuple | None):
+                example = value if isinstance(value, str) and value in by_name else None
+                example = example or next(iter(by_name))
                 raise PydanticCustomError(
                     "not_a_component",
-                    "must be a mapping with a name, such as {{name: {example}}}; got {value}",
-                    {"example": next(iter(by_name)), "value": repr(value)},
+                    "must be a mapping with a name, such as {example}; got {value}",
+                    {"example": f"{{name: {example}}}", "value": f"{value!r:.60}"},
                 )
             return checked(value)
         name = value.get("name")
@@ -124,7 +126,8 @@ def one_of(kind: str, *members: type, has: tuple[str, ...]) -> Any:
         if "opaque" in value:
             raise PydanticCustomError(
                 "opaque",
-                "was the Python object {what}, which no file can rebuild: resume from Python",
+                "was the Python object {what}, which no file can rebuild: "
+                "use the config or the program that it came from, and resume from Python",
                 {"what": str(value["opaque"])},
             )
         raise PydanticCustomError(
@@ -169,7 +172,9 @@ def _load_own(name: str, arguments: dict[str, Any]) -> object:
     except Exception as error:  # a user's module may fail in any way
         reason = f"{type(error).__name__}: {error}"
         raise PydanticCustomError(
-            "import", "cannot import {name}: {reason}", {"name": name, "reason": reason}
+            "import",
+            "cannot import {name}: {reason}; the config's folder and this one were looked in first",
+            {"name": name, "reason": reason},
         ) from error
     try:
         return target(**arguments)
@@ -229,8 +234,7 @@ def _line(details: ErrorDetails, cls: type) -> str:
     elif kind == "missing":
         message = "is required"
     else:
-        message = message.removeprefix("Value error, ")
-        message = message[0].lower() + message[1:]
+        message = message.removeprefix("Value error, ").replace("Input should", "should")
         value = details["input"]
         if isinstance(value, bool | int | float | str) and repr(value) not in message:
             message += f"; got {value!r}"

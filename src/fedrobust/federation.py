@@ -16,6 +16,7 @@ from fedrobust.aggregators import Aggregator, Context
 from fedrobust.attacks import Attack, Poisons
 from fedrobust.attacks.attack import traits
 from fedrobust.client import LocalTraining, Store
+from fedrobust.errors import ConfigError
 from fedrobust.flat import write
 from fedrobust.participation import Participation
 from fedrobust.server import Outcome, Server, aggregate, apply, place
@@ -207,7 +208,13 @@ def _attack(
         own = rows[group] if traits(attack).trains else rows[:0]
         view = _view(state, federation, ids, own, benign, len(participants))
         draw = rng.generator("attack", view.round, ids[0])
-        sent, memory = attack.craft(memory, view, draw)
+        answer = attack.craft(memory, view, draw)
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            raise ConfigError(
+                f"the attack {type(attack).__name__} must return (rows, state) from craft; "
+                f"it returned a {type(answer).__name__}"
+            )
+        sent, memory = answer
         refused += place(rows, group, sent)
     return refused, memory
 

@@ -124,9 +124,23 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
         held_out=_some(len(chooses), evaluation.samples, streams.generator("held-out examples")),
         test=_some(len(dataset.test), evaluation.test_samples, streams.generator("test examples")),
         streams=streams,
-        notes=(*dataset.notes, *partition.notes),
+        notes=(*dataset.notes, *partition.notes, *_notes(experiment, len(chooses))),
         digest=_digest(dataset, start),
     )
+
+
+def _notes(experiment: Experiment, held_out: int) -> list[str]:
+    """What is allowed, but may not be what was meant."""
+    notes = []
+    f, malicious = getattr(experiment.aggregator, "f", None), experiment.malicious
+    if isinstance(f, int) and malicious > f:
+        notes.append(f"{malicious} clients are malicious, but the rule tolerates f = {f}")
+    if experiment.attack is not None and malicious == 0:
+        notes.append("an attack is configured, but malicious is 0: nobody attacks")
+    wanted = experiment.evaluation.samples
+    if wanted is not None and wanted > held_out:
+        notes.append(f"evaluation.samples is {wanted:,}, but {held_out:,} examples are held out")
+    return notes
 
 
 def _require_pixels(experiment: Experiment, dataset: Dataset) -> None:

@@ -58,7 +58,11 @@ class RunDirectory:
         if there and not resume:
             self.close()
             what = "already holds a run" if self.has_config else f"is not empty ({there[0]}, ...)"
-            raise RecordError(f"{path} {what}: continue it with --resume, or choose another --out")
+            raise RecordError(
+                f"{path} {what}: continue it with --resume (resume=True), or choose another --out"
+                if self.has_config
+                else f"{path} {what}: choose another --out"
+            )
         if there and not self.has_config:
             self.close()
             raise RecordError(f"{path} is no run directory ({there[0]}, ...): choose another --out")

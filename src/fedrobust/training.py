@@ -62,6 +62,11 @@ def run(
 
     Raises: ``UserError``, of the kind that says what is wrong: config, data, records, resources.
     """
+    if not isinstance(experiment, Experiment):
+        raise ConfigError(
+            f"run takes an Experiment, not a {type(experiment).__name__}; "
+            "fedrobust.load(Path(...)) reads one from a YAML file"
+        )
     watch = progress or Progress()
     if out is None:
         prepared = prepare(experiment)

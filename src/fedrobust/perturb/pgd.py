@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, Protocol, TypeAlias
+from typing import Annotated, Literal, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Gt
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from fedrobust.component import Count, Flag, Pixels, component
@@ -42,13 +44,22 @@ class Pgd:
     """
 
     eps: Pixels
-    step_size: Pixels
+    step_size: Annotated[Pixels, Gt(0)]
     steps: Count
     norm: Literal["linf", "l2"] = "linf"
     random_start: Flag = True
     restarts: Count = 1
     box: Flag = True
     name: Literal["pgd"] = "pgd"
+
+    @model_validator(mode="after")
+    def _eps_in_pixel_units(self) -> "Pgd":
+        if self.norm == "linf" and self.box and self.eps > 1:
+            raise ValueError(
+                f"eps is {self.eps:g}, but it is in units of the [0, 1] pixel range: "
+                f"did you mean {self.eps:g}/255?"
+            )
+        return self
 
     def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
         """A uniform point of the ball for every example of ``x``, before clipping."""

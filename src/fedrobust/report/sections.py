@@ -116,13 +116,19 @@ def table(runs: Sequence[ReportRun]) -> dict[str, Any]:
         )
     watched = {run.chosen.split for run in runs}
     differ = compare.differences(runs)
+    first = ("aggregator", "attack", "malicious")  # what a reader looks for before anything else
+    differ = {k: differ[k] for k in sorted(differ, key=lambda k: k not in first)}
+    order = sorted(range(len(runs)), key=lambda i: -best[i].robust_accuracy)
+    ends = [words.bounds(score.robust_accuracy, score.examples) for score in best]
+    unlike = compare.unlike(runs)
     return {
         "rows": rows,
         "split": "test" if tested else watched.pop() if len(watched) == 1 else "held-out",
         "differ": dict(list(differ.items())[:4]),
         "more": list(differ)[4:],
-        "unlike": compare.unlike(runs),
-        "order": sorted(range(len(runs)), key=lambda i: -best[i].robust_accuracy),
+        "unlike": unlike,
+        "order": order,
+        "clear": not unlike and ends[order[0]][0] > ends[order[-1]][1],
     }
 
 
