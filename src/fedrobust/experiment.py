@@ -110,7 +110,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     try:
         return from_config(Experiment, content)
     except ConfigError as error:
-        raise ConfigError(f"{path}:\n{error}") from error
+        source = f"{path} with {' '.join(f'-s {o}' for o in overrides)}" if overrides else str(path)
+        raise ConfigError(f"{source}:\n{error}") from error
 
 
 def read_yaml(source: Path | str) -> Any:
