@@ -13,7 +13,8 @@ from fedrobust.experiment import read_yaml
 HERE = Path(__file__).parent
 HEAD = """# Results
 
-Made by `make results` from the records in these folders; each was played by the command in its row.
+Made by `make results` from the records in these folders. The command plays a run again: its config is
+that of experiments/ with the execution plan filled in.
 Accuracy / robust accuracy in per cent on the test split, which is read once: for the round that the
 validation split chose (*chosen*) and for the last one. *Paper* is the published pair.
 
@@ -42,7 +43,7 @@ def row(directory: Path) -> str:
     attack = "–"
     if config["malicious"]:
         attack = f"{config['attack']['name']}, {config['malicious']} of {summary['clients']}"
-    file = f"experiments/{directory.parent.name}/{config['name']}.yaml"
+    file = f"results/{directory.relative_to(HERE)}/config.yaml"
     cells = [
         f"[{config['name']}]({directory.relative_to(HERE)}/report/index.html)",
         config["aggregator"]["name"],

@@ -1,5 +1,6 @@
 """The command line, as a user meets it: one message and exit code 2 for what a user can mend."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -185,7 +186,7 @@ def test_report_of_what_is_no_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "experiments").rglob("*.yaml")), ids=lambda p: p.name
 )
-def test_every_committed_config_is_valid(path: Path) -> None:
+def test_every_config_is_valid(path: Path) -> None:
     from fedrobust import load
 
     assert load(path).name == path.stem
@@ -208,3 +209,12 @@ def test_idle_threads_do_not_spin_when_run_from_the_command_line() -> None:
     if "GOMP_SPINCOUNT" not in told.stderr:
         pytest.skip("PyTorch does not use GNU OpenMP here")
     assert "GOMP_SPINCOUNT = '2000'" in told.stderr
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results").rglob("config.yaml")), ids=str)
+def test_every_result_can_be_played_again(path: Path) -> None:
+    from fedrobust import load
+
+    again = load(path)
+    original = load(ROOT / "experiments" / path.parent.parent.name / f"{again.name}.yaml")
+    assert dataclasses.replace(again, execution=original.execution) == original

@@ -31,6 +31,16 @@ def test_nothing_is_overwritten(tmp_path: Path, tiny: Callable[..., Experiment])
     assert [p.name for p in other.iterdir() if p.name != ".lock"] == ["dear.txt"]
 
 
+def test_a_users_own_config_in_the_folder_is_not_taken_for_a_run_begun(
+    tmp_path: Path, tiny: Callable[..., Experiment]
+) -> None:
+    (tmp_path / "config.yaml").write_text("name: mine\n")
+    for resume in (False, True):
+        with pytest.raises(RecordError):
+            run(tiny(), tmp_path, resume=resume)
+    assert (tmp_path / "config.yaml").read_text() == "name: mine\n"
+
+
 def test_other_data_under_the_same_config_are_refused(
     tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,7 @@ Json = dict[str, Any]
 
 
 BEGUN = {"config.yaml", "environment.json"}
-"""What a run directory holds before its first checkpoint."""
+"""What a run directory holds before its first checkpoint; one alone may be a user's own file."""
 
 
 class RunDirectory:
@@ -51,8 +51,8 @@ class RunDirectory:
             raise RecordError(f"cannot write to {path}: {error}; choose another --out") from error
         # A kill leaves the lock, and at most one file that was not yet put in its place.
         there = sorted(p.name for p in path.iterdir() if not _is_leftover(p.name))
-        if not resume and not set(there) - BEGUN:
-            for name in there:  # begun, but no round was saved: nothing is lost
+        if not resume and set(there) == BEGUN:
+            for name in BEGUN:  # begun, but no round was saved: nothing is lost
                 (path / name).unlink()
             there = []
         if there and not resume:
