@@ -13,8 +13,8 @@ from fedrobust.experiment import read_yaml
 HERE = Path(__file__).parent
 HEAD = """# Results
 
-Made by `make results` from the records in these folders. The command plays a run again: its config is
-that of experiments/ with the execution plan filled in.
+Made by `make results` from the records in these folders. The command plays a run again: its config
+is that of experiments/ with the execution plan filled in.
 Accuracy / robust accuracy in per cent on the test split, which is read once: for the round that the
 validation split chose (*chosen*) and for the last one. *Paper* is the published pair.
 
