@@ -196,6 +196,15 @@ def test_a_sweep_runs_fails_in_part_resumes_and_reports(tmp_path: Path) -> None:
     assert not (out / "failed" / "1.txt").exists()
     assert "Failed cell" not in write_report([out]).read_text()
 
+    grown = load_sweep(write(config, {"seed": [3, 0, 1, 2]}))
+    assert run_sweep(grown, out, resume=True) == {}
+    assert {name: metrics(out)[name] for name in after} == after
+    assert list(metrics(out)) == ["0", "1", "2", "3"]
+    assert json.loads((out / "sweep.json").read_text())["axes"]["seed"] == ["3", "0", "1", "2"]
+
+    altered = load_sweep(write(config, {"seed": [3, 0, 1, 2]}), ["client.batch_size=7"])
+    with pytest.raises(RecordError, match="no cell 3, or an altered one"):
+        run_sweep(altered, out, resume=True)
     other = load_sweep(write(config, {"seed": [0, 1, 3]}))
     with pytest.raises(RecordError, match="sweep of another config"):
         run_sweep(other, out, resume=True)

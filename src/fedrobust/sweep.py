@@ -50,7 +50,8 @@ def run_sweep(
     ``out`` holds sweep.json, cells/NAME, each an ordinary run directory, and failed/NAME.txt with
     the traceback of a cell that failed; the others are played whatever happens to it. ``jobs``
     cells run at a time, in a process each, and share the cores; by default as many as there are
-    cores. With ``resume`` finished cells are kept and begun ones go on.
+    cores. With ``resume`` finished cells are kept and begun ones go on; the grid may have gained
+    cells since.
 
     Raises: ``RecordError`` where ``out`` holds something else.
     """
@@ -113,13 +114,12 @@ def _record(sweep: Sweep, out: Path, resume: bool, jobs: int | None) -> int:
                 f"{out} already holds a sweep: continue it with --resume (resume=True), or "
                 "choose another --out"
             )
-        if stored.get("config") != sweep.content:
-            raise RecordError(
-                f"{out} holds a sweep of another config, so it cannot be continued with this "
-                "one; choose another --out"
-            )
-        return int(stored["threads"])
-    threads = max(1, _cores() // min(jobs or _cores(), len(sweep.cells)))
+        threads = int(stored["threads"])
+        if stored.get("config") == sweep.content:
+            return threads
+        _require_grown(stored, sweep, out)
+    else:
+        threads = max(1, _cores() // min(jobs or _cores(), len(sweep.cells)))
     content: Json = {
         "name": sweep.name,
         "axes": {axis: list(labels) for axis, labels in sweep.axes.items()},
@@ -132,13 +132,34 @@ def _record(sweep: Sweep, out: Path, resume: bool, jobs: int | None) -> int:
     return threads
 
 
+def _require_grown(stored: Json, sweep: Sweep, out: Path) -> None:
+    """A grid may gain cells, such as further seeds; those that were there must be as they were.
+
+    Raises: ``RecordError``.
+    """
+    cells = {cell.name: cell for cell in sweep.cells}
+    lost = [cell["name"] for cell in stored["cells"] if cell["name"] not in cells]
+    for name, cell in cells.items():
+        path = out / CELLS / name / "config.yaml"
+        if path.is_file() and not same(cell, read_yaml(path)):
+            lost.append(name)
+    if lost:
+        raise RecordError(
+            f"{out} holds a sweep of another config: this one has no cell {lost[0]}, or an altered "
+            "one. A grid can gain cells, such as seeds, and go on; otherwise choose another --out"
+        )
+
+
 def _read(record: Path) -> Json:
     """The content of sweep.json. Raises: ``RecordError`` where it is no sweep's."""
     try:
         content = json.loads(record.read_text("utf-8"))
     except ValueError as error:
         raise RecordError(f"{record} is broken: {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("threads"), int):
+    shape = {"threads": int, "cells": list}
+    if not isinstance(content, dict) or any(
+        not isinstance(content.get(key), kind) for key, kind in shape.items()
+    ):
         raise RecordError(f"{record} was not written by fedrobust sweep: choose another --out")
     return content
 
