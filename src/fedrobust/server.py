@@ -75,7 +75,8 @@ def aggregate(
     there is no step.
     """
     refuse = set(refused)
-    good = [i for i, row in enumerate(rows) if i not in refuse and bool(torch.isfinite(row).all())]
+    finite = torch.isfinite(torch.linalg.vector_norm(rows, torch.inf, dim=1)).tolist()
+    good = [i for i, fit in enumerate(finite) if fit and i not in refuse]
     dropped = tuple(sorted(set(range(len(rows))) - set(good)))
     if dropped:
         rows = rows[good]

@@ -11,8 +11,9 @@ from fedrobust.data import Split
 from fedrobust.typing import Updates, Vector
 
 if TYPE_CHECKING:
+    from fedrobust.client import Client
     from fedrobust.objectives import Objective
-    from fedrobust.optimizers import OptimizerSpec
+    from fedrobust.projection import Projection
 
 Knowledge: TypeAlias = Literal["colluders", "benign", "rule", "clients"]
 """What a threat model can grant beyond what any client has."""
@@ -29,11 +30,11 @@ _WORDS: dict[Knowledge, str] = {
 class ThreatModel:
     """What malicious clients know beyond what any client knows.
 
-    Any client has the broadcast parameters, the model, the objective, the learning rates, its own
-    data and its own honest update. ``colluders``: malicious clients see each other's honest updates
-    and act as one; ``benign``: the updates of the benign clients of the round; ``rule``: the
-    server's aggregation rule, as a function; ``clients``: how many clients take part, or, as a
-    number, only a lower bound on it.
+    Any client has the broadcast parameters, the model, the objective, how clients train, the
+    server's learning rate and Θ, its own data and its own honest update. ``colluders``: malicious
+    clients see each other's honest updates and act as one; ``benign``: the updates of the benign
+    clients of the round; ``rule``: the server's aggregation rule, as a function; ``clients``: how
+    many clients take part, or, as a number, only a lower bound on it.
     """
 
     colluders: Flag = True
@@ -71,9 +72,10 @@ class View:
 
     ``rows`` is m, how many malicious clients act together and so how many updates they send;
     ``own`` are their honest updates [m, d]; ``data()`` are the examples of each, ``model()`` is a
-    copy of the broadcast model. ``benign`` [b, d] are the rows of the clients ``benign_clients``;
-    ``rule`` is the server's rule as it stands in this round, with its memory and root update, and
-    refuses unfit rows as the rule itself does. What the threat model does not grant is None.
+    copy of the broadcast model; ``client`` is how every client trains, ``projection`` Θ. ``benign``
+    [b, d] are the rows of the clients ``benign_clients``; ``rule`` is the server's rule as it
+    stands in this round, with its memory and root update, and refuses unfit rows as the rule itself
+    does. What the threat model does not grant is None.
     """
 
     round: int
@@ -81,8 +83,10 @@ class View:
     history: tuple[Vector, ...]
     model: Callable[[], nn.Module]
     objective: "Objective"
-    optimizer: "OptimizerSpec"
+    client: "Client"
+    classes: int
     server_lr: float
+    projection: "Projection"
     rows: int
     data: Callable[[], tuple[Split, ...]]
     own: Updates

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from fedrobust.aggregators import Aggregator
 from fedrobust.attacks.attack import Attack, traits
+from fedrobust.client import Client
 from fedrobust.objectives import ERM
 from fedrobust.optimizers import Sgd
+from fedrobust.projection import Everywhere
 from fedrobust.threat import View
 
 
@@ -39,8 +41,10 @@ def view_of(own: Tensor, benign: Tensor | None = None, **more: Any) -> View:
         history=(),
         model=lambda: nn.Linear(1, 1),
         objective=ERM(),
-        optimizer=Sgd(0.1),
+        client=Client(batches=1, optimizer=Sgd(0.1)),
+        classes=2,
         server_lr=1.0,
+        projection=Everywhere(),
         rows=len(own),
         data=lambda: (),
         own=own,

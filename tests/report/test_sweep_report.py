@@ -16,7 +16,7 @@ from fedrobust.sweep import run_sweep
 
 CONFIG: dict[str, Any] = {
     "name": "ring",
-    "rounds": 4,
+    "rounds": 6,
     "data": {"name": "synthetic-ring", "n": 600, "test": 200, "validation": 100},
     "partition": {"name": "iid", "clients": 5},
     "model": {"name": "ring-mlp"},
@@ -24,7 +24,7 @@ CONFIG: dict[str, Any] = {
     "client": {"batch_size": 16, "batches": 1, "optimizer": {"name": "sgd", "lr": 0.1}},
     "attack": {"name": "sign-flip"},
     "evaluation": {
-        "every": 4,
+        "every": 2,
         "attack": {"name": "pgd", "eps": 0.1, "step_size": 0.1, "steps": 1, "box": False},
         "wasserstein": {"levels": [0, 0.1]},
     },
@@ -72,7 +72,7 @@ def test_the_table_is_the_median_over_seeds(swept: Path) -> None:
 def test_the_page_has_every_figure_and_the_table_as_files(copy: Path) -> None:
     page = write_report([copy])
     names = {path.name for path in page.parent.iterdir()}
-    for figure in ("boundaries", "error-pgd", "error-wrm", "loss-wrm"):
+    for figure in ("course", "boundaries", "error-pgd", "error-wrm", "loss-wrm"):
         assert {f"{figure}.png", f"{figure}.svg"} <= names
     rows = json.loads((page.parent / "table.json").read_text())["rows"]
     assert [row["labels"] for row in rows][1] == {"rule": "none", "attack": "flip"}

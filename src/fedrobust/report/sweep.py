@@ -54,6 +54,12 @@ class SweepCell:
         return found
 
     @property
+    def metrics(self) -> list[Mapping[str, Any]]:
+        """What was measured on held-out examples during training, a mapping for each time."""
+        lines = (self.path / "metrics.jsonl").read_text("utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+    @property
     def attacked(self) -> bool:
         """Whether anybody attacked."""
         return bool(self.config["malicious"])

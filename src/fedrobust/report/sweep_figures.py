@@ -1,4 +1,4 @@
-"""The figures of a sweep: curves over the shift, and the regions of a plane."""
+"""The figures of a sweep: curves over rounds and over the shift, and the regions of a plane."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,15 @@ from safetensors.torch import load_file
 from fedrobust.component import from_config
 from fedrobust.experiment import Experiment
 from fedrobust.models import build_model
-from fedrobust.report.drawing import MARKERS, MUTED, NARROW, SERIES, percent_axis, printable
+from fedrobust.report.drawing import (
+    MARKERS,
+    MUTED,
+    NARROW,
+    SERIES,
+    percent_axis,
+    printable,
+    rounds_axis,
+)
 from fedrobust.report.sweep import Group, SweepCell, SweepRecords
 from fedrobust.streams import Streams
 
@@ -38,6 +46,38 @@ def panels(records: SweepRecords) -> dict[str, list[Group]]:
 def curve_name(group: Group) -> str:
     """What a group is called within its panel: its choices on the other axes."""
     return ", ".join(group.labels[1:]) or (group.labels[0] if group.labels else "run")
+
+
+def followed(records: SweepRecords) -> bool:
+    """Whether training was looked at often enough, in cells few enough, to draw its course."""
+    rounds = [tuple(m["round"] for m in c.metrics) for g in records.groups for c in g.cells]
+    few = max(map(len, panels(records).values())) <= len(SERIES)
+    return few and len(set(rounds)) == 1 and len(rounds[0]) >= 3
+
+
+def course(records: SweepRecords, width: float) -> Figure:
+    """Robust accuracy on held-out examples, by round: the median over the seeds, and their band."""
+    groups = panels(records)
+    figure, axes = _grid(groups, width, 2.9)
+    styles = _styles(records)
+    for panel, (title, members) in zip(axes, groups.items(), strict=True):
+        panel.set_title(printable(title, 40))
+        for group in members:
+            colour, marker = styles[curve_name(group)]
+            rounds = [m["round"] for m in group.cells[0].metrics]
+            rows = np.array([[m["robust_accuracy"] for m in c.metrics] for c in group.cells])
+            panel.plot(
+                rounds, np.median(rows, axis=0), color=colour, marker=marker, ms=4, clip_on=False
+            )
+            if len(rows) > 1:
+                low, high = rows.min(axis=0), rows.max(axis=0)
+                panel.fill_between(rounds, low, high, color=colour, alpha=0.15, lw=0)
+        rounds_axis(panel, rounds[-1])
+        percent_axis(panel)
+    axes[0].set_ylabel("robust accuracy")
+    if len(styles) > 1:
+        _legend(figure, styles, width)
+    return figure
 
 
 def shift(

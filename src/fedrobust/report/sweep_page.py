@@ -77,6 +77,10 @@ def _figures(records: SweepRecords, figure: AddFigure) -> Any:
             drawn,
             "Accuracy of the last model on the test split, in per cent." + spread,
         )
+    if sweep_figures.followed(records):
+        drawn = figure("course", "Robust accuracy by round", partial(sweep_figures.course, records))
+        caption = "Share of held-out examples right both clean and attacked, during training."
+        yield "Robust accuracy", drawn, caption + spread
     if sweep_figures.plane(records):
         drawn = figure(
             "boundaries", "Decision boundaries", partial(sweep_figures.boundaries, records)
