@@ -77,6 +77,15 @@ ATTACK_PAGES: dict[str, tuple[str, str]] = {
     "min-sum": ("", "O(h²·d): the distances of honest rows"),
     "mimic": ("", "O(b·d) for b benign rows"),
     "label-flip": ("", "honest training on other labels"),
+    "learned": (
+        "observe: 20, horizon: 300",
+        "an inversion for each round observed, then the simulated rounds of its training, both "
+        "reported; after that O(m·d)",
+    ),
+    "budgeted": (
+        "budget: 10.0, attack: {name: inner-product, epsilon: 30.0}",
+        "that of the attack within, and O(m·d)",
+    ),
     "jittered": (
         "radius: 0.1, attack: {name: inner-product, epsilon: 10.0}",
         "that of the attack within, and O(m·d)",
@@ -147,10 +156,18 @@ def table(cls: type) -> str:
     for item in fields(cls):
         if item.name == "name":
             continue
-        default = "required" if item.default is MISSING else f"`{item.default!r}`"
+        default = "required" if item.default is MISSING else f"`{shown(item.default)}`"
         rows.append(f"| `{item.name}` | {typed(hints[item.name])} | {default} |")
     head = "| field | what | default |\n|---|---|---|\n"
     return head + "\n".join(rows) if rows else ""
+
+
+def shown(default: Any) -> str:
+    """A default as one writes it."""
+    cls = type(default)
+    if hasattr(default, "__dataclass_fields__") and default == cls():
+        return f"{cls.__name__}()"
+    return re.sub(r", name='[a-z-]+'", "", repr(default))
 
 
 def typed(hint: Any) -> str:
@@ -159,7 +176,8 @@ def typed(hint: Any) -> str:
 
     text = str(hint)
     if "Discriminator" in text:
-        return "a rule" if "aggregator" in text.lower() else "an attack"
+        kinds = {"aggregator": "a rule", "encoding": "an encoding"}
+        return next((said for kind, said in kinds.items() if kind in text.lower()), "an attack")
     base, bounds = hint, []
     while get_origin(base) is not None and hasattr(base, "__metadata__"):
         for mark in base.__metadata__:
@@ -167,6 +185,8 @@ def typed(hint: Any) -> str:
                 if isinstance(mark, kind):
                     bounds.append(f"{sign} {getattr(mark, kind.__name__.lower()):g}")
         base = get_args(base)[0]
+    if isinstance(base, type) and base.__module__.startswith("fedrobust"):
+        return f"`{base.__name__}`"
     known = {int: "whole number", float: "number", bool: "true or false", str: "text"}
     if base in known:
         return " ".join([known[base], ", ".join(bounds)]).strip()

@@ -12,6 +12,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from fedrobust.attacks.learned.training import FOLLOWING, Following
 from fedrobust.federation import RoundLog
 from fedrobust.grid import Cell
 from fedrobust.prepare import Prepared
@@ -87,10 +88,12 @@ class Display:
         )
         self._say = console.print if console.is_terminal else _say_nothing
         self._task = self._bar.add_task("preparing", total=None, scores="")
+        self._training: TaskID | None = None
         self.progress = Watch(self._started, self._played, self._evaluated)
 
     def __enter__(self) -> "Display":
         self._bar.start()
+        self._token = FOLLOWING.set(Following(self._learned))
         return self
 
     def __exit__(
@@ -99,7 +102,14 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        FOLLOWING.reset(self._token)
         self._bar.stop()
+
+    def _learned(self, done: int, steps: int) -> None:
+        """A learned attack trains its policy within a round."""
+        if self._training is None:
+            self._training = self._bar.add_task("  the attacker trains", total=steps, scores="")
+        self._bar.update(self._training, completed=done, total=steps, visible=done < steps)
 
     def _started(self, run: Prepared, done: int) -> None:
         experiment = run.experiment

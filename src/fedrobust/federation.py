@@ -282,6 +282,7 @@ def _view(
         data=lambda: tuple(data.take(index) for index in examples),
         own=own,
         clients=known,
+        clients_exactly=threat.clients is True,
     )
 
 

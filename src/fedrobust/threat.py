@@ -75,7 +75,8 @@ class View:
     copy of the broadcast model; ``client`` is how every client trains, ``projection`` Θ. ``benign``
     [b, d] are the rows of the clients ``benign_clients``; ``rule`` is the server's rule as it
     stands in this round, with its memory and root update, and refuses unfit rows as the rule itself
-    does. What the threat model does not grant is None.
+    does. ``clients`` is their number in this round, or, unless ``clients_exactly``, a lower bound
+    on it. What the threat model does not grant is None.
     """
 
     round: int
@@ -94,3 +95,4 @@ class View:
     benign_clients: tuple[int, ...] | None = None
     rule: Callable[[Updates], Vector] | None = None
     clients: int | None = None
+    clients_exactly: bool = True

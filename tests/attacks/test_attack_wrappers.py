@@ -13,6 +13,7 @@ from torch import Tensor
 from fedrobust.aggregators import Krum, Mean, Median, MultiKrum, TrimmedMean
 from fedrobust.attacks import (
     ALittleIsEnough,
+    Budgeted,
     GaussianNoise,
     InnerProduct,
     Jittered,
@@ -259,3 +260,29 @@ def test_does_more_harm_than_the_attack_it_wraps() -> None:
         assert toy.error(rule, tuned, knows=("benign", "rule")) >= 0.95 * fixed
     for knows in (("benign", "rule"), ("clients", "rule")):
         assert toy.error(MultiKrum(f=3), tuned, knows=knows) > 2 * toy.error(MultiKrum(f=3), None)
+
+
+def test_a_budget_cuts_what_is_too_long_and_nothing_else() -> None:
+    """Each row against its own honest update: one is cut, one is within, one is not finite."""
+
+    class Given:
+        needs = frozenset({"benign"})
+        least = 3
+
+        def craft(self, state: int, view: View, rng: torch.Generator) -> tuple[Tensor, int]:
+            rows = torch.stack([10 * OWN[1], OWN[0] / 2, torch.full((3,), torch.inf).double()])
+            return rows, (state or 0) + 1
+
+        def report(self, state: int) -> dict[str, int]:
+            return {"played": state}
+
+    attack = Budgeted(Given(), budget=1.5)
+    rows, state = attack.craft(None, VIEW, seeded())
+    torch.testing.assert_close(rows[0], 1.5 * OWN[0].norm() * OWN[1] / OWN[1].norm())
+    assert torch.equal(rows[1], OWN[0] / 2)
+    assert rows[2].isinf().all()
+    assert (attack.needs, attack.least, attack.trains) == (frozenset({"benign"}), 3, True)
+    for wrapper in (attack, Jittered(Given(), radius=0.1)):
+        assert traits(wrapper).report(state) == {"played": 1}
+    idle = view_of(torch.zeros(2, 3, dtype=torch.float64))
+    assert not rows_of(Budgeted(GaussianNoise(scale=1.0), budget=5.0), idle).any()

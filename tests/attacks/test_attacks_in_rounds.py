@@ -50,6 +50,16 @@ CONFIGS: dict[str, Json] = {
     "mimic": {"name": "mimic", "warmup": 2},
     "label-flip": {"name": "label-flip"},
     "label-flip-one": {"name": "label-flip", "source": 3, "target": 8},
+    "learned": {
+        "name": "learned",
+        "observe": 0,
+        "reward": "loss",
+        "training": {"steps": 4, "learning_starts": 1, "check_every": 2, "hidden": [4]},
+        "samples": 20,
+        "horizon": 2,
+        "hold": 1,
+    },
+    "budgeted": {"name": "budgeted", "budget": 2.0, "attack": {"name": "sign-flip", "scale": 9.0}},
     "jittered": {"name": "jittered", "radius": 0.1, "attack": {"name": "label-flip"}},
     "optimized": {"name": "optimized", "attack": ALIE, "grid": 3, "refine": 2},
     "both": {

@@ -4,10 +4,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fedrobust.attacks.a_little_is_enough import ALittleIsEnough
 from fedrobust.attacks.attack import Attack, Poisons
+from fedrobust.attacks.budgeted import Budgeted
 from fedrobust.attacks.gaussian_noise import GaussianNoise
 from fedrobust.attacks.inner_product import InnerProduct
 from fedrobust.attacks.jittered import Jittered
 from fedrobust.attacks.label_flip import LabelFlip
+from fedrobust.attacks.learned import Learned
 from fedrobust.attacks.local_model_poisoning import LocalModelPoisoning
 from fedrobust.attacks.mimic import Mimic
 from fedrobust.attacks.min_max import MinMax
@@ -30,6 +32,8 @@ ATTACKS: tuple[type, ...] = (
     MinSum,
     Mimic,
     LabelFlip,
+    Learned,
+    Budgeted,
     Jittered,
     Optimized,
 )
@@ -39,17 +43,19 @@ if TYPE_CHECKING:
     AnyAttack: TypeAlias = Attack
 else:
     AnyAttack: Any = one_of("attack", *ATTACKS, has=("craft",))
-    complete(Jittered, Optimized, AnyAttack=AnyAttack)
+    complete(Budgeted, Jittered, Optimized, AnyAttack=AnyAttack)
 
 __all__ = [
     "ATTACKS",
     "ALittleIsEnough",
     "AnyAttack",
     "Attack",
+    "Budgeted",
     "GaussianNoise",
     "InnerProduct",
     "Jittered",
     "LabelFlip",
+    "Learned",
     "LocalModelPoisoning",
     "Mimic",
     "MinMax",

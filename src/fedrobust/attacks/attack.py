@@ -17,7 +17,8 @@ class Attack(Protocol):
     it is refused. ``least`` is how many malicious clients it takes to estimate what the threat
     model does not grant. ``trains`` says whether it uses the malicious clients' honest updates;
     where it does not, they are not computed and ``view.own`` is empty [0, d]. ``memory`` is how
-    many earlier broadcast parameter vectors it wants in ``view.history``.
+    many earlier broadcast parameter vectors it wants in ``view.history``. It may have a method
+    ``report(state)``, whose mapping goes into the run's summary, its ``troubles`` among the run's.
     """
 
     @property
@@ -67,6 +68,7 @@ class Traits:
     trains: bool
     memory: int
     init: Callable[[], Any]
+    report: Callable[[Any], dict[str, Any] | None]
 
 
 def traits(attack: Attack) -> Traits:
@@ -77,4 +79,5 @@ def traits(attack: Attack) -> Traits:
         trains=getattr(attack, "trains", True),
         memory=getattr(attack, "memory", 0),
         init=getattr(attack, "init", lambda: None),
+        report=getattr(attack, "report", lambda state: None),
     )

@@ -55,6 +55,10 @@ class Jittered:
         """The inner attack's state."""
         return traits(self.attack).init()
 
+    def report(self, state: Any) -> dict[str, Any] | None:
+        """What the inner attack says of itself."""
+        return traits(self.attack).report(state)
+
     def poison(self, x: Images, y: Labels, classes: int) -> tuple[Images, Labels]:
         """The inner attack's poisoning; the batch as it is where it does none."""
         return self.attack.poison(x, y, classes) if isinstance(self.attack, Poisons) else (x, y)

@@ -1,0 +1,66 @@
+"""A wrapper that keeps an attack within a norm."""
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+
+from fedrobust.attacks.attack import Poisons, traits
+from fedrobust.component import Positive, component
+from fedrobust.threat import Knowledge, View
+from fedrobust.typing import Images, Labels, Updates
+
+if TYPE_CHECKING:
+    from fedrobust.attacks import AnyAttack
+
+
+@component
+class Budgeted:
+    """Δᵢ ← Δᵢ · min(1, budget · ‖own honest update i‖₂ / ‖Δᵢ‖₂).
+
+    It makes attacks comparable: what some do by sheer length is taken from them. A row that is not
+    finite is sent as it is, and the server drops it. Everything else is the inner attack's, its
+    poisoning too; the honest updates are trained in any case.
+
+    Reference: none; the common budget in which fedrobust compares fixed and learned attacks.
+    """
+
+    attack: "AnyAttack"
+    budget: Positive
+    name: Literal["budgeted"] = "budgeted"
+
+    trains: ClassVar[bool] = True
+
+    @property
+    def needs(self) -> frozenset[Knowledge]:
+        """What the inner attack needs."""
+        return traits(self.attack).needs
+
+    @property
+    def least(self) -> int:
+        """As many as the inner attack needs."""
+        return traits(self.attack).least
+
+    @property
+    def memory(self) -> int:
+        """The history that the inner attack wants."""
+        return traits(self.attack).memory
+
+    def init(self) -> Any:
+        """The inner attack's state."""
+        return traits(self.attack).init()
+
+    def report(self, state: Any) -> dict[str, Any] | None:
+        """What the inner attack says of itself."""
+        return traits(self.attack).report(state)
+
+    def poison(self, x: Images, y: Labels, classes: int) -> tuple[Images, Labels]:
+        """The inner attack's poisoning; the batch as it is where it does none."""
+        return self.attack.poison(x, y, classes) if isinstance(self.attack, Poisons) else (x, y)
+
+    def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
+        """The inner attack's rows, those that are too long cut to the budget [m, d]."""
+        rows, state = self.attack.craft(state, view, rng)
+        limit = self.budget * view.own.norm(dim=1, keepdim=True)
+        length = rows.norm(dim=1, keepdim=True)
+        too_long = length.isfinite() & (length > limit)
+        return torch.where(too_long, rows * (limit / length), rows), state

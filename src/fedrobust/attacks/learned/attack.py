@@ -1,0 +1,106 @@
+"""The two-stage learned attack (DRFL §3)."""
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from annotated_types import Gt
+from pydantic import AllowInfNan, Strict, model_validator
+
+from fedrobust.attacks.learned.encoding import AnyEncoding, Basis
+from fedrobust.attacks.learned.inversion import Inversion
+from fedrobust.attacks.learned.training import Training
+from fedrobust.component import Count, NonNegative, Size, Text, keyword_component
+from fedrobust.perturb.wasserstein import Ascent
+from fedrobust.threat import Knowledge, View
+from fedrobust.typing import Updates
+
+State = dict[str, Any]
+
+
+@keyword_component
+class Learned:
+    """Observe and reconstruct, train a policy on a simulated federation, then act by it (DRFL §3).
+
+    Stage one: while it observes, for at most ``observe`` rounds, it sends honest updates, and
+    reconstructs a batch a round by ``inversion`` from the step that the server has made. It stops
+    once the Wasserstein distance of consecutive pools is below ``threshold``. ``data`` says what
+    the simulated clients then draw from: the ``learned`` examples, the ``own`` ones, or ``both``.
+
+    Stage two: ``training`` finds a policy that maximises Σ rewards over ``horizon`` simulated
+    rounds, with an action held for ``hold`` of them; ``encoding`` says what it sees and does. The
+    reward is the decrease of ρ̂ (``robustness``, the paper's), or the increase of the
+    ``worst-case-loss`` or of the ``loss``, on ``samples`` fixed examples, with ``ascent`` and the
+    price ``gamma`` (the objective's own unless given). Where the threat model grants the rule, the
+    simulated server uses it (white-box), else the mean (black-box). With ``relearn``, it trains
+    again after that many rounds of acting, from where the federation then stands. With ``policy``,
+    a file written by ``fedrobust attack learn``, both stages are left out.
+
+    It knows its own data, what every client knows, and the number of clients or a lower bound.
+    Where it was not in every round so far, the simulation leaves it out as often.
+
+    Reference: DRFL §3. Differences from the paper: see ``encoding``, ``inversion`` and
+    ``training``; ``full`` or ``compact`` with scale ``zeta``, and ``PAPER``, come nearest to it.
+    """
+
+    observe: Size = 20
+    threshold: NonNegative = 0.005
+    inversion: Inversion | None = Inversion()
+    data: Literal["learned", "own", "both"] = "both"
+    encoding: AnyEncoding = Basis()
+    training: Training = Training()
+    reward: Literal["robustness", "worst-case-loss", "loss"] = "robustness"
+    gamma: Annotated[float, Strict(), AllowInfNan(False), Gt(0)] | None = None
+    ascent: Ascent = Ascent(steps=15, rule="decaying")
+    samples: Count = 200
+    horizon: Count = 300
+    hold: Count = 10
+    relearn: Size = 0
+    policy: Text | None = None
+    name: Literal["learned"] = "learned"
+
+    needs: ClassVar[frozenset[Knowledge]] = frozenset({"clients"})
+    least: ClassVar[int] = 1
+    trains: ClassVar[bool] = True
+    memory: ClassVar[int] = 1
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Learned":
+        if self.hold > self.horizon:
+            raise ValueError(f"hold = {self.hold} is longer than horizon = {self.horizon}")
+        if self.policy is not None and not Path(self.policy).is_file():
+            raise ValueError(
+                f"policy: there is no file {self.policy}; fedrobust attack learn writes one"
+            )
+        return self
+
+    def init(self) -> State:
+        """Nothing is known yet."""
+        return {}
+
+    def craft(self, state: State, view: View, rng: torch.Generator) -> tuple[Updates, State]:
+        """Honest updates while it observes; what the policy says after that [m, d]."""
+        from fedrobust.attacks.learned import pipeline
+        from fedrobust.attacks.learned.files import load_policy
+
+        known = pipeline.Knowledge.of(state)
+        if self.policy is not None and not known.over:
+            known.over = True
+            pipeline.adopt(known, self, view, *load_policy(self.policy))
+        known.met += 1
+        if not known.over:
+            known.over = pipeline.observe(known, self, view, rng)
+            if known.over:
+                pipeline.learn(known, self, view, rng)
+        elif (
+            known.policy is not None and self.relearn and view.round - known.trained >= self.relearn
+        ):
+            pipeline.learn(known, self, view, rng)
+        rows = view.own if known.policy is None else pipeline.act(known, self, view, rng)
+        return rows, known.saved()
+
+    def report(self, state: State) -> dict[str, Any]:
+        """What was observed, learned and spent, for the run's summary."""
+        from fedrobust.attacks.learned import pipeline
+
+        return pipeline.Knowledge.of(state).report()

@@ -1,0 +1,87 @@
+"""What an attacker computes of a network on examples of its own: losses, gradients, shifts."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fedrobust.attacks.learned.small_network import SmallNetwork, serves
+from fedrobust.client import parameter_gradient
+from fedrobust.evaluation.accuracy import evaluating
+from fedrobust.flat import write
+from fedrobust.perturb.wasserstein import Ascent, cross_entropy
+from fedrobust.typing import Images, Labels, Updates, Vector
+
+
+class Calculus(Protocol):
+    """The same questions to any network: θ [d] is its flat vector, x [b, ...], y [b]."""
+
+    def moved(self, theta: Vector, x: Images, y: Labels, gamma: float, ascent: Ascent) -> Images:
+        """T_γ(θ; x) as ``ascent`` finds it [b, ...]."""
+        ...
+
+    def gradients(self, theta: Vector, x: Images, y: Labels, clients: int) -> Updates:
+        """∇_θ of the mean loss over each client's equal share of the examples [clients, d]."""
+        ...
+
+    def losses(self, theta: Vector, x: Images, y: Labels) -> Tensor:
+        """The cross-entropy of each example [b]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Autograd:
+    """By PyTorch, for any network; ``model`` is a workspace, ``batch`` the examples at once."""
+
+    model: nn.Module
+    batch: int
+
+    def moved(self, theta: Vector, x: Images, y: Labels, gamma: float, ascent: Ascent) -> Images:
+        """T_γ(θ; x)."""
+        write(self.model, theta)
+        with evaluating(self.model):
+            return ascent.move(self.model, x, y, gamma, self.batch)
+
+    def gradients(self, theta: Vector, x: Images, y: Labels, clients: int) -> Updates:
+        """One client after the other."""
+        write(self.model, theta)
+        parts = zip(x.tensor_split(clients), y.tensor_split(clients), strict=True)
+        with evaluating(self.model):
+            return torch.stack([parameter_gradient(self.model, *part) for part in parts])
+
+    def losses(self, theta: Vector, x: Images, y: Labels) -> Tensor:
+        """By one forward pass."""
+        write(self.model, theta)
+        with evaluating(self.model), torch.no_grad():
+            return cross_entropy(self.model(x), y)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """By compiled loops where the network is small enough, and the step rule among theirs."""
+
+    network: SmallNetwork
+    general: Autograd
+
+    def moved(self, theta: Vector, x: Images, y: Labels, gamma: float, ascent: Ascent) -> Images:
+        """T_γ(θ; x)."""
+        who = self.network if serves(ascent) else self.general
+        return who.moved(theta, x, y, gamma, ascent).to(x)
+
+    def gradients(self, theta: Vector, x: Images, y: Labels, clients: int) -> Updates:
+        """All clients in one call."""
+        return self.network.gradients(theta, x, y, clients).to(theta)
+
+    def losses(self, theta: Vector, x: Images, y: Labels) -> Tensor:
+        """All examples in one call."""
+        return self.network.losses(theta, x, y).to(theta)
+
+
+def calculus(model: nn.Module, batch: int = 1024) -> Calculus:
+    """The faster calculus for ``model``, of which a copy is kept."""
+    general = Autograd(deepcopy(model), batch)
+    network = SmallNetwork.of(model)
+    on_cpu = all(p.device.type == "cpu" for p in model.parameters())
+    return Compiled(network, general) if network is not None and on_cpu else general

@@ -1,0 +1,158 @@
+"""A Gymnasium environment whose step is a federated round, or several."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+import torch
+
+from fedrobust.attacks.learned.encoding import Encoding, Means, Observation, Sight
+from fedrobust.federation import LOCAL, Backend, Federation, FederationState, run_round
+from fedrobust.flat import Layout
+from fedrobust.streams import Streams
+from fedrobust.threat import Knowledge, View
+from fedrobust.typing import Updates, Vector
+
+LIMIT = 100.0
+"""The largest harm that is told apart, in units of the reward."""
+
+
+class Puppet:
+    """An attack that sends what its ``action`` means; its state is the last broadcast it saw."""
+
+    needs: ClassVar[frozenset[Knowledge]] = frozenset()
+    least: ClassVar[int] = 1
+    trains: ClassVar[bool] = True
+    memory: ClassVar[int] = 0
+
+    def __init__(self, encoding: Encoding, means: Means) -> None:
+        self.encoding, self.means = encoding, means
+        self.action = torch.zeros(0)
+
+    def init(self) -> None:
+        """Nothing has been seen."""
+
+    def craft(
+        self, state: Vector | None, view: View, rng: torch.Generator
+    ) -> tuple[Updates, Vector]:
+        """The updates [m, d] that the action means, and θ^{t−1}."""
+        previous = view.parameters if state is None else state
+        means = replace(self.means, previous=previous)
+        action = self.action.to(view.parameters)
+        return self.encoding.rows(action, view, means), view.parameters
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a policy is to learn: a simulated federation, its start, and the harm to maximise.
+
+    An episode has ``horizon`` rounds; an action is held for ``hold`` rounds in which the attacker
+    takes part. The reward is ``scale`` times what the harm has grown by.
+    """
+
+    federation: Federation
+    start: FederationState
+    encoding: Encoding
+    means: Means
+    harm: Callable[[Vector], float]
+    horizon: int = 200
+    hold: int = 1
+    scale: float = 1.0
+    backend: Backend = LOCAL
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of the federation's network."""
+        return Layout.of(self.federation.local.model)
+
+
+class FederationEnv(gymnasium.Env[Observation, Observation]):
+    """The attacker's Markov decision process (DRFL §3), for any rule, data, network and encoding.
+
+    A step plays :func:`~fedrobust.federation.run_round` on the simulated federation ``hold`` times,
+    and the rounds after that in which the attacker does not take part. The observation is the
+    encoding's; the reward Σ harm(θ^t) − harm(θ^{t−1}), scaled. An episode is truncated at the
+    horizon, never terminated. Each episode draws its own batches, from the seed of ``reset``.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012, as in the base class
+
+    def __init__(self, task: Task) -> None:
+        self.task, self._layout = task, task.layout
+        seen, actions = task.encoding.seen(self._layout), task.encoding.actions(self._layout)
+        self.observation_space = gymnasium.spaces.Box(-100, 100, (seen,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1, 1, (actions,), np.float32)
+        self.actions = actions
+        """k, the length of an action."""
+        self.rounds = 0
+        """Simulated rounds that this environment has played."""
+        self._puppet = Puppet(task.encoding, task.means)
+        self._federation = replace(task.federation, attack=self._puppet)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Back to the start, with draws of its own."""
+        super().reset(seed=seed)
+        self._streams = Streams(int(self.np_random.integers(2**31)))
+        self._state = self.task.start.clone()
+        self._state.attack = None
+        self._end = self._state.round + self.task.horizon
+        self._previous = self._state.parameters
+        self._waited = 0
+        self._play_without()
+        self._harm = self._measured()
+        return self._observation(), {"harm": self._harm, "round": self._state.round}
+
+    def step(self, action: Observation) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Play with ``action``; a number outside [−1, 1] counts as the nearest within."""
+        self._puppet.action = torch.from_numpy(np.clip(action, -1, 1))
+        for _ in range(self.task.hold):
+            if self._state.round < self._end:
+                self._play()
+                self._waited = 0
+                self._play_without()
+        before, self._harm = self._harm, self._measured()
+        reward = self.task.scale * (self._harm - before)
+        over = self._state.round >= self._end
+        info = {"harm": self._harm, "round": self._state.round}
+        return self._observation(), reward, False, over, info
+
+    @property
+    def parameters(self) -> Vector:
+        """θ as the episode has made it."""
+        return self._state.parameters
+
+    def _measured(self) -> float:
+        """The harm, within ±``LIMIT`` in units of the reward: models that blow up have no end."""
+        most = LIMIT / self.task.scale
+        return min(max(self.task.harm(self._state.parameters), -most), most)
+
+    def _play(self) -> None:
+        self._previous = self._state.parameters
+        backend = self.task.backend
+        self._state, _ = run_round(self._state, self._federation, self._streams, backend=backend)
+        self.rounds += 1
+
+    def _play_without(self) -> None:
+        """The rounds in which no malicious client takes part, up to the next in which one does."""
+        federation = self._federation
+        while self._state.round < self._end:
+            draw = self._streams.generator("participation", self._state.round + 1)
+            chosen = federation.participation.choose(federation.clients, draw)
+            if not federation.malicious.isdisjoint(chosen):
+                return
+            self._play()
+            self._waited += 1
+
+    def _observation(self) -> Observation:
+        sight = Sight(
+            self._layout,
+            self._state.parameters,
+            self._previous,
+            self.task.start.parameters,
+            self._waited,
+        )
+        return self.task.encoding.observe(sight)

@@ -1,0 +1,57 @@
+"""Learning a policy once, to use it often."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fedrobust.attacks.learned.attack import Learned
+from fedrobust.attacks.learned.policy import Policy
+from fedrobust.component import to_config
+from fedrobust.errors import ConfigError
+from fedrobust.experiment import Experiment
+from fedrobust.federation import run_round
+from fedrobust.prepare import prepare
+
+
+def learn_policy(
+    experiment: Experiment, played: Callable[[int], object] = lambda round: None
+) -> tuple[Policy, dict[str, Any]]:
+    """Play ``experiment`` until its learned attack has trained a policy; nothing is evaluated.
+
+    Returns the policy, and how it came about: the attack, the threat model, and its report.
+
+    Raises: ``ConfigError`` where the experiment's attack does not learn, or came to no policy.
+    """
+    attack = experiment.attack
+    if not isinstance(attack, Learned) or not experiment.malicious:
+        raise ConfigError("attack learn needs attack: {name: learned} and malicious: 1 or more")
+    if attack.policy is not None:
+        raise ConfigError("attack.policy names a policy that is there already: leave it out")
+    if not experiment.threat.colluders and experiment.malicious > 1:
+        raise ConfigError("each of several attackers would learn its own: set threat.colluders")
+    prepared = prepare(experiment)
+    state = prepared.federation.start(prepared.start)
+    with prepared.plan.active():
+        while state.round < experiment.rounds:
+            state, log = run_round(state, prepared.federation, prepared.streams)
+            played(log.round)
+            known = (
+                state.attack
+                if experiment.threat.colluders
+                else next(iter(state.attack.values()), {})
+            )
+            if known.get("policy") is not None:
+                about = {
+                    "attack": to_config(attack),
+                    "threat": str(experiment.threat),
+                    "parameters": prepared.layout.size,
+                    "round": log.round,
+                    "report": attack.report(known),
+                }
+                return Policy.of(known["policy"]), about
+            if known.get("over"):
+                break
+    reasons = "; ".join(known.get("troubles", [])) if state.attack else "it never took part"
+    raise ConfigError(
+        f"no policy was trained in {state.round} rounds: "
+        + (reasons or f"it observes for {attack.observe} rounds first; set rounds higher")
+    )

@@ -1,0 +1,206 @@
+"""Policies: how one is trained on the simulated federation, and what is kept of it."""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedrobust.attacks.learned.encoding import Observation
+from fedrobust.attacks.learned.environment import FederationEnv, Task
+from fedrobust.attacks.learned.training import FOLLOWING, Following, Training
+from fedrobust.errors import ConfigError
+from fedrobust.streams import isolated
+
+_EPSILON = 1e-8
+_CLIP = 10.0
+"""Normalised observations are cut off here, as in Stable-Baselines3."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A deterministic policy: layers with ReLU between them and tanh at the end.
+
+    ``layers`` are pairs of weight [out, in] and bias [out]; observations are first shifted by
+    ``mean`` and divided by ``deviation``. It is nothing but tensors, and needs no other library.
+    """
+
+    layers: tuple[tuple[Tensor, Tensor], ...]
+    mean: Tensor
+    deviation: Tensor
+
+    def __call__(self, observation: Observation) -> Tensor:
+        """The action in [−1, 1]^k."""
+        x = (torch.from_numpy(observation) - self.mean) / self.deviation
+        x = x.clamp(-_CLIP, _CLIP)
+        for i, (weight, bias) in enumerate(self.layers):
+            # Not a matrix product: that of a policy read back from a file may differ in its last
+            # bits, by where in memory it lies, and a resumed run must not.
+            x = (weight * x).sum(dim=1) + bias
+            x = torch.tanh(x) if i == len(self.layers) - 1 else torch.relu(x)
+        return x
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """How much it sees, and how many actions it gives."""
+        return self.layers[0][0].shape[1], self.layers[-1][0].shape[0]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The policy as named tensors."""
+        content = {"mean": self.mean, "deviation": self.deviation}
+        for i, (weight, bias) in enumerate(self.layers):
+            content |= {f"{i}.weight": weight, f"{i}.bias": bias}
+        return content
+
+    @classmethod
+    def of(cls, tensors: dict[str, Tensor]) -> "Policy":
+        """The policy of named tensors. Raises: ``ConfigError`` for tensors of something else."""
+        try:
+            count = (len(tensors) - 2) // 2
+            layers = tuple((tensors[f"{i}.weight"], tensors[f"{i}.bias"]) for i in range(count))
+            policy = cls(layers, tensors["mean"], tensors["deviation"])
+            seen, _ = policy.sizes
+            policy(np.zeros(seen, dtype=np.float32))
+        except (KeyError, IndexError, RuntimeError) as error:
+            raise ConfigError(f"this is no policy: {error}") from error
+        return policy
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A policy, and what its training was: the return of each episode, and what was spent."""
+
+    policy: Policy
+    returns: tuple[float, ...]
+    checks: tuple[tuple[int, float], ...]
+    rounds: int
+    seconds: float
+
+
+Actor = Callable[[Observation], Observation]
+
+
+def played(env: FederationEnv, actor: Actor, seed: int) -> float:
+    """The return of one episode in which ``actor`` acts."""
+    observation, _ = env.reset(seed=seed)
+    total, over = 0.0, False
+    while not over:
+        observation, reward, _, over, _ = env.step(actor(observation))
+        total += reward
+    return total
+
+
+def acting(policy: Policy) -> Actor:
+    """``policy`` as something that acts in an environment."""
+    return lambda observation: policy(observation).numpy()
+
+
+def train(task: Task, training: Training, seed: int) -> Trained:
+    """Train a policy on ``task``; the same seed gives the same policy.
+
+    It tells what it does to whoever has set ``FOLLOWING``.
+
+    Raises: ``ConfigError`` where Stable-Baselines3 is not installed.
+    """
+    try:
+        from stable_baselines3 import DDPG, SAC, TD3
+        from stable_baselines3.common.callbacks import BaseCallback
+        from stable_baselines3.common.noise import NormalActionNoise
+        from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
+    except ImportError as error:
+        raise ConfigError(
+            "a learned attack trains with Stable-Baselines3: pip install 'fedrobust[learned]'"
+        ) from error
+
+    watched = FOLLOWING.get() or Following()
+    began = time.monotonic()
+    envs = [FederationEnv(task) for _ in range(training.environments)]
+    judge = FederationEnv(task)
+    vector: Any = VecMonitor(DummyVecEnv([partial(_itself, env) for env in envs]))
+    if training.normalise:
+        vector = VecNormalize(vector, gamma=min(training.discount, 0.999), clip_obs=_CLIP)
+    actions = judge.actions
+    noise = NormalActionNoise(np.zeros(actions), np.full(actions, training.noise))
+    kinds = {"ddpg": DDPG, "td3": TD3, "sac": SAC}
+    returns: list[float] = []
+    checks: list[tuple[int, float]] = []
+    best: Policy | None = None
+
+    class Watching(BaseCallback):
+        def _on_step(self) -> bool:
+            nonlocal best
+            for info in self.locals["infos"]:
+                if "episode" in info:
+                    returns.append(float(info["episode"]["r"]))
+                    watched.ended(returns[-1])
+            watched.stepped(self.num_timesteps, training.steps)
+            every = training.check_every
+            if (
+                every
+                and self.n_calls % every == 0
+                and self.num_timesteps > training.learning_starts
+            ):
+                policy = _exported(self.model, vector)
+                value = played(judge, acting(policy), seed=0)
+                if not checks or value > max(score for _, score in checks):
+                    best = policy
+                checks.append((self.num_timesteps, value))
+            return True
+
+    with _apart():
+        model = kinds[training.algorithm](
+            "MlpPolicy",
+            vector,
+            learning_rate=training.learning_rate,
+            buffer_size=min(training.memory, training.steps),
+            learning_starts=training.learning_starts,
+            batch_size=training.batch_size,
+            tau=training.polyak,
+            gamma=training.discount,
+            train_freq=training.train_every,
+            gradient_steps=training.gradient_steps,
+            action_noise=noise if training.noise and training.algorithm != "sac" else None,
+            policy_kwargs={"net_arch": list(training.hidden)},
+            seed=seed,
+            device="cpu",
+        )
+        model.learn(training.steps, callback=Watching())
+        policy = best if best is not None else _exported(model, vector)
+    rounds = sum(env.rounds for env in envs) + judge.rounds
+    return Trained(policy, tuple(returns), tuple(checks), rounds, time.monotonic() - began)
+
+
+def _exported(model: Any, vector: Any) -> Policy:
+    """The actor of a model of Stable-Baselines3, without the rest."""
+    actor = model.actor
+    stack = [*actor.latent_pi, actor.mu] if hasattr(actor, "latent_pi") else list(actor.mu)
+    linear = [layer for layer in stack if isinstance(layer, torch.nn.Linear)]
+    layers = tuple((p.weight.detach().clone(), p.bias.detach().clone()) for p in linear)
+    seen = layers[0][0].shape[1]
+    mean, deviation = torch.zeros(seen), torch.ones(seen)
+    if hasattr(vector, "obs_rms"):
+        mean = torch.from_numpy(vector.obs_rms.mean).float()
+        deviation = torch.from_numpy(np.sqrt(vector.obs_rms.var + _EPSILON)).float()
+    return Policy(layers, mean, deviation)
+
+
+def _itself(env: FederationEnv) -> FederationEnv:
+    return env
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Within, the global generators of Python, NumPy and PyTorch may be seeded and used."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with isolated():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

@@ -1,0 +1,166 @@
+"""The federation as the attacker imagines it: the real round, on examples that it has learned."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from fedrobust.aggregators import Aggregator
+from fedrobust.aggregators.rule import Aggregation, Context
+from fedrobust.attacks.attack import Attack, Poisons
+from fedrobust.attacks.learned.calculus import Calculus, calculus
+from fedrobust.client import LocalTraining
+from fedrobust.data import Split
+from fedrobust.federation import LOCAL, Backend, Federation, FederationState
+from fedrobust.objectives import ERM, WassersteinDRO
+from fedrobust.optimizers import Sgd
+from fedrobust.participation import Participation
+from fedrobust.perturb.wasserstein import Ascent
+from fedrobust.server import Server
+from fedrobust.streams import Streams
+from fedrobust.threat import ThreatModel, View
+from fedrobust.typing import Indices, Updates, Vector
+
+
+@dataclass(frozen=True)
+class Overheard:
+    """A rule that is known as a function only: the server's, as a view hands it out."""
+
+    rule: Callable[[Updates], Vector]
+
+    def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
+        """The function's answer."""
+        return self.rule(updates)
+
+    def aggregate(self, updates: Updates, context: Context) -> Aggregation:
+        """The function's answer; which rows it kept is not known."""
+        return Aggregation(self.rule(updates))
+
+    def check(self, n: int) -> None:
+        """The function refuses unfit rows itself."""
+
+    def tolerating(self, dropped: int) -> "Overheard":
+        """The function as it is."""
+        return self
+
+
+@dataclass(frozen=True)
+class OneStep:
+    """A backend for clients that take one plain SGD step: all of them in one call.
+
+    It draws each batch with replacement from the client's examples, which the pool of a simulation
+    is a sample of anyway, and plays the same round otherwise.
+    """
+
+    calculus: Calculus
+
+    def local_updates(
+        self,
+        federation: Federation,
+        state: FederationState,
+        clients: Sequence[int],
+        rng: Streams,
+        poison: dict[int, Poisons],
+    ) -> Updates:
+        """Δ = −η · mean gradient at the perturbed examples [n, d]."""
+        local, number = federation.local, state.round + 1
+        size, draw = local.config.batch_size, rng.generator("batches", number)
+        picks = [
+            local.clients[c][torch.randint(len(local.clients[c]), (size,), generator=draw)]
+            for c in clients
+        ]
+        index = torch.cat(picks)
+        x, y = local.data.images(index), local.data.y[index]
+        if isinstance(objective := local.objective, WassersteinDRO):
+            price = objective.price
+            x = self.calculus.moved(state.parameters, x, y, price, objective.ascent)
+        rows = self.calculus.gradients(state.parameters, x, y, len(clients))
+        return (-local.config.optimizer.lr * rows).to(state.parameters)
+
+
+def backend_for(local: LocalTraining, poisons: bool = False) -> Backend:
+    """The fastest backend that plays this local training."""
+    config, objective = local.config, local.objective
+    plain = isinstance(config.optimizer, Sgd) and config.optimizer == Sgd(config.optimizer.lr)
+    known = isinstance(objective, ERM | WassersteinDRO)
+    if poisons or not plain or not known or config.batches != 1:
+        return LOCAL
+    found = calculus(local.model)
+    return OneStep(found) if hasattr(found, "network") else LOCAL
+
+
+def simulated(
+    view: View,
+    data: Split,
+    attack: Attack,
+    *,
+    parts: Sequence[Indices],
+    participation: Participation,
+    rule: Aggregator,
+) -> Federation:
+    """A federation whose last ``view.rows`` clients send what ``attack`` crafts.
+
+    ``parts`` are the examples of each client, as indices into ``data``. ``rule`` is the server's in
+    a white-box attack, and the mean in a black-box one. The server's Θ and learning rate, the
+    objective and how clients train are known to any client.
+
+    Raises: ``ValueError`` where nobody but the malicious clients is left.
+    """
+    clients = len(parts)
+    if clients <= view.rows:
+        raise ValueError(
+            f"{view.rows} malicious of {clients} clients leave nobody to simulate: "
+            "set threat.clients to the number of clients, or a larger lower bound"
+        )
+    local = LocalTraining(
+        model=view.model(),
+        data=data,
+        classes=view.classes,
+        clients=parts,
+        objective=view.objective,
+        config=view.client,
+        batch=1024,
+        device=view.parameters.device,
+    )
+    return Federation(
+        local=local,
+        participation=participation,
+        malicious=frozenset(range(clients - view.rows, clients)),
+        attack=attack,
+        threat=ThreatModel(clients=clients),
+        aggregator=rule,
+        server=Server(lr=view.server_lr, projection=view.projection),
+    )
+
+
+@dataclass(frozen=True)
+class Harm:
+    """The harm done to the model, on a fixed sample of the learned examples.
+
+    ``robustness`` is −ρ̂(θ), so that the reward is ρ̂(θ^{t−1}) − ρ̂(θ^t) as in DRFL;
+    ``worst-case-loss`` is E l(θ; T_γ(Z)), ``loss`` E l(θ; Z). A model that has blown up, so that
+    these are not finite, has an infinite ρ̂ and an infinite loss.
+    """
+
+    kind: str
+    calculus: Calculus
+    sample: Split
+    gamma: float
+    ascent: Ascent
+
+    def __call__(self, parameters: Vector) -> float:
+        """The harm at θ; the larger, the better for the attacker."""
+        x, y = self.sample.x, self.sample.y
+        if self.kind == "loss":
+            return _or_infinity(self.calculus.losses(parameters, x, y))
+        moved = self.calculus.moved(parameters, x, y, self.gamma, self.ascent)
+        if self.kind == "robustness":
+            return -_or_infinity((moved - x).flatten(1).square().sum(dim=1))
+        return _or_infinity(self.calculus.losses(parameters, moved, y))
+
+
+def _or_infinity(values: torch.Tensor) -> float:
+    """Their mean; infinity where it is not finite."""
+    mean = float(values.double().mean())
+    return mean if math.isfinite(mean) else math.inf

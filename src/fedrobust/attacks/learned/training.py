@@ -1,0 +1,70 @@
+"""How a policy is trained: every setting of the learner, as a value."""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from annotated_types import Gt, Le
+from pydantic import Strict
+
+from fedrobust.component import Count, Flag, NonNegative, Positive, Size, component
+
+Discount = Annotated[float, Strict(), Gt(0), Le(1)]
+
+
+@component
+class Training:
+    """How a policy is trained, by Stable-Baselines3.
+
+    ``noise`` is the standard deviation of Gaussian exploration noise on the actions (SAC explores
+    by itself). ``normalise`` divides observations and rewards by their running deviation. With
+    ``check_every`` steps the policy plays an episode of the simulation without noise, and the best
+    of these policies is kept; 0 keeps the last one. ``hold`` and ``horizon`` are rounds. The replay
+    memory holds every step, up to ``memory``.
+
+    The defaults are what worked here. :data:`PAPER` are those of DRFL: DDPG with the default
+    settings of Stable-Baselines3.
+    """
+
+    algorithm: Literal["ddpg", "td3", "sac"] = "td3"
+    steps: Count = 5000
+    hidden: tuple[Count, ...] = (64, 64)
+    learning_rate: Positive = 1e-3
+    batch_size: Count = 256
+    memory: Count = 1_000_000
+    learning_starts: Size = 500
+    polyak: Discount = 0.005
+    discount: Discount = 1.0
+    noise: NonNegative = 0.2
+    train_every: Count = 4
+    gradient_steps: Count = 2
+    normalise: Flag = True
+    check_every: Size = 500
+    environments: Count = 1
+
+
+PAPER = Training(
+    algorithm="ddpg",
+    hidden=(400, 300),
+    learning_starts=100,
+    discount=0.99,
+    noise=0.0,
+    train_every=1,
+    gradient_steps=1,
+    normalise=False,
+    check_every=0,
+)
+"""DRFL §3: DDPG with every default of Stable-Baselines3 2.9, which has no exploration noise."""
+
+
+@dataclass(frozen=True)
+class Following:
+    """What a caller may see of a training: steps done, and the last episode's return."""
+
+    stepped: Callable[[int, int], object] = field(default=lambda done, steps: None)
+    ended: Callable[[float], object] = field(default=lambda value: None)
+
+
+FOLLOWING: ContextVar[Following | None] = ContextVar("following", default=None)
+"""Who watches the trainings that run in this context, such as a progress display."""

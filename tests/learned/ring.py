@@ -1,0 +1,109 @@
+"""A ring federation of ten clients, played for real up to the round that an attacker looks at."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedrobust.attacks.learned import Learned
+from fedrobust.attacks.learned.calculus import calculus
+from fedrobust.attacks.learned.encoding import Basis
+from fedrobust.attacks.learned.environment import Task
+from fedrobust.attacks.learned.pipeline import Knowledge, task_for
+from fedrobust.component import from_config
+from fedrobust.data import Split
+from fedrobust.experiment import Experiment
+from fedrobust.federation import FederationState, run_round
+from fedrobust.prepare import Prepared, prepare
+from fedrobust.threat import View
+from fedrobust.typing import Updates
+
+CONFIG: dict[str, Any] = {
+    "name": "ring",
+    "rounds": 30,
+    "data": {"name": "synthetic-ring", "n": 3000, "test": 400, "validation": 400, "radius": 2.0},
+    "partition": {"name": "iid", "clients": 10},
+    "model": {"name": "ring-mlp"},
+    "objective": {
+        "name": "wasserstein-dro",
+        "gamma": 2.0,
+        "ascent": {"steps": 6, "rule": "decaying"},
+    },
+    "client": {"batch_size": 16, "batches": 1, "optimizer": {"name": "sgd", "lr": 0.3}},
+    "malicious": 1,
+    "attack": {"name": "sign-flip"},
+    "threat": {"clients": True, "rule": True},
+    "evaluation": {
+        "every": 15,
+        "samples": 200,
+        "attack": {"name": "pgd", "eps": 0.1, "step_size": 0.1, "steps": 1, "box": False},
+    },
+    "execution": {"device": "cpu", "threads": 1, "batch": 1024},
+}
+
+
+def experiment(**changes: Any) -> Experiment:
+    """The federation with some keys changed."""
+    return from_config(Experiment, CONFIG | changes)
+
+
+class Spy:
+    """Sends honest updates and keeps what it saw."""
+
+    name = "spy"
+    memory = 1
+
+    def __init__(self) -> None:
+        self.views: list[View] = []
+
+    def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
+        self.views.append(view)
+        return view.own, None
+
+
+@dataclass
+class Seen:
+    """What the spy saw last, and the federation that it saw it in."""
+
+    view: View
+    prepared: Prepared
+    state: FederationState
+
+    @property
+    def own(self) -> Split:
+        """The attacker's examples."""
+        return self.view.data()[0]
+
+
+def watched(rounds: int = 40, **changes: Any) -> Seen:
+    """Play ``rounds`` rounds under the eyes of one attacker."""
+    ready = prepare(experiment(**changes))
+    spy = Spy()
+    federation = replace(ready.federation, attack=spy)
+    state = federation.start(ready.start)
+    for _ in range(rounds):
+        state, _ = run_round(state, federation, ready.streams)
+    return Seen(spy.views[-1], ready, state)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=seeded(seed), dtype=torch.float64)
+
+
+def task_of(seen: Seen, encoding: Any = None, **changes: Any) -> Task:
+    """What the attacker would learn on, from where the federation stands, on its own data."""
+    keys = {"horizon": 12, "hold": 3} | {k: v for k, v in changes.items() if k in KNOBS}
+    attack = Learned(encoding=encoding or Basis(), inversion=None, **keys)
+    known = Knowledge(met=seen.view.round)
+    sample = seen.own.take(torch.arange(60))
+    tools = calculus(seen.view.model())
+    task = task_for(known, attack, seen.view, sample, tools)
+    return replace(task, **{k: v for k, v in changes.items() if k not in KNOBS})
+
+
+KNOBS = ("horizon", "hold", "reward", "gamma", "ascent")

@@ -1,0 +1,95 @@
+"""Distances of samples against brute force, and what a comparison must not flatter."""
+
+from itertools import permutations
+
+import pytest
+import torch
+from ring import normal, seeded
+
+from fedrobust.attacks.learned import distribution
+from fedrobust.attacks.learned.distribution import (
+    compare,
+    joined,
+    paired,
+    spread,
+    wasserstein_distance,
+)
+from fedrobust.data import Split
+
+
+def sample(n: int, seed: int, d: int = 3, at: float = 0.0) -> Split:
+    y = torch.arange(n) % 2
+    return Split(normal(n, d, seed=seed) + at, y[torch.randperm(n, generator=seeded(seed))])
+
+
+@pytest.mark.parametrize("label_cost", [0.0, 1.0, 5.0])
+@pytest.mark.parametrize("scale", [1.0, 0.2])
+def test_it_is_the_cheapest_matching(label_cost: float, scale: float) -> None:
+    """All 720 ways of matching six examples with six."""
+    a, b = sample(6, 1), sample(6, 2)
+    best = min(
+        sum(
+            float((a.x[i] - b.x[j]).norm()) / (scale * 3**0.5)
+            + label_cost * float(a.y[i] != b.y[j])
+            for i, j in enumerate(order)
+        )
+        / 6
+        for order in permutations(range(6))
+    )
+    found = wasserstein_distance(a, b, scale=scale, label_cost=label_cost)
+    assert found == pytest.approx(best, rel=1e-9)
+
+
+def test_images_count_by_all_their_pixels_and_samples_may_differ_in_size() -> None:
+    a = Split(torch.zeros(2, 1, 2, 2), torch.tensor([0, 0]))
+    b = Split(torch.ones(4, 1, 2, 2), torch.tensor([0, 0, 0, 1]))
+    assert wasserstein_distance(a, b) == pytest.approx(1 + 0.25)
+
+
+def test_large_samples_come_close_to_the_exact_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = sample(150, 1), sample(120, 2, at=1.0)
+    exact = wasserstein_distance(a, b)
+    monkeypatch.setattr(distribution, "EXACT", 100)
+    assert wasserstein_distance(a, b) == pytest.approx(exact, rel=0.05)
+    assert wasserstein_distance(a, b) != exact
+
+
+def test_an_empty_sample_is_refused() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        wasserstein_distance(sample(3, 0), sample(3, 1).take(torch.arange(0)))
+
+
+def test_pools_are_thinned_in_step() -> None:
+    """What both hold is drawn once: only what was added makes a distance."""
+    old, new = sample(300, 1), sample(100, 2)
+    grown = joined(old, new)
+    before, after = paired(old, grown, 80, seeded())
+    assert len(after) == 80
+    assert len(before) == 60
+    assert torch.equal(after.x[:60], before.x)
+    assert torch.equal(after.y[:60], before.y)
+    fresh = {tuple(row) for row in new.x.tolist()}
+    assert all(tuple(row) in fresh for row in after.x[60:].tolist())
+    whole = paired(old, grown, 400, seeded())
+    assert len(whole[0]) == 300
+    assert len(whole[1]) == 400
+
+
+def test_a_comparison_is_at_equal_counts_beside_its_floor() -> None:
+    """A large pool of the truth is as near as the floor, not nearer for being large."""
+    truth, own = sample(2000, 1), sample(200, 2, at=1.0)
+    learned = truth.take(torch.arange(1500))
+    found = compare(own, learned, truth, classes=3, most=150, generator=seeded())
+    assert found.examples == 150
+    assert found.own > 2 * found.floor
+    assert found.learned == pytest.approx(found.floor, rel=0.25)
+    assert found.learned > 0.5 * found.floor
+    assert found.labels["truth"] == pytest.approx((0.5, 0.5, 0.0))
+    assert sum(found.labels["learned"]) == pytest.approx(1)
+    assert len(found.labels["own"]) == 3
+
+
+def test_the_spread_is_that_of_the_coordinates() -> None:
+    x = torch.tensor([[0.0, 10.0], [2.0, 10.0]])
+    assert spread(Split(x, torch.tensor([0, 1]))) == pytest.approx(0.5**0.5)
+    assert spread(Split(torch.ones(3, 2), torch.tensor([0, 1, 0]))) == 1.0

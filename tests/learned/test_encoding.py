@@ -1,0 +1,167 @@
+"""What a policy sees and what its actions mean, from the definitions."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ring import Seen, normal, watched
+
+from fedrobust.attacks.learned.calculus import calculus
+from fedrobust.attacks.learned.encoding import Basis, Compact, Encoding, Full, Means, Sight
+from fedrobust.client import parameter_gradient
+from fedrobust.flat import Layout
+from fedrobust.threat import View
+
+
+@pytest.fixture(scope="module")
+def seen() -> Seen:
+    return watched()
+
+
+def means_of(seen: Seen) -> Means:
+    sample = seen.own.take(torch.arange(12))
+    return Means(calculus(seen.view.model()), sample, seen.view.history[-1])
+
+
+def layout_of(seen: Seen) -> Layout:
+    return Layout.of(seen.view.model())
+
+
+ENCODINGS: list[Any] = [
+    Full(budget=0.3),
+    Full(budget=10.0),
+    Compact(budget=2.0),
+    Basis(budget=0.3),
+    Basis(budget=10.0, directions=("own", "parameters", "last-step", "benign")),
+]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=repr)
+def test_no_action_exceeds_the_budget_and_some_reach_it(encoding: Any, seen: Seen) -> None:
+    view = replace(
+        seen.view, rows=3, own=torch.cat([seen.view.own, 2 * seen.view.own, 0 * seen.view.own])
+    )
+    k, means = encoding.actions(layout_of(seen)), means_of(seen)
+    limit = encoding.budget * view.own.norm(dim=1)
+    longest = torch.zeros(3)
+    for i in range(60):
+        action = normal(k, seed=i).clamp(-1, 1).float()
+        action = action.sign() if i % 2 else action
+        rows = encoding.rows(action, view, means)
+        assert rows.shape == view.own.shape
+        assert (rows.norm(dim=1) <= limit * (1 + 1e-5)).all()
+        longest = torch.maximum(longest, rows.norm(dim=1))
+    assert (longest >= 0.5 * limit).all()
+    assert not encoding.rows(torch.zeros(k), view, means).any()
+
+
+def test_a_basis_action_goes_where_it_says(seen: Seen) -> None:
+    """One direction at a time, by hand; and a mix of two."""
+    view, means = seen.view, means_of(seen)
+    basis = Basis(directions=("own", "parameters", "last-step", "benign"), budget=2.0)
+    size = view.own[0].norm()
+    x, y = means.sample.x, means.sample.y
+    model = view.model()
+    moved = view.objective.maximise(model, x, y, lambda: None)
+    benign = -parameter_gradient(model, moved, y)
+    step = view.parameters - view.history[-1]
+    vectors = [view.own[0], view.parameters, step, benign]
+    units = [v / v.norm() for v in vectors]
+    for j, unit in enumerate(units):
+        action = torch.zeros(4)
+        action[j] = -0.5
+        row = basis.rows(action, view, means)[0]
+        torch.testing.assert_close(row, -0.5 * 2 * size * unit, rtol=1e-4, atol=1e-6)
+    mixed = basis.rows(torch.tensor([0.6, 0.0, 0.0, 0.8]), view, means)[0]
+    total = 0.6 * units[0] + 0.8 * units[3]
+    expected = 2 * size * total / max(1.0, float(total.norm()))
+    torch.testing.assert_close(mixed, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("encoding", [Full(scale="zeta"), Compact(scale="zeta")], ids=repr)
+def test_zeta_is_the_papers_rescaling(encoding: Any, seen: Seen) -> None:
+    """a′ = a (ζmax − ζmin)/2 + (ζmax + ζmin)/2, over coordinates of single examples' gradients."""
+    view, means = seen.view, means_of(seen)
+    model = view.model()
+    gradients = torch.stack(
+        [
+            parameter_gradient(model, means.sample.x[i : i + 1], means.sample.y[i : i + 1])
+            for i in range(12)
+        ]
+    )
+    low, high = float(gradients.min()), float(gradients.max())
+    action = normal(encoding.actions(layout_of(seen))).clamp(-1, 1).float()
+    rescaled = action * (high - low) * 0.5 + (high + low) * 0.5
+    expected = rescaled * view.own[0] if len(action) == 1 else -0.3 * rescaled
+    torch.testing.assert_close(
+        encoding.rows(action, view, means)[0], expected, rtol=1e-4, atol=1e-6
+    )
+
+
+def sight(seen: Seen, **changes: Any) -> Sight:
+    view: View = seen.view
+    parts = {
+        "layout": layout_of(seen),
+        "parameters": view.parameters,
+        "previous": view.history[-1],
+        "start": view.history[-1],
+    }
+    return Sight(**(parts | changes))
+
+
+@pytest.mark.parametrize("encoding", [*ENCODINGS, Compact(scale="zeta")], ids=repr)
+def test_an_observation_has_its_length_and_is_finite(encoding: Encoding, seen: Seen) -> None:
+    zero = torch.zeros_like(seen.view.parameters)
+    for changes in ({}, {"parameters": zero}, {"start": zero}, {"parameters": zero + torch.inf}):
+        found = encoding.observe(sight(seen, **changes))
+        assert found.shape == (encoding.seen(layout_of(seen)),)
+        assert found.dtype == np.float32
+        assert np.isfinite(found).all()
+        assert np.abs(found).max() <= 100
+
+
+def test_full_sees_every_parameter_and_compact_the_output_layer(seen: Seen) -> None:
+    view, start = seen.view, normal(28, seed=4).float()
+    unit = start.square().mean().sqrt()
+    full = Full().observe(sight(seen, start=start, waited=3))
+    torch.testing.assert_close(torch.from_numpy(full[:-1]), (view.parameters - start) / unit)
+    assert full[-1] == pytest.approx(np.log(4))
+    compact = Compact().observe(sight(seen, start=start))
+    last, unit = start[-6:], start[-6:].square().mean().sqrt()
+    torch.testing.assert_close(torch.from_numpy(compact[:-1]), (view.parameters[-6:] - last) / unit)
+    assert compact[-1] == 0
+
+
+def test_basis_sees_norms_angles_and_the_last_step(seen: Seen) -> None:
+    view, start = seen.view, normal(28, seed=4).float()
+    found = Basis().observe(sight(seen, start=start, waited=1))
+    model = view.model()
+    names = [name for name, _ in model.named_parameters()]
+    slices = layout_of(seen).slices
+    expected = []
+    for name in names:
+        now, then = view.parameters[slices[name]], start[slices[name]]
+        expected += [now.norm() / then.norm() - 1, (now - then).norm() / then.norm()]
+    step = view.parameters - view.history[-1]
+    expected += [
+        100 * step.norm() / view.parameters.norm(),
+        torch.cosine_similarity(step, view.parameters, dim=0),
+        torch.tensor(2.0).log(),
+    ]
+    torch.testing.assert_close(torch.from_numpy(found), torch.stack(expected), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("budget", [0.0, -1.0, float("nan"), float("inf")])
+def test_an_empty_budget_is_refused(budget: float) -> None:
+    for encoding in (Full, Compact, Basis):
+        with pytest.raises(ValueError, match="budget"):
+            encoding(budget=budget)
+
+
+def test_directions_are_needed_once_each() -> None:
+    with pytest.raises(ValueError, match="at least one direction"):
+        Basis(directions=())
+    with pytest.raises(ValueError, match="twice"):
+        Basis(directions=("own", "own"))

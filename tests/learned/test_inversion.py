@@ -1,0 +1,111 @@
+"""Gradient matching on gradients whose examples are known."""
+
+import pytest
+import torch
+from ring import normal, seeded
+from torch import nn
+
+from fedrobust.attacks.learned.inversion import Inversion, invert
+from fedrobust.client import parameter_gradient
+from fedrobust.data import Digits
+from fedrobust.objectives import ERM, WassersteinDRO
+from fedrobust.perturb.wasserstein import Ascent
+
+
+def digit_network() -> nn.Module:
+    torch.manual_seed(3)
+    body = [nn.Conv2d(1, 12, 3, padding=1), nn.ELU(), nn.Conv2d(12, 12, 3), nn.ELU()]
+    return nn.Sequential(*body, nn.Flatten(), nn.Linear(12 * 36, 10)).double()
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[torch.Tensor, torch.Tensor]:
+    train = Digits().load().train
+    return train.images(torch.arange(40)).double(), train.y[:40]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Inversion(iterations=150),
+        Inversion(method="adam", distance="cosine", lr=0.1, iterations=400),
+        Inversion(method="adam", distance="cosine", lr=0.1, total_variation=1e-4, iterations=400),
+    ],
+    ids=["dlg", "geiping", "total variation"],
+)
+def test_a_small_batch_is_reconstructed_from_its_gradient(
+    settings: Inversion, digits: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    """Two digits, started from two others of the attacker's: the pictures and the labels."""
+    x, y = digits[0][[0, 1]], digits[1][[0, 1]]
+    start, labels = digits[0][[11, 22]], digits[1][[11, 22]]
+    model = digit_network()
+    gradient = parameter_gradient(model, x, y)
+    kept = start.clone()
+    found = invert(model, gradient, start, labels, settings)
+    torch.testing.assert_close(start, kept, rtol=0, atol=0)
+    order = found.y.argsort()
+    assert found.y[order].tolist() == y.sort().values.tolist()
+    error = (found.x[order] - x[y.argsort()]).square().mean()
+    assert error < 0.01 * (start - x).square().mean()
+    assert found.after < 0.01 * found.before
+    assert found.x.min() >= 0
+    assert found.x.max() <= 1
+
+
+def test_labels_that_are_kept_stay(digits: tuple[torch.Tensor, torch.Tensor]) -> None:
+    x, y = digits[0][:2], digits[1][:2]
+    model = digit_network()
+    settings = Inversion(labels="kept", iterations=60)
+    found = invert(model, parameter_gradient(model, x, y), digits[0][20:22], y, settings)
+    assert torch.equal(found.y, y)
+    assert (found.x - x).square().mean() < 0.1 * (digits[0][20:22] - x).square().mean()
+
+
+def test_the_shift_of_the_objective_is_taken_out() -> None:
+    """The gradient was taken at z + δ(z): what comes back is z, and not the point it moved to."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 8), nn.ELU(), nn.Linear(8, 8), nn.ELU(), nn.Linear(8, 2))
+    model = model.double()
+    for parameter in model.parameters():
+        parameter.data *= 2.5
+    objective = WassersteinDRO(0.5, Ascent(steps=10, rule="decaying"))
+    z, y = normal(1, 2), torch.tensor([1])
+    moved = objective.maximise(model, z, y, lambda: None)
+    assert (moved - z).norm() > 0.2
+    gradient = parameter_gradient(model, moved, y)
+    settings = Inversion(labels="kept", iterations=200, refresh=10)
+    found = invert(model, gradient, z + 0.3, y, settings, objective=objective)
+    assert (found.x - z).norm() < 0.1 * (moved - z).norm()
+    blind = invert(model, gradient, z + 0.3, y, settings, objective=ERM())
+    assert (blind.x - moved).norm() < 0.1 * (moved - z).norm()
+
+
+def test_a_model_in_float32_and_its_mode_are_left_as_they_were() -> None:
+    """The caller's model is not a workspace."""
+    model = nn.Sequential(nn.Linear(2, 4), nn.Dropout(0.5), nn.Linear(4, 2)).train()
+    gradient = parameter_gradient(model.eval(), normal(1, 2).float(), torch.tensor([0]))
+    model.train()
+    before = [p.clone() for p in model.parameters()]
+    found = invert(model, gradient, normal(1, 2, seed=1).float(), torch.tensor([0]), Inversion())
+    assert found.x.dtype == torch.float32
+    assert model.training
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+def test_a_gradient_that_says_nothing_is_refused(value: float) -> None:
+    model = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="nothing to match"):
+        invert(model, torch.full((6,), value), normal(1, 2), torch.tensor([0]), Inversion())
+
+
+def test_the_same_generator_gives_the_same_examples() -> None:
+    model = nn.Sequential(nn.Linear(2, 4), nn.ELU(), nn.Linear(4, 2)).double()
+    gradient = parameter_gradient(model, normal(3, 2), torch.tensor([0, 1, 0]))
+    x, y = normal(3, 2, seed=1), torch.tensor([0, 1, 1])
+    found = [
+        invert(model, gradient, x, y, Inversion(iterations=20), generator=seeded()).x
+        for _ in range(2)
+    ]
+    assert torch.equal(*found)

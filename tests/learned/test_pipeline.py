@@ -1,0 +1,356 @@
+"""The attack as a part of a run: observe, learn, act, be killed and go on, and say what it did."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ring import CONFIG, Seen, experiment, seeded, watched
+from typer.testing import CliRunner
+
+from fedrobust.attacks.learned import Inversion, Learned, Training
+from fedrobust.attacks.learned.encoding import Basis, Compact
+from fedrobust.attacks.learned.files import load_policy
+from fedrobust.attacks.learned.pipeline import Knowledge, learned_data, observe
+from fedrobust.cli import app
+from fedrobust.client import parameter_gradient
+from fedrobust.data import Split
+from fedrobust.federation import run_round
+from fedrobust.prepare import prepare
+from fedrobust.training import run
+
+TRAINING = {"steps": 60, "learning_starts": 20, "check_every": 20, "hidden": [8]}
+LEARNED = {
+    "name": "learned",
+    "observe": 3,
+    "inversion": {"iterations": 20},
+    "training": TRAINING,
+    "horizon": 12,
+    "hold": 3,
+    "samples": 40,
+}
+
+
+def learned(**changes: Any) -> dict[str, Any]:
+    return {"attack": LEARNED | changes}
+
+
+def known_after(rounds: int, **changes: Any) -> tuple[Knowledge, Any]:
+    """What the attacker knows after some rounds, and the federation's state."""
+    ready = prepare(experiment(**changes))
+    state = ready.federation.start(ready.start)
+    for _ in range(rounds):
+        state, _ = run_round(state, ready.federation, ready.streams)
+    return Knowledge.of(state.attack), state
+
+
+def test_it_observes_honestly_then_learns_then_acts() -> None:
+    """For as many rounds as it was told to; in the first there is no step to see yet."""
+    honest = prepare(experiment())
+    honest_federation = replace(honest.federation, attack=None, malicious=frozenset())
+    ours = prepare(experiment(**learned()))
+    a, b = honest_federation.start(honest.start), ours.federation.start(ours.start)
+    for number in range(1, 7):
+        a, _ = run_round(a, honest_federation, honest.streams)
+        b, _ = run_round(b, ours.federation, ours.streams)
+        known = Knowledge.of(b.attack)
+        same = torch.equal(a.parameters, b.parameters)
+        assert same == (number <= 3)
+        assert (known.policy is not None) == (number > 3)
+        assert known.observed == min(number, 4)
+    report = known.report()
+    assert report["reconstructed"] == 3 * 16
+    assert sum(report["labels"]) == 48
+    assert len(report["matching"]) == 3
+    assert all(after < before for before, after in report["matching"])
+    assert len(report["distances"]) == 2
+    assert report["simulated_rounds"] == 60 * 3 + 2 * 12
+    assert len(report["returns"]) == 15
+    assert report["seconds"] > 0
+    assert report["acts"]
+    assert not report["troubles"]
+
+
+def test_a_near_pool_ends_the_observation() -> None:
+    known, _ = known_after(6, **learned(observe=50, threshold=1000.0))
+    assert known.observed == 3
+    assert len(known.distances) == 1
+    known, _ = known_after(6, **learned(observe=50, threshold=0.0))
+    assert known.observed == 6
+    assert known.policy is None
+
+
+class Recorded:
+    """What stage one was given to match."""
+
+    def __init__(self) -> None:
+        self.gradients: list[torch.Tensor] = []
+
+
+def revealed(seen: Seen, own: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor | None:
+    """The gradient that the attacker takes the last step for, its own row then being ``own``."""
+    from fedrobust.attacks.learned import pipeline
+
+    found: list[torch.Tensor] = []
+
+    def spy(model: Any, gradient: torch.Tensor, x: Any, y: Any, *_: Any, **__: Any) -> Any:
+        found.append(gradient)
+        return type("Found", (), {"x": x, "y": y, "before": 1.0, "after": 0.5})
+
+    monkeypatch.setattr(pipeline, "invert", spy)
+    known = Knowledge(own=own, last=seen.view.round - 1)
+    observe(known, Learned(inversion=Inversion()), seen.view, seeded())
+    return found[0] if found else None
+
+
+def last_rows(seen: Seen, rounds: int) -> torch.Tensor:
+    """Every client's honest update of the round before the last, played again; ours comes last."""
+    ready = seen.prepared
+    again = replace(ready.federation, attack=None, malicious=frozenset())
+    state = again.start(ready.start)
+    for _ in range(rounds - 2):
+        state, _ = run_round(state, again, ready.streams)
+    rows = again.local.updates(state.parameters, {}, range(10), ready.streams, rounds - 1)
+    (bad,) = ready.federation.malicious
+    order = [i for i in range(10) if i != bad] + [bad]
+    return rows[order]
+
+
+def test_the_others_gradient_is_read_off_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the mean: −η times the mean gradient of the nine others, exactly."""
+    for server_lr in (1.0, 0.5):
+        seen = watched(6, server={"lr": server_lr})
+        rows = last_rows(seen, 6)
+        found = revealed(seen, rows[-1:], monkeypatch)
+        assert found is not None
+        torch.testing.assert_close(found, -rows[:-1].mean(dim=0) / 0.3, rtol=1e-3, atol=1e-5)
+
+
+def test_a_lower_bound_takes_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = watched(6, threat={"clients": 7})
+    rows = last_rows(seen, 6)
+    found = revealed(seen, rows[-1:], monkeypatch)
+    assert found is not None
+    torch.testing.assert_close(found, -rows.mean(dim=0) / 0.3, rtol=1e-3, atol=1e-5)
+
+
+def test_another_rule_is_taken_for_a_mean_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """White-box Krum: the step is one client's update, from which nothing is taken out."""
+    seen = watched(6, aggregator={"name": "krum", "f": 1})
+    assert seen.view.rule is not None
+    step = seen.view.parameters - seen.view.history[-1]
+    found = revealed(seen, seen.view.own, monkeypatch)
+    assert found is not None
+    torch.testing.assert_close(found, -step / 0.3)
+
+
+def test_a_projected_step_and_a_missed_round_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = watched(6, server={"projection": {"name": "ball", "radius": 0.5}})
+    known = Knowledge(own=seen.view.own, last=seen.view.round - 1)
+    observe(known, Learned(), seen.view, seeded())
+    assert known.pool is None
+    assert "projection" in known.troubles[0]
+    seen = watched(6)
+    known = Knowledge(own=seen.view.own, last=seen.view.round - 2)
+    observe(known, Learned(), seen.view, seeded())
+    assert known.pool is None
+    assert known.last == seen.view.round
+
+
+def test_the_unused_gradient_judges_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """‖∇(pool) − g‖² / ‖g‖² on a gradient that the pool was not fitted to, before it is."""
+    seen = watched(6)
+    rows = last_rows(seen, 6)
+    pool = Split(torch.randn(20, 2, generator=seeded()), torch.arange(20) % 2)
+    known = Knowledge(own=rows[-1:], last=seen.view.round - 1, x=pool.x, y=pool.y)
+    observe(known, Learned(inversion=Inversion(iterations=2)), seen.view, seeded())
+    model = seen.view.model()
+    torch.nn.utils.vector_to_parameters(seen.view.history[-1], model.parameters())
+    newest = pool.take(torch.arange(4, 20))
+    given = -rows[:-1].mean(dim=0) / 0.3
+    found = parameter_gradient(model, newest.x, newest.y)
+    expected = float((found - given).square().sum() / given.square().sum())
+    assert known.unused == [pytest.approx(expected, rel=1e-2)]
+    assert known.pool is not None
+    assert len(known.pool) == 36
+
+
+@pytest.mark.parametrize(("data", "theirs"), [("own", 260), ("learned", 20), ("both", 280)])
+def test_simulated_clients_draw_from_what_was_asked(data: Any, theirs: int) -> None:
+    seen = watched(2)
+    pool = Split(torch.zeros(20, 2), torch.zeros(20, dtype=torch.long))
+    known = Knowledge(x=pool.x, y=pool.y)
+    everything, benign, mine = learned_data(known, Learned(data=data), seen.view)
+    assert len(everything) == 280
+    assert len(benign) == theirs
+    assert torch.equal(everything.take(mine).x, seen.own.x)
+    assert (everything.take(benign).x == 0).all(dim=1).sum() == (0 if data == "own" else 20)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"objective": {"name": "erm"}}, "needs a finite gamma"),
+        ({"threat": {"clients": 1}}, "leave nobody to simulate"),
+        (
+            {"threat": {"clients": 4, "rule": True}, "aggregator": {"name": "krum", "f": 2}},
+            "refuses the 4 rows",
+        ),
+    ],
+)
+def test_what_cannot_be_learned_is_said_and_the_run_goes_on(
+    changes: dict[str, Any], reason: str
+) -> None:
+    attack = LEARNED | {"inversion": None}
+    result = run(experiment(attack=attack, rounds=6, **changes))
+    (trouble,) = [t for t in result.summary["troubles"] if t.startswith("the attack")]
+    assert "no policy was trained" in trouble
+    assert reason in trouble
+    assert result.summary["attack"]["acts"] is False
+    assert result.state.round == 6
+
+
+def test_an_attacker_that_is_seldom_there_learns_from_what_it_has() -> None:
+    """Three of ten a round: no two rounds in a row, perhaps, and no gradient of use."""
+    changes = {"participation": {"name": "sample", "clients": 3}, "rounds": 40}
+    result = run(experiment(attack=LEARNED | {"observe": 2}, **changes))
+    report = result.summary["attack"]
+    assert report["acts"]
+    assert report["observed_rounds"] == 3
+    # Its simulation leaves it out as often: far more rounds a step than the three of hold.
+    assert report["simulated_rounds"] > 1.5 * (60 * 3)
+
+
+def test_it_trains_again_when_told_to() -> None:
+    once, _ = known_after(16, **learned(inversion=None))
+    often, _ = known_after(16, **learned(inversion=None, relearn=4))
+    assert often.rounds >= 3 * once.rounds
+    assert often.trained > once.trained
+
+
+@pytest.mark.parametrize("colluders", [True, False])
+def test_two_attackers_send_two_rows(colluders: bool) -> None:
+    changes = {"malicious": 2, "threat": {"clients": True, "colluders": colluders}}
+    result = run(experiment(attack=LEARNED | {"inversion": None}, rounds=8, **changes))
+    assert result.summary["attack"]["acts"]
+    states = [result.state.attack] if colluders else list(result.state.attack.values())
+    assert len(states) == (1 if colluders else 2)
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    """SIGKILL while it observes and while it acts; a policy read back decides as it did."""
+    config = CONFIG | learned() | {"rounds": 14}
+    config["evaluation"] = CONFIG["evaluation"] | {"every": 2}
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps(config))
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    command = [sys.executable, "-m", "fedrobust", "run", str(path)]
+    subprocess.run([*command, "--out", str(whole)], check=True, capture_output=True)
+    for least in (1, 3):
+        process = subprocess.Popen([*command, "--out", str(cut), "--resume"])
+        deadline = time.monotonic() + 120
+        metrics = cut / "metrics.jsonl"
+        while not metrics.exists() or len(metrics.read_text().splitlines()) < least:
+            assert time.monotonic() < deadline
+            if process.poll() is not None:
+                break
+            time.sleep(0.005)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run([*command, "--out", str(cut), "--resume"], check=True, capture_output=True)
+
+    def record(out: Path) -> list[dict[str, Any]]:
+        lines = (out / "metrics.jsonl").read_text().splitlines()
+        return [{k: v for k, v in json.loads(x).items() if k != "seconds"} for x in lines]
+
+    assert record(cut) == record(whole)
+    assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_a_policy_is_learned_once_and_used_often(tmp_path: Path) -> None:
+    """attack learn writes what a run with attack.policy plays, from its first round on."""
+    path, policy = tmp_path / "config.yaml", tmp_path / "policy.safetensors"
+    path.write_text(json.dumps(CONFIG | learned()))
+    command = ["attack", "learn", str(path), "--out", str(policy)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "simulated rounds" in done.output
+    loaded, about = load_policy(policy)
+    known, _ = known_after(5, **learned())
+    for name, tensor in (known.policy or {}).items():
+        assert torch.equal(loaded.tensors()[name], tensor)
+    assert about["parameters"] == 28
+    assert about["report"]["observed_rounds"] == 4
+
+    again = CliRunner().invoke(app, command)
+    assert again.exit_code == 2
+    assert "exists" in again.output
+
+    used, _ = known_after(2, **learned(policy=str(policy)))
+    assert used.policy is not None
+    assert used.observed == 0
+    assert used.rounds == 0
+    for change, reason in (
+        ({"encoding": {"name": "compact"}}, "was trained with the encoding"),
+        ({"encoding": {"name": "basis", "budget": 2.0}}, "was trained with the encoding"),
+    ):
+        refused, _ = known_after(3, **learned(policy=str(policy), **change))
+        assert refused.policy is None
+        assert reason in refused.troubles[0]
+        assert refused.observed == 0
+    digits = {
+        "data": {"name": "digits", "validation": 200},
+        "model": {"name": "digits-cnn"},
+        "objective": {"name": "erm"},
+    }
+    refused, _ = known_after(1, **(learned(policy=str(policy)) | digits))
+    assert "28 parameters" in refused.troubles[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"attack": {"name": "sign-flip"}}, "needs attack: {name: learned}"),
+        ({"rounds": 2}, "set rounds higher"),
+        ({"objective": {"name": "erm"}}, "needs a finite gamma"),
+        ({"attack": LEARNED | {"hold": 50}}, "longer than horizon"),
+        ({"attack": LEARNED | {"policy": "/nowhere"}}, "there is no file"),
+        ({"attack": LEARNED | {"trainning": {}}}, "trainning"),
+        ({"threat": {"clients": False}}, "the number of clients"),
+    ],
+)
+def test_what_cannot_be_learned_once_is_refused(
+    change: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps(CONFIG | {"attack": LEARNED | {"inversion": None}} | change))
+    out = tmp_path / "policy.safetensors"
+    done = CliRunner().invoke(app, ["attack", "learn", str(path), "--out", str(out)])
+    assert done.exit_code == 2, done.output
+    assert reason in done.output
+    assert not out.exists()
+
+
+def test_the_config_of_a_learned_attack_comes_back_whole(tmp_path: Path) -> None:
+    from fedrobust.component import from_config, to_config
+
+    attack = Learned(
+        observe=2, training=Training(algorithm="sac"), encoding=Compact(scale="zeta"), relearn=5
+    )
+    assert from_config(Learned, to_config(attack)) == attack
+    assert to_config(attack)["encoding"] == {"name": "compact", "scale": "zeta", "budget": 10.0}
+    assert isinstance(Learned().encoding, Basis)
+
+
+def test_who_sees_the_benign_rows_can_count_them() -> None:
+    known, _ = known_after(3, **learned(observe=0, inversion=None), threat={"benign": True})
+    assert known.policy is not None
+    assert not known.troubles

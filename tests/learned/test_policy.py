@@ -1,0 +1,191 @@
+"""Policies: what is kept of them is what was trained, and training learns what can be learned."""
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ring import task_of, watched
+from safetensors.torch import save_file
+
+from fedrobust.attacks.learned import PAPER, Training
+from fedrobust.attacks.learned.encoding import Basis
+from fedrobust.attacks.learned.environment import FederationEnv, Task
+from fedrobust.attacks.learned.files import load_policy, save_policy
+from fedrobust.attacks.learned.planning import best_constant, constant_actions, cross_entropy
+from fedrobust.attacks.learned.policy import Policy, acting, played, train
+from fedrobust.attacks.learned.training import FOLLOWING, Following
+from fedrobust.errors import ConfigError
+
+SHORT = Training(steps=120, learning_starts=30, check_every=0, hidden=(16, 8), batch_size=32)
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return task_of(watched(300), horizon=8, hold=2)
+
+
+@pytest.mark.parametrize("algorithm", ["ddpg", "td3", "sac"])
+@pytest.mark.parametrize("normalise", [True, False])
+def test_what_is_exported_acts_as_what_was_trained(
+    algorithm: str, normalise: bool, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the library's own deterministic prediction, behind its own normalisation."""
+    from fedrobust.attacks.learned import policy as module
+
+    kept: list[tuple[object, object]] = []
+    export: Callable[..., Policy] = module._exported
+
+    def spy(model: object, vector: object) -> Policy:
+        kept.append((model, vector))
+        return export(model, vector)
+
+    monkeypatch.setattr(module, "_exported", spy)
+    training = replace(SHORT, algorithm=algorithm, normalise=normalise)
+    found = train(task, training, seed=1).policy
+    model, vector = kept[-1]
+    env = FederationEnv(task)
+    observation, _ = env.reset(seed=9)
+    for _ in range(4):
+        seen = vector.normalize_obs(observation) if normalise else observation  # type: ignore[attr-defined]
+        expected, _ = model.predict(seen, deterministic=True)  # type: ignore[attr-defined]
+        np.testing.assert_allclose(found(observation).numpy(), expected, rtol=1e-4, atol=1e-5)
+        observation, *_ = env.step(expected)
+    assert found.sizes == (15, 3)
+
+
+def test_the_seed_decides_and_the_global_generators_are_left_alone(task: Task) -> None:
+    random.seed(5)
+    np.random.seed(5)
+    torch.manual_seed(5)
+    states = random.getstate(), np.random.get_state()[1].copy(), torch.random.get_rng_state()  # type: ignore[index]
+    found = [train(task, SHORT, seed).policy.tensors() for seed in (1, 1, 2)]
+    assert random.getstate() == states[0]
+    assert np.array_equal(np.random.get_state()[1], states[1])  # type: ignore[index]
+    assert torch.equal(torch.random.get_rng_state(), states[2])
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+    assert not torch.equal(found[0]["0.weight"], found[2]["0.weight"])
+
+
+def test_a_training_tells_what_it_does_and_what_it_cost(task: Task) -> None:
+    steps: list[tuple[int, int]] = []
+    returns: list[float] = []
+    token = FOLLOWING.set(Following(lambda *at: steps.append(at), returns.append))
+    try:
+        found = train(task, replace(SHORT, check_every=40, environments=2), seed=0)
+    finally:
+        FOLLOWING.reset(token)
+    assert steps[-1] == (120, 120)
+    assert len(steps) == 60
+    assert found.returns == tuple(returns)
+    assert len(returns) == 30
+    assert found.seconds > 0
+    # Two environments of 60 steps of 2 rounds each, and an episode of 8 rounds a check.
+    assert [step for step, _ in found.checks] == [80]
+    assert found.rounds == 120 * 2 + len(found.checks) * 8
+
+
+def test_the_best_policy_that_was_checked_is_kept(task: Task) -> None:
+    found = train(task, replace(SHORT, steps=200, check_every=20), seed=3)
+    value = played(FederationEnv(task), acting(found.policy), seed=0)
+    assert value == pytest.approx(max(score for _, score in found.checks))
+    assert len({score for _, score in found.checks}) > 1
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_it_learns_what_can_be_learned(seed: int) -> None:
+    """(R − R_honest) / (R_best − R_honest) ≥ 0.9, R_best that of the best of 49 constant actions.
+
+    Two numbers decide: how much of its own update, and of the parameters, one of ten sends.
+    """
+    basis = Basis(directions=("own", "parameters"), budget=10.0)
+    task = task_of(watched(300), basis, horizon=40, hold=5)
+    env = FederationEnv(task)
+
+    def constant(*action: float) -> float:
+        return played(env, lambda _: np.array(action, dtype=np.float32), seed=0)
+
+    grid = np.linspace(-1, 1, 7)
+    honest, best = constant(0.1, 0.0), max(constant(a, b) for a in grid for b in grid)
+    assert best > honest + 0.5
+    training = Training(steps=300, learning_starts=50, check_every=25)
+    found = train(task, training, seed)
+    value = played(env, acting(found.policy), seed=0)
+    assert (value - honest) / (best - honest) >= 0.9
+    fresh = played(env, acting(found.policy), seed=100)
+    assert (fresh - honest) / (best - honest) >= 0.8
+    planned = cross_entropy(task, segments=2, population=16, elite=4, iterations=3, seed=seed)
+    assert (planned.value - honest) / (best - honest) >= 0.9
+
+
+def test_a_plan_is_played_as_it_was_judged(task: Task) -> None:
+    plan = cross_entropy(task, segments=2, population=6, elite=2, iterations=2, seed=4)
+    assert plan.actions.shape == (4, 3)
+    assert played(FederationEnv(task), plan.actor(), seed=4) == plan.value
+    again = cross_entropy(task, segments=2, population=6, elite=2, iterations=2, seed=4)
+    assert np.array_equal(plan.actions, again.actions)
+    best = best_constant(task)
+    for action in ([0.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.3, -0.3, 0.3]):
+        chosen = np.array(action, dtype=np.float32)
+        assert played(FederationEnv(task), lambda _, a=chosen: a, seed=0) <= best.value  # type: ignore[misc]
+
+
+def test_the_constants_are_every_axis_and_every_mix_of_signs() -> None:
+    found = constant_actions(3, (0.5, 1.0))
+    assert len({tuple(row) for row in found.tolist()}) == 1 + 2 * (6 + 8)
+    assert (0.0, 0.0, 0.0) in {tuple(row) for row in found.tolist()}
+    assert (0.5, -0.5, 0.5) in {tuple(row) for row in found.tolist()}
+    assert constant_actions(1).shape == (9, 1)
+    assert constant_actions(28).shape == (1 + 4 * 56, 28)
+
+
+def test_a_policy_survives_its_file_and_another_file_is_refused(task: Task, tmp_path: Path) -> None:
+    found = train(task, SHORT, seed=0).policy
+    path = tmp_path / "deep" / "policy.safetensors"
+    save_policy(found, path, {"parameters": 28})
+    loaded, about = load_policy(path)
+    assert about == {"parameters": 28}
+    observation, _ = FederationEnv(task).reset(seed=0)
+    assert torch.equal(loaded(observation), found(observation))
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="exists"):
+        save_policy(found, path, {})
+    assert path.read_bytes() == before
+    save_file({"x": torch.zeros(2)}, tmp_path / "model.safetensors")
+    with pytest.raises(ConfigError, match="holds no policy"):
+        load_policy(tmp_path / "model.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(before[:100])
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_policy(tmp_path / "cut.safetensors")
+    tensors = found.tensors()
+    del tensors["0.bias"]
+    with pytest.raises(ConfigError, match="no policy"):
+        Policy.of(tensors)
+
+
+def test_the_papers_settings_are_those_of_the_library() -> None:
+    """DDPG's own defaults, read from its signature."""
+    import inspect
+
+    from stable_baselines3 import DDPG
+
+    defaults = {k: p.default for k, p in inspect.signature(DDPG.__init__).parameters.items()}
+    assert PAPER.algorithm == "ddpg"
+    for ours, theirs in {
+        "learning_rate": "learning_rate",
+        "memory": "buffer_size",
+        "learning_starts": "learning_starts",
+        "batch_size": "batch_size",
+        "polyak": "tau",
+        "discount": "gamma",
+        "train_every": "train_freq",
+        "gradient_steps": "gradient_steps",
+    }.items():
+        assert getattr(PAPER, ours) == defaults[theirs], ours
+    assert defaults["action_noise"] is None
+    assert PAPER.noise == 0
+    assert not PAPER.normalise
+    assert Basis().directions == ("own", "parameters", "last-step")

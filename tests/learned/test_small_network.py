@@ -1,0 +1,111 @@
+"""The compiled network against autograd in float64."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from ring import normal
+from torch import nn
+
+from fedrobust.attacks.learned.calculus import Autograd, Compiled, calculus
+from fedrobust.attacks.learned.small_network import SmallNetwork
+from fedrobust.flat import read
+from fedrobust.perturb.wasserstein import Ascent, cross_entropy
+
+
+def network(*sizes: int, seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    layers: list[nn.Module] = []
+    for a, b in itertools.pairwise(sizes):
+        layers += [nn.Linear(a, b), nn.ELU()]
+    return nn.Sequential(*layers[:-1]).double()
+
+
+SIZES = [(2, 4, 2, 2), (3, 5), (7, 1, 6, 4), (2, 30, 30, 3)]
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("rule", ["constant", "decaying"])
+def test_it_computes_what_autograd_computes(sizes: tuple[int, ...], rule: str) -> None:
+    model = network(*sizes)
+    small, theta = SmallNetwork.of(model), read(model)
+    assert small is not None
+    assert small.sizes == sizes
+    # Large inputs drive units far into both sides of ELU.
+    x = 3 * normal(40, sizes[0])
+    y = torch.arange(40) % sizes[-1]
+    ascent = Ascent(steps=7, size=0.8, rule=rule)  # type: ignore[arg-type]
+    naive = Autograd(model, 100)
+    kept = x.clone()
+    moved = small.moved(theta, x, y, 1.5, ascent)
+    torch.testing.assert_close(moved, naive.moved(theta, x, y, 1.5, ascent), rtol=1e-10, atol=1e-12)
+    assert not torch.equal(moved, x)
+    torch.testing.assert_close(x, kept, rtol=0, atol=0)
+    for clients in (1, 4, 40):
+        torch.testing.assert_close(
+            small.gradients(theta, x, y, clients),
+            naive.gradients(theta, x, y, clients),
+            rtol=1e-10,
+            atol=1e-12,
+        )
+    with torch.no_grad():
+        losses = cross_entropy(model(x), y)
+    torch.testing.assert_close(small.losses(theta, x, y), losses, rtol=1e-10, atol=1e-12)
+
+
+def test_an_infinite_price_forbids_every_move_and_huge_logits_stay_finite() -> None:
+    model = network(2, 4, 2)
+    small, x = SmallNetwork.of(model), normal(5, 2)
+    assert small is not None
+    y = torch.zeros(5, dtype=torch.long)
+    still = small.moved(read(model), x, y, math.inf, Ascent(steps=3))
+    torch.testing.assert_close(still, x, rtol=0, atol=0)
+    theta = 1e6 * read(model)
+    model[0].weight.data *= 1e6
+    assert torch.isfinite(small.losses(theta, 1e3 * x, y)).all()
+    assert torch.isfinite(small.gradients(theta, 1e3 * x, y, 1)).all()
+
+
+class Own(nn.Linear):
+    """A layer that does something else than its base class, for all one knows."""
+
+
+def frozen() -> nn.Module:
+    model = network(2, 4, 2)
+    model[0].weight.requires_grad_(False)
+    return model
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Linear(2, 2),
+        nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2)),
+        nn.Sequential(nn.Linear(2, 4), nn.ELU(alpha=0.5), nn.Linear(4, 2)),
+        nn.Sequential(nn.Linear(2, 4, bias=False), nn.ELU(), nn.Linear(4, 2)),
+        nn.Sequential(nn.Linear(2, 4), nn.ELU()),
+        nn.Sequential(Own(2, 4), nn.ELU(), nn.Linear(4, 2)),
+        nn.Sequential(nn.Linear(200, 200), nn.ELU(), nn.Linear(200, 2)),
+        nn.Sequential(nn.Flatten(), nn.ELU(), nn.Linear(4, 2)),
+        frozen(),
+    ],
+)
+def test_other_networks_are_left_to_autograd(model: nn.Module) -> None:
+    assert SmallNetwork.of(model) is None
+    assert isinstance(calculus(model), Autograd)
+
+
+def test_a_step_rule_that_is_not_compiled_is_left_to_autograd() -> None:
+    model = network(2, 4, 2)
+    found, x = calculus(model), normal(6, 2)
+    assert isinstance(found, Compiled)
+    y = torch.ones(6, dtype=torch.long)
+    for ascent in (Ascent(rule="backtracking"), Ascent(tolerance=0.3), Ascent(steps=3)):
+        expected = ascent.move(model, x, y, 0.4)
+        torch.testing.assert_close(found.moved(read(model), x, y, 0.4, ascent), expected)
+    boxed = Ascent(box=True)
+    inside = x.sigmoid()
+    moved = found.moved(read(model), inside, y, 0.01, boxed)
+    assert moved.min() >= 0
+    assert moved.max() <= 1
