@@ -19,6 +19,7 @@ from fedrobust.attacks.learned import Inversion, Learned, Training
 from fedrobust.attacks.learned.encoding import Basis, Compact
 from fedrobust.attacks.learned.files import load_policy
 from fedrobust.attacks.learned.pipeline import Knowledge, learned_data, observe
+from fedrobust.attacks.learned.policy import Policy
 from fedrobust.cli import app
 from fedrobust.client import parameter_gradient
 from fedrobust.data import Split
@@ -226,6 +227,18 @@ def test_an_attacker_that_is_seldom_there_learns_from_what_it_has() -> None:
     assert report["observed_rounds"] == 3
     # Its simulation leaves it out as often: far more rounds a step than the three of hold.
     assert report["simulated_rounds"] > 1.5 * (60 * 3)
+
+
+def test_the_best_constant_action_is_an_algorithm_too() -> None:
+    known, _ = known_after(
+        3, **learned(observe=0, inversion=None, training={"algorithm": "constant"})
+    )
+    assert known.policy is not None
+    policy = Policy.of(known.policy)
+    seen = [policy(torch.full((15,), value).numpy()) for value in (0.0, 1.0)]
+    assert torch.equal(*seen)
+    assert known.rounds == 57 * 12
+    assert len(known.checks) == 1
 
 
 def test_it_trains_again_when_told_to() -> None:

@@ -142,6 +142,15 @@ def test_the_constants_are_every_axis_and_every_mix_of_signs() -> None:
     assert constant_actions(28).shape == (1 + 4 * 56, 28)
 
 
+def test_a_constant_policy_gives_its_action_whatever_it_sees(task: Task) -> None:
+    action = np.array([0.3, -1.0, 0.0], dtype=np.float32)
+    policy = Policy.constant(action, 15)
+    for seed in range(3):
+        observation, _ = FederationEnv(task).reset(seed=seed)
+        np.testing.assert_allclose(policy(observation).numpy(), action, atol=1e-6)
+    assert policy.sizes == (15, 3)
+
+
 def test_a_policy_survives_its_file_and_another_file_is_refused(task: Task, tmp_path: Path) -> None:
     found = train(task, SHORT, seed=0).policy
     path = tmp_path / "deep" / "policy.safetensors"

@@ -16,6 +16,7 @@ from fedrobust.attacks.learned.calculus import Calculus, calculus
 from fedrobust.attacks.learned.encoding import Means, Sight
 from fedrobust.attacks.learned.environment import Puppet, Task
 from fedrobust.attacks.learned.inversion import invert
+from fedrobust.attacks.learned.planning import best_constant
 from fedrobust.attacks.learned.policy import Policy, Trained, train
 from fedrobust.attacks.learned.simulation import Harm, Overheard, backend_for, simulated
 from fedrobust.component import to_config
@@ -318,7 +319,10 @@ def learn(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator)
     except ValueError as error:
         known.trouble(f"no policy was trained: {error}")
         return None
-    trained = train(task, attack.training, seed)
+    if attack.training.algorithm == "constant":
+        trained = best_constant(task, seed=seed).trained(task)
+    else:
+        trained = train(task, attack.training, seed)
     known.policy, known.trained = trained.policy.tensors(), view.round
     known.start, known.previous = view.parameters.clone(), view.parameters.clone()
     known.returns, known.rounds = list(trained.returns), known.rounds + trained.rounds

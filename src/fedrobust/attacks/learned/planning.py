@@ -1,20 +1,31 @@
 """What a learned policy has to beat: fixed actions, and plans searched on the same simulation."""
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
 
 from fedrobust.attacks.learned.encoding import Observation
 from fedrobust.attacks.learned.environment import FederationEnv, Task
-from fedrobust.attacks.learned.policy import Actor, played
+from fedrobust.attacks.learned.policy import Actor, Policy, Trained, played
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Actions for the steps of an episode [steps, k], the last one repeated, and their return."""
+    """Actions for the steps of an episode [steps, k], the last one repeated, and their return.
+
+    ``rounds`` and ``seconds`` are what the search for it has cost.
+    """
 
     actions: Observation
     value: float
+    rounds: int = 0
+    seconds: float = 0.0
+
+    def trained(self, task: Task) -> Trained:
+        """The plan's first action as a policy that always gives it."""
+        policy = Policy.constant(self.actions[0], task.encoding.seen(task.layout))
+        return Trained(policy, (), ((0, self.value),), self.rounds, self.seconds)
 
     def actor(self) -> Actor:
         """The plan from its first action on, for one episode."""
@@ -47,11 +58,11 @@ def best_constant(task: Task, *, episodes: int = 1, seed: int = 0) -> Plan:
 
     The same episodes judge all of them, so that they differ by the action alone.
     """
-    env = FederationEnv(task)
+    env, began = FederationEnv(task), time.monotonic()
     tried = constant_actions(env.actions)
     values = [_value(env, Plan(action[None], 0.0), episodes, seed) for action in tried]
     best = int(np.argmax(values))
-    return Plan(tried[best][None], values[best])
+    return Plan(tried[best][None], values[best], env.rounds, time.monotonic() - began)
 
 
 def cross_entropy(

@@ -15,7 +15,11 @@ Discount = Annotated[float, Strict(), Gt(0), Le(1)]
 
 @component
 class Training:
-    """How a policy is trained, by Stable-Baselines3.
+    """How a policy is trained, by Stable-Baselines3; or, with ``constant``, not trained at all.
+
+    ``constant`` is what a learned policy has to beat: the one action that does the most harm when
+    it is played throughout, of zero and ± .03, .1, .3 and 1 on each axis and, for up to four axes,
+    every mix of their signs. The other fields are then without effect.
 
     ``noise`` is the standard deviation of Gaussian exploration noise on the actions (SAC explores
     by itself). ``normalise`` divides observations and rewards by their running deviation. With
@@ -27,7 +31,7 @@ class Training:
     settings of Stable-Baselines3.
     """
 
-    algorithm: Literal["ddpg", "td3", "sac"] = "td3"
+    algorithm: Literal["ddpg", "td3", "sac", "constant"] = "td3"
     steps: Count = 5000
     hidden: tuple[Count, ...] = (64, 64)
     learning_rate: Positive = 1e-3
