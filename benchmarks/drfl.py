@@ -4,13 +4,15 @@
 steps, 2 → 4 → 2 → 2) with the Wasserstein objective and with ERM by turns, in one process, and
 prints the median of each and of their ratio; ``--mnist`` does so for MNIST (batches of 64, the
 quarter-width ELU network). ``--ascent`` trains the ring for 1,500 rounds instead, and prints the
-mean residual that each step rule leaves on the test points.
+mean residual that each step rule leaves on the test points; with ``--mnist``, four epochs of the
+committed experiment, and what each rule gains on held-out examples, and in which time.
 """
 
 import argparse
 import statistics
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,11 +22,15 @@ from fedrobust.component import from_config
 from fedrobust.data import SyntheticRing
 from fedrobust.evaluation import worst_shift
 from fedrobust.federation import run_round
+from fedrobust.flat import write
+from fedrobust.grid import load_sweep
 from fedrobust.objectives import ERM
 from fedrobust.perturb import Ascent
 from fedrobust.prepare import Prepared, prepare
 
+HERE = Path(__file__).parents[1] / "experiments" / "drfl"
 STEPS = (8, 15, 30, 100)
+MNIST_STEPS = (5, 8, 15, 30)
 RING: dict[str, Any] = {
     "name": "ring",
     "rounds": 1,
@@ -84,6 +90,43 @@ def residuals() -> None:
     print(f"largest curvature {found.certificate().curvature:.2g}, 2·gamma = 4")
 
 
+def gains() -> None:
+    """On MNIST: how much of the surrogate's rise above the clean loss each rule reaches, and when.
+
+    Four epochs of the committed config without an attack; 1,000 held-out examples. What 30 steps of
+    backtracking reach counts as all of it.
+    """
+    experiment = replace(load_sweep(HERE / "mnist.yaml").cells[0].experiment, rounds=344)
+    ready = prepare(experiment)
+    state = ready.federation.start(ready.start)
+    with ready.plan.active():
+        for _ in range(experiment.rounds):
+            state, _ = run_round(state, ready.federation, ready.streams)
+        write(ready.model, state.parameters)
+        index = ready.held_out[:1000]
+        x, y = ready.chooses.images(index), ready.chooses.y[index]
+
+        def judged(ascent: Ascent) -> tuple[float, float, float, float]:
+            start = time.perf_counter()
+            found = worst_shift(ready.model, x, y, gamma=ready.gamma, ascent=ascent).certificate()
+            spent = time.perf_counter() - start
+            return found.surrogate - found.clean_loss, found.residual, found.curvature, spent
+
+        whole, residual, curvature, spent = judged(Ascent(steps=30, rule="backtracking"))
+        print(
+            f"gamma {ready.gamma:.3g}; largest curvature {curvature:.2g}; backtracking, 30 steps:"
+        )
+        print(f"residual {residual:.2g}, {spent:.1f} s for 1,000 examples; share of its gain:\n")
+        print("| rule | size |" + "".join(f" {steps} steps |" for steps in MNIST_STEPS))
+        rules = [("constant", 1.0), ("constant", 0.5), ("decaying", 1.0), ("decaying", 1.5)]
+        for rule, size in [*rules, ("decaying", 2.0), ("decaying", 3.0), ("backtracking", 1.0)]:
+            line = f"| {rule} | {size:g} |"
+            for steps in MNIST_STEPS:
+                gain, _, _, spent = judged(Ascent(steps=steps, rule=rule, size=size))  # type: ignore[arg-type]
+                line += f" {gain / whole:.0%}, {spent:.1f} s |"
+            print(line, flush=True)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -94,7 +137,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.ascent:
-        residuals()
+        gains() if options.mnist else residuals()
         return
     config, rounds = (MNIST, 2) if options.mnist else (RING, 40)
     robust = from_config(Experiment, config)

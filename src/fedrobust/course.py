@@ -134,6 +134,9 @@ def save_end(run: Prepared, directory: RunDirectory, course: Course, summary: Js
     images = measure.strip(run, course.best)
     if images is not None:
         directory.write_arrays("examples.npz", images)
+    shown = measure.on_attack(run, course.state.attack, "pictures")
+    if shown is not None:
+        directory.write_arrays("attack.npz", shown)
     directory.write_json("summary.json", summary)
 
 

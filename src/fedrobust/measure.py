@@ -1,11 +1,12 @@
 """Measuring a run's model on its held-out and its test examples."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from fedrobust.attacks.attack import Truth, traits
 from fedrobust.data import Split
 from fedrobust.evaluation.accuracy import Scores, evaluating, score
 from fedrobust.flat import write
@@ -71,6 +72,25 @@ def on_test(run: Prepared, parameters: Vector, round: int) -> Json:
         }
         content["per_client"] = by_group(scores, parts)
     return content
+
+
+def on_attack(run: Prepared, state: Any, what: Literal["report", "pictures"]) -> Json | None:
+    """What the attack says or shows of itself; the first client's where they do not collude."""
+    federation = run.federation
+    if federation.attack is None or state is None:
+        return None
+    bad = sorted(federation.malicious)
+    if not federation.threat.colluders:
+        if not state:
+            return None
+        first = next(iter(state))
+        state, bad = state[first], [first]
+    data = federation.local.data
+    own = data.take(torch.cat([federation.local.clients[client] for client in bad]))
+    found: Json | None = getattr(traits(federation.attack), what)(
+        state, Truth(data, own, federation.local.classes)
+    )
+    return found
 
 
 def by_group(scores: Scores, groups: dict[int, Indices]) -> Json:

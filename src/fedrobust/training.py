@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -14,7 +13,7 @@ from fedrobust.attacks.attack import traits
 from fedrobust.course import Course, open_course, save, save_end, stored_plan
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
-from fedrobust.federation import Federation, FederationState, RoundLog, run_round
+from fedrobust.federation import FederationState, RoundLog, run_round
 from fedrobust.flat import write
 from fedrobust.opaque import stateful
 from fedrobust.prepare import Prepared, prepare
@@ -171,7 +170,7 @@ def _finish(run: Prepared, course: Course) -> Json:
     """The test split is read here, once, for two models."""
     chosen, last = best_of(course.metrics), course.metrics[-1]
     final = measure.on_test(run, course.state.parameters, last["round"])
-    attack = attack_report(run.federation, course.state.attack)
+    attack = measure.on_attack(run, course.state.attack, "report")
     best = final if chosen is last else measure.on_test(run, course.best, chosen["round"])
     return {
         "name": run.experiment.name,
@@ -194,15 +193,6 @@ def _finish(run: Prepared, course: Course) -> Json:
             *doubts(final.get("wasserstein")),
         ],
     }
-
-
-def attack_report(federation: Federation, state: Any) -> Json | None:
-    """What the attack says of itself; the first malicious client's where they do not collude."""
-    if federation.attack is None or state is None:
-        return None
-    if not federation.threat.colluders:
-        state = next(iter(state.values()), None)
-    return None if state is None else traits(federation.attack).report(state)
 
 
 def doubts(certificate: Json | None) -> list[str]:

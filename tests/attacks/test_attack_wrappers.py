@@ -27,7 +27,8 @@ from fedrobust.attacks import (
     ZeroUpdate,
     beliefs,
 )
-from fedrobust.attacks.attack import traits
+from fedrobust.attacks.attack import Truth, traits
+from fedrobust.data import Split
 from fedrobust.errors import ConfigError
 from fedrobust.threat import View
 from fedrobust.typing import Updates
@@ -273,8 +274,11 @@ def test_a_budget_cuts_what_is_too_long_and_nothing_else() -> None:
             rows = torch.stack([10 * OWN[1], OWN[0] / 2, torch.full((3,), torch.inf).double()])
             return rows, (state or 0) + 1
 
-        def report(self, state: int) -> dict[str, int]:
-            return {"played": state}
+        def report(self, state: int, truth: Truth) -> dict[str, int]:
+            return {"played": state, "classes": truth.classes}
+
+        def pictures(self, state: int, truth: Truth) -> dict[str, int]:
+            return {"shown": state}
 
     attack = Budgeted(Given(), budget=1.5)
     rows, state = attack.craft(None, VIEW, seeded())
@@ -282,7 +286,10 @@ def test_a_budget_cuts_what_is_too_long_and_nothing_else() -> None:
     assert torch.equal(rows[1], OWN[0] / 2)
     assert rows[2].isinf().all()
     assert (attack.needs, attack.least, attack.trains) == (frozenset({"benign"}), 3, True)
+    some = Split(torch.zeros(1, 1), torch.zeros(1, dtype=torch.long))
+    truth = Truth(some, some, 3)
     for wrapper in (attack, Jittered(Given(), radius=0.1)):
-        assert traits(wrapper).report(state) == {"played": 1}
+        assert traits(wrapper).report(state, truth) == {"played": 1, "classes": 3}
+        assert traits(wrapper).pictures(state, truth) == {"shown": 1}
     idle = view_of(torch.zeros(2, 3, dtype=torch.float64))
     assert not rows_of(Budgeted(GaussianNoise(scale=1.0), budget=5.0), idle).any()

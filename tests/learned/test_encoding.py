@@ -74,10 +74,11 @@ def test_a_basis_action_goes_where_it_says(seen: Seen) -> None:
         action[j] = -0.5
         row = basis.rows(action, view, means)[0]
         torch.testing.assert_close(row, -0.5 * 2 * size * unit, rtol=1e-4, atol=1e-6)
-    mixed = basis.rows(torch.tensor([0.6, 0.0, 0.0, 0.8]), view, means)[0]
-    total = 0.6 * units[0] + 0.8 * units[3]
-    expected = 2 * size * total / max(1.0, float(total.norm()))
-    torch.testing.assert_close(mixed, expected, rtol=1e-4, atol=1e-6)
+    for first, second in ((0.2, 0.3), (1.0, 1.0)):
+        mixed = basis.rows(torch.tensor([first, second, 0.0, 0.0]), view, means)[0]
+        total = first * units[0] + second * units[1]
+        expected = 2 * size * total / max(1.0, float(total.norm()))
+        torch.testing.assert_close(mixed, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("encoding", [Full(scale="zeta"), Compact(scale="zeta")], ids=repr)

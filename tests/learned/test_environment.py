@@ -10,7 +10,7 @@ from gymnasium.utils.env_checker import check_env
 from ring import Seen, task_of, watched
 
 from fedrobust.aggregators import Krum, Mean
-from fedrobust.attacks.learned.encoding import Basis, Compact, Full
+from fedrobust.attacks.learned.encoding import Basis, Compact, Full, Sight
 from fedrobust.attacks.learned.environment import FederationEnv
 from fedrobust.attacks.learned.simulation import Harm, OneStep, backend_for
 from fedrobust.client import Client
@@ -64,6 +64,8 @@ def test_a_step_is_the_round_with_the_row_that_the_action_means(seen: Seen) -> N
         assert not cut
         assert info["round"] == state.round
         assert observation in env.observation_space
+        sight = Sight(task.layout, state.parameters, previous, task.start.parameters)
+        np.testing.assert_allclose(observation, task.encoding.observe(sight), rtol=1e-3, atol=1e-5)
 
 
 def test_the_return_is_the_harm_done_over_the_episode(seen: Seen) -> None:
@@ -118,8 +120,10 @@ def test_a_policy_is_asked_only_in_rounds_that_the_attacker_is_in(seen: Seen) ->
             10, env._streams.generator("participation", env._state.round + 1)
         )
         assert 9 in chosen
+        before = info["round"]
         observation, _, _, cut, info = env.step(np.zeros(3, dtype=np.float32))
         waits.append(observation[-1])
+        assert waits[-1] == pytest.approx(np.log1p(info["round"] - before - 1))
         steps += 1
     assert 4 <= steps <= 25
     assert env.rounds == 60

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ring import CONFIG, Seen, experiment, seeded, watched
@@ -23,6 +24,7 @@ from fedrobust.attacks.learned.policy import Policy
 from fedrobust.cli import app
 from fedrobust.client import parameter_gradient
 from fedrobust.data import Split
+from fedrobust.errors import RecordError
 from fedrobust.federation import run_round
 from fedrobust.prepare import prepare
 from fedrobust.training import run
@@ -77,6 +79,16 @@ def test_it_observes_honestly_then_learns_then_acts() -> None:
     assert report["seconds"] > 0
     assert report["acts"]
     assert not report["troubles"]
+
+
+def test_it_waits_before_it_observes() -> None:
+    known, _ = known_after(4, **learned(wait=3))
+    assert known.observed == 1
+    assert known.met == 4
+    known, _ = known_after(7, **learned(wait=3))
+    assert known.observed == 4
+    assert known.policy is not None
+    assert len(known.matching) == 3
 
 
 def test_a_near_pool_ends_the_observation() -> None:
@@ -367,3 +379,47 @@ def test_who_sees_the_benign_rows_can_count_them() -> None:
     known, _ = known_after(3, **learned(observe=0, inversion=None), threat={"benign": True})
     assert known.policy is not None
     assert not known.troubles
+
+
+def test_the_page_shows_what_was_learned(tmp_path: Path) -> None:
+    """On images: what came of the run's own truth, the pictures, and the numbers in words."""
+    from fedrobust.report import write_report
+
+    digits = {
+        "data": {"name": "digits", "validation": 200},
+        "model": {"name": "digits-cnn"},
+        "objective": {"name": "erm"},
+        "client": {"batch_size": 8, "batches": 1, "optimizer": {"name": "sgd", "lr": 0.1}},
+        "evaluation": CONFIG["evaluation"] | {"every": 6},
+        "rounds": 6,
+    }
+    attack = LEARNED | {"reward": "loss", "inversion": {"iterations": 10}}
+    out = tmp_path / "run"
+    result = run(experiment(attack=attack, **digits), out)
+    report = result.summary["attack"]
+    compared = report["comparison"]
+    assert compared["examples"] == 24
+    assert compared["floor"] > 0
+    assert compared["own"] == pytest.approx(compared["floor"], rel=0.5)
+    truth = prepare(experiment(attack=attack, **digits)).federation.local.data
+    shares = torch.bincount(truth.y, minlength=10).double() / len(truth)
+    assert compared["labels"]["truth"] == pytest.approx(shares.tolist(), abs=0.02)
+    counts = report["labels"] + [0] * (10 - len(report["labels"]))
+    assert list(compared["labels"]["learned"]) == [n / 24 for n in counts]
+    with np.load(out / "attack.npz") as kept:
+        ours, nearest, labels = kept["learned"], kept["nearest"], kept["labels"]
+    assert ours.shape == nearest.shape == (8, 1, 8, 8)
+    assert labels.shape == (8,)
+    everything = truth.images(torch.arange(len(truth))).flatten(1)
+    for mine, real in zip(ours, nearest, strict=True):
+        distances = (everything - torch.from_numpy(mine).flatten()).norm(dim=1)
+        assert np.linalg.norm(mine - real) == pytest.approx(float(distances.min()), rel=1e-4)
+    page = write_report([out])
+    text = page.read_text()
+    assert "The learned attack" in text
+    assert "reconstructed\n  24 examples" in text
+    assert text.count("nearest real picture") == 8
+    assert (page.parent / "learned.png").exists()
+    (out / "attack.npz").write_bytes(b"cut")
+    with pytest.raises(RecordError, match=r"attack.npz is broken"):
+        write_report([out])

@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from fedrobust.data import Split
 from fedrobust.threat import Knowledge, View
 from fedrobust.typing import Images, Labels, Updates
 
@@ -18,7 +19,8 @@ class Attack(Protocol):
     model does not grant. ``trains`` says whether it uses the malicious clients' honest updates;
     where it does not, they are not computed and ``view.own`` is empty [0, d]. ``memory`` is how
     many earlier broadcast parameter vectors it wants in ``view.history``. It may have a method
-    ``report(state)``, whose mapping goes into the run's summary, its ``troubles`` among the run's.
+    ``report(state, truth)``, whose mapping goes into the run's summary, its ``troubles`` among the
+    run's, and ``pictures(state, truth)``, whose arrays go into attack.npz.
     """
 
     @property
@@ -60,6 +62,15 @@ class Poisons(Protocol):
 
 
 @dataclass(frozen=True)
+class Truth:
+    """What a run knows of the data when it ends, and its attacker does not; it knows ``own``."""
+
+    train: Split
+    own: Split
+    classes: int
+
+
+@dataclass(frozen=True)
 class Traits:
     """What an attack says of itself, with what is assumed of a user's object that says nothing."""
 
@@ -68,7 +79,8 @@ class Traits:
     trains: bool
     memory: int
     init: Callable[[], Any]
-    report: Callable[[Any], dict[str, Any] | None]
+    report: Callable[[Any, Truth], dict[str, Any] | None]
+    pictures: Callable[[Any, Truth], dict[str, Any] | None]
 
 
 def traits(attack: Attack) -> Traits:
@@ -79,5 +91,6 @@ def traits(attack: Attack) -> Traits:
         trains=getattr(attack, "trains", True),
         memory=getattr(attack, "memory", 0),
         init=getattr(attack, "init", lambda: None),
-        report=getattr(attack, "report", lambda state: None),
+        report=getattr(attack, "report", lambda state, truth: None),
+        pictures=getattr(attack, "pictures", lambda state, truth: None),
     )

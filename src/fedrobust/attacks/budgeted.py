@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
-from fedrobust.attacks.attack import Poisons, traits
+from fedrobust.attacks.attack import Poisons, Truth, traits
 from fedrobust.component import Positive, component
 from fedrobust.threat import Knowledge, View
 from fedrobust.typing import Images, Labels, Updates
@@ -49,9 +49,13 @@ class Budgeted:
         """The inner attack's state."""
         return traits(self.attack).init()
 
-    def report(self, state: Any) -> dict[str, Any] | None:
+    def report(self, state: Any, truth: Truth) -> dict[str, Any] | None:
         """What the inner attack says of itself."""
-        return traits(self.attack).report(state)
+        return traits(self.attack).report(state, truth)
+
+    def pictures(self, state: Any, truth: Truth) -> dict[str, Any] | None:
+        """What the inner attack has to show."""
+        return traits(self.attack).pictures(state, truth)
 
     def poison(self, x: Images, y: Labels, classes: int) -> tuple[Images, Labels]:
         """The inner attack's poisoning; the batch as it is where it does none."""

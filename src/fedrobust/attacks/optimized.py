@@ -12,7 +12,7 @@ from pydantic import Strict, model_validator
 
 from fedrobust.aggregators.rule import NoAnswerError
 from fedrobust.attacks import beliefs
-from fedrobust.attacks.attack import Attack, Poisons, traits
+from fedrobust.attacks.attack import Attack, Poisons, Truth, traits
 from fedrobust.component import Positive, Size, Text, component, name_of
 from fedrobust.errors import ConfigError
 from fedrobust.threat import Knowledge, View, not_granted
@@ -87,9 +87,13 @@ class Optimized:
         """The inner attack's state."""
         return traits(self.attack).init()
 
-    def report(self, state: Any) -> dict[str, Any] | None:
+    def report(self, state: Any, truth: Truth) -> dict[str, Any] | None:
         """What the inner attack says of itself."""
-        return traits(self.attack).report(state)
+        return traits(self.attack).report(state, truth)
+
+    def pictures(self, state: Any, truth: Truth) -> dict[str, Any] | None:
+        """What the inner attack has to show."""
+        return traits(self.attack).pictures(state, truth)
 
     def poison(self, x: Images, y: Labels, classes: int) -> tuple[Images, Labels]:
         """The inner attack's poisoning; the batch as it is where it does none."""

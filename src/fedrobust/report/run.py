@@ -109,6 +109,7 @@ class Summary:
     notes: tuple[str, ...] = ()
     threat: str | None = None
     test: Test | None = None
+    attack: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.image import imsave
 
 from fedrobust.report import compare, figures, words
+from fedrobust.report.learned import learned_section
 from fedrobust.report.passing import passing, selects
 from fedrobust.report.run import Evaluation, PerUser, ReportRun, Score
 
@@ -35,6 +36,7 @@ def section(
         "never_selects": has_malicious and bool(run.rounds) and not selects(run.rounds),
         "users": None,
         "pictures": None,
+        "learned": learned_section(run, prefix, figure, _png),
         "threat": words.threat(run),
         "setup": [
             (key, words.component(value)) for key, value in run.config.items() if key != "name"

@@ -7,6 +7,7 @@ import torch
 from annotated_types import Gt
 from pydantic import AllowInfNan, Strict, model_validator
 
+from fedrobust.attacks.attack import Truth
 from fedrobust.attacks.learned.encoding import AnyEncoding, Basis
 from fedrobust.attacks.learned.inversion import Inversion
 from fedrobust.attacks.learned.training import Training
@@ -22,8 +23,10 @@ State = dict[str, Any]
 class Learned:
     """Observe and reconstruct, train a policy on a simulated federation, then act by it (DRFL §3).
 
-    Stage one: while it observes, for at most ``observe`` rounds, it sends honest updates, and
-    reconstructs a batch a round by ``inversion`` from the step that the server has made. It stops
+    Stage one: after round ``wait`` it observes, for at most ``observe`` rounds, and reconstructs a
+    batch a round by ``inversion`` from the step that the server has made; it sends honest updates
+    up to then. A policy learns from where the federation stands when it is trained, so ``wait``
+    until the model is worth attacking. It stops observing
     once the Wasserstein distance of consecutive pools is below ``threshold``. ``data`` says what
     the simulated clients then draw from: the ``learned`` examples, the ``own`` ones, or ``both``.
 
@@ -43,6 +46,7 @@ class Learned:
     ``training``; ``full`` or ``compact`` with scale ``zeta``, and ``PAPER``, come nearest to it.
     """
 
+    wait: Size = 0
     observe: Size = 20
     threshold: NonNegative = 0.005
     inversion: Inversion | None = Inversion()
@@ -88,7 +92,9 @@ class Learned:
             known.over = True
             pipeline.adopt(known, self, view, *load_policy(self.policy))
         known.met += 1
-        if not known.over:
+        if view.round <= self.wait:
+            pass
+        elif not known.over:
             known.over = pipeline.observe(known, self, view, rng)
             if known.over:
                 pipeline.learn(known, self, view, rng)
@@ -99,8 +105,15 @@ class Learned:
         rows = view.own if known.policy is None else pipeline.act(known, self, view, rng)
         return rows, known.saved()
 
-    def report(self, state: State) -> dict[str, Any]:
-        """What was observed, learned and spent, for the run's summary."""
+    def report(self, state: State, truth: Truth | None = None) -> dict[str, Any]:
+        """What was observed, learned and spent; with the truth, how near the data came to it."""
         from fedrobust.attacks.learned import pipeline
 
-        return pipeline.Knowledge.of(state).report()
+        known = pipeline.Knowledge.of(state)
+        return known.report() | {"comparison": pipeline.compared(known, truth)}
+
+    def pictures(self, state: State, truth: Truth) -> dict[str, Any] | None:
+        """The last images that were reconstructed, beside the real ones nearest to them."""
+        from fedrobust.attacks.learned import pipeline
+
+        return pipeline.pictures(pipeline.Knowledge.of(state), truth)

@@ -182,9 +182,9 @@ class Compact:
 class Basis:
     """A few numbers in, a few directions out: what a policy can learn within an attacker's budget.
 
-    Δ = budget · ‖own‖ · Σ aⱼ bⱼ / max(1, ‖a‖₂), bⱼ the unit vectors of ``directions``: the own
-    honest update, the parameters, the last step of the model, and the update that a benign client
-    is expected to send; a sum that is longer than 1 is cut to 1. The policy sees, of each tensor of
+    Δ = budget · ‖own‖ · v / max(1, ‖v‖₂) with v = Σ aⱼ bⱼ, bⱼ the unit vectors of ``directions``:
+    the own honest update, the parameters, the last step of the model, and the update that a benign
+    client is expected to send. The policy sees, of each tensor of
     the network, how its norm has changed since the start of the attack and how far it has turned,
     and the last step against θ.
 
@@ -225,9 +225,8 @@ class Basis:
 
     def rows(self, action: Tensor, view: View, means: Means) -> Updates:
         """Each at its own length, along the same mix of directions."""
-        shares = action / action.norm().clamp(min=1)
         total = torch.zeros_like(view.own)
-        for share, direction in zip(shares, self.directions, strict=True):
+        for share, direction in zip(action, self.directions, strict=True):
             total += share * self._direction(direction, view, means)
         length: Tensor = total.norm(dim=1, keepdim=True).clamp(min=1)
         return self.budget * _sizes(view) * total / length

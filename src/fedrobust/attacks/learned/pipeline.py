@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from fedrobust.aggregators import Aggregator, Mean
 from fedrobust.aggregators.rule import NoAnswerError
 from fedrobust.attacks import beliefs
+from fedrobust.attacks.attack import Truth
 from fedrobust.attacks.learned import distribution
 from fedrobust.attacks.learned.calculus import Calculus, calculus
 from fedrobust.attacks.learned.encoding import Means, Sight
@@ -30,6 +31,10 @@ from fedrobust.typing import Updates, Vector
 
 if TYPE_CHECKING:
     from fedrobust.attacks.learned.attack import Learned
+
+
+PICTURES = 8
+"""How many reconstructions a page shows."""
 
 
 @dataclass
@@ -97,6 +102,43 @@ class Knowledge:
         """Note what went wrong, once."""
         if text not in self.troubles:
             self.troubles.append(text)
+
+
+def compared(known: Knowledge, truth: Truth | None) -> dict[str, Any] | None:
+    """How near what was reconstructed came to the federation's data, beside the own data."""
+    if truth is None or known.pool is None:
+        return None
+    draw = torch.Generator().manual_seed(0)
+    train, own = (_images(split, 2000, draw) for split in (truth.train, truth.own))
+    found = distribution.compare(
+        own,
+        known.pool,
+        train,
+        classes=truth.classes,
+        scale=distribution.spread(own),
+        generator=draw,
+    )
+    return asdict(found)
+
+
+def _images(split: Split, most: int, draw: torch.Generator) -> Split:
+    index = torch.randperm(len(split), generator=draw)[:most]
+    return Split(split.images(index), split.y[index])
+
+
+def pictures(known: Knowledge, truth: Truth) -> dict[str, Any] | None:
+    """The last reconstructions that are images, and for each the nearest of all real examples."""
+    pool = known.pool
+    if pool is None or pool.x.dim() != 4:
+        return None
+    x, y = pool.x[-PICTURES:], pool.y[-PICTURES:]
+    nearest, least = x.clone(), torch.full((len(x),), math.inf)
+    for part in torch.split(torch.arange(len(truth.train)), 5000):
+        real = truth.train.images(part)
+        distance, index = torch.cdist(x.flatten(1), real.flatten(1)).min(dim=1)
+        closer = distance < least
+        nearest[closer], least[closer] = real[index[closer]], distance[closer]
+    return {"learned": x.numpy(), "nearest": nearest.numpy(), "labels": y.numpy()}
 
 
 def own_data(view: View) -> Split:
