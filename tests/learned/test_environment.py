@@ -41,7 +41,7 @@ def test_a_step_is_the_round_with_the_row_that_the_action_means(seen: Seen) -> N
     env = FederationEnv(task)
     env.reset(seed=5)
     streams = env._streams  # the episode's own draws
-    state, previous = task.start.clone(), task.start.parameters
+    state, previous = task.start.clone(), seen.view.history[-1]
     federation = replace(task.federation, attack=None)
     rewards = []
     for action in np.array([[0.5, -0.5, 0.1], [-1.0, 0.0, 1.0]], dtype=np.float32):

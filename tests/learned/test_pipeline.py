@@ -414,6 +414,14 @@ def test_the_page_shows_what_was_learned(tmp_path: Path) -> None:
     for mine, real in zip(ours, nearest, strict=True):
         distances = (everything - torch.from_numpy(mine).flatten()).norm(dim=1)
         assert np.linalg.norm(mine - real) == pytest.approx(float(distances.min()), rel=1e-4)
+    shares = [
+        float(
+            (everything - torch.from_numpy(mine).flatten()).norm(dim=1).min() / np.linalg.norm(real)
+        )
+        for mine, real in zip(ours, nearest, strict=True)
+    ]
+    assert min(shares) <= compared["nearest"] * 1.5
+    assert compared["nearest"] > 0.1
     page = write_report([out])
     text = page.read_text()
     assert "The learned attack" in text
@@ -423,3 +431,56 @@ def test_the_page_shows_what_was_learned(tmp_path: Path) -> None:
     (out / "attack.npz").write_bytes(b"cut")
     with pytest.raises(RecordError, match=r"attack.npz is broken"):
         write_report([out])
+
+
+class Watching:
+    """A user's own encoding, which keeps what it was shown."""
+
+    name = "watching"
+
+    def __init__(self) -> None:
+        self.sights: list[Any] = []
+        self.inner = Basis()
+
+    def seen(self, layout: Any) -> int:
+        return self.inner.seen(layout)
+
+    def actions(self, layout: Any) -> int:
+        return self.inner.actions(layout)
+
+    def observe(self, sight: Any) -> Any:
+        self.sights.append(sight)
+        return self.inner.observe(sight)
+
+    def rows(self, action: torch.Tensor, view: Any, means: Any) -> torch.Tensor:
+        return self.inner.rows(action, view, means)
+
+
+def test_the_policy_is_shown_in_the_run_what_it_was_shown_in_training() -> None:
+    """θ now, the broadcast before, θ when it was trained, the rounds since it last was there."""
+    ready = prepare(experiment(participation={"name": "sample", "clients": 5}, **learned()))
+    watching = Watching()
+    training = Training(steps=20, learning_starts=5, check_every=0, hidden=(4,))
+    attack = Learned(
+        observe=0, inversion=None, encoding=watching, training=training, horizon=4, hold=1
+    )
+    federation = replace(ready.federation, attack=attack)
+    state = federation.start(ready.start)
+    (bad,) = federation.malicious
+    trained, last, waits = None, 0, []
+    for _ in range(40):
+        parameters, history = state.parameters, state.history
+        watching.sights.clear()
+        state, log = run_round(state, federation, ready.streams)
+        if bad not in log.participants:
+            continue
+        sight = watching.sights[-1]
+        trained = parameters if trained is None else trained
+        assert torch.equal(sight.start, trained)
+        assert torch.equal(sight.parameters, parameters)
+        assert torch.equal(sight.previous, history[-1] if history else parameters)
+        assert sight.waited == (log.round - last - 1 if last else 0)
+        waits.append(sight.waited)
+        last = log.round
+    assert len(waits) > 8
+    assert len(set(waits)) > 2

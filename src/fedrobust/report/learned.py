@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
@@ -30,6 +31,7 @@ class Compared:
     learned: float
     floor: float
     examples: int
+    nearest: float
     labels: dict[str, tuple[float, ...]]
 
 
@@ -141,6 +143,9 @@ def _observed(found: LearnedReport, axes: Axes) -> None:
         later = rounds[-len(found.distances) :]
         axes.plot(later, found.distances, color=ACCURACY, marker="o", ms=4, label="pool to pool")
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set_xlabel("inversion")
     axes.legend(frameon=False, fontsize=8)
 
@@ -153,7 +158,8 @@ def _labels(found: Compared, axes: Axes) -> None:
     ):
         shares = np.array(found.labels[name])
         axes.bar(places[: len(shares)] + 0.27 * (i - 1), shares, 0.25, color=colour, label=name)
-    axes.set_xticks(places)
+    axes.set_xticks(places if len(places) <= 10 else places[::10])
+    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.set_xlabel("class")
     axes.legend(frameon=False, fontsize=8)
 
@@ -168,5 +174,6 @@ def _returns(found: LearnedReport, axes: Axes) -> None:
         axes.plot(places, values, color=MALICIOUS, marker="o", ms=4, label="without noise")
     low = float(np.quantile(found.returns, 0.1))
     axes.set_ylim(bottom=min(-0.1, low))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set_xlabel("episode")
     axes.legend(frameon=False, fontsize=8)

@@ -20,28 +20,29 @@ LIMIT = 100.0
 
 
 class Puppet:
-    """An attack that sends what its ``action`` means; its state is the last broadcast it saw."""
+    """An attack that sends what its ``action`` means."""
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset()
     least: ClassVar[int] = 1
     trains: ClassVar[bool] = True
-    memory: ClassVar[int] = 0
+    memory: ClassVar[int] = 1
 
     def __init__(self, encoding: Encoding, means: Means) -> None:
         self.encoding, self.means = encoding, means
         self.action = torch.zeros(0)
 
     def init(self) -> None:
-        """Nothing has been seen."""
+        """It keeps no state."""
 
-    def craft(
-        self, state: Vector | None, view: View, rng: torch.Generator
-    ) -> tuple[Updates, Vector]:
-        """The updates [m, d] that the action means, and θ^{t−1}."""
-        previous = view.parameters if state is None else state
-        means = replace(self.means, previous=previous)
-        action = self.action.to(view.parameters)
-        return self.encoding.rows(action, view, means), view.parameters
+    def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
+        """The updates [m, d] that the action means."""
+        means = replace(self.means, previous=before(view.parameters, view.history))
+        return self.encoding.rows(self.action.to(view.parameters), view, means), None
+
+
+def before(parameters: Vector, history: tuple[Vector, ...]) -> Vector:
+    """The broadcast before the last one; the last one itself where there was none."""
+    return history[-1] if history else parameters
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,6 @@ class FederationEnv(gymnasium.Env[Observation, Observation]):
         self._state = self.task.start.clone()
         self._state.attack = None
         self._end = self._state.round + self.task.horizon
-        self._previous = self._state.parameters
         self._waited = 0
         self._play_without()
         self._harm = self._measured()
@@ -131,7 +131,6 @@ class FederationEnv(gymnasium.Env[Observation, Observation]):
         return min(max(self.task.harm(self._state.parameters), -most), most)
 
     def _play(self) -> None:
-        self._previous = self._state.parameters
         backend = self.task.backend
         self._state, _ = run_round(self._state, self._federation, self._streams, backend=backend)
         self.rounds += 1
@@ -151,7 +150,7 @@ class FederationEnv(gymnasium.Env[Observation, Observation]):
         sight = Sight(
             self._layout,
             self._state.parameters,
-            self._previous,
+            before(self._state.parameters, self._state.history),
             self.task.start.parameters,
             self._waited,
         )

@@ -15,7 +15,7 @@ from fedrobust.attacks.attack import Truth
 from fedrobust.attacks.learned import distribution
 from fedrobust.attacks.learned.calculus import Calculus, calculus
 from fedrobust.attacks.learned.encoding import Means, Sight
-from fedrobust.attacks.learned.environment import Puppet, Task
+from fedrobust.attacks.learned.environment import Puppet, Task, before
 from fedrobust.attacks.learned.inversion import invert
 from fedrobust.attacks.learned.planning import best_constant
 from fedrobust.attacks.learned.policy import Policy, Trained, train
@@ -27,7 +27,7 @@ from fedrobust.flat import Layout, read, write
 from fedrobust.objectives import WassersteinDRO
 from fedrobust.participation import All, Sample
 from fedrobust.threat import View
-from fedrobust.typing import Updates, Vector
+from fedrobust.typing import Images, Updates, Vector
 
 if TYPE_CHECKING:
     from fedrobust.attacks.learned.attack import Learned
@@ -60,7 +60,6 @@ class Knowledge:
     policy: dict[str, Tensor] | None = None
     sample: list[Tensor] | None = None
     start: Tensor | None = None
-    previous: Tensor | None = None
     returns: list[float] = field(default_factory=list)
     checks: list[list[float]] = field(default_factory=list)
     rounds: int = 0
@@ -105,7 +104,11 @@ class Knowledge:
 
 
 def compared(known: Knowledge, truth: Truth | None) -> dict[str, Any] | None:
-    """How near what was reconstructed came to the federation's data, beside the own data."""
+    """How near what was reconstructed came to the federation's data, beside the own data.
+
+    ``nearest`` is the median, over the reconstructions, of the ℓ2 distance to the nearest of all
+    real examples, as a share of that one's norm: 0 where real examples were found.
+    """
     if truth is None or known.pool is None:
         return None
     draw = torch.Generator().manual_seed(0)
@@ -118,12 +121,25 @@ def compared(known: Knowledge, truth: Truth | None) -> dict[str, Any] | None:
         scale=distribution.spread(own),
         generator=draw,
     )
-    return asdict(found)
+    real, distance = _nearest(known.pool.x, truth.train)
+    share = distance / real.flatten(1).norm(dim=1).clamp(min=1e-12)
+    return asdict(found) | {"nearest": float(share.median())}
 
 
 def _images(split: Split, most: int, draw: torch.Generator) -> Split:
     index = torch.randperm(len(split), generator=draw)[:most]
     return Split(split.images(index), split.y[index])
+
+
+def _nearest(x: Images, real: Split) -> tuple[Images, Tensor]:
+    """For each of x [b, ...] the nearest of all real examples, and its ℓ2 distance [b]."""
+    nearest, least = x.clone(), torch.full((len(x),), math.inf)
+    for part in torch.split(torch.arange(len(real)), 5000):
+        there = real.images(part)
+        distance, index = torch.cdist(x.flatten(1), there.flatten(1)).min(dim=1)
+        closer = distance < least
+        nearest[closer], least[closer] = there[index[closer]], distance[closer]
+    return nearest, least
 
 
 def pictures(known: Knowledge, truth: Truth) -> dict[str, Any] | None:
@@ -132,13 +148,8 @@ def pictures(known: Knowledge, truth: Truth) -> dict[str, Any] | None:
     if pool is None or pool.x.dim() != 4:
         return None
     x, y = pool.x[-PICTURES:], pool.y[-PICTURES:]
-    nearest, least = x.clone(), torch.full((len(x),), math.inf)
-    for part in torch.split(torch.arange(len(truth.train)), 5000):
-        real = truth.train.images(part)
-        distance, index = torch.cdist(x.flatten(1), real.flatten(1)).min(dim=1)
-        closer = distance < least
-        nearest[closer], least[closer] = real[index[closer]], distance[closer]
-    return {"learned": x.numpy(), "nearest": nearest.numpy(), "labels": y.numpy()}
+    real, _ = _nearest(x, truth.train)
+    return {"learned": x.numpy(), "nearest": real.numpy(), "labels": y.numpy()}
 
 
 def own_data(view: View) -> Split:
@@ -303,7 +314,7 @@ def task_for(
         raise ValueError("the attacker does not know how many clients there are")
     absent = known.met < 0.95 * view.round
     total = round(clients * view.round / known.met) if absent else clients
-    means = Means(tools, sample, view.parameters)
+    means = Means(tools, sample, before(view.parameters, view.history))
     federation = simulated(
         view,
         data,
@@ -315,7 +326,9 @@ def task_for(
     harm = harm_of(attack, view, tools, sample)
     return Task(
         federation=federation,
-        start=FederationState(view.parameters.clone(), round=view.round - 1),
+        start=FederationState(
+            view.parameters.clone(), round=view.round - 1, history=view.history[-1:]
+        ),
         encoding=attack.encoding,
         means=means,
         harm=harm,
@@ -366,7 +379,7 @@ def learn(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator)
     else:
         trained = train(task, attack.training, seed)
     known.policy, known.trained = trained.policy.tensors(), view.round
-    known.start, known.previous = view.parameters.clone(), view.parameters.clone()
+    known.start = view.parameters.clone()
     known.returns, known.rounds = list(trained.returns), known.rounds + trained.rounds
     known.checks = [[float(step), value] for step, value in trained.checks]
     known.seconds += time.monotonic() - began
@@ -379,7 +392,7 @@ def act(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator) -
     model = view.model()
     layout, policy = Layout.of(model), Policy.of(known.policy)
     start = view.parameters.clone() if known.start is None else known.start
-    previous = view.parameters if known.previous is None else known.previous
+    previous = before(view.parameters, view.history)
     waited = max(0, view.round - known.last - 1) if known.last else 0
     sight = Sight(layout, view.parameters, previous, start, waited)
     action = policy(attack.encoding.observe(sight)).to(view.parameters)
@@ -388,5 +401,5 @@ def act(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator) -
     assert known.sample is not None
     means = Means(calculus(model), Split(*known.sample), previous)
     rows = attack.encoding.rows(action, view, means)
-    known.start, known.previous, known.last = start, view.parameters.clone(), view.round
+    known.start, known.last = start, view.round
     return rows
