@@ -21,7 +21,8 @@ from fedrobust.attacks.learned.calculus import Autograd, calculus
 from fedrobust.attacks.learned.encoding import Basis, Compact, Encoding, Full
 from fedrobust.attacks.learned.environment import FederationEnv, Task
 from fedrobust.attacks.learned.inversion import invert
-from fedrobust.attacks.learned.pipeline import Knowledge, own_data, task_for
+from fedrobust.attacks.learned.knowledge import Knowledge, own_data
+from fedrobust.attacks.learned.pipeline import task_for
 from fedrobust.attacks.learned.policy import train
 from fedrobust.federation import LOCAL, run_round
 from fedrobust.grid import load_sweep

@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 from fedrobust.attacks.learned import Inversion, Learned, Training
 from fedrobust.attacks.learned.encoding import Basis, Compact
 from fedrobust.attacks.learned.files import load_policy
-from fedrobust.attacks.learned.pipeline import Knowledge, learned_data, observe
+from fedrobust.attacks.learned.knowledge import Knowledge, learned_data
+from fedrobust.attacks.learned.observing import observe
 from fedrobust.attacks.learned.policy import Policy
 from fedrobust.cli import app
 from fedrobust.client import parameter_gradient
@@ -109,7 +110,7 @@ class Recorded:
 
 def revealed(seen: Seen, own: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor | None:
     """The gradient that the attacker takes the last step for, its own row then being ``own``."""
-    from fedrobust.attacks.learned import pipeline
+    from fedrobust.attacks.learned import observing
 
     found: list[torch.Tensor] = []
 
@@ -117,7 +118,7 @@ def revealed(seen: Seen, own: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> 
         found.append(gradient)
         return type("Found", (), {"x": x, "y": y, "before": 1.0, "after": 0.5})
 
-    monkeypatch.setattr(pipeline, "invert", spy)
+    monkeypatch.setattr(observing, "invert", spy)
     known = Knowledge(own=own, last=seen.view.round - 1)
     observe(known, Learned(inversion=Inversion()), seen.view, seeded())
     return found[0] if found else None
@@ -188,7 +189,8 @@ def test_the_unused_gradient_judges_the_pool(monkeypatch: pytest.MonkeyPatch) ->
     torch.nn.utils.vector_to_parameters(seen.view.history[-1], model.parameters())
     newest = pool.take(torch.arange(4, 20))
     given = -rows[:-1].mean(dim=0) / 0.3
-    found = parameter_gradient(model, newest.x, newest.y)
+    moved = seen.view.objective.maximise(model, newest.x, newest.y, lambda: None)
+    found = parameter_gradient(model, moved, newest.y)
     expected = float((found - given).square().sum() / given.square().sum())
     assert known.unused == [pytest.approx(expected, rel=1e-2)]
     assert known.pool is not None
@@ -200,7 +202,7 @@ def test_simulated_clients_draw_from_what_was_asked(data: Any, theirs: int) -> N
     seen = watched(2)
     pool = Split(torch.zeros(20, 2), torch.zeros(20, dtype=torch.long))
     known = Knowledge(x=pool.x, y=pool.y)
-    everything, benign, mine = learned_data(known, Learned(data=data), seen.view)
+    everything, benign, mine = learned_data(known, data, seen.view)
     assert len(everything) == 280
     assert len(benign) == theirs
     assert torch.equal(everything.take(mine).x, seen.own.x)
@@ -484,3 +486,38 @@ def test_the_policy_is_shown_in_the_run_what_it_was_shown_in_training() -> None:
         last = log.round
     assert len(waits) > 8
     assert len(set(waits)) > 2
+
+
+def test_in_the_simulation_the_attacker_holds_what_it_holds() -> None:
+    """Benign clients draw from what was learned; it trains on its own examples, as it does."""
+    from fedrobust.attacks.learned.calculus import calculus
+    from fedrobust.attacks.learned.pipeline import task_for
+
+    seen = watched(5)
+    known = Knowledge(met=5, x=torch.zeros(20, 2), y=torch.zeros(20, dtype=torch.long))
+    sample = seen.own.take(torch.arange(10))
+    task = task_for(known, Learned(data="learned"), seen.view, sample, calculus(seen.view.model()))
+    clients, data = task.federation.local.clients, task.federation.local.data
+    assert len(clients) == 10
+    assert task.federation.malicious == {9}
+    assert not data.take(clients[0]).x.any()
+    assert torch.equal(data.take(clients[9]).x, seen.own.x)
+
+
+def test_an_action_is_held_as_long_as_in_training() -> None:
+    """The policy is asked every third round, and its action is played on what each round brings."""
+    ready = prepare(experiment(**learned()))
+    watching = Watching()
+    training = Training(algorithm="constant")
+    attack = Learned(
+        observe=0, inversion=None, encoding=watching, training=training, horizon=3, hold=3
+    )
+    federation = replace(ready.federation, attack=attack)
+    state = federation.start(ready.start)
+    asked = []
+    for number in range(1, 11):
+        watching.sights.clear()
+        state, _ = run_round(state, federation, ready.streams)
+        if number > 1 and watching.sights:
+            asked.append(number)
+    assert asked == [4, 7, 10]

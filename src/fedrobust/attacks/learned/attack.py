@@ -1,5 +1,6 @@
 """The two-stage learned attack (DRFL §3)."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -12,8 +13,10 @@ from fedrobust.attacks.learned.encoding import AnyEncoding, Basis
 from fedrobust.attacks.learned.inversion import Inversion
 from fedrobust.attacks.learned.training import Training
 from fedrobust.component import Count, NonNegative, Size, Text, keyword_component
+from fedrobust.errors import ConfigError
 from fedrobust.perturb.wasserstein import Ascent
-from fedrobust.threat import Knowledge, View
+from fedrobust.threat import Knowledge as Granted
+from fedrobust.threat import View
 from fedrobust.typing import Updates
 
 State = dict[str, Any]
@@ -63,7 +66,7 @@ class Learned:
     policy: Text | None = None
     name: Literal["learned"] = "learned"
 
-    needs: ClassVar[frozenset[Knowledge]] = frozenset({"clients"})
+    needs: ClassVar[frozenset[Granted]] = frozenset({"clients"})
     least: ClassVar[int] = 1
     trains: ClassVar[bool] = True
     memory: ClassVar[int] = 1
@@ -79,15 +82,27 @@ class Learned:
         return self
 
     def init(self) -> State:
-        """Nothing is known yet."""
+        """Nothing is known yet.
+
+        Raises: ``ConfigError`` where what it will need is not installed.
+        """
+        needed = ["gymnasium", "ot"] + ["stable_baselines3"] * (
+            self.training.algorithm != "constant"
+        )
+        missing = [name for name in needed if find_spec(name) is None]
+        if missing and self.policy is None:
+            raise ConfigError(
+                f"a learned attack needs {', '.join(missing)}: pip install 'fedrobust[learned]'"
+            )
         return {}
 
     def craft(self, state: State, view: View, rng: torch.Generator) -> tuple[Updates, State]:
         """Honest updates while it observes; what the policy says after that [m, d]."""
-        from fedrobust.attacks.learned import pipeline
+        from fedrobust.attacks.learned import observing, pipeline
         from fedrobust.attacks.learned.files import load_policy
+        from fedrobust.attacks.learned.knowledge import Knowledge
 
-        known = pipeline.Knowledge.of(state)
+        known = Knowledge.of(state)
         if self.policy is not None and not known.over:
             known.over = True
             pipeline.adopt(known, self, view, *load_policy(self.policy))
@@ -95,7 +110,7 @@ class Learned:
         if view.round <= self.wait:
             pass
         elif not known.over:
-            known.over = pipeline.observe(known, self, view, rng)
+            known.over = observing.observe(known, self, view, rng)
             if known.over:
                 pipeline.learn(known, self, view, rng)
         elif (
@@ -107,13 +122,13 @@ class Learned:
 
     def report(self, state: State, truth: Truth | None = None) -> dict[str, Any]:
         """What was observed, learned and spent; with the truth, how near the data came to it."""
-        from fedrobust.attacks.learned import pipeline
+        from fedrobust.attacks.learned.knowledge import Knowledge, compared
 
-        known = pipeline.Knowledge.of(state)
-        return known.report() | {"comparison": pipeline.compared(known, truth)}
+        known = Knowledge.of(state)
+        return known.report() | {"comparison": compared(known, truth)}
 
     def pictures(self, state: State, truth: Truth) -> dict[str, Any] | None:
         """The last images that were reconstructed, beside the real ones nearest to them."""
-        from fedrobust.attacks.learned import pipeline
+        from fedrobust.attacks.learned.knowledge import Knowledge, pictures
 
-        return pipeline.pictures(pipeline.Knowledge.of(state), truth)
+        return pictures(Knowledge.of(state), truth)

@@ -1,246 +1,38 @@
-"""The two stages, as the rounds go by: observe and invert, then train, then act."""
+"""Stage two, as the rounds go by: train on a simulation, then act."""
 
 import math
 import time
-from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from fedrobust.aggregators import Aggregator, Mean
 from fedrobust.aggregators.rule import NoAnswerError
 from fedrobust.attacks import beliefs
-from fedrobust.attacks.attack import Truth
-from fedrobust.attacks.learned import distribution
 from fedrobust.attacks.learned.calculus import Calculus, calculus
 from fedrobust.attacks.learned.encoding import Means, Sight
 from fedrobust.attacks.learned.environment import Puppet, Task, before
-from fedrobust.attacks.learned.inversion import invert
+from fedrobust.attacks.learned.knowledge import Knowledge, learned_data
 from fedrobust.attacks.learned.planning import best_constant
 from fedrobust.attacks.learned.policy import Policy, Trained, train
-from fedrobust.attacks.learned.simulation import Harm, Overheard, backend_for, simulated
+from fedrobust.attacks.learned.simulation import (
+    Harm,
+    Overheard,
+    backend_for,
+    simulated,
+    some_rows,
+)
 from fedrobust.component import to_config
 from fedrobust.data import Split
 from fedrobust.federation import FederationState
-from fedrobust.flat import Layout, read, write
+from fedrobust.flat import Layout
 from fedrobust.objectives import WassersteinDRO
 from fedrobust.participation import All, Sample
 from fedrobust.threat import View
-from fedrobust.typing import Images, Updates, Vector
+from fedrobust.typing import Updates
 
 if TYPE_CHECKING:
     from fedrobust.attacks.learned.attack import Learned
-
-
-PICTURES = 8
-"""How many reconstructions a page shows."""
-
-
-@dataclass
-class Knowledge:
-    """What the attacker carries from round to round; ``saved`` and ``of`` are its plain form.
-
-    ``x`` and ``y`` are the examples reconstructed so far, ``distances`` those between consecutive
-    pools, ``matching`` the gradient distances before and after each inversion, and ``unused`` the
-    pool's on a gradient that it was not fitted to, before it was.
-    """
-
-    x: Tensor | None = None
-    y: Tensor | None = None
-    observed: int = 0
-    over: bool = False
-    distances: list[float] = field(default_factory=list)
-    matching: list[list[float]] = field(default_factory=list)
-    unused: list[float] = field(default_factory=list)
-    own: Tensor | None = None
-    last: int = 0
-    met: int = 0
-    trained: int = 0
-    policy: dict[str, Tensor] | None = None
-    sample: list[Tensor] | None = None
-    start: Tensor | None = None
-    returns: list[float] = field(default_factory=list)
-    checks: list[list[float]] = field(default_factory=list)
-    rounds: int = 0
-    seconds: float = 0.0
-    troubles: list[str] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, saved: dict[str, Any]) -> "Knowledge":
-        """From its plain form."""
-        return cls(**saved)
-
-    def saved(self) -> dict[str, Any]:
-        """Tensors, numbers and containers of these."""
-        return dict(vars(self))
-
-    def report(self) -> dict[str, Any]:
-        """What was observed, learned and spent, as JSON."""
-        return {
-            "observed_rounds": self.observed,
-            "reconstructed": 0 if self.y is None else len(self.y),
-            "labels": [] if self.y is None else torch.bincount(self.y).tolist(),
-            "distances": self.distances,
-            "matching": self.matching,
-            "unused": self.unused,
-            "returns": self.returns,
-            "checks": self.checks,
-            "simulated_rounds": self.rounds,
-            "seconds": round(self.seconds, 3),
-            "acts": self.policy is not None,
-            "troubles": self.troubles,
-        }
-
-    @property
-    def pool(self) -> Split | None:
-        """The reconstructed examples."""
-        return None if self.x is None or self.y is None else Split(self.x, self.y)
-
-    def trouble(self, text: str) -> None:
-        """Note what went wrong, once."""
-        if text not in self.troubles:
-            self.troubles.append(text)
-
-
-def compared(known: Knowledge, truth: Truth | None) -> dict[str, Any] | None:
-    """How near what was reconstructed came to the federation's data, beside the own data.
-
-    ``nearest`` is the median, over the reconstructions, of the ℓ2 distance to the nearest of all
-    real examples, as a share of that one's norm: 0 where real examples were found.
-    """
-    if truth is None or known.pool is None:
-        return None
-    draw = torch.Generator().manual_seed(0)
-    train, own = (_images(split, 2000, draw) for split in (truth.train, truth.own))
-    found = distribution.compare(
-        own,
-        known.pool,
-        train,
-        classes=truth.classes,
-        scale=distribution.spread(own),
-        generator=draw,
-    )
-    real, distance = _nearest(known.pool.x, truth.train)
-    share = distance / real.flatten(1).norm(dim=1).clamp(min=1e-12)
-    return asdict(found) | {"nearest": float(share.median())}
-
-
-def _images(split: Split, most: int, draw: torch.Generator) -> Split:
-    index = torch.randperm(len(split), generator=draw)[:most]
-    return Split(split.images(index), split.y[index])
-
-
-def _nearest(x: Images, real: Split) -> tuple[Images, Tensor]:
-    """For each of x [b, ...] the nearest of all real examples, and its ℓ2 distance [b]."""
-    nearest, least = x.clone(), torch.full((len(x),), math.inf)
-    for part in torch.split(torch.arange(len(real)), 5000):
-        there = real.images(part)
-        distance, index = torch.cdist(x.flatten(1), there.flatten(1)).min(dim=1)
-        closer = distance < least
-        nearest[closer], least[closer] = there[index[closer]], distance[closer]
-    return nearest, least
-
-
-def pictures(known: Knowledge, truth: Truth) -> dict[str, Any] | None:
-    """The last reconstructions that are images, and for each the nearest of all real examples."""
-    pool = known.pool
-    if pool is None or pool.x.dim() != 4:
-        return None
-    x, y = pool.x[-PICTURES:], pool.y[-PICTURES:]
-    real, _ = _nearest(x, truth.train)
-    return {"learned": x.numpy(), "nearest": real.numpy(), "labels": y.numpy()}
-
-
-def own_data(view: View) -> Split:
-    """The colluders' examples together, as floats."""
-    parts = [
-        Split(part.images(torch.arange(len(part))), part.y) for part in view.data() if len(part)
-    ]
-    return Split(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))
-
-
-def observe(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator) -> bool:
-    """Stage one: learn from the step that the server has just revealed; whether it is over.
-
-    The step Δ̄ = (θ^t − θ^{t−1}) / server lr is taken for −η times the mean gradient of the round's
-    clients, which it is under the mean with one plain SGD step; where the attacker knows how many
-    clients there are, the colluders' own part is then taken out first. Under another rule it is
-    some client's gradient, or a mix of theirs by coordinate, and is matched as if it were a mean. A
-    round tells nothing where Θ was active.
-    """
-    began = time.monotonic()
-    own = own_data(view)
-    revealed = _revealed(known, view)
-    if revealed is not None and attack.inversion is not None:
-        before = view.model()
-        write(before, view.history[-1])
-        size = view.client.batch_size
-        chosen = own.take(torch.randperm(len(own), generator=rng)[:size])
-        if known.pool is not None:
-            known.unused.append(_mismatch(before, revealed, known.pool.take(_last(known, size))))
-        found = invert(
-            before,
-            revealed,
-            chosen.x,
-            chosen.y,
-            attack.inversion,
-            objective=view.objective,
-            round=view.round - 1,
-            generator=rng,
-        )
-        new = Split(found.x, found.y)
-        known.matching.append([found.before, found.after])
-        pool = known.pool
-        if pool is not None:
-            grown = distribution.joined(pool, new)
-            pair = distribution.paired(pool, grown, distribution.EXACT, rng)
-            scale = distribution.spread(own)
-            known.distances.append(distribution.wasserstein_distance(*pair, scale=scale))
-            new = grown
-        known.x, known.y = new.x, new.y
-    known.own, known.last = view.own.clone(), view.round
-    known.observed += 1
-    known.seconds += time.monotonic() - began
-    near = bool(known.distances) and known.distances[-1] < attack.threshold
-    return near or known.observed > attack.observe
-
-
-def _revealed(known: Knowledge, view: View) -> Vector | None:
-    """The mean gradient that the last step shows, without the colluders' part; None for none."""
-    if not view.history or known.last != view.round - 1 or known.own is None:
-        return None
-    before = view.history[-1]
-    on_edge = view.parameters * (1 + 1e-4)
-    if not torch.equal(view.projection.project(on_edge), on_edge):
-        known.trouble("rounds in which the server's projection may have been active were not used")
-        return None
-    step = (view.parameters - before) / view.server_lr
-    if not step.any():
-        known.trouble("rounds in which the model did not move were not used")
-        return None
-    clients = beliefs.clients(view)
-    exactly = view.clients_exactly or beliefs.sees_benign(view)
-    if clients is not None and exactly and clients > len(known.own) and _averages(view, clients):
-        step = (clients * step - known.own.sum(dim=0)) / (clients - len(known.own))
-    steps = view.client.batches or 1
-    return -step / (view.client.optimizer.lr * steps)
-
-
-def _averages(view: View, clients: int) -> bool:
-    """Whether the rule is the mean, as far as the attacker knows: unknown, it is taken for it."""
-    if view.rule is None:
-        return True
-    rows = _some_rows(view, clients)
-    try:
-        return torch.allclose(view.rule(rows), rows.mean(dim=0), atol=1e-5)
-    except ValueError:  # it takes no so few rows, or has no answer
-        return False
-
-
-def _some_rows(view: View, clients: int) -> Updates:
-    draw = torch.Generator().manual_seed(0)
-    return torch.randn(clients, len(view.parameters), generator=draw).to(view.parameters)
 
 
 def _rule(view: View, clients: int) -> Aggregator:
@@ -251,7 +43,7 @@ def _rule(view: View, clients: int) -> Aggregator:
     if view.rule is None:
         return Mean()
     try:
-        view.rule(_some_rows(view, clients))
+        view.rule(some_rows(view, clients))
     except NoAnswerError:
         pass
     except ValueError as error:
@@ -260,17 +52,6 @@ def _rule(view: View, clients: int) -> Aggregator:
             "threat.clients: true, or a larger number"
         ) from error
     return Overheard(view.rule)
-
-
-def _last(known: Knowledge, size: int) -> Tensor:
-    assert known.y is not None
-    return torch.arange(max(0, len(known.y) - size), len(known.y))
-
-
-def _mismatch(model: torch.nn.Module, gradient: Vector, sample: Split) -> float:
-    found = calculus(model).gradients(read(model), sample.x, sample.y, 1)[0].double()
-    given = gradient.double()
-    return float((found - given).square().sum() / given.square().sum())
 
 
 def adopt(
@@ -289,26 +70,25 @@ def adopt(
             f"{attack.policy} was trained with the encoding {there}, and this attack has "
             f"{encoding}: honest updates were sent"
         )
+    elif policy.sizes != (wanted := _sizes(attack, view)):
+        known.trouble(
+            f"{attack.policy} sees {policy.sizes[0]} numbers and gives {policy.sizes[1]}; for this "
+            f"model it takes {wanted[0]} and {wanted[1]}: honest updates were sent"
+        )
     else:
         known.policy = policy.tensors()
 
 
-def learned_data(known: Knowledge, attack: "Learned", view: View) -> tuple[Split, Tensor, Tensor]:
-    """All that the attacker has, own examples first, and which of it benign clients and it hold."""
-    own, pool = own_data(view), known.pool
-    mine = torch.arange(len(own))
-    if pool is None:
-        return own, mine, mine
-    both = torch.arange(len(own) + len(pool))
-    theirs = {"own": mine, "learned": both[len(own) :], "both": both}[attack.data]
-    return distribution.joined(own, pool), theirs, mine
+def _sizes(attack: "Learned", view: View) -> tuple[int, int]:
+    layout = Layout.of(view.model())
+    return attack.encoding.seen(layout), attack.encoding.actions(layout)
 
 
 def task_for(
     known: Knowledge, attack: "Learned", view: View, sample: Split, tools: Calculus
 ) -> Task:
     """Stage two's task: the federation as the attacker imagines it, from where it now stands."""
-    data, theirs, mine = learned_data(known, attack, view)
+    data, theirs, mine = learned_data(known, attack.data, view)
     clients = beliefs.clients(view)
     if clients is None:
         raise ValueError("the attacker does not know how many clients there are")
@@ -341,7 +121,7 @@ def task_for(
 
 def _sampled(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator) -> Split:
     """The fixed examples on which harm is measured and actions are worked out."""
-    data, theirs, _ = learned_data(known, attack, view)
+    data, theirs, _ = learned_data(known, attack.data, view)
     order = theirs[torch.randperm(len(theirs), generator=rng)]
     found = data.take(order[: attack.samples])
     known.sample = [found.x, found.y]
@@ -379,7 +159,7 @@ def learn(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator)
     else:
         trained = train(task, attack.training, seed)
     known.policy, known.trained = trained.policy.tensors(), view.round
-    known.start = view.parameters.clone()
+    known.start, known.action = view.parameters.clone(), None
     known.returns, known.rounds = list(trained.returns), known.rounds + trained.rounds
     known.checks = [[float(step), value] for step, value in trained.checks]
     known.seconds += time.monotonic() - began
@@ -387,19 +167,20 @@ def learn(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator)
 
 
 def act(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator) -> Updates:
-    """The updates [m, d] that the policy sends."""
+    """The updates [m, d] that the policy sends; an action is held as long as in its training."""
     assert known.policy is not None
     model = view.model()
-    layout, policy = Layout.of(model), Policy.of(known.policy)
     start = view.parameters.clone() if known.start is None else known.start
     previous = before(view.parameters, view.history)
-    waited = max(0, view.round - known.last - 1) if known.last else 0
-    sight = Sight(layout, view.parameters, previous, start, waited)
-    action = policy(attack.encoding.observe(sight)).to(view.parameters)
+    if known.action is None or known.held >= attack.hold:
+        waited = max(0, view.round - known.last - 1) if known.last else 0
+        sight = Sight(Layout.of(model), view.parameters, previous, start, waited)
+        known.action = Policy.of(known.policy)(attack.encoding.observe(sight))
+        known.held = 0
     if known.sample is None:
         _sampled(known, attack, view, rng)
     assert known.sample is not None
     means = Means(calculus(model), Split(*known.sample), previous)
-    rows = attack.encoding.rows(action, view, means)
-    known.start, known.last = start, view.round
+    rows = attack.encoding.rows(known.action.to(view.parameters), view, means)
+    known.start, known.last, known.held = start, view.round, known.held + 1
     return rows

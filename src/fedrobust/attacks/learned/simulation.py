@@ -164,3 +164,9 @@ def _or_infinity(values: torch.Tensor) -> float:
     """Their mean; infinity where it is not finite."""
     mean = float(values.double().mean())
     return mean if math.isfinite(mean) else math.inf
+
+
+def some_rows(view: View, clients: int) -> Updates:
+    """As many rows as a round has [clients, d], to try a rule on."""
+    draw = torch.Generator().manual_seed(0)
+    return torch.randn(clients, len(view.parameters), generator=draw).to(view.parameters)

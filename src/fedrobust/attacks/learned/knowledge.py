@@ -1,0 +1,154 @@
+"""What the attacker carries from round to round, and what came of it."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedrobust.attacks.attack import Truth
+from fedrobust.attacks.learned import distribution
+from fedrobust.data import Split
+from fedrobust.threat import View
+from fedrobust.typing import Images
+
+PICTURES = 8
+"""How many reconstructions a page shows."""
+
+
+@dataclass
+class Knowledge:
+    """What the attacker carries from round to round; ``saved`` and ``of`` are its plain form.
+
+    ``x`` and ``y`` are the examples reconstructed so far, ``distances`` those between consecutive
+    pools, ``matching`` the gradient distances before and after each inversion, and ``unused`` the
+    pool's on a gradient that it was not fitted to, before it was.
+    """
+
+    x: Tensor | None = None
+    y: Tensor | None = None
+    observed: int = 0
+    over: bool = False
+    distances: list[float] = field(default_factory=list)
+    matching: list[list[float]] = field(default_factory=list)
+    unused: list[float] = field(default_factory=list)
+    own: Tensor | None = None
+    last: int = 0
+    met: int = 0
+    trained: int = 0
+    policy: dict[str, Tensor] | None = None
+    sample: list[Tensor] | None = None
+    start: Tensor | None = None
+    action: Tensor | None = None
+    held: int = 0
+    returns: list[float] = field(default_factory=list)
+    checks: list[list[float]] = field(default_factory=list)
+    rounds: int = 0
+    seconds: float = 0.0
+    troubles: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, saved: dict[str, Any]) -> "Knowledge":
+        """From its plain form."""
+        return cls(**saved)
+
+    def saved(self) -> dict[str, Any]:
+        """Tensors, numbers and containers of these."""
+        return dict(vars(self))
+
+    def report(self) -> dict[str, Any]:
+        """What was observed, learned and spent, as JSON."""
+        return {
+            "observed_rounds": self.observed,
+            "reconstructed": 0 if self.y is None else len(self.y),
+            "labels": [] if self.y is None else torch.bincount(self.y).tolist(),
+            "distances": self.distances,
+            "matching": self.matching,
+            "unused": self.unused,
+            "returns": self.returns,
+            "checks": self.checks,
+            "simulated_rounds": self.rounds,
+            "seconds": round(self.seconds, 3),
+            "acts": self.policy is not None,
+            "troubles": self.troubles,
+        }
+
+    @property
+    def pool(self) -> Split | None:
+        """The reconstructed examples."""
+        return None if self.x is None or self.y is None else Split(self.x, self.y)
+
+    def trouble(self, text: str) -> None:
+        """Note what went wrong, once."""
+        if text not in self.troubles:
+            self.troubles.append(text)
+
+
+def compared(known: Knowledge, truth: Truth | None) -> dict[str, Any] | None:
+    """How near what was reconstructed came to the federation's data, beside the own data.
+
+    ``nearest`` is the median, over the reconstructions, of the ℓ2 distance to the nearest of all
+    real examples, as a share of that one's norm: 0 where real examples were found.
+    """
+    if truth is None or known.pool is None:
+        return None
+    pool = Split(known.pool.x.cpu(), known.pool.y.cpu())
+    draw = torch.Generator().manual_seed(0)
+    train, own = (_images(split, 2000, draw) for split in (truth.train, truth.own))
+    found = distribution.compare(
+        own,
+        pool,
+        train,
+        classes=truth.classes,
+        scale=distribution.spread(own),
+        generator=draw,
+    )
+    real, distance = _nearest(pool.x, truth.train)
+    share = distance / real.flatten(1).norm(dim=1).clamp(min=1e-12)
+    return asdict(found) | {"nearest": float(share.median())}
+
+
+def _images(split: Split, most: int, draw: torch.Generator) -> Split:
+    index = torch.randperm(len(split), generator=draw)[:most]
+    return Split(split.images(index), split.y[index])
+
+
+def _nearest(x: Images, real: Split) -> tuple[Images, Tensor]:
+    """For each of x [b, ...] the nearest of all real examples, and its ℓ2 distance [b]."""
+    nearest, least = x.clone(), torch.full((len(x),), math.inf)
+    for part in torch.split(torch.arange(len(real)), 5000):
+        there = real.images(part)
+        distance, index = torch.cdist(x.flatten(1), there.flatten(1)).min(dim=1)
+        closer = distance < least
+        nearest[closer], least[closer] = there[index[closer]], distance[closer]
+    return nearest, least
+
+
+def pictures(known: Knowledge, truth: Truth) -> dict[str, Any] | None:
+    """The last reconstructions that are images, and for each the nearest of all real examples."""
+    pool = known.pool
+    if pool is None or pool.x.dim() != 4:
+        return None
+    x, y = pool.x[-PICTURES:].cpu(), pool.y[-PICTURES:].cpu()
+    real, _ = _nearest(x, truth.train)
+    return {"learned": x.numpy(), "nearest": real.numpy(), "labels": y.numpy()}
+
+
+def own_data(view: View) -> Split:
+    """The colluders' examples together, as floats."""
+    device = view.parameters.device
+    parts = [(part.images(torch.arange(len(part))), part.y) for part in view.data() if len(part)]
+    x, y = (torch.cat(column).to(device) for column in zip(*parts, strict=True))
+    return Split(x, y)
+
+
+def learned_data(known: Knowledge, data: str, view: View) -> tuple[Split, Tensor, Tensor]:
+    """All that the attacker has, own examples first, and which of it benign clients and it hold."""
+    own, pool = own_data(view), known.pool
+    mine = torch.arange(len(own))
+    if pool is None:
+        return own, mine, mine
+    both = torch.arange(len(own) + len(pool))
+    theirs = {"own": mine, "learned": both[len(own) :], "both": both}[data]
+    return distribution.joined(own, pool), theirs, mine

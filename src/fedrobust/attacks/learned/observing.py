@@ -1,0 +1,118 @@
+"""Stage one: what the attacker learns from a step that the server has made."""
+
+import time
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fedrobust.attacks import beliefs
+from fedrobust.attacks.learned import distribution
+from fedrobust.attacks.learned.calculus import calculus
+from fedrobust.attacks.learned.inversion import invert
+from fedrobust.attacks.learned.knowledge import Knowledge, own_data
+from fedrobust.attacks.learned.simulation import some_rows
+from fedrobust.data import Split
+from fedrobust.flat import read, write
+from fedrobust.objectives import Objective, WassersteinDRO
+from fedrobust.threat import View
+from fedrobust.typing import Vector
+
+if TYPE_CHECKING:
+    from fedrobust.attacks.learned.attack import Learned
+
+
+def observe(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator) -> bool:
+    """Stage one: learn from the step that the server has just revealed; whether it is over.
+
+    The step Δ̄ = (θ^t − θ^{t−1}) / server lr is taken for −η times the mean gradient of the round's
+    clients, which it is under the mean with one plain SGD step; where the attacker knows how many
+    clients there are, the colluders' own part is then taken out first. Under another rule it is
+    some client's gradient, or a mix of theirs by coordinate, and is matched as if it were a mean. A
+    round tells nothing where Θ was active.
+    """
+    began = time.monotonic()
+    own = own_data(view)
+    revealed = _revealed(known, view)
+    if revealed is not None and attack.inversion is not None:
+        before = view.model()
+        write(before, view.history[-1])
+        size = view.client.batch_size
+        chosen = own.take(torch.randperm(len(own), generator=rng)[:size])
+        if known.pool is not None:
+            newest = known.pool.take(_last(known, size))
+            known.unused.append(_mismatch(before, revealed, newest, view.objective))
+        found = invert(
+            before,
+            revealed,
+            chosen.x,
+            chosen.y,
+            attack.inversion,
+            objective=view.objective,
+            round=view.round - 1,
+            generator=rng,
+        )
+        new = Split(found.x, found.y)
+        known.matching.append([found.before, found.after])
+        pool = known.pool
+        if pool is not None:
+            grown = distribution.joined(pool, new)
+            pair = distribution.paired(pool, grown, distribution.EXACT, rng)
+            scale = distribution.spread(own)
+            known.distances.append(distribution.wasserstein_distance(*pair, scale=scale))
+            new = grown
+        known.x, known.y = new.x, new.y
+    known.own, known.last = view.own.clone(), view.round
+    known.observed += 1
+    known.seconds += time.monotonic() - began
+    near = bool(known.distances) and known.distances[-1] < attack.threshold
+    return near or known.observed > attack.observe
+
+
+def _revealed(known: Knowledge, view: View) -> Vector | None:
+    """The mean gradient that the last step shows, without the colluders' part; None for none."""
+    if not view.history or known.last != view.round - 1 or known.own is None:
+        return None
+    before = view.history[-1]
+    on_edge = view.parameters * (1 + 1e-4)
+    if not torch.equal(view.projection.project(on_edge), on_edge):
+        known.trouble("rounds in which the server's projection may have been active were not used")
+        return None
+    step = (view.parameters - before) / view.server_lr
+    if not step.any():
+        known.trouble("rounds in which the model did not move were not used")
+        return None
+    clients = beliefs.clients(view)
+    exactly = view.clients_exactly or beliefs.sees_benign(view)
+    if clients is not None and exactly and clients > len(known.own) and _averages(view, clients):
+        step = (clients * step - known.own.sum(dim=0)) / (clients - len(known.own))
+    steps = view.client.batches or 1
+    return -step / (view.client.optimizer.lr * steps)
+
+
+def _averages(view: View, clients: int) -> bool:
+    """Whether the rule is the mean, as far as the attacker knows: unknown, it is taken for it."""
+    if view.rule is None:
+        return True
+    rows = some_rows(view, clients)
+    try:
+        return torch.allclose(view.rule(rows), rows.mean(dim=0), atol=1e-5)
+    except ValueError:  # it takes no so few rows, or has no answer
+        return False
+
+
+def _last(known: Knowledge, size: int) -> Tensor:
+    assert known.y is not None
+    return torch.arange(max(0, len(known.y) - size), len(known.y))
+
+
+def _mismatch(
+    model: torch.nn.Module, gradient: Vector, sample: Split, objective: Objective
+) -> float:
+    """‖∇ − g‖² / ‖g‖² of the sample's gradient, where the objective moves it to."""
+    tools, theta, x = calculus(model), read(model), sample.x
+    if isinstance(objective, WassersteinDRO):
+        x = tools.moved(theta, x, sample.y, objective.price, objective.ascent)
+    found = tools.gradients(theta, x, sample.y, 1)[0].double()
+    given = gradient.double()
+    return float((found - given).square().sum() / given.square().sum())
