@@ -61,7 +61,9 @@ def task(view: View, attack: Learned, plain: bool) -> Task:
     own = own_data(view)
     sample = own.take(torch.arange(attack.samples))
     tools = Autograd(view.model(), 1024) if plain else calculus(view.model())
-    made = task_for(Knowledge(met=view.round), attack, view, sample, tools)
+    made = task_for(
+        Knowledge(met=view.round), attack, view, sample, tools, torch.Generator().manual_seed(0)
+    )
     return replace(made, backend=LOCAL) if plain else made
 
 

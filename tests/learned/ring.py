@@ -103,7 +103,7 @@ def task_of(seen: Seen, encoding: Any = None, **changes: Any) -> Task:
     known = Knowledge(met=seen.view.round)
     sample = seen.own.take(torch.arange(60))
     tools = calculus(seen.view.model())
-    task = task_for(known, attack, seen.view, sample, tools)
+    task = task_for(known, attack, seen.view, sample, tools, seeded())
     return replace(task, **{k: v for k, v in changes.items() if k not in KNOBS})
 
 

@@ -496,11 +496,13 @@ def test_in_the_simulation_the_attacker_holds_what_it_holds() -> None:
     seen = watched(5)
     known = Knowledge(met=5, x=torch.zeros(20, 2), y=torch.zeros(20, dtype=torch.long))
     sample = seen.own.take(torch.arange(10))
-    task = task_for(known, Learned(data="learned"), seen.view, sample, calculus(seen.view.model()))
+    tools = calculus(seen.view.model())
+    task = task_for(known, Learned(data="learned"), seen.view, sample, tools, seeded())
     clients, data = task.federation.local.clients, task.federation.local.data
     assert len(clients) == 10
     assert task.federation.malicious == {9}
-    assert not data.take(clients[0]).x.any()
+    assert {len(held) for held in clients} == {260}
+    assert not any(data.take(held).x.any() for held in clients[:9])
     assert torch.equal(data.take(clients[9]).x, seen.own.x)
 
 
@@ -521,3 +523,112 @@ def test_an_action_is_held_as_long_as_in_training() -> None:
         if number > 1 and watching.sights:
             asked.append(number)
     assert asked == [4, 7, 10]
+
+
+@pytest.mark.parametrize(("malicious", "share"), [(1, 0.3), (2, 0.5), (5, 0.42), (1, 0.96)])
+def test_the_population_is_what_the_presence_says(malicious: int, share: float) -> None:
+    """By playing: how often one of the malicious is among ten of that many."""
+    from fedrobust.attacks.learned.pipeline import population
+
+    total = population(10, malicious, share)
+    if share > 0.95:
+        assert total == 10
+        return
+    draw = seeded()
+    hits = [
+        bool((torch.randperm(total, generator=draw)[:10] < malicious).any()) for _ in range(4000)
+    ]
+    assert sum(hits) / 4000 == pytest.approx(share, abs=0.05)
+
+
+def test_a_rule_that_refuses_what_is_left_makes_no_step() -> None:
+    """Krum with one row of five not finite: the simulated server goes on, as the real one does."""
+    from fedrobust.aggregators import Context, Krum
+    from fedrobust.attacks.learned.simulation import Overheard
+    from fedrobust.server import aggregate
+
+    rows = torch.randn(5, 4, generator=seeded())
+    rows[2, 0] = torch.nan
+    outcome = aggregate(Overheard(Krum(f=1)), rows, Context())
+    assert outcome.vector is None
+    assert "Krum" in str(outcome.reason)
+
+
+def test_a_box_is_felt_on_every_face() -> None:
+    for low, high in ((0.0, 9.0), (-9.0, 0.0), (-9.0, 9.0)):
+        projection = {"name": "box", "low": low, "high": high}
+        seen = watched(4, server={"projection": projection})
+        known = Knowledge(own=seen.view.own, last=seen.view.round - 1)
+        observe(known, Learned(inversion=Inversion(iterations=2)), seen.view, seeded())
+        assert (known.pool is None) == (low == 0 or high == 0)
+
+
+def test_what_is_not_finite_ends_neither_observing_nor_the_run() -> None:
+    """An own row that the server dropped, and a step that shows nothing."""
+    seen = watched(4)
+    lost = torch.full_like(seen.view.own, torch.nan)
+    known = Knowledge(own=lost, last=seen.view.round - 1)
+    observe(known, Learned(inversion=Inversion(iterations=2)), seen.view, seeded())
+    assert known.pool is not None
+    assert torch.isfinite(known.pool.x).all()
+    wild = Inversion(method="adam", lr=1e30, iterations=20, refresh=5)
+    observe(Knowledge(own=seen.view.own, last=3), Learned(inversion=wild), seen.view, seeded())
+    still = replace(seen.view, history=(torch.full_like(seen.view.parameters, 1e38),))
+    known = Knowledge(own=seen.view.own, last=seen.view.round - 1)
+    observe(known, Learned(inversion=Inversion(iterations=2)), still, seeded())
+    assert known.pool is None or torch.isfinite(known.pool.x).all()
+
+
+def test_a_model_that_has_blown_up_is_left_alone() -> None:
+    from fedrobust.attacks.learned.pipeline import learn
+
+    seen = watched(3)
+    view = replace(seen.view, parameters=torch.full_like(seen.view.parameters, torch.nan))
+    known, attack = Knowledge(met=3), Learned(inversion=None, training=Training(steps=5))
+    assert learn(known, attack, view, seeded()) is None
+    assert "blown up" in known.troubles[0]
+
+
+def test_an_infinite_price_moves_nothing_for_any_network() -> None:
+    from fedrobust.attacks.learned.calculus import Autograd
+    from fedrobust.perturb.wasserstein import Ascent
+
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    x = torch.randn(4, 2, generator=seeded())
+    theta = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+    moved = Autograd(model, 8).moved(theta, x, torch.zeros(4).long(), float("inf"), Ascent())
+    assert torch.equal(moved, x)
+
+
+def test_a_policy_from_a_file_waits_too(tmp_path: Path) -> None:
+    from fedrobust.attacks.learned.files import save_policy
+    from fedrobust.component import to_config
+
+    attack = Learned(hold=3, horizon=12)
+    policy = Policy.constant(torch.tensor([0.0, -1.0, 0.0]).numpy(), 15)
+    path = tmp_path / "p.safetensors"
+    save_policy(policy, path, {"attack": to_config(attack), "parameters": 28})
+    known, _ = known_after(3, **learned(policy=str(path), wait=3))
+    assert known.policy is None
+    assert known.met == 3
+    known, _ = known_after(4, **learned(policy=str(path), wait=3))
+    assert known.policy is not None
+    known, _ = known_after(2, **learned(policy=str(path), hold=4))
+    assert known.policy is None
+    assert "hold" in known.troubles[0]
+
+
+def test_a_float64_federation_is_attacked_too() -> None:
+    class Double:
+        name = "double"
+
+        def build(self, shape: tuple[int, ...], classes: int) -> torch.nn.Module:
+            return torch.nn.Sequential(
+                torch.nn.Linear(2, 6), torch.nn.Softplus(), torch.nn.Linear(6, 2)
+            ).double()
+
+    config = experiment(**learned(observe=1))
+    result = run(replace(config, model=Double(), rounds=4))
+    assert result.summary["attack"]["acts"]
+    assert not result.summary["attack"]["troubles"]
+    assert result.summary["attack"]["reconstructed"] == 16

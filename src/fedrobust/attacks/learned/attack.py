@@ -28,17 +28,17 @@ class Learned:
 
     Stage one: after round ``wait`` it observes, for at most ``observe`` rounds, and reconstructs a
     batch a round by ``inversion`` from the step that the server has made; it sends honest updates
-    up to then. A policy learns from where the federation stands when it is trained, so ``wait``
-    until the model is worth attacking. It stops observing
-    once the Wasserstein distance of consecutive pools is below ``threshold``. ``data`` says what
-    the simulated clients then draw from: the ``learned`` examples, the ``own`` ones, or ``both``.
+    up to then. It stops once the Wasserstein distance of consecutive pools is below ``threshold``.
+    ``data`` says what the simulated clients then draw from: the ``learned`` examples, the ``own``
+    ones, or ``both``. A policy learns from where the federation stands when it is trained, so
+    ``wait`` until the model is worth attacking.
 
-    Stage two: ``training`` finds a policy that maximises Σ rewards over ``horizon`` simulated
-    rounds, with an action held for ``hold`` of them; ``encoding`` says what it sees and does. The
-    reward is the decrease of ρ̂ (``robustness``, the paper's), or the increase of the
-    ``worst-case-loss`` or of the ``loss``, on ``samples`` fixed examples, with ``ascent`` and the
-    price ``gamma`` (the objective's own unless given). Where the threat model grants the rule, the
-    simulated server uses it (white-box), else the mean (black-box). With ``relearn``, it trains
+    Stage two: ``training`` finds a policy that maximises the sum of discounted rewards in episodes
+    of ``horizon`` simulated rounds, an action held for ``hold`` of them; ``encoding`` says what it
+    sees and does. The reward is the decrease of ρ̂ (``robustness``, the paper's), or the increase of
+    the ``worst-case-loss`` or of the ``loss``, on ``samples`` fixed examples, with ``ascent`` and
+    the price ``gamma`` (the objective's own unless given). Where the threat model grants the rule,
+    the simulated server uses it (white-box), else the mean (black-box). With ``relearn``, it trains
     again after that many rounds of acting, from where the federation then stands. With ``policy``,
     a file written by ``fedrobust attack learn``, both stages are left out.
 
@@ -86,11 +86,11 @@ class Learned:
 
         Raises: ``ConfigError`` where what it will need is not installed.
         """
-        needed = ["gymnasium", "ot"] + ["stable_baselines3"] * (
-            self.training.algorithm != "constant"
-        )
+        needed = ["gymnasium"]
+        if self.policy is None or self.relearn:
+            needed += ["ot"] + ["stable_baselines3"] * (self.training.algorithm != "constant")
         missing = [name for name in needed if find_spec(name) is None]
-        if missing and self.policy is None:
+        if missing:
             raise ConfigError(
                 f"a learned attack needs {', '.join(missing)}: pip install 'fedrobust[learned]'"
             )
@@ -103,12 +103,12 @@ class Learned:
         from fedrobust.attacks.learned.knowledge import Knowledge
 
         known = Knowledge.of(state)
+        known.met += 1
+        if view.round <= self.wait:
+            return view.own, known.saved()
         if self.policy is not None and not known.over:
             known.over = True
             pipeline.adopt(known, self, view, *load_policy(self.policy))
-        known.met += 1
-        if view.round <= self.wait:
-            pass
         elif not known.over:
             known.over = observing.observe(known, self, view, rng)
             if known.over:

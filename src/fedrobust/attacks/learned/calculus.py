@@ -1,5 +1,6 @@
 """What an attacker computes of a network on examples of its own: losses, gradients, shifts."""
 
+import math
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Protocol
@@ -40,6 +41,8 @@ class Autograd:
 
     def moved(self, theta: Vector, x: Images, y: Labels, gamma: float, ascent: Ascent) -> Images:
         """T_γ(θ; x)."""
+        if math.isinf(gamma):
+            return x.clone()
         write(self.model, theta)
         with evaluating(self.model):
             return ascent.move(self.model, x, y, gamma, self.batch)

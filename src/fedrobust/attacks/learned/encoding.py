@@ -53,7 +53,7 @@ class Means:
     previous: Vector
 
     def expected_gradient(self, view: View) -> Vector:
-        """The gradient [d] of a client that holds the sample, at the points it would train on."""
+        """The gradient [d] of a client that holds the sample; of DRO's, at the perturbed points."""
         x, y = self.sample.x, self.sample.y
         objective = view.objective
         if isinstance(objective, WassersteinDRO):
@@ -89,8 +89,10 @@ def _relative(now: Vector, start: Vector) -> Tensor:
 
 
 def _finished(values: list[Tensor], sight: Sight) -> Observation:
-    numbers = torch.cat([*values, torch.tensor([float(np.log1p(sight.waited))])])
-    return numbers.clamp(-100, 100).nan_to_num().float().cpu().numpy()
+    numbers = torch.cat(
+        [*(value.cpu() for value in values), torch.tensor([float(np.log1p(sight.waited))])]
+    )
+    return numbers.clamp(-100, 100).nan_to_num().float().numpy()
 
 
 def _extremes(view: View, means: Means) -> tuple[float, float]:

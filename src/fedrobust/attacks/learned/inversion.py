@@ -86,7 +86,8 @@ def invert(
     with evaluating(matching.model):
         while left > 0:
             matching.solve_shift(objective or ERM(), round, draw)
-            matching.descend(min(left, settings.refresh))
+            if not matching.descend(min(left, settings.refresh)):
+                break
             left -= settings.refresh
     found, labels = matching.best
     return Inverted(found.to(kind), labels, matching.first or 0.0, matching.best_distance)
@@ -139,8 +140,8 @@ class _Matching:
             return 1 - F.cosine_similarity(found, self.gradient, dim=0)
         return (found - self.gradient).square().sum() / self.gradient.square().sum()
 
-    def descend(self, iterations: int) -> None:
-        """``iterations`` steps, under the shift as it is."""
+    def descend(self, iterations: int) -> bool:
+        """``iterations`` steps, under the shift as it is; whether all stayed finite."""
         settings = self.settings
         moving = [self.x, self.labels] if settings.labels == "learned" else [self.x]
         optimizer: torch.optim.Optimizer
@@ -171,10 +172,11 @@ class _Matching:
                     self.x.clamp_(0, 1)
             value = float(self.distance().detach())
             if not value < float("inf"):
-                return
+                return False
             if value < self.best_distance:
                 self.best_distance = value
                 self.best = (self.x.detach().clone(), self._labels())
+        return True
 
     def _labels(self) -> Labels:
         return self.labels.detach().argmax(dim=1)

@@ -93,7 +93,7 @@ def compared(known: Knowledge, truth: Truth | None) -> dict[str, Any] | None:
     """
     if truth is None or known.pool is None:
         return None
-    pool = Split(known.pool.x.cpu(), known.pool.y.cpu())
+    pool = Split(known.pool.x.cpu().float(), known.pool.y.cpu())
     draw = torch.Generator().manual_seed(0)
     train, own = (_images(split, 2000, draw) for split in (truth.train, truth.own))
     found = distribution.compare(
@@ -130,17 +130,16 @@ def pictures(known: Knowledge, truth: Truth) -> dict[str, Any] | None:
     pool = known.pool
     if pool is None or pool.x.dim() != 4:
         return None
-    x, y = pool.x[-PICTURES:].cpu(), pool.y[-PICTURES:].cpu()
+    x, y = pool.x[-PICTURES:].cpu().float(), pool.y[-PICTURES:].cpu()
     real, _ = _nearest(x, truth.train)
     return {"learned": x.numpy(), "nearest": real.numpy(), "labels": y.numpy()}
 
 
 def own_data(view: View) -> Split:
     """The colluders' examples together, as floats."""
-    device = view.parameters.device
     parts = [(part.images(torch.arange(len(part))), part.y) for part in view.data() if len(part)]
-    x, y = (torch.cat(column).to(device) for column in zip(*parts, strict=True))
-    return Split(x, y)
+    x, y = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Split(x.to(view.parameters), y.to(view.parameters.device))
 
 
 def learned_data(known: Knowledge, data: str, view: View) -> tuple[Split, Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Stage one: what the attacker learns from a step that the server has made."""
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -9,17 +10,21 @@ from torch import Tensor
 from fedrobust.attacks import beliefs
 from fedrobust.attacks.learned import distribution
 from fedrobust.attacks.learned.calculus import calculus
-from fedrobust.attacks.learned.inversion import invert
+from fedrobust.attacks.learned.inversion import Inversion, invert
 from fedrobust.attacks.learned.knowledge import Knowledge, own_data
 from fedrobust.attacks.learned.simulation import some_rows
 from fedrobust.data import Split
 from fedrobust.flat import read, write
 from fedrobust.objectives import Objective, WassersteinDRO
+from fedrobust.optimizers import Sgd
 from fedrobust.threat import View
 from fedrobust.typing import Vector
 
 if TYPE_CHECKING:
     from fedrobust.attacks.learned.attack import Learned
+
+_NEAR = 1e-4
+"""How near to the edge of Θ a model is taken to lie on it, in parts of a parameter."""
 
 
 def observe(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator) -> bool:
@@ -35,33 +40,10 @@ def observe(known: Knowledge, attack: "Learned", view: View, rng: torch.Generato
     own = own_data(view)
     revealed = _revealed(known, view)
     if revealed is not None and attack.inversion is not None:
-        before = view.model()
-        write(before, view.history[-1])
-        size = view.client.batch_size
-        chosen = own.take(torch.randperm(len(own), generator=rng)[:size])
-        if known.pool is not None:
-            newest = known.pool.take(_last(known, size))
-            known.unused.append(_mismatch(before, revealed, newest, view.objective))
-        found = invert(
-            before,
-            revealed,
-            chosen.x,
-            chosen.y,
-            attack.inversion,
-            objective=view.objective,
-            round=view.round - 1,
-            generator=rng,
-        )
-        new = Split(found.x, found.y)
-        known.matching.append([found.before, found.after])
-        pool = known.pool
-        if pool is not None:
-            grown = distribution.joined(pool, new)
-            pair = distribution.paired(pool, grown, distribution.EXACT, rng)
-            scale = distribution.spread(own)
-            known.distances.append(distribution.wasserstein_distance(*pair, scale=scale))
-            new = grown
-        known.x, known.y = new.x, new.y
+        try:
+            _reconstruct(known, attack.inversion, view, own, revealed, rng)
+        except ValueError as error:
+            known.trouble(f"a step was not inverted: {error}")
     known.own, known.last = view.own.clone(), view.round
     known.observed += 1
     known.seconds += time.monotonic() - began
@@ -69,13 +51,50 @@ def observe(known: Knowledge, attack: "Learned", view: View, rng: torch.Generato
     return near or known.observed > attack.observe
 
 
+def _reconstruct(
+    known: Knowledge,
+    inversion: Inversion,
+    view: View,
+    own: Split,
+    revealed: Vector,
+    rng: torch.Generator,
+) -> None:
+    """Add a batch to the pool, started from the attacker's own data."""
+    model, size, pool = view.model(), view.client.batch_size, known.pool
+    write(model, view.history[-1])
+    chosen = own.take(torch.randperm(len(own), generator=rng)[:size])
+    found = invert(
+        model,
+        revealed,
+        chosen.x,
+        chosen.y,
+        inversion,
+        objective=view.objective,
+        round=view.round - 1,
+        generator=rng,
+    )
+    if not torch.isfinite(found.x).all() or not math.isfinite(found.before + found.after):
+        raise ValueError("what came of it is not finite")
+    known.matching.append([found.before, found.after])
+    new = Split(found.x, found.y)
+    if pool is not None:
+        missed = _mismatch(model, revealed, pool.take(_last(known, size)), view.objective)
+        if math.isfinite(missed):
+            known.unused.append(missed)
+        grown = distribution.joined(pool, new)
+        pair = distribution.paired(pool, grown, distribution.EXACT, rng)
+        scale = distribution.spread(own)
+        known.distances.append(distribution.wasserstein_distance(*pair, scale=scale))
+        new = grown
+    known.x, known.y = new.x, new.y
+
+
 def _revealed(known: Knowledge, view: View) -> Vector | None:
     """The mean gradient that the last step shows, without the colluders' part; None for none."""
     if not view.history or known.last != view.round - 1 or known.own is None:
         return None
     before = view.history[-1]
-    on_edge = view.parameters * (1 + 1e-4)
-    if not torch.equal(view.projection.project(on_edge), on_edge):
+    if _on_edge(view):
         known.trouble("rounds in which the server's projection may have been active were not used")
         return None
     step = (view.parameters - before) / view.server_lr
@@ -84,10 +103,25 @@ def _revealed(known: Knowledge, view: View) -> Vector | None:
         return None
     clients = beliefs.clients(view)
     exactly = view.clients_exactly or beliefs.sees_benign(view)
-    if clients is not None and exactly and clients > len(known.own) and _averages(view, clients):
+    whole = clients is not None and clients > len(known.own) and torch.isfinite(known.own).all()
+    if clients is not None and whole and exactly and _averages(view, clients):
         step = (clients * step - known.own.sum(dim=0)) / (clients - len(known.own))
-    steps = view.client.batches or 1
+    config = view.client
+    if config.batches != 1 or config.optimizer != Sgd(config.optimizer.lr):
+        known.trouble(
+            "clients do more than one plain SGD step: their updates were taken for −η times a "
+            "gradient all the same"
+        )
+    steps = config.batches or 1
     return -step / (view.client.optimizer.lr * steps)
+
+
+def _on_edge(view: View) -> bool:
+    """Whether θ lies on the edge of Θ, or so near that it may have been put there."""
+    theta = view.parameters
+    nudge = _NEAR * theta.abs().clamp(min=1)
+    tried = (theta * (1 + _NEAR), theta + nudge, theta - nudge)
+    return any(not torch.equal(view.projection.project(point), point) for point in tried)
 
 
 def _averages(view: View, clients: int) -> bool:

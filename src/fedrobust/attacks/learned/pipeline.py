@@ -70,13 +70,18 @@ def adopt(
             f"{attack.policy} was trained with the encoding {there}, and this attack has "
             f"{encoding}: honest updates were sent"
         )
+    elif about["attack"]["hold"] != attack.hold:
+        known.trouble(
+            f"{attack.policy} was trained with hold = {about['attack']['hold']}, and this attack "
+            f"has {attack.hold}: honest updates were sent"
+        )
     elif policy.sizes != (wanted := _sizes(attack, view)):
         known.trouble(
             f"{attack.policy} sees {policy.sizes[0]} numbers and gives {policy.sizes[1]}; for this "
             f"model it takes {wanted[0]} and {wanted[1]}: honest updates were sent"
         )
     else:
-        known.policy = policy.tensors()
+        known.policy, known.trained = policy.tensors(), view.round
 
 
 def _sizes(attack: "Learned", view: View) -> tuple[int, int]:
@@ -85,25 +90,40 @@ def _sizes(attack: "Learned", view: View) -> tuple[int, int]:
 
 
 def task_for(
-    known: Knowledge, attack: "Learned", view: View, sample: Split, tools: Calculus
+    known: Knowledge,
+    attack: "Learned",
+    view: View,
+    sample: Split,
+    tools: Calculus,
+    rng: torch.Generator,
 ) -> Task:
-    """Stage two's task: the federation as the attacker imagines it, from where it now stands."""
+    """Stage two's task: the federation as the attacker imagines it, from where it now stands.
+
+    Every simulated client holds as many examples as a colluder does: benign ones a draw of what was
+    learned, malicious ones their own.
+    """
     data, theirs, mine = learned_data(known, attack.data, view)
     clients = beliefs.clients(view)
     if clients is None:
         raise ValueError("the attacker does not know how many clients there are")
-    absent = known.met < 0.95 * view.round
-    total = round(clients * view.round / known.met) if absent else clients
+    total = population(clients, view.rows, known.met / view.round)
+    size = max(1, len(mine) // view.rows)
+    benign = [
+        theirs[torch.randint(len(theirs), (size,), generator=rng)] for _ in range(total - view.rows)
+    ]
     means = Means(tools, sample, before(view.parameters, view.history))
     federation = simulated(
         view,
         data,
         Puppet(attack.encoding, means),
-        parts=[theirs] * (total - view.rows) + [mine] * view.rows,
-        participation=Sample(clients) if absent else All(),
+        parts=[*benign, *mine.tensor_split(view.rows)],
+        participation=Sample(clients) if total > clients else All(),
         rule=_rule(view, clients),
     )
     harm = harm_of(attack, view, tools, sample)
+    begin = abs(harm(view.parameters))
+    if not math.isfinite(begin):
+        raise ValueError("the model has already blown up")
     return Task(
         federation=federation,
         start=FederationState(
@@ -114,9 +134,22 @@ def task_for(
         harm=harm,
         horizon=attack.horizon,
         hold=attack.hold,
-        scale=1 / max(abs(harm(view.parameters)), 1e-3),
+        scale=1 / max(begin, 1e-3),
         backend=backend_for(federation.local),
     )
+
+
+def population(clients: int, malicious: int, share: float) -> int:
+    """How many clients there are, if ``clients`` a round hold a malicious one in this ``share``.
+
+    The least N with 1 − C(N − m, c) / C(N, c) ≤ share; c itself from a share of 0.95 on.
+    """
+    if share >= 0.95:
+        return clients
+    total = clients
+    while 1 - math.comb(total - malicious, clients) / math.comb(total, clients) > share:
+        total += 1
+    return total
 
 
 def _sampled(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator) -> Split:
@@ -150,7 +183,7 @@ def learn(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator)
     seed = int(torch.randint(2**31, (1,), generator=rng))
     began = time.monotonic()
     try:
-        task = task_for(known, attack, view, sample, tools)
+        task = task_for(known, attack, view, sample, tools, rng)
     except ValueError as error:
         known.trouble(f"no policy was trained: {error}")
         return None
@@ -175,7 +208,8 @@ def act(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator) -
     if known.action is None or known.held >= attack.hold:
         waited = max(0, view.round - known.last - 1) if known.last else 0
         sight = Sight(Layout.of(model), view.parameters, previous, start, waited)
-        known.action = Policy.of(known.policy)(attack.encoding.observe(sight))
+        policy = Policy.of({name: tensor.cpu() for name, tensor in known.policy.items()})
+        known.action = policy(attack.encoding.observe(sight))
         known.held = 0
     if known.sample is None:
         _sampled(known, attack, view, rng)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from fedrobust.aggregators import Aggregator
-from fedrobust.aggregators.rule import Aggregation, Context
+from fedrobust.aggregators.rule import Aggregation, Context, NoAnswerError
 from fedrobust.attacks.attack import Attack, Poisons
 from fedrobust.attacks.learned.calculus import Calculus, calculus
 from fedrobust.client import LocalTraining
@@ -25,7 +25,11 @@ from fedrobust.typing import Indices, Updates, Vector
 
 @dataclass(frozen=True)
 class Overheard:
-    """A rule that is known as a function only: the server's, as a view hands it out."""
+    """A rule that is known as a function only: the server's, as a view hands it out.
+
+    Its memory and the server's own update stay what they were when it was handed out. Where it
+    refuses what is left of a round's rows, the simulated server makes no step.
+    """
 
     rule: Callable[[Updates], Vector]
 
@@ -35,7 +39,12 @@ class Overheard:
 
     def aggregate(self, updates: Updates, context: Context) -> Aggregation:
         """The function's answer; which rows it kept is not known."""
-        return Aggregation(self.rule(updates))
+        try:
+            return Aggregation(self.rule(updates))
+        except NoAnswerError:
+            raise
+        except ValueError as error:
+            raise NoAnswerError(str(error)) from error
 
     def check(self, n: int) -> None:
         """The function refuses unfit rows itself."""

@@ -24,11 +24,12 @@ class Training:
     ``noise`` is the standard deviation of Gaussian exploration noise on the actions (SAC explores
     by itself). ``normalise`` divides observations and rewards by their running deviation. With
     ``check_every`` steps the policy plays an episode of the simulation without noise, and the best
-    of these policies is kept; 0 keeps the last one. ``hold`` and ``horizon`` are rounds. The replay
-    memory holds every step, up to ``memory``.
+    of these policies is kept; 0 keeps the last one. The replay memory holds every step, up to
+    ``memory``.
 
-    The defaults are what worked here. :data:`PAPER` are those of DRFL: DDPG with the default
-    settings of Stable-Baselines3.
+    An episode's end is a truncation, so values are those of an attack that goes on, and
+    ``discount`` should stay below 1. The defaults are what worked here. :data:`PAPER` are those of
+    DRFL: DDPG with the default settings of Stable-Baselines3.
     """
 
     algorithm: Literal["ddpg", "td3", "sac", "constant"] = "td3"
@@ -39,7 +40,7 @@ class Training:
     memory: Count = 1_000_000
     learning_starts: Size = 500
     polyak: Discount = 0.005
-    discount: Discount = 1.0
+    discount: Discount = 0.99
     noise: NonNegative = 0.2
     train_every: Count = 4
     gradient_steps: Count = 2
