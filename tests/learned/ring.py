@@ -108,3 +108,30 @@ def task_of(seen: Seen, encoding: Any = None, **changes: Any) -> Task:
 
 
 KNOBS = ("horizon", "hold", "reward", "gamma", "ascent")
+
+
+TRAINING = {"steps": 60, "learning_starts": 20, "check_every": 20, "hidden": [8]}
+
+
+LEARNED = {
+    "name": "learned",
+    "observe": 3,
+    "inversion": {"iterations": 20},
+    "training": TRAINING,
+    "horizon": 12,
+    "hold": 3,
+    "samples": 40,
+}
+
+
+def learned(**changes: Any) -> dict[str, Any]:
+    return {"attack": LEARNED | changes}
+
+
+def known_after(rounds: int, **changes: Any) -> tuple[Knowledge, Any]:
+    """What the attacker knows after some rounds, and the federation's state."""
+    ready = prepare(experiment(**changes))
+    state = ready.federation.start(ready.start)
+    for _ in range(rounds):
+        state, _ = run_round(state, ready.federation, ready.streams)
+    return Knowledge.of(state.attack), state

@@ -143,7 +143,7 @@ def _last(known: Knowledge, size: int) -> Tensor:
 def _mismatch(
     model: torch.nn.Module, gradient: Vector, sample: Split, objective: Objective
 ) -> float:
-    """‖∇ − g‖² / ‖g‖² of the sample's gradient, where the objective moves it to."""
+    """‖∇ − g‖² / ‖g‖² of the sample's gradient; of DRO's, at the points that it moves to."""
     tools, theta, x = calculus(model), read(model), sample.x
     if isinstance(objective, WassersteinDRO):
         x = tools.moved(theta, x, sample.y, objective.price, objective.ascent)

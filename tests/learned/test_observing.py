@@ -1,0 +1,148 @@
+"""Stage one: what the attacker takes the server's step for, and when it stops looking."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from ring import Seen, known_after, learned, seeded, watched
+
+from fedrobust.attacks.learned import Inversion, Learned
+from fedrobust.attacks.learned.knowledge import Knowledge
+from fedrobust.attacks.learned.observing import observe
+from fedrobust.client import parameter_gradient
+from fedrobust.data import Split
+from fedrobust.federation import run_round
+
+
+def test_it_waits_before_it_observes() -> None:
+    known, _ = known_after(4, **learned(wait=3))
+    assert known.observed == 1
+    assert known.met == 4
+    known, _ = known_after(7, **learned(wait=3))
+    assert known.observed == 4
+    assert known.policy is not None
+    assert len(known.matching) == 3
+
+
+def test_a_near_pool_ends_the_observation() -> None:
+    known, _ = known_after(6, **learned(observe=50, threshold=1000.0))
+    assert known.observed == 3
+    assert len(known.distances) == 1
+    known, _ = known_after(6, **learned(observe=50, threshold=0.0))
+    assert known.observed == 6
+    assert known.policy is None
+
+
+def revealed(seen: Seen, own: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor | None:
+    """The gradient that the attacker takes the last step for, its own row then being ``own``."""
+    from fedrobust.attacks.learned import observing
+
+    found: list[torch.Tensor] = []
+
+    def spy(model: Any, gradient: torch.Tensor, x: Any, y: Any, *_: Any, **__: Any) -> Any:
+        found.append(gradient)
+        return type("Found", (), {"x": x, "y": y, "before": 1.0, "after": 0.5})
+
+    monkeypatch.setattr(observing, "invert", spy)
+    known = Knowledge(own=own, last=seen.view.round - 1)
+    observe(known, Learned(inversion=Inversion()), seen.view, seeded())
+    return found[0] if found else None
+
+
+def last_rows(seen: Seen, rounds: int) -> torch.Tensor:
+    """Every client's honest update of the round before the last, played again; ours comes last."""
+    ready = seen.prepared
+    again = replace(ready.federation, attack=None, malicious=frozenset())
+    state = again.start(ready.start)
+    for _ in range(rounds - 2):
+        state, _ = run_round(state, again, ready.streams)
+    rows = again.local.updates(state.parameters, {}, range(10), ready.streams, rounds - 1)
+    (bad,) = ready.federation.malicious
+    order = [i for i in range(10) if i != bad] + [bad]
+    return rows[order]
+
+
+def test_the_others_gradient_is_read_off_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the mean: −η times the mean gradient of the nine others, exactly."""
+    for server_lr in (1.0, 0.5):
+        seen = watched(6, server={"lr": server_lr})
+        rows = last_rows(seen, 6)
+        found = revealed(seen, rows[-1:], monkeypatch)
+        assert found is not None
+        torch.testing.assert_close(found, -rows[:-1].mean(dim=0) / 0.3, rtol=1e-3, atol=1e-5)
+
+
+def test_a_lower_bound_takes_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = watched(6, threat={"clients": 7})
+    rows = last_rows(seen, 6)
+    found = revealed(seen, rows[-1:], monkeypatch)
+    assert found is not None
+    torch.testing.assert_close(found, -rows.mean(dim=0) / 0.3, rtol=1e-3, atol=1e-5)
+
+
+def test_another_rule_is_taken_for_a_mean_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """White-box Krum: the step is one client's update, from which nothing is taken out."""
+    seen = watched(6, aggregator={"name": "krum", "f": 1})
+    assert seen.view.rule is not None
+    step = seen.view.parameters - seen.view.history[-1]
+    found = revealed(seen, seen.view.own, monkeypatch)
+    assert found is not None
+    torch.testing.assert_close(found, -step / 0.3)
+
+
+def test_a_projected_step_and_a_missed_round_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = watched(6, server={"projection": {"name": "ball", "radius": 0.5}})
+    known = Knowledge(own=seen.view.own, last=seen.view.round - 1)
+    observe(known, Learned(), seen.view, seeded())
+    assert known.pool is None
+    assert "projection" in known.troubles[0]
+    seen = watched(6)
+    known = Knowledge(own=seen.view.own, last=seen.view.round - 2)
+    observe(known, Learned(), seen.view, seeded())
+    assert known.pool is None
+    assert known.last == seen.view.round
+
+
+def test_the_unused_gradient_judges_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """‖∇(pool) − g‖² / ‖g‖² on a gradient that the pool was not fitted to, before it is."""
+    seen = watched(6)
+    rows = last_rows(seen, 6)
+    pool = Split(torch.randn(20, 2, generator=seeded()), torch.arange(20) % 2)
+    known = Knowledge(own=rows[-1:], last=seen.view.round - 1, x=pool.x, y=pool.y)
+    observe(known, Learned(inversion=Inversion(iterations=2)), seen.view, seeded())
+    model = seen.view.model()
+    torch.nn.utils.vector_to_parameters(seen.view.history[-1], model.parameters())
+    newest = pool.take(torch.arange(4, 20))
+    given = -rows[:-1].mean(dim=0) / 0.3
+    moved = seen.view.objective.maximise(model, newest.x, newest.y, lambda: None)
+    found = parameter_gradient(model, moved, newest.y)
+    expected = float((found - given).square().sum() / given.square().sum())
+    assert known.unused == [pytest.approx(expected, rel=1e-2)]
+    assert known.pool is not None
+    assert len(known.pool) == 36
+
+
+def test_a_box_is_felt_on_every_face() -> None:
+    for low, high in ((0.0, 9.0), (-9.0, 0.0), (-9.0, 9.0)):
+        projection = {"name": "box", "low": low, "high": high}
+        seen = watched(4, server={"projection": projection})
+        known = Knowledge(own=seen.view.own, last=seen.view.round - 1)
+        observe(known, Learned(inversion=Inversion(iterations=2)), seen.view, seeded())
+        assert (known.pool is None) == (low == 0 or high == 0)
+
+
+def test_what_is_not_finite_ends_neither_observing_nor_the_run() -> None:
+    """An own row that the server dropped, and a step that shows nothing."""
+    seen = watched(4)
+    lost = torch.full_like(seen.view.own, torch.nan)
+    known = Knowledge(own=lost, last=seen.view.round - 1)
+    observe(known, Learned(inversion=Inversion(iterations=2)), seen.view, seeded())
+    assert known.pool is not None
+    assert torch.isfinite(known.pool.x).all()
+    wild = Inversion(method="adam", lr=1e30, iterations=20, refresh=5)
+    observe(Knowledge(own=seen.view.own, last=3), Learned(inversion=wild), seen.view, seeded())
+    still = replace(seen.view, history=(torch.full_like(seen.view.parameters, 1e38),))
+    known = Knowledge(own=seen.view.own, last=seen.view.round - 1)
+    observe(known, Learned(inversion=Inversion(iterations=2)), still, seeded())
+    assert known.pool is None or torch.isfinite(known.pool.x).all()
