@@ -119,6 +119,9 @@ def test_it_trains_again_when_told_to() -> None:
     often, _ = known_after(16, **learned(inversion=None, relearn=4))
     assert often.rounds >= 3 * once.rounds
     assert often.trained > once.trained
+    assert once.start is not None
+    assert often.start is not None
+    assert not torch.equal(often.start, once.start)
 
 
 @pytest.mark.parametrize("colluders", [True, False])
