@@ -214,6 +214,22 @@ def test_a_resume_elsewhere_is_recorded(
     assert set(later) == {"started", "machine"}
 
 
+def test_a_run_begun_before_a_field_was_there_goes_on(
+    tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_in_round(3, tiny(rounds=6), tmp_path, monkeypatch)
+    file = tmp_path / "config.yaml"
+    content = YAML(typ="safe").load(file)
+    assert content["threat"].pop("data") == 0
+    del content["server"]["root"]
+    YAML(typ="safe").dump(content, file)
+    assert run(tiny(rounds=6), tmp_path, resume=True).state.round == 6
+    content["threat"]["data"] = 1
+    YAML(typ="safe").dump(content, file)
+    with pytest.raises(RecordError, match="differ in threat"):
+        run(tiny(rounds=6), tmp_path, resume=True)
+
+
 def test_a_finished_run_is_read_not_played(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
     first = run(tiny(), tmp_path / "run")
     before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run").iterdir()}

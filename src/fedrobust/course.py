@@ -10,7 +10,7 @@ from fedrobust.component import to_config
 from fedrobust.environment import environment
 from fedrobust.errors import RecordError
 from fedrobust.execution import Execution
-from fedrobust.experiment import Experiment
+from fedrobust.experiment import Experiment, completed
 from fedrobust.federation import FederationState
 from fedrobust.flat import write
 from fedrobust.opaque import untold
@@ -37,7 +37,7 @@ class Course:
 
 def stored_plan(experiment: Experiment, directory: RunDirectory) -> Execution:
     """The plan of the run in ``directory``. Raises: ``RecordError`` if it is another experiment."""
-    stored, asked = directory.config(), to_config(experiment)
+    stored, asked = completed(directory.config()), to_config(experiment)
     kept = stored.get("execution", {})
     filled = {k: v if v is not None else kept.get(k) for k, v in asked["execution"].items()}
     asked["execution"] = filled

@@ -1,6 +1,6 @@
 """One run as one frozen, validated value: the same in Python, in YAML and on the command line."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +13,15 @@ from fedrobust.aggregators.rule import check
 from fedrobust.attacks import AnyAttack
 from fedrobust.attacks.attack import traits
 from fedrobust.client import Client
-from fedrobust.component import Count, Size, component, from_config, keyword_component, name_of
+from fedrobust.component import (
+    Count,
+    Size,
+    component,
+    from_config,
+    keyword_component,
+    name_of,
+    to_config,
+)
 from fedrobust.data import AnyData, AnyPartition
 from fedrobust.errors import ConfigError
 from fedrobust.evaluation.wasserstein import Wasserstein
@@ -118,6 +126,11 @@ class Experiment:
         """Raises: ``ValueError`` where the settings do not fit this number of clients."""
         if self.malicious > clients:
             raise ValueError(f"malicious is {self.malicious}, but there are {clients} clients")
+        if self.threat.data > clients - self.malicious:
+            raise ValueError(
+                f"threat.data is {self.threat.data}, but {clients - self.malicious} of {clients} "
+                "clients are benign"
+            )
         size, bound = self.participation.size(clients), self.threat.clients
         if bound is not True and bound > size:
             raise ValueError(
@@ -144,6 +157,18 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     except ConfigError as error:
         source = f"{path} with {' '.join(f'-s {o}' for o in overrides)}" if overrides else str(path)
         raise ConfigError(f"{source}:\n{error}") from error
+
+
+def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored config with the fields that fedrobust has gained since, at their defaults.
+
+    What cannot be read, such as an object that no file can rebuild, stays as it is.
+    """
+    try:
+        found: dict[str, Any] = to_config(from_config(Experiment, stored))
+    except ConfigError:
+        return dict(stored)
+    return found
 
 
 def read_yaml(source: Path | str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 from fedrobust.component import from_config, to_config
 from fedrobust.errors import ConfigError
-from fedrobust.experiment import Experiment, override, put, read_yaml
+from fedrobust.experiment import Experiment, completed, override, put, read_yaml
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -149,6 +149,6 @@ def _combinations(
 def same(cell: Cell, stored: Mapping[str, Any]) -> bool:
     """Whether ``stored``, the config of a run, is this cell's, whatever its execution plan."""
     asked = to_config(cell.experiment)
-    return {k: v for k, v in stored.items() if k != "execution"} == {
+    return {k: v for k, v in completed(stored).items() if k != "execution"} == {
         k: v for k, v in asked.items() if k != "execution"
     }
