@@ -13,7 +13,7 @@ from fedrobust import Client, Dataset, Evaluation, Experiment, run
 from fedrobust.aggregators import Median
 from fedrobust.attacks import GaussianNoise
 from fedrobust.data import ByWriter, Iid, Mnist
-from fedrobust.errors import ConfigError, RecordError, ResourceError
+from fedrobust.errors import ConfigError, DataError, RecordError, ResourceError
 from fedrobust.execution import SIZES, Execution, available_memory, fastest_batch
 from fedrobust.models import MnistCnnSmall
 from fedrobust.objectives import ERM
@@ -63,6 +63,37 @@ def test_malicious_clients_are_seeded_and_differ_between_seeds(
     assert chosen[0] == chosen[1]
     assert len(set(chosen)) > 2
     assert all(len(c) == 2 for c in chosen)
+
+
+def test_malicious_clients_may_hold_some_classes_only(tiny: Callable[..., Experiment]) -> None:
+    """As many examples as before, of these classes, some of them twice; nobody else's change."""
+    free, limited = (
+        prepare(tiny(malicious=2, attack=GaussianNoise(0.1), threat=threat))
+        for threat in ({}, {"classes": [0, 3]})
+    )
+    assert free.federation.malicious == limited.federation.malicious
+    y = limited.federation.local.data.y
+    for client, (before, after) in enumerate(
+        zip(free.partition.train, limited.federation.local.clients, strict=True)
+    ):
+        if client in limited.federation.malicious:
+            fit = before[(y[before] == 0) | (y[before] == 3)]
+            assert 0 < len(fit) < len(before) == len(after)
+            assert set(after.tolist()) == set(fit.tolist())
+        else:
+            assert torch.equal(before, after)
+    with pytest.raises(DataError, match="holds no training example of the classes 77"):
+        prepare(tiny(malicious=1, attack=GaussianNoise(0.1), threat={"classes": [77]}))
+
+
+def test_the_data_of_benign_clients_may_be_known(tiny: Callable[..., Experiment]) -> None:
+    ready = prepare(tiny(malicious=1, attack=GaussianNoise(0.1), threat={"data": 2}))
+    known = ready.federation.known
+    assert len(set(known)) == 2
+    assert ready.federation.malicious.isdisjoint(known)
+    assert not prepare(tiny(malicious=1, attack=GaussianNoise(0.1))).federation.known
+    with pytest.raises(ConfigError, match=r"threat.data is 99, but \d+ of \d+ clients are benign"):
+        prepare(tiny(malicious=1, attack=GaussianNoise(0.1), threat={"data": 99}))
 
 
 def test_a_run_that_cannot_fit_is_refused_with_the_figures(

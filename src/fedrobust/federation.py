@@ -37,6 +37,8 @@ class Federation:
     threat: ThreatModel
     aggregator: Aggregator
     server: Server
+    known: tuple[int, ...] = ()
+    """The benign clients whose examples the adversary knows."""
     root: LocalTraining | None = None
     """The server's own training, as of its only client 0, where the server holds data."""
 
@@ -261,6 +263,7 @@ def _view(
     local, threat = federation.local, federation.threat
     parameters, network, data = state.parameters.clone(), local.model, local.data
     examples = [local.clients[client] for client in clients]
+    known_examples = [local.clients[client] for client in federation.known]
     known = participants if threat.clients is True else threat.clients or None
 
     def model() -> nn.Module:
@@ -280,6 +283,7 @@ def _view(
         projection=federation.server.projection,
         rows=len(clients),
         data=lambda: tuple(data.take(index) for index in examples),
+        others=lambda: tuple(data.take(index) for index in known_examples),
         own=own,
         clients=known,
         clients_exactly=threat.clients is True,

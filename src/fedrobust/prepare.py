@@ -93,6 +93,11 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
         f"{experiment.participation.size(clients)} clients a round × {layout.size:,} parameters",
     )
 
+    order = torch.randperm(clients, generator=streams.generator("malicious clients")).tolist()
+    malicious = frozenset(order[: experiment.malicious])
+    if experiment.threat.classes is not None:
+        draw = streams.generator("classes of malicious clients")
+        partition = partition.limited(malicious, experiment.threat.classes, train.y, draw)
     local = LocalTraining(
         model=model.to(device),
         data=train,
@@ -103,15 +108,16 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
         batch=resolved.batch or 1,
         device=device,
     )
-    order = torch.randperm(clients, generator=streams.generator("malicious clients"))
+    known = order[experiment.malicious :][: experiment.threat.data]
     federation = Federation(
         local=local,
         participation=experiment.participation,
-        malicious=frozenset(order[: experiment.malicious].tolist()),
+        malicious=malicious,
         attack=experiment.attack if experiment.malicious else None,
         threat=experiment.threat,
         aggregator=experiment.aggregator,
         server=experiment.server,
+        known=tuple(sorted(known)),
         root=replace(local, data=root, clients=(torch.arange(len(root)),)) if len(root) else None,
     )
     if partition.users is not None and validation.user is not None:

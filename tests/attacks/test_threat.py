@@ -9,6 +9,7 @@ from crafting import BENIGN, OWN, view_of
 from torch import Tensor
 
 from fedrobust.attacks import beliefs
+from fedrobust.component import from_config
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
 from fedrobust.federation import run_round
@@ -133,6 +134,18 @@ def test_a_threat_model_says_what_it_grants() -> None:
         "the number of clients"
     )
 
+    assert str(ThreatModel(data=2, classes=(0, 3))) == (
+        "knows: own data of classes 0, 3 only, the colluders' honest updates, "
+        "the data of 2 benign clients; "
+        "does not know: benign updates, the rule, the number of clients"
+    )
+
+
+@pytest.mark.parametrize("classes", [[], [1, 1], [-1]])
+def test_classes_are_one_or_more_each_once(classes: list[int]) -> None:
+    with pytest.raises(ConfigError, match="classes"):
+        from_config(ThreatModel, {"classes": classes})
+
 
 def test_a_lower_bound_is_called_one() -> None:
     assert ThreatModel(clients=40).knows("clients")
@@ -196,6 +209,7 @@ def test_the_view_holds_what_the_threat_model_grants_and_nothing_else(
     view = views[-1]
     assert view.own.shape[0] == 2
     assert (view.benign, view.rule, view.clients) == (None, None, None)
+    assert view.others() == ()
     assert state.attack == 4
     assert [len(v.history) for v in views] == [0, 1, 2, 2]
     assert torch.equal(view.history[-1], sent[2])
@@ -215,6 +229,15 @@ def test_everything_that_is_granted_is_there(tiny: Callable[..., Experiment]) ->
     assert view.rule(torch.cat([view.own, view.benign])).shape == view.parameters.shape
     assert view.clients == 11
     assert spied(tiny, clients=8)[0][0].clients == 8
+
+
+def test_the_data_that_are_known_are_the_known_clients(tiny: Callable[..., Experiment]) -> None:
+    spy = Spy()
+    ready = prepare(tiny(attack=spy, threat={"data": 2}))
+    run_round(ready.federation.start(ready.start), ready.federation, ready.streams)
+    local = ready.federation.local
+    for split, client in zip(spy.views[0].others(), ready.federation.known, strict=True):
+        assert torch.equal(split.x, local.data.take(local.clients[client]).x)
 
 
 def test_clients_that_do_not_collude_act_one_by_one(tiny: Callable[..., Experiment]) -> None:

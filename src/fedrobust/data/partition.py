@@ -1,6 +1,7 @@
 """Who holds which examples. Each partition is a component; ``split`` gives index tensors."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -39,6 +40,31 @@ class Partition:
 
     def __len__(self) -> int:
         return len(self.train)
+
+    def limited(
+        self,
+        clients: Iterable[int],
+        classes: Sequence[int],
+        y: Labels,
+        generator: torch.Generator,
+    ) -> "Partition":
+        """``clients`` train on examples of ``classes`` only: in place of others, these repeat.
+
+        ``y`` are the training labels. How many training examples a client holds does not change,
+        nor do test examples. Raises: ``DataError`` for a client that holds none of these classes.
+        """
+        train = list(self.train)
+        for client in sorted(clients):
+            held = train[client]
+            fit = held[torch.isin(y[held], torch.tensor(classes))]
+            if len(fit) == 0:
+                raise DataError(
+                    f"client {client} holds no training example of the classes "
+                    f"{', '.join(map(str, classes))}: threat.classes needs some"
+                )
+            more = torch.randint(len(fit), (len(held) - len(fit),), generator=generator)
+            train[client] = torch.cat([fit, fit[more]]).sort().values
+        return replace(self, train=tuple(train))
 
 
 class Partitioner(Protocol):
