@@ -21,7 +21,7 @@ from fedrobust.attacks.learned.calculus import Autograd, calculus
 from fedrobust.attacks.learned.encoding import Basis, Compact, Encoding, Full
 from fedrobust.attacks.learned.environment import FederationEnv, Task
 from fedrobust.attacks.learned.inversion import invert
-from fedrobust.attacks.learned.knowledge import Knowledge, own_data
+from fedrobust.attacks.learned.knowledge import Knowledge, real_data
 from fedrobust.attacks.learned.pipeline import task_for
 from fedrobust.attacks.learned.policy import train
 from fedrobust.federation import LOCAL, run_round
@@ -58,7 +58,7 @@ def seen(config: str, rounds: int) -> View:
 
 def task(view: View, attack: Learned, plain: bool) -> Task:
     """The attacker's task, compiled where it can be, or ``plain``."""
-    own = own_data(view)
+    own = real_data(view)
     sample = own.take(torch.arange(attack.samples))
     tools = Autograd(view.model(), 1024) if plain else calculus(view.model())
     made = task_for(
@@ -103,7 +103,7 @@ def main() -> None:
         ratio = statistics.median(a / b for a, b in pairs)
         print(f"| {encoding.name} | {fast:.3g} | {slow:.3g} | {ratio:.1f} |")  # type: ignore[attr-defined]
     if options.mnist:
-        own = own_data(view)
+        own = real_data(view)
         gradient = -view.own[0] / view.client.optimizer.lr
         start = time.perf_counter()
         found = invert(view.model(), gradient, own.x[:64], own.y[:64], Inversion())

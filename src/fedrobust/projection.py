@@ -40,9 +40,9 @@ class Ball:
 
     def project(self, parameters: Vector) -> Vector:
         """The nearest point of the ball; θ itself where only rounding puts it outside."""
-        length = float(torch.linalg.vector_norm(parameters.double()))
-        inside = length <= self.radius * (1 + _ROUNDING)
-        return parameters if inside else parameters * (self.radius / length)
+        length = torch.linalg.vector_norm(parameters.double())
+        inside = float(length.detach()) <= self.radius * (1 + _ROUNDING)
+        return parameters if inside else parameters * (self.radius / length).to(parameters)
 
 
 @component

@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ring import CONFIG, LEARNED, experiment, known_after, learned, seeded, watched
+from ring import CONFIG, LEARNED, experiment, known_after, learned, seeded, task_of, watched
 from typer.testing import CliRunner
 
 from fedrobust.attacks.learned import Learned, Training
 from fedrobust.attacks.learned.encoding import Basis, Compact
 from fedrobust.attacks.learned.files import load_policy
-from fedrobust.attacks.learned.knowledge import Knowledge, learned_data
+from fedrobust.attacks.learned.knowledge import Knowledge, material
+from fedrobust.attacks.learned.learning import learn_policy
+from fedrobust.attacks.learned.planning import EPISODES
 from fedrobust.attacks.learned.policy import Policy
 from fedrobust.cli import app
-from fedrobust.data import Split
-from fedrobust.errors import RecordError
+from fedrobust.errors import ConfigError, RecordError
 from fedrobust.federation import run_round
 from fedrobust.prepare import prepare
 from fedrobust.training import run
@@ -56,16 +57,39 @@ def test_it_observes_honestly_then_learns_then_acts() -> None:
     assert not report["troubles"]
 
 
-@pytest.mark.parametrize(("data", "theirs"), [("own", 260), ("learned", 20), ("both", 280)])
-def test_simulated_clients_draw_from_what_was_asked(data: Any, theirs: int) -> None:
-    seen = watched(2)
-    pool = Split(torch.zeros(20, 2), torch.zeros(20, dtype=torch.long))
-    known = Knowledge(x=pool.x, y=pool.y)
-    everything, benign, mine = learned_data(known, data, seen.view)
-    assert len(everything) == 280
-    assert len(benign) == theirs
-    assert torch.equal(everything.take(mine).x, seen.own.x)
-    assert (everything.take(benign).x == 0).all(dim=1).sum() == (0 if data == "own" else 20)
+@pytest.mark.parametrize("known_clients", [0, 2])
+@pytest.mark.parametrize(
+    ("data", "own", "pooled"),
+    [("own", True, False), ("learned", False, True), ("both", True, True)],
+)
+def test_simulated_clients_draw_from_what_was_asked(
+    data: Any, own: bool, pooled: bool, known_clients: int
+) -> None:
+    seen = watched(2, threat={"clients": True, "data": known_clients})
+    others = seen.view.others()
+    assert len(others) == known_clients
+    known = Knowledge(x=torch.zeros(20, 2), y=torch.zeros(20, dtype=torch.long))
+    has = material(known, data, seen.view)
+    assert len(has.data) == 280 + 260 * known_clients
+    assert torch.equal(has.data.take(has.mine).x, seen.own.x)
+    for index, split in zip(has.known, others, strict=True):
+        assert torch.equal(has.data.take(index).x, split.x)
+    drawn = set(has.theirs.tolist())
+    assert drawn.isdisjoint(has.mine.tolist()) != own
+    assert drawn.issuperset(torch.cat([*has.known, torch.arange(0)]).long().tolist())
+    assert (has.data.take(has.theirs).x == 0).all(dim=1).sum() == 20 * pooled
+
+
+def test_clients_whose_data_are_known_hold_them_in_the_simulation() -> None:
+    seen = watched(40, threat={"clients": True, "rule": True, "data": 3})
+    assert seen.prepared.federation.malicious.isdisjoint(seen.prepared.federation.known)
+    local = task_of(seen).federation.local
+    held = [local.data.take(part).x for part in local.clients]
+    train = seen.prepared.federation.local
+    for position, client in enumerate(seen.prepared.federation.known):
+        assert torch.equal(held[position], train.data.take(train.clients[client]).x)
+    assert torch.equal(held[-1], seen.own.x)
+    assert len(held) == 10
 
 
 @pytest.mark.parametrize(
@@ -110,8 +134,29 @@ def test_the_best_constant_action_is_an_algorithm_too() -> None:
     policy = Policy.of(known.policy)
     seen = [policy(torch.full((15,), value).numpy()) for value in (0.0, 1.0)]
     assert torch.equal(*seen)
-    assert known.rounds == 57 * 12
+    assert known.rounds == (57 + EPISODES**2) * 12
     assert len(known.checks) == 1
+
+
+@pytest.mark.parametrize("algorithm", ["cross-entropy", "gradient"])
+def test_a_plan_is_followed_to_its_end_and_then_held(algorithm: str) -> None:
+    knowing = learned(observe=0, inversion=None, training={"algorithm": algorithm, "steps": 8})
+    known, _ = known_after(2, **knowing)
+    assert known.policy is None
+    assert known.plan is not None
+    assert len(known.plan) == 4
+    assert known.report()["acts"]
+    for rounds, taken in ((3, 1), (4, 2), (11, 4), (20, 7)):
+        known, state = known_after(rounds, **knowing)
+        assert known.plan is not None
+        assert known.taken == taken
+        assert torch.equal(known.action, known.plan[min(taken, 4) - 1])
+        assert state.round == rounds
+
+
+def test_a_plan_is_no_policy_to_keep() -> None:
+    with pytest.raises(ConfigError, match="not a policy to keep"):
+        learn_policy(experiment(**learned(training={"algorithm": "gradient"})))
 
 
 def test_it_trains_again_when_told_to() -> None:

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,14 @@ from fedrobust.attacks.learned import PAPER, Training
 from fedrobust.attacks.learned.encoding import Basis
 from fedrobust.attacks.learned.environment import FederationEnv, Task
 from fedrobust.attacks.learned.files import load_policy, save_policy
-from fedrobust.attacks.learned.planning import best_constant, constant_actions, cross_entropy
+from fedrobust.attacks.learned.planning import (
+    EPISODES,
+    best_constant,
+    constant_actions,
+    cross_entropy,
+    search,
+    value_of,
+)
 from fedrobust.attacks.learned.policy import Policy, acting, played, train
 from fedrobust.attacks.learned.training import FOLLOWING, Following
 from fedrobust.errors import ConfigError
@@ -121,16 +129,37 @@ def test_it_learns_what_can_be_learned(seed: int) -> None:
     assert (planned.value - honest) / (best - honest) >= 0.9
 
 
+def judged(task: Task, actions: Any, seed: int) -> float:
+    env, fresh = FederationEnv(task), range(seed + 1000, seed + 1000 + EPISODES)
+    return float(np.mean([value_of(env, actions, s) for s in fresh]))
+
+
 def test_a_plan_is_played_as_it_was_judged(task: Task) -> None:
     plan = cross_entropy(task, segments=2, population=6, elite=2, iterations=2, seed=4)
     assert plan.actions.shape == (4, 3)
-    assert played(FederationEnv(task), plan.actor(), seed=4) == plan.value
+    assert plan.value == judged(task, plan.actions, 4)
+    assert plan.rounds == (2 * 6 + 2 * EPISODES) * 8
     again = cross_entropy(task, segments=2, population=6, elite=2, iterations=2, seed=4)
     assert np.array_equal(plan.actions, again.actions)
-    best = best_constant(task)
-    for action in ([0.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.3, -0.3, 0.3]):
-        chosen = np.array(action, dtype=np.float32)
-        assert played(FederationEnv(task), lambda _, a=chosen: a, seed=0) <= best.value  # type: ignore[misc]
+
+
+def test_the_best_constant_is_the_best_of_those_that_one_episode_puts_first(task: Task) -> None:
+    env, tried = FederationEnv(task), constant_actions(3)
+    once = [value_of(env, action[None], 7) for action in tried]
+    first = sorted(range(len(tried)), key=lambda i: -once[i])[:EPISODES]
+    best = best_constant(task, seed=7)
+    assert best.value == max(judged(task, tried[i][None], 7) for i in first)
+    assert best.course == pytest.approx(once)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "episodes"),
+    [("constant", 57), ("cross-entropy", 80), ("gradient", 57 + EPISODES**2 + 4)],
+)
+def test_a_search_keeps_within_its_budget(task: Task, algorithm: Any, episodes: int) -> None:
+    plan = search(task, Training(algorithm=algorithm, steps=320), seed=0)
+    judged_plans = min(EPISODES, len(plan.course))
+    assert plan.rounds == (episodes + judged_plans * EPISODES) * 8
 
 
 def test_the_constants_are_every_axis_and_every_mix_of_signs() -> None:

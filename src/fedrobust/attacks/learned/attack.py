@@ -88,7 +88,7 @@ class Learned:
         """
         needed = ["gymnasium"]
         if self.policy is None or self.relearn:
-            needed += ["ot"] + ["stable_baselines3"] * (self.training.algorithm != "constant")
+            needed += ["ot"] + ["stable_baselines3"] * self.training.learns
         missing = [name for name in needed if find_spec(name) is None]
         if missing:
             raise ConfigError(
@@ -113,11 +113,9 @@ class Learned:
             known.over = observing.observe(known, self, view, rng)
             if known.over:
                 pipeline.learn(known, self, view, rng)
-        elif (
-            known.policy is not None and self.relearn and view.round - known.trained >= self.relearn
-        ):
+        elif known.acts and self.relearn and view.round - known.trained >= self.relearn:
             pipeline.learn(known, self, view, rng)
-        rows = view.own if known.policy is None else pipeline.act(known, self, view, rng)
+        rows = pipeline.act(known, self, view, rng) if known.acts else view.own
         return rows, known.saved()
 
     def report(self, state: State, truth: Truth | None = None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 import torch
+from torch import Tensor
 
 from fedrobust.attacks.learned.encoding import Encoding, Means, Observation, Sight
 from fedrobust.federation import LOCAL, Backend, Federation, FederationState, run_round
@@ -108,17 +109,25 @@ class FederationEnv(gymnasium.Env[Observation, Observation]):
 
     def step(self, action: Observation) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Play with ``action``; a number outside [−1, 1] counts as the nearest within."""
-        self._puppet.action = torch.from_numpy(np.clip(action, -1, 1))
+        self.play(torch.from_numpy(np.clip(action, -1, 1)))
+        before, self._harm = self._harm, self._measured()
+        reward = self.task.scale * (self._harm - before)
+        info = {"harm": self._harm, "round": self._state.round}
+        return self._observation(), reward, False, self.over, info
+
+    def play(self, action: Tensor) -> None:
+        """The rounds of a step; nothing is measured."""
+        self._puppet.action = action
         for _ in range(self.task.hold):
             if self._state.round < self._end:
                 self._play()
                 self._waited = 0
                 self._play_without()
-        before, self._harm = self._harm, self._measured()
-        reward = self.task.scale * (self._harm - before)
-        over = self._state.round >= self._end
-        info = {"harm": self._harm, "round": self._state.round}
-        return self._observation(), reward, False, over, info
+
+    @property
+    def over(self) -> bool:
+        """Whether the episode has reached its horizon."""
+        return self._state.round >= self._end
 
     @property
     def parameters(self) -> Vector:

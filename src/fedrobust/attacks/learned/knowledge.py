@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -23,7 +23,8 @@ class Knowledge:
 
     ``x`` and ``y`` are the examples reconstructed so far, ``distances`` those between consecutive
     pools, ``matching`` the gradient distances before and after each inversion, and ``unused`` the
-    pool's on a gradient that it was not fitted to, before it was.
+    pool's on a gradient that it was not fitted to, before it was. It acts by a ``policy``, or by a
+    ``plan`` [steps, k] of which so many actions are ``taken``.
     """
 
     x: Tensor | None = None
@@ -38,6 +39,8 @@ class Knowledge:
     met: int = 0
     trained: int = 0
     policy: dict[str, Tensor] | None = None
+    plan: Tensor | None = None
+    taken: int = 0
     sample: list[Tensor] | None = None
     start: Tensor | None = None
     action: Tensor | None = None
@@ -70,9 +73,14 @@ class Knowledge:
             "checks": self.checks,
             "simulated_rounds": self.rounds,
             "seconds": round(self.seconds, 3),
-            "acts": self.policy is not None,
+            "acts": self.acts,
             "troubles": self.troubles,
         }
+
+    @property
+    def acts(self) -> bool:
+        """Whether it has a policy or a plan."""
+        return self.policy is not None or self.plan is not None
 
     @property
     def pool(self) -> Split | None:
@@ -135,19 +143,34 @@ def pictures(known: Knowledge, truth: Truth) -> dict[str, Any] | None:
     return {"learned": x.numpy(), "nearest": real.numpy(), "labels": y.numpy()}
 
 
-def own_data(view: View) -> Split:
-    """The colluders' examples together, as floats."""
-    parts = [(part.images(torch.arange(len(part))), part.y) for part in view.data() if len(part)]
+def real_data(view: View) -> Split:
+    """The real examples that the attacker has, as floats: its own, then known clients'."""
+    held = [*view.data(), *view.others()]
+    parts = [(part.images(torch.arange(len(part))), part.y) for part in held if len(part)]
     x, y = (torch.cat(column) for column in zip(*parts, strict=True))
     return Split(x.to(view.parameters), y.to(view.parameters.device))
 
 
-def learned_data(known: Knowledge, data: str, view: View) -> tuple[Split, Tensor, Tensor]:
-    """All that the attacker has, own examples first, and which of it benign clients and it hold."""
-    own, pool = own_data(view), known.pool
-    mine = torch.arange(len(own))
-    if pool is None:
-        return own, mine, mine
-    both = torch.arange(len(own) + len(pool))
-    theirs = {"own": mine, "learned": both[len(own) :], "both": both}[data]
-    return distribution.joined(own, pool), theirs, mine
+@dataclass(frozen=True)
+class Material:
+    """What a simulation is made of: examples, and as indices into them who holds which.
+
+    ``mine`` are those of the malicious clients, ``known`` those of each benign client whose data
+    are known, and other benign clients draw theirs from ``theirs``.
+    """
+
+    data: Split
+    mine: Tensor
+    known: tuple[Tensor, ...]
+    theirs: Tensor
+
+
+def material(known: Knowledge, data: Literal["learned", "own", "both"], view: View) -> Material:
+    """All that the attacker has; known clients' data count among both the own and the learned."""
+    real, pool = real_data(view), known.pool
+    sizes = [sum(map(len, view.data())), *map(len, view.others())]
+    everything = real if pool is None else distribution.joined(real, pool)
+    mine, *others = torch.split(torch.arange(len(real)), sizes)
+    first = 0 if pool is None or data != "learned" else len(mine)
+    last = len(real) if data == "own" else len(everything)
+    return Material(everything, mine, tuple(others), torch.arange(first, last))

@@ -24,6 +24,11 @@ def learn_policy(
     attack = experiment.attack
     if not isinstance(attack, Learned) or not experiment.malicious:
         raise ConfigError("attack learn needs attack: {name: learned} and malicious: 1 or more")
+    if attack.training.algorithm in ("cross-entropy", "gradient"):
+        raise ConfigError(
+            f"training.algorithm: {attack.training.algorithm} makes a plan for the rounds right "
+            "after it, not a policy to keep: use ddpg, td3, sac or constant"
+        )
     if attack.policy is not None:
         raise ConfigError("attack.policy names a policy that is there already: leave it out")
     if not experiment.threat.colluders and experiment.malicious > 1:

@@ -11,7 +11,7 @@ from fedrobust.attacks import beliefs
 from fedrobust.attacks.learned import distribution
 from fedrobust.attacks.learned.calculus import calculus
 from fedrobust.attacks.learned.inversion import Inversion, invert
-from fedrobust.attacks.learned.knowledge import Knowledge, own_data
+from fedrobust.attacks.learned.knowledge import Knowledge, real_data
 from fedrobust.attacks.learned.simulation import some_rows
 from fedrobust.data import Split
 from fedrobust.flat import read, write
@@ -37,7 +37,7 @@ def observe(known: Knowledge, attack: "Learned", view: View, rng: torch.Generato
     round tells nothing where Θ was active.
     """
     began = time.monotonic()
-    own = own_data(view)
+    own = real_data(view)
     revealed = _revealed(known, view)
     if revealed is not None and attack.inversion is not None:
         try:
@@ -59,7 +59,7 @@ def _reconstruct(
     revealed: Vector,
     rng: torch.Generator,
 ) -> None:
-    """Add a batch to the pool, started from the attacker's own data."""
+    """Add a batch to the pool, started from real data that the attacker has."""
     model, size, pool = view.model(), view.client.batch_size, known.pool
     write(model, view.history[-1])
     chosen = own.take(torch.randperm(len(own), generator=rng)[:size])

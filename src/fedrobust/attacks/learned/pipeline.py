@@ -12,9 +12,9 @@ from fedrobust.attacks import beliefs
 from fedrobust.attacks.learned.calculus import Calculus, calculus
 from fedrobust.attacks.learned.encoding import Means, Sight
 from fedrobust.attacks.learned.environment import Puppet, Task, before
-from fedrobust.attacks.learned.knowledge import Knowledge, learned_data
-from fedrobust.attacks.learned.planning import best_constant
-from fedrobust.attacks.learned.policy import Policy, Trained, train
+from fedrobust.attacks.learned.knowledge import Knowledge, material
+from fedrobust.attacks.learned.planning import search
+from fedrobust.attacks.learned.policy import Policy, train
 from fedrobust.attacks.learned.simulation import (
     Harm,
     Overheard,
@@ -100,23 +100,25 @@ def task_for(
     """Stage two's task: the federation as the attacker imagines it, from where it now stands.
 
     Every simulated client holds as many examples as a colluder does: benign ones a draw of what was
-    learned, malicious ones their own.
+    learned, malicious ones their own. Clients whose data are known hold these.
     """
-    data, theirs, mine = learned_data(known, attack.data, view)
+    has = material(known, attack.data, view)
     clients = beliefs.clients(view)
     if clients is None:
         raise ValueError("the attacker does not know how many clients there are")
     total = population(clients, view.rows, known.met / view.round)
-    size = max(1, len(mine) // view.rows)
-    benign = [
-        theirs[torch.randint(len(theirs), (size,), generator=rng)] for _ in range(total - view.rows)
+    size = max(1, len(has.mine) // view.rows)
+    known_parts = has.known[: total - view.rows]
+    drawn = [
+        has.theirs[torch.randint(len(has.theirs), (size,), generator=rng)]
+        for _ in range(total - view.rows - len(known_parts))
     ]
     means = Means(tools, sample, before(view.parameters, view.history))
     federation = simulated(
         view,
-        data,
+        has.data,
         Puppet(attack.encoding, means),
-        parts=[*benign, *mine.tensor_split(view.rows)],
+        parts=[*known_parts, *drawn, *has.mine.tensor_split(view.rows)],
         participation=Sample(clients) if total > clients else All(),
         rule=_rule(view, clients),
     )
@@ -154,9 +156,9 @@ def population(clients: int, malicious: int, share: float) -> int:
 
 def _sampled(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator) -> Split:
     """The fixed examples on which harm is measured and actions are worked out."""
-    data, theirs, _ = learned_data(known, attack.data, view)
-    order = theirs[torch.randperm(len(theirs), generator=rng)]
-    found = data.take(order[: attack.samples])
+    has = material(known, attack.data, view)
+    order = has.theirs[torch.randperm(len(has.theirs), generator=rng)]
+    found = has.data.take(order[: attack.samples])
     known.sample = [found.x, found.y]
     return found
 
@@ -174,8 +176,8 @@ def harm_of(attack: "Learned", view: View, tools: Calculus, sample: Split) -> Ha
     return Harm(attack.reward, tools, sample, gamma, attack.ascent)
 
 
-def learn(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator) -> Trained | None:
-    """Stage two: train a policy on the simulation, and keep it in ``known``."""
+def learn(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator) -> None:
+    """Stage two: find a policy, or a plan, on the simulation, and keep it in ``known``."""
     if attack.inversion is not None and known.pool is None:
         known.trouble("no usable gradient was observed: the simulation has the attacker's own data")
     sample = _sampled(known, attack, view, rng)
@@ -184,32 +186,46 @@ def learn(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator)
     began = time.monotonic()
     try:
         task = task_for(known, attack, view, sample, tools, rng)
+        if attack.training.learns:
+            trained = train(task, attack.training, seed)
+            known.policy, known.rounds = trained.policy.tensors(), known.rounds + trained.rounds
+            known.returns = list(trained.returns)
+            known.checks = [[float(step), value] for step, value in trained.checks]
+        else:
+            _planned(known, attack, task, seed)
     except ValueError as error:
         known.trouble(f"no policy was trained: {error}")
-        return None
-    if attack.training.algorithm == "constant":
-        trained = best_constant(task, seed=seed).trained(task)
-    else:
-        trained = train(task, attack.training, seed)
-    known.policy, known.trained = trained.policy.tensors(), view.round
-    known.start, known.action = view.parameters.clone(), None
-    known.returns, known.rounds = list(trained.returns), known.rounds + trained.rounds
-    known.checks = [[float(step), value] for step, value in trained.checks]
+        return
+    known.start, known.action, known.trained = view.parameters.clone(), None, view.round
     known.seconds += time.monotonic() - began
-    return trained
+
+
+def _planned(known: Knowledge, attack: "Learned", task: Task, seed: int) -> None:
+    plan = search(task, attack.training, seed)
+    known.rounds += plan.rounds
+    known.returns, known.checks = list(plan.course), [[float(attack.training.steps), plan.value]]
+    if len(plan.actions) == 1:
+        seen = attack.encoding.seen(task.layout)
+        known.policy = Policy.constant(plan.actions[0], seen).tensors()
+    else:
+        known.plan, known.taken = torch.from_numpy(plan.actions), 0
 
 
 def act(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator) -> Updates:
-    """The updates [m, d] that the policy sends; an action is held as long as in its training."""
-    assert known.policy is not None
+    """The updates [m, d] that the policy or plan sends; an action is held as in its training."""
     model = view.model()
     start = view.parameters.clone() if known.start is None else known.start
     previous = before(view.parameters, view.history)
     if known.action is None or known.held >= attack.hold:
-        waited = max(0, view.round - known.last - 1) if known.last else 0
-        sight = Sight(Layout.of(model), view.parameters, previous, start, waited)
-        policy = Policy.of({name: tensor.cpu() for name, tensor in known.policy.items()})
-        known.action = policy(attack.encoding.observe(sight))
+        if known.plan is not None:
+            known.action = known.plan[min(known.taken, len(known.plan) - 1)]
+            known.taken += 1
+        else:
+            assert known.policy is not None
+            waited = max(0, view.round - known.last - 1) if known.last else 0
+            sight = Sight(Layout.of(model), view.parameters, previous, start, waited)
+            policy = Policy.of({name: tensor.cpu() for name, tensor in known.policy.items()})
+            known.action = policy(attack.encoding.observe(sight))
         known.held = 0
     if known.sample is None:
         _sampled(known, attack, view, rng)

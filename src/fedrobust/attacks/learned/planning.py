@@ -1,31 +1,41 @@
-"""What a learned policy has to beat: fixed actions, and plans searched on the same simulation."""
+"""What a learned policy has to beat: fixed actions, and plans searched on the same simulation.
+
+A search compares its candidates in one episode, which luck decides too, so the few best are judged
+once more, in episodes that the search has not seen.
+"""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
 
+from fedrobust.attacks.learned.differentiable import differentiable
 from fedrobust.attacks.learned.encoding import Observation
 from fedrobust.attacks.learned.environment import FederationEnv, Task
-from fedrobust.attacks.learned.policy import Actor, Policy, Trained, played
+from fedrobust.attacks.learned.policy import Actor, played
+from fedrobust.attacks.learned.simulation import Harm
+from fedrobust.attacks.learned.training import Training
+
+EPISODES = 5
+"""Of the last judgement, for each of so many candidates."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """Actions for the steps of an episode [steps, k], the last one repeated, and their return.
 
-    ``rounds`` and ``seconds`` are what the search for it has cost.
+    ``rounds`` and ``seconds`` are what the search for it has cost, ``course`` what it has seen.
     """
 
     actions: Observation
     value: float
     rounds: int = 0
     seconds: float = 0.0
-
-    def trained(self, task: Task) -> Trained:
-        """The plan's first action as a policy that always gives it."""
-        policy = Policy.constant(self.actions[0], task.encoding.seen(task.layout))
-        return Trained(policy, (), ((0, self.value),), self.rounds, self.seconds)
+    course: tuple[float, ...] = ()
 
     def actor(self) -> Actor:
         """The plan from its first action on, for one episode."""
@@ -53,54 +63,140 @@ def constant_actions(size: int, levels: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0
     return np.array(found, dtype=np.float32)
 
 
-def best_constant(task: Task, *, episodes: int = 1, seed: int = 0) -> Plan:
+def best_constant(task: Task, *, seed: int = 0) -> Plan:
     """The action that does the most harm when it is played throughout, of ``constant_actions``.
 
     The same episodes judge all of them, so that they differ by the action alone.
     """
     env, began = FederationEnv(task), time.monotonic()
-    tried = constant_actions(env.actions)
-    values = [_value(env, Plan(action[None], 0.0), episodes, seed) for action in tried]
-    best = int(np.argmax(values))
-    return Plan(tried[best][None], values[best], env.rounds, time.monotonic() - began)
+    tried = [action[None] for action in constant_actions(env.actions)]
+    values = [value_of(env, actions, seed) for actions in tried]
+    order = np.argsort(-np.array(values), kind="stable")[:EPISODES]
+    return _judged(env, [tried[i] for i in order], seed, began, values)
 
 
 def cross_entropy(
     task: Task,
     *,
     segments: int = 5,
-    population: int = 32,
-    elite: int = 8,
+    population: int = 16,
+    elite: int = 4,
     iterations: int = 10,
-    episodes: int = 1,
     seed: int = 0,
 ) -> Plan:
     """Cross-entropy search over open-loop plans of ``segments`` actions, each held equally long.
 
     Each of ``iterations`` draws ``population`` plans from a normal distribution, which then takes
-    the mean and deviation of the ``elite`` best. The best plan ever drawn is returned.
+    the mean and deviation of the ``elite`` best in an episode of its own. The judged are the means
+    of the last iterations.
 
     Reference: Rubinstein and Kroese, "The Cross-Entropy Method", 2004.
     """
-    env = FederationEnv(task)
-    size = env.actions
-    steps = -(-task.horizon // task.hold)
-    repeats = -(-steps // segments)
+    env, began = FederationEnv(task), time.monotonic()
     draw = np.random.default_rng(seed)
-    mean, deviation = np.zeros((segments, size)), np.full((segments, size), 0.7)
-    best = Plan(np.zeros((1, size), dtype=np.float32), -np.inf)
-    for _ in range(iterations):
-        drawn = np.clip(
-            mean + deviation * draw.standard_normal((population, segments, size)), -1, 1
-        )
-        plans = [np.repeat(p, repeats, axis=0)[:steps].astype(np.float32) for p in drawn]
-        values = np.array([_value(env, Plan(plan, 0.0), episodes, seed) for plan in plans])
-        order = np.argsort(-values, kind="stable")[:elite]
+    shape = (segments, env.actions)
+    mean, deviation = np.zeros(shape), np.full(shape, 0.7)
+    means, course = [], []
+    for iteration in range(iterations):
+        drawn = np.clip(mean + deviation * draw.standard_normal((population, *shape)), -1, 1)
+        values = [value_of(env, _held(plan, task), seed + iteration) for plan in drawn]
+        order = np.argsort(-np.array(values), kind="stable")[:elite]
         mean, deviation = drawn[order].mean(axis=0), drawn[order].std(axis=0) + 0.02
-        if values[order[0]] > best.value:
-            best = Plan(plans[order[0]], float(values[order[0]]))
-    return best
+        means.append(mean)
+        course.append(values[order[0]])
+    return _judged(env, [_held(plan, task) for plan in means[-EPISODES:]], seed, began, course)
 
 
-def _value(env: FederationEnv, plan: Plan, episodes: int, seed: int) -> float:
-    return float(np.mean([played(env, plan.actor(), seed + i) for i in range(episodes)]))
+def gradient_ascent(
+    task: Task, *, segments: int = 5, iterations: int = 10, rate: float = 0.2, seed: int = 0
+) -> Plan:
+    """Adam on the return of an open-loop plan, by its gradient through all rounds of an episode.
+
+    Plans are those of :func:`cross_entropy`, kept within [−1, 1], from the best constant action on:
+    gradients find the nearest hill only. Every iteration plays an episode of its own; it ends early
+    where the gradient is not finite. The judged are the plans with the best returns.
+
+    Raises: ``ValueError`` where the simulated rounds have no gradient: clients that do more than
+    one plain SGD step on a small network, an ascent that searches its step, a rule that mixes the
+    coordinates of a row.
+    """
+    smooth, began = differentiable(task), time.monotonic()
+    env, start = FederationEnv(smooth), best_constant(task, seed=seed)
+    plan = torch.from_numpy(start.actions).double().repeat(segments, 1).requires_grad_()
+    adam = torch.optim.Adam([plan], lr=rate, maximize=True)
+    tried: list[npt.NDArray[np.float64]] = []
+    course: list[float] = []
+    for iteration in range(iterations):
+        adam.zero_grad()
+        value = rollout(env, plan, seed + iteration)
+        course.append(float(value.detach().nan_to_num(nan=-np.inf)))
+        tried.append(plan.detach().numpy().copy())
+        torch.autograd.backward(value)
+        if plan.grad is None or not torch.isfinite(plan.grad).all():
+            break
+        adam.step()
+        with torch.no_grad():
+            plan.clamp_(-1, 1)
+    order = np.argsort(-np.array(course), kind="stable")[:EPISODES]
+    judge = FederationEnv(task)
+    judge.rounds = env.rounds + start.rounds
+    return _judged(judge, [_held(tried[i], task) for i in order], seed, began, course)
+
+
+def search(task: Task, training: Training, seed: int) -> Plan:
+    """The plan of ``training.algorithm``, within about ``training.steps`` steps of the environment.
+
+    An iteration along a gradient counts as five episodes; it costs about twice that in time.
+    """
+    if training.algorithm == "constant":
+        return best_constant(task, seed=seed)
+    episodes = training.steps // _steps(task)
+    if training.algorithm == "gradient":
+        tried = len(constant_actions(task.encoding.actions(task.layout)))
+        return gradient_ascent(task, iterations=max(1, (episodes - tried) // 5), seed=seed)
+    return cross_entropy(task, iterations=max(1, episodes // 16), seed=seed)
+
+
+def rollout(env: FederationEnv, plan: Tensor, seed: int) -> Tensor:
+    """The return of ``plan`` [segments, k] on the environment of a differentiable task."""
+    env.reset(seed=seed)
+    task = env.task
+    assert isinstance(task.harm, Harm)
+    begin = task.harm.value(env.parameters)
+    for action in plan.repeat_interleave(_repeats(task, len(plan)), dim=0)[: _steps(task)]:
+        env.play(action)
+    return task.scale * (task.harm.value(env.parameters) - begin)
+
+
+def value_of(env: FederationEnv, actions: Observation, seed: int) -> float:
+    """The return of one episode with the plan ``actions`` [steps, k]."""
+    return played(env, Plan(actions, 0.0).actor(), seed)
+
+
+def _judged(
+    env: FederationEnv,
+    plans: Sequence[Observation],
+    seed: int,
+    began: float,
+    course: Sequence[float],
+) -> Plan:
+    """The best of ``plans`` on the mean of fresh episodes, the same for all."""
+    fresh = range(seed + 1000, seed + 1000 + EPISODES)
+    values = [float(np.mean([value_of(env, plan, s) for s in fresh])) for plan in plans]
+    best = int(np.argmax(values))
+    spent = time.monotonic() - began
+    return Plan(plans[best], values[best], env.rounds, spent, tuple(course))
+
+
+def _steps(task: Task) -> int:
+    return -(-task.horizon // task.hold)
+
+
+def _repeats(task: Task, segments: int) -> int:
+    return -(-_steps(task) // segments)
+
+
+def _held(plan: npt.NDArray[np.float64], task: Task) -> Observation:
+    """An action for every step of an episode [steps, k]."""
+    repeated = np.repeat(plan, _repeats(task, len(plan)), axis=0)[: _steps(task)]
+    return repeated.astype(np.float32)

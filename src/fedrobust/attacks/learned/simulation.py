@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from fedrobust.aggregators import Aggregator
 from fedrobust.aggregators.rule import Aggregation, Context, NoAnswerError
@@ -160,19 +161,20 @@ class Harm:
 
     def __call__(self, parameters: Vector) -> float:
         """The harm at θ; the larger, the better for the attacker."""
+        value = float(self.value(parameters).detach())
+        if math.isfinite(value):
+            return value
+        return -math.inf if self.kind == "robustness" else math.inf
+
+    def value(self, parameters: Vector) -> Tensor:
+        """The harm at θ as a tensor, which has a gradient where the calculus gives one."""
         x, y = self.sample.x, self.sample.y
         if self.kind == "loss":
-            return _or_infinity(self.calculus.losses(parameters, x, y))
+            return self.calculus.losses(parameters, x, y).double().mean()
         moved = self.calculus.moved(parameters, x, y, self.gamma, self.ascent)
         if self.kind == "robustness":
-            return -_or_infinity((moved - x).flatten(1).square().sum(dim=1))
-        return _or_infinity(self.calculus.losses(parameters, moved, y))
-
-
-def _or_infinity(values: torch.Tensor) -> float:
-    """Their mean; infinity where it is not finite."""
-    mean = float(values.double().mean())
-    return mean if math.isfinite(mean) else math.inf
+            return -(moved - x).flatten(1).square().sum(dim=1).double().mean()
+        return self.calculus.losses(parameters, moved, y).double().mean()
 
 
 def some_rows(view: View, clients: int) -> Updates:

@@ -15,11 +15,13 @@ Discount = Annotated[float, Strict(), Gt(0), Le(1)]
 
 @component
 class Training:
-    """How a policy is trained, by Stable-Baselines3; or, with ``constant``, not trained at all.
+    """How a policy is trained, by Stable-Baselines3; or, by the other algorithms, not at all.
 
-    ``constant`` is what a learned policy has to beat: the one action that does the most harm when
-    it is played throughout, of zero and ± .03, .1, .3 and 1 on each axis and, for up to four axes,
-    every mix of their signs. The other fields are then without effect.
+    These are what a learned policy has to beat. ``constant``: the one action that does the most
+    harm when it is played throughout, of zero and ± .03, .1, .3 and 1 on each axis and, for up to
+    four axes, every mix of their signs. ``cross-entropy`` and ``gradient``: a plan of five actions
+    for the horizon, whatever is then seen; the last of them is kept on. Of the other fields only
+    ``steps`` has an effect on them, as the budget of the search.
 
     ``noise`` is the standard deviation of Gaussian exploration noise on the actions (SAC explores
     by itself). ``normalise`` divides observations and rewards by their running deviation. With
@@ -32,7 +34,7 @@ class Training:
     DRFL: DDPG with the default settings of Stable-Baselines3.
     """
 
-    algorithm: Literal["ddpg", "td3", "sac", "constant"] = "td3"
+    algorithm: Literal["ddpg", "td3", "sac", "constant", "cross-entropy", "gradient"] = "td3"
     steps: Count = 5000
     hidden: tuple[Count, ...] = (64, 64)
     learning_rate: Positive = 1e-3
@@ -47,6 +49,11 @@ class Training:
     normalise: Flag = True
     check_every: Size = 500
     environments: Count = 1
+
+    @property
+    def learns(self) -> bool:
+        """Whether there is a policy to train."""
+        return self.algorithm in ("ddpg", "td3", "sac")
 
 
 PAPER = Training(

@@ -1,0 +1,179 @@
+"""Simulated rounds with a gradient: what an attack's return changes by, for each of its numbers.
+
+A round is the federation's own, :func:`~fedrobust.federation.run_round`, in float64. What a client
+computes, and the harm, are PyTorch operations whose graph is kept, inner ascents included. A rule
+hands on no graph; it is linearised by what it does at the rows that it was given.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from fedrobust.aggregators import Aggregator
+from fedrobust.aggregators.rule import Aggregation, Context, apply
+from fedrobust.attacks.learned.environment import Task
+from fedrobust.attacks.learned.simulation import Harm, OneStep
+from fedrobust.data import Split
+from fedrobust.federation import FederationState
+from fedrobust.flat import Layout
+from fedrobust.perturb.wasserstein import Ascent, cross_entropy
+from fedrobust.typing import Images, Labels, Updates, Vector
+
+_NUDGE = 1e-7
+"""By how much a row is moved to see its share, in parts of the rows' greatest entry."""
+_AGREES = 1e-3
+"""How far a rule's derivative along a random direction may be from what the shares say."""
+
+
+@dataclass(frozen=True)
+class Differentiable:
+    """A :class:`~fedrobust.attacks.learned.calculus.Calculus` that keeps the graph; any network."""
+
+    model: nn.Module
+
+    def moved(self, theta: Vector, x: Images, y: Labels, gamma: float, ascent: Ascent) -> Images:
+        """T_γ(θ; x) as ``ascent`` finds it, with its derivative by θ.
+
+        Raises: ``ValueError`` for a step length that is searched.
+        """
+        if ascent.rule == "backtracking" or ascent.tolerance:
+            raise ValueError("gradients need an ascent with the rule constant or decaying")
+        at = start = x.to(theta)
+        if gamma == float("inf"):
+            return at
+        if not at.requires_grad:
+            at = start.clone().requires_grad_()
+        for step in range(1, ascent.steps + 1):
+            length = ascent.size / (2 * gamma) / (step**0.5 if ascent.rule == "decaying" else 1)
+            total = self.losses(theta, at, y).sum()
+            (slope,) = torch.autograd.grad(total, at, create_graph=True)
+            at = at + length * (slope - 2 * gamma * (at - start))
+            if ascent.box:
+                at = at.clamp(0, 1)
+        return at
+
+    def gradients(self, theta: Vector, x: Images, y: Labels, clients: int) -> Updates:
+        """Each client's mean gradient [clients, d], with its derivative by θ."""
+
+        def loss(theta: Vector, x: Images, y: Labels) -> Tensor:
+            return self.losses(theta, x, y).mean()
+
+        shares = (part.reshape(clients, -1, *part.shape[1:]) for part in (x.to(theta), y))
+        rows: Updates = vmap(partial(grad(loss), theta))(*shares)
+        return rows
+
+    def losses(self, theta: Vector, x: Images, y: Labels) -> Tensor:
+        """The cross-entropy of each example [b]."""
+        layout, shapes = Layout.of(self.model), dict(self.model.named_parameters())
+        pieces = {name: theta[at].view_as(shapes[name]) for name, at in layout.slices.items()}
+        return cross_entropy(functional_call(self.model, pieces, (x.to(theta),)), y)
+
+
+@dataclass(frozen=True)
+class Linearised:
+    """``rule`` with the derivative of what it does in each coordinate to the rows it is given.
+
+    In coordinate j its vector is taken for Σᵢ wᵢⱼ xᵢⱼ with constant wᵢⱼ, which it is almost
+    everywhere for rules that select or average values: mean, median, trimmed means, Krum, Bulyan.
+    w is read off by moving each row a little. At rows where the rule's derivative along a random
+    direction is another, :class:`NotLinearError` says so.
+    """
+
+    rule: Aggregator
+
+    def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
+        """The vector alone."""
+        return self.aggregate(updates, context).vector
+
+    def aggregate(self, updates: Updates, context: Context) -> Aggregation:
+        """The rule's answer, with a derivative."""
+
+        def answer(rows: Updates) -> Vector:
+            return apply(self.rule, rows, context).vector
+
+        return Aggregation(_Rule.apply(updates, answer))  # type: ignore[no-untyped-call]
+
+    def check(self, n: int) -> None:
+        """As the rule does."""
+        self.rule.check(n)
+
+    def tolerating(self, dropped: int) -> "Linearised":
+        """The rule for fewer rows."""
+        return replace(self, rule=self.rule.tolerating(dropped))
+
+
+class NotLinearError(ValueError):
+    """The rule mixes coordinates, so that there is no gradient through it here."""
+
+
+class _Rule(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Updates, answer: Callable[[Updates], Vector]) -> Vector:
+        ctx.rows, ctx.answer = rows.detach(), answer
+        return answer(ctx.rows)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Vector) -> tuple[Updates, None]:
+        return shares(ctx.answer, ctx.rows) * slopes[0], None
+
+
+def shares(answer: Callable[[Updates], Vector], rows: Updates) -> Updates:
+    """wᵢⱼ [n, d], how much ``answer`` moves in coordinate j where row i does; ``rows`` in float64.
+
+    Raises: ``NotLinearError`` where that is not all that moves it.
+    """
+    at = answer(rows)
+    nudge = _NUDGE * float(rows.abs().max().clamp(min=1e-30))
+    found = []
+    for i in range(len(rows)):
+        moved = rows.clone()
+        moved[i] += nudge
+        found.append((answer(moved) - at) / nudge)
+    w = torch.stack(found)
+    draw = torch.Generator().manual_seed(0)
+    way = torch.randn(rows.shape, generator=draw, dtype=rows.dtype).to(rows)
+    seen, told = (answer(rows + nudge * way) - at) / nudge, (w * way).sum(dim=0)
+    if (seen - told).norm() > _AGREES * (1 + told.norm()):
+        raise NotLinearError("the rule mixes the coordinates of a row: it has no gradient here")
+    return w
+
+
+def differentiable(task: Task) -> Task:
+    """``task`` in float64, with a gradient by its actions.
+
+    Raises: ``ValueError`` where its clients or its harm are not written in such operations.
+    """
+    if not isinstance(task.backend, OneStep) or not isinstance(task.harm, Harm):
+        raise ValueError(
+            "gradients through the rounds need clients that take one plain SGD step on a small "
+            "network with ELU: use training.algorithm: cross-entropy"
+        )
+    tools = Differentiable(deepcopy(task.federation.local.model).double())
+    start, means, harm = task.start, task.means, task.harm
+    return replace(
+        task,
+        federation=replace(task.federation, aggregator=Linearised(task.federation.aggregator)),
+        start=FederationState(
+            start.parameters.double(),
+            round=start.round,
+            history=tuple(vector.double() for vector in start.history),
+        ),
+        means=replace(
+            means,
+            calculus=tools,
+            sample=_double(means.sample),
+            previous=means.previous.double(),
+        ),
+        harm=replace(harm, calculus=tools, sample=_double(harm.sample)),
+        backend=OneStep(tools),
+    )
+
+
+def _double(sample: Split) -> Split:
+    return Split(sample.x.double(), sample.y)
