@@ -96,6 +96,57 @@ def test_a_model_that_blew_up_is_the_worst_and_not_left_out(copy: Path) -> None:
     assert row["worst-case loss"]["high"] == "infinite"
 
 
+LEARNED = {
+    "name": "learned",
+    "observe": 2,
+    "threshold": 0.0,
+    "inversion": {"iterations": 5},
+    "training": {"algorithm": "constant"},
+    "horizon": 2,
+    "hold": 2,
+    "samples": 20,
+}
+
+
+def test_learned_attacks_have_a_table_of_their_own(tmp_path: Path) -> None:
+    grid = {
+        "attack": {
+            "none": {"malicious": 0},
+            "learned": {"malicious": 1, "threat": {"clients": True}, "attack": LEARNED},
+        },
+        "seed": [0, 1],
+    }
+    (tmp_path / "ring.yaml").write_text(json.dumps(CONFIG | {"grid": grid}))
+    assert run_sweep(load_sweep(tmp_path / "ring.yaml"), tmp_path / "out") == {}
+    page = write_report([tmp_path / "out"])
+    assert "Learned attacks" in page.read_text()
+    (row,) = json.loads((page.parent / "learned.json").read_text())["rows"]
+    assert row["labels"] == {"attack": "learned"}
+    found = [summary(tmp_path / "out", name)["attack"] for name in row["cells"]]
+    assert len(found) == 2
+    expected = {
+        "W₁ reconstructed": [a["comparison"]["learned"] for a in found],
+        "nearest real": [a["comparison"]["nearest"] for a in found],
+        "at end": [sum(after for _, after in a["matching"]) / 2 for a in found],
+        "on the unused": [a["unused"][0] for a in found],
+        "labels own": [
+            abs(a["comparison"]["labels"]["own"][0] - a["comparison"]["labels"]["truth"][0])
+            for a in found
+        ],
+        "return": [a["checks"][0][1] for a in found],
+        "simulated rounds": [a["simulated_rounds"] for a in found],
+    }
+    for name, values in expected.items():
+        assert row[name]["low"] == pytest.approx(min(values)), name
+        assert row[name]["high"] == pytest.approx(max(values)), name
+    # Attacks that learn nothing are not in it, and a table that has become stale goes.
+    assert "| none |" not in (page.parent / "learned.md").read_text()
+    shutil.rmtree(tmp_path / "out" / "cells" / "learned-0")
+    shutil.rmtree(tmp_path / "out" / "cells" / "learned-1")
+    assert "Learned attacks" not in write_report([tmp_path / "out"]).read_text()
+    assert not (page.parent / "learned.md").exists()
+
+
 def test_what_is_missing_or_failed_is_named(copy: Path) -> None:
     shutil.rmtree(copy / "cells" / "none-flip-0")
     (copy / "cells" / "none-none-1" / "summary.json").unlink()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeAlias
 
 from fedrobust.errors import RecordError
 from fedrobust.experiment import read_yaml
@@ -131,7 +131,9 @@ class SweepRecords:
         return max(len(group.cells) for group in self.groups)
 
 
-COLUMNS: dict[str, Callable[[SweepCell], float | None]] = {
+Columns: TypeAlias = Mapping[str, Callable[["SweepCell"], float | None]]
+
+COLUMNS: Columns = {
     "accuracy": lambda cell: cell.final["accuracy"],
     "robust accuracy": lambda cell: cell.final["robust_accuracy"],
     "error": lambda cell: 1 - cell.final["accuracy"],
@@ -160,12 +162,14 @@ def certified_figure(cell: SweepCell, name: str) -> float | None:
     return math.inf if value is None else value
 
 
-def table(records: SweepRecords) -> tuple[list[str], list[tuple[Group, list[Spread | None]]]]:
-    """The columns that any group has, and each group's figures in them."""
-    found = {name: [g.spread(figure) for g in records.groups] for name, figure in COLUMNS.items()}
+def table(
+    records: SweepRecords, columns: Columns = COLUMNS
+) -> tuple[list[str], list[tuple[Group, list[Spread | None]]]]:
+    """The ``columns`` that any group has, and of each group that has any its figures in them."""
+    found = {name: [g.spread(figure) for g in records.groups] for name, figure in columns.items()}
     present = [name for name, column in found.items() if any(column)]
     rows = [(group, [found[name][i] for name in present]) for i, group in enumerate(records.groups)]
-    return present, rows
+    return present, [row for row in rows if any(row[1])]
 
 
 def shown(name: str, value: Spread | None) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from fedrobust.report import sweep_figures
-from fedrobust.report.sweep import Spread, SweepRecords, shown, table
+from fedrobust.report.sweep import COLUMNS, Group, Spread, SweepRecords, shown, table
+from fedrobust.report.sweep_learned import CAPTION, LEARNED
 
 AddFigure = Callable[[str, str, Callable[[float], Figure]], dict[str, Any]]
 _REACHED = " Points stand at the shift that was reached; a curve ends where a model has blown up."
@@ -23,16 +24,54 @@ def sweep_values(path: Path, figure: AddFigure) -> tuple[dict[str, Any], dict[st
     Raises: ``RecordError`` for a folder that is broken or has no finished cell.
     """
     records = SweepRecords.read(path)
-    columns, rows = table(records)
-    heads = [*records.axes, *(["seeds"] if records.seeds > 1 else []), *columns]
-    body = [
-        [
-            *group.labels,
-            *([str(len(group.cells))] if records.seeds > 1 else []),
-            *(shown(name, v) for name, v in zip(columns, values, strict=True)),
-        ]
-        for group, values in rows
-    ]
+    tables, files = [], {}
+    for name, title, columns, caption in (
+        ("table", "Scores", COLUMNS, _scores_caption(records)),
+        ("learned", "Learned attacks", LEARNED, CAPTION),
+    ):
+        found, rows = table(records, columns)
+        if rows:
+            heads = [*records.axes, *(["seeds"] if records.seeds > 1 else []), *found]
+            body = [_row(records, found, *row) for row in rows]
+            tables.append({"title": title, "heads": heads, "rows": body, "caption": caption})
+            files[f"{name}.md"] = _markdown(heads, body).encode()
+            files[f"{name}.json"] = _json(records, found, rows).encode()
+    content = {
+        "name": records.name,
+        "tables": tables,
+        "axes": len(records.axes),
+        "seeds": records.seeds,
+        "missing": records.missing,
+        "failed": records.failed,
+        "figures": list(_figures(records, figure)),
+        "cells": sum(len(group.cells) for group in records.groups),
+    }
+    return content, files
+
+
+def _scores_caption(records: SweepRecords) -> str:
+    seeds = " Medians over the seeds, with the least and the greatest." if records.seeds > 1 else ""
+    return (
+        f"The model after the last round, on the test split.{seeds} A constant answer has ρ̂ = 0: "
+        "read it with the error and the largest class answered."
+    )
+
+
+def _row(
+    records: SweepRecords, columns: list[str], group: Group, values: list[Spread | None]
+) -> list[str]:
+    seeds = [str(len(group.cells))] if records.seeds > 1 else []
+    return [*group.labels, *seeds, *map(shown, columns, values)]
+
+
+def _markdown(heads: list[str], body: list[list[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *body]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _json(
+    records: SweepRecords, columns: list[str], rows: list[tuple[Group, list[Spread | None]]]
+) -> str:
     data = [
         {
             "labels": dict(zip(records.axes, group.labels, strict=True)),
@@ -41,21 +80,8 @@ def sweep_values(path: Path, figure: AddFigure) -> tuple[dict[str, Any], dict[st
         | {name: _plain(v) for name, v in zip(columns, values, strict=True)}
         for group, values in rows
     ]
-    content = {
-        "name": records.name,
-        "heads": heads,
-        "axes": len(records.axes),
-        "rows": body,
-        "seeds": records.seeds,
-        "missing": records.missing,
-        "failed": records.failed,
-        "figures": list(_figures(records, figure)),
-        "cells": sum(len(group.cells) for group in records.groups),
-    }
-    lines = [heads, ["---"] * len(heads), *body]
-    markdown = "".join("| " + " | ".join(line) + " |\n" for line in lines)
-    as_json = json.dumps({"name": records.name, "rows": data}, indent=1, ensure_ascii=False)
-    return content, {"table.md": markdown.encode(), "table.json": f"{as_json}\n".encode()}
+    text = json.dumps({"name": records.name, "rows": data}, indent=1, ensure_ascii=False)
+    return f"{text}\n"
 
 
 def _plain(value: Spread | None) -> dict[str, Any] | None:
