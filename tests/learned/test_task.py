@@ -1,0 +1,109 @@
+"""The federation that the attacker imagines: who holds what in it, and how many there are."""
+
+from typing import Any
+
+import pytest
+import torch
+from ring import known_after, learned, seeded, task_of, watched
+
+from fedrobust.attacks.learned import Learned
+from fedrobust.attacks.learned.knowledge import Knowledge, material
+
+
+@pytest.mark.parametrize("known_clients", [0, 2])
+@pytest.mark.parametrize(
+    ("data", "own", "pooled"),
+    [("own", True, False), ("learned", False, True), ("both", True, True)],
+)
+def test_simulated_clients_draw_from_what_was_asked(
+    data: Any, own: bool, pooled: bool, known_clients: int
+) -> None:
+    seen = watched(2, threat={"clients": True, "data": known_clients})
+    others = seen.view.others()
+    assert len(others) == known_clients
+    known = Knowledge(x=torch.zeros(20, 2), y=torch.zeros(20, dtype=torch.long))
+    has = material(known, data, seen.view)
+    assert len(has.data) == 280 + 260 * known_clients
+    assert torch.equal(has.data.take(has.mine).x, seen.own.x)
+    for index, split in zip(has.known, others, strict=True):
+        assert torch.equal(has.data.take(index).x, split.x)
+    drawn = set(has.theirs.tolist())
+    assert drawn.isdisjoint(has.mine.tolist()) != own
+    assert drawn.issuperset(torch.cat([*has.known, torch.arange(0)]).long().tolist())
+    assert (has.data.take(has.theirs).x == 0).all(dim=1).sum() == 20 * pooled
+
+
+def test_clients_whose_data_are_known_hold_them_in_the_simulation() -> None:
+    seen = watched(40, threat={"clients": True, "rule": True, "data": 3})
+    assert seen.prepared.federation.malicious.isdisjoint(seen.prepared.federation.known)
+    local = task_of(seen).federation.local
+    held = [local.data.take(part).x for part in local.clients]
+    train = seen.prepared.federation.local
+    for position, client in enumerate(seen.prepared.federation.known):
+        assert torch.equal(held[position], train.data.take(train.clients[client]).x)
+    assert torch.equal(held[-1], seen.own.x)
+    assert len(held) == 10
+
+
+def test_who_sees_the_benign_rows_can_count_them() -> None:
+    known, _ = known_after(3, **learned(observe=0, inversion=None), threat={"benign": True})
+    assert known.policy is not None
+    assert not known.troubles
+
+
+def test_in_the_simulation_the_attacker_holds_what_it_holds() -> None:
+    """Benign clients draw from what was learned; it trains on its own examples, as it does."""
+    from fedrobust.attacks.learned.calculus import calculus
+    from fedrobust.attacks.learned.pipeline import task_for
+
+    seen = watched(5)
+    known = Knowledge(met=5, x=torch.zeros(20, 2), y=torch.zeros(20, dtype=torch.long))
+    sample = seen.own.take(torch.arange(10))
+    tools = calculus(seen.view.model())
+    task = task_for(known, Learned(data="learned"), seen.view, sample, tools, seeded())
+    clients, data = task.federation.local.clients, task.federation.local.data
+    assert len(clients) == 10
+    assert task.federation.malicious == {9}
+    assert {len(held) for held in clients} == {260}
+    assert not any(data.take(held).x.any() for held in clients[:9])
+    assert torch.equal(data.take(clients[9]).x, seen.own.x)
+
+
+@pytest.mark.parametrize(("malicious", "share"), [(1, 0.3), (2, 0.5), (5, 0.42), (1, 0.96)])
+def test_the_population_is_what_the_presence_says(malicious: int, share: float) -> None:
+    """By playing: how often one of the malicious is among ten of that many."""
+    from fedrobust.attacks.learned.pipeline import population
+
+    total = population(10, malicious, share)
+    if share > 0.95:
+        assert total == 10
+        return
+    draw = seeded()
+    hits = [
+        bool((torch.randperm(total, generator=draw)[:10] < malicious).any()) for _ in range(4000)
+    ]
+    assert sum(hits) / 4000 == pytest.approx(share, abs=0.05)
+
+
+def test_a_rule_that_refuses_what_is_left_makes_no_step() -> None:
+    """Krum with one row of five not finite: the simulated server goes on, as the real one does."""
+    from fedrobust.aggregators import Context, Krum
+    from fedrobust.attacks.learned.simulation import Overheard
+    from fedrobust.server import aggregate
+
+    rows = torch.randn(5, 4, generator=seeded())
+    rows[2, 0] = torch.nan
+    outcome = aggregate(Overheard(Krum(f=1)), rows, Context())
+    assert outcome.vector is None
+    assert "Krum" in str(outcome.reason)
+
+
+def test_an_infinite_price_moves_nothing_for_any_network() -> None:
+    from fedrobust.attacks.learned.calculus import Autograd
+    from fedrobust.perturb.wasserstein import Ascent
+
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    x = torch.randn(4, 2, generator=seeded())
+    theta = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+    moved = Autograd(model, 8).moved(theta, x, torch.zeros(4).long(), float("inf"), Ascent())
+    assert torch.equal(moved, x)
