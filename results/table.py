@@ -73,7 +73,11 @@ def sweep(directory: Path) -> str:
         head
         + "Test split, the model after the last round; medians over seeds.\n\n"
         + (report / "table.md").read_text()
-        + ("\n" + learned.read_text() if (learned := report / "learned.md").exists() else "")
+        + "".join(
+            f"\n{(report / name).read_text()}"
+            for name in ("harm.md", "learned.md")
+            if (report / name).exists()
+        )
         + (f"\n{notes.read_text()}" if notes.exists() else "")
         + f"\n{figures}"
     )

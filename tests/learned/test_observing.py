@@ -73,6 +73,17 @@ def test_the_others_gradient_is_read_off_the_step(monkeypatch: pytest.MonkeyPatc
         torch.testing.assert_close(found, -rows[:-1].mean(dim=0) / 0.3, rtol=1e-3, atol=1e-5)
 
 
+def test_several_steps_are_taken_for_as_many_of_one_gradient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = {"batch_size": 16, "batches": 3, "optimizer": {"name": "sgd", "lr": 0.1}}
+    seen = watched(6, client=client, threat={"clients": 7})
+    step = seen.view.parameters - seen.view.history[-1]
+    found = revealed(seen, seen.view.own, monkeypatch)
+    assert found is not None
+    torch.testing.assert_close(found, -step / 0.3)
+
+
 def test_a_lower_bound_takes_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = watched(6, threat={"clients": 7})
     rows = last_rows(seen, 6)

@@ -22,7 +22,7 @@ from fedrobust.report.sweep_page import sweep_values
 _MARK = '<meta name="generator" content="fedrobust report">'
 _PAGE = "index.html"
 _FIGURE = re.compile(
-    r"(\d+-[a-z0-9-]+-)?(accuracy|kept|users|examples|boundaries|matrix|course|learned|(error|loss)-[a-z]+)\.(svg|png|md|json)"
+    r"(\d+-[a-z0-9-]+-)?(accuracy|kept|users|examples|boundaries|matrix|course|learned|harm|(error|loss)-[a-z]+)\.(svg|png|md|json)"
 )
 
 

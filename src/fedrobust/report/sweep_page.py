@@ -10,9 +10,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from fedrobust.report import sweep_figures
+from fedrobust.report import sweep_figures, sweep_paired
 from fedrobust.report.sweep import COLUMNS, Group, Spread, SweepRecords, shown, table
 from fedrobust.report.sweep_learned import CAPTION, LEARNED
+from fedrobust.report.sweep_paired import paired
 
 AddFigure = Callable[[str, str, Callable[[float], Figure]], dict[str, Any]]
 _REACHED = " Points stand at the shift that was reached; a curve ends where a model has blown up."
@@ -36,6 +37,13 @@ def sweep_values(path: Path, figure: AddFigure) -> tuple[dict[str, Any], dict[st
             tables.append({"title": title, "heads": heads, "rows": body, "caption": caption})
             files[f"{name}.md"] = _markdown(heads, body).encode()
             files[f"{name}.json"] = _json(records, found, rows).encode()
+    heads, against = paired(records)
+    if heads and against:
+        heads = [*records.axes, "seeds", *heads]
+        body = [[*g.labels, str(len(g.cells)), *texts] for g, texts in against]
+        table_of = {"title": "Who does the most harm", "heads": heads, "rows": body}
+        tables.append(table_of | {"caption": sweep_paired.CAPTION})
+        files["harm.md"] = _markdown(heads, body).encode()
     content = {
         "name": records.name,
         "tables": tables,
