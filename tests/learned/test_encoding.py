@@ -166,3 +166,26 @@ def test_directions_are_needed_once_each() -> None:
         Basis(directions=())
     with pytest.raises(ValueError, match="twice"):
         Basis(directions=("own", "own"))
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1.0, 0.0])
+def test_a_client_in_adversarial_training_is_expected_at_its_adversarial_points(
+    ratio: float,
+) -> None:
+    """K = ⌊ratio · N + ½⌋ of the sample are attacked, as FAT's clients do; the others are not."""
+    objective = {
+        "name": "adversarial",
+        "ratio": ratio,
+        "attack": {"name": "pgd", "eps": 0.2, "step_size": 0.1, "steps": 3, "box": False},
+    }
+    seen = watched(20, objective=objective)
+    view, sample = seen.view, seen.own.take(torch.arange(40))
+    model = view.model()
+    found = Means(calculus(model), sample, view.parameters).expected_gradient(view)
+    k = int(40 * ratio)
+    x = sample.x.clone()
+    if k:
+        draw = view.objective.draw(x[:k], torch.Generator().manual_seed(view.round))
+        x[:k] = view.objective.maximise(model, sample.x[:k], sample.y[:k], lambda: draw)
+        assert ((x[:k] - sample.x[:k]).abs() > 0.01).any()
+    torch.testing.assert_close(found, parameter_gradient(model, x, sample.y), rtol=1e-4, atol=1e-6)

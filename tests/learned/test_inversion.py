@@ -41,8 +41,9 @@ def test_a_small_batch_is_reconstructed_from_its_gradient(
     start, labels = digits[0][[11, 22]], digits[1][[11, 22]]
     model = digit_network()
     gradient = parameter_gradient(model, x, y)
-    kept = start.clone()
-    found = invert(model, gradient, start, labels, settings)
+    kept, network = start.clone(), digit_network().float()
+    found = invert(network, gradient.float(), start, labels, settings)
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
     torch.testing.assert_close(start, kept, rtol=0, atol=0)
     order = found.y.argsort()
     assert found.y[order].tolist() == y.sort().values.tolist()

@@ -12,7 +12,7 @@ import torch
 from ring import task_of, watched
 from safetensors.torch import save_file
 
-from fedrobust.attacks.learned import PAPER, Training
+from fedrobust.attacks.learned import PAPER, Training, planning
 from fedrobust.attacks.learned.encoding import Basis
 from fedrobust.attacks.learned.environment import FederationEnv, Task
 from fedrobust.attacks.learned.files import load_policy, save_policy
@@ -134,8 +134,17 @@ def judged(task: Task, actions: Any, seed: int) -> float:
     return float(np.mean([value_of(env, actions, s) for s in fresh]))
 
 
-def test_a_plan_is_played_as_it_was_judged(task: Task) -> None:
+def test_a_plan_is_played_as_it_was_judged(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each iteration has an episode of its own, and the judges have others."""
+    seeds: list[int] = []
+
+    def spied(env: FederationEnv, actions: Any, seed: int) -> float:
+        seeds.append(seed)
+        return value_of(env, actions, seed)
+
+    monkeypatch.setattr(planning, "value_of", spied)
     plan = cross_entropy(task, segments=2, population=6, elite=2, iterations=2, seed=4)
+    assert seeds == [4] * 6 + [5] * 6 + [1004, 1005, 1006, 1007, 1008] * 2
     assert plan.actions.shape == (4, 3)
     assert plan.value == judged(task, plan.actions, 4)
     assert plan.rounds == (2 * 6 + 2 * EPISODES) * 8

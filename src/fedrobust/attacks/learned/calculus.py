@@ -12,6 +12,7 @@ from fedrobust.attacks.learned.small_network import SmallNetwork, serves
 from fedrobust.client import parameter_gradient
 from fedrobust.evaluation.accuracy import evaluating
 from fedrobust.flat import write
+from fedrobust.objectives import Objective, WassersteinDRO
 from fedrobust.perturb.wasserstein import Ascent, cross_entropy
 from fedrobust.typing import Images, Labels, Updates, Vector
 
@@ -21,6 +22,12 @@ class Calculus(Protocol):
 
     def moved(self, theta: Vector, x: Images, y: Labels, gamma: float, ascent: Ascent) -> Images:
         """T_γ(θ; x) as ``ascent`` finds it [b, ...]."""
+        ...
+
+    def perturbed(
+        self, theta: Vector, x: Images, y: Labels, objective: Objective, round: int
+    ) -> Images:
+        """The points [b, ...] at which a client with this batch takes its gradient."""
         ...
 
     def gradients(self, theta: Vector, x: Images, y: Labels, clients: int) -> Updates:
@@ -47,6 +54,19 @@ class Autograd:
         with evaluating(self.model):
             return ascent.move(self.model, x, y, gamma, self.batch)
 
+    def perturbed(
+        self, theta: Vector, x: Images, y: Labels, objective: Objective, round: int
+    ) -> Images:
+        """The objective's own inner maximisation; what it draws is the same each time."""
+        k = objective.perturbed(len(x), round)
+        if k == 0:
+            return x
+        write(self.model, theta)
+        draw = objective.draw(x[:k], torch.Generator().manual_seed(round))
+        with evaluating(self.model):
+            moved = objective.maximise(self.model, x[:k], y[:k], lambda: draw, batch=self.batch)
+        return torch.cat([moved, x[k:]])
+
     def gradients(self, theta: Vector, x: Images, y: Labels, clients: int) -> Updates:
         """One client after the other."""
         write(self.model, theta)
@@ -72,6 +92,14 @@ class Compiled:
         """T_γ(θ; x)."""
         who = self.network if serves(ascent) else self.general
         return who.moved(theta, x, y, gamma, ascent).to(x)
+
+    def perturbed(
+        self, theta: Vector, x: Images, y: Labels, objective: Objective, round: int
+    ) -> Images:
+        """The compiled ascent where it is the objective's."""
+        if isinstance(objective, WassersteinDRO):
+            return self.moved(theta, x, y, objective.price, objective.ascent)
+        return self.general.perturbed(theta, x, y, objective, round)
 
     def gradients(self, theta: Vector, x: Images, y: Labels, clients: int) -> Updates:
         """All clients in one call."""

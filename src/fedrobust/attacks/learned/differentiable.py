@@ -22,6 +22,7 @@ from fedrobust.attacks.learned.simulation import Harm, OneStep
 from fedrobust.data import Split
 from fedrobust.federation import FederationState
 from fedrobust.flat import Layout
+from fedrobust.objectives import ERM, Objective, WassersteinDRO
 from fedrobust.perturb.wasserstein import Ascent, cross_entropy
 from fedrobust.typing import Images, Labels, Updates, Vector
 
@@ -57,6 +58,16 @@ class Differentiable:
             if ascent.box:
                 at = at.clamp(0, 1)
         return at
+
+    def perturbed(
+        self, theta: Vector, x: Images, y: Labels, objective: Objective, round: int
+    ) -> Images:
+        """The points of ERM and DRO. Raises: ``ValueError`` for another objective."""
+        if isinstance(objective, WassersteinDRO):
+            return self.moved(theta, x, y, objective.price, objective.ascent)
+        if not isinstance(objective, ERM):
+            raise ValueError("gradients through the rounds need the objective ERM or DRO")
+        return x
 
     def gradients(self, theta: Vector, x: Images, y: Labels, clients: int) -> Updates:
         """Each client's mean gradient [clients, d], with its derivative by θ."""

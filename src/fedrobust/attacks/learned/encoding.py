@@ -18,7 +18,6 @@ from torch import Tensor
 from fedrobust.component import Positive, component, one_of
 from fedrobust.data import Split
 from fedrobust.flat import Layout
-from fedrobust.objectives import WassersteinDRO
 from fedrobust.threat import View
 from fedrobust.typing import Updates, Vector
 
@@ -53,12 +52,9 @@ class Means:
     previous: Vector
 
     def expected_gradient(self, view: View) -> Vector:
-        """The gradient [d] of a client that holds the sample; of DRO's, at the perturbed points."""
-        x, y = self.sample.x, self.sample.y
-        objective = view.objective
-        if isinstance(objective, WassersteinDRO):
-            ascent = objective.ascent
-            x = self.calculus.moved(view.parameters, x, y, objective.price, ascent)
+        """The gradient [d] of a client that holds the sample, at the points that it moves to."""
+        y = self.sample.y
+        x = self.calculus.perturbed(view.parameters, self.sample.x, y, view.objective, view.round)
         return self.calculus.gradients(view.parameters, x, y, 1)[0]
 
 

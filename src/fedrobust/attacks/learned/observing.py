@@ -15,7 +15,7 @@ from fedrobust.attacks.learned.knowledge import Knowledge, real_data
 from fedrobust.attacks.learned.simulation import some_rows
 from fedrobust.data import Split
 from fedrobust.flat import read, write
-from fedrobust.objectives import Objective, WassersteinDRO
+from fedrobust.objectives import Objective
 from fedrobust.optimizers import Sgd
 from fedrobust.threat import View
 from fedrobust.typing import Vector
@@ -78,7 +78,8 @@ def _reconstruct(
     known.matching.append([found.before, found.after])
     new = Split(found.x, found.y)
     if pool is not None:
-        missed = _mismatch(model, revealed, pool.take(_last(known, size)), view.objective)
+        newest = pool.take(_last(known, size))
+        missed = _mismatch(model, revealed, newest, view.objective, view.round - 1)
         if math.isfinite(missed):
             known.unused.append(missed)
         grown = distribution.joined(pool, new)
@@ -141,12 +142,11 @@ def _last(known: Knowledge, size: int) -> Tensor:
 
 
 def _mismatch(
-    model: torch.nn.Module, gradient: Vector, sample: Split, objective: Objective
+    model: torch.nn.Module, gradient: Vector, sample: Split, objective: Objective, round: int
 ) -> float:
-    """‖∇ − g‖² / ‖g‖² of the sample's gradient; of DRO's, at the points that it moves to."""
-    tools, theta, x = calculus(model), read(model), sample.x
-    if isinstance(objective, WassersteinDRO):
-        x = tools.moved(theta, x, sample.y, objective.price, objective.ascent)
+    """‖∇ − g‖² / ‖g‖² of the sample's gradient, at the points that its client moves to."""
+    tools, theta = calculus(model), read(model)
+    x = tools.perturbed(theta, sample.x, sample.y, objective, round)
     found = tools.gradients(theta, x, sample.y, 1)[0].double()
     given = gradient.double()
     return float((found - given).square().sum() / given.square().sum())

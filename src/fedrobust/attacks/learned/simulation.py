@@ -82,9 +82,7 @@ class OneStep:
         ]
         index = torch.cat(picks)
         x, y = local.data.images(index), local.data.y[index]
-        if isinstance(objective := local.objective, WassersteinDRO):
-            price = objective.price
-            x = self.calculus.moved(state.parameters, x, y, price, objective.ascent)
+        x = self.calculus.perturbed(state.parameters, x, y, local.objective, number)
         rows = self.calculus.gradients(state.parameters, x, y, len(clients))
         return (-local.config.optimizer.lr * rows).to(state.parameters)
 
