@@ -152,6 +152,8 @@ def test_a_search_along_gradients_climbs_and_loses_nothing(monkeypatch: Any) -> 
     assert plan.actions.shape == (4, 1)
     assert plan.rounds == (8 + 9 + 2 * EPISODES * EPISODES) * 20
     assert len(plan.course) == 8
+    far = gradient_ascent(task, segments=1, iterations=4, rate=5.0)
+    assert np.abs(far.actions).max() <= 1
     zero = Plan(np.zeros((1, 1), dtype=np.float32), 0.0)
     monkeypatch.setattr(planning, "best_constant", lambda task, seed: zero)
     climbed = gradient_ascent(task, segments=1, iterations=10)

@@ -37,7 +37,7 @@ def test_it_observes_honestly_then_learns_then_acts() -> None:
     assert len(report["matching"]) == 3
     assert all(after < before for before, after in report["matching"])
     assert len(report["distances"]) == 2
-    assert report["simulated_rounds"] == 60 * 3 + 2 * 12
+    assert report["simulated_rounds"] == 60 * 3 + 2 * 3 * 12
     assert len(report["returns"]) == 15
     assert report["seconds"] > 0
     assert report["acts"]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -153,7 +154,8 @@ def train(task: Task, training: Training, seed: int) -> Trained:
                 and self.num_timesteps > training.learning_starts
             ):
                 policy = _exported(self.model, vector)
-                value = played(judge, acting(policy), seed=0)
+                episodes = range(training.check_episodes)
+                value = fmean(played(judge, acting(policy), seed) for seed in episodes)
                 if not checks or value > max(score for _, score in checks):
                     best = policy
                 checks.append((self.num_timesteps, value))

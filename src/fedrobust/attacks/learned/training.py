@@ -24,10 +24,10 @@ class Training:
     ``steps`` has an effect on them, as the budget of the search.
 
     ``noise`` is the standard deviation of Gaussian exploration noise on the actions (SAC explores
-    by itself). ``normalise`` divides observations and rewards by their running deviation. With
-    ``check_every`` steps the policy plays an episode of the simulation without noise, and the best
-    of these policies is kept; 0 keeps the last one. The replay memory holds every step, up to
-    ``memory``.
+    by itself). ``normalise`` divides observations and rewards by their running deviation. Every
+    ``check_every`` steps the policy plays ``check_episodes`` of the simulation without noise, the
+    same each time, and the policy with the best mean is kept; 0 keeps the last one. The replay
+    memory holds every step, up to ``memory``.
 
     An episode's end is a truncation, so values are those of an attack that goes on, and
     ``discount`` should stay below 1. The defaults are what worked here. :data:`PAPER` are those of
@@ -48,6 +48,7 @@ class Training:
     gradient_steps: Count = 2
     normalise: Flag = True
     check_every: Size = 500
+    check_episodes: Count = 3
     environments: Count = 1
 
     @property
