@@ -115,6 +115,10 @@ def test_the_calculus_is_the_one_without_a_graph() -> None:
     assert torch.allclose(ours.gradients(theta, x, y, 4), plain.gradients(theta, x, y, 4))
     assert torch.allclose(ours.losses(theta, x, y), plain.losses(theta, x, y))
     assert torch.equal(ours.moved(theta, x, y, float("inf"), ASCENT), x)
+    boxed, inside = replace(ASCENT, box=True, size=3.0), x.clamp(0, 1)
+    found = ours.moved(theta, inside, y, 0.2, boxed)
+    assert found.max() == 1
+    assert torch.allclose(found, plain.moved(theta, inside, y, 0.2, boxed).double(), atol=1e-6)
 
 
 @pytest.mark.parametrize(

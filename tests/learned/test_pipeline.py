@@ -106,6 +106,13 @@ def test_a_plan_is_followed_to_its_end_and_then_held(algorithm: str) -> None:
         assert state.round == rounds
 
 
+def test_a_new_plan_is_followed_from_its_start() -> None:
+    training = {"algorithm": "cross-entropy", "steps": 8}
+    known, _ = known_after(12, **learned(observe=0, inversion=None, training=training, relearn=6))
+    assert known.trained == 7
+    assert known.taken == 2
+
+
 def test_it_trains_again_when_told_to() -> None:
     once, _ = known_after(16, **learned(inversion=None))
     often, _ = known_after(16, **learned(inversion=None, relearn=4))

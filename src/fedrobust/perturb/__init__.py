@@ -3,10 +3,13 @@
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fedrobust.component import one_of
+from fedrobust.perturb.apgd import Apgd
+from fedrobust.perturb.minimum_norm import MinimumNorm, Nearest
 from fedrobust.perturb.pgd import Perturbation, Pgd, pgd
+from fedrobust.perturb.square import Square
 from fedrobust.perturb.wasserstein import Ascent, Transport, wasserstein_ascent
 
-PERTURBATIONS: tuple[type, ...] = (Pgd,)
+PERTURBATIONS: tuple[type, ...] = (Pgd, Apgd, Square)
 if TYPE_CHECKING:
     AnyPerturbation: TypeAlias = Perturbation
 else:
@@ -15,9 +18,13 @@ else:
 __all__ = [
     "PERTURBATIONS",
     "AnyPerturbation",
+    "Apgd",
     "Ascent",
+    "MinimumNorm",
+    "Nearest",
     "Perturbation",
     "Pgd",
+    "Square",
     "Transport",
     "pgd",
     "wasserstein_ascent",

@@ -11,6 +11,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from fedrobust.component import Count, Flag, Pixels, component
+from fedrobust.perturb.geometry import Norm, inside, per_example, unit
 from fedrobust.typing import Images, Labels, Mask
 
 Draw: TypeAlias = Callable[[], Tensor | None]
@@ -46,7 +47,7 @@ class Pgd:
     eps: Pixels
     step_size: Annotated[Pixels, Gt(0)]
     steps: Count
-    norm: Literal["linf", "l2"] = "linf"
+    norm: Norm = "linf"
     random_start: Flag = True
     restarts: Count = 1
     box: Flag = True
@@ -67,12 +68,12 @@ class Pgd:
             return None
         where = generator.device
         if self.norm == "linf":
-            unit = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=where) * 2 - 1
-            return (self.eps * unit).to(x.device)
+            cube = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=where) * 2 - 1
+            return (self.eps * cube).to(x.device)
         direction = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=where)
         radius = torch.rand(len(x), generator=generator, dtype=x.dtype, device=where)
         radius = radius ** (1 / x[0].numel()) if len(x) else radius
-        return (self.eps * _per_example(radius, x) * _unit(direction)).to(x.device)
+        return (self.eps * per_example(radius, x) * unit(direction)).to(x.device)
 
     def maximise(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
@@ -101,7 +102,7 @@ class Pgd:
                     better = (now_wrong & ~wrong[part]) | (
                         (now_wrong == wrong[part]) & (now_loss > loss[part])
                     )
-                    best[part] = torch.where(_per_example(better, x), found, best[part])
+                    best[part] = torch.where(per_example(better, x), found, best[part])
                     wrong[part] |= now_wrong
                     loss[part] = torch.where(better, now_loss, loss[part])
         return best
@@ -113,16 +114,10 @@ class Pgd:
         return x
 
     def _step(self, gradient: Tensor) -> Tensor:
-        return gradient.sign() if self.norm == "linf" else _unit(gradient)
+        return gradient.sign() if self.norm == "linf" else unit(gradient)
 
     def _project(self, x: Images, x0: Images) -> Images:
-        if self.norm == "linf":
-            x = torch.maximum(torch.minimum(x, x0 + self.eps), x0 - self.eps)
-        else:
-            offset = x - x0
-            length = offset.flatten(1).norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
-            x = x0 + offset * _per_example((self.eps / length).clamp(max=1), x)
-        return x.clamp(0, 1) if self.box else x
+        return inside(x, x0, self.eps, self.norm, self.box)
 
 
 def pgd(
@@ -133,7 +128,7 @@ def pgd(
     eps: float,
     step_size: float,
     steps: int,
-    norm: Literal["linf", "l2"] = "linf",
+    norm: Norm = "linf",
     random_start: bool = True,
     restarts: int = 1,
     box: bool = True,
@@ -205,17 +200,3 @@ def _score(model: nn.Module, x: Images, y: Labels) -> tuple[Mask, Tensor]:
     with torch.no_grad():
         logits = model(x)
         return answers(logits) != y, F.cross_entropy(logits, y, reduction="none").to(x.dtype)
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Each example over its ℓ2 norm; 0 stays 0."""
-    # Dividing by the largest entry first keeps tiny gradients from underflowing in the norm.
-    scale = x.flatten(1).abs().amax(dim=1)
-    scaled = x / _per_example(torch.where(scale > 0, scale, 1), x)
-    length = scaled.flatten(1).norm(dim=1)
-    return scaled / _per_example(torch.where(length > 0, length, 1), x)
-
-
-def _per_example(values: Tensor, x: Tensor) -> Tensor:
-    """``values`` [b] shaped to multiply ``x`` [b, ...]."""
-    return values.view(-1, *[1] * (x.dim() - 1))

@@ -1,0 +1,238 @@
+"""Auto-PGD (Croce and Hein 2020): ascent that chooses its own steps, for three losses."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedrobust.component import Count, Flag, Pixels, component
+from fedrobust.perturb.geometry import Norm, inside, on_sphere, per_example, unit
+from fedrobust.perturb.pgd import Draw, answers, frozen, require_pixels
+from fedrobust.typing import Images, Labels, Mask
+
+Loss: TypeAlias = Callable[[Tensor, Labels, Labels | None], Tensor]
+"""From logits [b, classes], labels and targets to what is maximised [b]."""
+
+_RISING = 0.75
+_MOMENTUM = 0.75
+
+
+@component
+class Apgd:
+    """Auto-PGD: momentum ascent whose step is halved, example by example, where it stalls.
+
+    z = Π(x_k + η s(∇f)), x_{k+1} = Π(x_k + ¾ (z − x_k) + ¼ (x_k − x_{k−1})), with s the sign (linf)
+    or the gradient over its norm (l2), from η = 2ε. At the checkpoints ⌈p_j N⌉, p = 0, .22, then
+    p_{j+1} = p_j + max(p_j − p_{j−1} − .03, .06), η is halved and the best point taken up again
+    where f rose in fewer than ¾ of the steps, or neither η nor the best f has changed.
+
+    ``loss``: ``ce``, the cross-entropy; ``dlr``, −(z_y − max_{i≠y} z_i) / (z_π1 − z_π3), which no
+    scaling of the logits changes; ``dlr-targeted``, −(z_y − z_t) / (z_π1 − (z_π3 + z_π4)/2) for
+    each of the ``targets`` likeliest wrong classes t. Each of ``restarts`` has a random start. An
+    example is left alone once it is misclassified; of one that never is, the point of the largest f
+    is returned.
+
+    Raises: ``ValueError`` for inputs outside the box, and for ``dlr`` with fewer than 3 classes,
+    ``dlr-targeted`` with fewer than 4.
+
+    Reference: Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of
+    diverse parameter-free attacks", ICML 2020. Differences: as in its code, the first checkpoint
+    looks at the share of rises only.
+    """
+
+    eps: Pixels
+    steps: Count = 100
+    norm: Norm = "linf"
+    loss: Literal["ce", "dlr", "dlr-targeted"] = "ce"
+    targets: Count = 9
+    restarts: Count = 1
+    box: Flag = True
+    name: Literal["apgd"] = "apgd"
+
+    def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
+        """A point of the ball's surface for every example of ``x``, before clipping."""
+        return on_sphere(x, self.eps, self.norm, generator)
+
+    def maximise(
+        self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
+    ) -> Images:
+        """Adversarial examples for ``x`` [b, ...]; ``draw`` is called once for each run."""
+        if self.box:
+            require_pixels(x)
+        best = x.clone()
+        score = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
+        with frozen(model):
+            ranked, wrong = _ranked(model, x, y, batch or max(len(x), 1))
+            _require_classes(self.loss, ranked.shape[1])
+            runs = min(self.targets, ranked.shape[1] - 1) if self.loss == "dlr-targeted" else 1
+            for run in range(runs * self.restarts):
+                noise = draw()
+                standing = (~wrong).nonzero()[:, 0]
+                for part in torch.split(standing, batch or max(len(x), 1)):
+                    target = ranked[part, run % runs + 1] if runs > 1 else None
+                    start = None if noise is None else noise[part]
+                    found, fooled, reached = self._climb(model, x[part], y[part], start, target)
+                    better = fooled | (reached > score[part])
+                    best[part] = torch.where(per_example(better, x), found, best[part])
+                    score[part] = torch.maximum(score[part], reached)
+                    wrong[part] = fooled
+        return best
+
+    def _climb(
+        self, model: nn.Module, x0: Images, y: Labels, noise: Tensor | None, target: Labels | None
+    ) -> tuple[Images, Mask, Tensor]:
+        """The best point of each example, whether it is misclassified, and the best f."""
+        loss, place = _LOSSES[self.loss], torch.arange(len(x0), device=x0.device)
+        found, fooled = x0.clone(), torch.zeros_like(y, dtype=torch.bool)
+        reached = torch.full((len(x0),), -torch.inf, dtype=x0.dtype, device=x0.device)
+        start = self._inside(x0 if noise is None else x0 + noise, x0)
+        run = _Run.begin(x0, y, target, start, 2 * self.eps)
+        run.look(model, loss)
+        ends = checkpoints(self.steps)
+        since = 0
+        for step in range(self.steps):
+            keep = ~run.wrong
+            found[place[run.wrong]], fooled[place[run.wrong]] = run.x[run.wrong], True
+            if not keep.all():
+                run, place = run.only(keep), place[keep]
+            if not len(place):
+                break
+            z = self._inside(run.x + per_example(run.eta, x0) * self._way(run.slope), run.x0)
+            share = _MOMENTUM if step else 1.0
+            ahead = run.x + share * (z - run.x) + (1 - share) * (run.x - run.before)
+            run.before, run.x = run.x, self._inside(ahead, run.x0)
+            run.look(model, loss)
+            if step + 1 in ends:
+                run.check(step + 1 - since)
+                since = step + 1
+        if len(place):
+            found[place] = torch.where(per_example(run.wrong, x0), run.x, run.best_x)
+            fooled[place], reached[place] = run.wrong, run.best
+        return found, fooled, reached
+
+    def _inside(self, x: Images, x0: Images) -> Images:
+        return inside(x, x0, self.eps, self.norm, self.box)
+
+    def _way(self, slope: Tensor) -> Tensor:
+        return slope.sign() if self.norm == "linf" else unit(slope)
+
+
+def checkpoints(steps: int) -> frozenset[int]:
+    """⌈p_j N⌉ of Croce and Hein, equation 3."""
+    before, p, found = 0, 22, set()  # in hundredths, so that nothing rounds
+    while p <= 100:
+        found.add(-(-p * steps // 100))
+        before, p = p, p + max(p - before - 3, 6)
+    return frozenset(found)
+
+
+@dataclass
+class _Run:
+    """The examples that still stand, and where each of them is; all are [b, ...]."""
+
+    x0: Images
+    y: Labels
+    target: Labels | None
+    x: Images
+    before: Images
+    best_x: Images
+    slope: Tensor
+    best_slope: Tensor
+    value: Tensor
+    best: Tensor
+    checked: Tensor
+    eta: Tensor
+    rises: Tensor
+    halved: Mask
+    wrong: Mask
+
+    @classmethod
+    def begin(cls, x0: Images, y: Labels, target: Labels | None, x: Images, eta: float) -> "_Run":
+        low = torch.full((len(x0),), -torch.inf, dtype=x0.dtype, device=x0.device)
+        none, zero = torch.zeros_like(y, dtype=torch.bool), torch.zeros_like(x0)
+        return cls(
+            x0=x0,
+            y=y,
+            target=target,
+            x=x,
+            before=x,
+            best_x=x,
+            slope=zero,
+            best_slope=zero,
+            value=low,
+            best=low,
+            checked=low,
+            eta=torch.full_like(low, eta),
+            rises=torch.zeros_like(y),
+            halved=~none,
+            wrong=none,
+        )
+
+    def only(self, keep: Mask) -> "_Run":
+        """The examples ``keep``."""
+        return replace(self, **{k: v[keep] for k, v in vars(self).items() if v is not None})
+
+    def look(self, model: nn.Module, loss: Loss) -> None:
+        """f and its gradient at x, and what they change."""
+        with torch.enable_grad():
+            x = self.x.detach().requires_grad_(True)
+            logits = model(x)
+            value = loss(logits, self.y, self.target)
+            (self.slope,) = torch.autograd.grad(value.sum(), x)
+        value = value.detach().to(x.dtype).nan_to_num(nan=-torch.inf)
+        self.slope = self.slope.nan_to_num(nan=0.0)
+        self.wrong = answers(logits.detach()) != self.y
+        first = self.best.isneginf()  # nothing to have risen from
+        self.rises = self.rises + ((value > self.value) & ~first)
+        better = (value > self.best) | first
+        self.best_x = torch.where(per_example(better, x), self.x, self.best_x)
+        self.best_slope = torch.where(per_example(better, x), self.slope, self.best_slope)
+        self.best, self.value = torch.maximum(self.best, value), value
+
+    def check(self, period: int) -> None:
+        """Halve the step where the ascent stalls, and go back to the best point there."""
+        stalled = (self.rises < _RISING * period) | (~self.halved & (self.checked >= self.best))
+        self.eta = torch.where(stalled, self.eta / 2, self.eta)
+        self.x = torch.where(per_example(stalled, self.x), self.best_x, self.x)
+        self.slope = torch.where(per_example(stalled, self.x), self.best_slope, self.slope)
+        self.halved, self.checked = stalled, self.best
+        self.rises = torch.zeros_like(self.rises)
+
+
+def _ranked(model: nn.Module, x: Images, y: Labels, batch: int) -> tuple[Labels, Mask]:
+    """The classes of each example from the likeliest on, y itself first, and who is wrong now."""
+    with torch.no_grad():
+        logits = torch.cat([model(part) for part in torch.split(x, batch)])
+    wrong = answers(logits) != y
+    lifted = logits.nan_to_num(nan=-torch.inf).scatter(1, y[:, None], torch.inf)
+    return lifted.argsort(dim=1, descending=True), wrong
+
+
+def _require_classes(loss: str, classes: int) -> None:
+    least = {"ce": 2, "dlr": 3, "dlr-targeted": 4}[loss]
+    if classes < least:
+        raise ValueError(f"the loss {loss} needs {least} classes or more, and there are {classes}")
+
+
+def _ce(logits: Tensor, y: Labels, target: Labels | None) -> Tensor:
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+def _dlr(logits: Tensor, y: Labels, target: Labels | None) -> Tensor:
+    ordered = logits.sort(dim=1, descending=True).values
+    own = logits.gather(1, y[:, None])[:, 0]
+    other = torch.where(logits.argmax(dim=1) == y, ordered[:, 1], ordered[:, 0])
+    return -(own - other) / (ordered[:, 0] - ordered[:, 2] + 1e-12)
+
+
+def _targeted(logits: Tensor, y: Labels, target: Labels | None) -> Tensor:
+    assert target is not None
+    ordered = logits.sort(dim=1, descending=True).values
+    own, aim = (logits.gather(1, c[:, None])[:, 0] for c in (y, target))
+    return -(own - aim) / (ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2 + 1e-12)
+
+
+_LOSSES: dict[str, Loss] = {"ce": _ce, "dlr": _dlr, "dlr-targeted": _targeted}

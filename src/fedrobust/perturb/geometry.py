@@ -1,0 +1,46 @@
+"""Balls around inputs: their surfaces, and the nearest points within them and within [0, 1]."""
+
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from fedrobust.typing import Images
+
+Norm: TypeAlias = Literal["linf", "l2"]
+
+
+def inside(x: Images, x0: Images, eps: float, norm: Norm, box: bool) -> Images:
+    """``x`` moved into the ball of radius ``eps`` around ``x0``, and with ``box`` into [0, 1]."""
+    if norm == "linf":
+        x = torch.maximum(torch.minimum(x, x0 + eps), x0 - eps)
+    else:
+        offset = x - x0
+        length = offset.flatten(1).norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
+        x = x0 + offset * per_example((eps / length).clamp(max=1), x)
+    return x.clamp(0, 1) if box else x
+
+
+def on_sphere(x: Images, eps: float, norm: Norm, generator: torch.Generator) -> Tensor:
+    """A random offset of norm ``eps`` for each example of ``x``."""
+    where = generator.device
+    if norm == "linf":
+        way = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=where) * 2 - 1
+        longest = way.flatten(1).abs().amax(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
+        return (eps * way / per_example(longest, x)).to(x.device)
+    way = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=where)
+    return (eps * unit(way)).to(x.device)
+
+
+def unit(x: Images) -> Images:
+    """Each example over its ℓ2 norm; 0 stays 0."""
+    # Dividing by the largest entry first keeps tiny gradients from underflowing in the norm.
+    scale = x.flatten(1).abs().amax(dim=1)
+    scaled = x / per_example(torch.where(scale > 0, scale, 1), x)
+    length = scaled.flatten(1).norm(dim=1)
+    return scaled / per_example(torch.where(length > 0, length, 1), x)
+
+
+def per_example(values: Tensor, x: Images) -> Tensor:
+    """``values`` [b] shaped to multiply ``x`` [b, ...]."""
+    return values.view(-1, *[1] * (x.dim() - 1))

@@ -1,0 +1,176 @@
+"""Square Attack (Andriushchenko et al. 2020): random search by queries, without any gradient."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fedrobust.component import Count, Flag, Pixels, component
+from fedrobust.perturb.geometry import Norm, per_example
+from fedrobust.perturb.pgd import Draw, answers, require_pixels
+from fedrobust.typing import Images, Labels, Mask
+
+_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+"""Queries, of 10,000, from which on the share p of changed pixels is halved once more."""
+
+
+@component
+class Square:
+    """Random search over squares: a change is kept where it lowers the margin z_y − max_{i≠y} z_i.
+
+    linf: from vertical stripes of ±ε on, each query sets a square window, of a share p of the
+    image, to x₀ ± ε, a sign for each channel. l2: from a grid of pyramids on, each query moves
+    the mass of one window into another, so that the norm stays ε. p starts at ``share`` and is
+    halved on a schedule. It sees logits only, so it is a black-box attack, and no masking of
+    gradients concerns it. An example is left alone once it is misclassified.
+
+    Inputs that are no images [b, c, h, w] are taken for one row of pixels.
+
+    Raises: ``ValueError`` for inputs outside the box.
+
+    Reference: Andriushchenko et al., "Square Attack: a query-efficient black-box adversarial attack
+    via random search", ECCV 2020. Differences: windows are drawn for each example alone.
+    """
+
+    eps: Pixels
+    queries: Count = 5000
+    norm: Norm = "linf"
+    share: Pixels = 0.8
+    box: Flag = True
+    name: Literal["square"] = "square"
+
+    def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
+        """One seed for each example: what an example draws depends on no other."""
+        return torch.randint(2**62, (len(x),), generator=generator, device=generator.device)
+
+    def maximise(
+        self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
+    ) -> Images:
+        """The points of least margin that were met for ``x`` [b, ...]."""
+        if self.box:
+            require_pixels(x)
+        seeds, best = draw(), x.clone()
+        assert seeds is not None
+        with torch.no_grad():
+            for part in torch.split(torch.arange(len(x), device=x.device), batch or len(x) or 1):
+                source = torch.Generator().manual_seed(int(seeds[part[0]]))
+                best[part] = self._search(model, x[part], y[part], source)
+        return best
+
+    def _search(self, model: nn.Module, x: Images, y: Labels, source: torch.Generator) -> Images:
+        image = x if x.dim() == 4 else x.flatten(1)[:, None, None]
+        best = x.clone()
+        open_ = torch.arange(len(x), device=x.device)
+        delta = (_stripes if self.norm == "linf" else _pyramids)(image, self.eps, source)
+        lowest = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
+        for query in range(self.queries):
+            tried = delta[open_] if query == 0 else self._changed(delta[open_], query, source)
+            at = self._at(image[open_], tried)
+            margin, wrong = _margin(model, at.view_as(x[open_]), y[open_])
+            better = (margin < lowest[open_]) | wrong
+            kept = open_[better]
+            delta[kept], lowest[kept] = tried[better], margin[better]
+            best[kept] = at[better].view_as(best[kept])
+            open_ = open_[~wrong]
+            if not len(open_):
+                break
+        return best
+
+    def _at(self, image: Images, delta: Tensor) -> Images:
+        """The image with the change, scaled to the ball in l2, within the box."""
+        if self.norm == "l2":
+            length = delta.flatten(1).norm(dim=1).clamp_min(1e-12)
+            delta = delta * per_example(self.eps / length, delta)
+        return (image + delta).clamp(0, 1) if self.box else image + delta
+
+    def _changed(self, delta: Tensor, query: int, source: torch.Generator) -> Tensor:
+        b, c, h, w = delta.shape
+        p = self.share * 0.5 ** sum(query * 10_000 / self.queries > at for at in _HALVINGS)
+        side = math.sqrt(p * h * w)
+        if self.norm == "linf":
+            window = _window(b, h, w, max(1, round(side)), source).to(delta.device)
+            signs = _signs((b, c, 1, 1), source).to(delta)
+            return torch.where(window, self.eps * signs, delta)
+        side = max(3, round(side)) | 1
+        return _moved(delta, min(side, h), min(side, w), self.eps, source)
+
+
+def _moved(delta: Tensor, rows: int, columns: int, eps: float, source: torch.Generator) -> Tensor:
+    """The mass of a second window, and what is missing to ε, moved into a first one."""
+    b, c, h, w = delta.shape
+    first, second = (_window(b, h, w, rows, source, columns).to(delta.device) for _ in range(2))
+    total = delta.square().sum(dim=(1, 2, 3), keepdim=True)
+    mass = (delta.square() * (first | second)).sum(dim=(2, 3), keepdim=True)
+    missing = (eps**2 - total).clamp_min(0) / c
+    here = delta * first
+    shape = _pyramid(rows, columns, bool(torch.rand((), generator=source) < 0.5)).to(delta)
+    placed = torch.zeros_like(delta)
+    placed.masked_scatter_(first.expand_as(delta), shape.expand(b, c, rows, columns))
+    length = here.flatten(1).norm(dim=1).clamp_min(1e-12)
+    placed = placed * _signs((b, c, 1, 1), source).to(delta) + here / per_example(length, delta)
+    size = placed.square().sum(dim=(2, 3), keepdim=True).sqrt().clamp_min(1e-12)
+    return delta * ~(first | second) + placed / size * (missing + mass).sqrt()
+
+
+def _window(
+    b: int, h: int, w: int, rows: int, source: torch.Generator, columns: int | None = None
+) -> Mask:
+    """A window of rows × columns at a random place of each of b images [b, 1, h, w]."""
+    rows, columns = min(rows, h), min(columns or rows, w)
+    top = torch.randint(h - rows + 1, (b, 1, 1, 1), generator=source)
+    left = torch.randint(w - columns + 1, (b, 1, 1, 1), generator=source)
+    down, across = torch.arange(h).view(1, 1, h, 1), torch.arange(w).view(1, 1, 1, w)
+    return (down >= top) & (down < top + rows) & (across >= left) & (across < left + columns)
+
+
+def _stripes(image: Images, eps: float, source: torch.Generator) -> Tensor:
+    """±ε for each channel and column."""
+    b, c, h, w = image.shape
+    return eps * _signs((b, c, 1, w), source).to(image).expand(b, c, h, w).clone()
+
+
+def _pyramids(image: Images, eps: float, source: torch.Generator) -> Tensor:
+    """A grid of five by five pyramids of random sign."""
+    b, c, h, w = image.shape
+    rows, columns = max(1, h // 5), max(1, w // 5)
+    delta = torch.zeros_like(image)
+    for top in range(0, h - rows + 1, rows):
+        for left in range(0, w - columns + 1, columns):
+            tile = _pyramid(rows, columns, False).to(image)
+            signs = _signs((b, c, 1, 1), source).to(image)
+            delta[:, :, top : top + rows, left : left + columns] = tile * signs
+    return delta / per_example(delta.flatten(1).norm(dim=1).clamp_min(1e-12) / eps, delta)
+
+
+def _pyramid(rows: int, columns: int, turned: bool) -> Tensor:
+    """A pyramid and its negative side by side, of norm 1 [rows, columns]."""
+    if turned:
+        return _pyramid(columns, rows, False).T
+    half = rows // 2
+    both = torch.cat([_hill(half, columns), -_hill(rows - half, columns)])
+    scaled: Tensor = both / both.norm().clamp_min(1e-12)
+    return scaled
+
+
+def _hill(rows: int, columns: int) -> Tensor:
+    """Σ_k 1/k² over rectangles around the middle, that of k = 1 being one pixel."""
+    down = (torch.arange(rows) - rows // 2).abs()[:, None]
+    across = (torch.arange(columns) - columns // 2).abs()[None]
+    ring = torch.maximum(down.expand(rows, columns), across.expand(rows, columns))
+    terms = 1 / torch.arange(1, max(rows, columns, 1) + 1).double().square()
+    sums = terms.flip(0).cumsum(0).flip(0)
+    hill: Tensor = sums[ring].float()
+    return hill
+
+
+def _signs(shape: tuple[int, ...], source: torch.Generator) -> Tensor:
+    return torch.randint(2, shape, generator=source) * 2 - 1
+
+
+def _margin(model: nn.Module, x: Images, y: Labels) -> tuple[Tensor, Mask]:
+    logits = model(x)
+    own = logits.gather(1, y[:, None])[:, 0]
+    others = logits.scatter(1, y[:, None], -torch.inf).amax(dim=1)
+    margin = (own - others).to(x.dtype).nan_to_num(nan=-torch.inf)
+    return margin, answers(logits) != y
