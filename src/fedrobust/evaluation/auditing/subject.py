@@ -1,0 +1,116 @@
+"""The model under audit: what it gives, and how it has to be asked."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fedrobust.perturb.pgd import require_pixels
+from fedrobust.typing import Images, Labels
+
+_STEADY = 1e-6
+
+
+class Scaled(nn.Module):
+    """``model`` with its logits times ``factor``."""
+
+    def __init__(self, model: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.model, self.factor = model, factor
+
+    def forward(self, x: Images) -> Tensor:
+        """The scaled logits [b, classes]."""
+        logits: Tensor = self.model(x) * self.factor
+        return logits
+
+
+class Logs(nn.Module):
+    """The logits of a model that gives probabilities: their logarithms."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Images) -> Tensor:
+        """log p [b, classes]."""
+        p: Tensor = self.model(x)
+        return p.clamp_min(torch.finfo(p.dtype).tiny).log()
+
+
+class Deaf(nn.Module):
+    """A model through which no gradient comes: its gradient by the input is taken for 0."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Images) -> Tensor:
+        """The same logits, joined to x by a slope of 0."""
+        logits: Tensor = self.model(x)
+        return logits.detach() + 0 * x.flatten(1).sum(dim=1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that gives logits with a gradient, and what had to be said about it.
+
+    ``differentiable`` is false where no gradient reaches the input, ``steady`` where the same input
+    gives other logits the next time.
+    """
+
+    model: nn.Module
+    classes: int
+    differentiable: bool
+    steady: bool
+    notes: tuple[str, ...]
+
+
+def subject(model: nn.Module, x: Images, y: Labels) -> Subject:
+    """Look at ``model``, in evaluation mode, on a few of the examples (x, y).
+
+    Raises: ``ValueError`` for inputs outside [0, 1], a model that does not fit them, logits that
+    are no [b, classes], or labels beyond the classes.
+    """
+    require_pixels(x)
+    some = x[:16]
+    try:
+        with torch.no_grad():
+            first, again = model(some), model(some)
+    except Exception as error:  # a user's network may fail in any way
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"the model does not take examples of shape {list(x.shape[1:])}: {reason}"
+        ) from error
+    if not isinstance(first, Tensor) or first.dim() != 2 or len(first) != len(some):
+        given = list(first.shape) if isinstance(first, Tensor) else type(first).__name__
+        raise ValueError(
+            f"the model must give logits [{len(some)}, classes] for {len(some)} examples; "
+            f"it gave {given}"
+        )
+    classes = first.shape[1]
+    if int(y.min()) < 0 or int(y.max()) >= classes:
+        raise ValueError(
+            f"labels go from {int(y.min())} to {int(y.max())}, but the model has {classes} classes"
+        )
+    notes, steady = [], bool((first - again).abs().max() <= _STEADY * first.abs().max())
+    if not steady:
+        notes.append("the model is randomised: the same input gives other logits the next time")
+    if bool((first >= 0).all()) and torch.allclose(first.sum(1), torch.ones_like(first[:, 0])):
+        notes.append("the model gives probabilities; their logarithms were taken for logits")
+        model = Logs(model)
+    differentiable = _reaches(model, some)
+    if not differentiable:
+        notes.append("no gradient reaches the input: gradient attacks see a flat surface")
+        model = Deaf(model)
+    return Subject(model, classes, differentiable, steady, tuple(notes))
+
+
+def _reaches(model: nn.Module, x: Images) -> bool:
+    """Whether autograd has a path from the logits to the input."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        logits = model(x)
+        if not logits.requires_grad:
+            return False
+        (slope,) = torch.autograd.grad(logits.sum(), x, allow_unused=True)
+    return slope is not None

@@ -1,0 +1,160 @@
+"""Planted models get the verdict that they deserve, and the figures are what they are called."""
+
+from typing import Any
+
+import pytest
+import torch
+from planted import (
+    EPS,
+    Noisy,
+    Probabilities,
+    Rounded,
+    Times,
+    digits,
+    distilled,
+    natural,
+    robust,
+)
+from torch import Tensor, nn
+
+from fedrobust.evaluation import Audit, audit, robust_accuracy
+from fedrobust.perturb import Pgd
+
+FOUND: dict[str, Audit] = {}
+
+
+def audited(name: str, model: nn.Module, **keys: Any) -> Audit:
+    """The audit of a model, once for all tests."""
+    if name not in FOUND:
+        _, _, x, y = digits()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            FOUND[name] = audit(model, x, y, **{"eps": EPS} | keys)
+    return FOUND[name]
+
+
+def sign(found: Audit, start: str) -> bool | None:
+    (masked,) = [s.masked for s in found.signs if s.name.startswith(start)]
+    return masked
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_honest_models_are_genuine_robust_or_not(norm: Any) -> None:
+    """Plain PGD tells the truth of both, to a few points."""
+    eps = EPS if norm == "linf" else 0.5
+    for name, model in (("natural", natural()), ("robust", robust())):
+        found = audited(f"{name} {norm}", model, norm=norm, eps=eps)
+        assert found.verdict == "genuine", str(found)
+        assert found.claimed - 0.15 < found.robust <= found.claimed <= found.clean
+    assert audited(f"robust {norm}", robust()).robust > audited(f"natural {norm}", natural()).robust
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "signs"),
+    [
+        ("logits × 100", lambda: Times(natural(), 100.0), ("rescaled", "queries", "the gradient")),
+        ("robust, logits × 100", lambda: Times(robust(), 100.0), ("the gradient", "survives")),
+        ("distilled", distilled, ("rescaled", "queries")),
+        ("rounded", lambda: Rounded(natural()), ("queries", "the gradient", "survives")),
+        ("rounded off", lambda: Rounded(natural(), False), ("queries", "the gradient", "survives")),
+    ],
+)
+def test_masked_models_are_caught_with_their_signs(
+    name: str, made: Any, signs: tuple[str, ...]
+) -> None:
+    found = audited(name, made())
+    assert found.verdict == "masked", str(found)
+    for start in signs:
+        assert sign(found, start) is True, f"{start}: {found}"
+    assert found.claimed > 0.85
+    assert found.robust < found.claimed - 0.05
+
+
+def test_no_scale_of_the_logits_changes_what_is_robust() -> None:
+    """The battery says of a model with logits × 100 what it says of the model."""
+    for model in (natural(), robust()):
+        kind = "natural" if model is natural() else "robust"
+        loud = audited(
+            "logits × 100" if kind == "natural" else "robust, logits × 100", Times(model, 100.0)
+        )
+        plain = audited(f"{kind} linf", model)
+        assert abs(loud.robust - plain.robust) <= 0.02
+
+
+def test_a_randomised_model_is_named_and_never_genuine() -> None:
+    found = audited("noisy", Noisy(natural()))
+    assert found.verdict != "genuine"
+    assert any("randomised" in note for note in found.notes)
+
+
+def test_probabilities_are_taken_for_what_they_are() -> None:
+    found, plain = audited("soft", Probabilities(robust())), audited("robust linf", robust())
+    assert found.verdict == "genuine"
+    assert abs(found.robust - plain.robust) <= 0.01
+    assert any("probabilities" in note for note in found.notes)
+
+
+def test_a_model_without_a_path_for_gradients_is_named() -> None:
+    found = audited("rounded off", Rounded(natural(), False))
+    assert any("no gradient reaches" in note for note in found.notes)
+
+
+def test_the_claim_is_plain_pgd_and_robust_the_worst_of_all() -> None:
+    _, _, x, y = digits()
+    found = audited("natural linf", natural())
+    attack = Pgd(eps=EPS, step_size=EPS / 30, steps=40)
+    assert found.claimed == robust_accuracy(natural(), x, y, attack=attack)
+    names = [taken.name for taken in found.taken]
+    assert names[:4] == ["plain PGD", "rescaled logits", "Square", "noise"]
+    assert {"APGD-CE", "targeted APGD-DLR"} <= set(names)
+    by_name = {taken.name: taken for taken in found.taken}
+    right = round(found.clean * len(x))
+    assert by_name["plain PGD"].tried == by_name["Square"].tried == right
+    assert by_name["APGD-CE"].tried < round(found.claimed * len(x)) + 1
+    last = by_name["targeted APGD-DLR"]
+    assert last.tried - last.fell == round(found.robust * len(x))
+
+
+def test_the_same_seed_gives_the_same_audit_whatever_the_batch() -> None:
+    _, _, x, y = digits()
+    first, again = (audit(natural(), x[:60], y[:60], eps=EPS, batch_size=size) for size in (60, 60))
+    assert first.shares == again.shares
+    assert [(t.name, t.fell) for t in first.taken] == [(t.name, t.fell) for t in again.taken]
+
+
+def test_the_model_is_put_back_as_it_was() -> None:
+    _, _, x, y = digits()
+    model = nn.Sequential(natural(), nn.Dropout(0.9))
+    model.train()
+    natural().eval()
+    found = audit(model, x[:40], y[:40], eps=EPS)
+    assert model.training
+    assert not natural().training
+    assert all(p.requires_grad for p in model.parameters())
+    assert found.clean > 0.8  # not with nine tenths of the logits dropped
+
+
+class Wide(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"eps": 0.0}, "without a ball there is no robustness"),
+        ({"x": lambda x: x * 255}, "scale them"),
+        ({"y": lambda y: y + 5}, "labels go from"),
+        ({"x": lambda x: x[:, :, :5]}, "does not take examples of shape"),
+        ({"model": Wide()}, "must give logits"),
+        ({"x": lambda x: x[:10]}, "examples but"),
+        ({"claim": Pgd(eps=0.2, step_size=0.1, steps=2)}, "the claim is PGD in linf with eps"),
+    ],
+)
+def test_what_cannot_be_audited_is_said(changes: dict[str, Any], message: str) -> None:
+    _, _, x, y = digits()
+    keys: dict[str, Any] = {"eps": EPS, "model": natural(), "x": x[:40], "y": y[:40]}
+    for name, change in changes.items():
+        keys[name] = change(keys[name]) if name in "xy" else change
+    with pytest.raises(ValueError, match=message):
+        audit(keys.pop("model"), keys.pop("x"), keys.pop("y"), **keys)
