@@ -1,4 +1,4 @@
-"""The command line: run, sweep, attack learn, report, list, data get."""
+"""The command line: run, sweep, audit, attack learn, report, list, data get."""
 
 import sys
 from collections.abc import Iterator
@@ -169,6 +169,48 @@ def attack_learn(
     )
     for trouble in spent["troubles"]:
         typer.echo(f"warning: {trouble}")
+
+
+@app.command("audit")
+def audit_command(
+    model: Annotated[
+        str, typer.Argument(help="A run directory, a .safetensors file, or module:name.")
+    ],
+    eps: Annotated[
+        float | None, typer.Option(help="The radius, for pixels in [0, 1]; a run knows its own.")
+    ] = None,
+    norm: Annotated[str, typer.Option(help="linf or l2.")] = "linf",
+    data: Annotated[
+        str | None, typer.Option(help="The data set, by name; a run knows its own.")
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option("--model", help="The network that a .safetensors file holds.")
+    ] = None,
+    budget: Annotated[str, typer.Option(help="quick or standard.")] = "quick",
+    samples: Annotated[int, typer.Option(help="Test examples, drawn at random.", min=1)] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the examples and of what attacks draw.")] = 0,
+    last: Annotated[bool, typer.Option("--last", help="A run's last model, not its best.")] = False,
+    out: Annotated[Path | None, typer.Option(help="A JSON file to write.")] = None,
+) -> None:
+    """Is the robustness that plain PGD shows real? A battery of attacks, and a verdict."""
+    from fedrobust.evaluation.auditing.command import audited
+
+    sys.path[:0] = [str(Path.cwd())]
+    with _user_errors():
+        found = audited(
+            model,
+            eps=eps,
+            norm=norm,
+            data=data,
+            network=network,
+            budget=budget,
+            samples=samples,
+            seed=seed,
+            last=last,
+            out=out,
+            watch=lambda name, examples: typer.echo(f"{name}: {examples:,} examples", err=True),
+        )
+    typer.echo(str(found))
 
 
 @app.command()

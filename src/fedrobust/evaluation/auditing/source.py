@@ -1,0 +1,104 @@
+"""Where a model to audit comes from: a run, a file of weights, or a user's own module."""
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from fedrobust.component import explain, from_config
+from fedrobust.data import AnyData, Dataset
+from fedrobust.errors import ConfigError, RecordError
+from fedrobust.experiment import Experiment, read_yaml
+from fedrobust.models import AnyModel, build_model
+from fedrobust.perturb import Pgd
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model, the data to audit it on, and the attack that its claim rests on, where known."""
+
+    model: nn.Module
+    dataset: Dataset
+    claim: Pgd | None = None
+
+
+def opened(where: str, data: str | None, spec: str | None, last: bool) -> Source:
+    """The model ``where``: a run directory, a .safetensors file, or module:name.
+
+    ``data`` and ``spec`` name a data set and a network, by name or as YAML; a run knows its own.
+    ``last`` takes a run's last model and not the one that validation chose.
+
+    Raises: ``ConfigError`` for what cannot be found or does not fit, ``RecordError`` for a run that
+    is not finished or broken, ``DataError`` for the data.
+    """
+    path = Path(where)
+    if path.is_dir():
+        return _of_run(path, data, last)
+    if data is None:
+        raise ConfigError("name the data to audit on: --data mnist")
+    dataset = _component(AnyData, data, "--data").load()
+    if path.suffix == ".safetensors":
+        if spec is None:
+            raise ConfigError(f"name the network that {path} holds: --model mnist-cnn-small")
+        return Source(_filled(_component(AnyModel, spec, "--model"), path, dataset), dataset)
+    if ":" not in where:
+        raise ConfigError(
+            f"{where} is no run directory and no .safetensors file; a module of your own is "
+            "written package.module:name"
+        )
+    return Source(_own(where), dataset)
+
+
+def _of_run(path: Path, data: str | None, last: bool) -> Source:
+    file = path / ("model.safetensors" if last else "best.safetensors")
+    if not (path / "config.yaml").is_file():
+        raise RecordError(f"{path} is no run directory: it holds no config.yaml")
+    if not file.is_file():
+        raise RecordError(f"{path} holds no {file.name}: finish the run with --resume")
+    experiment = from_config(Experiment, read_yaml(path / "config.yaml"))
+    source = experiment.data if data is None else _component(AnyData, data, "--data")
+    dataset = source.load()
+    attack = experiment.evaluation.attack
+    claim = attack if isinstance(attack, Pgd) else None
+    return Source(_filled(experiment.model, file, dataset), dataset, claim)
+
+
+def _filled(spec: Any, file: Path, dataset: Dataset) -> nn.Module:
+    draw = torch.Generator().manual_seed(0)
+    model = build_model(spec, dataset.shape, dataset.classes, draw)
+    try:
+        model.load_state_dict(load_file(file))
+    except (OSError, SafetensorError) as error:
+        raise RecordError(f"{file} cannot be read: {error}") from error
+    except RuntimeError as error:
+        raise ConfigError(f"{file} holds the weights of another network: {error}") from error
+    return model
+
+
+def _component(kind: Any, text: str, option: str) -> Any:
+    """A component from its name, or from YAML such as {name: elu-cnn, width: 16}."""
+    content = read_yaml(text)
+    if isinstance(content, str):
+        content = {"name": content}
+    try:
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        raise ConfigError(f"{option} {text}: {explain(error, kind)}") from error
+
+
+def _own(where: str) -> nn.Module:
+    module, _, name = where.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+        model = found if isinstance(found, nn.Module) or not callable(found) else found()
+    except Exception as error:  # a user's module may fail in any way
+        raise ConfigError(f"{where}: {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"{where} is no torch.nn.Module, and gives none when called")
+    return model
