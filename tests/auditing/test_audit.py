@@ -1,5 +1,6 @@
 """Planted models get the verdict that they deserve, and the figures are what they are called."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from planted import (
 from torch import Tensor, nn
 
 from fedrobust.evaluation import Audit, audit, robust_accuracy
+from fedrobust.evaluation.auditing.battery import Attack, Battle, attacked, rescaled
 from fedrobust.perturb import Pgd
 
 FOUND: dict[str, Audit] = {}
@@ -90,6 +92,7 @@ def test_a_randomised_model_is_named_and_never_genuine() -> None:
 def test_probabilities_are_taken_for_what_they_are() -> None:
     found, plain = audited("soft", Probabilities(robust())), audited("robust linf", robust())
     assert found.verdict == "genuine"
+    assert found.claimed == plain.claimed  # log p are logits, up to a constant
     assert abs(found.robust - plain.robust) <= 0.01
     assert any("probabilities" in note for note in found.notes)
 
@@ -113,6 +116,65 @@ def test_the_claim_is_plain_pgd_and_robust_the_worst_of_all() -> None:
     assert by_name["APGD-CE"].tried < round(found.claimed * len(x)) + 1
     last = by_name["targeted APGD-DLR"]
     assert last.tried - last.fell == round(found.robust * len(x))
+
+
+class Felling:
+    """An attack that fells the examples it is told to, by blacking them out."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        return (torch.arange(len(x)) < self.count).float().view(-1, 1, 1, 1)
+
+    def maximise(self, model: nn.Module, x: Tensor, y: Tensor, draw: Any, **_: Any) -> Tensor:
+        return x * (1 - draw())
+
+
+class Bright(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        light = x.flatten(1).sum(dim=1)
+        return torch.stack([0.5 - light, light - 0.5], dim=1)
+
+
+def test_what_fell_once_never_stands_again() -> None:
+    x, y = torch.ones(10, 1, 2, 2), torch.ones(10, dtype=torch.long)
+    battle = Battle(Bright(), x, y, 4, 0, lambda name, examples: None)
+    assert battle.stands.all()
+    assert battle.run(Attack("three", Felling(3))).sum() == 3
+    assert battle.run(Attack("two, asked of all", Felling(2)), among=torch.ones(10) > 0).sum() == 2
+    assert battle.stands.tolist() == [False] * 3 + [True] * 7
+    assert battle.run(Attack("six", Felling(6))).tolist() == [False] * 3 + [True] * 3 + [False] * 4
+    assert [(t.tried, t.fell) for t in battle.taken] == [(10, 3), (10, 2), (7, 3)]
+    assert battle.stands.sum() == 4
+
+
+class Uneven(nn.Module):
+    """Logits that are tiny for most examples and huge for the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = natural()
+
+    def forward(self, x: Tensor) -> Tensor:
+        dark = x.flatten(1).mean(dim=1, keepdim=True) < 0.32
+        logits: Tensor = self.model(x) * torch.where(dark, 1e-4, 1e2)
+        return logits
+
+
+def test_the_factor_is_the_one_that_fells_the_most() -> None:
+    """One taken from the typical lead, which is tiny here, would leave the huge logits huge."""
+    _, _, x, y = digits()
+    x, y, plain = x[:100], y[:100], Pgd(eps=EPS, step_size=EPS / 10, steps=20)
+    chosen = rescaled(Uneven(), x, y, plain, 256, 0)
+    index = torch.arange(100)
+
+    def fells(factor: float) -> int:
+        found = attacked(Uneven(), replace(chosen, factor=factor), x, y, index, 256, 0)
+        return int((Uneven()(found).argmax(dim=1) != y).sum())
+
+    assert fells(chosen.factor) >= max(fells(f) for f in (1.0, 0.01, 100.0, 1e4)) - 3
+    assert fells(chosen.factor) > fells(1.0) + 3
 
 
 def test_the_same_seed_gives_the_same_audit_whatever_the_batch() -> None:

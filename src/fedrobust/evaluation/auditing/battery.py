@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -18,7 +18,7 @@ Budget: TypeAlias = Literal["quick", "standard"]
 Watch: TypeAlias = Callable[[str, int], object]
 """Told which attack begins, and on how many examples."""
 
-_FACTORS = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
+_FACTORS = (1e-6, 1e-4, 1e-2, 0.1, 1.0, 10.0)
 """Factors tried on logits, in units that make their typical lead 1."""
 _LOOKED_AT = 100
 """Examples on which the factor is chosen."""
@@ -158,16 +158,12 @@ def rescaled(model: nn.Module, x: Images, y: Labels, plain: Pgd, batch: int, see
     with torch.no_grad():
         top = model(x[some]).double().topk(2, dim=1).values
     lead = float((top[:, 0] - top[:, 1]).abs().median().nan_to_num(nan=1.0)) or 1.0
-    tries = [
-        Attack("rescaled logits", replace(plain, steps=max(10, plain.steps // 2)), share / lead)
-        for share in _FACTORS
-    ]
+    tries = [Attack("rescaled logits", plain, share / lead) for share in _FACTORS]
     fell = [
         int((~_right(model, attacked(model, a, x, y, some, batch, seed), y[some], batch)).sum())
         for a in tries
     ]
-    best = max(range(len(tries)), key=lambda i: fell[i])
-    return replace(tries[best], how=plain)
+    return tries[max(range(len(tries)), key=lambda i: fell[i])]
 
 
 def _right(model: nn.Module, x: Images, y: Labels, batch: int) -> Mask:
