@@ -18,7 +18,7 @@ Budget: TypeAlias = Literal["quick", "standard"]
 Watch: TypeAlias = Callable[[str, int], object]
 """Told which attack begins, and on how many examples."""
 
-_FACTORS = (1e-6, 1e-4, 1e-2, 0.1, 1.0, 10.0)
+_FACTORS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
 """Factors tried on logits, in units that make their typical lead 1."""
 _LOOKED_AT = 100
 """Examples on which the factor is chosen."""
