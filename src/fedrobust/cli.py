@@ -177,9 +177,12 @@ def audit_command(
         str, typer.Argument(help="A run directory, a .safetensors file, or module:name.")
     ],
     eps: Annotated[
-        float | None, typer.Option(help="The radius, for pixels in [0, 1]; a run knows its own.")
+        str | None,
+        typer.Option(help="The radius, such as 0.3 or 8/255; a run knows its own."),
     ] = None,
-    norm: Annotated[str, typer.Option(help="linf or l2.")] = "linf",
+    norm: Annotated[
+        str | None, typer.Option(help="linf, which is the default, or l2; a run knows its own.")
+    ] = None,
     data: Annotated[
         str | None, typer.Option(help="The data set, by name; a run knows its own.")
     ] = None,
@@ -193,13 +196,13 @@ def audit_command(
     out: Annotated[Path | None, typer.Option(help="A JSON file to write.")] = None,
 ) -> None:
     """Is the robustness that plain PGD shows real? A battery of attacks, and a verdict."""
-    from fedrobust.evaluation.auditing.command import audited
+    from fedrobust.evaluation.auditing.command import audited, radius
 
     sys.path[:0] = [str(Path.cwd())]
     with _user_errors():
         found = audited(
             model,
-            eps=eps,
+            eps=radius(eps) if eps is not None else None,
             norm=norm,
             data=data,
             network=network,

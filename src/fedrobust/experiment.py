@@ -1,6 +1,7 @@
 """One run as one frozen, validated value: the same in Python, in YAML and on the command line."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -159,13 +160,25 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
         raise ConfigError(f"{source}:\n{error}") from error
 
 
+_BEFORE = {"attack.training.check_episodes": 1}
+
+
 def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
     """A stored config with the fields that fedrobust has gained since, at their defaults.
 
-    What cannot be read, such as an object that no file can rebuild, stays as it is.
+    Where a default is not what was done before there was the field, ``_BEFORE`` says what was. What
+    cannot be read, such as an object that no file can rebuild, stays as it is.
     """
+    content = deepcopy(dict(stored))
+    for path, value in _BEFORE.items():
+        node: Any = content
+        *way, last = path.split(".")
+        for key in way:
+            node = node.get(key) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            node.setdefault(last, value)
     try:
-        found: dict[str, Any] = to_config(from_config(Experiment, stored))
+        found: dict[str, Any] = to_config(from_config(Experiment, content))
     except ConfigError:
         return dict(stored)
     return found

@@ -139,7 +139,7 @@ class Bright(nn.Module):
 
 def test_what_fell_once_never_stands_again() -> None:
     x, y = torch.ones(10, 1, 2, 2), torch.ones(10, dtype=torch.long)
-    battle = Battle(Bright(), x, y, 4, 0, lambda name, examples: None)
+    battle = Battle(Bright(), x, y, (1.0, "linf"), 4, 0, lambda name, examples: None)
     assert battle.stands.all()
     assert battle.run(Attack("three", Felling(3))).sum() == 3
     assert battle.run(Attack("two, asked of all", Felling(2)), among=torch.ones(10) > 0).sum() == 2
@@ -177,7 +177,53 @@ def test_the_factor_is_the_one_that_fells_the_most() -> None:
     assert fells(chosen.factor) > fells(1.0) + 3
 
 
-def test_the_same_seed_gives_the_same_audit_whatever_the_batch() -> None:
+def test_a_weak_claim_is_no_masking() -> None:
+    """One step of FGSM claims less than it should, but hides nothing."""
+    _, _, x, y = digits()
+    weak = Pgd(eps=EPS, step_size=EPS, steps=1, random_start=False)
+    found = audit(robust(), x, y, eps=EPS, claim=weak)
+    assert found.verdict == "genuine", str(found)
+
+
+class Undefined(nn.Module):
+    """The same function, whose gradient at black pixels is no number."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = robust()(x) + 0 * torch.sqrt(x.flatten(1)[:, :1])
+        return logits
+
+
+def test_points_that_are_no_images_fell_nobody() -> None:
+    _, _, x, y = digits()
+    robust()
+    found = audit(Undefined(), x[:100], y[:100], eps=0.5, norm="l2")
+    plain = audit(robust(), x[:100], y[:100], eps=0.5, norm="l2")
+    assert found.verdict == "masked"
+    assert found.robust >= plain.robust
+
+
+def test_a_battery_that_refutes_the_claim_is_not_overlooked() -> None:
+    found = replace(audited("natural linf", natural()), claimed=0.9, robust=0.5)
+    assert "takes 40.0 points off the claim" in found.reason
+    names = [sign.name for sign in found.signs]
+    assert "the battery beats plain PGD" in names
+    (beaten,) = [s for s in audited("distilled", distilled()).signs if s.name.startswith("the bat")]
+    assert beaten.masked
+
+
+class Constant(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tensor([1.0] + [0.0] * 9) + 0 * x.flatten(1)[:, :1]
+
+
+def test_a_constant_answer_is_neither_genuine_nor_masked() -> None:
+    _, _, x, y = digits()
+    found = audit(Constant(), x, y, eps=EPS)
+    assert any("one answer to everything" in note for note in found.notes)
+    assert found.verdict != "genuine"
+
+
+def test_the_same_seed_gives_the_same_audit() -> None:
     _, _, x, y = digits()
     first, again = (audit(natural(), x[:60], y[:60], eps=EPS, batch_size=size) for size in (60, 60))
     assert first.shares == again.shares
@@ -207,7 +253,7 @@ class Wide(nn.Module):
         ({"eps": 0.0}, "without a ball there is no robustness"),
         ({"x": lambda x: x * 255}, "scale them"),
         ({"y": lambda y: y + 5}, "labels go from"),
-        ({"x": lambda x: x[:, :, :5]}, "does not take examples of shape"),
+        ({"x": lambda x: x[:, :, :5]}, "does not take examples torch.float32"),
         ({"model": Wide()}, "must give logits"),
         ({"x": lambda x: x[:10]}, "examples but"),
         ({"claim": Pgd(eps=0.2, step_size=0.1, steps=2)}, "the claim is PGD in linf with eps"),

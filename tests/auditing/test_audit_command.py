@@ -43,7 +43,7 @@ def test_a_run_is_audited_as_it_claims(tmp_path: Path, tiny: Callable[..., Exper
         ((weights, "--model", "digits-cnn", "--eps", "0.1"), "name the data"),
         ((weights, "--model", "digits-cnn", "--data", "digits"), "name the radius"),
         ((str(tmp_path), *named), "is no run directory"),
-        (("nothing", *named), "package.module:name"),
+        (("nothing", *named), "does not exist"),
         (("fedrobust:nothing", *named), "fedrobust:nothing"),
         ((weights, "--model", "digits-cnn", *named, "--norm", "l1"), "it can be linf or l2"),
         ((weights, "--model", "digits-cnn", *named, "--budget", "huge"), "it can be quick"),

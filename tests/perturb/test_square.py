@@ -85,6 +85,13 @@ def test_it_keeps_to_the_box_and_its_seed() -> None:
         attack.maximise(given.model, given.x + 1, given.y, lambda: torch.zeros(10))
 
 
+def test_nobody_to_attack_is_no_trouble() -> None:
+    given = Halfspaces.made(classes=4, examples=3)
+    attack = Square(eps=0.1)
+    none = attack.maximise(given.model, given.x[:0], given.y[:0], lambda: torch.zeros(0))
+    assert none.shape == (0, 1, 4, 4)
+
+
 def test_rows_of_numbers_are_a_row_of_pixels() -> None:
     given = Halfspaces.made(classes=4, examples=20, shape=(12,))
     eps = 2 * float(distances(given, "linf").median())

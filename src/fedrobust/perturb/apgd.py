@@ -6,10 +6,11 @@ from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from fedrobust.component import Count, Flag, Pixels, component
-from fedrobust.perturb.geometry import Norm, inside, on_sphere, per_example, unit
+from fedrobust.perturb.geometry import Norm, inside, on_sphere, per_example, require_radius, unit
 from fedrobust.perturb.pgd import Draw, answers, frozen, require_pixels
 from fedrobust.typing import Images, Labels, Mask
 
@@ -52,6 +53,11 @@ class Apgd:
     box: Flag = True
     name: Literal["apgd"] = "apgd"
 
+    @model_validator(mode="after")
+    def _eps_in_pixel_units(self) -> "Apgd":
+        require_radius(self.eps, self.norm, self.box)
+        return self
+
     def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
         """A point of the ball's surface for every example of ``x``, before clipping."""
         return on_sphere(x, self.eps, self.norm, generator)
@@ -72,7 +78,8 @@ class Apgd:
                 noise = draw()
                 standing = (~wrong).nonzero()[:, 0]
                 for part in torch.split(standing, batch or max(len(x), 1)):
-                    target = ranked[part, run % runs + 1] if runs > 1 else None
+                    targeted = self.loss == "dlr-targeted"
+                    target = ranked[part, run % runs + 1] if targeted else None
                     start = None if noise is None else noise[part]
                     found, fooled, reached = self._climb(model, x[part], y[part], start, target)
                     better = fooled | (reached > score[part])

@@ -10,6 +10,15 @@ from fedrobust.typing import Images
 Norm: TypeAlias = Literal["linf", "l2"]
 
 
+def require_radius(eps: float, norm: Norm, box: bool) -> None:
+    """Raises: ``ValueError`` for an ℓ∞ radius that only makes sense for bytes."""
+    if norm == "linf" and box and eps > 1:
+        raise ValueError(
+            f"eps is {eps:g}, but it is in units of the [0, 1] pixel range: "
+            f"did you mean {eps:g}/255?"
+        )
+
+
 def inside(x: Images, x0: Images, eps: float, norm: Norm, box: bool) -> Images:
     """``x`` moved into the ball of radius ``eps`` around ``x0``, and with ``box`` into [0, 1]."""
     if norm == "linf":

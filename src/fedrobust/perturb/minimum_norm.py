@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fedrobust.component import Count, Flag, component
+from fedrobust.component import Count, Flag, Positive, component
 from fedrobust.perturb.geometry import Norm, per_example, unit
 from fedrobust.perturb.pgd import answers, frozen, require_pixels
 from fedrobust.typing import Images, Labels
@@ -44,7 +44,7 @@ class MinimumNorm:
 
     steps: Count = 100
     norm: Norm = "linf"
-    step_size: float = 1.0
+    step_size: Positive = 1.0
     box: Flag = True
     name: Literal["minimum-norm"] = "minimum-norm"
 

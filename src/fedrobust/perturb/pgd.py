@@ -11,7 +11,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from fedrobust.component import Count, Flag, Pixels, component
-from fedrobust.perturb.geometry import Norm, inside, per_example, unit
+from fedrobust.perturb.geometry import Norm, inside, per_example, require_radius, unit
 from fedrobust.typing import Images, Labels, Mask
 
 Draw: TypeAlias = Callable[[], Tensor | None]
@@ -55,11 +55,7 @@ class Pgd:
 
     @model_validator(mode="after")
     def _eps_in_pixel_units(self) -> "Pgd":
-        if self.norm == "linf" and self.box and self.eps > 1:
-            raise ValueError(
-                f"eps is {self.eps:g}, but it is in units of the [0, 1] pixel range: "
-                f"did you mean {self.eps:g}/255?"
-            )
+        require_radius(self.eps, self.norm, self.box)
         return self
 
     def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:

@@ -4,10 +4,11 @@ import math
 from typing import Literal
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from fedrobust.component import Count, Flag, Pixels, component
-from fedrobust.perturb.geometry import Norm, per_example
+from fedrobust.perturb.geometry import Norm, per_example, require_radius
 from fedrobust.perturb.pgd import Draw, answers, require_pixels
 from fedrobust.typing import Images, Labels, Mask
 
@@ -21,16 +22,17 @@ class Square:
 
     linf: from vertical stripes of ±ε on, each query sets a square window, of a share p of the
     image, to x₀ ± ε, a sign for each channel. l2: from a grid of pyramids on, each query moves
-    the mass of one window into another, so that the norm stays ε. p starts at ``share`` and is
-    halved on a schedule. It sees logits only, so it is a black-box attack, and no masking of
-    gradients concerns it. An example is left alone once it is misclassified.
+    the mass of one window into another, so that the norm is ε before the box cuts. p starts at
+    ``share`` and is halved on a schedule. It sees logits only, so it is a black-box attack, and no
+    masking of gradients concerns it. An example is left alone once it is misclassified.
 
     Inputs that are no images [b, c, h, w] are taken for one row of pixels.
 
     Raises: ``ValueError`` for inputs outside the box.
 
     Reference: Andriushchenko et al., "Square Attack: a query-efficient black-box adversarial attack
-    via random search", ECCV 2020. Differences: windows are drawn for each example alone.
+    via random search", ECCV 2020. Differences: windows are drawn for each example alone, not for a
+    batch; the pyramids of l2 reach to the edge of their window.
     """
 
     eps: Pixels
@@ -40,8 +42,13 @@ class Square:
     box: Flag = True
     name: Literal["square"] = "square"
 
+    @model_validator(mode="after")
+    def _eps_in_pixel_units(self) -> "Square":
+        require_radius(self.eps, self.norm, self.box)
+        return self
+
     def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
-        """One seed for each example: what an example draws depends on no other."""
+        """A seed for each example; that of the first in a batch decides what the batch draws."""
         return torch.randint(2**62, (len(x),), generator=generator, device=generator.device)
 
     def maximise(
@@ -51,7 +58,8 @@ class Square:
         if self.box:
             require_pixels(x)
         seeds, best = draw(), x.clone()
-        assert seeds is not None
+        if not len(x) or seeds is None:
+            return best
         with torch.no_grad():
             for part in torch.split(torch.arange(len(x), device=x.device), batch or len(x) or 1):
                 source = torch.Generator().manual_seed(int(seeds[part[0]]))
@@ -65,12 +73,14 @@ class Square:
         delta = (_stripes if self.norm == "linf" else _pyramids)(image, self.eps, source)
         lowest = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
         for query in range(self.queries):
-            tried = delta[open_] if query == 0 else self._changed(delta[open_], query, source)
+            # Drawn for all before any is skipped: who has fallen changes nothing for the others.
+            tried = (delta if query == 0 else self._changed(delta, query, source))[open_]
             at = self._at(image[open_], tried)
             margin, wrong = _margin(model, at.view_as(x[open_]), y[open_])
             better = (margin < lowest[open_]) | wrong
             kept = open_[better]
-            delta[kept], lowest[kept] = tried[better], margin[better]
+            # What the box cut off is free to be spent elsewhere.
+            delta[kept], lowest[kept] = (at - image[open_])[better], margin[better]
             best[kept] = at[better].view_as(best[kept])
             open_ = open_[~wrong]
             if not len(open_):

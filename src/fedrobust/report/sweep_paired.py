@@ -2,20 +2,22 @@
 
 import math
 from collections.abc import Callable
-from statistics import median
+from statistics import fmean
 
 from scipy.stats import t
 
 from fedrobust.report.sweep import COLUMNS, SEED, Group, SweepCell, SweepRecords
 
+_AXIS = "attack"
 LEAST = 3
 """Seeds from which on an interval is given."""
 
 CAPTION = (
-    "Within each group of rows the attack with the greatest median error, and the one with the "
-    "least median ρ̂, is the reference; the others show their mean difference from it over the "
-    "seeds that both have, with a 95 % t-interval. An interval that holds 0 is a tie. The "
-    "reference was chosen by looking, so a narrow lead is worth less than its interval says."
+    "Of the attacks at the same place on every other axis, the one with the greatest mean error, "
+    "and the one with the least mean ρ̂, is the reference; the others show their mean difference "
+    "from it over the seeds that both have, with a 95 % t-interval. An interval that holds 0 is "
+    "a tie. The reference was chosen by looking, so a narrow lead is worth less than its interval "
+    "says."
 )
 
 _MEASURES: dict[str, tuple[Callable[[SweepCell], float | None], bool]] = {
@@ -26,11 +28,14 @@ _MEASURES: dict[str, tuple[Callable[[SweepCell], float | None], bool]] = {
 
 def paired(records: SweepRecords) -> tuple[list[str], list[tuple[Group, list[str]]]]:
     """The heads, and a row for each attacked group that has at least ``LEAST`` seeds."""
-    panels: dict[str, list[Group]] = {}
+    if _AXIS not in records.axes:
+        return [], []
+    place = records.axes.index(_AXIS)
+    panels: dict[tuple[str, ...], list[Group]] = {}
     for group in records.groups:
-        attacked = all(cell.attacked for cell in group.cells)
-        if attacked and len(group.cells) >= LEAST and len(group.labels) > 1:
-            panels.setdefault(group.labels[0], []).append(group)
+        if all(cell.attacked for cell in group.cells) and len(group.cells) >= LEAST:
+            elsewhere = group.labels[:place] + group.labels[place + 1 :]
+            panels.setdefault(elsewhere, []).append(group)
     members = [group for panel in panels.values() if len(panel) > 1 for group in panel]
     texts: dict[tuple[str, ...], list[str]] = {group.labels: [] for group in members}
     heads = []
@@ -41,7 +46,7 @@ def paired(records: SweepRecords) -> tuple[list[str], list[tuple[Group, list[str
         for panel in panels.values():
             if len(panel) == 1:
                 continue
-            best = (max if most else min)(panel, key=lambda g: median(_values(g, measure).values()))
+            best = (max if most else min)(panel, key=lambda g: fmean(_values(g, measure).values()))
             for group in panel:
                 texts[group.labels].append(
                     "reference" if group is best else _difference(group, best, measure, name)

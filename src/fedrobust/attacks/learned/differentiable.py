@@ -120,7 +120,7 @@ class Linearised:
 
 
 class NotLinearError(ValueError):
-    """The rule mixes coordinates, so that there is no gradient through it here."""
+    """The rule mixes coordinates, or is given equal rows: there is no gradient through it here."""
 
 
 class _Rule(torch.autograd.Function):
@@ -151,7 +151,9 @@ def shares(answer: Callable[[Updates], Vector], rows: Updates) -> Updates:
     way = torch.randn(rows.shape, generator=draw, dtype=rows.dtype).to(rows)
     seen, told = (answer(rows + nudge * way) - at) / nudge, (w * way).sum(dim=0)
     if (seen - told).norm() > _AGREES * (1 + told.norm()):
-        raise NotLinearError("the rule mixes the coordinates of a row: it has no gradient here")
+        raise NotLinearError(
+            "the rule mixes the coordinates of a row, or rows are equal: it has no gradient here"
+        )
     return w
 
 

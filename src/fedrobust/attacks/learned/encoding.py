@@ -91,14 +91,14 @@ def _finished(values: list[Tensor], sight: Sight) -> Observation:
     return numbers.clamp(-100, 100).nan_to_num().float().numpy()
 
 
-def _extremes(view: View, means: Means) -> tuple[float, float]:
+def _extremes(view: View, means: Means) -> tuple[Tensor, Tensor]:
     """ζmin and ζmax over the coordinates of the gradients of single examples at θ^{t−1}."""
     x, y = means.sample.x, means.sample.y
     gradients = means.calculus.gradients(view.parameters, x, y, len(y))
-    return float(gradients.min()), float(gradients.max())
+    return gradients.amin(), gradients.amax()
 
 
-def _rescaled(action: Tensor, low: float, high: float) -> Tensor:
+def _rescaled(action: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return action * (high - low) / 2 + (high + low) / 2
 
 

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fedrobust.attacks.learned.differentiable import differentiable
+from fedrobust.attacks.learned.differentiable import NotLinearError, differentiable
 from fedrobust.attacks.learned.encoding import Observation
-from fedrobust.attacks.learned.environment import FederationEnv, Task
+from fedrobust.attacks.learned.environment import LIMIT, FederationEnv, Task
 from fedrobust.attacks.learned.policy import Actor, played
 from fedrobust.attacks.learned.simulation import Harm
 from fedrobust.attacks.learned.training import Training
@@ -114,11 +114,11 @@ def gradient_ascent(
 
     Plans are those of :func:`cross_entropy`, kept within [−1, 1], from the best constant action on:
     gradients find the nearest hill only. Every iteration plays an episode of its own; it ends early
-    where the gradient is not finite. The judged are the plans with the best returns.
+    where the gradient is not finite, or there is none through the rule. The judged are the plans
+    with the best returns.
 
     Raises: ``ValueError`` where the simulated rounds have no gradient: clients that do more than
-    one plain SGD step on a small network, an ascent that searches its step, a rule that mixes the
-    coordinates of a row.
+    one plain SGD step on a small network, an ascent that searches its step.
     """
     smooth, began = differentiable(task), time.monotonic()
     env, start = FederationEnv(smooth), best_constant(task, seed=seed)
@@ -129,9 +129,12 @@ def gradient_ascent(
     for iteration in range(iterations):
         adam.zero_grad()
         value = rollout(env, plan, seed + iteration)
-        course.append(float(value.detach().nan_to_num(nan=-np.inf)))
+        course.append(float(value.detach().nan_to_num(nan=-LIMIT).clamp(-LIMIT, LIMIT)))
         tried.append(plan.detach().numpy().copy())
-        torch.autograd.backward(value)
+        try:
+            torch.autograd.backward(value)
+        except NotLinearError:
+            break
         if plan.grad is None or not torch.isfinite(plan.grad).all():
             break
         adam.step()

@@ -20,6 +20,7 @@ Watch: TypeAlias = Callable[[str, int], object]
 
 _FACTORS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
 """Factors tried on logits, in units that make their typical lead 1."""
+_SLACK = 1e-6
 _LOOKED_AT = 100
 """Examples on which the factor is chosen."""
 
@@ -36,11 +37,15 @@ class Taken:
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack of a battery. ``factor`` scales the logits that it sees."""
+    """One attack of a battery. ``factor`` scales the logits that it sees.
+
+    ``radius`` is that of its ball where it is not the audit's own.
+    """
 
     name: str
     how: Perturbation
     factor: float = 1.0
+    radius: float | None = None
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,16 @@ class Battle:
     """The examples of an audit, and which of them stand after every attack so far."""
 
     def __init__(
-        self, model: nn.Module, x: Images, y: Labels, batch: int, seed: int, watch: Watch
+        self,
+        model: nn.Module,
+        x: Images,
+        y: Labels,
+        ball: tuple[float, Norm],
+        batch: int,
+        seed: int,
+        watch: Watch,
     ) -> None:
+        self.eps, self.norm = ball
         self.model, self.x, self.y, self.batch, self.watch = model, x, y, batch, watch
         self._seed = seed
         self.taken: list[Taken] = []
@@ -113,19 +126,25 @@ class Battle:
         return fell
 
     def fells(self, attack: Attack, among: Mask) -> Mask:
-        """Which of ``among`` an attack fells.
-
-        What it draws for an example does not depend on which others are tried.
-        """
+        """Which of ``among`` an attack fells, by points that lie in its ball and in [0, 1]."""
         began, index = time.monotonic(), among.nonzero()[:, 0]
         self.watch(attack.name, len(index))
         fell = torch.zeros_like(among)
         if len(index):
             found = attacked(self.model, attack, self.x, self.y, index, self.batch, self._seed)
-            fell[index] = ~_right(self.model, found, self.y[index], self.batch)
+            wrong = ~_right(self.model, found, self.y[index], self.batch)
+            fell[index] = wrong & self._allowed(found, self.x[index], attack.radius or self.eps)
         seconds = time.monotonic() - began
         self.taken.append(Taken(attack.name, len(index), int(fell.sum()), seconds))
         return fell
+
+    def _allowed(self, found: Images, x: Images, eps: float) -> Mask:
+        """Which points are finite, within the ball around x, and in [0, 1], up to rounding."""
+        offset = (found - x).flatten(1)
+        size = offset.abs().amax(dim=1) if self.norm == "linf" else offset.norm(dim=1)
+        flat = found.flatten(1)
+        boxed = (flat.amin(dim=1) >= -_SLACK) & (flat.amax(dim=1) <= 1 + _SLACK)
+        return (size <= eps * (1 + 1e-4) + _SLACK) & boxed & flat.isfinite().all(dim=1)
 
 
 def attacked(

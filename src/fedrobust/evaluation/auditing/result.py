@@ -46,7 +46,8 @@ class Audit:
 
     ``clean`` is its accuracy, ``claimed`` that under plain PGD, ``robust`` that under the whole
     battery, example by example the worst. ``shares`` are the same with intervals. ``taken`` says
-    what each attack did, ``signs`` what each test of the verdict found.
+    what each attack did, ``signs`` what each test of the verdict found, ``settings`` what was
+    asked.
     """
 
     verdict: "Verdict"
@@ -57,9 +58,11 @@ class Audit:
     taken: tuple["Taken", ...]
     signs: tuple["Sign", ...]
     notes: tuple[str, ...]
+    settings: dict[str, str | float | int]
 
     def __str__(self) -> str:
-        lines = [f"{self.verdict}: {self.reason}"]
+        asked = ", ".join(f"{name} {value}" for name, value in self.settings.items())
+        lines = [f"{self.verdict}: {self.reason}", f"  {asked}"]
         lines += [f"  {name} {share}" for name, share in self.shares.items()]
         lines += [f"  {sign}" for sign in self.signs]
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
@@ -70,7 +73,13 @@ class Audit:
         bad = [sign.name for sign in self.signs if sign.masked]
         open_ = [sign.name for sign in self.signs if sign.masked is None]
         if self.verdict == "masked":
-            return f"plain PGD is fooled ({', '.join(bad)})"
+            return (
+                f"plain PGD is fooled ({', '.join(bad)}); robust is an upper bound that better "
+                "attacks on such a model would lower"
+            )
         if self.verdict == "inconclusive":
+            if not open_:
+                return "no sign of masking, but the model cannot be judged (see the notes)"
             return f"too few examples, or too unsteady a model, to tell ({', '.join(open_)})"
-        return "nothing finds what plain PGD could not have found"
+        lost = 100 * (self.claimed - self.robust)
+        return f"no sign of masking; the battery takes {lost:.1f} points off the claim"

@@ -22,6 +22,7 @@ LIMITS = {
     "noise beats plain PGD": 0.05,
     "the gradient is 0": 0.20,
     "survives the largest ball": 0.05,
+    "the battery beats plain PGD": 0.20,
 }
 """How much of each sign is masking."""
 

@@ -40,6 +40,11 @@ def opened(where: str, data: str | None, spec: str | None, last: bool) -> Source
     path = Path(where)
     if path.is_dir():
         return _of_run(path, data, last)
+    if not path.exists() and (path.suffix or ":" not in where or "/" in where):
+        raise ConfigError(
+            f"{where} does not exist: give a run directory, a .safetensors file, or a module of "
+            "your own as package.module:name, without .py"
+        )
     if data is None:
         raise ConfigError("name the data to audit on: --data mnist")
     dataset = _component(AnyData, data, "--data").load()
@@ -58,9 +63,14 @@ def opened(where: str, data: str | None, spec: str | None, last: bool) -> Source
 def _of_run(path: Path, data: str | None, last: bool) -> Source:
     file = path / ("model.safetensors" if last else "best.safetensors")
     if not (path / "config.yaml").is_file():
-        raise RecordError(f"{path} is no run directory: it holds no config.yaml")
+        cells = path / "cells"
+        inside = f"; it is a sweep: audit one of {cells}" if cells.is_dir() else ""
+        raise RecordError(f"{path} is no run directory: it holds no config.yaml{inside}")
     if not file.is_file():
-        raise RecordError(f"{path} holds no {file.name}: finish the run with --resume")
+        raise RecordError(
+            f"{path} holds no {file.name}: finish the run with --resume, or try "
+            f"{'without --last' if last else '--last'}"
+        )
     experiment = from_config(Experiment, read_yaml(path / "config.yaml"))
     source = experiment.data if data is None else _component(AnyData, data, "--data")
     dataset = source.load()

@@ -55,13 +55,14 @@ class Subject:
     """A model that gives logits with a gradient, and what had to be said about it.
 
     ``differentiable`` is false where no gradient reaches the input, ``steady`` where the same input
-    gives other logits the next time.
+    gives other logits the next time, ``constant`` where it gives many examples one answer.
     """
 
     model: nn.Module
     classes: int
     differentiable: bool
     steady: bool
+    constant: bool
     notes: tuple[str, ...]
 
 
@@ -79,7 +80,7 @@ def subject(model: nn.Module, x: Images, y: Labels) -> Subject:
     except Exception as error:  # a user's network may fail in any way
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(
-            f"the model does not take examples of shape {list(x.shape[1:])}: {reason}"
+            f"the model does not take examples {x.dtype} {list(x.shape[1:])}: {reason}"
         ) from error
     if not isinstance(first, Tensor) or first.dim() != 2 or len(first) != len(some):
         given = list(first.shape) if isinstance(first, Tensor) else type(first).__name__
@@ -88,11 +89,17 @@ def subject(model: nn.Module, x: Images, y: Labels) -> Subject:
             f"it gave {given}"
         )
     classes = first.shape[1]
+    if classes < 2:
+        raise ValueError("the model gives one number an example; an audit needs two logits or more")
     if int(y.min()) < 0 or int(y.max()) >= classes:
         raise ValueError(
             f"labels go from {int(y.min())} to {int(y.max())}, but the model has {classes} classes"
         )
-    notes, steady = [], bool((first - again).abs().max() <= _STEADY * first.abs().max())
+    notes: list[str] = []
+    if not torch.isfinite(first).all():
+        notes.append("the model gives logits that are not finite; these answers count as wrong")
+    a, b = first.nan_to_num(), again.nan_to_num()
+    steady = bool((a - b).abs().max() <= _STEADY * a.abs().max())
     if not steady:
         notes.append("the model is randomised: the same input gives other logits the next time")
     if bool((first >= 0).all()) and torch.allclose(first.sum(1), torch.ones_like(first[:, 0])):
@@ -102,7 +109,12 @@ def subject(model: nn.Module, x: Images, y: Labels) -> Subject:
     if not differentiable:
         notes.append("no gradient reaches the input: gradient attacks see a flat surface")
         model = Deaf(model)
-    return Subject(model, classes, differentiable, steady, tuple(notes))
+    with torch.no_grad():
+        given = model(x[:200]).argmax(dim=1)
+    constant = bool((given == given[0]).all()) and not bool((y[:200] == y[0]).all())
+    if constant:
+        notes.append("the model gives one answer to everything: there is nothing to audit")
+    return Subject(model, classes, differentiable, steady, constant, tuple(notes))
 
 
 def _reaches(model: nn.Module, x: Images) -> bool:
