@@ -37,7 +37,7 @@ def test_it_observes_honestly_then_learns_then_acts() -> None:
     assert len(report["matching"]) == 3
     assert all(after < before for before, after in report["matching"])
     assert len(report["distances"]) == 2
-    assert report["simulated_rounds"] == 60 * 3 + 2 * 3 * 12
+    assert report["simulated_rounds"] == 60 * 3 + 2 * 3 * 12 + EPISODES * 12
     assert len(report["returns"]) == 15
     assert report["seconds"] > 0
     assert report["acts"]
@@ -88,6 +88,7 @@ def test_the_best_constant_action_is_an_algorithm_too() -> None:
     assert torch.equal(*seen)
     assert known.rounds == (57 + EPISODES**2) * 12
     assert len(known.checks) == 1
+    assert known.value == known.checks[0][1]
 
 
 @pytest.mark.parametrize("algorithm", ["cross-entropy", "gradient"])

@@ -134,7 +134,7 @@ def test_learned_attacks_have_a_table_of_their_own(tmp_path: Path) -> None:
             abs(a["comparison"]["labels"]["own"][0] - a["comparison"]["labels"]["truth"][0])
             for a in found
         ],
-        "return": [a["checks"][0][1] for a in found],
+        "return": [a["value"] for a in found],
         "simulated rounds": [a["simulated_rounds"] for a in found],
     }
     for name, values in expected.items():

@@ -11,7 +11,8 @@ CAPTION = (
     "being the floor; how far reconstructions lie from the nearest real example, as a share of its "
     "norm; the mismatch of gradients that an inversion starts and ends with, and that of the "
     "newest reconstructions on the next, unused gradient; half the ℓ1 distance of the label mix "
-    "from the true one. The return is that of the policy in the attacker's own simulation."
+    "from the true one. The return is that of the policy or plan in five fresh "
+    "episodes of the attacker's own simulation."
 )
 
 
@@ -51,7 +52,7 @@ LEARNED: Columns = {
     "on the unused": _of(lambda r: _middle(r["unused"])),
     "labels own": _of(lambda r: _labels(r, "own")),
     "labels reconstructed": _of(lambda r: _labels(r, "learned")),
-    "return": _of(lambda r: max((value for _, value in r["checks"]), default=None)),
+    "return": _of(lambda r: r.get("value")),
     "simulated rounds": _of(lambda r: r["simulated_rounds"] or None),
     "minutes": _of(lambda r: r["seconds"] / 60),
 }

@@ -24,7 +24,8 @@ class Knowledge:
     ``x`` and ``y`` are the examples reconstructed so far, ``distances`` those between consecutive
     pools, ``matching`` the gradient distances before and after each inversion, and ``unused`` the
     pool's on a gradient that it was not fitted to, before it was. It acts by a ``policy``, or by a
-    ``plan`` [steps, k] of which so many actions are ``taken``.
+    ``plan`` [steps, k] of which so many actions are ``taken``; ``value`` is the mean return of
+    either in fresh episodes of the simulation.
     """
 
     x: Tensor | None = None
@@ -47,6 +48,7 @@ class Knowledge:
     held: int = 0
     returns: list[float] = field(default_factory=list)
     checks: list[list[float]] = field(default_factory=list)
+    value: float | None = None
     rounds: int = 0
     seconds: float = 0.0
     troubles: list[str] = field(default_factory=list)
@@ -71,6 +73,7 @@ class Knowledge:
             "unused": self.unused,
             "returns": self.returns,
             "checks": self.checks,
+            "value": self.value,
             "simulated_rounds": self.rounds,
             "seconds": round(self.seconds, 3),
             "acts": self.acts,

@@ -2,6 +2,7 @@
 
 import math
 import time
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,10 +12,10 @@ from fedrobust.aggregators.rule import NoAnswerError
 from fedrobust.attacks import beliefs
 from fedrobust.attacks.learned.calculus import Calculus, calculus
 from fedrobust.attacks.learned.encoding import Means, Sight
-from fedrobust.attacks.learned.environment import Puppet, Task, before
+from fedrobust.attacks.learned.environment import FederationEnv, Puppet, Task, before
 from fedrobust.attacks.learned.knowledge import Knowledge, material
-from fedrobust.attacks.learned.planning import search
-from fedrobust.attacks.learned.policy import Policy, train
+from fedrobust.attacks.learned.planning import fresh_episodes, search
+from fedrobust.attacks.learned.policy import Policy, acting, played, train
 from fedrobust.attacks.learned.simulation import (
     Harm,
     Overheard,
@@ -191,6 +192,9 @@ def learn(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator)
             known.policy, known.rounds = trained.policy.tensors(), known.rounds + trained.rounds
             known.returns = list(trained.returns)
             known.checks = [[float(step), value] for step, value in trained.checks]
+            env, actor = FederationEnv(task), acting(trained.policy)
+            known.value = fmean(played(env, actor, episode) for episode in fresh_episodes(seed))
+            known.rounds += env.rounds
         else:
             _planned(known, attack, task, seed)
     except ValueError as error:
@@ -202,7 +206,7 @@ def learn(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator)
 
 def _planned(known: Knowledge, attack: "Learned", task: Task, seed: int) -> None:
     plan = search(task, attack.training, seed)
-    known.rounds += plan.rounds
+    known.rounds, known.value = known.rounds + plan.rounds, plan.value
     known.returns, known.checks = list(plan.course), [[float(attack.training.steps), plan.value]]
     if len(plan.actions) == 1:
         seen = attack.encoding.seen(task.layout)

@@ -176,6 +176,11 @@ def value_of(env: FederationEnv, actions: Observation, seed: int) -> float:
     return played(env, Plan(actions, 0.0).actor(), seed)
 
 
+def fresh_episodes(seed: int) -> range:
+    """The seeds of episodes that no search and no training from ``seed`` has seen."""
+    return range(seed + 1000, seed + 1000 + EPISODES)
+
+
 def _judged(
     env: FederationEnv,
     plans: Sequence[Observation],
@@ -184,8 +189,9 @@ def _judged(
     course: Sequence[float],
 ) -> Plan:
     """The best of ``plans`` on the mean of fresh episodes, the same for all."""
-    fresh = range(seed + 1000, seed + 1000 + EPISODES)
-    values = [float(np.mean([value_of(env, plan, s) for s in fresh])) for plan in plans]
+    values = [
+        float(np.mean([value_of(env, plan, s) for s in fresh_episodes(seed)])) for plan in plans
+    ]
     best = int(np.argmax(values))
     spent = time.monotonic() - began
     return Plan(plans[best], values[best], env.rounds, spent, tuple(course))
