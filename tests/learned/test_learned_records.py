@@ -21,7 +21,9 @@ from fedrobust.attacks.learned.files import load_policy
 from fedrobust.attacks.learned.learning import learn_policy
 from fedrobust.attacks.learned.policy import Policy
 from fedrobust.cli import app
+from fedrobust.component import to_config
 from fedrobust.errors import ConfigError, RecordError
+from fedrobust.experiment import completed
 from fedrobust.prepare import prepare
 from fedrobust.training import run
 
@@ -205,3 +207,11 @@ def test_a_policy_from_a_file_waits_too(tmp_path: Path) -> None:
     known, _ = known_after(2, **learned(policy=str(path), hold=4))
     assert known.policy is None
     assert "hold" in known.troubles[0]
+
+
+def test_a_config_from_before_a_field_means_what_was_done_then() -> None:
+    """Policies were checked in one episode before ``check_episodes`` was there."""
+    stored = to_config(experiment(**learned()))
+    assert completed(stored) == stored
+    assert stored["attack"]["training"].pop("check_episodes") == 3
+    assert completed(stored)["attack"]["training"]["check_episodes"] == 1
