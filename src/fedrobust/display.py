@@ -136,3 +136,50 @@ class Display:
             f"(round {metrics['round']})"
         )
         self._bar.update(self._task, scores=scores)
+
+
+class AuditDisplay:
+    """Draws one bar for each attack of an audit; on what is no terminal, a line as it begins."""
+
+    def __init__(self, console: Console) -> None:
+        """``console`` gets the bars or the lines."""
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._console, self._tasks = console, dict[str, TaskID]()
+
+    def __enter__(self) -> "AuditDisplay":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def watch(self, name: str, done: int, total: int) -> None:
+        """An attack moved on."""
+        if name not in self._tasks:
+            self._tasks[name] = self._bar.add_task(name, total=total)
+            if not self._console.is_terminal:
+                self._console.print(f"{name}: {total:,}")
+        self._bar.update(self._tasks[name], completed=done, total=total)
+
+    def begins(self, name: str) -> Watch:
+        """A surrogate is trained, or read where it was."""
+        text = f"training the {name} surrogate"
+        total = dict[str, int]()
+
+        def started(run: Prepared, done: int) -> None:
+            total[text] = run.experiment.rounds
+            self.watch(text, done, total[text])
+
+        return Watch(started, lambda log: self.watch(text, log.round, total[text]))

@@ -5,7 +5,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import StringConstraints, model_validator
+from pydantic import BeforeValidator, StringConstraints, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -25,12 +25,13 @@ from fedrobust.component import (
 )
 from fedrobust.data import AnyData, AnyPartition
 from fedrobust.errors import ConfigError
+from fedrobust.evaluation.auditing.following import Auditing
 from fedrobust.evaluation.wasserstein import Wasserstein
 from fedrobust.execution import Execution
 from fedrobust.models import AnyModel
 from fedrobust.objectives import ERM, AnyObjective
 from fedrobust.participation import All, AnyParticipation
-from fedrobust.perturb import AnyPerturbation
+from fedrobust.perturb import AnyPerturbation, Pgd
 from fedrobust.server import Server, rooted
 from fedrobust.threat import ThreatModel
 
@@ -45,7 +46,8 @@ class Evaluation:
     They are measured every ``every`` rounds and after the last one, and choose the round to report.
     ``samples: null`` takes the whole split. The test split is read once, when the run ends, for the
     chosen and the final model; ``test_samples`` takes a seeded part of it. ``wasserstein`` adds the
-    certificate of Wasserstein robustness and the error under shift.
+    certificate of Wasserstein robustness and the error under shift, ``audit`` an audit of whether
+    the robust accuracy is real: ``quick``, ``standard``, or {budget: quick, samples: 200}.
     """
 
     attack: AnyPerturbation
@@ -54,6 +56,16 @@ class Evaluation:
     split: Literal["validation", "train"] = "validation"
     test_samples: Count | None = None
     wasserstein: Wasserstein | None = None
+    audit: Annotated[Auditing | None, BeforeValidator(Auditing.named)] = None
+
+    @model_validator(mode="after")
+    def _audits_pgd(self) -> "Evaluation":
+        attack = self.attack
+        if self.audit is not None and not (isinstance(attack, Pgd) and attack.box and attack.eps):
+            raise ValueError("audit asks whether PGD on pixels tells the truth: attack must be one")
+        if self.audit is not None and self.audit.budget == "full":
+            raise ValueError("audit is full, which trains surrogates: choose quick or standard")
+        return self
 
 
 @keyword_component

@@ -10,6 +10,7 @@ from fedrobust.attacks.attack import Truth, traits
 from fedrobust.data import Split
 from fedrobust.evaluation.accuracy import Scores, evaluating, score
 from fedrobust.flat import write
+from fedrobust.perturb import Pgd
 from fedrobust.perturb.pgd import answers
 from fedrobust.prepare import Prepared
 from fedrobust.typing import Indices, Vector
@@ -33,6 +34,7 @@ def on_held_out(run: Prepared, parameters: Vector, round: int) -> Json:
     if check is not None:
         x, y = _examples(run, run.chooses, run.held_out)
         content["wasserstein"] = check.certify(run.model, x, y, run.gamma, run.plan.batch or 1)
+    content |= _audited(run, run.chooses, run.held_out)
     if run.chooses.user is not None:
         users = run.chooses.user[run.held_out]
         groups = {int(u): (users == u).nonzero()[:, 0] for u in torch.unique(users)}
@@ -63,6 +65,7 @@ def on_test(run: Prepared, parameters: Vector, round: int) -> Json:
         batch = run.plan.batch or 1
         content["wasserstein"] = check.certify(run.model, x, y, run.gamma, batch, classes=True)
         content["shift"] = check.shift(run.model, x, y, batch)
+    content |= _audited(run, run.dataset.test, run.test)
     if parts:
         everyone = torch.cat(list(parts.values()))
         content["clients"] = {
@@ -134,6 +137,16 @@ def _finite(value: float) -> float | None:
 def _examples(run: Prepared, split: Split, index: Indices) -> tuple[torch.Tensor, torch.Tensor]:
     device = run.start.device
     return split.images(index).to(device, run.start.dtype), split.y[index].to(device)
+
+
+def _audited(run: Prepared, split: Split, index: Indices) -> Json:
+    """What an audit says, of the model as it was last written; nothing where none is asked for."""
+    asked, claim = run.experiment.evaluation.audit, run.experiment.evaluation.attack
+    if asked is None or not isinstance(claim, Pgd):
+        return {}
+    x, y = _examples(run, split, index[: asked.samples])
+    batch = run.plan.batch or 1
+    return {"audit": asked.look(run.model, x, y, claim, batch, run.experiment.seed)}
 
 
 def _scores(

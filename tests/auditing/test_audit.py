@@ -19,10 +19,15 @@ from planted import (
 from torch import Tensor, nn
 
 from fedrobust.evaluation import Audit, audit, robust_accuracy
-from fedrobust.evaluation.auditing.battery import Attack, Battle, attacked, rescaled
+from fedrobust.evaluation.auditing.attacks import Attack
+from fedrobust.evaluation.auditing.battle import Battle, attacked
+from fedrobust.evaluation.auditing.journal import Journal
 from fedrobust.perturb import Pgd
 
 FOUND: dict[str, Audit] = {}
+
+
+def silent(name: str, done: int, total: int) -> None: ...
 
 
 def audited(name: str, model: nn.Module, **keys: Any) -> Audit:
@@ -54,11 +59,11 @@ def test_honest_models_are_genuine_robust_or_not(norm: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "made", "signs"),
     [
-        ("logits × 100", lambda: Times(natural(), 100.0), ("rescaled", "queries", "the gradient")),
+        ("logits × 100", lambda: Times(natural(), 100.0), ("rescaled", "Square", "the gradient")),
         ("robust, logits × 100", lambda: Times(robust(), 100.0), ("the gradient", "survives")),
-        ("distilled", distilled, ("rescaled", "queries")),
-        ("rounded", lambda: Rounded(natural()), ("queries", "the gradient", "survives")),
-        ("rounded off", lambda: Rounded(natural(), False), ("queries", "the gradient", "survives")),
+        ("distilled", distilled, ("rescaled", "Square")),
+        ("rounded", lambda: Rounded(natural()), ("Square", "the gradient", "survives")),
+        ("rounded off", lambda: Rounded(natural(), False), ("Square", "the gradient", "survives")),
     ],
 )
 def test_masked_models_are_caught_with_their_signs(
@@ -108,7 +113,7 @@ def test_the_claim_is_plain_pgd_and_robust_the_worst_of_all() -> None:
     attack = Pgd(eps=EPS, step_size=EPS / 30, steps=40)
     assert found.claimed == robust_accuracy(natural(), x, y, attack=attack)
     names = [taken.name for taken in found.taken]
-    assert names[:4] == ["plain PGD", "rescaled logits", "Square", "noise"]
+    assert names[:5] == ["plain PGD", "rescaled PGD", "Square", "noise", "one step"]
     assert {"APGD-CE", "targeted APGD-DLR"} <= set(names)
     by_name = {taken.name: taken for taken in found.taken}
     right = round(found.clean * len(x))
@@ -119,13 +124,13 @@ def test_the_claim_is_plain_pgd_and_robust_the_worst_of_all() -> None:
 
 
 class Felling:
-    """An attack that fells the examples it is told to, by blacking them out."""
+    """Fells the first so many examples, each darker than the last, by blacking them out."""
 
     def __init__(self, count: int) -> None:
         self.count = count
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        return (torch.arange(len(x)) < self.count).float().view(-1, 1, 1, 1)
+        return ((1 - x[:, :1, :1, :1]) * 100 < self.count - 0.5).float()
 
     def maximise(self, model: nn.Module, x: Tensor, y: Tensor, draw: Any, **_: Any) -> Tensor:
         return x * (1 - draw())
@@ -138,8 +143,9 @@ class Bright(nn.Module):
 
 
 def test_what_fell_once_never_stands_again() -> None:
-    x, y = torch.ones(10, 1, 2, 2), torch.ones(10, dtype=torch.long)
-    battle = Battle(Bright(), x, y, (1.0, "linf"), 4, 0, lambda name, examples: None)
+    x, y = 1 - torch.arange(10).view(-1, 1, 1, 1) / 100 * torch.ones(1, 1, 2, 2), torch.ones(10)
+    y = y.long()
+    battle = Battle(Bright(), x, y, (1.0, "linf"), 4, 0, silent, Journal(None, ""))
     assert battle.stands.all()
     assert battle.run(Attack("three", Felling(3))).sum() == 3
     assert battle.run(Attack("two, asked of all", Felling(2)), among=torch.ones(10) > 0).sum() == 2
@@ -166,7 +172,9 @@ def test_the_factor_is_the_one_that_fells_the_most() -> None:
     """One taken from the typical lead, which is tiny here, would leave the huge logits huge."""
     _, _, x, y = digits()
     x, y, plain = x[:100], y[:100], Pgd(eps=EPS, step_size=EPS / 10, steps=20)
-    chosen = rescaled(Uneven(), x, y, plain, 256, 0)
+    chosen = Battle(Uneven(), x, y, (EPS, "linf"), 256, 0, silent, Journal(None, "")).rescaled(
+        plain
+    )
     index = torch.arange(100)
 
     def fells(factor: float) -> int:

@@ -9,6 +9,7 @@ from typer.testing import CliRunner, Result
 
 from fedrobust import Experiment, run
 from fedrobust.cli import app
+from fedrobust.evaluation import Audit
 from fedrobust.perturb import Pgd
 
 QUICK = ["--samples", "30"]
@@ -22,15 +23,23 @@ def test_a_run_is_audited_as_it_claims(tmp_path: Path, tiny: Callable[..., Exper
     claim = Pgd(eps=0.05, step_size=0.02, steps=3)
     evaluation = {"every": 2, "attack": claim}
     run(tiny(rounds=4, evaluation=evaluation), tmp_path / "run")
-    found = called(str(tmp_path / "run"), *QUICK, "--out", str(tmp_path / "audit.json"))
+    found = called(str(tmp_path / "run"), *QUICK, "--out", str(tmp_path / "audit"))
     assert found.exit_code == 0, found.output
-    content = json.loads((tmp_path / "audit.json").read_text())
+    content = json.loads((tmp_path / "audit" / "audit.json").read_text())
+    assert not (tmp_path / "audit" / "progress.jsonl").exists()
+    page = (tmp_path / "audit" / "report" / "index.html").read_text()
+    assert content["verdict"].capitalize() in page
     assert content["verdict"] in found.output
     assert content["shares"]["claimed"]["total"] == 30
-    assert {s["name"] for s in content["signs"]} >= {"queries beat plain PGD", "the gradient is 0"}
-    again = called(str(tmp_path / "run"), *QUICK, "--out", str(tmp_path / "audit.json"))
+    assert {s["name"] for s in content["signs"]} >= {"Square beats plain PGD", "the gradient is 0"}
+    words = [str(tmp_path / "run"), *QUICK, "--out", str(tmp_path / "audit")]
+    again = called(*words)
     assert again.exit_code == 2
     assert "was not overwritten" in again.output
+    read = called(*words, "--resume")
+    assert read.exit_code == 0
+    assert str(Audit.from_json(content)) in read.output
+    assert json.loads((tmp_path / "audit" / "audit.json").read_text()) == content
 
     weights = str(tmp_path / "run" / "best.safetensors")
     named = ["--data", "digits", "--eps", "0.05", *QUICK]
@@ -48,6 +57,11 @@ def test_a_run_is_audited_as_it_claims(tmp_path: Path, tiny: Callable[..., Exper
         ((weights, "--model", "digits-cnn", *named, "--norm", "l1"), "it can be linf or l2"),
         ((weights, "--model", "digits-cnn", *named, "--budget", "huge"), "it can be quick"),
         ((weights, "--model", "digits-cnn", "--data", "digits", "--eps", "0"), "without a ball"),
+        ((weights, "--model", "digits-cnn", *named, "--last"), "--last is for run directories"),
+        ((str(tmp_path / "run"), "--model", "digits-cnn"), "knows its network"),
+        ((str(tmp_path / "run"), "--resume"), "name it with --out"),
+        ((str(tmp_path / "run"), "--out", str(tmp_path)), "holds no audit"),
+        ((str(tmp_path / "run"), "--out", weights), "is a file"),
     ):
         wrong = called(*words)
         assert wrong.exit_code == 2, (words, wrong.output)
@@ -72,3 +86,19 @@ def test_a_module_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert found.exit_code == 0, found.output
         assert "clean" in found.output
     assert called("mine:other", "--data", "digits", "--eps", "0.05").exit_code == 2
+    full = called("mine:model", "--data", "digits", "--eps", "0.05", "--budget", "full")
+    assert full.exit_code == 2
+    assert "network for the surrogates" in full.output
+
+
+def test_strict_fails_unless_genuine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fixed.py").write_text(
+        "import torch\n"
+        "class Fixed(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return torch.eye(10)[torch.zeros(len(x), dtype=torch.long)]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = ["fixed:Fixed", "--data", "digits", "--eps", "0.05", *QUICK]
+    assert called(*words).exit_code == 0
+    assert called(*words, "--strict").exit_code == 1

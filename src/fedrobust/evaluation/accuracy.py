@@ -93,10 +93,19 @@ def score(
     return Scores(correct, robust, losses)
 
 
+def right(model: nn.Module, x: Images, y: Labels, batch_size: int) -> Mask:
+    """Which of the examples (x, y) ``model``, in the mode that it is in, classifies correctly."""
+    return answers(_logits(model, x, batch_size)) == y
+
+
 def _clean(model: nn.Module, x: Images, y: Labels, batch_size: int) -> tuple[Mask, Tensor]:
-    with torch.no_grad():
-        logits = torch.cat([model(part) for part in torch.split(x, batch_size)])
+    logits = _logits(model, x, batch_size)
     return answers(logits) == y, F.cross_entropy(logits, y, reduction="none")
+
+
+def _logits(model: nn.Module, x: Images, batch_size: int) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([model(part) for part in torch.split(x, batch_size)])
 
 
 def require_examples(x: Images, y: Labels) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fedrobust.component import Count, Flag, Positive, component
 from fedrobust.perturb.geometry import Norm, per_example, unit
-from fedrobust.perturb.pgd import answers, frozen, require_pixels
+from fedrobust.perturb.pgd import answers, frozen, margin, require_pixels
 from fedrobust.typing import Images, Labels
 
 _SHRINK = 0.05
@@ -65,7 +65,7 @@ class MinimumNorm:
         best = torch.full((len(x0),), torch.inf, dtype=x0.dtype, device=x0.device)
         radius = best.clone()
         for step in range(self.steps + 1):
-            margin, slope, wrong = _margin(model, x0 + delta, y)
+            lead, slope, wrong = _looked(model, x0 + delta, y)
             size = self._size(delta)
             nearer = wrong & (size < best)
             best = torch.where(nearer, size, best)
@@ -76,7 +76,7 @@ class MinimumNorm:
             alpha = self.step_size * (0.01 + 0.99 * turn)
             gamma = 1e-4 + (_SHRINK - 1e-4) * turn
             dual = slope.flatten(1).norm(p=1 if self.norm == "linf" else 2, dim=1)
-            edge = size + margin.clamp_min(0) / dual.clamp_min(1e-12)
+            edge = size + lead.clamp_min(0) / dual.clamp_min(1e-12)
             grown = torch.where(best.isinf(), edge, radius) * (1 + gamma)
             radius = torch.where(wrong, torch.minimum(radius * (1 - gamma), best), grown)
             delta = self._within(delta - alpha * unit(slope), radius)
@@ -96,13 +96,12 @@ class MinimumNorm:
         return delta * per_example((radius / length).clamp(max=1), delta)
 
 
-def _margin(model: nn.Module, x: Images, y: Labels) -> tuple[Tensor, Tensor, Tensor]:
+def _looked(model: nn.Module, x: Images, y: Labels) -> tuple[Tensor, Tensor, Tensor]:
     """L, its gradient by x, and which examples are misclassified."""
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
         logits = model(x)
-        own = logits.gather(1, y[:, None])[:, 0]
-        others = logits.scatter(1, y[:, None], -torch.inf).amax(dim=1)
-        (slope,) = torch.autograd.grad((own - others).sum(), x)
-    margin = (own - others).detach().to(x.dtype).nan_to_num(nan=0.0)
-    return margin, slope.nan_to_num(nan=0.0), answers(logits.detach()) != y
+        lead = margin(logits, y)
+        (slope,) = torch.autograd.grad(lead.sum(), x)
+    lead = lead.detach().to(x.dtype).nan_to_num(nan=0.0)
+    return lead, slope.nan_to_num(nan=0.0), answers(logits.detach()) != y

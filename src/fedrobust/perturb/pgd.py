@@ -170,6 +170,12 @@ def answers(logits: Tensor) -> Tensor:
     return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1))
 
 
+def margin(logits: Tensor, y: Labels) -> Tensor:
+    """z_y − max_{i≠y} z_i of each row of ``logits``: below 0 for a mistake."""
+    own = logits.gather(1, y[:, None])[:, 0]
+    return own - logits.scatter(1, y[:, None], -torch.inf).amax(dim=1)
+
+
 def input_gradient(model: nn.Module, x: Images, y: Labels) -> Tensor:
     """∇ₓ of the cross-entropy on raw logits, summed over the batch."""
     with torch.enable_grad():

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fedrobust.component import Count, Flag, Pixels, component
 from fedrobust.perturb.geometry import Norm, per_example, require_radius
-from fedrobust.perturb.pgd import Draw, answers, require_pixels
+from fedrobust.perturb.pgd import Draw, answers, margin, require_pixels
 from fedrobust.typing import Images, Labels, Mask
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -76,11 +76,11 @@ class Square:
             # Drawn for all before any is skipped: who has fallen changes nothing for the others.
             tried = (delta if query == 0 else self._changed(delta, query, source))[open_]
             at = self._at(image[open_], tried)
-            margin, wrong = _margin(model, at.view_as(x[open_]), y[open_])
-            better = (margin < lowest[open_]) | wrong
+            lead, wrong = _looked(model, at.view_as(x[open_]), y[open_])
+            better = (lead < lowest[open_]) | wrong
             kept = open_[better]
             # What the box cut off is free to be spent elsewhere.
-            delta[kept], lowest[kept] = (at - image[open_])[better], margin[better]
+            delta[kept], lowest[kept] = (at - image[open_])[better], lead[better]
             best[kept] = at[better].view_as(best[kept])
             open_ = open_[~wrong]
             if not len(open_):
@@ -178,9 +178,7 @@ def _signs(shape: tuple[int, ...], source: torch.Generator) -> Tensor:
     return torch.randint(2, shape, generator=source) * 2 - 1
 
 
-def _margin(model: nn.Module, x: Images, y: Labels) -> tuple[Tensor, Mask]:
+def _looked(model: nn.Module, x: Images, y: Labels) -> tuple[Tensor, Mask]:
     logits = model(x)
-    own = logits.gather(1, y[:, None])[:, 0]
-    others = logits.scatter(1, y[:, None], -torch.inf).amax(dim=1)
-    margin = (own - others).to(x.dtype).nan_to_num(nan=-torch.inf)
-    return margin, answers(logits) != y
+    lead = margin(logits, y).to(x.dtype).nan_to_num(nan=-torch.inf)
+    return lead, answers(logits) != y

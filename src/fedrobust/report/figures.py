@@ -85,6 +85,13 @@ def _one_run(run: ReportRun, width: float) -> Figure:
         axes.plot(x, y, color=colour, ls=dash, marker=marker, ms=3.5, clip_on=False, zorder=3)
         _ring(axes, run, y, colour, "o")
         end[name] = (y[-1], colour)
+    audits = [(e.round, e.audit) for e in run.evaluations if e.audit is not None]
+    if audits:
+        y = [audit.robust for _, audit in audits]
+        axes.plot([at for at, _ in audits], y, color=MALICIOUS, marker="D", ms=3.5, clip_on=False)
+        masked = [(at, audit.robust) for at, audit in audits if audit.verdict == "masked"]
+        axes.plot(*zip(*masked, strict=True), "X", color=MALICIOUS, ms=8) if masked else None
+        end["audited"] = (y[-1], MALICIOUS)
     percent_axis(axes)
     rounds_axis(axes, x[-1])
     # Names stand at the curves' ends, at least a line of text apart and clear of the axes' ends.

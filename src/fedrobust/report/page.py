@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from fedrobust.errors import RecordError
 from fedrobust.report import compare, figures, words
+from fedrobust.report.audit_page import audit_values
 from fedrobust.report.drawing import SERIES, THEME, render
 from fedrobust.report.run import ReportRun
 from fedrobust.report.sections import curve_words, section, table
@@ -22,12 +23,12 @@ from fedrobust.report.sweep_page import sweep_values
 _MARK = '<meta name="generator" content="fedrobust report">'
 _PAGE = "index.html"
 _FIGURE = re.compile(
-    r"(\d+-[a-z0-9-]+-)?(accuracy|kept|users|examples|boundaries|matrix|course|learned|harm|(error|loss)-[a-z]+)\.(svg|png|md|json)"
+    r"(\d+-[a-z0-9-]+-)?(accuracy|kept|users|examples|boundaries|matrix|course|learned|harm|surface|signs|audit|(error|loss)-[a-z]+)\.(svg|png|md|json)"
 )
 
 
 def write_report(runs: Sequence[Path], out: Path | None = None) -> Path:
-    """Write the report on one run, on several beside each other, or on a sweep; returns its path.
+    """Write the report on a run, on several, on a sweep or on an audit; returns its path.
 
     ``out`` is the folder for ``index.html`` and the figures: by default ``report`` in the run
     directory or the sweep's, for several runs ``report-`` and their names in the current folder.
@@ -39,8 +40,9 @@ def write_report(runs: Sequence[Path], out: Path | None = None) -> Path:
     paths = list(dict.fromkeys(Path(path).resolve() for path in runs))
     if not paths:
         raise RecordError("there is no run to report on; give at least one run directory")
-    if len(paths) == 1 and (paths[0] / "sweep.json").is_file():
-        return _publish(out or paths[0] / "report", lambda: _build_sweep(paths[0]))
+    for record, build in (("sweep.json", _build_sweep), ("audit.json", _build_audit)):
+        if len(paths) == 1 and (paths[0] / record).is_file():
+            return _publish(out or paths[0] / "report", partial(build, paths[0]))
     read = [ReportRun.read(path) for path in paths]
     labels = compare.unique_labels(read)
     if out is None:
@@ -119,6 +121,14 @@ def _build_sweep(path: Path) -> tuple[str, dict[str, bytes]]:
     return page.render(mark=Markup(_MARK), sweep=values, files=sorted(files)), files
 
 
+def _build_audit(path: Path) -> tuple[str, dict[str, bytes]]:
+    """The page of an audit and the files beside it, by name."""
+    files: dict[str, bytes] = {}
+    values = audit_values(path, _collector(files))
+    page = _templates().get_template("audit.html.j2")
+    return page.render(mark=Markup(_MARK), audit=values, files=sorted(files)), files
+
+
 def _collector(files: dict[str, bytes]) -> Callable[..., dict[str, Any]]:
     """A function that draws a figure, puts it among ``files``, and gives it to the page."""
 
@@ -144,7 +154,11 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=words.percent, strong=_strong_numbers)
+    environment.filters.update(
+        percent=words.percent,
+        strong=_strong_numbers,
+        capitalize_first=lambda text: text[:1].upper() + text[1:],
+    )
     return environment
 
 

@@ -52,6 +52,17 @@ class Robustness:
 
 
 @checked(frozen=True, config=_OPEN)
+class Audited:
+    """What an audit said of one model."""
+
+    verdict: str
+    claimed: Fraction
+    robust: Fraction
+    examples: Count
+    masked: tuple[str, ...] = ()
+
+
+@checked(frozen=True, config=_OPEN)
 class Score:
     """One model's shares of right answers, over ``examples`` held-out examples."""
 
@@ -61,6 +72,7 @@ class Score:
     per_user: PerUser | None = None
     per_client: PerUser | None = None
     wasserstein: Robustness | None = None
+    audit: Audited | None = None
 
 
 @checked(frozen=True, config=_OPEN)
@@ -74,6 +86,7 @@ class Evaluation:
     robust_accuracy: Fraction
     examples: Count
     per_user: PerUser | None = None
+    audit: Audited | None = None
 
 
 @checked(frozen=True, config=_OPEN)

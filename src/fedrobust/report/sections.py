@@ -44,6 +44,7 @@ def section(
         "yaml": _yaml_lines(run.config_text),
         "environment": [(key, words.number(value)) for key, value in run.environment.items()],
         "measure": words.measure(run.config["evaluation"]),
+        "audited": any(e.audit is not None for e in run.evaluations),
         "split": run.chosen.split,
         "chosen_round": run.chosen_round,
         "finished": run.summary is not None,
@@ -183,7 +184,8 @@ def curve_words(run: ReportRun, label: str) -> str:
     return (
         f"{label}: from round {first.round} to {last.round}, accuracy goes from "
         f"{words.percent(first.accuracy)} to {words.percent(last.accuracy)} and robust accuracy "
-        f"from {words.percent(first.robust_accuracy)} to {words.percent(last.robust_accuracy)}."
+        f"from {words.percent(first.robust_accuracy)} to {words.percent(last.robust_accuracy)}"
+        + (f"; the audit leaves {words.percent(last.audit.robust)}." if last.audit else ".")
     )
 
 

@@ -150,6 +150,15 @@ def warnings(run: ReportRun) -> list[str]:
         )
     elif run.test is None:
         found.append("This run did not read the test split; the figures are of the one it watched.")
+    audits = [(e.round, e.audit) for e in run.evaluations if e.audit is not None]
+    masked = [(at, audit) for at, audit in audits if audit.verdict == "masked"]
+    if masked:
+        at, worst = max(masked, key=lambda found: found[1].claimed - found[1].robust)
+        found.append(
+            "The robust accuracy is not real: an audit calls the model masked in "
+            f"{_rounds([at for at, _ in masked])}. In round {at:,} plain PGD leaves "
+            f"{percent(worst.claimed)} standing, the audit {percent(worst.robust)}."
+        )
     idle: dict[str, list[int]] = {}
     for r in run.rounds:
         if not r.applied:

@@ -1,27 +1,30 @@
 """The audit of one model."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import torch
 from torch import nn
 
 from fedrobust.evaluation.accuracy import evaluating, require_examples
-from fedrobust.evaluation.auditing.battery import (
+from fedrobust.evaluation.auditing.attacks import (
     Attack,
-    Battle,
     Budget,
-    Noise,
-    Watch,
     battery,
     claimed,
-    queries,
-    rescaled,
+    compared,
+    longer,
+    transfers,
 )
+from fedrobust.evaluation.auditing.battle import Battle, Watch
+from fedrobust.evaluation.auditing.journal import Journal, fingerprint
 from fedrobust.evaluation.auditing.result import Audit, Share
 from fedrobust.evaluation.auditing.signs import Sign, lead, share, verdict
 from fedrobust.evaluation.auditing.subject import Subject, subject
+from fedrobust.evaluation.auditing.surface import Surface, surface
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import Norm, require_radius
 from fedrobust.perturb.pgd import frozen, input_gradient
@@ -37,21 +40,26 @@ def audit(
     norm: Norm = "linf",
     budget: Budget = "quick",
     claim: Pgd | None = None,
+    surrogates: Sequence[nn.Module] = (),
     batch_size: int = 256,
     seed: int = 0,
-    watch: Watch = lambda name, examples: None,
+    journal: Path | None = None,
+    watch: Watch = lambda name, done, total: None,
 ) -> Audit:
     """Whether the robustness that ``model`` shows under plain PGD is real.
 
     x: [b, ...] in [0, 1]; y: [b], whole; ``eps`` in units of that range. ``claim`` is the attack
-    that the claim rests on, FAT's PGD of 40 steps unless given. Attacks work on the examples that
-    still stand; the signs compare attacks on the same examples.
+    that the claim rests on, FAT's PGD of 40 steps unless given. Adversarial examples of each of the
+    ``surrogates``, other models for the same data, are tried too. Attacks work on the examples that
+    still stand; the signs compare attacks on the same examples. ``journal`` is a file that keeps
+    what is done, so that an audit that was interrupted goes on when it is asked for again.
 
     The model is asked in evaluation mode and put back. One that returns probabilities, lets no
     gradient through or is randomised is recognised, handled and named in ``notes``.
 
-    Raises: ``ValueError`` for inputs outside [0, 1], eps = 0, a claim of another ball, a model that
-    does not fit the examples, or labels that it has no class for.
+    Raises: ``ValueError`` for inputs outside [0, 1], eps = 0, a claim of another ball, a model or a
+    surrogate that does not fit the examples, or labels that it has no class for; ``RecordError``
+    for the journal of another audit.
     """
     _require(model, x, y, eps, norm, budget)
     plain = claim or claimed(eps, norm)
@@ -60,10 +68,25 @@ def audit(
             f"the claim is PGD in {plain.norm} with eps = {plain.eps:g}, "
             f"the audit in {norm} with eps = {eps:g}"
         )
-    with evaluating(model):
+    with evaluating(model), evaluating(nn.ModuleList(surrogates)):
         seen = subject(model, x, y)
-        battle = Battle(seen.model, x, y, (eps, norm), batch_size, seed, watch)
-        return _fought(seen, battle, plain, budget, batch_size, seed)
+        for other in surrogates:
+            subject(other, x, y)
+        about = (plain, budget, batch_size, seed, type(model).__qualname__)
+        kept = Journal(journal, fingerprint([model, *surrogates], [x, y], *about))
+        battle = Battle(seen.model, x, y, (eps, norm), batch_size, seed, watch, kept)
+        found = _fought(seen, battle, plain, budget, surrogates)
+    settings: dict[str, str | float | int] = {
+        "eps": eps,
+        "norm": norm,
+        "budget": budget,
+        "claim": f"PGD {plain.steps} x {plain.step_size:.4g}, restarts {plain.restarts}",
+        "surrogates": len(surrogates),
+        "examples": len(x),
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+    return replace(found, settings=settings)
 
 
 def _require(
@@ -86,32 +109,37 @@ def _require(
 
 
 def _fought(
-    seen: Subject, battle: Battle, plain: Pgd, budget: Budget, batch: int, seed: int
+    seen: Subject, battle: Battle, plain: Pgd, budget: Budget, surrogates: Sequence[nn.Module]
 ) -> Audit:
-    model, x, y = seen.model, battle.x, battle.y
+    model, eps, norm = seen.model, plain.eps, plain.norm
     clean = battle.stands
     felled = battle.run(Attack("plain PGD", plain))
     claims = battle.stands
+    if plain.steps < 40:  # a claim may be weak; masking is what plain PGD cannot see at all
+        felled = felled | battle.run(Attack("PGD, 40 steps", claimed(eps, norm)), among=clean)
+    plainly = clean & ~felled
     # These are compared with plain PGD, so each is tried on all that it was tried on.
-    louder = battle.run(rescaled(model, x, y, plain, batch, seed), among=clean)
-    asked = battle.run(queries(budget, plain.eps, plain.norm), among=clean)
-    noisy = battle.run(Attack("noise", Noise(plain.eps, plain.norm)), among=clean)
-    for attack in battery(budget, plain.eps, plain.norm, seen.classes):
+    signs = [
+        lead(f"{attack.name} beats plain PGD", battle.run(attack, among=clean), felled)
+        for attack in (battle.rescaled(plain), *compared(budget, eps, norm))
+    ]
+    if surrogates:
+        strays = [battle.run(attack, among=clean) for attack in transfers(eps, norm, surrogates)]
+        signs.append(lead("transfer beats plain PGD", torch.stack(strays).any(dim=0), felled))
+    flat = battle.mask("the gradient is 0", lambda: _flat(model, battle))
+    signs.append(share("the gradient is 0", flat))
+    signs += _later(battle, plainly, longer(budget, eps, norm))
+    for attack in battery(budget, eps, norm, seen.classes):
         battle.run(attack)
-    signs: tuple[Sign, ...] = (
-        lead("rescaled logits beat plain PGD", louder, felled),
-        lead("queries beat plain PGD", asked, felled),
-        lead("noise beats plain PGD", noisy, felled),
-        share("the gradient is 0", _flat(model, x, y, batch)),
-        share("the battery beats plain PGD", claims & ~battle.stands),
-    )
+    signs.append(share("the battery beats plain PGD", plainly & ~battle.stands))
     if not seen.constant:  # whose answer no ball changes, and that is no masking
-        survives = claims & ~battle.fells(_widest(plain, x), claims)
-        signs += (share("survives the largest ball", survives),)
+        survives = claims & ~battle.fells(_widest(plain, battle.x), claims)
+        signs.append(share("survives the largest ball", survives))
     shares = {
-        name: Share(int(mask.sum()), len(x))
+        name: Share(int(mask.sum()), len(mask))
         for name, mask in (("clean", clean), ("claimed", claims), ("robust", battle.stands))
     }
+    drawn = battle.journal.recall("surface", lambda: surface(model, battle.x, battle.y, plain))
     return Audit(
         verdict=verdict(signs, seen.steady and not seen.constant),
         clean=shares["clean"].value,
@@ -119,26 +147,30 @@ def _fought(
         robust=shares["robust"].value,
         shares=shares,
         taken=tuple(battle.taken),
-        signs=signs,
+        signs=tuple(signs),
         notes=seen.notes,
-        settings={
-            "eps": plain.eps,
-            "norm": plain.norm,
-            "budget": budget,
-            "claim": f"PGD {plain.steps} x {plain.step_size:.4g}, restarts {plain.restarts}",
-            "examples": len(x),
-            "seed": seed,
-        },
+        settings={},
+        surface=Surface(**drawn),
     )
 
 
-def _flat(model: nn.Module, x: Images, y: Labels, batch: int) -> Mask:
+def _later(battle: Battle, plainly: Mask, attacks: Sequence[Attack]) -> list[Sign]:
+    """Whether plain PGD that has arrived takes still more with more steps, or more restarts."""
+    if not attacks:
+        return []
+    ample, *more = attacks
+    left = plainly & ~battle.run(ample, among=plainly)
+    return [
+        share(name, battle.run(attack, among=left))
+        for name, attack in zip(("more steps take more", "restarts take more"), more, strict=False)
+    ]
+
+
+def _flat(model: nn.Module, battle: Battle) -> Mask:
     """Which examples have an input gradient of exactly 0, or none, at the clean point."""
+    parts = zip(*(torch.split(part, battle.batch) for part in (battle.x, battle.y)), strict=True)
     with frozen(model):
-        slopes = [
-            input_gradient(model, *pair).flatten(1).abs().amax(dim=1)
-            for pair in zip(torch.split(x, batch), torch.split(y, batch), strict=True)
-        ]
+        slopes = [input_gradient(model, x, y).flatten(1).abs().amax(dim=1).cpu() for x, y in parts]
     largest = torch.cat(slopes)
     return (largest == 0) | ~largest.isfinite()
 

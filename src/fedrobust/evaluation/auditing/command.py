@@ -2,77 +2,166 @@
 
 import json
 import math
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import get_args
 
+import filelock
 import torch
+from torch import Tensor
 
+from fedrobust.data.sources import cache
 from fedrobust.errors import ConfigError, RecordError
+from fedrobust.evaluation.auditing.attacks import Budget
 from fedrobust.evaluation.auditing.auditor import audit
-from fedrobust.evaluation.auditing.battery import Budget, Watch
+from fedrobust.evaluation.auditing.battle import Watch
 from fedrobust.evaluation.auditing.result import Audit
-from fedrobust.evaluation.auditing.source import opened
+from fedrobust.evaluation.auditing.source import Source, opened
+from fedrobust.evaluation.auditing.surrogates import Begins, surrogates
+from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import Norm
+
+_RESULT, _JOURNAL = "audit.json", "progress.jsonl"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What ``fedrobust audit`` was asked for; None is what the model's own run says."""
+
+    where: str
+    eps: float | None = None
+    norm: str | None = None
+    data: str | None = None
+    network: str | None = None
+    budget: str = "quick"
+    samples: int = 1000
+    seed: int = 0
+    batch: int = 256
+    last: bool = False
+    out: Path | None = None
+    resume: bool = False
 
 
 def audited(
-    where: str,
-    *,
-    eps: float | None,
-    norm: str | None,
-    data: str | None,
-    network: str | None,
-    budget: str,
-    samples: int,
-    seed: int,
-    last: bool,
-    out: Path | None,
-    watch: Watch,
+    asked: Asked,
+    watch: Watch = lambda name, done, total: None,
+    begins: Begins = lambda name: None,
 ) -> Audit:
-    """Audit the model ``where`` on test examples, and write the result to ``out``.
+    """Audit a model on test examples; what is found goes into the folder ``asked.out``.
 
     Raises: ``UserError`` of the kind that says what is wrong; nothing that exists is overwritten.
     """
-    for name, value, kind in (("norm", norm, Norm), ("budget", budget, Budget)):
+    for name, value, kind in (("norm", asked.norm, Norm), ("budget", asked.budget, Budget)):
         if value is not None and value not in get_args(kind):
             raise ConfigError(f"--{name} is {value}; it can be {' or '.join(get_args(kind))}")
-    if out is not None and out.exists():
-        raise RecordError(f"{out} exists and was not overwritten: name another file")
-    source = opened(where, data, network, last)
-    claim = source.claim
-    if claim is not None:
-        same = eps is None or math.isclose(eps, claim.eps, rel_tol=1e-2)
-        if same and norm in (None, claim.norm):
-            eps, norm = claim.eps, claim.norm
-        else:
-            claim = None
-    if eps is None:
-        raise ConfigError("name the radius of the ball: --eps 0.3")
-    norm = norm or "linf"
-    test = source.dataset.test
-    if len(test) < samples:
-        samples = len(test)
-    draw = torch.Generator().manual_seed(seed)
-    index = torch.randperm(len(test), generator=draw)[:samples].sort().values
+    if asked.out is None:
+        if asked.resume:
+            raise ConfigError("--resume goes on with an audit in a folder: name it with --out")
+        return _audited(asked, None, watch, begins)
+    with _folder(asked.out, asked.resume) as journal:
+        done = asked.out / _RESULT
+        if done.exists():
+            return stored(asked.out)
+        found = _audited(asked, journal, watch, begins)
+        about = {"model": asked.where, "data": asked.data or "the run's own"}
+        text = json.dumps(about | found.to_json(), indent=1, ensure_ascii=False) + "\n"
+        _writing(done, lambda: done.write_text(text, encoding="utf-8"))
+        journal.unlink()
+    return found
+
+
+def stored(folder: Path) -> Audit:
+    """The audit that was written to ``folder``. Raises: ``RecordError`` where it is broken."""
     try:
-        found = audit(
-            source.model,
-            test.images(index),
-            test.y[index],
+        return Audit.from_json(json.loads((folder / _RESULT).read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RecordError(f"{folder / _RESULT} cannot be read: {error}") from error
+
+
+@contextmanager
+def _folder(out: Path, resume: bool) -> Iterator[Path]:
+    """The journal in ``out``, which is empty or holds an audit to go on with, for us alone."""
+    if out.exists() and not out.is_dir():
+        raise RecordError(f"{out} is a file; give a folder for the audit")
+    _writing(out, lambda: out.mkdir(parents=True, exist_ok=True))
+    lock = filelock.FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise RecordError(f"another process is auditing in {out}: wait for it") from error
+    except OSError as error:
+        raise RecordError(f"cannot write to {out}: {error}") from error
+    try:
+        there = {path.name for path in out.iterdir()} - {".lock"}
+        if there and not there & {_RESULT, _JOURNAL}:
+            raise RecordError(f"{out} is not empty and holds no audit: choose another --out")
+        if there and not resume:
+            raise RecordError(
+                f"{out} holds an audit, which was not overwritten: go on with it with --resume, "
+                "or choose another --out"
+            )
+        yield out / _JOURNAL
+    finally:
+        lock.release()
+
+
+def _audited(asked: Asked, journal: Path | None, watch: Watch, begins: Begins) -> Audit:
+    source = opened(asked.where, asked.data, asked.network, asked.last)
+    eps, norm, claim = _claimed(asked, source)
+    others = []
+    if asked.budget == "full":
+        if source.network is None:
+            raise ConfigError("name a network for the surrogates: --model mnist-cnn-small")
+        others = surrogates(
+            source.data,
+            source.network,
             eps=eps,
             norm=norm,  # type: ignore[arg-type]
-            budget=budget,  # type: ignore[arg-type]
+            cache=cache() / "surrogates",
+            begins=begins,
+        )
+    x, y = _examples(source, asked)
+    try:
+        return audit(
+            source.model,
+            x,
+            y,
+            eps=eps,
+            norm=norm,  # type: ignore[arg-type]
+            budget=asked.budget,  # type: ignore[arg-type]
             claim=claim,
-            seed=seed,
+            surrogates=others,
+            batch_size=asked.batch,
+            seed=asked.seed,
+            journal=journal,
             watch=watch,
         )
     except (ValueError, RuntimeError) as error:
-        raise ConfigError(f"the audit of {where} failed: {error}") from error
-    if out is not None:
-        _write(found, out, {"model": where, "data": data or "the run's own"})
-    return found
+        raise ConfigError(f"the audit of {asked.where} failed: {error}") from error
+
+
+def _claimed(asked: Asked, source: Source) -> tuple[float, str, Pgd | None]:
+    """Radius, norm and claim: the run's own where nothing else is asked for."""
+    eps, norm, claim = asked.eps, asked.norm, source.claim
+    if claim is not None:
+        same = eps is None or math.isclose(eps, claim.eps, rel_tol=1e-2)
+        if same and norm in (None, claim.norm):
+            return claim.eps, claim.norm, claim
+    if eps is None:
+        raise ConfigError("name the radius of the ball: --eps 0.3")
+    return eps, norm or "linf", None
+
+
+def _examples(source: Source, asked: Asked) -> tuple[Tensor, Tensor]:
+    """Test examples drawn at random, all of them where there are not as many."""
+    test = source.dataset.test
+    draw = torch.Generator().manual_seed(asked.seed)
+    index = torch.randperm(len(test), generator=draw)[: asked.samples].sort().values
+    device = next((p.device for p in source.model.parameters()), torch.device("cpu"))
+    return test.images(index).to(device), test.y[index].to(device)
 
 
 def radius(text: str) -> float:
@@ -84,16 +173,8 @@ def radius(text: str) -> float:
     return value
 
 
-def _write(found: Audit, out: Path, about: dict[str, str]) -> None:
-    content = about | asdict(found)
-    content["shares"] = {
-        name: {"value": share.value, "low": share.low, "high": share.high, "total": share.total}
-        for name, share in found.shares.items()
-    }
-    content["signs"] = [asdict(s) | {"limit": s.limit, "masked": s.masked} for s in found.signs]
+def _writing(path: Path, write: Callable[[], object]) -> None:
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("x", encoding="utf-8") as file:
-            file.write(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write()
     except OSError as error:
-        raise RecordError(f"cannot write {out}: {error}") from error
+        raise RecordError(f"cannot write {path}: {error}") from error

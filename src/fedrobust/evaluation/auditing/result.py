@@ -1,13 +1,14 @@
 """What an audit says: shares with intervals, what each attack took, the signs, the verdict."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from scipy.stats import binomtest
 
 if TYPE_CHECKING:
-    from fedrobust.evaluation.auditing.battery import Taken
+    from fedrobust.evaluation.auditing.battle import Taken
     from fedrobust.evaluation.auditing.signs import Sign, Verdict
+    from fedrobust.evaluation.auditing.surface import Surface
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Audit:
     ``clean`` is its accuracy, ``claimed`` that under plain PGD, ``robust`` that under the whole
     battery, example by example the worst. ``shares`` are the same with intervals. ``taken`` says
     what each attack did, ``signs`` what each test of the verdict found, ``settings`` what was
-    asked.
+    asked, ``surface`` the loss around some examples.
     """
 
     verdict: "Verdict"
@@ -59,6 +60,39 @@ class Audit:
     signs: tuple["Sign", ...]
     notes: tuple[str, ...]
     settings: dict[str, str | float | int]
+    surface: "Surface"
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything in it, with the intervals, as JSON has it."""
+        content = asdict(self)
+        content["shares"] = {
+            name: asdict(share) | {"value": share.value, "low": share.low, "high": share.high}
+            for name, share in self.shares.items()
+        }
+        content["signs"] = [asdict(s) | {"limit": s.limit, "masked": s.masked} for s in self.signs]
+        return content
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Audit":
+        """The audit that :meth:`to_json` wrote. Raises: ``KeyError`` or ``TypeError`` otherwise."""
+        from fedrobust.evaluation.auditing.battle import Taken
+        from fedrobust.evaluation.auditing.signs import Sign
+        from fedrobust.evaluation.auditing.surface import Surface
+
+        def made(kind: Any, names: tuple[str, ...], values: dict[str, Any]) -> Any:
+            return kind(**{name: values[name] for name in names})
+
+        shares = {name: made(Share, ("count", "total"), s) for name, s in content["shares"].items()}
+        return cls(
+            verdict=content["verdict"],
+            **{name: content[name] for name in ("clean", "claimed", "robust")},
+            shares=shares,
+            taken=tuple(Taken(**taken) for taken in content["taken"]),
+            signs=tuple(made(Sign, ("name", "value", "low", "high"), s) for s in content["signs"]),
+            notes=tuple(content["notes"]),
+            settings=content["settings"],
+            surface=Surface(**content["surface"]),
+        )
 
     def __str__(self) -> str:
         asked = ", ".join(f"{name} {value}" for name, value in self.settings.items())

@@ -8,6 +8,7 @@ security", ICML 2018, lists such signs; Carlini et al., "On evaluating adversari
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -17,12 +18,16 @@ from fedrobust.typing import Mask
 Verdict: TypeAlias = Literal["genuine", "masked", "inconclusive"]
 
 LIMITS = {
-    "rescaled logits beat plain PGD": 0.05,
-    "queries beat plain PGD": 0.10,
+    "rescaled PGD beats plain PGD": 0.05,
+    "Square beats plain PGD": 0.10,
     "noise beats plain PGD": 0.05,
+    "one step beats plain PGD": 0.05,
+    "transfer beats plain PGD": 0.10,
     "the gradient is 0": 0.20,
-    "survives the largest ball": 0.05,
+    "more steps take more": 0.05,
+    "restarts take more": 0.10,
     "the battery beats plain PGD": 0.20,
+    "survives the largest ball": 0.05,
 }
 """How much of each sign is masking."""
 
@@ -74,7 +79,7 @@ def lead(name: str, ours: Mask, plain: Mask) -> Sign:
     return Sign(name, (b - c) / n, middle - half, middle + half)
 
 
-def verdict(signs: tuple[Sign, ...], steady: bool) -> Verdict:
+def verdict(signs: Sequence[Sign], steady: bool) -> Verdict:
     """``masked`` on any sign, ``genuine`` where none can be, else ``inconclusive``.
 
     A randomised model is never called genuine: what one draw shows, another may not.

@@ -21,10 +21,15 @@ from fedrobust.perturb import Pgd
 
 @dataclass(frozen=True)
 class Source:
-    """A model, the data to audit it on, and the attack that its claim rests on, where known."""
+    """A model, the data to audit it on, and the attack that its claim rests on, where known.
+
+    ``data`` and ``network`` are the components that they come from; surrogates are made of them.
+    """
 
     model: nn.Module
     dataset: Dataset
+    data: Any
+    network: Any
     claim: Pgd | None = None
 
 
@@ -32,14 +37,19 @@ def opened(where: str, data: str | None, spec: str | None, last: bool) -> Source
     """The model ``where``: a run directory, a .safetensors file, or module:name.
 
     ``data`` and ``spec`` name a data set and a network, by name or as YAML; a run knows its own.
-    ``last`` takes a run's last model and not the one that validation chose.
+    ``last`` takes a run's last model and not the one that validation chose. Of a module of one's
+    own ``spec`` is the network of its surrogates.
 
     Raises: ``ConfigError`` for what cannot be found or does not fit, ``RecordError`` for a run that
     is not finished or broken, ``DataError`` for the data.
     """
     path = Path(where)
     if path.is_dir():
+        if spec is not None:
+            raise ConfigError(f"{where} is a run and knows its network: leave --model out")
         return _of_run(path, data, last)
+    if last:
+        raise ConfigError(f"--last is for run directories, and {where} is none: leave it out")
     if not path.exists() and (path.suffix or ":" not in where or "/" in where):
         raise ConfigError(
             f"{where} does not exist: give a run directory, a .safetensors file, or a module of "
@@ -47,17 +57,19 @@ def opened(where: str, data: str | None, spec: str | None, last: bool) -> Source
         )
     if data is None:
         raise ConfigError("name the data to audit on: --data mnist")
-    dataset = _component(AnyData, data, "--data").load()
+    source = _component(AnyData, data, "--data")
+    network = None if spec is None else _component(AnyModel, spec, "--model")
+    dataset = source.load()
     if path.suffix == ".safetensors":
-        if spec is None:
+        if network is None:
             raise ConfigError(f"name the network that {path} holds: --model mnist-cnn-small")
-        return Source(_filled(_component(AnyModel, spec, "--model"), path, dataset), dataset)
+        return Source(_filled(network, path, dataset), dataset, source, network)
     if ":" not in where:
         raise ConfigError(
             f"{where} is no run directory and no .safetensors file; a module of your own is "
             "written package.module:name"
         )
-    return Source(_own(where), dataset)
+    return Source(_own(where), dataset, source, network)
 
 
 def _of_run(path: Path, data: str | None, last: bool) -> Source:
@@ -76,7 +88,8 @@ def _of_run(path: Path, data: str | None, last: bool) -> Source:
     dataset = source.load()
     attack = experiment.evaluation.attack
     claim = attack if isinstance(attack, Pgd) else None
-    return Source(_filled(experiment.model, file, dataset), dataset, claim)
+    model = _filled(experiment.model, file, dataset)
+    return Source(model, dataset, source, experiment.model, claim)
 
 
 def _filled(spec: Any, file: Path, dataset: Dataset) -> nn.Module:

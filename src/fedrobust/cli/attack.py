@@ -1,0 +1,48 @@
+"""``fedrobust attack learn``."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fedrobust.cli.app import app, user_errors
+
+attack = typer.Typer(help="Prepare attacks.", no_args_is_help=True)
+app.add_typer(attack, name="attack")
+
+
+@attack.command("learn")
+def attack_learn(
+    config: Annotated[Path, typer.Argument(help="An experiment whose attack is learned.")],
+    out: Annotated[Path, typer.Option(help="The policy to write, a .safetensors file.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("-s", "--set", help="Override a key: attack.horizon=200. May be repeated."),
+    ] = None,
+) -> None:
+    """Train a policy, for attack: {name: learned, policy: FILE}."""
+    from fedrobust.attacks.learned.files import require_new, save_policy
+    from fedrobust.attacks.learned.learning import learn_policy
+    from fedrobust.display import Display
+    from fedrobust.experiment import load
+
+    sys.path[:0] = [str(Path.cwd()), str(config.resolve().parent)]
+    with user_errors():
+        require_new(out)
+        experiment = load(config, settings or [])
+        try:
+            with Display(Console(stderr=True)):
+                policy, about = learn_policy(experiment)
+        except KeyboardInterrupt as stop:
+            typer.echo("stopped; nothing was written", err=True)
+            raise typer.Exit(130) from stop
+        save_policy(policy, out, about)
+    spent = about["report"]
+    typer.echo(
+        f"{spent['simulated_rounds']:,} simulated rounds, {spent['seconds']:.0f} s, after "
+        f"{spent['observed_rounds']} observed ones; policy: {out}"
+    )
+    for trouble in spent["troubles"]:
+        typer.echo(f"warning: {trouble}")

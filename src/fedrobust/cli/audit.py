@@ -1,0 +1,78 @@
+"""``fedrobust audit``."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fedrobust.cli.app import app, user_errors
+
+
+@app.command("audit")
+def audit_command(
+    model: Annotated[
+        str, typer.Argument(help="A run directory, a .safetensors file, or module:name.")
+    ],
+    eps: Annotated[
+        str | None,
+        typer.Option(help="The radius, such as 0.3 or 8/255; a run knows its own."),
+    ] = None,
+    norm: Annotated[
+        str | None, typer.Option(help="linf, which is the default, or l2; a run knows its own.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="The data set, by name; a run knows its own.")
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option("--model", help="The network of a .safetensors file, or of the surrogates."),
+    ] = None,
+    budget: Annotated[str, typer.Option(help="quick, standard or full.")] = "quick",
+    samples: Annotated[int, typer.Option(help="Test examples, drawn at random.", min=1)] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the examples and of what attacks draw.")] = 0,
+    batch: Annotated[int, typer.Option(help="Examples at a time.", min=1)] = 256,
+    last: Annotated[bool, typer.Option("--last", help="A run's last model, not its best.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="A new folder for the result and its page.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the audit there.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 unless the verdict is genuine.")
+    ] = False,
+) -> None:
+    """Is the robustness that plain PGD shows real? A battery of attacks, and a verdict."""
+    from fedrobust.display import AuditDisplay
+    from fedrobust.evaluation.auditing.command import Asked, audited, radius
+    from fedrobust.report import write_report
+
+    sys.path[:0] = [str(Path.cwd())]
+    with user_errors():
+        asked = Asked(
+            where=model,
+            eps=radius(eps) if eps is not None else None,
+            norm=norm,
+            data=data,
+            network=network,
+            budget=budget,
+            samples=samples,
+            seed=seed,
+            batch=batch,
+            last=last,
+            out=out,
+            resume=resume,
+        )
+        display = AuditDisplay(Console(stderr=True))
+        try:
+            with display:
+                found = audited(asked, display.watch, display.begins)
+        except KeyboardInterrupt as stop:
+            kept = f"go on with --resume --out {out}" if out else "nothing was kept without --out"
+            typer.echo(f"stopped; {kept}", err=True)
+            raise typer.Exit(130) from stop
+        typer.echo(str(found))
+        if out is not None:
+            typer.echo(f"report: {write_report([out])}")
+    if strict and found.verdict != "genuine":
+        raise typer.Exit(1)

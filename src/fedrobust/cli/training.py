@@ -1,0 +1,109 @@
+"""``fedrobust run``, ``sweep`` and ``report``."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fedrobust.cli.app import app, user_errors
+
+
+@app.command("run")
+def run_command(
+    config: Annotated[Path, typer.Argument(help="The experiment, a YAML file.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("-s", "--set", help="Override a key: aggregator.f=12. May be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run directory to write; runs/NAME if left out.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run that is there.")
+    ] = False,
+) -> None:
+    """Play one experiment and record it."""
+    from fedrobust.display import Display
+    from fedrobust.experiment import load
+    from fedrobust.training import run
+
+    # A config may name a user's own module:Class, next to it or where the command is given.
+    sys.path[:0] = [str(Path.cwd()), str(config.resolve().parent)]
+    with user_errors():
+        experiment = load(config, settings or [])
+        directory = out or Path("runs") / experiment.name
+        display = Display(Console(stderr=True))
+        try:
+            with display:
+                result = run(experiment, directory, resume, progress=display.progress)
+        except KeyboardInterrupt as stop:
+            typer.echo(f"stopped; go on with --resume --out {directory}", err=True)
+            raise typer.Exit(130) from stop
+    chosen, final = result.summary["test"]["best"], result.summary["test"]["final"]
+    for label, scores in (("chosen on validation", chosen), ("final", final)):
+        typer.echo(
+            f"round {scores['round']} ({label}): {scores['accuracy']:.2%} accurate, "
+            f"{scores['robust_accuracy']:.2%} robust on {scores['examples']:,} test examples"
+        )
+    for trouble in result.summary["troubles"]:
+        typer.echo(f"warning: {trouble}")
+    typer.echo(f"records: {directory}")
+
+
+@app.command("sweep")
+def sweep_command(
+    config: Annotated[Path, typer.Argument(help="An experiment with a grid:, a YAML file.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("-s", "--set", help="Override a key of every cell. May be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder to write; runs/NAME if left out.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep there.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option(help="Cells at a time; as many as cores if left out.", min=1)
+    ] = None,
+) -> None:
+    """Play every cell of a grid, and report on all."""
+    from fedrobust.display import SweepDisplay
+    from fedrobust.grid import load_sweep
+    from fedrobust.report import write_report
+    from fedrobust.sweep import run_sweep
+
+    sys.path[:0] = [str(Path.cwd()), str(config.resolve().parent)]
+    with user_errors():
+        sweep = load_sweep(config, settings or [])
+        directory = out or Path("runs") / sweep.name
+        display = SweepDisplay(Console(stderr=True), len(sweep.cells))
+        try:
+            with display:
+                failed = run_sweep(sweep, directory, resume, jobs=jobs, watch=display.watch)
+        except KeyboardInterrupt as stop:
+            typer.echo(f"stopped; go on with --resume --out {directory}", err=True)
+            raise typer.Exit(130) from stop
+        for name, reason in failed.items():
+            typer.echo(f"failed: {name}: {reason} (see {directory}/failed/{name}.txt)", err=True)
+        done = len(sweep.cells) - len(failed)
+        typer.echo(f"{done} of {len(sweep.cells)} cells are done; records: {directory}")
+        if done:
+            typer.echo(f"report: {write_report([directory])}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="A run, several to compare, a sweep, or an audit."),
+    ],
+    out: Annotated[Path | None, typer.Option(help="The folder of the report.")] = None,
+) -> None:
+    """Make one self-contained HTML page, and its figures as PNG and SVG."""
+    from fedrobust.report import write_report
+
+    with user_errors():
+        typer.echo(f"report: {write_report(runs, out)}")

@@ -1,0 +1,152 @@
+"""Running attacks on the examples of an audit, a chunk at a time."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+
+from fedrobust.evaluation.accuracy import right
+from fedrobust.evaluation.auditing.attacks import Attack
+from fedrobust.evaluation.auditing.journal import Journal
+from fedrobust.evaluation.auditing.subject import Scaled
+from fedrobust.perturb import Pgd
+from fedrobust.perturb.geometry import Norm
+from fedrobust.typing import Images, Indices, Labels, Mask
+
+Watch: TypeAlias = Callable[[str, int, int], object]
+"""Told of the attack that is at work, how many of its examples are done, and how many it has."""
+
+_FACTORS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
+"""Factors tried on logits, in units that make their typical lead 1."""
+_SLACK = 1e-6
+_LOOKED_AT = 100
+"""Examples on which the factor is chosen."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What one attack did: of ``tried`` examples it made the model err on ``fell``."""
+
+    name: str
+    tried: int
+    fell: int
+    seconds: float
+
+
+class Battle:
+    """The examples of an audit, and which of them stand after every attack so far.
+
+    They are attacked ``batch`` neighbours at a time, and what such a chunk gave goes into the
+    journal. Each chunk draws its own noise, for all its examples, whoever of them is tried.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        x: Images,
+        y: Labels,
+        ball: tuple[float, Norm],
+        batch: int,
+        seed: int,
+        watch: Watch,
+        journal: Journal,
+    ) -> None:
+        self.eps, self.norm = ball
+        self.model, self.x, self.y, self.batch, self.watch = model, x, y, batch, watch
+        self.journal, self._seed = journal, seed
+        self.taken: list[Taken] = []
+        self.stands = self.mask("clean", lambda: right(model, x, y, batch))
+
+    def mask(self, name: str, work: Callable[[], Mask]) -> Mask:
+        """Which examples ``work`` names; once for all, by way of the journal."""
+        named = self.journal.recall(name, lambda: work().nonzero()[:, 0].tolist())
+        found = torch.zeros_like(self.y, dtype=torch.bool)
+        found[named] = True
+        return found
+
+    def run(self, attack: Attack, among: Mask | None = None) -> Mask:
+        """Which of those that stand, or of ``among``, an attack fells; they stand no more."""
+        fell = self.fells(attack, self.stands if among is None else among)
+        self.stands = self.stands & ~fell
+        return fell
+
+    def fells(self, attack: Attack, among: Mask) -> Mask:
+        """Which of ``among`` an attack fells, by points that lie in its ball and in [0, 1]."""
+        fell, done, total, seconds = torch.zeros_like(among), 0, int(among.sum()), 0.0
+        for first in range(0, len(among), self.batch):
+            self.watch(attack.name, done, total)
+            tried = first + among[first : first + self.batch].nonzero()[:, 0]
+            if not len(tried):
+                continue
+            work = partial(self._chunk, attack, first, tried)
+            found = self.journal.recall(f"{attack.name}: {first}", work)
+            fell[found["fell"]] = True
+            seconds += found["seconds"]
+            done += len(tried)
+        self.watch(attack.name, total, total)
+        self.taken.append(Taken(attack.name, total, int(fell.sum()), seconds))
+        return fell
+
+    def _chunk(self, attack: Attack, first: int, tried: Indices) -> dict[str, Any]:
+        began = time.monotonic()
+        part = slice(first, first + self.batch)
+        model, x, y = self.model, self.x[part], self.y[part]
+        index = tried - first
+        found = attacked(model, attack, x, y, index, self.batch, self._seed * 2**32 + first)
+        wrong = ~right(model, found, y[index], self.batch)
+        fell = wrong & self._allowed(found, x[index], attack.radius or self.eps)
+        return {"fell": tried[fell].tolist(), "seconds": round(time.monotonic() - began, 3)}
+
+    def _allowed(self, found: Images, x: Images, eps: float) -> Mask:
+        """Which points are finite, within the ball around x, and in [0, 1], up to rounding."""
+        offset = (found - x).flatten(1)
+        size = offset.abs().amax(dim=1) if self.norm == "linf" else offset.norm(dim=1)
+        flat = found.flatten(1)
+        boxed = (flat.amin(dim=1) >= -_SLACK) & (flat.amax(dim=1) <= 1 + _SLACK)
+        return (size <= eps * (1 + 1e-4) + _SLACK) & boxed & flat.isfinite().all(dim=1)
+
+    def rescaled(self, plain: Pgd) -> Attack:
+        """Plain PGD on logits times the factor under which it fells the most of a few examples.
+
+        The temperature that a masked model was trained at is unknown to whoever audits it, so
+        factors are tried, in units of the median lead of the first logit over the second.
+        """
+        factor = self.journal.recall("factor", lambda: self._factor(plain))
+        return Attack("rescaled PGD", plain, factor)
+
+    def _factor(self, plain: Pgd) -> float:
+        x, y = self.x[:_LOOKED_AT], self.y[:_LOOKED_AT]
+        with torch.no_grad():
+            top = self.model(x).double().topk(2, dim=1).values
+        lead = float((top[:, 0] - top[:, 1]).abs().median().nan_to_num(nan=1.0)) or 1.0
+        some, fell = torch.arange(len(x), device=x.device), []
+        for tried, share in enumerate(_FACTORS):
+            self.watch("search for the factor", tried, len(_FACTORS))
+            attack = Attack("rescaled PGD", plain, share / lead)
+            found = attacked(self.model, attack, x, y, some, self.batch, self._seed)
+            fell.append(int((~right(self.model, found, y, self.batch)).sum()))
+        return _FACTORS[max(range(len(fell)), key=lambda i: fell[i])] / lead
+
+
+def attacked(
+    model: nn.Module,
+    attack: Attack,
+    x: Images,
+    y: Labels,
+    index: Indices,
+    batch: int,
+    seed: int,
+) -> Images:
+    """The adversarial examples of ``x[index]``; noise is drawn for all before any is skipped."""
+    source = torch.Generator().manual_seed(seed % 2**63)
+    seen = model if attack.factor == 1.0 else Scaled(model, attack.factor)
+
+    def draw() -> Any:
+        noise = attack.how.draw(x, source)
+        return None if noise is None else noise[index.to(noise.device)]
+
+    return attack.how.maximise(seen, x[index], y[index], draw, batch=batch)

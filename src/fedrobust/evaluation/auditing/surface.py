@@ -1,0 +1,79 @@
+"""The loss around the examples, as PGD sees it and as it is: the picture of gradient masking."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedrobust.perturb import Pgd
+from fedrobust.perturb.geometry import unit
+from fedrobust.perturb.pgd import frozen, margin
+from fedrobust.typing import Images, Labels
+
+_EXAMPLES = 32
+_POINTS = 17
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Means over ``examples`` examples at x + a·u + b·v, a and b in ``ticks``, in units of ε.
+
+    u is a step of length ε along the falling margin z_y − max z_i, which has a slope where the
+    cross-entropy has none, v a random one. ``loss`` [b][a] is the cross-entropy in
+    float32, what PGD climbs; ``errors`` the share of mistakes; ``lead`` the margin
+    over its mean size at the clean points, which no scale of the logits changes.
+    """
+
+    ticks: list[float]
+    loss: list[list[float | None]]
+    lead: list[list[float | None]]
+    errors: list[list[float | None]]
+    examples: int
+
+
+def surface(model: nn.Module, x: Images, y: Labels, plain: Pgd) -> dict[str, Any]:
+    """The fields of the :class:`Surface` of ``model`` around the first examples of (x, y)."""
+    x, y = x[:_EXAMPLES], y[:_EXAMPLES]
+    with frozen(model), torch.enable_grad():
+        at = x.detach().requires_grad_(True)
+        (slope,) = torch.autograd.grad(-margin(model(at), y).sum(), at)
+    source = torch.Generator().manual_seed(0)
+    noise = torch.randn(x.shape, generator=source, dtype=x.dtype).to(x.device)
+    u, v = (_step(way, plain) for way in (slope.nan_to_num(nan=0.0), noise))
+    ticks = torch.linspace(-1, 1, _POINTS).tolist()
+    grid = [[_looked(model, (x + a * u + b * v).clamp(0, 1), y) for a in ticks] for b in ticks]
+    size = max(_looked(model, x, y)[3], 1e-30)
+    found = Surface(
+        [round(tick, 4) for tick in ticks],
+        [[_rounded(point[0]) for point in row] for row in grid],
+        [[_rounded(point[1] / size) for point in row] for row in grid],
+        [[_rounded(point[2]) for point in row] for row in grid],
+        len(x),
+    )
+    return asdict(found)
+
+
+def _step(way: Tensor, plain: Pgd) -> Tensor:
+    return plain.eps * (way.sign() if plain.norm == "linf" else unit(way))
+
+
+def _looked(model: nn.Module, x: Images, y: Labels) -> tuple[float, float, float, float]:
+    """Mean cross-entropy, mean margin, share of mistakes, and mean size of the margin."""
+    with torch.no_grad():
+        logits = model(x)
+        leads = margin(logits, y).double()
+        loss = F.cross_entropy(logits, y, reduction="none").double().mean()
+    return (
+        float(loss),
+        float(leads.mean()),
+        float((leads <= 0).double().mean()),
+        float(leads.abs().mean()),
+    )
+
+
+def _rounded(value: float) -> float | None:
+    """Four digits, which is what a picture shows; None for what is not finite."""
+    return float(f"{value:.4g}") if math.isfinite(value) else None

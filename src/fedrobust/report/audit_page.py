@@ -1,0 +1,165 @@
+"""What the page of an audit shows, as the template's values, and its two figures."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from fedrobust.evaluation.auditing import Audit, Surface
+from fedrobust.evaluation.auditing.command import stored
+from fedrobust.report.drawing import ACCURACY, MUTED, NARROW, RIGHT, ROBUST, printable
+from fedrobust.report.words import number, percent
+
+_MEANS = {
+    "rescaled PGD beats plain PGD": "the loss had no gradient only because the logits were large",
+    "Square beats plain PGD": "a search that sees answers only finds what the gradient hides",
+    "noise beats plain PGD": "random points find what the gradient hides",
+    "one step beats plain PGD": "going on along the gradient leads back",
+    "transfer beats plain PGD": "another model's gradient is a better guide than the model's own",
+    "the gradient is 0": "there is no uphill at the image itself",
+    "more steps take more": "plain PGD had not arrived",
+    "restarts take more": "plain PGD ends in other places each time",
+    "the battery beats plain PGD": "the claim is far from what is robust",
+    "survives the largest ball": "any image may be reached, and PGD still does not find a mistake",
+}
+_SCALE = LinearSegmentedColormap.from_list("loss", ["#f2f5f9", "#56b4e9", "#0072b2", "#1f2933"])
+
+
+def audit_values(folder: Path, figure: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    """Everything that the page says of the audit in ``folder``."""
+    found = stored(folder)
+    about = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+    shares = {name: percent(share.value) for name, share in found.shares.items()}
+    return {
+        "model": str(about.get("model", folder.name)),
+        "data": str(about.get("data", "")),
+        "verdict": found.verdict,
+        "reason": found.reason,
+        "notes": list(found.notes),
+        "cards": [
+            {
+                "title": title,
+                "value": shares[name],
+                "interval": f"{100 * found.shares[name].low:.1f} to "
+                f"{percent(found.shares[name].high)}",
+            }
+            for name, title in (
+                ("clean", "Clean"),
+                ("claimed", "Claimed: plain PGD"),
+                ("robust", "Robust: the whole battery"),
+            )
+        ],
+        "signs": [_sign(sign) for sign in found.signs],
+        "taken": [
+            {
+                "name": taken.name,
+                "tried": f"{taken.tried:,}",
+                "fell": f"{taken.fell:,}",
+                "seconds": f"{taken.seconds:.1f}",
+            }
+            for taken in found.taken
+        ],
+        "settings": [(name, number(value)) for name, value in found.settings.items()],
+        "examples": found.settings["examples"],
+        "surface": figure("surface", _surface_words(found), partial(_surfaces, found.surface)),
+        "signs_figure": figure("signs", _signs_words(found), partial(_signs, found)),
+        "looked_at": found.surface.examples,
+    }
+
+
+def _sign(sign: Any) -> dict[str, Any]:
+    word = {True: "masked", False: "fine", None: "unsure"}[sign.masked]
+    return {
+        "name": sign.name,
+        "value": percent(sign.value),
+        "interval": f"{100 * sign.low:.1f} to {percent(sign.high)}",
+        "limit": percent(sign.limit),
+        "word": word,
+        "means": _MEANS.get(sign.name, ""),
+    }
+
+
+def _signs_words(found: Audit) -> str:
+    return "The signs with their intervals and limits. " + " ".join(
+        f"{sign.name}: {percent(sign.value)}, limit {percent(sign.limit)}." for sign in found.signs
+    )
+
+
+def _signs(found: Audit, width: float) -> Figure:
+    """Each sign with its interval, and the limit above which it is masking."""
+    signs = found.signs[::-1]
+    figure = Figure(figsize=(width, 0.3 * len(signs) + 0.7), layout="constrained")
+    axes = figure.subplots()
+    colours = {True: ROBUST, False: RIGHT, None: MUTED}
+    markers = {True: "X", False: "o", None: "D"}
+    for place, sign in enumerate(signs):
+        colour = colours[sign.masked]
+        axes.plot([100 * sign.low, 100 * sign.high], [place, place], color=colour, linewidth=2.4)
+        axes.plot(100 * sign.value, place, markers[sign.masked], color=colour, markersize=6)
+        axes.plot([100 * sign.limit] * 2, [place - 0.38, place + 0.38], color=MUTED, linewidth=1.4)
+    names = [printable(sign.name, 40 if width > NARROW else 30) for sign in signs]
+    axes.set_yticks(range(len(signs)), names)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("% of the examples")
+    low = min(0.0, *(100 * sign.low for sign in signs))
+    axes.set_xlim(max(low, -100.0) - 2, 102 if max(s.high for s in signs) > 0.5 else 55)
+    return figure
+
+
+def _surface_words(found: Audit) -> str:
+    """The pictures, for who cannot see them."""
+    middle = len(found.surface.ticks) // 2
+    row = found.surface.loss[middle]
+    wrong = found.surface.errors[middle]
+    return (
+        f"Around {found.surface.examples} examples. Along the way that lowers the margin the "
+        f"cross-entropy goes from {row[middle]} at the image to {row[-1]} at one radius, and the "
+        f"share of mistakes from {wrong[middle]} to {wrong[-1]}."
+    )
+
+
+def _surfaces(surface: Surface, width: float) -> Figure:
+    """The cross-entropy, which is what PGD sees, beside the share of mistakes, which is so."""
+    figure = Figure(figsize=(width, 0.44 * width + 0.2), layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    narrow = width <= NARROW
+    _map(left, surface, surface.loss, "What PGD sees" if narrow else "What PGD sees: the loss")
+    _map(right, surface, surface.errors, "Mistakes" if narrow else "What is so: mistakes", top=1.0)
+    left.set_ylabel("random way")
+    right.tick_params(labelleft=False)
+    return figure
+
+
+def _map(
+    axes: Axes,
+    surface: Surface,
+    values: list[list[float | None]],
+    title: str,
+    top: float | None = None,
+) -> None:
+    grid: NDArray[np.float64] = np.array(values, dtype=float)
+    highest = top or max(float(np.nanmax(grid)) if np.isfinite(grid).any() else 0.0, 1e-6)
+    shown = axes.contourf(
+        surface.ticks,
+        surface.ticks,
+        np.clip(np.nan_to_num(grid, nan=highest), 0, highest),
+        levels=np.linspace(0, highest, 13),
+        cmap=_SCALE,
+    )
+    axes.plot(0, 0, "+", color=ACCURACY, markersize=9, markeredgewidth=1.6)
+    axes.set_title(title)
+    axes.set_aspect("equal")
+    axes.grid(visible=False)
+    axes.set_xlabel("downhill for the margin")
+    axes.set_xticks([-1, 0, 1], ["−ε", "0", "ε"])
+    axes.set_yticks([-1, 0, 1], ["−ε", "0", "ε"])
+    bar = axes.figure.colorbar(shown, ax=axes, shrink=0.85, ticks=[0, highest / 2, highest])
+    bar.ax.set_yticklabels([number(round(v, 3)) for v in (0.0, highest / 2, highest)])
+    bar.outline.set_visible(False)

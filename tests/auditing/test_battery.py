@@ -1,0 +1,183 @@
+"""The attacks of an audit do what their names say, and the signs read them so."""
+
+from typing import Any
+
+import pytest
+import torch
+from planted import EPS, Times, digits, natural, robust, trained
+from torch import Tensor, nn
+
+from fedrobust.evaluation import audit
+from fedrobust.evaluation.auditing.attacks import (
+    Attack,
+    Nearest,
+    Noise,
+    Transfer,
+    battery,
+    compared,
+    longer,
+)
+from fedrobust.evaluation.auditing.auditor import _later
+from fedrobust.evaluation.auditing.battle import Battle
+from fedrobust.evaluation.auditing.journal import Journal
+from fedrobust.evaluation.auditing.surface import surface
+from fedrobust.perturb import Apgd, MinimumNorm, Pgd, Square
+
+
+def battle(model: nn.Module, x: Tensor, y: Tensor, eps: float, batch: int = 64) -> Battle:
+    return Battle(model, x, y, (eps, "linf"), batch, 0, lambda *_: None, Journal(None, ""))
+
+
+def test_each_budget_holds_what_it_promises() -> None:
+    def all_of(budget: Any) -> dict[str, Any]:
+        taken = (
+            *compared(budget, 0.3, "linf"),
+            *longer(budget, 0.3, "linf"),
+            *battery(budget, 0.3, "linf", 10),
+        )
+        return {attack.name: attack.how for attack in taken}
+
+    quick, standard, full = (all_of(budget) for budget in ("quick", "standard", "full"))
+    assert quick["Square"] == Square(eps=0.3, queries=500)
+    assert quick["targeted APGD-DLR"] == Apgd(eps=0.3, steps=50, loss="dlr-targeted", targets=3)
+    assert quick["one step"] == Pgd(eps=0.3, step_size=0.3, steps=1, random_start=False)
+    assert set(quick) == {"Square", "noise", "one step", "APGD-CE", "targeted APGD-DLR"}
+    # AutoAttack's own: APGD-CE and nine targets of 100 steps, a minimum-norm attack, 5,000 queries.
+    assert standard["Square"] == Square(eps=0.3, queries=5000)
+    assert standard["APGD-CE"] == Apgd(eps=0.3, steps=100)
+    assert standard["targeted APGD-DLR"] == Apgd(eps=0.3, steps=100, loss="dlr-targeted", targets=9)
+    assert standard["minimum norm"].how.steps >= 100
+    many = full["PGD, 100 steps, 40 restarts"]
+    assert (many.steps, many.restarts) == (100, 40)
+    assert set(full) - set(standard) == {"PGD, 100 steps, 40 restarts"}
+    assert not {"targeted APGD-DLR", "APGD-DLR"} & {a.name for a in battery("quick", 0.3, "l2", 2)}
+    assert "APGD-DLR" in {a.name for a in battery("quick", 0.3, "l2", 3)}
+
+
+class Line(nn.Module):
+    """Two classes on either side of the hyperplane w·x = w·½."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = torch.tensor([1.0, -2.0, 0.5, 1.5])
+
+    def forward(self, x: Tensor) -> Tensor:
+        height = (x.flatten(1) - 0.5) @ self.w.to(x)
+        return torch.stack([height, -height], dim=1)
+
+
+def test_the_nearest_mistake_counts_only_within_the_ball() -> None:
+    """On a line the distance to the boundary is known: |w·(x − ½)| / ‖w‖₁ in linf."""
+    x = 0.5 + 0.02 * torch.randn(40, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    height = (x.flatten(1) - 0.5) @ Line().w
+    y = (height < 0).long()
+    distance = height.abs() / 5.0
+    eps = float(distance.median())
+    attack = Attack("minimum norm", Nearest(MinimumNorm(steps=200)))
+    fell = battle(Line(), x, y, eps).run(attack)
+    assert torch.equal(
+        fell[(distance - eps).abs() > 0.002 * eps],
+        (distance < eps)[(distance - eps).abs() > 0.002 * eps],
+    )
+    assert fell.any()
+    assert not fell.all()
+
+
+def test_transfer_takes_the_surrogates_examples() -> None:
+    _, _, x, y = digits()
+    x, y = x[:60], y[:60]
+    how = Pgd(eps=EPS, step_size=EPS / 10, steps=20)
+    source = torch.Generator().manual_seed(0)
+    noise = how.draw(x, source)
+    own = how.maximise(natural(), x, y, lambda: noise)
+    for other in (natural(), robust(), Line()):
+        assert torch.equal(Transfer(natural(), how).maximise(other, x, y, lambda: noise), own)
+    right = natural()(x).argmax(dim=1) == y
+    felled = battle(natural(), x, y, EPS).run(Attack("transfer", Transfer(natural(), how)))
+    assert felled.sum() == (right & (natural()(own).argmax(dim=1) != y)).sum() > 20
+
+
+def test_a_surrogate_sees_through_what_hides_the_gradient_and_not_through_honesty() -> None:
+    _, _, x, y = digits()
+    x, y = x[:150], y[:150]
+    surrogate = trained(9, 300)
+    hidden = audit(Times(natural(), 1000.0), x, y, eps=EPS, surrogates=[surrogate])
+    honest = audit(robust(), x, y, eps=EPS, surrogates=[surrogate])
+    signs = [{s.name: s.masked for s in found.signs} for found in (hidden, honest)]
+    assert signs[0]["transfer beats plain PGD"] is True
+    assert signs[1]["transfer beats plain PGD"] is False
+    assert "transfer 1" in [taken.name for taken in hidden.taken]
+    with pytest.raises(ValueError, match="does not take examples"):
+        audit(robust(), x, y, eps=EPS, surrogates=[nn.Linear(3, 10)])
+
+
+def test_noise_stays_in_the_ball_and_keeps_the_first_mistake() -> None:
+    x = torch.full((50, 1, 2, 2), 0.5)
+    y = torch.zeros(50, dtype=torch.long)  # on the edge: half of all noise is a mistake
+    noise = Noise(0.2, "linf", points=10)
+    source = torch.Generator().manual_seed(0)
+    found = noise.maximise(Line(), x, y, lambda: noise.draw(x, source))
+    size = (found - x).flatten(1).abs().amax(dim=1)
+    assert torch.allclose(size, torch.full_like(size, 0.2))
+    assert (Line()(found).argmax(dim=1) != y).float().mean() > 0.95
+
+
+class Telling:
+    """Blacks out the first so many examples, each darker than the last."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        return ((1 - x[:, :1, :1, :1]) * 100 < self.count - 0.5).float()
+
+    def maximise(self, model: nn.Module, x: Tensor, y: Tensor, draw: Any, **_: Any) -> Tensor:
+        return x * (1 - draw())
+
+
+class Light(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        light = x.flatten(1).sum(dim=1)
+        return torch.stack([0.5 - light, light - 0.5], dim=1)
+
+
+def test_more_steps_and_restarts_count_what_enough_steps_left() -> None:
+    x = 1 - torch.arange(20).view(-1, 1, 1, 1) / 100 * torch.ones(1, 1, 2, 2)
+    field = battle(Light(), x, torch.ones(20).long(), 1.0, batch=6)
+    attacks = [Attack(str(count), Telling(count)) for count in (4, 7, 12)]
+    plainly = torch.arange(20) >= 2  # plain PGD fells the first two
+    steps, restarts = _later(field, plainly, attacks)
+    assert (steps.name, steps.value) == ("more steps take more", 3 / 20)
+    assert (restarts.name, restarts.value) == ("restarts take more", 8 / 20)
+    assert field.stands.tolist() == [True] * 2 + [False] * 10 + [True] * 8
+    assert _later(field, plainly, ()) == []
+
+
+def test_the_surface_of_a_line_is_known() -> None:
+    """Along u the margin falls by 2ε‖w‖₁ a radius; along v it changes as w·v says."""
+    source = torch.Generator().manual_seed(1)
+    x = 0.5 + 0.01 * torch.randn(20, 1, 2, 2, generator=source)
+    height = (x.flatten(1) - 0.5) @ Line().w
+    y = (height < 0).long()
+    found = surface(Line(), x, y, Pgd(eps=0.1, step_size=0.1, steps=1))
+    ticks, middle = found["ticks"], 8
+    assert (ticks[0], ticks[middle], ticks[-1]) == (-1.0, 0.0, 1.0)
+    size = 2 * height.abs().mean()
+    for a, value in zip(ticks, found["lead"][middle], strict=True):
+        assert value == pytest.approx(float(1 - a * 2 * 0.1 * 5.0 / size), rel=2e-3, abs=2e-3)
+    assert found["errors"][middle][middle] == 0
+    assert found["errors"][middle][-1] == 1
+    assert found["examples"] == 20
+
+
+def test_the_surface_shows_a_hidden_slope() -> None:
+    """With logits × 1000 the cross-entropy is 0 around the images, and the mistakes are there."""
+    _, _, x, y = digits()
+    plain = Pgd(eps=EPS, step_size=EPS, steps=1)
+    right = natural()(x).argmax(dim=1) == y
+    x, y = x[right], y[right]
+    hidden, open_ = surface(Times(natural(), 1e4), x, y, plain), surface(natural(), x, y, plain)
+    assert hidden["loss"][8][8] == 0 < open_["loss"][8][8]
+    assert hidden["errors"] == open_["errors"]
+    assert hidden["errors"][8][-1] > 0.3
+    assert hidden["lead"] == [pytest.approx(row, rel=1e-2, abs=1e-3) for row in open_["lead"]]

@@ -1,0 +1,67 @@
+"""Audits during training: in the records, in the report, and refused where they make no sense."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fedrobust import Experiment, run
+from fedrobust.component import from_config, to_config
+from fedrobust.evaluation.auditing.following import Auditing
+from fedrobust.report import write_report
+
+PGD = {"name": "pgd", "eps": 0.1, "step_size": 0.05, "steps": 4}
+
+
+def test_an_audit_follows_the_rounds(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
+    looks = {"every": 2, "attack": PGD, "samples": 60, "test_samples": 60}
+    experiment = tiny(rounds=4, evaluation=looks | {"audit": {"samples": 30}})
+    followed = run(experiment, tmp_path / "run")
+    for line in [*followed.metrics, *followed.summary["test"].values()]:
+        found = line["audit"]
+        assert found["verdict"] in ("genuine", "masked", "inconclusive")
+        assert found["robust"] <= found["claimed"] <= 1
+        assert found["examples"] == 30
+        assert found["signs"]["Square beats plain PGD"] <= 1
+    # Nothing else changes, and without it nothing is said.
+    plain = run(tiny(rounds=4, evaluation=looks))
+    assert "audit" not in plain.metrics[0]
+    assert [m["robust_accuracy"] for m in plain.metrics] == [
+        m["robust_accuracy"] for m in followed.metrics
+    ]
+    page = write_report([tmp_path / "run"]).read_text()
+    assert "whole battery" in page
+
+    # A takeover, as the records would tell it.
+    path = tmp_path / "run" / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[-1]["audit"] |= {"verdict": "masked", "claimed": 0.82, "robust": 0.03}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = write_report([tmp_path / "run"]).read_text()
+    assert "The robust accuracy is not real" in page
+    assert "82.0\u202f%" in page
+
+
+def test_a_name_is_short_for_a_budget(tiny: Callable[..., Experiment]) -> None:
+    experiment = tiny(evaluation={"every": 2, "attack": PGD, "audit": "standard"})
+    assert experiment.evaluation.audit == Auditing(budget="standard")
+    assert from_config(Experiment, to_config(experiment)) == experiment
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"audit": "quick", "attack": PGD | {"box": False}}, "attack must be one"),
+        ({"audit": "quick", "attack": {"name": "square", "eps": 0.1}}, "attack must be one"),
+        ({"audit": "quick", "attack": PGD | {"eps": 0.0}}, "attack must be one"),
+        ({"audit": "full", "attack": PGD}, "choose quick or standard"),
+        ({"audit": "quik", "attack": PGD}, "quick"),
+        ({"audit": {"sample": 3}, "attack": PGD}, "sample"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    changes: dict[str, object], message: str, tiny: Callable[..., Experiment]
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny(evaluation={"every": 2} | changes)

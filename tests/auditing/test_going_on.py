@@ -1,0 +1,144 @@
+"""An audit that was interrupted goes on, and gives what it would have given."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from planted import EPS, digits, natural, robust
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fedrobust.data import Digits
+from fedrobust.errors import RecordError
+from fedrobust.evaluation import Audit, audit
+from fedrobust.models import DigitsCnn, build_model
+
+
+class Counted(nn.Module):
+    """Counts the examples that it is asked about, and can fail after so many."""
+
+    def __init__(self, model: nn.Module, fails_after: float = float("inf")) -> None:
+        super().__init__()
+        self.model, self.asked, self.fails_after = model, 0, fails_after
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.asked += len(x)
+        if self.asked > self.fails_after:
+            raise RuntimeError("the machine went away")
+        logits: Tensor = self.model(x)
+        return logits
+
+
+def figures(found: Audit) -> dict[str, Any]:
+    """Everything but the seconds."""
+    content = found.to_json()
+    for taken in content["taken"]:
+        del taken["seconds"]
+    return content
+
+
+def test_what_was_done_is_not_done_again(tmp_path: Path) -> None:
+    _, _, x, y = digits()
+    keys: dict[str, Any] = {"eps": EPS, "batch_size": 16}
+    x, y, journal = x[:40], y[:40], tmp_path / "progress.jsonl"
+    whole = Counted(robust())
+    expected = audit(whole, x, y, **keys)
+    broken = Counted(robust(), fails_after=whole.asked * 0.6)
+    with pytest.raises(RuntimeError, match="went away"):
+        audit(broken, x, y, **keys, journal=journal)
+    lines = journal.read_text().splitlines()
+    assert len(lines) > 6
+    later = Counted(robust())
+    found = audit(later, x, y, **keys, journal=journal)
+    assert figures(found) == figures(expected)
+    assert later.asked < whole.asked * 0.5
+    assert journal.read_text().splitlines()[: len(lines)] == lines
+    # All of it is there, and one line that a kill cut in two is done again.
+    text = journal.read_text()
+    idle = Counted(robust())
+    assert figures(audit(idle, x, y, **keys, journal=journal)) == figures(expected)
+    assert idle.asked < whole.asked * 0.02
+    journal.write_text(text[:-7])
+    assert figures(audit(robust_again(), x, y, **keys, journal=journal)) == figures(expected)
+    assert journal.read_text() == text
+
+
+def robust_again() -> nn.Module:
+    return Counted(robust())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": Counted(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))},
+        {"eps": 0.11},
+        {"seed": 1},
+        {"batch_size": 7},
+        {"budget": "standard"},
+        {"x": lambda x: x * 0.99},
+        {"y": lambda y: (y + 1) % 10},
+    ],
+)
+def test_the_journal_of_another_audit_is_refused_and_left(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    _, _, x, y = digits()
+    journal = tmp_path / "progress.jsonl"
+    keys: dict[str, Any] = {"eps": EPS, "model": Counted(natural()), "x": x[:12], "y": y[:12]}
+    audit(keys["model"], keys["x"], keys["y"], eps=EPS, journal=journal)
+    before = journal.read_bytes()
+    for name, value in change.items():
+        keys[name] = value(keys[name]) if name in ("x", "y") else value
+    with pytest.raises(RecordError, match="another model, of other examples or with other"):
+        audit(keys.pop("model"), keys.pop("x"), keys.pop("y"), **keys, journal=journal)
+    assert journal.read_bytes() == before
+
+
+def test_a_broken_journal_is_named(tmp_path: Path) -> None:
+    _, _, x, y = digits()
+    journal = tmp_path / "progress.jsonl"
+    journal.write_text("nonsense\n")
+    with pytest.raises(RecordError, match="cannot be read"):
+        audit(natural(), x[:12], y[:12], eps=EPS, journal=journal)
+
+
+def test_a_killed_audit_goes_on_from_the_command_line(tmp_path: Path) -> None:
+    data = Digits().load()
+    model = build_model(DigitsCnn(), data.shape, data.classes, torch.Generator().manual_seed(3))
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, tmp_path / "w.safetensors")
+    words = [sys.executable, "-m", "fedrobust", "audit", str(tmp_path / "w.safetensors")]
+    words += ["--model", "digits-cnn", "--data", "digits", "--eps", "0.05", "--samples", "300"]
+    words += ["--batch", "30", "--budget", "standard"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    journal = tmp_path / "out" / "progress.jsonl"
+    process = subprocess.Popen(
+        [*words, "--out", str(tmp_path / "out")], env=environment, stderr=subprocess.DEVNULL
+    )
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None:
+        if journal.exists() and len(journal.read_text().splitlines()) > 8:
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    assert journal.exists()
+    assert not (tmp_path / "out" / "audit.json").exists()
+    for out, more in (("out", ["--resume"]), ("whole", [])):
+        done = subprocess.run(
+            [*words, "--out", str(tmp_path / out), *more], env=environment, capture_output=True
+        )
+        assert done.returncode == 0, done.stderr.decode()
+    found, expected = (
+        figures(Audit.from_json(json.loads((tmp_path / name / "audit.json").read_text())))
+        for name in ("out", "whole")
+    )
+    assert found == expected
+    assert not journal.exists()
