@@ -46,8 +46,8 @@ def figures(found: Audit) -> dict[str, Any]:
 
 def test_what_was_done_is_not_done_again(tmp_path: Path) -> None:
     _, _, x, y = digits()
-    keys: dict[str, Any] = {"eps": EPS, "batch_size": 16}
-    x, y, journal = x[:40], y[:40], tmp_path / "progress.jsonl"
+    keys: dict[str, Any] = {"eps": EPS, "batch_size": 10}
+    x, y, journal = x[:24], y[:24], tmp_path / "progress.jsonl"
     whole = Counted(robust())
     expected = audit(whole, x, y, **keys)
     broken = Counted(robust(), fails_after=whole.asked * 0.6)
@@ -115,8 +115,8 @@ def test_a_killed_audit_goes_on_from_the_command_line(tmp_path: Path) -> None:
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, tmp_path / "w.safetensors")
     words = [sys.executable, "-m", "fedrobust", "audit", str(tmp_path / "w.safetensors")]
-    words += ["--model", "digits-cnn", "--data", "digits", "--eps", "0.05", "--samples", "300"]
-    words += ["--batch", "30", "--budget", "standard"]
+    words += ["--model", "digits-cnn", "--data", "digits", "--eps", "0.05", "--samples", "120"]
+    words += ["--batch", "10"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     journal = tmp_path / "out" / "progress.jsonl"
     process = subprocess.Popen(

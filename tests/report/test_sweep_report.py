@@ -97,6 +97,20 @@ def test_a_model_that_blew_up_is_the_worst_and_not_left_out(copy: Path) -> None:
     assert row["worst-case loss"]["high"] == "infinite"
 
 
+@pytest.mark.parametrize(("loss", "named"), [(1e6, True), (None, True), (2.0, False)])
+def test_a_loss_off_the_scale_is_named_and_leaves_room_for_the_others(
+    copy: Path, loss: float | None, named: bool
+) -> None:
+    for cell in ("none-flip-0", "none-flip-1"):
+        content = summary(copy, cell)
+        for score in content["test"]["final"]["shift"]:
+            score["loss"] = loss
+        (copy / "cells" / cell / "summary.json").write_text(json.dumps(content))
+    picture = (write_report([copy]).parent / "loss-wrm.svg").read_text()
+    assert ("off the scale: flip" in picture) is named
+    assert "1e+06" not in picture
+
+
 LEARNED = {
     "name": "learned",
     "observe": 2,

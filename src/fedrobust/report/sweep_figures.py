@@ -1,6 +1,5 @@
 """The figures of a sweep: curves over rounds and over the shift, and the regions of a plane."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +8,6 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
@@ -18,7 +16,6 @@ from fedrobust.experiment import Experiment
 from fedrobust.models import build_model
 from fedrobust.report.drawing import (
     MARKERS,
-    MUTED,
     NARROW,
     SERIES,
     percent_axis,
@@ -58,12 +55,12 @@ def followed(records: SweepRecords) -> bool:
 def course(records: SweepRecords, width: float) -> Figure:
     """Robust accuracy on held-out examples, by round: the median over the seeds, and their band."""
     groups = panels(records)
-    figure, axes = _grid(groups, width, 2.9)
-    styles = _styles(records)
+    figure, axes = grid(groups, width, 2.9)
+    drawn = styles(records)
     for panel, (title, members) in zip(axes, groups.items(), strict=True):
         panel.set_title(printable(title, 40))
         for group in members:
-            colour, marker = styles[curve_name(group)]
+            colour, marker = drawn[curve_name(group)]
             rounds = [m["round"] for m in group.cells[0].metrics]
             rows = np.array([[m["robust_accuracy"] for m in c.metrics] for c in group.cells])
             panel.plot(
@@ -75,93 +72,9 @@ def course(records: SweepRecords, width: float) -> Figure:
         rounds_axis(panel, rounds[-1])
         percent_axis(panel)
     axes[0].set_ylabel("robust accuracy")
-    if len(styles) > 1:
-        _legend(figure, styles, width)
+    if len(drawn) > 1:
+        legend(figure, drawn, width)
     return figure
-
-
-def shift(
-    records: SweepRecords, method: str, what: str, width: float, certificate: bool = False
-) -> Figure:
-    """``what`` (error, or loss) of the last model against the level ρ of shift."""
-    groups = panels(records)
-    figure, axes = _grid(groups, width, 2.9)
-    styles = _styles(records)
-    for panel, (title, members) in zip(axes, groups.items(), strict=True):
-        panel.set_title(printable(title, 40))
-        for group in members:
-            colour, marker = styles[curve_name(group)]
-            reached = np.array([_curve(cell, method, "reached") for cell in group.cells])
-            rows = np.array([_curve(cell, method, what) for cell in group.cells])
-            levels = np.median(reached, axis=0)
-            # Infinity, of a model that has blown up, is greater than all and ends the curve.
-            middle, low, high = np.median(rows, axis=0), rows.min(axis=0), rows.max(axis=0)
-            panel.plot(levels, _drawn(middle), color=colour, marker=marker, ms=4)
-            if len(rows) > 1:
-                panel.fill_between(
-                    levels, _drawn(low), _drawn(high), color=colour, alpha=0.15, lw=0
-                )
-            if certificate and (bound := _bound(group)) is not None:
-                gamma, surrogate = bound
-                line = gamma * np.array(levels) + surrogate
-                panel.plot(levels, line, color=colour, ls=(0, (2, 2)), lw=1)
-            if not any(cell.attacked for cell in group.cells):
-                _mark(panel, group, what)
-        panel.set_xlabel("shift ρ (mean squared distance)")
-        if what == "error":
-            percent_axis(panel)
-    if what != "error":
-        axes[0].set_yscale("log")
-        low, high = axes[0].get_ylim()
-        axes[0].yaxis.set_major_locator(LogLocator(subs=(1,) if high / low > 100 else (1, 2, 5)))
-        axes[0].tick_params(which="minor", left=False)
-        axes[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes[0].yaxis.set_minor_formatter(NullFormatter())
-    axes[0].set_ylabel("misclassified" if what == "error" else "mean loss")
-    _legend(figure, styles, width)
-    return figure
-
-
-def _curve(cell: SweepCell, method: str, what: str) -> list[float]:
-    """A figure at every level, in order of the levels; infinity where it is not finite."""
-    found = [(s["rho"], s[what]) for s in cell.final["shift"] if s["method"] == method]
-    return [math.inf if value is None else value for _, value in sorted(found, key=lambda f: f[0])]
-
-
-def _drawn(values: NDArray[Any]) -> NDArray[Any]:
-    return np.where(np.isfinite(values), values, np.nan)
-
-
-def _bound(group: Group) -> tuple[float, float] | None:
-    """γ and φ + gap of the group's certificates, the medians over seeds."""
-
-    def intercept(cell: SweepCell) -> float | None:
-        surrogate = cell.wasserstein.get("surrogate")
-        return None if surrogate is None else surrogate + (cell.wasserstein["gap"] or 0.0)
-
-    start = group.spread(intercept)
-    gamma = group.spread(lambda cell: cell.wasserstein.get("gamma"))
-    return None if start is None or gamma is None else (gamma.middle, start.middle)
-
-
-def _mark(panel: Axes, group: Group, what: str) -> None:
-    """ρ̂ of the model that nobody attacked, and the error of always giving the commoner answer."""
-    rho = group.spread(lambda cell: cell.wasserstein.get("rho"))
-    if rho is not None:
-        panel.axvline(rho.middle, color=MUTED, lw=1, ls=(0, (4, 2)))
-        panel.annotate(
-            "ρ̂ unattacked",
-            (rho.middle, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(3, -9),
-            textcoords="offset points",
-            color=MUTED,
-            fontsize=7.5,
-        )
-    classes = group.cells[0].wasserstein.get("by_class")
-    if what == "error" and classes and len(classes) == 2:
-        sizes = [c["examples"] for c in classes.values()]
-        panel.axhline(min(sizes) / sum(sizes), color=MUTED, lw=1, ls=(0, (1, 2)))
 
 
 def matrix(records: SweepRecords, width: float) -> Figure:
@@ -194,8 +107,8 @@ def boundaries(records: SweepRecords, width: float) -> Figure:
     The models are those of each group's first seed, after the last round.
     """
     groups = panels(records)
-    figure, axes = _grid(groups, width, 3.4, square=True)
-    styles = _styles(records)
+    figure, axes = grid(groups, width, 3.4, square=True)
+    drawn = styles(records)
     side = np.linspace(-_REACH, _REACH, _SIDE)
     first = next(iter(groups.values()))[0].cells[0]
     points, labels = _data(first)
@@ -209,7 +122,7 @@ def boundaries(records: SweepRecords, width: float) -> Figure:
         for group in members:
             margin = _margin(group.cells[0], side)
             if margin.min() < 0 < margin.max():
-                colour = styles[curve_name(group)][0]
+                colour = drawn[curve_name(group)][0]
                 panel.contour(side, side, margin, levels=[0], colors=[colour], linewidths=1.8)
         panel.set(
             xlim=(-_REACH, _REACH), ylim=(-_REACH, _REACH), aspect="equal", xticks=[], yticks=[]
@@ -221,7 +134,7 @@ def boundaries(records: SweepRecords, width: float) -> Figure:
         for g in records.groups
         if (missing := _without(groups, curve_name(g), side))
     }
-    _legend(figure, styles, width, none)
+    legend(figure, drawn, width, none)
     return figure
 
 
@@ -264,9 +177,10 @@ def _margin(cell: SweepCell, side: NDArray[Any]) -> NDArray[Any]:
     return margin
 
 
-def _grid(
+def grid(
     groups: Mapping[str, Sequence[Group]], width: float, height: float, square: bool = False
 ) -> tuple[Figure, list[Axes]]:
+    """One panel for each of ``groups``, side by side, or one above the other where it is narrow."""
     across = min(len(groups), 3) if width > NARROW else 1
     down = -(-len(groups) // across)
     tall = (width / across if square else height) * down + 0.6
@@ -277,17 +191,19 @@ def _grid(
     return figure, axes[: len(groups)]
 
 
-def _styles(records: SweepRecords) -> dict[str, tuple[str, str]]:
+def styles(records: SweepRecords) -> dict[str, tuple[str, str]]:
+    """The colour and the marker of every curve, by its name."""
     names = dict.fromkeys(curve_name(group) for group in records.groups)
     return {name: (SERIES[i % 8], MARKERS[(i + i // 8) % 8]) for i, name in enumerate(names)}
 
 
-def _legend(
+def legend(
     figure: Figure,
     styles: Mapping[str, tuple[str, str]],
     width: float,
     texts: Mapping[str, str] | None = None,
 ) -> None:
+    """The curves' names below the panels, or what ``texts`` calls them."""
     names = [printable((texts or {}).get(name, name), 60) for name in styles]
     handles = [Line2D([], [], color=colour, marker=marker) for colour, marker in styles.values()]
     columns = max(1, min(len(names), int(width * 10) // (max(map(len, names)) + 6)))

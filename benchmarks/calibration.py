@@ -1,0 +1,200 @@
+"""What the signs of an audit show on models that are known to be honest, and known to be masked.
+
+    python benchmarks/calibration.py --out results/benchmarks/calibration.json
+
+trains networks on MNIST and Fashion-MNIST, masks some of them, and audits each on validation
+examples with the budget ``full``. The limits of ``fedrobust.evaluation.auditing.signs`` lie between
+the two; the tests judge them on other models, of digits. Models and finished audits are kept in
+``--work``, so that a second call goes on where the first was ended.
+
+``--table FILE`` prints the table of a file that was stored, and measures nothing.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from subjects import Recipe, splits, trained
+from torch import Tensor, nn
+
+from fedrobust.data import FashionMnist
+from fedrobust.environment import commit
+from fedrobust.evaluation import audit
+from fedrobust.evaluation.auditing.signs import LIMITS
+from fedrobust.perturb import Pgd
+
+SEED = 0
+NATURAL = Recipe(seed=11, steps=1000, lr=0.001)
+HARD = Pgd(eps=0.3, step_size=0.1, steps=7)
+SOFT = Pgd(eps=0.1, step_size=0.03, steps=7)
+RECIPES = {
+    "natural": NATURAL,
+    "natural, other seed": replace(NATURAL, seed=12),
+    "natural, fashion": replace(NATURAL, seed=13, data=FashionMnist()),
+    "robust in 0.3": Recipe(seed=14, steps=2000, lr=0.001, batch=64, attack=HARD, ramp=800),
+    "robust in 0.1": Recipe(seed=15, steps=1000, lr=0.001, batch=64, attack=SOFT),
+    "robust in 0.1, fashion": Recipe(
+        seed=16, steps=1000, lr=0.001, batch=64, attack=SOFT, data=FashionMnist()
+    ),
+    "distilled at 100": Recipe(seed=17, steps=1500, lr=0.003, temperature=100.0),
+    "distilled at 40": Recipe(seed=18, steps=1500, lr=0.003, temperature=40.0),
+}
+
+
+class Masked(nn.Module):
+    """``model`` between what is done to its input and what is done to its logits."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        before: Callable[[Tensor], Tensor] = lambda x: x,
+        after: Callable[[Tensor], Tensor] = lambda z: z,
+    ) -> None:
+        super().__init__()
+        self.model, self.before, self.after = model, before, after
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What is left of the logits [b, classes]."""
+        return self.after(self.model(self.before(x)))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, how it is hidden if it is, and the ball that it is audited in."""
+
+    recipe: str
+    eps: float
+    mask: Callable[[nn.Module], nn.Module] | None = None
+
+
+def louder(factor: float) -> Callable[[nn.Module], nn.Module]:
+    """Logits times ``factor``."""
+    return lambda model: Masked(model, after=lambda z: factor * z)
+
+
+def noisy(model: nn.Module) -> nn.Module:
+    """Fresh noise on the input, each time."""
+    return Masked(model, before=lambda x: (x + 0.25 * torch.randn_like(x)).clamp(0, 1))
+
+
+CASES = {
+    "honest": {
+        "natural": Case("natural", 0.05),
+        "natural, wide ball": Case("natural", 0.3),
+        "natural, other seed": Case("natural, other seed", 0.1),
+        "natural, fashion": Case("natural, fashion", 0.03),
+        "robust in 0.3": Case("robust in 0.3", 0.3),
+        "robust in 0.3, small ball": Case("robust in 0.3", 0.1),
+        "robust in 0.1": Case("robust in 0.1", 0.1),
+        "robust in 0.1, fashion": Case("robust in 0.1, fashion", 0.1),
+    },
+    "masked": {
+        "natural, logits x 30": Case("natural", 0.1, louder(30)),
+        "natural, logits x 1,000": Case("natural", 0.1, louder(1000)),
+        "robust, logits x 100": Case("robust in 0.1", 0.1, louder(100)),
+        "fashion, logits x 100": Case("natural, fashion", 0.03, louder(100)),
+        "distilled at 100": Case("distilled at 100", 0.1, lambda model: model),
+        "distilled at 40": Case("distilled at 40", 0.1, lambda model: model),
+        "rounded to ninths": Case(
+            "natural", 0.1, lambda m: Masked(m, before=lambda x: torch.round(x * 8) / 8)
+        ),
+        "no gradient": Case("natural", 0.1, lambda m: Masked(m, before=lambda x: x.detach())),
+        "noise of 0.25": Case("natural, other seed", 0.1, noisy),
+        "softmax of 100 z": Case(
+            "natural", 0.1, lambda m: Masked(m, after=lambda z: (100 * z).softmax(dim=1))
+        ),
+    },
+}
+
+
+def main() -> None:
+    """Parse the arguments, measure or load, print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, default=Path("runs/calibration"))
+    parser.add_argument("--samples", type=int, default=200)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="where to store the results as JSON")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="print the table of FILE")
+    options = parser.parse_args()
+    if options.table:
+        print(table(json.loads(options.table.read_text())))
+        return
+    torch.set_num_threads(options.threads)
+    found = measured(options.work, options.samples)
+    print(table(found))
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def measured(work: Path, samples: int) -> dict[str, Any]:
+    """The signs of every case, those that ``work`` already holds as they are there."""
+    rows = []
+    for kind, cases in CASES.items():
+        for name, case in cases.items():
+            kept = work / f"{kind}-{name}-{samples}.json".replace(" ", "-")
+            if not kept.exists():
+                row = looked(case, work, samples, work / "progress" / kept.name)
+                work.mkdir(parents=True, exist_ok=True)
+                kept.write_text(json.dumps({"case": name, "kind": kind} | row) + "\n")
+            rows.append(json.loads(kept.read_text()))
+            print(rows[-1]["case"], rows[-1]["verdict"], flush=True)
+    return {"commit": commit(), "examples": samples, "seed": SEED, "rows": rows}
+
+
+def looked(case: Case, work: Path, samples: int, journal: Path) -> dict[str, Any]:
+    """One case's audit, with a surrogate of the same data and another seed."""
+    recipe = RECIPES[case.recipe]
+    model, _ = trained(case.recipe, recipe, work / "models")
+    other = replace(NATURAL, seed=21, data=recipe.data)
+    surrogate, _ = trained(f"surrogate {type(recipe.data).__name__}", other, work / "models")
+    _, held_out = splits(recipe.data)
+    x, y = held_out.images(torch.arange(samples)), held_out.y[:samples]
+    torch.manual_seed(SEED)
+    found = audit(
+        model if case.mask is None else case.mask(model),
+        x,
+        y,
+        eps=case.eps,
+        budget="full",
+        surrogates=[surrogate],
+        seed=SEED,
+        journal=journal,
+    )
+    content = found.to_json()
+    return {
+        name: content[name] for name in ("verdict", "clean", "claimed", "robust", "notes", "signs")
+    } | {"eps": case.eps}
+
+
+def table(found: dict[str, Any]) -> str:
+    """Every case, then what each sign shows of the honest and of the masked, as Markdown."""
+    names = list(LIMITS)
+    lines = ["| case | ε | clean | claimed | robust | verdict | beyond the limit |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    for row in found["rows"]:
+        shares = [f"{100 * row[name]:.1f}" for name in ("clean", "claimed", "robust")]
+        beyond = ", ".join(sign["name"] for sign in row["signs"] if sign["masked"]) or "–"
+        cells = [f"{row['kind']}: {row['case']}", f"{row['eps']:g}", *shares, row["verdict"]]
+        lines.append("| " + " | ".join([*cells, beyond]) + " |")
+    lines += ["", "| sign | honest, the most | limit | masked, beyond it |", "|---|---|---|---|"]
+    for name in names:
+        values: dict[str, list[float]] = {"honest": [], "masked": []}
+        for row in found["rows"]:
+            values[row["kind"]] += [s["value"] for s in row["signs"] if s["name"] == name]
+        most = f"{100 * max(values['honest']):.1f} %" if values["honest"] else "–"
+        beyond = sum(value > LIMITS[name] for value in values["masked"])
+        lines.append(
+            f"| {name} | {most} | {100 * LIMITS[name]:g} % | {beyond} of {len(values['masked'])} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
