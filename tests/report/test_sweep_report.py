@@ -192,7 +192,10 @@ def test_attacks_are_compared_seed_by_seed() -> None:
     }
     rhos = {name: [0.5] * len(e) for name, e in errors.items()} | {"alike": [0.1, 0.1, 0.1]}
     heads, rows = paired(made(errors, rhos))
-    assert heads == ["error, against the greatest", "ρ̂, against the least"]
+    assert heads[0] == "error, against no attack"
+    assert heads[1:] == ["error, against the greatest", "ρ̂, against the least"]
+    calm = {group.labels[1]: texts.pop(0) for group, texts in rows}
+    assert calm["alike"].startswith("-60.3 (")
     found = {group.labels[1]: texts for group, texts in rows}
     assert set(found) == {"best", "worse", "alike"}
     half = 4.30265 * 0.02 / 3**0.5
@@ -212,6 +215,16 @@ def test_a_lead_by_a_model_that_blew_up_has_no_interval() -> None:
     errors = {"a": [0.5, 0.5, 0.5], "b": [0.4, 0.4, 0.5]}
     _, rows = paired(made(errors, {"a": [math.inf, 1.0, 1.0], "b": [0.9, 0.9, 0.9]}))
     assert {g.labels[1]: t for g, t in rows}["a"] == ["reference", "–"]
+
+
+def test_one_attack_alone_is_compared_with_none() -> None:
+    errors = {"none": [0.02, 0.02, 0.03], "fang": [0.025, 0.024, 0.033], "few": [0.9, 0.9]}
+    heads, rows = paired(made(errors, {name: [1.0] * len(e) for name, e in errors.items()}))
+    assert heads == ["error, against no attack"]
+    ((group, texts),) = rows
+    half = 4.30265 * 0.1 / 3**0.5  # 0.5, 0.4 and 0.3 points
+    assert group.labels == ("mean", "fang")
+    assert texts == [f"+0.4 (+{0.4 - half:.1f} to +{0.4 + half:.1f})"]
 
 
 def test_two_seeds_are_not_enough_for_an_interval() -> None:

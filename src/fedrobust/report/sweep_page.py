@@ -41,7 +41,7 @@ def sweep_values(path: Path, figure: AddFigure) -> tuple[dict[str, Any], dict[st
     if heads and against:
         heads = [*records.axes, "seeds", *heads]
         body = [[*g.labels, str(len(g.cells)), *texts] for g, texts in against]
-        table_of = {"title": "Who does the most harm", "heads": heads, "rows": body}
+        table_of = {"title": "How much harm each attack does", "heads": heads, "rows": body}
         tables.append(table_of | {"caption": sweep_paired.CAPTION})
         files["harm.md"] = _markdown(heads, body).encode()
     content = {

@@ -13,11 +13,11 @@ LEAST = 3
 """Seeds from which on an interval is given."""
 
 CAPTION = (
-    "Of the attacks at the same place on every other axis, the one with the greatest mean error, "
-    "and the one with the least mean ρ̂, is the reference; the others show their mean difference "
-    "from it over the seeds that both have, with a 95 % t-interval. An interval that holds 0 is "
-    "a tie. The reference was chosen by looking, so a narrow lead is worth less than its interval "
-    "says."
+    "Mean differences over the seeds that both have, with a 95 % t-interval; one that holds 0 is a "
+    "tie. First against no attack. Then of the attacks at the same place on every other axis, the "
+    "one with the greatest mean error, and the one with the least mean ρ̂, is the reference, and "
+    "the others show how far they are from it. It was chosen by looking, so a narrow lead is worth "
+    "less than its interval says."
 )
 
 _MEASURES: dict[str, tuple[Callable[[SweepCell], float | None], bool]] = {
@@ -26,32 +26,54 @@ _MEASURES: dict[str, tuple[Callable[[SweepCell], float | None], bool]] = {
 }
 
 
+Place = tuple[str, ...]
+Panels = dict[Place, list[Group]]
+
+
 def paired(records: SweepRecords) -> tuple[list[str], list[tuple[Group, list[str]]]]:
     """The heads, and a row for each attacked group that has at least ``LEAST`` seeds."""
     if _AXIS not in records.axes:
         return [], []
-    place = records.axes.index(_AXIS)
-    panels: dict[tuple[str, ...], list[Group]] = {}
-    for group in records.groups:
-        if all(cell.attacked for cell in group.cells) and len(group.cells) >= LEAST:
-            elsewhere = group.labels[:place] + group.labels[place + 1 :]
-            panels.setdefault(elsewhere, []).append(group)
-    members = [group for panel in panels.values() if len(panel) > 1 for group in panel]
-    texts: dict[tuple[str, ...], list[str]] = {group.labels: [] for group in members}
-    heads = []
+    panels, calm = _panels(records)
+    members = [group for panel in panels.values() for group in panel]
+    columns: dict[str, list[str]] = {}
+    if any(place in calm for place in panels):
+        columns["error, against no attack"] = [
+            _difference(group, calm[place], "error") if place in calm else "–"
+            for place, panel in panels.items()
+            for group in panel
+        ]
     for name, (measure, most) in _MEASURES.items():
-        if not all(_known(group, measure) for group in members):
+        several = any(len(panel) > 1 for panel in panels.values())
+        if several and all(_known(group, measure) for group in members):
+            head = f"{name}, against the {'greatest' if most else 'least'}"
+            columns[head] = [text for panel in panels.values() for text in _ranked(panel, name)]
+    rows = [list(texts) for texts in zip(*columns.values(), strict=True)]
+    return list(columns), list(zip(members, rows, strict=False))
+
+
+def _panels(records: SweepRecords) -> tuple[Panels, dict[Place, Group]]:
+    """The attacked groups of each place on the other axes, and the group that nobody attacked."""
+    axis, panels, calm = records.axes.index(_AXIS), Panels(), dict[Place, Group]()
+    for group in records.groups:
+        place = group.labels[:axis] + group.labels[axis + 1 :]
+        if len(group.cells) < LEAST:
             continue
-        heads.append(f"{name}, against the {'greatest' if most else 'least'}")
-        for panel in panels.values():
-            if len(panel) == 1:
-                continue
-            best = (max if most else min)(panel, key=lambda g: fmean(_values(g, measure).values()))
-            for group in panel:
-                texts[group.labels].append(
-                    "reference" if group is best else _difference(group, best, measure, name)
-                )
-    return heads, [(group, texts[group.labels]) for group in members]
+        if all(cell.attacked for cell in group.cells):
+            panels.setdefault(place, []).append(group)
+        elif not any(cell.attacked for cell in group.cells):
+            calm[place] = group
+    told = {place: panel for place, panel in panels.items() if len(panel) > 1 or place in calm}
+    return told, calm
+
+
+def _ranked(panel: list[Group], name: str) -> list[str]:
+    """How far each group of a panel is from the one that does the most harm by ``name``."""
+    if len(panel) == 1:
+        return ["–"]
+    measure, most = _MEASURES[name]
+    best = (max if most else min)(panel, key=lambda g: fmean(_values(g, measure).values()))
+    return ["reference" if group is best else _difference(group, best, name) for group in panel]
 
 
 def _known(group: Group, measure: Callable[[SweepCell], float | None]) -> bool:
@@ -64,9 +86,8 @@ def _values(group: Group, measure: Callable[[SweepCell], float | None]) -> dict[
     return {seed: value for seed, value in found.items() if value is not None}
 
 
-def _difference(
-    group: Group, best: Group, measure: Callable[[SweepCell], float | None], name: str
-) -> str:
+def _difference(group: Group, best: Group, name: str) -> str:
+    measure, _ = _MEASURES[name]
     mine, theirs = _values(group, measure), _values(best, measure)
     gaps = [mine[seed] - theirs[seed] for seed in mine if seed in theirs]
     if len(gaps) < LEAST or not all(map(math.isfinite, gaps)):
