@@ -37,7 +37,7 @@ class Execution:
         """The plan with nothing left out. Raises: ``ConfigError`` where there is no such device."""
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("execution.device: there is no CUDA device; use cpu or leave it out")
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = self.device or default_device()
         plan = Execution(device, self.threads or torch.get_num_threads(), self.batch or 1)
         if self.batch is not None:
             return plan
@@ -92,6 +92,11 @@ def _time(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
     gradient = input_gradient(model, x, y)
     float(gradient.view(-1)[0])  # waits for a GPU
     return time.perf_counter() - start
+
+
+def default_device() -> Literal["cpu", "cuda"]:
+    """A GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def available_memory(device: str) -> int:

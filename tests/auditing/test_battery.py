@@ -107,7 +107,7 @@ def test_a_surrogate_sees_through_what_hides_the_gradient_and_not_through_honest
     assert signs[0]["transfer beats plain PGD"] is True
     assert signs[1]["transfer beats plain PGD"] is False
     assert "transfer 1" in [taken.name for taken in hidden.taken]
-    with pytest.raises(ValueError, match="does not take examples"):
+    with pytest.raises(ValueError, match="surrogate 1: the model does not take examples"):
         audit(robust(), x, y, eps=EPS, surrogates=[nn.Linear(3, 10)])
 
 

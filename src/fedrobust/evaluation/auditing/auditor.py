@@ -70,8 +70,8 @@ def audit(
         )
     with evaluating(model), evaluating(nn.ModuleList(surrogates)):
         seen = subject(model, x, y)
-        for other in surrogates:
-            subject(other, x, y)
+        for i, other in enumerate(surrogates, start=1):
+            _require_surrogate(i, other, x, y)
         about = (plain, budget, batch_size, seed, type(model).__qualname__)
         kept = Journal(journal, fingerprint([model, *surrogates], [x, y], *about))
         battle = Battle(seen.model, x, y, (eps, norm), batch_size, seed, watch, kept)
@@ -106,6 +106,14 @@ def _require(
         if value not in get_args(kind):
             raise ValueError(f"{name} is {value!r}; it can be {' or '.join(get_args(kind))}")
     require_radius(eps, norm, box=True)  # type: ignore[arg-type]
+
+
+def _require_surrogate(number: int, model: nn.Module, x: Images, y: Labels) -> None:
+    """Raises: ``ValueError`` for a surrogate that does not fit the examples."""
+    try:
+        subject(model, x, y)
+    except ValueError as error:
+        raise ValueError(f"surrogate {number}: {error}") from error
 
 
 def _fought(

@@ -21,6 +21,7 @@ from fedrobust.evaluation.auditing.battle import Watch
 from fedrobust.evaluation.auditing.result import Audit
 from fedrobust.evaluation.auditing.source import Source, opened
 from fedrobust.evaluation.auditing.surrogates import Begins, surrogates
+from fedrobust.execution import Execution, default_device
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import Norm
 
@@ -124,21 +125,24 @@ def _audited(asked: Asked, journal: Path | None, watch: Watch, begins: Begins) -
             begins=begins,
         )
     x, y = _examples(source, asked)
+    device = default_device()
+    plan = Execution(device, torch.get_num_threads(), asked.batch)
     try:
-        return audit(
-            source.model,
-            x,
-            y,
-            eps=eps,
-            norm=norm,  # type: ignore[arg-type]
-            budget=asked.budget,  # type: ignore[arg-type]
-            claim=claim,
-            surrogates=others,
-            batch_size=asked.batch,
-            seed=asked.seed,
-            journal=journal,
-            watch=watch,
-        )
+        with plan.active():
+            return audit(
+                source.model.to(device),
+                x.to(device),
+                y.to(device),
+                eps=eps,
+                norm=norm,  # type: ignore[arg-type]
+                budget=asked.budget,  # type: ignore[arg-type]
+                claim=claim,
+                surrogates=[other.to(device) for other in others],
+                batch_size=asked.batch,
+                seed=asked.seed,
+                journal=journal,
+                watch=watch,
+            )
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"the audit of {asked.where} failed: {error}") from error
 
@@ -160,8 +164,7 @@ def _examples(source: Source, asked: Asked) -> tuple[Tensor, Tensor]:
     test = source.dataset.test
     draw = torch.Generator().manual_seed(asked.seed)
     index = torch.randperm(len(test), generator=draw)[: asked.samples].sort().values
-    device = next((p.device for p in source.model.parameters()), torch.device("cpu"))
-    return test.images(index).to(device), test.y[index].to(device)
+    return test.images(index), test.y[index]
 
 
 def radius(text: str) -> float:
