@@ -10,7 +10,7 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -77,6 +77,11 @@ ATTACK_PAGES: dict[str, tuple[str, str]] = {
     "min-sum": ("", "O(h²·d): the distances of honest rows"),
     "mimic": ("", "O(b·d) for b benign rows"),
     "label-flip": ("", "honest training on other labels"),
+    "distillation": (
+        "start: 100",
+        "honest training up to its start; then two trainings on clean data for each malicious "
+        "client, or on the data of all of them where they share",
+    ),
     "learned": (
         "observe: 20, horizon: 300",
         "an inversion for each round observed, then the simulated rounds of its training, both "
@@ -165,7 +170,10 @@ def table(cls: type) -> str:
 def shown(default: Any) -> str:
     """A default as one writes it."""
     cls = type(default)
-    if hasattr(default, "__dataclass_fields__") and default == cls():
+    plain = is_dataclass(cls) and all(
+        item.default is not MISSING or item.default_factory is not MISSING for item in fields(cls)
+    )
+    if plain and default == cls():
         return f"{cls.__name__}()"
     return re.sub(r", name='[a-z-]+'", "", repr(default))
 
@@ -176,7 +184,7 @@ def typed(hint: Any) -> str:
 
     text = str(hint)
     if "Discriminator" in text:
-        kinds = {"aggregator": "a rule", "encoding": "an encoding"}
+        kinds = {"aggregator": "a rule", "encoding": "an encoding", "optimizer": "an optimiser"}
         return next((said for kind, said in kinds.items() if kind in text.lower()), "an attack")
     base, bounds = hint, []
     while get_origin(base) is not None and hasattr(base, "__metadata__"):

@@ -50,6 +50,8 @@ CONFIGS: dict[str, Json] = {
     "mimic": {"name": "mimic", "warmup": 2},
     "label-flip": {"name": "label-flip"},
     "label-flip-one": {"name": "label-flip", "source": 3, "target": 8},
+    "distillation": {"name": "distillation", "temperature": 20.0},
+    "distillation-shared": {"name": "distillation", "epochs": 0.5, "shared": True},
     "learned": {
         "name": "learned",
         "observe": 0,

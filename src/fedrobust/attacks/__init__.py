@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from fedrobust.attacks.a_little_is_enough import ALittleIsEnough
 from fedrobust.attacks.attack import Attack, Poisons
 from fedrobust.attacks.budgeted import Budgeted
+from fedrobust.attacks.distillation import Distillation
 from fedrobust.attacks.gaussian_noise import GaussianNoise
 from fedrobust.attacks.inner_product import InnerProduct
 from fedrobust.attacks.jittered import Jittered
@@ -32,6 +33,7 @@ ATTACKS: tuple[type, ...] = (
     MinSum,
     Mimic,
     LabelFlip,
+    Distillation,
     Learned,
     Budgeted,
     Jittered,
@@ -51,6 +53,7 @@ __all__ = [
     "AnyAttack",
     "Attack",
     "Budgeted",
+    "Distillation",
     "GaussianNoise",
     "InnerProduct",
     "Jittered",

@@ -1,0 +1,192 @@
+"""The distillation attack: a global model that looks robust because its gradients vanish (FAT)."""
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedrobust.attacks.attack import Truth
+from fedrobust.component import Count, Flag, Positive, Text, component, suggestion
+from fedrobust.data import Split
+from fedrobust.errors import ConfigError
+from fedrobust.flat import read, trainable, write
+from fedrobust.optimizers import Adam, AnyOptimizer
+from fedrobust.streams import isolated, seed_globally
+from fedrobust.threat import Knowledge, View
+from fedrobust.typing import Images, Indices, Updates, Vector
+
+Targets: TypeAlias = Callable[[Images, Indices], Tensor]
+"""What a network learns to answer on the images of a batch, and where these lie in the data."""
+
+_LOOKED_AT = 256
+"""Examples on which the lead is measured."""
+
+
+@component
+class Distillation:
+    """Defensive distillation of one layer: the logits grow until plain PGD sees no gradient.
+
+    From the broadcast parameters θ, z the logits, T the ``temperature``, on clean own data (x, y):
+
+    - teacher t, all layers: minimise E CE(softmax(z_t(x) / T), y);
+    - student s, one layer: minimise E CE(softmax(z_s(x) / T), softmax(z_t(x) / T));
+    - Δ = θ_s - θ, which is 0 outside that layer. It is used at T = 1, so with logits T times as
+      large as the softmax was trained for: the cross-entropy underflows, and its gradient with it.
+
+    ``layer`` is the name of a module (``0``, ``body.conv1``) that holds parameters; by default the
+    one with the fewest weight entries: of parameters with two or more dimensions, so that neither
+    biases nor the scales of a normalisation count. Its biases are trained with it. Both networks
+    make ``epochs`` shuffled passes over the data (0.25: a quarter of one) in batches of
+    ``batch_size``, with a fresh ``optimizer``. Each malicious client distils on its own data; with
+    ``shared``, one vector distilled on the data of all of them is sent by all, and Krum takes equal
+    rows for neighbours at no distance. Before round ``start`` they send honest updates.
+
+    Raises: ``ConfigError`` for a layer that the model does not have or that is frozen.
+
+    Reference: FAT §3.2; Papernot et al., "Distillation as a defense to adversarial perturbations
+    against deep neural networks", S&P 2016.
+
+    Differences from the paper: (1) it gives neither the epochs, the optimiser and the batch size,
+    nor the round in which the attack begins; (2) it does not say whether biases count as weights,
+    nor whether colluders send one vector.
+    """
+
+    temperature: Positive = 100.0
+    epochs: Positive = 1.0
+    batch_size: Count = 64
+    optimizer: AnyOptimizer = Adam(lr=0.001)
+    layer: Text | None = None
+    shared: Flag = False
+    start: Count = 1
+    name: Literal["distillation"] = "distillation"
+
+    least: ClassVar[int] = 1
+    memory: ClassVar[int] = 0
+
+    @property
+    def needs(self) -> frozenset[Knowledge]:
+        """Nothing but own data, unless one vector is shared: that takes collusion."""
+        return frozenset({"colluders"} if self.shared else ())
+
+    @property
+    def trains(self) -> bool:
+        """Whether there are rounds before it starts."""
+        return self.start > 1
+
+    def init(self) -> dict[str, Any]:
+        """No round played."""
+        return {}
+
+    def craft(
+        self, state: dict[str, Any], view: View, rng: torch.Generator
+    ) -> tuple[Updates, dict[str, Any]]:
+        """Honest updates before ``start``; then what distillation gave [m, d]."""
+        layer = layer_of(view.model(), self.layer)
+        if view.round < self.start:
+            return view.own, state
+        data = view.data()
+        if self.shared:
+            data = (Split(torch.cat([own.x for own in data]), torch.cat([own.y for own in data])),)
+        rows, found, sent = zip(*(self._distil(view, layer, own, rng) for own in data), strict=True)
+        played = {
+            "layer": layer,
+            "rounds": state.get("rounds", 0) + 1,
+            "lead_found": state.get("lead_found", sum(found) / len(found)),
+            "lead_sent": sum(sent) / len(sent),
+        }
+        return torch.stack(rows).expand(view.rows, -1).clone(), played
+
+    def report(self, state: dict[str, Any], truth: Truth) -> dict[str, Any] | None:
+        """The layer, the rounds of distillation, and how far it has driven the logits apart.
+
+        ``lead`` is the median lead of the largest logit over the second on own data: in the model
+        that the first of these rounds found, and in the students of the last.
+        """
+        if not state:
+            return None
+        lead = {"found": state["lead_found"], "sent": state["lead_sent"]}
+        lead = {when: value if math.isfinite(value) else None for when, value in lead.items()}
+        return {"layer": state["layer"], "rounds": state["rounds"], "lead": lead}
+
+    def _distil(
+        self, view: View, layer: str, own: Split, rng: torch.Generator
+    ) -> tuple[Vector, float, float]:
+        """Δ [d] from one client's data, with the leads of the broadcast model and the student."""
+        teacher, student = view.model(), view.model()
+        parameters, before = trainable(student), lead(student, own)
+        for name, parameter in student.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and _owner(name) == layer)
+
+        def soft(x: Images, index: Indices) -> Tensor:
+            with torch.no_grad():
+                return F.softmax(teacher(x) / self.temperature, dim=1)
+
+        with isolated():
+            seed_globally(int(torch.randint(2**62, (), generator=rng)))
+            self._fit(teacher, own, lambda x, index: own.y[index].to(x.device), rng)
+            teacher.eval()
+            self._fit(student, own, soft, rng)
+        sent = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
+        return sent - view.parameters, before, lead(student, own)
+
+    def _fit(self, model: nn.Module, own: Split, targets: Targets, rng: torch.Generator) -> None:
+        """Train what is not frozen in ``model`` to answer ``targets`` at the temperature."""
+        model.train()
+        weights = nn.Parameter(read(model))
+        optimizer = self.optimizer.build(weights)
+        for index in self._batches(len(own), rng):
+            x = own.images(index).to(weights)
+            loss = F.cross_entropy(model(x) / self.temperature, targets(x, index))
+            slopes = torch.autograd.grad(loss, trainable(model), materialize_grads=True)
+            weights.grad = torch.cat([slope.reshape(-1) for slope in slopes])
+            optimizer.step()
+            write(model, weights.detach())
+
+    def _batches(self, examples: int, rng: torch.Generator) -> list[Indices]:
+        """The batches of all passes, each pass shuffled anew."""
+        batches: list[Indices] = []
+        for done in range(math.ceil(self.epochs)):
+            taken = math.ceil(min(1.0, self.epochs - done) * examples)
+            shuffled = torch.randperm(examples, generator=rng)
+            batches += torch.split(shuffled[:taken], self.batch_size)
+        return batches
+
+
+def layer_of(model: nn.Module, wanted: str | None = None) -> str:
+    """The layer to train: ``wanted``, or the first of those with the fewest weight entries.
+
+    Raises: ``ConfigError`` naming the layers where ``wanted`` is none, or is frozen.
+    """
+    entries: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            size = parameter.numel() if parameter.ndim > 1 else 0
+            entries[_owner(name)] = entries.get(_owner(name), 0) + size
+    if wanted is None:
+        weighty = {layer: size for layer, size in entries.items() if size} or entries
+        return min(weighty, key=weighty.__getitem__)
+    if wanted not in entries:
+        frozen = any(_owner(name) == wanted for name, _ in model.named_parameters())
+        problem = "is frozen" if frozen else f"is no layer{suggestion(wanted, list(entries))}"
+        raise ConfigError(
+            f"attack distillation: {wanted!r} {problem}; the layers that this model trains are: "
+            f"{', '.join(entries)}"
+        )
+    return wanted
+
+
+def lead(model: nn.Module, own: Split) -> float:
+    """The median lead of the largest logit over the second on the first of own examples."""
+    model.eval()
+    first = own.images(torch.arange(min(len(own), _LOOKED_AT)))
+    with torch.no_grad():
+        top = model(first.to(next(model.parameters()))).topk(2, dim=1).values
+    return float((top[:, 0] - top[:, 1]).median())
+
+
+def _owner(parameter: str) -> str:
+    """The name of the module that holds a parameter."""
+    return parameter.rpartition(".")[0]
