@@ -1,10 +1,8 @@
 """Distillation: its two trainings against a transcription, its one layer, and what it sends when.
 
-Whether Krum falls for it is in test_distillation_takeover.py.
+Runs are in test_distillation_runs.py, whether Krum falls for it in test_distillation_takeover.py.
 """
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,14 +18,11 @@ from fedrobust.attacks.distillation import layer_of
 from fedrobust.component import name_of
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError
-from fedrobust.experiment import Experiment
 from fedrobust.flat import Layout, read
 from fedrobust.models import MODELS
 from fedrobust.optimizers import Adam, Sgd
 from fedrobust.streams import isolated
 from fedrobust.threat import View
-from fedrobust.training import Progress, run
-from run_contents import contents
 
 Array = NDArray[np.float64]
 WHOLE = 1000
@@ -285,42 +280,3 @@ def test_what_it_reports_is_how_far_it_drove_the_logits_apart() -> None:
 def test_a_setting_that_makes_no_sense_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Distillation(**fields)
-
-
-def test_one_vector_needs_collusion(tiny: Callable[..., Experiment]) -> None:
-    attack = {"name": "distillation", "shared": True}
-    with pytest.raises(ConfigError, match="distillation needs the colluders' honest updates"):
-        tiny(attack=attack, threat={"colluders": False})
-    apart = run(tiny(attack=attack | {"shared": False}, threat={"colluders": False}, rounds=2))
-    assert apart.summary["attack"]["rounds"] == 2
-
-
-class KilledError(Exception):
-    """Stands for the end of the process."""
-
-
-@pytest.mark.parametrize("shared", [True, False])
-def test_it_goes_on_after_a_kill_where_clients_are_sampled(
-    shared: bool, tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    experiment = tiny(
-        objective={"name": "erm"},
-        attack={"name": "distillation", "shared": shared, "start": 3},
-        participation={"name": "sample", "clients": 7},
-        aggregator={"name": "krum", "f": 2},
-        malicious=5,
-    )
-    straight = run(experiment, tmp_path / "straight")
-
-    def die(log: Any) -> None:
-        if log.round == 5:
-            raise KilledError
-
-    monkeypatch.setattr("fedrobust.training.SAVE_EVERY", 0.0)
-    with pytest.raises(KilledError):
-        run(experiment, tmp_path / "killed", progress=Progress(played=die))
-    resumed = run(experiment, tmp_path / "killed", resume=True)
-    assert contents(tmp_path / "killed") == contents(tmp_path / "straight")
-    assert resumed.state.attack == straight.state.attack
-    assert resumed.summary["attack"]["layer"] == "0"
-    assert resumed.summary["attack"]["rounds"] <= 4
