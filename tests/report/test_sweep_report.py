@@ -12,6 +12,7 @@ from fedrobust.errors import RecordError
 from fedrobust.grid import load_sweep
 from fedrobust.report import write_report
 from fedrobust.report.sweep import Group, SweepCell, SweepRecords, shown, table
+from fedrobust.report.sweep_figures import course
 from fedrobust.report.sweep_paired import interval, paired
 from fedrobust.sweep import run_sweep
 
@@ -109,6 +110,29 @@ def test_a_loss_off_the_scale_is_named_and_leaves_room_for_the_others(
     picture = (write_report([copy]).parent / "loss-wrm.svg").read_text()
     assert ("off the scale: flip" in picture) is named
     assert "1e+06" not in picture
+
+
+def test_audits_have_columns_and_a_curve_of_their_own(copy: Path) -> None:
+    before = len(course(SweepRecords.read(copy), 9.0).axes[0].lines)
+    for i, folder in enumerate(sorted((copy / "cells").iterdir())):
+        found = {"verdict": "masked" if i % 2 else "genuine", "claimed": 0.8, "robust": i / 10}
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        text = "".join(json.dumps(line | {"audit": found}) + "\n" for line in lines)
+        (folder / "metrics.jsonl").write_text(text)
+        content = summary(copy, folder.name)
+        content["test"]["final"]["audit"] = found
+        (folder / "summary.json").write_text(json.dumps(content))
+    records = SweepRecords.read(copy)
+    columns, rows = table(records)
+    for group, values in rows:
+        told = dict(zip(columns, values, strict=True))
+        assert told["audit: claimed"].middle == 0.8
+        first = sorted(path.name for path in (copy / "cells").iterdir()).index(group.cells[0].name)
+        assert told["audit: robust"].middle == pytest.approx((first + first + 1) / 20)
+        assert told["audit: masked"].middle == 0.5
+    lines = course(records, 9.0).axes[0].lines
+    assert len(lines) == 2 * before
+    assert list(lines[1].get_ydata()) == [pytest.approx(lines[1].get_ydata()[0])] * 3
 
 
 LEARNED = {

@@ -142,8 +142,14 @@ COLUMNS: Columns = {
     "largest class answered": lambda cell: max(cell.wasserstein.get("answers") or [0]) or None,
     "certified": lambda cell: float(cell.wasserstein["certified"]) if cell.wasserstein else None,
     "malicious rows kept": lambda cell: cell.summary.get("malicious_kept"),
+    "audit: claimed": lambda cell: audited_figure(cell, "claimed"),
+    "audit: robust": lambda cell: audited_figure(cell, "robust"),
+    "audit: masked": lambda cell: audited_figure(cell, "masked"),
 }
 SHARES = {
+    "audit: claimed",
+    "audit: robust",
+    "audit: masked",
     "certified",
     "accuracy",
     "robust accuracy",
@@ -152,6 +158,14 @@ SHARES = {
     "malicious rows kept",
 }
 """The columns that are shares of one."""
+
+
+def audited_figure(cell: SweepCell, name: str) -> float | None:
+    """What the audit of the last model says; ``masked`` is 1 where that is its verdict."""
+    found = cell.final.get("audit")
+    if found is None:
+        return None
+    return float(found["verdict"] == "masked") if name == "masked" else found[name]
 
 
 def certified_figure(cell: SweepCell, name: str) -> float | None:

@@ -53,7 +53,10 @@ def followed(records: SweepRecords) -> bool:
 
 
 def course(records: SweepRecords, width: float) -> Figure:
-    """Robust accuracy on held-out examples, by round: the median over the seeds, and their band."""
+    """Robust accuracy on held-out examples, by round: the median over the seeds, and their band.
+
+    Dashed is what stands against an audit, where every evaluation made one.
+    """
     groups = panels(records)
     figure, axes = grid(groups, width, 2.9)
     drawn = styles(records)
@@ -69,6 +72,10 @@ def course(records: SweepRecords, width: float) -> Figure:
             if len(rows) > 1:
                 low, high = rows.min(axis=0), rows.max(axis=0)
                 panel.fill_between(rounds, low, high, color=colour, alpha=0.15, lw=0)
+            if all("audit" in m for c in group.cells for m in c.metrics):
+                stands = np.array([[m["audit"]["robust"] for m in c.metrics] for c in group.cells])
+                middle = np.median(stands, axis=0)
+                panel.plot(rounds, middle, color=colour, ls=(0, (2, 2)), marker=marker, ms=3)
         rounds_axis(panel, rounds[-1])
         percent_axis(panel)
     axes[0].set_ylabel("robust accuracy")

@@ -114,6 +114,8 @@ def _figures(records: SweepRecords, figure: AddFigure) -> Any:
     if sweep_figures.followed(records):
         drawn = figure("course", "Robust accuracy by round", partial(sweep_figures.course, records))
         caption = "Share of held-out examples right both clean and attacked, during training."
+        if any("audit" in m for cell in cells for m in cell.metrics):
+            caption += " Dashed: what stands against the whole battery of an audit."
         yield "Robust accuracy", drawn, caption + spread
     if sweep_figures.plane(records):
         drawn = figure(
