@@ -1,0 +1,212 @@
+"""Compare our attacks with other toolboxes' on three MNIST models, at equal settings.
+
+    python benchmarks/agreement.py --work runs/agreement --out results/benchmarks/agreement.json
+
+trains a natural, an adversarially trained and a distilled ``mnist-cnn-small`` (``subjects.py``) and
+attacks test images of each with our ``Pgd`` and ``Apgd`` and with ART's, and audits each with the
+``standard`` battery beside AutoAttack's standard version. Models and finished comparisons are kept
+in ``--work``, so that a second call goes on where the first was ended. Needs the extra
+``agreement``: ``pip install -e '.[agreement]'``.
+
+``--table FILE`` prints the tables of a file that was stored, and measures nothing.
+"""
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fedrobust.environment import commit
+from fedrobust.evaluation import audit
+from fedrobust.perturb import Apgd, Pgd
+from fedrobust.perturb.geometry import Norm
+from fedrobust.typing import Images, Labels, Mask
+from subjects import RECIPES, Recipe, tested, trained
+
+BALLS: tuple[tuple[Norm, float], ...] = (("linf", 0.3), ("l2", 1.5))
+LIBRARIES = ("fedrobust", "adversarial-robustness-toolbox", "pyautoattack", "torch", "numpy")
+SEED = 0
+
+
+def main() -> None:
+    """Parse the arguments, measure or load, print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, default=Path("runs/agreement"))
+    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="where to store the results as JSON")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="print the tables of FILE")
+    options = parser.parse_args()
+    if options.table:
+        print(tables(json.loads(options.table.read_text())))
+        return
+    torch.set_num_threads(options.threads)
+    print(__doc__.split("\n\n")[0], flush=True)
+    found = measured(options.work, options.samples, options.threads)
+    print(tables(found))
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def measured(work: Path, samples: int, threads: int) -> dict[str, Any]:
+    """All comparisons, those that ``work`` already holds as they are there."""
+    x, y = tested(samples)
+    models = {name: trained(name, work / "models") for name in RECIPES}
+    result: dict[str, Any] = {
+        "examples": samples,
+        "seed": SEED,
+        "threads": threads,
+        "commit": commit(),
+        "platform": platform.platform(),
+        "versions": {"python": platform.python_version()} | {n: version(n) for n in LIBRARIES},
+        "models": {name: story for name, (_, story) in models.items()},
+        "rows": [],
+    }
+    for norm, eps in BALLS:
+        for name, (model, _) in models.items():
+            for attack, compare in comparisons(norm, eps):
+                kept = work / f"{samples}-{norm}-{name}-{attack}.json".replace(" ", "-")
+                if not kept.exists():
+                    row = {"model": name, "norm": norm, "eps": eps, "attack": attack}
+                    kept.write_text(json.dumps(row | compare(model, x, y)) + "\n")
+                result["rows"].append(json.loads(kept.read_text()))
+                print(line(result["rows"][-1], samples), flush=True)
+    return result
+
+
+Compare = Callable[[nn.Module, Images, Labels], dict[str, Any]]
+
+
+def comparisons(norm: Norm, eps: float) -> Iterator[tuple[str, Compare]]:
+    """The comparisons in one ball by name; FAT's PGD of 40 steps of ε/30, in l2 of ε/10."""
+    step = eps / 30 if norm == "linf" else eps / 10
+    for starts in (1, 5):
+        pgd = Pgd(eps=eps, step_size=step, steps=40, norm=norm, restarts=starts)
+        yield f"PGD 40 x {step:g}, {starts} start{'s'[: starts - 1]}", with_art(pgd)
+    yield "APGD-CE 100", with_art(Apgd(eps=eps, norm=norm))
+    yield "APGD-DLR 100", with_art(Apgd(eps=eps, norm=norm, loss="dlr"))
+    yield "standard battery", lambda model, x, y: with_autoattack(model, x, y, eps, norm)
+
+
+def with_art(attack: Pgd | Apgd) -> Compare:
+    """Ours and ART's of one attack: who stands, and who falls to one of them alone."""
+    from toolboxes import art_apgd, art_pgd, stands
+
+    def compare(model: nn.Module, x: Images, y: Labels) -> dict[str, Any]:
+        def judged(points: Images) -> Mask:
+            return stands(model, x, y, points, eps=attack.eps, norm=attack.norm)
+
+        began = time.perf_counter()
+        source = torch.Generator().manual_seed(SEED)
+        ours = judged(attack.maximise(model, x, y, lambda: attack.draw(x, source), batch=256))
+        between = time.perf_counter()
+        if isinstance(attack, Pgd):
+            theirs = judged(art_pgd(model, x, y, attack, seed=SEED))
+        else:
+            theirs = judged(art_apgd(model, x, y, attack, seed=SEED))
+        return {
+            "with": "ART",
+            "ours": int(ours.sum()),
+            "theirs": int(theirs.sum()),
+            "fell to ours alone": int((theirs & ~ours).sum()),
+            "fell to theirs alone": int((ours & ~theirs).sum()),
+            "seconds": [between - began, time.perf_counter() - between],
+        }
+
+    return compare
+
+
+def with_autoattack(
+    model: nn.Module, x: Images, y: Labels, eps: float, norm: Norm
+) -> dict[str, Any]:
+    """The audit beside AutoAttack, both ``standard``, and what each attack left standing."""
+    from toolboxes import autoattack
+
+    began = time.perf_counter()
+    found = audit(model, x, y, eps=eps, norm=norm, budget="standard", seed=SEED)
+    between = time.perf_counter()
+    after = autoattack(model, x, y, eps=eps, norm=norm, seed=SEED)
+    return {
+        "with": "AutoAttack",
+        "ours": found.shares["robust"].count,
+        "theirs": int(after["square"].sum()),
+        "verdict": found.verdict,
+        "clean": found.shares["clean"].count,
+        "claimed": found.shares["claimed"].count,
+        "our attacks": [[taken.name, taken.tried, taken.fell] for taken in found.taken],
+        "their attacks": [[name, int(mask.sum())] for name, mask in after.items()],
+        "seconds": [between - began, time.perf_counter() - between],
+    }
+
+
+HEAD = """| model | ball | attack | with | ours | theirs | difference | fell to one alone | seconds |
+|---|---|---|---|---|---|---|---|---|"""
+AUDIT = """| model | ball | clean | claimed | verdict | standing after AutoAttack's {} |
+|---|---|---|---|---|---|"""
+
+
+def tables(found: dict[str, Any]) -> str:
+    """The models, the comparisons and what the audits said, as Markdown."""
+    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    n, commit = found["examples"], str(found["commit"])[:9]
+    audits = [row for row in found["rows"] if row["with"] == "AutoAttack"]
+    steps = [name for name, _ in audits[0]["their attacks"]]
+    parts = [
+        f"{n:,} MNIST test images, seed {found['seed']}, threads {found['threads']}. {versions}. "
+        f"Commit {commit}.",
+        "\n".join([HEAD, *(line(row, n) for row in found["rows"])]),
+        "\n".join([AUDIT.format(", ".join(steps)), *(audited(row, n) for row in audits)]),
+        "| model | trained | seconds | accuracy | robust accuracy |\n|---|---|---|---|---|\n"
+        + "\n".join(subject(name, story) for name, story in found["models"].items()),
+    ]
+    return "\n\n".join(parts)
+
+
+def line(row: dict[str, Any], n: int) -> str:
+    """One comparison as a row of the table."""
+    ours, theirs = 100 * row["ours"] / n, 100 * row["theirs"] / n
+    alone = "–"
+    if "fell to ours alone" in row:
+        alone = f"{row['fell to ours alone']}, {row['fell to theirs alone']}"
+    cells = [row["model"], ball(row), row["attack"], row["with"], f"{ours:.1f} %"]
+    cells += [f"{theirs:.1f} %", f"{ours - theirs:+.1f}", alone]
+    return "| " + " | ".join([*cells, " / ".join(f"{s:.0f}" for s in row["seconds"])]) + " |"
+
+
+def audited(row: dict[str, Any], n: int) -> str:
+    """One audit as a row of the table."""
+    left = ", ".join(f"{100 * count / n:.1f}" for _, count in row["their attacks"])
+    shares = [f"{100 * row[name] / n:.1f} %" for name in ("clean", "claimed")]
+    return "| " + " | ".join([row["model"], ball(row), *shares, row["verdict"], left]) + " |"
+
+
+def subject(name: str, story: dict[str, Any]) -> str:
+    """One model as a row of the table."""
+    recipe, judged = Recipe(**story["recipe"]), story["validation"]
+    how = f"Adam {recipe.lr:g}, {recipe.steps:,} batches of {recipe.batch}"
+    if story["recipe"]["attack"]:
+        attack = story["recipe"]["attack"]
+        how += f", PGD {attack['steps']} x {attack['step_size']:g} in {attack['eps']:g}"
+    if recipe.temperature > 1:
+        how += f", teacher and student at temperature {recipe.temperature:g}"
+    shares = [f"{100 * judged[key]:.1f} %" for key in ("accuracy", "robust accuracy")]
+    return "| " + " | ".join([name, how, f"{story['seconds']}", *shares]) + " |"
+
+
+def ball(row: dict[str, Any]) -> str:
+    """The ball of a row."""
+    return f"{row['norm']} {row['eps']:g}"
+
+
+if __name__ == "__main__":
+    main()
