@@ -41,7 +41,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, default=Path("runs/agreement"))
-    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="where to store the results as JSON")
     parser.add_argument("--table", type=Path, metavar="FILE", help="print the tables of FILE")
@@ -149,7 +149,7 @@ def with_autoattack(
     }
 
 
-HEAD = """| model | ball | attack | with | ours | theirs | difference | fell to one alone | seconds |
+HEAD = """| model | ball | attack | with | ours | theirs | points | fell to one alone | seconds |
 |---|---|---|---|---|---|---|---|---|"""
 AUDIT = """| model | ball | clean | claimed | verdict | standing after AutoAttack's {} |
 |---|---|---|---|---|---|"""

@@ -24,8 +24,9 @@ NAMES = ("natural", "robust", "loud")
 BALLS = pytest.mark.parametrize("norm", ["linf", "l2"])
 MODELS = pytest.mark.parametrize("name", NAMES)
 POINT = 0.01
-FAINT = """Beyond a few of the loud network's examples: those with a gradient below 1e-30, which
-is 0 once ART divides it by the batch or squares it, or AutoAttack adds 1e-12 to its norm. Ours is scaled first and still shows the way, so there ours may fell more."""
+FAINT = """Beyond a few of the loud network's examples: those with a gradient below 1e-30, which is
+0 once ART divides it by the batch or squares it, or AutoAttack adds 1e-12 to its norm. Ours is
+scaled first and still shows the way, so there ours may fell more."""
 
 
 @pytest.fixture(scope="module")
