@@ -51,15 +51,16 @@ def main() -> None:
         return
     torch.set_num_threads(options.threads)
     print(__doc__.split("\n\n")[0], flush=True)
-    found = measured(options.work, options.samples, options.threads)
+    for found in measured(options.work, options.samples, options.threads):
+        print(line(found["rows"][-1], options.samples), flush=True)
+        if options.out:
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.write_text(json.dumps(found, indent=1) + "\n")
     print(tables(found))
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def measured(work: Path, samples: int, threads: int) -> dict[str, Any]:
-    """All comparisons, those that ``work`` already holds as they are there."""
+def measured(work: Path, samples: int, threads: int) -> Iterator[dict[str, Any]]:
+    """The results after each comparison, those that ``work`` already holds as they are there."""
     x, y = tested(samples)
     models = {name: trained(name, work / "models") for name in RECIPES}
     result: dict[str, Any] = {
@@ -80,8 +81,7 @@ def measured(work: Path, samples: int, threads: int) -> dict[str, Any]:
                     row = {"model": name, "norm": norm, "eps": eps, "attack": attack}
                     kept.write_text(json.dumps(row | compare(model, x, y)) + "\n")
                 result["rows"].append(json.loads(kept.read_text()))
-                print(line(result["rows"][-1], samples), flush=True)
-    return result
+                yield result
 
 
 Compare = Callable[[nn.Module, Images, Labels], dict[str, Any]]
@@ -90,9 +90,7 @@ Compare = Callable[[nn.Module, Images, Labels], dict[str, Any]]
 def comparisons(norm: Norm, eps: float) -> Iterator[tuple[str, Compare]]:
     """The comparisons in one ball by name; FAT's PGD of 40 steps of ε/30, in l2 of ε/10."""
     step = eps / 30 if norm == "linf" else eps / 10
-    for starts in (1, 5):
-        pgd = Pgd(eps=eps, step_size=step, steps=40, norm=norm, restarts=starts)
-        yield f"PGD 40 x {step:g}, {starts} start{'s'[: starts - 1]}", with_art(pgd)
+    yield f"PGD 40 x {step:g}", with_art(Pgd(eps=eps, step_size=step, steps=40, norm=norm))
     yield "APGD-CE 100", with_art(Apgd(eps=eps, norm=norm))
     yield "APGD-DLR 100", with_art(Apgd(eps=eps, norm=norm, loss="dlr"))
     yield "standard battery", lambda model, x, y: with_autoattack(model, x, y, eps, norm)
@@ -160,7 +158,7 @@ def tables(found: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     n, commit = found["examples"], str(found["commit"])[:9]
     audits = [row for row in found["rows"] if row["with"] == "AutoAttack"]
-    steps = [name for name, _ in audits[0]["their attacks"]]
+    steps = [name for name, _ in audits[0]["their attacks"]] if audits else []
     parts = [
         f"{n:,} MNIST test images, seed {found['seed']}, threads {found['threads']}. {versions}. "
         f"Commit {commit}.",
