@@ -62,7 +62,7 @@ def main() -> None:
 def measured(work: Path, samples: int, threads: int) -> Iterator[dict[str, Any]]:
     """The results after each comparison, those that ``work`` already holds as they are there."""
     x, y = tested(samples)
-    models = {name: trained(name, work / "models") for name in RECIPES}
+    models = {name: trained(name, RECIPES[name], work / "models") for name in RECIPES}
     result: dict[str, Any] = {
         "examples": samples,
         "seed": SEED,

@@ -1,4 +1,4 @@
-"""Three MNIST models to attack: natural, adversarially trained, and distilled.
+"""Models to attack, trained from recipes; three of MNIST: natural, robust, and distilled.
 
 All are ``mnist-cnn-small`` from He's initialisation, trained by Adam from fixed seeds on 55,000
 training examples; the other 5,000 tell how they fare. The test split is not touched.
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fedrobust.data import Mnist
+from fedrobust.data import FashionMnist, Mnist
 from fedrobust.data.dataset import Split
 from fedrobust.evaluation import accuracy, robust_accuracy
 from fedrobust.models import MnistCnnSmall, build_model
@@ -24,6 +24,7 @@ from fedrobust.objectives import ERM, Adversarial, Objective
 from fedrobust.perturb import Pgd
 from fedrobust.streams import Streams
 
+MNIST = Mnist()
 EPS = 0.3
 JUDGE = Pgd(eps=EPS, step_size=0.01, steps=40)
 Watch = Callable[[str], object]
@@ -44,6 +45,7 @@ class Recipe:
     attack: Pgd | None = None
     ramp: int = 0
     temperature: float = 1.0
+    data: Mnist | FashionMnist = MNIST
 
 
 RECIPES = {
@@ -60,10 +62,12 @@ RECIPES = {
 }
 
 
-def trained(name: str, work: Path, watch: Watch = print) -> tuple[nn.Module, dict[str, Any]]:
+def trained(
+    name: str, recipe: Recipe, work: Path, watch: Watch = print
+) -> tuple[nn.Module, dict[str, Any]]:
     """The model ``name`` and how it was made: from ``work`` where it is there, else trained."""
     weights, story = work / f"{name}.safetensors", work / f"{name}.json"
-    recipe, (train, held_out) = RECIPES[name], splits()
+    train, held_out = splits(recipe.data)
     told = asdict(recipe)
     if weights.exists() and story.exists():
         found = json.loads(story.read_text())
@@ -94,14 +98,14 @@ def trained(name: str, work: Path, watch: Watch = print) -> tuple[nn.Module, dic
     return model, found
 
 
-def splits() -> tuple[Split, Split]:
-    """MNIST's training examples without, and with only, 5,000 held out ones."""
-    return Mnist().load().hold_out(Streams(0).generator("held out"))
+def splits(data: Mnist | FashionMnist) -> tuple[Split, Split]:
+    """The training examples without, and with only, 5,000 held out ones."""
+    return data.load().hold_out(Streams(0).generator("held out"))
 
 
 def tested(examples: int) -> tuple[Tensor, Tensor]:
     """That many test images and their labels, drawn once and for all."""
-    test = Mnist().load().test
+    test = MNIST.load().test
     index = torch.randperm(len(test), generator=Streams(0).generator("tested"))[:examples]
     return test.images(index), test.y[index]
 
