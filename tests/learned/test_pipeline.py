@@ -9,9 +9,10 @@ from ring import LEARNED, experiment, known_after, learned, seeded, watched
 
 from fedrobust.attacks.learned import Learned, Training
 from fedrobust.attacks.learned.encoding import Basis
+from fedrobust.attacks.learned.environment import FederationEnv
 from fedrobust.attacks.learned.knowledge import Knowledge
 from fedrobust.attacks.learned.planning import EPISODES
-from fedrobust.attacks.learned.policy import Policy
+from fedrobust.attacks.learned.policy import Actor, Policy, acting, played
 from fedrobust.federation import run_round
 from fedrobust.prepare import prepare
 from fedrobust.training import run
@@ -89,6 +90,33 @@ def test_the_best_constant_action_is_an_algorithm_too() -> None:
     assert known.rounds == (57 + EPISODES**2) * 12
     assert len(known.checks) == 1
     assert known.value == known.checks[0][1]
+
+
+def test_a_policy_is_worth_what_it_gets_in_episodes_that_its_training_has_not_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, resets = [], set()
+
+    def recorded(env: FederationEnv, actor: Actor, seed: int) -> float:
+        asked.append((env, seed))
+        return played(env, actor, seed)
+
+    class Noting(FederationEnv):
+        def reset(self, **keys: Any) -> Any:
+            resets.add(keys.get("seed"))
+            return super().reset(**keys)
+
+    monkeypatch.setattr("fedrobust.attacks.learned.pipeline.played", recorded)
+    monkeypatch.setattr("fedrobust.attacks.learned.policy.FederationEnv", Noting)
+    known, _ = known_after(3, **learned(observe=0, inversion=None))
+    assert known.policy is not None
+    assert len({seed for _, seed in asked}) == len(asked) == EPISODES
+    assert resets
+    assert not resets & {seed for _, seed in asked}
+    kept = acting(Policy.of(known.policy))
+    again = [played(env, kept, seed) for env, seed in asked]
+    assert known.value == pytest.approx(sum(again) / EPISODES, rel=1e-6)
+    assert max(again) > min(again)
 
 
 @pytest.mark.parametrize("algorithm", ["cross-entropy", "gradient"])
