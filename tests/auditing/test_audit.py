@@ -193,6 +193,15 @@ def test_a_weak_claim_is_no_masking() -> None:
     assert found.verdict == "genuine", str(found)
 
 
+def test_a_claim_that_hardly_moves_is_no_masking_either() -> None:
+    """All that the battery finds, 40 steps of plain PGD find too."""
+    _, _, x, y = digits()
+    idle = Pgd(eps=EPS, step_size=1e-4, steps=1, random_start=False)
+    found = audit(natural(), x, y, eps=EPS, claim=idle)
+    assert found.claimed > found.robust + 0.3
+    assert found.verdict == "genuine", str(found)
+
+
 class Undefined(nn.Module):
     """The same function, whose gradient at black pixels is no number."""
 

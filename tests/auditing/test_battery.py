@@ -107,6 +107,13 @@ def test_a_surrogate_sees_through_what_hides_the_gradient_and_not_through_honest
     assert signs[0]["transfer beats plain PGD"] is True
     assert signs[1]["transfer beats plain PGD"] is False
     assert "transfer 1" in [taken.name for taken in hidden.taken]
+    # One surrogate that tells is enough, whatever another one says.
+    blind = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    for parameter in blind.parameters():
+        nn.init.zeros_(parameter)
+    both = audit(Times(natural(), 1000.0), x, y, eps=EPS, surrogates=[blind, surrogate])
+    told = {s.name: s for s in both.signs}["transfer beats plain PGD"]
+    assert told.masked is True
     with pytest.raises(ValueError, match="surrogate 1: the model does not take examples"):
         audit(robust(), x, y, eps=EPS, surrogates=[nn.Linear(3, 10)])
 

@@ -120,7 +120,7 @@ def _surface_words(found: Audit) -> str:
     wrong = found.surface.errors[middle]
     return (
         f"Around {found.surface.examples} examples. Along the way that lowers the margin the "
-        f"cross-entropy goes from {row[middle]} at the image to {row[-1]} at one radius, and the "
+        f"median loss goes from {row[middle]} at the image to {row[-1]} at one radius, and the "
         f"share of mistakes from {wrong[middle]} to {wrong[-1]}."
     )
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedrobust.evaluation.accuracy import right
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import unit
 from fedrobust.perturb.pgd import frozen, margin
@@ -19,12 +20,12 @@ _POINTS = 17
 
 @dataclass(frozen=True)
 class Surface:
-    """Means over ``examples`` examples at x + a·u + b·v, a and b in ``ticks``, in units of ε.
+    """``examples`` examples that the model has right, at x + a·u + b·v, a and b in ``ticks``.
 
     u is a step of length ε along the falling margin z_y − max z_i, which has a slope where the
-    cross-entropy has none, v a random one. ``loss`` [b][a] is the cross-entropy in
-    float32, what PGD climbs; ``errors`` the share of mistakes; ``lead`` the margin
-    over its mean size at the clean points, which no scale of the logits changes.
+    cross-entropy has none, v a random one. ``loss`` [b][a] is the
+    median cross-entropy in float32, what PGD climbs; ``errors`` the share of mistakes; ``lead`` the
+    mean margin over that at the examples themselves, which no scale of the logits changes.
     """
 
     ticks: list[float]
@@ -35,8 +36,12 @@ class Surface:
 
 
 def surface(model: nn.Module, x: Images, y: Labels, plain: Pgd) -> dict[str, Any]:
-    """The fields of the :class:`Surface` of ``model`` around the first examples of (x, y)."""
-    x, y = x[:_EXAMPLES], y[:_EXAMPLES]
+    """The fields of the :class:`Surface` of ``model`` around the first of (x, y) that it has right.
+
+    Where it has none right, it is that around the first of all.
+    """
+    some = right(model, x, y, _EXAMPLES).nonzero()[:_EXAMPLES, 0]
+    x, y = (x[some], y[some]) if len(some) else (x[:_EXAMPLES], y[:_EXAMPLES])
     with frozen(model), torch.enable_grad():
         at = x.detach().requires_grad_(True)
         (slope,) = torch.autograd.grad(-margin(model(at), y).sum(), at)
@@ -61,11 +66,11 @@ def _step(way: Tensor, plain: Pgd) -> Tensor:
 
 
 def _looked(model: nn.Module, x: Images, y: Labels) -> tuple[float, float, float, float]:
-    """Mean cross-entropy, mean margin, share of mistakes, and mean size of the margin."""
+    """Median cross-entropy, mean margin, share of mistakes, and mean size of the margin."""
     with torch.no_grad():
         logits = model(x)
         leads = margin(logits, y).double()
-        loss = F.cross_entropy(logits, y, reduction="none").double().mean()
+        loss = F.cross_entropy(logits, y, reduction="none").double().median()
     return (
         float(loss),
         float(leads.mean()),
