@@ -83,6 +83,30 @@ def sweep(directory: Path) -> str:
     )
 
 
+AUDITS = """
+## Audits
+
+`fedrobust audit MODEL`: what a model claims under plain PGD, and what stands against all else,
+in per cent with 95 % intervals ([how](../docs/audit.md)).
+
+| audit | clean | claimed | robust | verdict | examples, budget |
+|---|---|---|---|---|---|
+"""
+
+
+def audit(directory: Path) -> str:
+    """One audit as a row of its table."""
+    content = json.loads((directory / "audit.json").read_text())
+    here = directory.relative_to(HERE)
+    shares = [
+        "{:.1f} ({:.1f} to {:.1f})".format(*(100 * share[k] for k in ("value", "low", "high")))
+        for share in (content["shares"][name] for name in ("clean", "claimed", "robust"))
+    ]
+    settings = content["settings"]
+    cells = [f"[{directory.name}]({here}/report/index.html)", *shares, content["verdict"]]
+    return "| " + " | ".join([*cells, f"{settings['examples']:,}, {settings['budget']}"]) + " |\n"
+
+
 def _pair(scores: dict[str, Any]) -> str:
     return f"{100 * scores['accuracy']:.2f} / {100 * scores['robust_accuracy']:.2f}"
 
@@ -95,6 +119,8 @@ def main() -> None:
     if notes.exists():
         text += "\n" + notes.read_text()
     text += "".join(sweep(path.parent) for path in sorted(HERE.glob("*/*/sweep.json")))
+    audits = sorted(path.parent for path in HERE.glob("*/*/audit.json"))
+    text += AUDITS + "".join(audit(path) for path in audits) if audits else ""
     (HERE / "README.md").write_text(text)
 
 
