@@ -74,8 +74,8 @@ def measured(work: Path, samples: int, threads: int) -> Iterator[dict[str, Any]]
         "rows": [],
     }
     for norm, eps in BALLS:
-        for name, (model, _) in models.items():
-            for attack, compare in comparisons(norm, eps):
+        for attack, compare in comparisons(norm, eps):
+            for name, (model, _) in models.items():
                 kept = work / f"{samples}-{norm}-{name}-{attack}.json".replace(" ", "-")
                 if not kept.exists():
                     row = {"model": name, "norm": norm, "eps": eps, "attack": attack}

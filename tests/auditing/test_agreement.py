@@ -77,10 +77,10 @@ def found(attack: Any, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, 
     return attack.maximise(model, x, y, lambda: start), start
 
 
-def mean(model: nn.Module, x: Tensor, y: Tensor, kind: str) -> float:
-    """The mean of the loss that an attack raises."""
+def losses(model: nn.Module, x: Tensor, y: Tensor, kind: str) -> Tensor:
+    """The loss that an attack raises, of each example."""
     with torch.no_grad():
-        return _LOSSES[kind](model(x), y, None).mean().item()
+        return _LOSSES[kind](model(x), y, None)
 
 
 @BALLS
@@ -116,7 +116,7 @@ def test_within_a_point_of_art(others: Any, name: str, norm: Any, attack: str) -
     if (name, norm) != ("loud", "l2"):
         assert a >= b - POINT, "ours is stronger without need"
     if attack == "pgd" and name != "loud":
-        reached = [mean(model, points, y, "ce") for points in (ours, theirs)]
+        reached = [losses(model, points, y, "ce").mean().item() for points in (ours, theirs)]
         assert reached[0] == pytest.approx(reached[1], rel=0.01)
 
 
@@ -133,11 +133,13 @@ def test_apgd_does_what_its_authors_code_does(others: Any, name: str, norm: Any,
     with torch.no_grad():
         fell = model(ours).argmax(dim=1) != y
     assert (fooled & ~fell).sum() <= 1
-    if (name, norm, kind) != ("loud", "l2", "ce"):
-        assert (fell & ~fooled).sum() <= 1, FAINT
+    more = (fell & ~fooled).sum()
+    assert more > 1 if (name, norm, kind) == ("loud", "l2", "ce") else more <= 1, FAINT
     both = ~fell & ~fooled
-    reached = [mean(model, points[both], y[both], kind) for points in (ours, best)]
-    assert reached[0] == pytest.approx(reached[1], rel=1e-3)
+    a, b = (losses(model, points[both], y[both], kind) for points in (ours, best))
+    same = torch.isclose(a, b, rtol=1e-5, atol=1e-6).double().mean()
+    assert same >= (0.95 if norm == "linf" else 0.75)  # norms are rounded otherwise
+    assert a.mean().item() == pytest.approx(b.mean().item(), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["robust", "loud"])
