@@ -97,21 +97,24 @@ def comparisons(norm: Norm, eps: float) -> Iterator[tuple[str, Compare]]:
 
 
 def with_art(attack: Pgd | Apgd) -> Compare:
-    """Ours and ART's of one attack: who stands, and who falls to one of them alone."""
+    """Ours and ART's of one attack from the same starts: who stands, and who falls to one of them alone."""
     from toolboxes import art_apgd, art_pgd, stands
 
     def compare(model: nn.Module, x: Images, y: Labels) -> dict[str, Any]:
+        right = stands(model, x, y, x, eps=attack.eps, norm=attack.norm)
+        x, y = x[right], y[right]  # ART starts from no others
+        start = attack.draw(x, torch.Generator().manual_seed(SEED))
+
         def judged(points: Images) -> Mask:
             return stands(model, x, y, points, eps=attack.eps, norm=attack.norm)
 
         began = time.process_time()
-        source = torch.Generator().manual_seed(SEED)
-        ours = judged(attack.maximise(model, x, y, lambda: attack.draw(x, source), batch=256))
+        ours = judged(attack.maximise(model, x, y, lambda: start))
         between = time.process_time()
         if isinstance(attack, Pgd):
-            theirs = judged(art_pgd(model, x, y, attack, seed=SEED))
+            theirs = judged(art_pgd(model, x, y, attack, start=start))
         else:
-            theirs = judged(art_apgd(model, x, y, attack, seed=SEED))
+            theirs = judged(art_apgd(model, x, y, attack, start=start))
         return {
             "with": "ART",
             "ours": int(ours.sum()),

@@ -36,11 +36,10 @@ machine was busier than above: read each rule's rows against each other."""
 AGREEMENT = """Made by `python benchmarks/agreement.py --out results/benchmarks/agreement.json` and
 `make docs`. Three `mnist-cnn-small` (the last table; their robust accuracy there is that under PGD
 40 × 0.01 on validation examples) are attacked by ours and by others' attacks on the same test
-images at equal settings, each from random starts of its own; a start more or less moves a figure by
-a few examples. *Ours* and *theirs* are robust accuracies, *points* ours less theirs: above 0 our
-attack is the weaker one. *Fell to one alone*: examples that ours felled and theirs did not, and the
-other way round. *CPU s* are ours / theirs on one thread. The natural and the distilled network are
-the same two whatever attacks them: under plain PGD the distilled one looks robust, and is not."""
+images at equal settings: ART's from the same random start, AutoAttack's from its own. *Ours* and
+*theirs* are robust accuracies, *points* ours less theirs: above 0 our attack is the weaker one.
+*Fell to one alone*: examples that ours felled and theirs did not, and the other way round. *CPU s*
+are ours / theirs on one thread."""
 BENCHMARK = HERE.parent / "results" / "benchmarks" / "aggregators.json"
 
 RULES: dict[str, tuple[str, str]] = {
