@@ -59,10 +59,12 @@ def sweep_values(path: Path, figure: AddFigure) -> tuple[dict[str, Any], dict[st
 
 def _scores_caption(records: SweepRecords) -> str:
     seeds = " Medians over the seeds, with the least and the greatest." if records.seeds > 1 else ""
-    return (
-        f"The model after the last round, on the test split.{seeds} A constant answer has ρ̂ = 0: "
-        "read it with the error and the largest class answered."
-    )
+    caption = f"The model after the last round, on the test split.{seeds}"
+    if any(cell.wasserstein for group in records.groups for cell in group.cells):
+        caption += (
+            " A constant answer has ρ̂ = 0: read it with the error and the largest class answered."
+        )
+    return caption
 
 
 def _row(
