@@ -97,7 +97,7 @@ def comparisons(norm: Norm, eps: float) -> Iterator[tuple[str, Compare]]:
 
 
 def with_art(attack: Pgd | Apgd) -> Compare:
-    """Ours and ART's of one attack from the same starts: who stands, and who falls to one of them alone."""
+    """Ours and ART's of one attack from equal starts: who stands, and who falls to one alone."""
     from toolboxes import art_apgd, art_pgd, stands
 
     def compare(model: nn.Module, x: Images, y: Labels) -> dict[str, Any]:
