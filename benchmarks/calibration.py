@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from subjects import Recipe, splits, trained
 from torch import Tensor, nn
 
 from fedrobust.data import FashionMnist
@@ -26,6 +25,7 @@ from fedrobust.environment import commit
 from fedrobust.evaluation import audit
 from fedrobust.evaluation.auditing.signs import LIMITS
 from fedrobust.perturb import Pgd
+from subjects import Recipe, splits, trained
 
 SEED = 0
 NATURAL = Recipe(seed=11, steps=1000, lr=0.001)
