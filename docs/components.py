@@ -239,8 +239,9 @@ def speed() -> str:
 
 
 def agreement(path: Path) -> str:
-    """The comparison with other toolboxes, as its own script prints it."""
-    return f"# Do others find what we find?\n\n{AGREEMENT}\n\n{printed('agreement.py', path)}\n"
+    """The comparison with other toolboxes, as its own script prints it, and what was found."""
+    head = f"# Do others find what we find?\n\n{AGREEMENT}\n\n"
+    return head + f"{printed('agreement.py', path)}\n\n{path.with_suffix('.md').read_text('utf-8')}"
 
 
 def printed(script: str, path: Path) -> str:
