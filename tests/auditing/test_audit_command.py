@@ -40,6 +40,9 @@ def test_a_run_is_audited_as_it_claims(tmp_path: Path, tiny: Callable[..., Exper
     assert read.exit_code == 0
     assert str(Audit.from_json(content)) in read.output
     assert json.loads((tmp_path / "audit" / "audit.json").read_text()) == content
+    other = called(*words, "--resume", "--eps", "0.06")
+    assert other.exit_code == 2
+    assert "another model, or with other settings" in other.output
 
     weights = str(tmp_path / "run" / "best.safetensors")
     named = ["--data", "digits", "--eps", "0.05", *QUICK]

@@ -4,10 +4,10 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import filelock
 import torch
@@ -45,6 +45,11 @@ class Asked:
     out: Path | None = None
     resume: bool = False
 
+    def content(self) -> dict[str, Any]:
+        """What the record says of the question."""
+        asked = {k: v for k, v in asdict(self).items() if k not in ("where", "out", "resume")}
+        return {"model": self.where, "data": self.data or "the run's own", "asked": asked}
+
 
 def audited(
     asked: Asked,
@@ -63,11 +68,10 @@ def audited(
             raise ConfigError("--resume goes on with an audit in a folder: name it with --out")
         return _audited(asked, None, watch, begins)
     with _folder(asked.out, asked.resume) as journal:
-        done = asked.out / _RESULT
+        done, about = asked.out / _RESULT, asked.content()
         if done.exists():
-            return stored(asked.out)
+            return _finished(asked.out, about)
         found = _audited(asked, journal, watch, begins)
-        about = {"model": asked.where, "data": asked.data or "the run's own"}
         text = json.dumps(about | found.to_json(), indent=1, ensure_ascii=False) + "\n"
         _writing(done, lambda: done.write_text(text, encoding="utf-8"))
         journal.unlink()
@@ -80,6 +84,18 @@ def stored(folder: Path) -> Audit:
         return Audit.from_json(json.loads((folder / _RESULT).read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{folder / _RESULT} cannot be read: {error}") from error
+
+
+def _finished(folder: Path, about: dict[str, Any]) -> Audit:
+    """The audit that is done there. Raises: ``RecordError`` where that is another one."""
+    found = stored(folder)
+    told = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
+    if any(told.get(name) != value for name, value in about.items()):
+        raise RecordError(
+            f"{folder} holds an audit of another model, or with other settings: "
+            "choose another --out"
+        )
+    return found
 
 
 @contextmanager
