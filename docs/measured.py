@@ -1,0 +1,78 @@
+"""The pages of what benchmarks measured, from the records that they stored."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).parent.parent / "results" / "benchmarks"
+SPEED = """Made by `python benchmarks/aggregators.py --out results/benchmarks/aggregators.json` and
+`make docs`. One matrix serves all: normal rows of width 1e-3 about an offset of 1e3, which float32
+products cannot tell apart. *× copy* is the time against copying the updates into a matrix that is
+already there, *× product* against their float32 product with their transpose, turn by turn;
+*memory* the peak beyond what the process had, in copies of the updates; *error* the largest of all
+coordinates, in widths, against the same rule in float64. *plain* is the obvious few lines of
+PyTorch."""
+OTHERS = """## Beside ByzFL and Flower
+
+In an environment of their own (`python benchmarks/aggregators.py --help` says how to make it). The
+machine was busier than above: read each rule's rows against each other."""
+AGREEMENT = """Made by `python benchmarks/agreement.py --out results/benchmarks/agreement.json` and
+`make docs`. Three `mnist-cnn-small` (the last table; their robust accuracy there is that under PGD
+40 × 0.01 on validation examples) are attacked by ours and by others' attacks on the same test
+images at equal settings: ART's from the same random start, AutoAttack's from its own. *Ours* and
+*theirs* are robust accuracies, *points* ours less theirs: above 0 our attack is the weaker one.
+*Fell to one alone*: examples that ours felled and theirs did not, and the other way round. *CPU s*
+are ours / theirs on one thread."""
+
+
+def measured_pages(folder: Path) -> dict[Path, str]:
+    """The pages by their paths, of the records that are there."""
+    made: dict[Path, str] = {}
+    if (BENCHMARKS / "aggregators.json").exists():
+        made[folder / "speed.md"] = speed()
+    if (BENCHMARKS / "agreement.json").exists():
+        made[folder / "agreement.md"] = agreement(BENCHMARKS / "agreement.json")
+    return made
+
+
+def measured(cls: type) -> str:
+    """What the benchmark says of a rule."""
+    record = BENCHMARKS / "aggregators.json"
+    if not record.exists():
+        return ""
+    rows = json.loads(record.read_text("utf-8"))["rows"]
+    own = (r for r in rows if r["by"] == "fedrobust" and r["rule"].startswith(f"{cls.__name__}("))
+    found = next(own, None)
+    if found is None:
+        return ""
+    return (
+        f" On 51 × 1,000,000 float32 values `{found['rule']}` takes {found['copy']:.1f} times as "
+        "long as copying them, on 2 cores ([all of them](../speed.md))."
+    )
+
+
+def speed() -> str:
+    """The benchmark's table, as its own script prints it."""
+    own, beside = (
+        printed("aggregators.py", BENCHMARKS / name)
+        for name in ("aggregators.json", "aggregators-others.json")
+    )
+    return f"# How fast the rules are\n\n{SPEED}\n\n{own}\n\n{OTHERS}\n\n{beside}\n"
+
+
+def agreement(path: Path) -> str:
+    """The comparison with other toolboxes, as its own script prints it, and what was found."""
+    head = f"# Do others find what we find?\n\n{AGREEMENT}\n\n"
+    return head + f"{printed('agreement.py', path)}\n\n{path.with_suffix('.md').read_text('utf-8')}"
+
+
+def printed(script: str, path: Path) -> str:
+    """The tables that a benchmark's script makes of what it stored."""
+    command = [
+        sys.executable,
+        str(BENCHMARKS.parents[1] / "benchmarks" / script),
+        "--table",
+        str(path),
+    ]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
