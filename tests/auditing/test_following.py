@@ -8,15 +8,19 @@ import pytest
 
 from fedrobust import Experiment, run
 from fedrobust.component import from_config, to_config
+from fedrobust.evaluation import audit
 from fedrobust.evaluation.auditing.following import Auditing
+from fedrobust.experiment import load
+from fedrobust.prepare import prepare
 from fedrobust.report import write_report
 
 PGD = {"name": "pgd", "eps": 0.1, "step_size": 0.05, "steps": 4}
 
 
 def test_an_audit_follows_the_rounds(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
-    looks = {"every": 2, "attack": PGD, "samples": 60, "test_samples": 60}
-    experiment = tiny(rounds=4, evaluation=looks | {"audit": {"samples": 30}})
+    idle = PGD | {"step_size": 0.001, "steps": 1, "random_start": False}
+    looks = {"every": 20, "attack": idle, "samples": 60, "test_samples": 60}
+    experiment = tiny(rounds=40, evaluation=looks | {"audit": {"samples": 30}})
     followed = run(experiment, tmp_path / "run")
     for line in [*followed.metrics, *followed.summary["test"].values()]:
         found = line["audit"]
@@ -24,8 +28,24 @@ def test_an_audit_follows_the_rounds(tmp_path: Path, tiny: Callable[..., Experim
         assert found["robust"] <= found["claimed"] <= 1
         assert found["examples"] == 30
         assert found["signs"]["Square beats plain PGD"] <= 1
+    # It says what an audit of the same examples says.
+    ready = prepare(experiment)
+    index = ready.held_out[:30]
+    again = audit(
+        followed.model,
+        ready.chooses.images(index),
+        ready.chooses.y[index],
+        eps=0.1,
+        claim=experiment.evaluation.attack,
+        batch_size=load(tmp_path / "run" / "config.yaml").execution.batch,
+        seed=experiment.seed,
+    )
+    told = followed.metrics[-1]["audit"]
+    assert (told["claimed"], told["robust"]) == (again.claimed, again.robust)
+    assert again.robust < again.claimed
+    assert told["masked"] == [sign.name for sign in again.signs if sign.masked]
     # Nothing else changes, and without it nothing is said.
-    plain = run(tiny(rounds=4, evaluation=looks))
+    plain = run(tiny(rounds=40, evaluation=looks))
     assert "audit" not in plain.metrics[0]
     assert [m["robust_accuracy"] for m in plain.metrics] == [
         m["robust_accuracy"] for m in followed.metrics

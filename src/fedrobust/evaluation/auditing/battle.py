@@ -15,6 +15,7 @@ from fedrobust.evaluation.auditing.journal import Journal
 from fedrobust.evaluation.auditing.subject import Scaled
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import Norm
+from fedrobust.streams import Streams
 from fedrobust.typing import Images, Indices, Labels, Mask
 
 Watch: TypeAlias = Callable[[str, int, int], object]
@@ -57,7 +58,7 @@ class Battle:
     ) -> None:
         self.eps, self.norm = ball
         self.model, self.x, self.y, self.batch, self.watch = model, x, y, batch, watch
-        self.journal, self._seed = journal, seed
+        self.journal, self._streams = journal, Streams(seed)
         self.taken: list[Taken] = []
         self.stands = self.mask("clean", lambda: right(model, x, y, batch))
 
@@ -96,7 +97,8 @@ class Battle:
         part = slice(first, first + self.batch)
         model, x, y = self.model, self.x[part], self.y[part]
         index = tried - first
-        found = attacked(model, attack, x, y, index, self.batch, self._seed * 2**32 + first)
+        source = self._streams.generator("audit", first)
+        found = attacked(model, attack, x, y, index, self.batch, source)
         wrong = ~right(model, found, y[index], self.batch)
         fell = wrong & self._allowed(found, x[index], attack.radius or self.eps)
         return {"fell": tried[fell].tolist(), "seconds": round(time.monotonic() - began, 3)}
@@ -127,7 +129,8 @@ class Battle:
         for tried, share in enumerate(_FACTORS):
             self.watch("search for the factor", tried, len(_FACTORS))
             attack = Attack("rescaled PGD", plain, share / lead)
-            found = attacked(self.model, attack, x, y, some, self.batch, self._seed)
+            source = self._streams.generator("factor")
+            found = attacked(self.model, attack, x, y, some, self.batch, source)
             fell.append(int((~right(self.model, found, y, self.batch)).sum()))
         return _FACTORS[max(range(len(fell)), key=lambda i: fell[i])] / lead
 
@@ -139,10 +142,9 @@ def attacked(
     y: Labels,
     index: Indices,
     batch: int,
-    seed: int,
+    source: torch.Generator,
 ) -> Images:
     """The adversarial examples of ``x[index]``; noise is drawn for all before any is skipped."""
-    source = torch.Generator().manual_seed(seed % 2**63)
     seen = model if attack.factor == 1.0 else Scaled(model, attack.factor)
 
     def draw() -> Any:
