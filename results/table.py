@@ -120,7 +120,10 @@ def main() -> None:
         text += "\n" + notes.read_text()
     text += "".join(sweep(path.parent) for path in sorted(HERE.glob("*/*/sweep.json")))
     audits = sorted(path.parent for path in HERE.glob("*/*/audit.json"))
-    text += AUDITS + "".join(audit(path) for path in audits) if audits else ""
+    if audits:
+        told = [path / "notes.md" for path in audits if (path / "notes.md").exists()]
+        text += AUDITS + "".join(audit(path) for path in audits)
+        text += "".join(f"\n{path.read_text()}" for path in told)
     (HERE / "README.md").write_text(text)
 
 

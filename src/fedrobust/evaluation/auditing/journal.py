@@ -40,10 +40,6 @@ class Journal:
                 self._append({"name": name, "found": self._known[name]})
         return self._known[name]
 
-    def knows(self, name: str) -> bool:
-        """Whether ``name`` was done."""
-        return name in self._known
-
     def _lines(self, path: Path) -> list[dict[str, Any]]:
         try:
             texts = path.read_text(encoding="utf-8").splitlines()
