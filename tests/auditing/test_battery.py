@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from fedrobust.evaluation import audit
 from fedrobust.evaluation.auditing.attacks import (
     Attack,
-    Nearest,
     Noise,
     Transfer,
     battery,
@@ -21,7 +20,7 @@ from fedrobust.evaluation.auditing.auditor import _later
 from fedrobust.evaluation.auditing.battle import Battle
 from fedrobust.evaluation.auditing.journal import Journal
 from fedrobust.evaluation.auditing.surface import surface
-from fedrobust.perturb import Apgd, MinimumNorm, Pgd, Square
+from fedrobust.perturb import Apgd, Fab, Pgd, Square
 
 
 def battle(model: nn.Module, x: Tensor, y: Tensor, eps: float, batch: int = 64) -> Battle:
@@ -42,11 +41,11 @@ def test_each_budget_holds_what_it_promises() -> None:
     assert quick["targeted APGD-DLR"] == Apgd(eps=0.3, steps=50, loss="dlr-targeted", targets=3)
     assert quick["one step"] == Pgd(eps=0.3, step_size=0.3, steps=1, random_start=False)
     assert set(quick) == {"Square", "noise", "one step", "APGD-CE", "targeted APGD-DLR"}
-    # AutoAttack's own: APGD-CE and nine targets of 100 steps, a minimum-norm attack, 5,000 queries.
+    # AutoAttack's own: APGD-CE, nine targets of APGD and of FAB, 100 steps each, 5,000 queries.
     assert standard["Square"] == Square(eps=0.3, queries=5000)
     assert standard["APGD-CE"] == Apgd(eps=0.3, steps=100)
     assert standard["targeted APGD-DLR"] == Apgd(eps=0.3, steps=100, loss="dlr-targeted", targets=9)
-    assert standard["minimum norm"].how.steps >= 100
+    assert standard["FAB"] == Fab(eps=0.3, steps=100, targets=9)
     many = full["PGD, 100 steps, 40 restarts"]
     assert (many.steps, many.restarts) == (100, 40)
     assert set(full) - set(standard) == {"PGD, 100 steps, 40 restarts"}
@@ -73,7 +72,7 @@ def test_the_nearest_mistake_counts_only_within_the_ball() -> None:
     y = (height < 0).long()
     distance = height.abs() / 5.0
     eps = float(distance.median())
-    attack = Attack("minimum norm", Nearest(MinimumNorm(steps=200)))
+    attack = Attack("FAB", Fab(eps=eps))
     fell = battle(Line(), x, y, eps).run(attack)
     assert torch.equal(
         fell[(distance - eps).abs() > 0.002 * eps],

@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fedrobust.component import one_of
 from fedrobust.perturb.apgd import Apgd
-from fedrobust.perturb.minimum_norm import MinimumNorm, Nearest
+from fedrobust.perturb.fab import Fab, Nearest
 from fedrobust.perturb.pgd import Perturbation, Pgd, pgd
 from fedrobust.perturb.square import Square
 from fedrobust.perturb.wasserstein import Ascent, Transport, wasserstein_ascent
 
-PERTURBATIONS: tuple[type, ...] = (Pgd, Apgd, Square)
+PERTURBATIONS: tuple[type, ...] = (Pgd, Apgd, Fab, Square)
 if TYPE_CHECKING:
     AnyPerturbation: TypeAlias = Perturbation
 else:
@@ -20,7 +20,7 @@ __all__ = [
     "AnyPerturbation",
     "Apgd",
     "Ascent",
-    "MinimumNorm",
+    "Fab",
     "Nearest",
     "Perturbation",
     "Pgd",

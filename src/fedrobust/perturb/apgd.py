@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fedrobust.component import Count, Flag, Pixels, component
 from fedrobust.perturb.geometry import Norm, inside, on_sphere, per_example, require_radius, unit
-from fedrobust.perturb.pgd import Draw, answers, frozen, require_pixels
+from fedrobust.perturb.pgd import Draw, answers, frozen, ranked, require_pixels
 from fedrobust.typing import Images, Labels, Mask
 
 Loss: TypeAlias = Callable[[Tensor, Labels, Labels | None], Tensor]
@@ -71,15 +71,15 @@ class Apgd:
         best = x.clone()
         score = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
         with frozen(model):
-            ranked, wrong = _ranked(model, x, y, batch or max(len(x), 1))
-            _require_classes(self.loss, ranked.shape[1])
-            runs = min(self.targets, ranked.shape[1] - 1) if self.loss == "dlr-targeted" else 1
+            classes, wrong = ranked(model, x, y, batch or max(len(x), 1))
+            _require_classes(self.loss, classes.shape[1])
+            runs = min(self.targets, classes.shape[1] - 1) if self.loss == "dlr-targeted" else 1
             for run in range(runs * self.restarts):
                 noise = draw()
                 standing = (~wrong).nonzero()[:, 0]
                 for part in torch.split(standing, batch or max(len(x), 1)):
                     targeted = self.loss == "dlr-targeted"
-                    target = ranked[part, run % runs + 1] if targeted else None
+                    target = classes[part, run % runs + 1] if targeted else None
                     start = None if noise is None else noise[part]
                     found, fooled, reached = self._climb(model, x[part], y[part], start, target)
                     better = fooled | (reached > score[part])
@@ -207,15 +207,6 @@ class _Run:
         self.slope = torch.where(per_example(stalled, self.x), self.best_slope, self.slope)
         self.halved, self.checked = stalled, self.best
         self.rises = torch.zeros_like(self.rises)
-
-
-def _ranked(model: nn.Module, x: Images, y: Labels, batch: int) -> tuple[Labels, Mask]:
-    """The classes of each example from the likeliest on, y itself first, and who is wrong now."""
-    with torch.no_grad():
-        logits = torch.cat([model(part) for part in torch.split(x, batch)])
-    wrong = answers(logits) != y
-    lifted = logits.nan_to_num(nan=-torch.inf).scatter(1, y[:, None], torch.inf)
-    return lifted.argsort(dim=1, descending=True), wrong
 
 
 def _require_classes(loss: str, classes: int) -> None:

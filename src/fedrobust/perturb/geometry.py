@@ -41,6 +41,12 @@ def on_sphere(x: Images, eps: float, norm: Norm, generator: torch.Generator) -> 
     return (eps * unit(way)).to(x.device)
 
 
+def size(offset: Tensor, norm: Norm) -> Tensor:
+    """The norm of each example's ``offset`` [b]."""
+    flat = offset.flatten(1)
+    return flat.abs().amax(dim=1) if norm == "linf" else flat.norm(dim=1)
+
+
 def unit(x: Images) -> Images:
     """Each example over its ℓ2 norm; 0 stays 0."""
     # Dividing by the largest entry first keeps tiny gradients from underflowing in the norm.

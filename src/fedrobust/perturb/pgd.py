@@ -170,6 +170,15 @@ def answers(logits: Tensor) -> Tensor:
     return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1))
 
 
+def ranked(model: nn.Module, x: Images, y: Labels, batch: int) -> tuple[Labels, Mask]:
+    """The classes of each example from the likeliest on, y itself first, and who is wrong now."""
+    with torch.no_grad():
+        logits = torch.cat([model(part) for part in torch.split(x, batch)])
+    wrong = answers(logits) != y
+    lifted = logits.nan_to_num(nan=-torch.inf).scatter(1, y[:, None], torch.inf)
+    return lifted.argsort(dim=1, descending=True), wrong
+
+
 def margin(logits: Tensor, y: Labels) -> Tensor:
     """z_y − max_{i≠y} z_i of each row of ``logits``: below 0 for a mistake."""
     own = logits.gather(1, y[:, None])[:, 0]

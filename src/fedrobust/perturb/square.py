@@ -32,7 +32,7 @@ class Square:
 
     Reference: Andriushchenko et al., "Square Attack: a query-efficient black-box adversarial attack
     via random search", ECCV 2020. Differences: windows are drawn for each example alone, not for a
-    batch; the pyramids of l2 reach to the edge of their window.
+    batch, and the schedule of the windows is scaled to the number of queries.
     """
 
     eps: Pixels
@@ -164,11 +164,11 @@ def _pyramid(rows: int, columns: int, turned: bool) -> Tensor:
 
 
 def _hill(rows: int, columns: int) -> Tensor:
-    """Σ_k 1/k² over rectangles around the middle, that of k = 1 being one pixel."""
+    """Σ_k 1/k² over squares around the middle, of side 2k − 1, up to the first that covers all."""
     down = (torch.arange(rows) - rows // 2).abs()[:, None]
     across = (torch.arange(columns) - columns // 2).abs()[None]
     ring = torch.maximum(down.expand(rows, columns), across.expand(rows, columns))
-    terms = 1 / torch.arange(1, max(rows, columns, 1) + 1).double().square()
+    terms = 1 / torch.arange(1, max(rows, columns) // 2 + 2).double().square()
     sums = terms.flip(0).cumsum(0).flip(0)
     hill: Tensor = sums[ring].float()
     return hill

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import nn
 
-from fedrobust.perturb import Apgd, MinimumNorm, Pgd, Square
+from fedrobust.perturb import Apgd, Fab, Pgd, Square
 from fedrobust.perturb.geometry import Norm, inside, on_sphere, per_example
 from fedrobust.perturb.pgd import Draw, Perturbation, answers
 from fedrobust.typing import Images, Labels
@@ -56,23 +56,6 @@ class Noise:
             with torch.no_grad():
                 open_ = open_ & (answers(model(best)) == y)
         return best
-
-
-@dataclass(frozen=True)
-class Nearest:
-    """The nearest mistake, wherever it lies: it counts where it lies in the audit's ball."""
-
-    how: MinimumNorm
-
-    def draw(self, x: Images, generator: torch.Generator) -> torch.Tensor | None:
-        """It draws nothing."""
-        return None
-
-    def maximise(
-        self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
-    ) -> Images:
-        """The nearest misclassified points; x itself where none was found."""
-        return self.how.search(model, x, y, batch=batch).x
 
 
 @dataclass(frozen=True)
@@ -145,6 +128,5 @@ def battery(budget: Budget, eps: float, norm: Norm, classes: int) -> tuple[Attac
     elif classes == 3:
         found.append(Attack("APGD-DLR", Apgd(eps=eps, norm=norm, steps=steps, loss="dlr")))
     if budget != "quick":
-        steps = 1000 if budget == "full" else 200
-        found.append(Attack("minimum norm", Nearest(MinimumNorm(norm=norm, steps=steps))))
+        found.append(Attack("FAB", Fab(eps=eps, norm=norm, restarts=restarts)))
     return tuple(found)

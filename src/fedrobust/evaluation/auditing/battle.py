@@ -14,7 +14,7 @@ from fedrobust.evaluation.auditing.attacks import Attack
 from fedrobust.evaluation.auditing.journal import Journal
 from fedrobust.evaluation.auditing.subject import Scaled
 from fedrobust.perturb import Pgd
-from fedrobust.perturb.geometry import Norm
+from fedrobust.perturb.geometry import Norm, size
 from fedrobust.streams import Streams
 from fedrobust.typing import Images, Indices, Labels, Mask
 
@@ -105,11 +105,13 @@ class Battle:
 
     def _allowed(self, found: Images, x: Images, eps: float) -> Mask:
         """Which points are finite, within the ball around x, and in [0, 1], up to rounding."""
-        offset = (found - x).flatten(1)
-        size = offset.abs().amax(dim=1) if self.norm == "linf" else offset.norm(dim=1)
         flat = found.flatten(1)
         boxed = (flat.amin(dim=1) >= -_SLACK) & (flat.amax(dim=1) <= 1 + _SLACK)
-        return (size <= eps * (1 + 1e-4) + _SLACK) & boxed & flat.isfinite().all(dim=1)
+        return (
+            (size(found - x, self.norm) <= eps * (1 + 1e-4) + _SLACK)
+            & boxed
+            & flat.isfinite().all(dim=1)
+        )
 
     def rescaled(self, plain: Pgd) -> Attack:
         """Plain PGD on logits times the factor under which it fells the most of a few examples.
