@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -33,6 +34,8 @@ from subjects import RECIPES, Recipe, tested, trained
 BALLS: tuple[tuple[Norm, float], ...] = (("linf", 0.3), ("l2", 1.5))
 LIBRARIES = ("fedrobust", "adversarial-robustness-toolbox", "pyautoattack", "torch", "numpy")
 SEED = 0
+STARTS = 5
+"""Random starts from which ours and ART's are compared."""
 
 
 def main() -> None:
@@ -66,6 +69,7 @@ def measured(work: Path, samples: int, threads: int) -> Iterator[dict[str, Any]]
     result: dict[str, Any] = {
         "examples": samples,
         "seed": SEED,
+        "starts": STARTS,
         "threads": threads,
         "commit": commit(),
         "platform": platform.platform(),
@@ -103,26 +107,28 @@ def with_art(attack: Pgd | Apgd) -> Compare:
     def compare(model: nn.Module, x: Images, y: Labels) -> dict[str, Any]:
         right = stands(model, x, y, x, eps=attack.eps, norm=attack.norm)
         x, y = x[right], y[right]  # ART starts from no others
-        start = attack.draw(x, torch.Generator().manual_seed(SEED))
 
         def judged(points: Images) -> Mask:
             return stands(model, x, y, points, eps=attack.eps, norm=attack.norm)
 
-        began = time.process_time()
-        ours = judged(attack.maximise(model, x, y, lambda: start))
-        between = time.process_time()
-        if isinstance(attack, Pgd):
-            theirs = judged(art_pgd(model, x, y, attack, start=start))
-        else:
-            theirs = judged(art_apgd(model, x, y, attack, start=start))
-        return {
-            "with": "ART",
-            "ours": int(ours.sum()),
-            "theirs": int(theirs.sum()),
-            "fell to ours alone": int((theirs & ~ours).sum()),
-            "fell to theirs alone": int((ours & ~theirs).sum()),
-            "cpu seconds": [between - began, time.process_time() - between],
-        }
+        found: dict[str, Any] = {"with": "ART", "ours": [], "theirs": []}
+        found |= {"fell to ours alone": 0, "fell to theirs alone": 0, "cpu seconds": [0.0, 0.0]}
+        for seed in range(SEED, SEED + STARTS):
+            start = attack.draw(x, torch.Generator().manual_seed(seed))
+            began = time.process_time()
+            ours = judged(attack.maximise(model, x, y, lambda start=start: start))
+            between = time.process_time()
+            if isinstance(attack, Pgd):
+                theirs = judged(art_pgd(model, x, y, attack, start=start))
+            else:
+                theirs = judged(art_apgd(model, x, y, attack, start=start))
+            found["cpu seconds"][0] += between - began
+            found["cpu seconds"][1] += time.process_time() - between
+            found["ours"].append(int(ours.sum()))
+            found["theirs"].append(int(theirs.sum()))
+            found["fell to ours alone"] += int((theirs & ~ours).sum())
+            found["fell to theirs alone"] += int((ours & ~theirs).sum())
+        return found
 
     return compare
 
@@ -139,8 +145,8 @@ def with_autoattack(
     after = autoattack(model, x, y, eps=eps, norm=norm, seed=SEED)
     return {
         "with": "AutoAttack",
-        "ours": found.shares["robust"].count,
-        "theirs": int(after["square"].sum()),
+        "ours": [found.shares["robust"].count],
+        "theirs": [int(after["square"].sum())],
         "verdict": found.verdict,
         "clean": found.shares["clean"].count,
         "claimed": found.shares["claimed"].count,
@@ -163,7 +169,8 @@ def tables(found: dict[str, Any]) -> str:
     audits = [row for row in found["rows"] if row["with"] == "AutoAttack"]
     steps = [name for name, _ in audits[0]["their attacks"]] if audits else []
     parts = [
-        f"{n:,} MNIST test images, seed {found['seed']}, threads {found['threads']}. {versions}. "
+        f"{n:,} MNIST test images, means of {found['starts']} starts beside ART; seed "
+        f"{found['seed']}, threads {found['threads']}. {versions}. "
         f"Commit {commit}.",
         "\n".join([HEAD, *(line(row, n) for row in found["rows"])]),
         "\n".join([AUDIT.format(", ".join(steps)), *(audited(row, n) for row in audits)]),
@@ -175,12 +182,14 @@ def tables(found: dict[str, Any]) -> str:
 
 def line(row: dict[str, Any], n: int) -> str:
     """One comparison as a row of the table."""
-    ours, theirs = 100 * row["ours"] / n, 100 * row["theirs"] / n
+    ours, theirs = (100 * mean(row[who]) / n for who in ("ours", "theirs"))
+    points = [100 * (a - b) / n for a, b in zip(row["ours"], row["theirs"], strict=True)]
+    spread = f" ({min(points):+.1f} to {max(points):+.1f})" if len(points) > 1 else ""
     alone = "–"
     if "fell to ours alone" in row:
         alone = f"{row['fell to ours alone']}, {row['fell to theirs alone']}"
     cells = [row["model"], ball(row), row["attack"], row["with"], f"{ours:.1f} %"]
-    cells += [f"{theirs:.1f} %", f"{ours - theirs:+.1f}", alone]
+    cells += [f"{theirs:.1f} %", f"{ours - theirs:+.1f}{spread}", alone]
     return "| " + " | ".join([*cells, " / ".join(f"{s:.0f}" for s in row["cpu seconds"])]) + " |"
 
 

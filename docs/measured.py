@@ -20,10 +20,10 @@ machine was busier than above: read each rule's rows against each other."""
 AGREEMENT = """Made by `python benchmarks/agreement.py --out results/benchmarks/agreement.json` and
 `make docs`. Three `mnist-cnn-small` (the last table; their robust accuracy there is that under PGD
 40 × 0.01 on validation examples) are attacked by ours and by others' attacks on the same test
-images at equal settings: ART's from the same random start, AutoAttack's from its own. *Ours* and
-*theirs* are robust accuracies, *points* ours less theirs: above 0 our attack is the weaker one.
-*Fell to one alone*: examples that ours felled and theirs did not, and the other way round. *CPU s*
-are ours / theirs on one thread."""
+images at equal settings: ART's from the same five random starts, AutoAttack's from its own. *Ours*
+and *theirs* are robust accuracies, *points* ours less theirs (in brackets over the starts): above 0
+our attack is the weaker one. *Fell to one alone*: examples, of all starts, that ours felled and
+theirs did not, and the other way round. *CPU s* are ours / theirs on one thread."""
 
 
 def measured_pages(folder: Path) -> dict[Path, str]:
