@@ -180,7 +180,7 @@ def table(found: dict[str, Any]) -> str:
     lines += ["|---|---|---|---|---|---|---|"]
     for row in found["rows"]:
         shares = [f"{100 * row[name]:.1f}" for name in ("clean", "claimed", "robust")]
-        beyond = ", ".join(sign["name"] for sign in row["signs"] if sign["masked"]) or "–"
+        beyond = ", ".join(sign["name"] for sign in row["signs"] if sign["word"] not in ("fine", "unsure")) or "–"
         cells = [f"{row['kind']}: {row['case']}", f"{row['eps']:g}", *shares, row["verdict"]]
         lines.append("| " + " | ".join([*cells, beyond]) + " |")
     lines += ["", "| sign | honest, the most | limit | masked, beyond it |", "|---|---|---|---|"]

@@ -25,6 +25,12 @@ and *theirs* are robust accuracies, *points* ours less theirs (in brackets over 
 our attack is the weaker one. *Fell to one alone*: examples, of all starts, that ours felled and
 theirs did not, and the other way round. *CPU s* are ours / theirs on one thread."""
 
+CALIBRATION = """Made by `python benchmarks/calibration.py --out
+results/benchmarks/calibration.json` and `make docs`. `mnist-cnn-small` networks for MNIST and
+Fashion-MNIST that are known to be honest, and such networks hidden behind a mask, are audited on
+validation examples with the budget `full` and one surrogate. The limits of the signs lie between
+what the two show; a sign counts where its whole interval lies above the limit."""
+
 
 def measured_pages(folder: Path) -> dict[Path, str]:
     """The pages by their paths, of the records that are there."""
@@ -32,7 +38,12 @@ def measured_pages(folder: Path) -> dict[Path, str]:
     if (BENCHMARKS / "aggregators.json").exists():
         made[folder / "speed.md"] = speed()
     if (BENCHMARKS / "agreement.json").exists():
-        made[folder / "agreement.md"] = agreement(BENCHMARKS / "agreement.json")
+        made[folder / "agreement.md"] = noted(
+            "agreement", "Do others find what we find?", AGREEMENT
+        )
+    if (BENCHMARKS / "calibration.json").exists():
+        head = "Where the limits of an audit come from"
+        made[folder / "calibration.md"] = noted("calibration", head, CALIBRATION)
     return made
 
 
@@ -61,10 +72,11 @@ def speed() -> str:
     return f"# How fast the rules are\n\n{SPEED}\n\n{own}\n\n{OTHERS}\n\n{beside}\n"
 
 
-def agreement(path: Path) -> str:
-    """The comparison with other toolboxes, as its own script prints it, and what was found."""
-    head = f"# Do others find what we find?\n\n{AGREEMENT}\n\n"
-    return head + f"{printed('agreement.py', path)}\n\n{path.with_suffix('.md').read_text('utf-8')}"
+def noted(name: str, title: str, head: str) -> str:
+    """A benchmark's tables, as its own script prints them, and the notes kept beside its record."""
+    path = BENCHMARKS / f"{name}.json"
+    notes = path.with_suffix(".md").read_text("utf-8")
+    return f"# {title}\n\n{head}\n\n{printed(f'{name}.py', path)}\n\n{notes}"
 
 
 def printed(script: str, path: Path) -> str:

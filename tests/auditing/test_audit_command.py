@@ -5,11 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 from fedrobust import Experiment, run
 from fedrobust.cli import app
+from fedrobust.data import Digits
 from fedrobust.evaluation import Audit
+from fedrobust.models import DigitsCnn, build_model
 from fedrobust.perturb import Pgd
 
 QUICK = ["--samples", "30"]
@@ -44,6 +48,15 @@ def test_a_run_is_audited_as_it_claims(tmp_path: Path, tiny: Callable[..., Exper
     assert other.exit_code == 2
     assert "another model, or with other settings" in other.output
 
+    # Trained again, or overwritten: what is there now was never audited.
+    best = (tmp_path / "run" / "best.safetensors").read_bytes()
+    (tmp_path / "run" / "best.safetensors").write_bytes(begun(tmp_path))
+    retrained = called(*words, "--resume")
+    assert retrained.exit_code == 2
+    assert "another model, or with other settings" in retrained.output
+    (tmp_path / "run" / "best.safetensors").write_bytes(best)
+    assert called(*words, "--resume").exit_code == 0
+
     weights = str(tmp_path / "run" / "best.safetensors")
     named = ["--data", "digits", "--eps", "0.05", *QUICK]
     from_weights = called(weights, "--model", "digits-cnn", *named)
@@ -60,6 +73,11 @@ def test_a_run_is_audited_as_it_claims(tmp_path: Path, tiny: Callable[..., Exper
         ((weights, "--model", "digits-cnn", *named, "--norm", "l1"), "it can be linf or l2"),
         ((weights, "--model", "digits-cnn", *named, "--budget", "huge"), "it can be quick"),
         ((weights, "--model", "digits-cnn", "--data", "digits", "--eps", "0"), "without a ball"),
+        (
+            (weights, "--model", "digits-cnn", "--data", "digits", "--eps", "1e400"),
+            "write a number",
+        ),
+        ((weights, "--model", "digits-cnn", *named, "--seed", "-1"), "seed"),
         ((weights, "--model", "digits-cnn", *named, "--last"), "--last is for run directories"),
         ((str(tmp_path / "run"), "--model", "digits-cnn"), "knows its network"),
         ((str(tmp_path / "run"), "--resume"), "name it with --out"),
@@ -74,6 +92,31 @@ def test_a_run_is_audited_as_it_claims(tmp_path: Path, tiny: Callable[..., Exper
     (tmp_path / "run" / "best.safetensors").unlink()
     assert "finish the run" in called(str(tmp_path / "run"), *QUICK).output
     assert called(str(tmp_path / "run"), "--last", *QUICK).exit_code == 0
+
+
+def begun(folder: Path) -> bytes:
+    """The weights of the run's network as another seed begins with."""
+    data = Digits().load()
+    model = build_model(DigitsCnn(), data.shape, data.classes, torch.Generator().manual_seed(9))
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, folder / "begun.safetensors")
+    return (folder / "begun.safetensors").read_bytes()
+
+
+def test_a_run_that_claims_in_l2_is_audited_in_l2(
+    tmp_path: Path, tiny: Callable[..., Experiment]
+) -> None:
+    claim = Pgd(eps=0.5, step_size=0.1, steps=3, norm="l2")
+    run(tiny(rounds=1, evaluation={"every": 1, "attack": claim}), tmp_path / "run")
+    for words, eps, claimed in (
+        ((), 0.5, "PGD 3 x 0.1, restarts 1"),
+        (("--eps", "0.8"), 0.8, "PGD 40 x 0.02667, restarts 1"),
+    ):
+        out = tmp_path / f"audit {eps}"
+        found = called(str(tmp_path / "run"), *QUICK, *words, "--out", str(out))
+        assert found.exit_code == 0, found.output
+        told = json.loads((out / "audit.json").read_text())["settings"]
+        assert (told["eps"], told["norm"], told["claim"]) == (eps, "l2", claimed)
 
 
 def test_a_module_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

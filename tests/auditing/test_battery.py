@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from planted import EPS, Times, digits, natural, robust, trained
+from planted import EPS, Rounded, Times, digits, natural, robust, trained
 from torch import Tensor, nn
 
 from fedrobust.evaluation import audit
@@ -18,13 +18,15 @@ from fedrobust.evaluation.auditing.attacks import (
 )
 from fedrobust.evaluation.auditing.auditor import _later
 from fedrobust.evaluation.auditing.battle import Battle
-from fedrobust.evaluation.auditing.journal import Journal
+from fedrobust.evaluation.auditing.journal import About, Journal
 from fedrobust.evaluation.auditing.surface import surface
 from fedrobust.perturb import Apgd, Fab, Pgd, Square
 
 
 def battle(model: nn.Module, x: Tensor, y: Tensor, eps: float, batch: int = 64) -> Battle:
-    return Battle(model, x, y, (eps, "linf"), batch, 0, lambda *_: None, Journal(None, ""))
+    return Battle(
+        model, x, y, (eps, "linf"), batch, 0, lambda *_: None, Journal(None, About("", None))
+    )
 
 
 def test_each_budget_holds_what_it_promises() -> None:
@@ -102,7 +104,7 @@ def test_a_surrogate_sees_through_what_hides_the_gradient_and_not_through_honest
     surrogate = trained(9, 300)
     hidden = audit(Times(natural(), 1000.0), x, y, eps=EPS, surrogates=[surrogate])
     honest = audit(robust(), x, y, eps=EPS, surrogates=[surrogate])
-    signs = [{s.name: s.masked for s in found.signs} for found in (hidden, honest)]
+    signs = [{s.name: s.beyond for s in found.signs} for found in (hidden, honest)]
     assert signs[0]["transfer beats plain PGD"] is True
     assert signs[1]["transfer beats plain PGD"] is False
     assert "transfer 1" in [taken.name for taken in hidden.taken]
@@ -112,9 +114,11 @@ def test_a_surrogate_sees_through_what_hides_the_gradient_and_not_through_honest
         nn.init.zeros_(parameter)
     both = audit(Times(natural(), 1000.0), x, y, eps=EPS, surrogates=[blind, surrogate])
     told = {s.name: s for s in both.signs}["transfer beats plain PGD"]
-    assert told.masked is True
+    assert told.beyond is True
     with pytest.raises(ValueError, match="surrogate 1: the model does not take examples"):
         audit(robust(), x, y, eps=EPS, surrogates=[nn.Linear(3, 10)])
+    with pytest.raises(ValueError, match="surrogate 2: no gradient reaches its input"):
+        audit(robust(), x, y, eps=EPS, surrogates=[surrogate, Rounded(natural(), False)])
 
 
 def test_noise_stays_in_the_ball_and_keeps_the_first_mistake() -> None:
@@ -150,12 +154,13 @@ class Light(nn.Module):
 def test_more_steps_and_restarts_count_what_enough_steps_left() -> None:
     x = 1 - torch.arange(20).view(-1, 1, 1, 1) / 100 * torch.ones(1, 1, 2, 2)
     field = battle(Light(), x, torch.ones(20).long(), 1.0, batch=6)
-    attacks = [Attack(str(count), Telling(count)) for count in (4, 7, 12)]
-    plainly = torch.arange(20) >= 2  # plain PGD fells the first two
+    plainly = torch.arange(20) >= 4  # plain PGD fells the first four
+    attacks = [Attack(str(count), Telling(count)) for count in (7, 12)]
+    field.run(Attack("enough", Telling(4)))
     steps, restarts = _later(field, plainly, attacks)
     assert (steps.name, steps.value) == ("more steps take more", 3 / 20)
     assert (restarts.name, restarts.value) == ("restarts take more", 8 / 20)
-    assert field.stands.tolist() == [True] * 2 + [False] * 10 + [True] * 8
+    assert field.stands.tolist() == [False] * 12 + [True] * 8
     assert _later(field, plainly, ()) == []
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fedrobust.evaluation.auditing.attacks import Attack
 from fedrobust.evaluation.auditing.battle import Battle
-from fedrobust.evaluation.auditing.journal import Journal
+from fedrobust.evaluation.auditing.journal import About, Journal
 
 
 def silent(name: str, done: int, total: int) -> None: ...
@@ -35,7 +35,7 @@ class Bright(nn.Module):
 def test_what_fell_once_never_stands_again() -> None:
     x, y = 1 - torch.arange(10).view(-1, 1, 1, 1) / 100 * torch.ones(1, 1, 2, 2), torch.ones(10)
     y = y.long()
-    battle = Battle(Bright(), x, y, (1.0, "linf"), 4, 0, silent, Journal(None, ""))
+    battle = Battle(Bright(), x, y, (1.0, "linf"), 4, 0, silent, Journal(None, About("", None)))
     assert battle.stands.all()
     assert battle.run(Attack("three", Felling(3))).sum() == 3
     assert battle.run(Attack("two, asked of all", Felling(2)), among=torch.ones(10) > 0).sum() == 2
@@ -64,7 +64,9 @@ def test_every_seed_and_every_chunk_draws_its_own_noise_whoever_is_tried() -> No
 
     def drawn(seed: int, among: Tensor) -> list[list[float]]:
         attack = Drawing()
-        battle = Battle(Bright(), x, y, (1.0, "linf"), 4, seed, silent, Journal(None, ""))
+        battle = Battle(
+            Bright(), x, y, (1.0, "linf"), 4, seed, silent, Journal(None, About("", None))
+        )
         battle.run(Attack("drawing", attack), among=among)
         return attack.drawn
 

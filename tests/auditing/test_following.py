@@ -43,7 +43,7 @@ def test_an_audit_follows_the_rounds(tmp_path: Path, tiny: Callable[..., Experim
     told = followed.metrics[-1]["audit"]
     assert (told["claimed"], told["robust"]) == (again.claimed, again.robust)
     assert again.robust < again.claimed
-    assert told["masked"] == [sign.name for sign in again.signs if sign.masked]
+    assert told["masked"] == [sign.name for sign in again.signs if sign.word == "masked"]
     # Nothing else changes, and without it nothing is said.
     plain = run(tiny(rounds=40, evaluation=looks))
     assert "audit" not in plain.metrics[0]

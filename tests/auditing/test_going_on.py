@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from planted import EPS, digits, natural, robust
+from planted import EPS, Times, digits, natural, robust
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fedrobust.data import Digits
 from fedrobust.errors import RecordError
 from fedrobust.evaluation import Audit, audit
+from fedrobust.evaluation.auditing.journal import Journal
 from fedrobust.models import DigitsCnn, build_model
 
 
@@ -50,7 +51,7 @@ def test_what_was_done_is_not_done_again(tmp_path: Path) -> None:
     x, y, journal = x[:24], y[:24], tmp_path / "progress.jsonl"
     whole = Counted(robust())
     expected = audit(whole, x, y, **keys)
-    broken = Counted(robust(), fails_after=whole.asked * 0.6)
+    broken = Counted(robust(), fails_after=whole.asked * 0.75)
     with pytest.raises(RuntimeError, match="went away"):
         audit(broken, x, y, **keys, journal=journal)
     lines = journal.read_text().splitlines()
@@ -78,6 +79,7 @@ def robust_again() -> nn.Module:
     "change",
     [
         {"model": Counted(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))},
+        {"model": Counted(Times(natural(), 3.0))},
         {"eps": 0.11},
         {"seed": 1},
         {"batch_size": 7},
@@ -91,7 +93,9 @@ def test_the_journal_of_another_audit_is_refused_and_left(
 ) -> None:
     _, _, x, y = digits()
     journal = tmp_path / "progress.jsonl"
-    keys: dict[str, Any] = {"eps": EPS, "model": Counted(natural()), "x": x[:12], "y": y[:12]}
+    # A factor of 1 or 3 is no weight: only the logits tell it.
+    model = Counted(Times(natural(), 1.0))
+    keys: dict[str, Any] = {"eps": EPS, "model": model, "x": x[:12], "y": y[:12]}
     audit(keys["model"], keys["x"], keys["y"], eps=EPS, journal=journal)
     before = journal.read_bytes()
     for name, value in change.items():
@@ -101,12 +105,26 @@ def test_the_journal_of_another_audit_is_refused_and_left(
     assert journal.read_bytes() == before
 
 
+def test_an_audit_goes_on_with_the_threads_that_it_began_with(tmp_path: Path) -> None:
+    _, _, x, y = digits()
+    journal, threads = tmp_path / "progress.jsonl", torch.get_num_threads()
+    assert Journal.threads(journal) is None
+    torch.set_num_threads(threads + 1)
+    try:
+        audit(natural(), x[:12], y[:12], eps=EPS, journal=journal)
+    finally:
+        torch.set_num_threads(threads)
+    audit(natural(), x[:12], y[:12], eps=EPS, journal=journal)
+    assert Journal.threads(journal) == threads + 1
+
+
 def test_a_broken_journal_is_named(tmp_path: Path) -> None:
     _, _, x, y = digits()
     journal = tmp_path / "progress.jsonl"
-    journal.write_text("nonsense\n")
-    with pytest.raises(RecordError, match="cannot be read"):
-        audit(natural(), x[:12], y[:12], eps=EPS, journal=journal)
+    for text in ("nonsense\n", "3\n"):
+        journal.write_text(text)
+        with pytest.raises(RecordError, match="cannot be read"):
+            audit(natural(), x[:12], y[:12], eps=EPS, journal=journal)
 
 
 def test_a_killed_audit_goes_on_from_the_command_line(tmp_path: Path) -> None:

@@ -31,7 +31,9 @@ def audit_command(
     ] = None,
     budget: Annotated[str, typer.Option(help="quick, standard or full.")] = "quick",
     samples: Annotated[int, typer.Option(help="Test examples, drawn at random.", min=1)] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the examples and of what attacks draw.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of the examples and of what attacks draw.", min=0, max=2**63 - 1)
+    ] = 0,
     batch: Annotated[int, typer.Option(help="Examples at a time.", min=1)] = 256,
     last: Annotated[bool, typer.Option("--last", help="A run's last model, not its best.")] = False,
     out: Annotated[

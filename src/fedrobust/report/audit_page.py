@@ -27,6 +27,7 @@ _MEANS = {
     "more steps take more": "plain PGD had not arrived",
     "restarts take more": "plain PGD ends in other places each time",
     "the battery beats plain PGD": "the claim is far from what is robust",
+    "the claim is overstated": "of what is claimed; no masking, but the claim's attack is too weak",
     "survives the largest ball": "any image may be reached, and PGD still does not find a mistake",
 }
 _SCALE = LinearSegmentedColormap.from_list("loss", ["#f2f5f9", "#56b4e9", "#0072b2", "#1f2933"])
@@ -75,13 +76,12 @@ def audit_values(folder: Path, figure: Callable[..., dict[str, Any]]) -> dict[st
 
 
 def _sign(sign: Any) -> dict[str, Any]:
-    word = {True: "masked", False: "fine", None: "unsure"}[sign.masked]
     return {
         "name": sign.name,
         "value": percent(sign.value),
         "interval": f"{100 * sign.low:.1f} to {percent(sign.high)}",
         "limit": percent(sign.limit),
-        "word": word,
+        "word": sign.word,
         "means": _MEANS.get(sign.name, ""),
     }
 
@@ -100,9 +100,9 @@ def _signs(found: Audit, width: float) -> Figure:
     colours = {True: ROBUST, False: RIGHT, None: MUTED}
     markers = {True: "X", False: "o", None: "D"}
     for place, sign in enumerate(signs):
-        colour = colours[sign.masked]
+        colour = colours[sign.beyond]
         axes.plot([100 * sign.low, 100 * sign.high], [place, place], color=colour, linewidth=2.4)
-        axes.plot(100 * sign.value, place, markers[sign.masked], color=colour, markersize=6)
+        axes.plot(100 * sign.value, place, markers[sign.beyond], color=colour, markersize=6)
         axes.plot([100 * sign.limit] * 2, [place - 0.38, place + 0.38], color=MUTED, linewidth=1.4)
     names = [printable(sign.name, 40 if width > NARROW else 30) for sign in signs]
     axes.set_yticks(range(len(signs)), names)

@@ -13,6 +13,7 @@ from fedrobust.evaluation.accuracy import evaluating, require_examples
 from fedrobust.evaluation.auditing.attacks import (
     Attack,
     Budget,
+    arriving,
     battery,
     claimed,
     compared,
@@ -20,9 +21,9 @@ from fedrobust.evaluation.auditing.attacks import (
     transfers,
 )
 from fedrobust.evaluation.auditing.battle import Battle, Watch
-from fedrobust.evaluation.auditing.journal import Journal, fingerprint
+from fedrobust.evaluation.auditing.journal import About, Journal
 from fedrobust.evaluation.auditing.result import Audit, Share
-from fedrobust.evaluation.auditing.signs import Sign, lead, share, verdict
+from fedrobust.evaluation.auditing.signs import OVERSTATED, Sign, lead, share, verdict
 from fedrobust.evaluation.auditing.subject import Subject, subject
 from fedrobust.evaluation.auditing.surface import Surface, surface
 from fedrobust.perturb import Pgd
@@ -55,7 +56,8 @@ def audit(
     what is done, so that an audit that was interrupted goes on when it is asked for again.
 
     The model is asked in evaluation mode and put back. One that returns probabilities, lets no
-    gradient through or is randomised is recognised, handled and named in ``notes``.
+    gradient through or is randomised is recognised, handled and named in ``notes``. All that is
+    drawn comes from ``seed``, but for what a randomised model draws itself.
 
     Raises: ``ValueError`` for inputs outside [0, 1], eps = 0, a claim of another ball, a model or a
     surrogate that does not fit the examples, or labels that it has no class for; ``RecordError``
@@ -68,14 +70,16 @@ def audit(
             f"the claim is PGD in {plain.norm} with eps = {plain.eps:g}, "
             f"the audit in {norm} with eps = {eps:g}"
         )
+    if not plain.box:
+        raise ValueError("the claim leaves [0, 1] (box: false): an audit counts images only")
     with evaluating(model), evaluating(nn.ModuleList(surrogates)):
-        seen = subject(model, x, y)
-        for i, other in enumerate(surrogates, start=1):
-            _require_surrogate(i, other, x, y)
+        seen = subject(model, x, y, batch_size)
+        others = [_surrogate(i, other, x, y) for i, other in enumerate(surrogates, start=1)]
         about = (plain, budget, batch_size, seed, type(model).__qualname__)
-        kept = Journal(journal, fingerprint([model, *surrogates], [x, y], *about))
+        asked = About.of([model, *surrogates], [x, y], seen.said, *about)
+        kept = Journal(journal, asked)
         battle = Battle(seen.model, x, y, (eps, norm), batch_size, seed, watch, kept)
-        found = _fought(seen, battle, plain, budget, surrogates)
+        found = _fought(seen, battle, plain, budget, others)
     settings: dict[str, str | float | int] = {
         "eps": eps,
         "norm": norm,
@@ -108,12 +112,15 @@ def _require(
     require_radius(eps, norm, box=True)  # type: ignore[arg-type]
 
 
-def _require_surrogate(number: int, model: nn.Module, x: Images, y: Labels) -> None:
-    """Raises: ``ValueError`` for a surrogate that does not fit the examples."""
+def _surrogate(number: int, model: nn.Module, x: Images, y: Labels) -> nn.Module:
+    """The surrogate as it has to be asked. Raises: ``ValueError`` for one that cannot serve."""
     try:
-        subject(model, x, y)
+        seen = subject(model, x, y)
+        if not seen.differentiable:
+            raise ValueError("no gradient reaches its input, so there is nothing to transfer")
     except ValueError as error:
         raise ValueError(f"surrogate {number}: {error}") from error
+    return seen.model
 
 
 def _fought(
@@ -123,14 +130,17 @@ def _fought(
     clean = battle.stands
     felled = battle.run(Attack("plain PGD", plain))
     claims = battle.stands
-    if plain.steps < 40:  # a claim may be weak; masking is what plain PGD cannot see at all
-        felled = felled | battle.run(Attack("PGD, 40 steps", claimed(eps, norm)), among=clean)
+    # A claim may be weak: masking is what plain PGD does not see when it has arrived either.
+    felled = felled | battle.run(arriving(eps, norm))
     plainly = clean & ~felled
     # These are compared with plain PGD, so each is tried on all that it was tried on.
+    quieter, louder = battle.rescaled(plain)
     signs = [
         lead(f"{attack.name} beats plain PGD", battle.run(attack, among=clean), felled)
-        for attack in (battle.rescaled(plain), *compared(budget, eps, norm))
+        for attack in (quieter, *compared(budget, eps, norm))
     ]
+    if louder is not None:
+        battle.run(louder)
     if surrogates:
         strays = [battle.run(attack, among=clean) for attack in transfers(eps, norm, surrogates)]
         signs.append(lead("transfer beats plain PGD", torch.stack(strays).any(dim=0), felled))
@@ -140,16 +150,17 @@ def _fought(
     for attack in battery(budget, eps, norm, seen.classes):
         battle.run(attack)
     signs.append(share("the battery beats plain PGD", plainly & ~battle.stands))
-    if not seen.constant:  # whose answer no ball changes, and that is no masking
-        survives = claims & ~battle.fells(_widest(plain, battle.x), claims)
-        signs.append(share("survives the largest ball", survives))
+    survives = claims & ~battle.fells(_widest(plain, battle.x), claims)
+    signs.append(share("survives the largest ball", survives))
+    signs.append(share(OVERSTATED, claims & ~battle.stands, among=claims))
     shares = {
         name: Share(int(mask.sum()), len(mask))
         for name, mask in (("clean", clean), ("claimed", claims), ("robust", battle.stands))
     }
     drawn = battle.journal.recall("surface", lambda: surface(model, battle.x, battle.y, plain))
+    found = "inconclusive" if seen.constant else verdict(signs, seen.steady)
     return Audit(
-        verdict=verdict(signs, seen.steady and not seen.constant),
+        verdict=found,
         clean=shares["clean"].value,
         claimed=shares["claimed"].value,
         robust=shares["robust"].value,
@@ -164,13 +175,10 @@ def _fought(
 
 def _later(battle: Battle, plainly: Mask, attacks: Sequence[Attack]) -> list[Sign]:
     """Whether plain PGD that has arrived takes still more with more steps, or more restarts."""
-    if not attacks:
-        return []
-    ample, *more = attacks
-    left = plainly & ~battle.run(ample, among=plainly)
+    names = ("more steps take more", "restarts take more")
     return [
-        share(name, battle.run(attack, among=left))
-        for name, attack in zip(("more steps take more", "restarts take more"), more, strict=False)
+        share(name, battle.run(attack, among=plainly))
+        for name, attack in zip(names, attacks, strict=False)
     ]
 
 

@@ -113,28 +113,36 @@ class Battle:
             & flat.isfinite().all(dim=1)
         )
 
-    def rescaled(self, plain: Pgd) -> Attack:
-        """Plain PGD on logits times the factor under which it fells the most of a few examples.
+    def rescaled(self, plain: Pgd) -> tuple[Attack, Attack | None]:
+        """Plain PGD on quieter logits, and on louder ones where these fell more of a few examples.
 
         The temperature that a masked model was trained at is unknown to whoever audits it, so
-        factors are tried, in units of the median lead of the first logit over the second.
+        factors are tried, in units of the median lead of the first logit over the second. Only
+        factors below 1 tell of masking: logits that are too large leave the loss no gradient, and
+        small ones leave it one that is merely not the best.
         """
-        factor = self.journal.recall("factor", lambda: self._factor(plain))
-        return Attack("rescaled PGD", plain, factor)
+        fell = self.journal.recall("factor", lambda: self._fell(plain))
+        by = {float(factor): count for factor, count in fell.items()}
+        quiet = max((f for f in by if f <= 1), key=lambda f: by[f], default=min(by))
+        loud = max(by, key=lambda f: by[f])
+        more = Attack("PGD, louder logits", plain, loud) if by[loud] > by[quiet] else None
+        return Attack("rescaled PGD", plain, quiet), more
 
-    def _factor(self, plain: Pgd) -> float:
+    def _fell(self, plain: Pgd) -> dict[str, int]:
+        """How many of a few examples fall, for each factor."""
         x, y = self.x[:_LOOKED_AT], self.y[:_LOOKED_AT]
         with torch.no_grad():
             top = self.model(x).double().topk(2, dim=1).values
         lead = float((top[:, 0] - top[:, 1]).abs().median().nan_to_num(nan=1.0)) or 1.0
-        some, fell = torch.arange(len(x), device=x.device), []
+        some, fell = torch.arange(len(x), device=x.device), {}
         for tried, share in enumerate(_FACTORS):
             self.watch("search for the factor", tried, len(_FACTORS))
             attack = Attack("rescaled PGD", plain, share / lead)
             source = self._streams.generator("factor")
             found = attacked(self.model, attack, x, y, some, self.batch, source)
-            fell.append(int((~right(self.model, found, y, self.batch)).sum()))
-        return _FACTORS[max(range(len(fell)), key=lambda i: fell[i])] / lead
+            wrong = ~right(self.model, found, y, self.batch) & self._allowed(found, x, self.eps)
+            fell[repr(share / lead)] = int(wrong.sum())
+        return fell
 
 
 def attacked(

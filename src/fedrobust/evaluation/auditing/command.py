@@ -15,11 +15,14 @@ from torch import Tensor
 
 from fedrobust.data.sources import cache
 from fedrobust.errors import ConfigError, RecordError
+from fedrobust.evaluation.accuracy import evaluating
 from fedrobust.evaluation.auditing.attacks import Budget
 from fedrobust.evaluation.auditing.auditor import audit
 from fedrobust.evaluation.auditing.battle import Watch
+from fedrobust.evaluation.auditing.journal import About, Journal, write_whole
 from fedrobust.evaluation.auditing.result import Audit
 from fedrobust.evaluation.auditing.source import Source, opened
+from fedrobust.evaluation.auditing.subject import subject
 from fedrobust.evaluation.auditing.surrogates import Begins, surrogates
 from fedrobust.execution import Execution, default_device
 from fedrobust.perturb import Pgd
@@ -66,14 +69,15 @@ def audited(
     if asked.out is None:
         if asked.resume:
             raise ConfigError("--resume goes on with an audit in a folder: name it with --out")
-        return _audited(asked, None, watch, begins)
+        return _audited(asked, _task(asked), None, watch, begins)
     with _folder(asked.out, asked.resume) as journal:
-        done, about = asked.out / _RESULT, asked.content()
+        task, done = _task(asked), asked.out / _RESULT
         if done.exists():
-            return _finished(asked.out, about)
-        found = _audited(asked, journal, watch, begins)
+            return _finished(asked, task)
+        found = _audited(asked, task, journal, watch, begins)
+        about = asked.content() | {"about": task.about().to_json()}
         text = json.dumps(about | found.to_json(), indent=1, ensure_ascii=False) + "\n"
-        _writing(done, lambda: done.write_text(text, encoding="utf-8"))
+        write_whole(done, text)
         journal.unlink()
     return found
 
@@ -86,13 +90,15 @@ def stored(folder: Path) -> Audit:
         raise RecordError(f"{folder / _RESULT} cannot be read: {error}") from error
 
 
-def _finished(folder: Path, about: dict[str, Any]) -> Audit:
+def _finished(asked: Asked, task: "_Task") -> Audit:
     """The audit that is done there. Raises: ``RecordError`` where that is another one."""
-    found = stored(folder)
-    told = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
-    if any(told.get(name) != value for name, value in about.items()):
+    assert asked.out is not None
+    found = stored(asked.out)
+    told = json.loads((asked.out / _RESULT).read_text(encoding="utf-8"))
+    same = all(told.get(name) == value for name, value in asked.content().items())
+    if not same or not task.about().matches(told.get("about")):
         raise RecordError(
-            f"{folder} holds an audit of another model, or with other settings: "
+            f"{asked.out} holds an audit of another model, or with other settings: "
             "choose another --out"
         )
     return found
@@ -125,9 +131,40 @@ def _folder(out: Path, resume: bool) -> Iterator[Path]:
         lock.release()
 
 
-def _audited(asked: Asked, journal: Path | None, watch: Watch, begins: Begins) -> Audit:
+@dataclass(frozen=True)
+class _Task:
+    """What is audited: a model, examples, a ball and a claim."""
+
+    source: Source
+    eps: float
+    norm: str
+    claim: Pgd | None
+    x: Tensor
+    y: Tensor
+
+    def about(self) -> About:
+        """What tells this audit from others."""
+        model = self.source.model
+        try:
+            with evaluating(model):
+                said = subject(model, self.x, self.y).said
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        return About.of([model], [self.x, self.y], said)
+
+
+def _task(asked: Asked) -> _Task:
     source = opened(asked.where, asked.data, asked.network, asked.last)
-    eps, norm, claim = _claimed(asked, source)
+    return _Task(source, *_claimed(asked, source), *_examples(source, asked))
+
+
+def _audited(
+    asked: Asked, task: _Task, journal: Path | None, watch: Watch, begins: Begins
+) -> Audit:
+    source, eps, norm = task.source, task.eps, task.norm
+    device = default_device()
+    threads = None if journal is None else Journal.threads(journal)
+    plan = Execution(device, threads or torch.get_num_threads(), asked.batch)
     others = []
     if asked.budget == "full":
         if source.network is None:
@@ -140,19 +177,16 @@ def _audited(asked: Asked, journal: Path | None, watch: Watch, begins: Begins) -
             cache=cache() / "surrogates",
             begins=begins,
         )
-    x, y = _examples(source, asked)
-    device = default_device()
-    plan = Execution(device, torch.get_num_threads(), asked.batch)
     try:
         with plan.active():
             return audit(
                 source.model.to(device),
-                x.to(device),
-                y.to(device),
+                task.x.to(device),
+                task.y.to(device),
                 eps=eps,
                 norm=norm,  # type: ignore[arg-type]
                 budget=asked.budget,  # type: ignore[arg-type]
-                claim=claim,
+                claim=task.claim,
                 surrogates=[other.to(device) for other in others],
                 batch_size=asked.batch,
                 seed=asked.seed,
@@ -167,12 +201,12 @@ def _claimed(asked: Asked, source: Source) -> tuple[float, str, Pgd | None]:
     """Radius, norm and claim: the run's own where nothing else is asked for."""
     eps, norm, claim = asked.eps, asked.norm, source.claim
     if claim is not None:
-        same = eps is None or math.isclose(eps, claim.eps, rel_tol=1e-2)
+        same = eps is None or math.isclose(eps, claim.eps, rel_tol=2e-3)
         if same and norm in (None, claim.norm):
             return claim.eps, claim.norm, claim
     if eps is None:
         raise ConfigError("name the radius of the ball: --eps 0.3")
-    return eps, norm or "linf", None
+    return eps, norm or (claim.norm if claim else "linf"), None
 
 
 def _examples(source: Source, asked: Asked) -> tuple[Tensor, Tensor]:
@@ -187,7 +221,7 @@ def radius(text: str) -> float:
     """0.3, or a quotient such as 8/255. Raises: ``ConfigError``."""
     try:
         value = float(Fraction(text))
-    except (ValueError, ZeroDivisionError) as error:
+    except (ValueError, OverflowError, ZeroDivisionError) as error:
         raise ConfigError(f"--eps is {text}; write a number such as 0.3 or 8/255") from error
     return value
 

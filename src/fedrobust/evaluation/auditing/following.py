@@ -48,6 +48,6 @@ class Auditing:
             "claimed": found.claimed,
             "robust": found.robust,
             "examples": len(x),
-            "masked": [sign.name for sign in found.signs if sign.masked],
+            "masked": [sign.name for sign in found.signs if sign.word == "masked"],
             "signs": {sign.name: sign.value for sign in found.signs},
         }

@@ -3,12 +3,15 @@
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
 if TYPE_CHECKING:
     from fedrobust.evaluation.auditing.battle import Taken
     from fedrobust.evaluation.auditing.signs import Sign, Verdict
     from fedrobust.evaluation.auditing.surface import Surface
+
+_SIDES = float(norm.ppf(0.975))
+_SIGN = ("name", "value", "low", "high", "floor")
 
 
 @dataclass(frozen=True)
@@ -26,16 +29,17 @@ class Share:
     @property
     def low(self) -> float:
         """The lower end of the interval."""
-        return float(self._interval.low)
+        return self.interval(_SIDES)[0]
 
     @property
     def high(self) -> float:
         """The upper end of the interval."""
-        return float(self._interval.high)
+        return self.interval(_SIDES)[1]
 
-    @property
-    def _interval(self) -> Any:
-        return binomtest(self.count, self.total).proportion_ci(0.95, method="wilson")
+    def interval(self, z: float) -> tuple[float, float]:
+        """Wilson's interval for ``z`` standard errors to either side."""
+        found = binomtest(self.count, self.total).proportion_ci(2 * norm.cdf(z) - 1, "wilson")
+        return float(found.low), float(found.high)
 
     def __str__(self) -> str:
         return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
@@ -69,7 +73,7 @@ class Audit:
             name: asdict(share) | {"value": share.value, "low": share.low, "high": share.high}
             for name, share in self.shares.items()
         }
-        content["signs"] = [asdict(s) | {"limit": s.limit, "masked": s.masked} for s in self.signs]
+        content["signs"] = [asdict(s) | {"limit": s.limit, "word": s.word} for s in self.signs]
         return content
 
     @classmethod
@@ -88,7 +92,7 @@ class Audit:
             **{name: content[name] for name in ("clean", "claimed", "robust")},
             shares=shares,
             taken=tuple(Taken(**taken) for taken in content["taken"]),
-            signs=tuple(made(Sign, ("name", "value", "low", "high"), s) for s in content["signs"]),
+            signs=tuple(made(Sign, _SIGN, s) for s in content["signs"]),
             notes=tuple(content["notes"]),
             settings=content["settings"],
             surface=Surface(**content["surface"]),
@@ -104,16 +108,21 @@ class Audit:
     @property
     def reason(self) -> str:
         """One sentence on why."""
-        bad = [sign.name for sign in self.signs if sign.masked]
-        open_ = [sign.name for sign in self.signs if sign.masked is None]
+        bad = [sign.name for sign in self.signs if sign.word == "masked"]
+        open_ = [sign.name for sign in self.signs if sign.word == "unsure"]
+        lost = 100 * (self.claimed - self.robust)
         if self.verdict == "masked":
             return (
                 f"plain PGD is fooled ({', '.join(bad)}); robust is an upper bound that better "
                 "attacks on such a model would lower"
             )
         if self.verdict == "inconclusive":
+            if any(sign.word == "too high" for sign in self.signs):
+                return (
+                    f"no sign of masking, but the claim does not hold: the attack behind it is too "
+                    f"weak, and the battery takes {lost:.1f} points off it"
+                )
             if not open_:
                 return "no sign of masking, but the model cannot be judged (see the notes)"
             return f"too few examples, or too unsteady a model, to tell ({', '.join(open_)})"
-        lost = 100 * (self.claimed - self.robust)
         return f"no sign of masking; the battery takes {lost:.1f} points off the claim"

@@ -17,6 +17,7 @@ from fedrobust.typing import Mask
 
 Verdict: TypeAlias = Literal["genuine", "masked", "inconclusive"]
 
+OVERSTATED = "the claim is overstated"
 LIMITS = {
     "rescaled PGD beats plain PGD": 0.05,
     "Square beats plain PGD": 0.10,
@@ -28,18 +29,27 @@ LIMITS = {
     "restarts take more": 0.10,
     "the battery beats plain PGD": 0.20,
     "survives the largest ball": 0.05,
+    OVERSTATED: 1 / 3,
 }
-"""How much of each sign is masking."""
+"""The most of each sign that an honest model shows; docs/calibration.md says on which models."""
+
+_SIDES, _MASKED = 1.959964, 2.807034
+"""Normal quantiles: 95 % between both sides; 99.75 % above one, since ten signs share 2.5 %."""
 
 
 @dataclass(frozen=True)
 class Sign:
-    """One test: a share of the examples with its 95 % interval; above ``limit`` it is masking."""
+    """One test: a share of examples with its 95 % interval, and the ``floor`` that it lies above.
+
+    ``floor`` is the lower end at 99.75 %, so that ten signs together call an honest model that lies
+    on all of its limits masked in 2.5 % of audits.
+    """
 
     name: str
     value: float
     low: float
     high: float
+    floor: float
 
     @property
     def limit(self) -> float:
@@ -47,22 +57,33 @@ class Sign:
         return LIMITS[self.name]
 
     @property
-    def masked(self) -> bool | None:
-        """Whether the whole interval lies above the limit; None where the limit lies within."""
-        if self.low > self.limit:
+    def beyond(self) -> bool | None:
+        """Whether the floor lies above the limit; None where the limit lies within."""
+        if self.floor > self.limit:
             return True
         return False if self.high <= self.limit else None
 
+    @property
+    def word(self) -> str:
+        """What the sign says. A claim that is too high is no masking, and not true either."""
+        if self.beyond is None:
+            return "unsure"
+        if not self.beyond:
+            return "fine"
+        return "too high" if self.name == OVERSTATED else "masked"
+
     def __str__(self) -> str:
-        word = {True: "masked", False: "fine", None: "unsure"}[self.masked]
         figure = f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
-        return f"{word:8} {self.name}: {figure}, limit {100 * self.limit:g} %"
+        return f"{self.word:8} {self.name}: {figure}, limit {100 * self.limit:g} %"
 
 
-def share(name: str, shows: Mask) -> Sign:
-    """The sign ``name`` where ``shows`` [b], with Wilson's interval."""
-    found = Share(int(shows.sum()), len(shows))
-    return Sign(name, found.value, found.low, found.high)
+def share(name: str, shows: Mask, among: Mask | None = None) -> Sign:
+    """The sign ``name`` where ``shows`` [b], of all or of those ``among``, by Wilson's interval."""
+    total = len(shows) if among is None else int(among.sum())
+    if not total:
+        return Sign(name, 0.0, 0.0, 0.0, 0.0)
+    found = Share(int(shows.sum()), total)
+    return Sign(name, found.value, found.low, found.high, found.interval(_MASKED)[0])
 
 
 def lead(name: str, ours: Mask, plain: Mask) -> Sign:
@@ -75,17 +96,20 @@ def lead(name: str, ours: Mask, plain: Mask) -> Sign:
     n, b, c = len(ours), int((ours & ~plain).sum()), int((plain & ~ours).sum())
     m, up, down = n + 2, b + 0.5, c + 0.5
     middle = (up - down) / m
-    half = 1.959964 * math.sqrt((up + down) - (up - down) ** 2 / m) / m
-    return Sign(name, (b - c) / n, middle - half, middle + half)
+    error = math.sqrt((up + down) - (up - down) ** 2 / m) / m
+    low, high, floor = (middle + z * error for z in (-_SIDES, _SIDES, -_MASKED))
+    return Sign(name, (b - c) / n, low, high, floor)
 
 
 def verdict(signs: Sequence[Sign], steady: bool) -> Verdict:
     """``masked`` on any sign, ``genuine`` where none can be, else ``inconclusive``.
 
-    A randomised model is never called genuine: what one draw shows, another may not.
+    A claim that is too high without any masking is ``inconclusive``: the model hides nothing, and
+    the claim does not hold. A randomised model is never called genuine: what one draw shows,
+    another may not.
     """
-    if any(sign.masked for sign in signs):
+    if any(sign.beyond for sign in signs if sign.name != OVERSTATED):
         return "masked"
-    if steady and all(sign.masked is False for sign in signs):
+    if steady and all(sign.beyond is False for sign in signs):
         return "genuine"
     return "inconclusive"
