@@ -71,7 +71,6 @@ def measured(work: Path, samples: int, threads: int) -> Iterator[dict[str, Any]]
         "seed": SEED,
         "starts": STARTS,
         "threads": threads,
-        "commit": commit(),
         "platform": platform.platform(),
         "versions": {"python": platform.python_version()} | {n: version(n) for n in LIBRARIES},
         "models": {name: story for name, (_, story) in models.items()},
@@ -83,7 +82,8 @@ def measured(work: Path, samples: int, threads: int) -> Iterator[dict[str, Any]]
                 kept = work / f"{samples}-{norm}-{name}-{attack}.json".replace(" ", "-")
                 if not kept.exists():
                     row = {"model": name, "norm": norm, "eps": eps, "attack": attack}
-                    kept.write_text(json.dumps(row | compare(model, x, y)) + "\n")
+                    row |= {"commit": commit()} | compare(model, x, y)
+                    kept.write_text(json.dumps(row) + "\n")
                 result["rows"].append(json.loads(kept.read_text()))
                 yield result
 
@@ -165,13 +165,13 @@ AUDIT = """| model | ball | clean | claimed | verdict | standing after AutoAttac
 def tables(found: dict[str, Any]) -> str:
     """The models, the comparisons and what the audits said, as Markdown."""
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
-    n, commit = found["examples"], str(found["commit"])[:9]
+    n, commits = found["examples"], {str(row["commit"])[:9] for row in found["rows"]}
     audits = [row for row in found["rows"] if row["with"] == "AutoAttack"]
     steps = [name for name, _ in audits[0]["their attacks"]] if audits else []
     parts = [
         f"{n:,} MNIST test images, means of {found['starts']} starts beside ART; seed "
         f"{found['seed']}, threads {found['threads']}. {versions}. "
-        f"Commit {commit}.",
+        f"Commit {', '.join(sorted(commits))}.",
         "\n".join([HEAD, *(line(row, n) for row in found["rows"])]),
         "\n".join([AUDIT.format(", ".join(steps)), *(audited(row, n) for row in audits)]),
         "| model | trained | seconds | accuracy | robust accuracy |\n|---|---|---|---|---|\n"

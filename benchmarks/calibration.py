@@ -25,6 +25,7 @@ from fedrobust.environment import commit
 from fedrobust.evaluation import audit
 from fedrobust.evaluation.auditing.signs import LIMITS
 from fedrobust.perturb import Pgd
+from fedrobust.perturb.geometry import Norm
 from subjects import Recipe, splits, trained
 
 SEED = 0
@@ -40,6 +41,7 @@ RECIPES = {
     "robust in 0.1, fashion": Recipe(
         seed=16, steps=1000, lr=0.001, batch=64, attack=SOFT, data=FashionMnist()
     ),
+    "young": replace(NATURAL, seed=19, steps=40),
     "distilled at 100": Recipe(seed=17, steps=1500, lr=0.003, temperature=100.0),
     "distilled at 40": Recipe(seed=18, steps=1500, lr=0.003, temperature=40.0),
 }
@@ -69,6 +71,7 @@ class Case:
     recipe: str
     eps: float
     mask: Callable[[nn.Module], nn.Module] | None = None
+    norm: Norm = "linf"
 
 
 def louder(factor: float) -> Callable[[nn.Module], nn.Module]:
@@ -91,6 +94,10 @@ CASES = {
         "robust in 0.3, small ball": Case("robust in 0.3", 0.1),
         "robust in 0.1": Case("robust in 0.1", 0.1),
         "robust in 0.1, fashion": Case("robust in 0.1, fashion", 0.1),
+        "natural, l2": Case("natural, other seed", 1.0, norm="l2"),
+        "robust in 0.1, l2": Case("robust in 0.1", 1.0, norm="l2"),
+        "young": Case("young", 0.1),
+        "robust, logits / 100": Case("robust in 0.1", 0.1, louder(0.01)),
     },
     "masked": {
         "natural, logits x 30": Case("natural", 0.1, louder(30)),
@@ -142,10 +149,11 @@ def measured(work: Path, samples: int) -> dict[str, Any]:
             if not kept.exists():
                 row = looked(case, work, samples, work / "progress" / kept.name)
                 work.mkdir(parents=True, exist_ok=True)
-                kept.write_text(json.dumps({"case": name, "kind": kind} | row) + "\n")
+                told = {"case": name, "kind": kind, "commit": commit()} | row
+                kept.write_text(json.dumps(told) + "\n")
             rows.append(json.loads(kept.read_text()))
             print(rows[-1]["case"], rows[-1]["verdict"], flush=True)
-    return {"commit": commit(), "examples": samples, "seed": SEED, "rows": rows}
+    return {"examples": samples, "seed": SEED, "rows": rows}
 
 
 def looked(case: Case, work: Path, samples: int, journal: Path) -> dict[str, Any]:
@@ -162,6 +170,7 @@ def looked(case: Case, work: Path, samples: int, journal: Path) -> dict[str, Any
         x,
         y,
         eps=case.eps,
+        norm=case.norm,
         budget="full",
         surrogates=[surrogate],
         seed=SEED,
@@ -170,29 +179,45 @@ def looked(case: Case, work: Path, samples: int, journal: Path) -> dict[str, Any
     content = found.to_json()
     return {
         name: content[name] for name in ("verdict", "clean", "claimed", "robust", "notes", "signs")
-    } | {"eps": case.eps}
+    } | {"eps": case.eps, "norm": case.norm}
 
 
 def table(found: dict[str, Any]) -> str:
     """Every case, then what each sign shows of the honest and of the masked, as Markdown."""
     names = list(LIMITS)
-    lines = ["| case | ε | clean | claimed | robust | verdict | beyond the limit |"]
+    lines = ["| case | ball | clean | claimed | robust | verdict | beyond the limit |"]
     lines += ["|---|---|---|---|---|---|---|"]
     for row in found["rows"]:
         shares = [f"{100 * row[name]:.1f}" for name in ("clean", "claimed", "robust")]
-        beyond = ", ".join(sign["name"] for sign in row["signs"] if sign["word"] not in ("fine", "unsure")) or "–"
-        cells = [f"{row['kind']}: {row['case']}", f"{row['eps']:g}", *shares, row["verdict"]]
-        lines.append("| " + " | ".join([*cells, beyond]) + " |")
-    lines += ["", "| sign | honest, the most | limit | masked, beyond it |", "|---|---|---|---|"]
-    for name in names:
-        values: dict[str, list[float]] = {"honest": [], "masked": []}
-        for row in found["rows"]:
-            values[row["kind"]] += [s["value"] for s in row["signs"] if s["name"] == name]
-        most = f"{100 * max(values['honest']):.1f} %" if values["honest"] else "–"
-        beyond = sum(value > LIMITS[name] for value in values["masked"])
-        lines.append(
-            f"| {name} | {most} | {100 * LIMITS[name]:g} % | {beyond} of {len(values['masked'])} |"
+        beyond = (
+            ", ".join(
+                sign["name"] for sign in row["signs"] if sign["word"] not in ("fine", "unsure")
+            )
+            or "–"
         )
+        cells = [f"{row['kind']}: {row['case']}", f"{row['norm']} {row['eps']:g}", *shares]
+        cells.append(row["verdict"])
+        lines.append("| " + " | ".join([*cells, beyond]) + " |")
+    lines += [
+        "",
+        "| sign | honest, the most (upper end) | limit | masked, beyond it |",
+        "|---|---|---|---|",
+    ]
+    for name in names:
+        shown: dict[str, list[dict[str, float]]] = {"honest": [], "masked": []}
+        for row in found["rows"]:
+            shown[row["kind"]] += [sign for sign in row["signs"] if sign["name"] == name]
+        most = [
+            100 * max((s[end] for s in shown["honest"]), default=0) for end in ("value", "high")
+        ]
+        beyond = sum(s["floor"] > LIMITS[name] for s in shown["masked"])
+        cells = [name, f"{most[0]:.1f} % ({most[1]:.1f})", f"{100 * LIMITS[name]:.3g} %"]
+        lines.append("| " + " | ".join([*cells, f"{beyond} of {len(shown['masked'])}"]) + " |")
+    commits = ", ".join(sorted({str(row["commit"])[:9] for row in found["rows"]}))
+    lines += [
+        "",
+        f"{found['examples']} validation examples, seed {found['seed']}, commit {commits}.",
+    ]
     return "\n".join(lines)
 
 
