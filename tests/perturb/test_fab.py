@@ -206,6 +206,22 @@ def test_more_targets_and_restarts_find_nearer_mistakes(norm: Any) -> None:
         assert (more < 0.999 * fewer).sum() >= 3
 
 
+@NORMS
+def test_a_random_start_lies_at_half_of_what_is_reached_or_asked_for(norm: Any) -> None:
+    x = torch.full((3, 1, 2, 2), 0.5)
+    reached = torch.tensor([0.04, 9.0, torch.inf])
+    way = Fab(eps=0.1, norm=norm).draw(x, torch.Generator().manual_seed(0))
+    order: Any = torch.inf if norm == "linf" else 2
+    for eps, far in ((0.1, [0.02, 0.05, 0.05]), (0.0, [0.02, 0.5, 0.0])):
+        begun = Fab(eps=eps, norm=norm)._begin(x, way, reached)
+        length = (begun - x).flatten(1).norm(p=order, dim=1)
+        if far[1] == 0.5:  # cut by the box
+            assert begun.min() >= 0
+            assert begun.max() <= 1
+            length[1] = 0.5
+        torch.testing.assert_close(length, torch.tensor(far))
+
+
 def test_examples_with_a_mistake_within_the_radius_are_left_alone() -> None:
     model, x, y = bent(30)
     free = Fab(eps=0.0, steps=30).search(model, x, y, lambda: None).distance

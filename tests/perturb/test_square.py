@@ -7,7 +7,7 @@ import torch
 from linear import Halfspaces, distances
 from torch import Tensor, nn
 
-from fedrobust.perturb.square import Square
+from fedrobust.perturb.square import Square, _moved, _signs, _window
 
 
 class Counted(nn.Module):
@@ -99,3 +99,89 @@ def test_rows_of_numbers_are_a_row_of_pixels() -> None:
     assert found.shape == given.x.shape
     with torch.no_grad():
         assert (given.model(found).argmax(dim=1) != given.y).double().mean() > 0.5
+
+
+def pyramid(rows: int, columns: int) -> Tensor:
+    """η of the paper's section on l2: a hill and its negative, one above the other, of norm 1."""
+    half, both = rows // 2, torch.zeros(rows, columns, dtype=torch.float64)
+    for sign, top, height in ((1.0, 0, half), (-1.0, half, rows - half)):
+        n = max(height, columns) // 2
+        for r in range(height):
+            for s in range(columns):
+                reach = n - max(abs(r - height // 2), abs(s - columns // 2))
+                both[top + r, s] = sign * sum(1 / (n + 1 - k) ** 2 for k in range(reach + 1))
+    return both / both.norm()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_l2_query_moves_the_mass_of_one_window_into_another(seed: int) -> None:
+    """Algorithm 3 of the paper for one image, with the windows and signs that were drawn."""
+    side, eps = 5, 2.0
+    delta = torch.randn(1, 3, 12, 12, generator=torch.Generator().manual_seed(0)).double()
+    delta *= 1.5 / delta.norm()
+    found = _moved(delta, side, side, eps, torch.Generator().manual_seed(seed))
+    again = torch.Generator().manual_seed(seed)
+    first, second = (_window(1, 12, 12, side, again)[0, 0] for _ in range(2))
+    turned = bool(torch.rand((), generator=again) < 0.5)
+    eta = pyramid(side, side).T if turned else pyramid(side, side)
+    signs = _signs((1, 3, 1, 1), again).flatten()
+    expected = delta[0].clone()
+    for channel in range(3):
+        old = delta[0, channel]
+        way = signs[channel] * eta + old[first].view(side, side) / old[first].norm()
+        mass = (eps**2 - delta.square().sum()) / 3 + old[first | second].square().sum()
+        expected[channel, first | second] = 0
+        expected[channel, first] = (way / way.norm() * mass.sqrt()).flatten()
+    torch.testing.assert_close(found[0], expected, rtol=1e-6, atol=1e-7)
+    assert found.norm().item() == pytest.approx(eps)
+
+
+class Stubborn(nn.Module):
+    """Right about everything, and keeps what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(x.clone())
+        # The lead falls with every query, so that every change is kept.
+        lead = torch.full((len(x),), 1.0 / len(self.seen), dtype=x.dtype)
+        return torch.stack([lead, torch.zeros_like(lead)], dim=1)
+
+
+@pytest.mark.parametrize("queries", [10_000, 2_000])
+def test_the_windows_shrink_as_published(queries: int) -> None:
+    """p = 0.8, halved after 10, 50, 200, … of 10,000 queries, at other counts in proportion."""
+    attack, model = Square(eps=0.1, queries=queries, box=False), Stubborn()
+    source = torch.Generator().manual_seed(1)
+    x = torch.zeros(20, 1, 28, 28)
+    y = torch.zeros(20, dtype=torch.long)
+    looked_at = [q * queries // 10_000 for q in (5, 35, 150, 400, 900, 1900, 3900)]
+    delta = torch.zeros_like(x)
+    for query, p in zip(looked_at, (0.8, 0.4, 0.2, 0.1, 0.05, 0.025, 0.0125), strict=True):
+        changed = attack._changed(delta, query, source).ne(0).flatten(1).sum(dim=1)
+        assert changed.tolist() == [round((p * 784) ** 0.5) ** 2] * 20, (query, p)
+    few = Square(eps=0.1, queries=3, box=False)
+    few.maximise(model, x, y, lambda: few.draw(x, source))
+    stripes, then, _ = model.seen
+    # It begins with stripes, a sign for each column, and goes on from what it had.
+    assert torch.equal(stripes, stripes[:, :, :1].expand_as(stripes))
+    assert torch.equal(stripes.abs(), torch.full_like(x, 0.1))
+    assert 5 < (stripes[0, 0, 0] > 0).sum() < 23
+    assert 0 < (then != stripes).float().mean() < 0.1  # one small window, so late
+
+
+def test_in_l2_it_begins_with_a_grid_of_pyramids() -> None:
+    attack, model = Square(eps=0.7, norm="l2", queries=2, box=False), Stubborn()
+    x, y = torch.zeros(6, 1, 20, 20), torch.zeros(6, dtype=torch.long)
+    source = torch.Generator().manual_seed(1)
+    attack.maximise(model, x, y, lambda: attack.draw(x, source))
+    grid = model.seen[0]
+    torch.testing.assert_close(grid.flatten(1).norm(dim=1), torch.full((6,), 0.7))
+    tile = pyramid(4, 4).float() / 5 * 0.7  # 25 tiles of 4 × 4
+    for down in range(5):
+        for across in range(5):
+            part = grid[:, 0, 4 * down : 4 * down + 4, 4 * across : 4 * across + 4]
+            sign = part[:, 0, 0].sign().view(-1, 1, 1)
+            torch.testing.assert_close(part * sign, tile.expand(6, 4, 4), rtol=1e-4, atol=1e-6)

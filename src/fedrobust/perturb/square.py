@@ -117,8 +117,8 @@ def _moved(delta: Tensor, rows: int, columns: int, eps: float, source: torch.Gen
     shape = _pyramid(rows, columns, bool(torch.rand((), generator=source) < 0.5)).to(delta)
     placed = torch.zeros_like(delta)
     placed.masked_scatter_(first.expand_as(delta), shape.expand(b, c, rows, columns))
-    length = here.flatten(1).norm(dim=1).clamp_min(1e-12)
-    placed = placed * _signs((b, c, 1, 1), source).to(delta) + here / per_example(length, delta)
+    length = here.square().sum(dim=(2, 3), keepdim=True).sqrt().clamp_min(1e-12)
+    placed = placed * _signs((b, c, 1, 1), source).to(delta) + here / length
     size = placed.square().sum(dim=(2, 3), keepdim=True).sqrt().clamp_min(1e-12)
     return delta * ~(first | second) + placed / size * (missing + mass).sqrt()
 
