@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from planted import EPS, Rounded, Times, digits, natural, robust, trained
+from planted import EPS, Probabilities, Rounded, Times, digits, natural, robust, trained
 from torch import Tensor, nn
 
 from fedrobust.evaluation import audit
@@ -16,9 +16,10 @@ from fedrobust.evaluation.auditing.attacks import (
     compared,
     longer,
 )
-from fedrobust.evaluation.auditing.auditor import _later
+from fedrobust.evaluation.auditing.auditor import _later, _surrogate
 from fedrobust.evaluation.auditing.battle import Battle
 from fedrobust.evaluation.auditing.journal import About, Journal
+from fedrobust.evaluation.auditing.subject import Logs, same
 from fedrobust.evaluation.auditing.surface import surface
 from fedrobust.perturb import Apgd, Fab, Pgd, Square
 
@@ -119,6 +120,21 @@ def test_a_surrogate_sees_through_what_hides_the_gradient_and_not_through_honest
         audit(robust(), x, y, eps=EPS, surrogates=[nn.Linear(3, 10)])
     with pytest.raises(ValueError, match="surrogate 2: no gradient reaches its input"):
         audit(robust(), x, y, eps=EPS, surrogates=[surrogate, Rounded(natural(), False)])
+
+
+def test_a_surrogate_is_asked_as_a_subject_is() -> None:
+    _, _, x, y = digits()
+    assert isinstance(_surrogate(1, Probabilities(natural()), x, y), Logs)
+    assert _surrogate(1, natural(), x, y) is natural()
+
+
+def test_answers_are_the_same_but_for_rounding() -> None:
+    """Row by row, and what is infinite must be so again: it would drown the rest."""
+    a = torch.tensor([[1.0, 2.0, -torch.inf], [1e-3, 2e-3, -torch.inf]])
+    assert same(a, a * (1 + 1e-7))
+    assert not same(a, a + torch.tensor([[0.0], [1e-6]]))
+    assert not same(a, a.nan_to_num(neginf=0.0))
+    assert not same(a[:, :2], a[:, :2] * 1.001)
 
 
 def test_noise_stays_in_the_ball_and_keeps_the_first_mistake() -> None:

@@ -236,8 +236,9 @@ def test_examples_with_a_mistake_within_the_radius_are_left_alone() -> None:
             return logits
 
     points = Fab(eps=eps, steps=30).maximise(Counted(), x, y, lambda: None)
-    # Looking twice in each step, at each of the four targets, for those that stay.
-    assert asked < 30 + 2 * 30 * 4 * 20
+    # Two looks a step at each of four targets for those that stay, few for those that fall.
+    far, near = int((free > eps).sum()), int((free <= eps).sum())
+    assert asked < 30 + far * 4 * 30 * 2 + near * 30
     size = (points - x).flatten(1).abs().amax(dim=1)
     assert (size <= eps).all()
     wrong = model(points).argmax(dim=1) != y
