@@ -12,7 +12,7 @@ the two; the tests judge them on other models, of digits. Models and finished au
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/calibration"))
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", choices=tuple(CASES), help="one kind, beside a second process")
     parser.add_argument("--out", type=Path, help="where to store the results as JSON")
     parser.add_argument("--table", type=Path, metavar="FILE", help="print the table of FILE")
     options = parser.parse_args()
@@ -133,18 +134,19 @@ def main() -> None:
         print(table(json.loads(options.table.read_text())))
         return
     torch.set_num_threads(options.threads)
-    found = measured(options.work, options.samples)
+    kinds = (options.only,) if options.only else tuple(CASES)
+    found = measured(options.work, options.samples, kinds)
     print(table(found))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
-def measured(work: Path, samples: int) -> dict[str, Any]:
+def measured(work: Path, samples: int, kinds: Sequence[str]) -> dict[str, Any]:
     """The signs of every case, those that ``work`` already holds as they are there."""
     rows = []
-    for kind, cases in CASES.items():
-        for name, case in cases.items():
+    for kind in kinds:
+        for name, case in CASES[kind].items():
             kept = work / f"{kind}-{name}-{samples}.json".replace(" ", "-")
             if not kept.exists():
                 row = looked(case, work, samples, work / "progress" / kept.name)

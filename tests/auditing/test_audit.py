@@ -147,7 +147,7 @@ def test_the_factor_is_the_one_that_fells_the_most() -> None:
     x, y, plain = x[:100], y[:100], Pgd(eps=EPS, step_size=EPS / 10, steps=20)
     journal = Journal(None, About("", None))
     field = Battle(Uneven(), x, y, (EPS, "linf"), 256, 0, silent, journal)
-    chosen, _ = field.rescaled(plain)
+    chosen, _ = field.rescaled(plain, plain)
     index = torch.arange(100)
 
     def fells(factor: float) -> int:

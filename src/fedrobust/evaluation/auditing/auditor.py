@@ -134,7 +134,7 @@ def _fought(
     felled = felled | battle.run(arriving(eps, norm))
     plainly = clean & ~felled
     # These are compared with plain PGD, so each is tried on all that it was tried on.
-    quieter, louder = battle.rescaled(plain)
+    quieter, louder = battle.rescaled(arriving(eps, norm).how, claimed(eps, norm))
     signs = [
         lead(f"{attack.name} beats plain PGD", battle.run(attack, among=clean), felled)
         for attack in (quieter, *compared(budget, eps, norm))

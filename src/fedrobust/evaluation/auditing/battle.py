@@ -13,7 +13,7 @@ from fedrobust.evaluation.accuracy import right
 from fedrobust.evaluation.auditing.attacks import Attack
 from fedrobust.evaluation.auditing.journal import Journal
 from fedrobust.evaluation.auditing.subject import Scaled
-from fedrobust.perturb import Pgd
+from fedrobust.perturb import Perturbation
 from fedrobust.perturb.geometry import Norm, size
 from fedrobust.streams import Streams
 from fedrobust.typing import Images, Indices, Labels, Mask
@@ -113,22 +113,22 @@ class Battle:
             & flat.isfinite().all(dim=1)
         )
 
-    def rescaled(self, plain: Pgd) -> tuple[Attack, Attack | None]:
-        """Plain PGD on quieter logits, and on louder ones where these fell more of a few examples.
+    def rescaled(self, how: Perturbation, probe: Perturbation) -> tuple[Attack, Attack | None]:
+        """``how`` on quieter logits, and on louder ones where these fell more of a few examples.
 
         The temperature that a masked model was trained at is unknown to whoever audits it, so
-        factors are tried, in units of the median lead of the first logit over the second. Only
-        factors below 1 tell of masking: logits that are too large leave the loss no gradient, and
-        small ones leave it one that is merely not the best.
+        ``probe`` tries factors, in units of the median lead of the first logit over the second.
+        Only factors below 1 tell of masking: logits that are too large leave the loss no gradient,
+        and small ones leave it one that is merely not the best.
         """
-        fell = self.journal.recall("factor", lambda: self._fell(plain))
+        fell = self.journal.recall("factor", lambda: self._fell(probe))
         by = {float(factor): count for factor, count in fell.items()}
         quiet = max((f for f in by if f <= 1), key=lambda f: by[f], default=min(by))
         loud = max(by, key=lambda f: by[f])
-        more = Attack("PGD, louder logits", plain, loud) if by[loud] > by[quiet] else None
-        return Attack("rescaled PGD", plain, quiet), more
+        more = Attack("PGD, louder logits", how, loud) if by[loud] > by[quiet] else None
+        return Attack("rescaled PGD", how, quiet), more
 
-    def _fell(self, plain: Pgd) -> dict[str, int]:
+    def _fell(self, probe: Perturbation) -> dict[str, int]:
         """How many of a few examples fall, for each factor."""
         x, y = self.x[:_LOOKED_AT], self.y[:_LOOKED_AT]
         with torch.no_grad():
@@ -137,7 +137,7 @@ class Battle:
         some, fell = torch.arange(len(x), device=x.device), {}
         for tried, share in enumerate(_FACTORS):
             self.watch("search for the factor", tried, len(_FACTORS))
-            attack = Attack("rescaled PGD", plain, share / lead)
+            attack = Attack("rescaled PGD", probe, share / lead)
             source = self._streams.generator("factor")
             found = attacked(self.model, attack, x, y, some, self.batch, source)
             wrong = ~right(self.model, found, y, self.batch) & self._allowed(found, x, self.eps)

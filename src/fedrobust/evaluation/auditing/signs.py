@@ -74,7 +74,7 @@ class Sign:
 
     def __str__(self) -> str:
         figure = f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
-        return f"{self.word:8} {self.name}: {figure}, limit {100 * self.limit:g} %"
+        return f"{self.word:8} {self.name}: {figure}, limit {100 * self.limit:.3g} %"
 
 
 def share(name: str, shows: Mask, among: Mask | None = None) -> Sign:
