@@ -27,7 +27,7 @@ _MEANS = {
     "more steps take more": "plain PGD had not arrived",
     "restarts take more": "plain PGD ends in other places each time",
     "the battery beats plain PGD": "the claim is far from what is robust",
-    "the claim is overstated": "so much of it falls; where nothing else shows, its attack was too weak",
+    "the claim is overstated": "if nothing else shows, the attack behind the claim is too weak",
     "survives the largest ball": "any image may be reached, and PGD still does not find a mistake",
 }
 _SCALE = LinearSegmentedColormap.from_list("loss", ["#f2f5f9", "#56b4e9", "#0072b2", "#1f2933"])
