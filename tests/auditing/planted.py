@@ -95,6 +95,19 @@ class Rounded(nn.Module):
         return logits
 
 
+class Decoy(nn.Module):
+    """The same logits, with the gradient of how bright the image is."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x).detach()
+        light = x.flatten(1).sum(dim=1, keepdim=True)
+        return logits + (light - light.detach()) * torch.arange(10)
+
+
 class Noisy(nn.Module):
     """Inputs with fresh noise each time."""
 

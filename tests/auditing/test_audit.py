@@ -7,6 +7,7 @@ import pytest
 import torch
 from planted import (
     EPS,
+    Decoy,
     Noisy,
     Probabilities,
     Rounded,
@@ -64,6 +65,7 @@ def test_honest_models_are_genuine_robust_or_not(norm: Any) -> None:
         ("robust, logits × 100", lambda: Times(robust(), 100.0), ("the gradient", "survives")),
         ("distilled", distilled, ("rescaled", "Square")),
         ("rounded", lambda: Rounded(natural()), ("Square", "the gradient", "survives")),
+        ("decoy", lambda: Decoy(natural()), ("Square", "the gradient")),
         ("rounded off", lambda: Rounded(natural(), False), ("Square", "the gradient", "survives")),
     ],
 )

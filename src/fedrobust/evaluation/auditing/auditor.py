@@ -31,6 +31,9 @@ from fedrobust.perturb.geometry import Norm, require_radius
 from fedrobust.perturb.pgd import frozen, input_gradient
 from fedrobust.typing import Images, Labels, Mask
 
+_MANY = 16
+"""Entries of a gradient that have one sign by chance in one of 2^15 examples."""
+
 
 def audit(
     model: nn.Module,
@@ -183,12 +186,17 @@ def _later(battle: Battle, plainly: Mask, attacks: Sequence[Attack]) -> list[Sig
 
 
 def _flat(model: nn.Module, battle: Battle) -> Mask:
-    """Which examples have an input gradient of exactly 0, or none, at the clean point."""
+    """Which examples have an input gradient that tells nothing at the clean point.
+
+    It is exactly 0, or none, or of one sign in all of its entries, where these are many.
+    """
     parts = zip(*(torch.split(part, battle.batch) for part in (battle.x, battle.y)), strict=True)
     with frozen(model):
-        slopes = [input_gradient(model, x, y).flatten(1).abs().amax(dim=1).cpu() for x, y in parts]
-    largest = torch.cat(slopes)
-    return (largest == 0) | ~largest.isfinite()
+        slopes = [input_gradient(model, x, y).flatten(1) for x, y in parts]
+    some = torch.cat([slope.abs().amax(dim=1) for slope in slopes])
+    up, down = (torch.cat([(way * s > 0).sum(dim=1) for s in slopes]) for way in (1, -1))
+    one_way = (torch.minimum(up, down) == 0) & (torch.maximum(up, down) >= _MANY)
+    return (some == 0) | ~some.isfinite() | one_way
 
 
 def _widest(plain: Pgd, x: Images) -> Attack:
