@@ -97,7 +97,7 @@ CASES = {
         "natural, l2": Case("natural, other seed", 1.0, norm="l2"),
         "robust in 0.1, l2": Case("robust in 0.1", 1.0, norm="l2"),
         "young": Case("young", 0.1),
-        "robust, logits / 100": Case("robust in 0.1", 0.1, louder(0.01)),
+        "robust, logits x 0.01": Case("robust in 0.1", 0.1, louder(0.01)),
     },
     "masked": {
         "natural, logits x 30": Case("natural", 0.1, louder(30)),

@@ -23,11 +23,11 @@ LIMITS = {
     "Square beats plain PGD": 0.10,
     "noise beats plain PGD": 0.05,
     "one step beats plain PGD": 0.05,
-    "transfer beats plain PGD": 0.10,
+    "transfer beats plain PGD": 0.05,
     "the gradient is 0": 0.20,
     "more steps take more": 0.05,
     "restarts take more": 0.10,
-    "the battery beats plain PGD": 0.20,
+    "the battery beats plain PGD": 0.15,
     "survives the largest ball": 0.05,
     OVERSTATED: 1 / 3,
 }
