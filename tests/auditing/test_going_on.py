@@ -114,7 +114,7 @@ def test_an_audit_goes_on_with_the_threads_that_it_began_with(tmp_path: Path) ->
         audit(natural(), x[:12], y[:12], eps=EPS, journal=journal)
     finally:
         torch.set_num_threads(threads)
-    audit(natural(), x[:12], y[:12], eps=EPS, journal=journal)
+    audit(natural(), x[:12], y[:12].int(), eps=EPS, journal=str(journal))  # any whole labels
     assert Journal.threads(journal) == threads + 1
 
 

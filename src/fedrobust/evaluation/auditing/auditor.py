@@ -47,7 +47,7 @@ def audit(
     surrogates: Sequence[nn.Module] = (),
     batch_size: int = 256,
     seed: int = 0,
-    journal: Path | None = None,
+    journal: Path | str | None = None,
     watch: Watch = lambda name, done, total: None,
 ) -> Audit:
     """Whether the robustness that ``model`` shows under plain PGD is real.
@@ -67,7 +67,7 @@ def audit(
     for the journal of another audit.
     """
     _require(model, x, y, eps, norm, budget)
-    plain = claim or claimed(eps, norm)
+    y, plain = y.long(), claim or claimed(eps, norm)
     if plain.eps != eps or plain.norm != norm:
         raise ValueError(
             f"the claim is PGD in {plain.norm} with eps = {plain.eps:g}, "
@@ -80,7 +80,7 @@ def audit(
         others = [_surrogate(i, other, x, y) for i, other in enumerate(surrogates, start=1)]
         about = (plain, budget, batch_size, seed, type(model).__qualname__)
         asked = About.of([model, *surrogates], [x, y], seen.said, *about)
-        kept = Journal(journal, asked)
+        kept = Journal(None if journal is None else Path(journal), asked)
         battle = Battle(seen.model, x, y, (eps, norm), batch_size, seed, watch, kept)
         found = _fought(seen, battle, plain, budget, others)
     settings: dict[str, str | float | int] = {
@@ -113,6 +113,11 @@ def _require(
         if value not in get_args(kind):
             raise ValueError(f"{name} is {value!r}; it can be {' or '.join(get_args(kind))}")
     require_radius(eps, norm, box=True)  # type: ignore[arg-type]
+    if x.min() < 0 or x.max() > 1:
+        raise ValueError(
+            f"the examples lie in [{x.min():g}, {x.max():g}]; an audit is of images in [0, 1]: "
+            "scale them (bytes by 1/255), and normalise them inside the model"
+        )
 
 
 def _surrogate(number: int, model: nn.Module, x: Images, y: Labels) -> nn.Module:

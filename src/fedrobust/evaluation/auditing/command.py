@@ -75,8 +75,8 @@ def audited(
         if done.exists():
             return _finished(asked, task)
         found = _audited(asked, task, journal, watch, begins)
-        about = asked.content() | {"about": task.about().to_json()}
-        text = json.dumps(about | found.to_json(), indent=1, ensure_ascii=False) + "\n"
+        content = asked.content() | found.to_json() | {"about": task.about().to_json()}
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         write_whole(done, text)
         journal.unlink()
     return found

@@ -117,12 +117,10 @@ class Audit:
                 "attacks on such a model would lower"
             )
         if self.verdict == "inconclusive":
+            told = [f"too few examples to tell ({', '.join(open_)})"] if open_ else []
             if any(sign.word == "too high" for sign in self.signs):
-                return (
-                    f"no sign of masking, but the claim does not hold: the attack behind it is too "
-                    f"weak, and the battery takes {lost:.1f} points off it"
-                )
-            if not open_:
-                return "no sign of masking, but the model cannot be judged (see the notes)"
-            return f"too few examples, or too unsteady a model, to tell ({', '.join(open_)})"
+                why = "" if told or self.notes else "; no sign of masking: its attack is too weak"
+                high = f"the claim does not hold: the battery takes {lost:.1f} points off it{why}"
+                told.insert(0, high)
+            return "; ".join([*self.notes, *told]) or "the model cannot be judged"
         return f"no sign of masking; the battery takes {lost:.1f} points off the claim"
