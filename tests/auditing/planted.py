@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedrobust.data import Digits
+from fedrobust.evaluation import Audit
 from fedrobust.perturb import pgd
 
 EPS = 0.1
@@ -130,3 +131,9 @@ class Probabilities(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         p: Tensor = self.model(x).softmax(dim=1)
         return p
+
+
+def sign(found: Audit, start: str) -> bool | None:
+    """Whether the sign that begins with ``start`` lies beyond its limit."""
+    (beyond,) = [s.beyond for s in found.signs if s.name.startswith(start)]
+    return beyond
