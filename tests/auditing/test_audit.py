@@ -226,6 +226,20 @@ class ByNumpy(nn.Module):
         return torch.from_numpy(logits.numpy())
 
 
+class InPlace(nn.Module):
+    """An honest model that centres its input where it lies."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = natural()(x.sub_(0.0))
+        return logits
+
+
+def test_a_model_that_fails_on_a_gradient_is_not_taken_for_one_without() -> None:
+    _, _, x, y = digits()
+    with pytest.raises(ValueError, match="cannot be differentiated: a leaf Variable"):
+        audit(InPlace(), x.clone(), y, eps=EPS)
+
+
 def test_a_model_that_leaves_pytorch_is_named_and_judged() -> None:
     _, _, x, y = digits()
     found = audit(ByNumpy(), x, y, eps=EPS)

@@ -3,16 +3,19 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 from typer.testing import CliRunner, Result
 
 from fedrobust import Experiment, run
 from fedrobust.cli import app
 from fedrobust.data import Digits
-from fedrobust.evaluation import Audit
+from fedrobust.evaluation import Audit, audit
+from fedrobust.evaluation.auditing import command
 from fedrobust.models import DigitsCnn, build_model
 from fedrobust.perturb import Pgd
 
@@ -117,6 +120,22 @@ def test_a_run_that_claims_in_l2_is_audited_in_l2(
         assert found.exit_code == 0, found.output
         told = json.loads((out / "audit.json").read_text())["settings"]
         assert (told["eps"], told["norm"], told["claim"]) == (eps, "l2", claimed)
+
+
+def test_what_an_audit_is_of_is_noted_before_the_model_moves(
+    tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To a GPU, say, or here to another type: the examples do not go with it."""
+    run(tiny(rounds=1), tmp_path / "run")
+
+    def moving(model: nn.Module, *words: Any, **keys: Any) -> Audit:
+        found = audit(model, *words, **keys)
+        model.double()
+        return found
+
+    monkeypatch.setattr(command, "audit", moving)
+    found = called(str(tmp_path / "run"), *QUICK, "--out", str(tmp_path / "audit"))
+    assert found.exit_code == 0, found.output
 
 
 def test_a_module_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

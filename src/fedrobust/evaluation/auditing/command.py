@@ -74,8 +74,11 @@ def audited(
         task, done = _task(asked), asked.out / _RESULT
         if done.exists():
             return _finished(asked, task)
+        about = (
+            task.about().to_json()
+        )  # before the model goes to a GPU, where the examples stay here
         found = _audited(asked, task, journal, watch, begins)
-        content = asked.content() | found.to_json() | {"about": task.about().to_json()}
+        content = asked.content() | found.to_json() | {"about": about}
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         write_whole(done, text)
         journal.unlink()

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from fedrobust.evaluation.auditing.signs import Sign, Verdict
     from fedrobust.evaluation.auditing.surface import Surface
 
-_SIDES = float(norm.ppf(0.975))
+SIDES = float(norm.ppf(0.975))
+"""Standard errors to either side of an interval of 95 %."""
+
 _SIGN = ("name", "value", "low", "high", "floor")
 
 
@@ -29,12 +31,12 @@ class Share:
     @property
     def low(self) -> float:
         """The lower end of the interval."""
-        return self.interval(_SIDES)[0]
+        return self.interval(SIDES)[0]
 
     @property
     def high(self) -> float:
         """The upper end of the interval."""
-        return self.interval(_SIDES)[1]
+        return self.interval(SIDES)[1]
 
     def interval(self, z: float) -> tuple[float, float]:
         """Wilson's interval for ``z`` standard errors to either side."""

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from fedrobust.evaluation.auditing.result import Share
+from scipy.stats import norm
+
+from fedrobust.evaluation.auditing.result import SIDES, Share
 from fedrobust.typing import Mask
 
 Verdict: TypeAlias = Literal["genuine", "masked", "inconclusive"]
@@ -33,8 +35,8 @@ LIMITS = {
 }
 """The most of each sign that an honest model shows; docs/calibration.md says on which models."""
 
-_SIDES, _MASKED = 1.959964, 2.807034
-"""Normal quantiles: 95 % between both sides; 99.75 % above one, since ten signs share 2.5 %."""
+_MASKED = float(norm.ppf(0.9975))
+"""Standard errors of a floor: ten signs share 2.5 %."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def lead(name: str, ours: Mask, plain: Mask) -> Sign:
     m, up, down = n + 2, b + 0.5, c + 0.5
     middle = (up - down) / m
     error = math.sqrt((up + down) - (up - down) ** 2 / m) / m
-    low, high, floor = (middle + z * error for z in (-_SIDES, _SIDES, -_MASKED))
+    low, high, floor = (middle + z * error for z in (-SIDES, SIDES, -_MASKED))
     return Sign(name, (b - c) / n, low, high, floor)
 
 

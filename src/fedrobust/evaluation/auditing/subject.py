@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedrobust.perturb.pgd import require_pixels
 from fedrobust.typing import Images, Labels
 
 _STEADY = 1e-6
@@ -74,7 +73,11 @@ def subject(model: nn.Module, x: Images, y: Labels, batch: int = 256) -> Subject
     Raises: ``ValueError`` for inputs outside [0, 1], a model that does not fit them, logits that
     are no [b, classes], or labels beyond the classes.
     """
-    require_pixels(x)
+    if x.min() < 0 or x.max() > 1:
+        raise ValueError(
+            f"the examples lie in [{x.min():g}, {x.max():g}]; an audit is of images in [0, 1]: "
+            "scale them (bytes by 1/255), and normalise them inside the model"
+        )
     some = x[:16]
     try:
         with torch.no_grad():
@@ -130,13 +133,18 @@ def same(first: Tensor, again: Tensor, rounding: float = _STEADY) -> bool:
 
 
 def _reaches(model: nn.Module, x: Images) -> bool:
-    """Whether autograd has a path from the logits to the input."""
+    """Whether autograd has a path from the logits to the input.
+
+    Raises: ``ValueError`` for a model that fails for another reason than that it leaves PyTorch.
+    """
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
         try:
             logits = model(x)
-        except RuntimeError:  # it took x without one: numpy, say, has no gradients
-            return False
+        except RuntimeError as error:  # it took x without a gradient
+            if "numpy()" in str(error):
+                return False
+            raise ValueError(f"the model cannot be differentiated: {error}") from error
         if not logits.requires_grad:
             return False
         (slope,) = torch.autograd.grad(logits.sum(), x, allow_unused=True)
