@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 from fedrobust.attacks.learned import Inversion, Learned, Training
-from fedrobust.attacks.learned.calculus import Autograd, calculus
 from fedrobust.attacks.learned.encoding import Basis, Compact, Encoding, Full
 from fedrobust.attacks.learned.environment import FederationEnv, Task
 from fedrobust.attacks.learned.inversion import invert
 from fedrobust.attacks.learned.knowledge import Knowledge, real_data
 from fedrobust.attacks.learned.pipeline import task_for
 from fedrobust.attacks.learned.policy import train
+from fedrobust.calculus import Autograd, calculus
 from fedrobust.federation import LOCAL, run_round
 from fedrobust.grid import load_sweep
 from fedrobust.perturb import Ascent

@@ -162,7 +162,8 @@ def test_plan_is_complete_and_kept(tiny: Callable[..., Experiment]) -> None:
     assert plan.device == ("cuda" if torch.cuda.is_available() else "cpu")
     assert plan.threads == torch.get_num_threads()
     assert plan.batch in SIZES
-    given = Execution("cpu", 3, 77)
+    assert plan.gradients == "autograd"
+    given = Execution("cpu", 3, 77, "autograd")
     assert prepare(tiny(execution={}), given).plan == given
 
 

@@ -52,9 +52,11 @@ class Client:
             shuffles = [_shuffled(examples, generator) for _ in range(self.epochs)]
             return [b for shuffle in shuffles for b in torch.split(shuffle, self.batch_size)]
         batches: list[Indices] = []
-        while len(batches) < (self.batches or 0):
-            batches += torch.split(_shuffled(examples, generator), self.batch_size)
-        return batches[: self.batches]
+        while (missing := (self.batches or 0) - len(batches)) > 0:
+            shuffle = _shuffled(examples, generator)
+            starts = range(0, len(shuffle), self.batch_size)[:missing]
+            batches += [shuffle[start : start + self.batch_size] for start in starts]
+        return batches
 
 
 def _shuffled(examples: Indices, generator: torch.Generator) -> Indices:

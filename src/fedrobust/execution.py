@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,26 +25,36 @@ SIZES = (64, 128, 256, 512, 1024)
 class Execution:
     """The execution plan: for the same plan, the same seed gives bit-identical results.
 
-    What is left out is chosen when a run starts: a GPU where there is one, all cores, and the
-    ``batch`` of the inner maximisation that is fastest for the model (measured). The saved config
-    holds the choice.
+    What is left out is chosen when a run starts: a GPU where there is one, all cores, the ``batch``
+    of the inner maximisation that is fastest for the model (measured), and clients' ``gradients``:
+    ``compiled`` loops where they serve, for small networks on a CPU, else ``autograd``. The saved
+    config holds the choice.
     """
 
     device: Literal["cpu", "cuda"] | None = None
     threads: Count | None = None
     batch: Count | None = None
+    gradients: Literal["autograd", "compiled"] | None = None
 
     def resolve(self, model: nn.Module, shape: tuple[int, ...], classes: int) -> "Execution":
-        """The plan with nothing left out. Raises: ``ConfigError`` where there is no such device."""
+        """The plan with all but ``gradients``, which depends on more than the model.
+
+        Raises: ``ConfigError`` where there is no such device.
+        """
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("execution.device: there is no CUDA device; use cpu or leave it out")
         device = self.device or default_device()
-        plan = Execution(device, self.threads or torch.get_num_threads(), self.batch or 1)
+        plan = replace(
+            self,
+            device=device,
+            threads=self.threads or torch.get_num_threads(),
+            batch=self.batch or 1,
+        )
         if self.batch is not None:
             return plan
         with plan.active():
             batch = fastest_batch(model.to(device), shape, classes)
-        return Execution(plan.device, plan.threads, batch)
+        return replace(plan, batch=batch)
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -64,7 +75,8 @@ class Execution:
         finally:
             torch.set_num_threads(threads)
             torch.set_float32_matmul_precision(precision)
-            torch.use_deterministic_algorithms(strict)
+            if torch.are_deterministic_algorithms_enabled() != strict:  # the call is slow
+                torch.use_deterministic_algorithms(strict)
 
 
 def fastest_batch(model: nn.Module, shape: tuple[int, ...], classes: int) -> int:

@@ -172,7 +172,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
         raise ConfigError(f"{source}:\n{error}") from error
 
 
-_BEFORE = {"attack.training.check_episodes": 1}
+_BEFORE = {"attack.training.check_episodes": 1, "execution.gradients": "autograd"}
 
 
 def completed(stored: Mapping[str, Any]) -> dict[str, Any]:

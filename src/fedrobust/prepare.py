@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from fedrobust.attacks.attack import traits
+from fedrobust.attacks.attack import Attack, Poisons, traits
+from fedrobust.backends import backend_for
 from fedrobust.client import LocalTraining
 from fedrobust.data import Dataset, Partition, Split
 from fedrobust.errors import ConfigError
 from fedrobust.execution import Execution, require_memory
 from fedrobust.experiment import Experiment
-from fedrobust.federation import Federation
+from fedrobust.federation import LOCAL, Backend, Federation
 from fedrobust.flat import Layout, read
 from fedrobust.models import build_model
 from fedrobust.objectives import settled
@@ -36,6 +37,7 @@ class Prepared:
     dataset: Dataset
     partition: Partition
     federation: Federation
+    backend: Backend
     layout: Layout
     start: Vector
     chooses: Split
@@ -86,7 +88,6 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
     layout, start = Layout.of(model), experiment.server.projection.project(read(model))
     resolved = (plan or experiment.execution).resolve(model, dataset.shape, dataset.classes)
     device = torch.device(resolved.device or "cpu")
-    experiment = replace(experiment, execution=resolved)
     require_memory(
         memory_needed(experiment, clients, layout.size * start.element_size()),
         device.type,
@@ -108,6 +109,9 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
         batch=resolved.batch or 1,
         device=device,
     )
+    backend = _backend(local, resolved, experiment.attack)
+    resolved = replace(resolved, gradients="autograd" if backend is LOCAL else "compiled")
+    experiment = replace(experiment, execution=resolved)
     known = order[experiment.malicious :][: experiment.threat.data]
     federation = Federation(
         local=local,
@@ -135,6 +139,7 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
         dataset=dataset,
         partition=partition,
         federation=federation,
+        backend=backend,
         layout=layout,
         start=start.to(device),
         chooses=chooses,
@@ -150,6 +155,20 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
         ),
         digest=_digest(dataset, start),
     )
+
+
+def _backend(local: LocalTraining, plan: Execution, attack: Attack | None) -> Backend:
+    """What the plan asks for, else the fastest. Raises: ``ConfigError`` where it does not serve."""
+    if plan.gradients == "autograd":
+        return LOCAL
+    found = backend_for(local, poisons=isinstance(attack, Poisons))
+    if plan.gradients == "compiled" and found is LOCAL:
+        raise ConfigError(
+            "execution.gradients: compiled serves small networks of linear layers and ELU on a "
+            "CPU, objectives erm and wasserstein-dro, one batch of plain SGD a round, and no "
+            "poisoned data; use autograd or leave it out"
+        )
+    return found
 
 
 def _root_set(train: Split, wanted: int | None, generator: torch.Generator) -> tuple[Split, Split]:

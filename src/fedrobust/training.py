@@ -92,7 +92,9 @@ def _play(run: Prepared, directory: RunDirectory | None, course: Course, watch: 
     changed = stateful({"aggregator": experiment.aggregator, "attack": experiment.attack})
     clock, saved = time.monotonic() - course.seconds, course.seconds
     while course.state.round < experiment.rounds:
-        course.state, log = run_round(course.state, run.federation, run.streams)
+        course.state, log = run_round(
+            course.state, run.federation, run.streams, backend=run.backend
+        )
         course.rounds.append(_line(log, run.federation.clients))
         watch.played(log)
         due = log.round % experiment.evaluation.every == 0 or log.round == experiment.rounds

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from fedrobust.attacks.learned import Learned
-from fedrobust.attacks.learned.calculus import calculus
 from fedrobust.attacks.learned.encoding import Basis
 from fedrobust.attacks.learned.environment import Task
 from fedrobust.attacks.learned.knowledge import Knowledge
 from fedrobust.attacks.learned.pipeline import task_for
+from fedrobust.calculus import calculus
 from fedrobust.component import from_config
 from fedrobust.data import Split
 from fedrobust.experiment import Experiment

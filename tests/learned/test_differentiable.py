@@ -21,7 +21,6 @@ from fedrobust.aggregators import (
     TrimmedMean,
 )
 from fedrobust.attacks.learned import planning
-from fedrobust.attacks.learned.calculus import calculus
 from fedrobust.attacks.learned.differentiable import (
     Differentiable,
     Linearised,
@@ -33,6 +32,7 @@ from fedrobust.attacks.learned.encoding import Basis, Compact, Full
 from fedrobust.attacks.learned.environment import FederationEnv
 from fedrobust.attacks.learned.planning import EPISODES, Plan, gradient_ascent, rollout, value_of
 from fedrobust.attacks.learned.policy import played
+from fedrobust.calculus import calculus
 from fedrobust.perturb.wasserstein import Ascent
 
 ASCENT = Ascent(steps=6, rule="decaying")

@@ -8,8 +8,8 @@ import pytest
 import torch
 from ring import Seen, normal, watched
 
-from fedrobust.attacks.learned.calculus import calculus
 from fedrobust.attacks.learned.encoding import Basis, Compact, Encoding, Full, Means, Sight
+from fedrobust.calculus import calculus
 from fedrobust.client import parameter_gradient
 from fedrobust.flat import Layout
 from fedrobust.threat import View

@@ -12,7 +12,8 @@ from ring import Seen, task_of, watched
 from fedrobust.aggregators import Krum, Mean
 from fedrobust.attacks.learned.encoding import Basis, Compact, Full, Sight
 from fedrobust.attacks.learned.environment import FederationEnv
-from fedrobust.attacks.learned.simulation import Harm, OneStep, backend_for
+from fedrobust.attacks.learned.simulation import Harm
+from fedrobust.backends import OneStep, backend_for
 from fedrobust.client import Client
 from fedrobust.federation import LOCAL, run_round
 from fedrobust.objectives import ERM, Adversarial

@@ -53,8 +53,8 @@ def test_who_sees_the_benign_rows_can_count_them() -> None:
 
 def test_in_the_simulation_the_attacker_holds_what_it_holds() -> None:
     """Benign clients draw from what was learned; it trains on its own examples, as it does."""
-    from fedrobust.attacks.learned.calculus import calculus
     from fedrobust.attacks.learned.pipeline import task_for
+    from fedrobust.calculus import calculus
 
     seen = watched(5)
     known = Knowledge(met=5, x=torch.zeros(20, 2), y=torch.zeros(20, dtype=torch.long))
@@ -99,7 +99,7 @@ def test_a_rule_that_refuses_what_is_left_makes_no_step() -> None:
 
 
 def test_an_infinite_price_moves_nothing_for_any_network() -> None:
-    from fedrobust.attacks.learned.calculus import Autograd
+    from fedrobust.calculus import Autograd
     from fedrobust.perturb.wasserstein import Ascent
 
     model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))

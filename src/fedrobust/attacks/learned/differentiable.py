@@ -18,7 +18,8 @@ from torch.func import functional_call, grad, vmap
 from fedrobust.aggregators import Aggregator
 from fedrobust.aggregators.rule import Aggregation, Context, apply
 from fedrobust.attacks.learned.environment import Task
-from fedrobust.attacks.learned.simulation import Harm, OneStep
+from fedrobust.attacks.learned.simulation import Harm
+from fedrobust.backends import OneStep
 from fedrobust.data import Split
 from fedrobust.federation import FederationState
 from fedrobust.flat import Layout
@@ -34,7 +35,7 @@ _AGREES = 1e-3
 
 @dataclass(frozen=True)
 class Differentiable:
-    """A :class:`~fedrobust.attacks.learned.calculus.Calculus` that keeps the graph; any network."""
+    """A :class:`~fedrobust.calculus.Calculus` that keeps the graph; any network."""
 
     model: nn.Module
 
@@ -184,7 +185,7 @@ def differentiable(task: Task) -> Task:
             previous=means.previous.double(),
         ),
         harm=replace(harm, calculus=tools, sample=_double(harm.sample)),
-        backend=OneStep(tools),
+        backend=OneStep(tools, replacement=True),
     )
 
 

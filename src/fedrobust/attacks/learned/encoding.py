@@ -22,7 +22,7 @@ from fedrobust.threat import View
 from fedrobust.typing import Updates, Vector
 
 if TYPE_CHECKING:
-    from fedrobust.attacks.learned.calculus import Calculus
+    from fedrobust.calculus import Calculus
 
 Observation: TypeAlias = npt.NDArray[np.float32]
 Scale: TypeAlias = Literal["norm", "zeta"]

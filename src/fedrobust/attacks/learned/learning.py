@@ -37,7 +37,9 @@ def learn_policy(
     state = prepared.federation.start(prepared.start)
     with prepared.plan.active():
         while state.round < experiment.rounds:
-            state, log = run_round(state, prepared.federation, prepared.streams)
+            state, log = run_round(
+                state, prepared.federation, prepared.streams, backend=prepared.backend
+            )
             played(log.round)
             known = (
                 state.attack

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from fedrobust.attacks import beliefs
 from fedrobust.attacks.learned import distribution
-from fedrobust.attacks.learned.calculus import calculus
 from fedrobust.attacks.learned.inversion import Inversion, invert
 from fedrobust.attacks.learned.knowledge import Knowledge, real_data
 from fedrobust.attacks.learned.simulation import some_rows
+from fedrobust.calculus import calculus
 from fedrobust.data import Split
 from fedrobust.flat import read, write
 from fedrobust.objectives import Objective

@@ -10,7 +10,6 @@ import torch
 from fedrobust.aggregators import Aggregator, Mean
 from fedrobust.aggregators.rule import NoAnswerError
 from fedrobust.attacks import beliefs
-from fedrobust.attacks.learned.calculus import Calculus, calculus
 from fedrobust.attacks.learned.encoding import Means, Sight
 from fedrobust.attacks.learned.environment import FederationEnv, Puppet, Task, before
 from fedrobust.attacks.learned.knowledge import Knowledge, material
@@ -19,10 +18,11 @@ from fedrobust.attacks.learned.policy import Policy, acting, played, train
 from fedrobust.attacks.learned.simulation import (
     Harm,
     Overheard,
-    backend_for,
     simulated,
     some_rows,
 )
+from fedrobust.backends import backend_for
+from fedrobust.calculus import Calculus, calculus
 from fedrobust.component import to_config
 from fedrobust.data import Split
 from fedrobust.federation import FederationState
@@ -138,7 +138,7 @@ def task_for(
         horizon=attack.horizon,
         hold=attack.hold,
         scale=1 / max(begin, 1e-3),
-        backend=backend_for(federation.local),
+        backend=backend_for(federation.local, replacement=True),
     )
 
 

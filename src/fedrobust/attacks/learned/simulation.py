@@ -9,17 +9,14 @@ from torch import Tensor
 
 from fedrobust.aggregators import Aggregator
 from fedrobust.aggregators.rule import Aggregation, Context, NoAnswerError
-from fedrobust.attacks.attack import Attack, Poisons
-from fedrobust.attacks.learned.calculus import Calculus, calculus
+from fedrobust.attacks.attack import Attack
+from fedrobust.calculus import Calculus
 from fedrobust.client import LocalTraining
 from fedrobust.data import Split
-from fedrobust.federation import LOCAL, Backend, Federation, FederationState
-from fedrobust.objectives import ERM, WassersteinDRO
-from fedrobust.optimizers import Sgd
+from fedrobust.federation import Federation
 from fedrobust.participation import Participation
 from fedrobust.perturb.wasserstein import Ascent
 from fedrobust.server import Server
-from fedrobust.streams import Streams
 from fedrobust.threat import ThreatModel, View
 from fedrobust.typing import Indices, Updates, Vector
 
@@ -53,49 +50,6 @@ class Overheard:
     def tolerating(self, dropped: int) -> "Overheard":
         """The function as it is."""
         return self
-
-
-@dataclass(frozen=True)
-class OneStep:
-    """A backend for clients that take one plain SGD step: all of them in one call.
-
-    It draws each batch with replacement from the client's examples, which the pool of a simulation
-    is a sample of anyway, and plays the same round otherwise.
-    """
-
-    calculus: Calculus
-
-    def local_updates(
-        self,
-        federation: Federation,
-        state: FederationState,
-        clients: Sequence[int],
-        rng: Streams,
-        poison: dict[int, Poisons],
-    ) -> Updates:
-        """Δ = −η · mean gradient at the perturbed examples [n, d]."""
-        local, number = federation.local, state.round + 1
-        size, draw = local.config.batch_size, rng.generator("batches", number)
-        picks = [
-            local.clients[c][torch.randint(len(local.clients[c]), (size,), generator=draw)]
-            for c in clients
-        ]
-        index = torch.cat(picks)
-        x, y = local.data.images(index), local.data.y[index]
-        x = self.calculus.perturbed(state.parameters, x, y, local.objective, number)
-        rows = self.calculus.gradients(state.parameters, x, y, len(clients))
-        return (-local.config.optimizer.lr * rows).to(state.parameters)
-
-
-def backend_for(local: LocalTraining, poisons: bool = False) -> Backend:
-    """The fastest backend that plays this local training."""
-    config, objective = local.config, local.objective
-    plain = isinstance(config.optimizer, Sgd) and config.optimizer == Sgd(config.optimizer.lr)
-    known = isinstance(objective, ERM | WassersteinDRO)
-    if poisons or not plain or not known or config.batches != 1:
-        return LOCAL
-    found = calculus(local.model)
-    return OneStep(found) if hasattr(found, "network") else LOCAL
 
 
 def simulated(

@@ -8,12 +8,12 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from fedrobust.attacks.learned.small_network import SmallNetwork, serves
 from fedrobust.client import parameter_gradient
 from fedrobust.evaluation.accuracy import evaluating
 from fedrobust.flat import write
 from fedrobust.objectives import Objective, WassersteinDRO
 from fedrobust.perturb.wasserstein import Ascent, cross_entropy
+from fedrobust.small_network import SmallNetwork, serves
 from fedrobust.typing import Images, Labels, Updates, Vector
 
 

@@ -5,13 +5,17 @@ import math
 
 import pytest
 import torch
-from ring import normal
 from torch import nn
 
-from fedrobust.attacks.learned.calculus import Autograd, Compiled, calculus
-from fedrobust.attacks.learned.small_network import SmallNetwork
+from fedrobust.calculus import Autograd, Compiled, calculus
 from fedrobust.flat import read
 from fedrobust.perturb.wasserstein import Ascent, cross_entropy
+from fedrobust.small_network import SmallNetwork
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=draw, dtype=torch.float64)
 
 
 def network(*sizes: int, seed: int = 0) -> nn.Sequential:

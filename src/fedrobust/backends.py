@@ -1,0 +1,82 @@
+"""Backends of a round that play it faster than one client after the other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from fedrobust.attacks import Poisons
+from fedrobust.calculus import Calculus, Compiled, calculus
+from fedrobust.client import LocalTraining
+from fedrobust.federation import LOCAL, Backend, Federation, FederationState
+from fedrobust.objectives import ERM, WassersteinDRO
+from fedrobust.optimizers import Sgd
+from fedrobust.streams import Streams
+from fedrobust.typing import Indices, Updates
+
+
+@dataclass(frozen=True)
+class OneStep:
+    """Clients that take one plain SGD step: all of them in one call.
+
+    Each draws the batch that local training would draw, so that the updates are local training's
+    up to rounding. With ``replacement`` one generator draws all batches, with replacement from each
+    client's examples: as good where these are a sample themselves, and several times cheaper.
+    """
+
+    calculus: Calculus
+    replacement: bool = False
+
+    def local_updates(
+        self,
+        federation: Federation,
+        state: FederationState,
+        clients: Sequence[int],
+        rng: Streams,
+        poison: dict[int, Poisons],
+    ) -> Updates:
+        """Δ = −η · mean gradient at the perturbed examples [n, d]."""
+        local, theta, number = federation.local, state.parameters, state.round + 1
+        picks = self._picks(local, clients, rng, number)
+        index = torch.cat(picks)
+        x, y = local.data.images(index), local.data.y[index]
+        x = self.calculus.perturbed(theta, x, y, local.objective, number)
+        sizes = [len(pick) for pick in picks]
+        if len(set(sizes)) == 1:
+            rows = self.calculus.gradients(theta, x, y, len(sizes))
+        else:
+            parts = zip(torch.split(x, sizes), torch.split(y, sizes), strict=True)
+            rows = torch.cat([self.calculus.gradients(theta, *part, 1) for part in parts])
+        return (-local.config.optimizer.lr * rows).to(theta)
+
+    def _picks(
+        self, local: LocalTraining, clients: Sequence[int], rng: Streams, number: int
+    ) -> list[Indices]:
+        """The batch of each client, as indices into the training data."""
+        if not self.replacement:
+            draws = [rng.generator("batches", number, client) for client in clients]
+            held = [local.clients[client] for client in clients]
+            return [local.config.schedule(*pair)[0] for pair in zip(held, draws, strict=True)]
+        size, draw = local.config.batch_size, rng.generator("batches", number)
+        return [
+            local.clients[c][torch.randint(len(local.clients[c]), (size,), generator=draw)]
+            for c in clients
+        ]
+
+
+def backend_for(
+    local: LocalTraining, *, poisons: bool = False, replacement: bool = False
+) -> Backend:
+    """The fastest backend that plays this local training.
+
+    Compiled loops serve small ELU networks on a CPU, whose clients take one plain SGD step each on
+    clean or on Wasserstein-perturbed examples, which no attack has poisoned.
+    """
+    config, objective = local.config, local.objective
+    plain = isinstance(config.optimizer, Sgd) and config.optimizer == Sgd(config.optimizer.lr)
+    if poisons or not plain or not isinstance(objective, ERM | WassersteinDRO):
+        return LOCAL
+    if config.batches != 1 or config.keep_optimizer:
+        return LOCAL
+    found = calculus(local.model)
+    return OneStep(found, replacement) if isinstance(found, Compiled) else LOCAL

@@ -1,0 +1,110 @@
+"""Compiled local training against the federation's own, and when it is chosen."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ruamel.yaml import YAML
+
+from fedrobust import run
+from fedrobust.backends import OneStep
+from fedrobust.component import from_config
+from fedrobust.errors import ConfigError
+from fedrobust.experiment import Experiment
+from fedrobust.federation import LOCAL, RoundLog
+from fedrobust.prepare import Prepared, prepare
+from fedrobust.training import Progress
+
+
+def ring(**changes: Any) -> Experiment:
+    """Ten clients on the ring, Wasserstein DRO."""
+    pgd = {"name": "pgd", "norm": "l2", "eps": 0.1, "step_size": 0.1, "steps": 1, "box": False}
+    config: dict[str, Any] = {
+        "name": "ring",
+        "rounds": 20,
+        "data": {"name": "synthetic-ring", "n": 3000, "test": 400, "validation": 400},
+        "partition": {"name": "iid", "clients": 10},
+        "model": {"name": "ring-mlp"},
+        "objective": {
+            "name": "wasserstein-dro",
+            "gamma": 2.0,
+            "ascent": {"steps": 6, "rule": "decaying"},
+        },
+        "client": {"batch_size": 16, "batches": 1, "optimizer": {"name": "sgd", "lr": 0.3}},
+        "evaluation": {"every": 10, "samples": 200, "attack": pgd},
+        "execution": {"device": "cpu", "threads": 1, "batch": 1024},
+    }
+    return from_config(Experiment, config | changes)
+
+
+def rows(ready: Prepared, clients: list[int], round: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The updates of a round by the compiled backend and by local training."""
+    state = ready.federation.start(ready.start)
+    state.round = round - 1
+    both = [
+        backend.local_updates(ready.federation, state, clients, ready.streams, {})
+        for backend in (ready.backend, LOCAL)
+    ]
+    return both[0], both[1]
+
+
+@pytest.mark.parametrize("objective", [{}, {"objective": {"name": "erm"}}], ids=["dro", "erm"])
+def test_it_sends_what_local_training_sends_from_the_same_batches(
+    objective: dict[str, Any],
+) -> None:
+    ready = prepare(ring(**objective))
+    assert isinstance(ready.backend, OneStep)
+    first, slow = rows(ready, [7, 0, 3], 5)
+    torch.testing.assert_close(first, slow, rtol=1e-4, atol=1e-7)
+    assert first.dtype == torch.float32
+    later, _ = rows(ready, [7, 0, 3], 6)
+    assert (later - first).abs().max() > 1e-3
+
+
+def test_clients_with_less_than_a_batch_weigh_their_own_examples() -> None:
+    sizes = {"name": "dirichlet", "clients": 10, "alpha": 0.05}
+    ready = prepare(ring(partition=sizes, client={"batch_size": 400, "batches": 1}))
+    held = [len(part) for part in ready.partition.train]
+    assert min(held) < 400 < max(held)
+    fast, slow = rows(ready, list(range(10)), 1)
+    torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-7)
+
+
+def test_a_run_ends_where_autograd_ends() -> None:
+    ends = {}
+    for gradients in ("compiled", "autograd"):
+        plan = {"device": "cpu", "threads": 1, "batch": 1024, "gradients": gradients}
+        ends[gradients] = run(ring(execution=plan)).state.parameters
+    torch.testing.assert_close(ends["compiled"], ends["autograd"], rtol=1e-3, atol=1e-4)
+    assert not torch.equal(ends["compiled"], ends["autograd"]), "both took the same way"
+
+
+def test_it_is_chosen_where_it_serves_and_refused_where_it_does_not() -> None:
+    assert prepare(ring()).plan.gradients == "compiled"
+    flipped = ring(malicious=1, attack={"name": "label-flip"})
+    assert prepare(flipped).plan.gradients == "autograd"
+    asked = replace(flipped, execution=replace(flipped.execution, gradients="compiled"))
+    with pytest.raises(ConfigError, match=r"execution\.gradients: compiled serves .*poisoned"):
+        prepare(asked)
+    kept = {"client": {"batch_size": 16, "batches": 1, "keep_optimizer": True}}
+    assert prepare(ring(**kept)).backend is LOCAL
+
+
+def test_a_run_from_before_there_was_a_choice_goes_on_as_it_began(tmp_path: Path) -> None:
+    plan = {"device": "cpu", "threads": 1, "batch": 1024, "gradients": "autograd"}
+    straight = run(ring(execution=plan), tmp_path / "straight")
+
+    def stop(log: RoundLog) -> None:
+        if log.round == 15:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(ring(execution=plan), tmp_path / "old", progress=Progress(played=stop))
+    path, yaml = tmp_path / "old" / "config.yaml", YAML(typ="safe")
+    stored = yaml.load(path)
+    del stored["execution"]["gradients"]
+    yaml.dump(stored, path)
+    went_on = run(ring(), tmp_path / "old", resume=True)
+    assert torch.equal(went_on.state.parameters, straight.state.parameters)
