@@ -64,19 +64,19 @@ class OneStep:
         ]
 
 
-def backend_for(
-    local: LocalTraining, *, poisons: bool = False, replacement: bool = False
-) -> Backend:
+def takes_one_step(local: LocalTraining) -> bool:
+    """Whether a client's round is one plain SGD step, on clean or on transported examples."""
+    config, optimizer = local.config, local.config.optimizer
+    plain = isinstance(optimizer, Sgd) and optimizer == Sgd(optimizer.lr)
+    alone = config.batches == 1 and not config.keep_optimizer
+    return plain and alone and isinstance(local.objective, ERM | WassersteinDRO)
+
+
+def backend_for(local: LocalTraining, *, poisons: bool = False) -> Backend:
     """The fastest backend that plays this local training.
 
-    Compiled loops serve small ELU networks on a CPU, whose clients take one plain SGD step each on
-    clean or on Wasserstein-perturbed examples, which no attack has poisoned.
+    Compiled loops serve small ELU networks on a CPU, whose clients take one plain SGD step each,
+    on examples that no attack has poisoned.
     """
-    config, objective = local.config, local.objective
-    plain = isinstance(config.optimizer, Sgd) and config.optimizer == Sgd(config.optimizer.lr)
-    if poisons or not plain or not isinstance(objective, ERM | WassersteinDRO):
-        return LOCAL
-    if config.batches != 1 or config.keep_optimizer:
-        return LOCAL
-    found = calculus(local.model)
-    return OneStep(found, replacement) if isinstance(found, Compiled) else LOCAL
+    found = calculus(local.model) if takes_one_step(local) and not poisons else None
+    return OneStep(found) if isinstance(found, Compiled) else LOCAL

@@ -162,6 +162,32 @@ def test_the_best_constant_is_the_best_of_those_that_one_episode_puts_first(task
     assert best.course == pytest.approx(once)
 
 
+def test_few_steps_are_spent_on_the_better_half_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """57 actions play 1 step of 16, 28 of them 2, 14 of them 4, 7 and 3 the rest of it."""
+    long = task_of(watched(300), horizon=32, hold=2)
+    lengths: list[int | None] = []
+    seen: dict[int, list[tuple[float, bytes]]] = {}
+
+    def spied(env: FederationEnv, actions: Any, seed: int, most: int | None = None) -> float:
+        value = value_of(env, actions, seed, most)
+        lengths.append(most)
+        if most is not None:
+            seen.setdefault(most, []).append((value, actions.tobytes()))
+        return value
+
+    monkeypatch.setattr(planning, "value_of", spied)
+    plan = best_constant(long, steps=300, seed=3)
+    assert lengths == [1] * 57 + [2] * 28 + [4] * 14 + [8] * 7 + [16] * 3 + [None] * 2 * EPISODES
+    for shorter, longer in ((1, 2), (2, 4), (4, 8), (8, 16)):
+        ranked = sorted(seen[shorter], key=lambda pair: -pair[0])[: len(seen[longer])]
+        assert {name for _, name in ranked} == {name for _, name in seen[longer]}
+    assert plan.rounds == 2 * (57 + 56 + 56 + 56 + 48) + 2 * EPISODES * 32
+    monkeypatch.undo()
+    assert plan.value > 0.8 * best_constant(long, seed=3).value
+
+
 @pytest.mark.parametrize(
     ("algorithm", "episodes"),
     [("constant", 57), ("cross-entropy", 80), ("gradient", 57 + EPISODES**2 + 4)],

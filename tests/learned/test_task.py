@@ -107,3 +107,34 @@ def test_an_infinite_price_moves_nothing_for_any_network() -> None:
     theta = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
     moved = Autograd(model, 8).moved(theta, x, torch.zeros(4).long(), float("inf"), Ascent())
     assert torch.equal(moved, x)
+
+
+def test_bfloat16_simulates_a_convolutional_network_as_float32_does() -> None:
+    """ρ̂, its points and the clients' gradients within a few per cent, and the model untouched."""
+    from fedrobust.calculus import Autograd, calculus
+    from fedrobust.flat import read
+    from fedrobust.models import EluCnn
+    from fedrobust.perturb.wasserstein import Ascent
+
+    torch.manual_seed(0)
+    model = EluCnn(width=16).build((1, 28, 28), 10)
+    x, y = torch.rand(48, 1, 28, 28, generator=seeded()), torch.arange(48) % 10
+    theta, ascent = 1.5 * read(model), Ascent(steps=5, rule="decaying")
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        tools = calculus(model, precision)
+        assert isinstance(tools, Autograd)
+        moved = tools.moved(theta, x, y, 0.05, ascent)
+        assert moved.dtype == torch.float32
+        rho = (moved - x).flatten(1).square().sum(dim=1).mean()
+        found[precision] = (rho, tools.gradients(theta, x, y, 4), tools.losses(theta, x, y))
+    rho, gradients, losses = found["float32"]
+    low_rho, low_gradients, low_losses = found["bfloat16"]
+    assert rho > 1e-3
+    torch.testing.assert_close(low_rho, rho, rtol=0.03, atol=0)
+    assert (low_gradients - gradients).norm() < 0.03 * gradients.norm()
+    torch.testing.assert_close(low_losses, losses, rtol=0.03, atol=0.03)
+    assert not torch.equal(low_gradients, gradients), "both have the same precision"
+    torch.nn.utils.vector_to_parameters(theta, model.parameters())
+    plain = torch.nn.functional.cross_entropy(model(x), y, reduction="none")
+    torch.testing.assert_close(losses, plain)

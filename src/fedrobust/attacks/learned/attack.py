@@ -37,10 +37,13 @@ class Learned:
     of ``horizon`` simulated rounds, an action held for ``hold`` of them; ``encoding`` says what it
     sees and does. The reward is the decrease of ρ̂ (``robustness``, the paper's), or the increase of
     the ``worst-case-loss`` or of the ``loss``, on ``samples`` fixed examples, with ``ascent`` and
-    the price ``gamma`` (the objective's own unless given). Where the threat model grants the rule,
-    the simulated server uses it (white-box), else the mean (black-box). With ``relearn``, it trains
-    again after that many rounds of acting, from where the federation then stands. With ``policy``,
-    a file written by ``fedrobust attack learn``, both stages are left out.
+    the price ``gamma`` (the objective's own unless given). ``precision`` is that of the simulated
+    clients' and the reward's arithmetic; small networks are simulated in float64 anyway.
+
+    Where the threat model grants the rule, the simulated server uses it (white-box), else the mean
+    (black-box). With ``relearn``, it trains again after that many rounds of acting, from where the
+    federation then stands. With ``policy``, a file written by ``fedrobust attack learn``, both
+    stages are left out.
 
     It knows its own data, what every client knows, and the number of clients or a lower bound.
     Where it was not in every round so far, the simulation leaves it out as often.
@@ -60,6 +63,7 @@ class Learned:
     gamma: Annotated[float, Strict(), AllowInfNan(False), Gt(0)] | None = None
     ascent: Ascent = Ascent(steps=15, rule="decaying")
     samples: Count = 200
+    precision: Literal["float32", "bfloat16"] = "float32"
     horizon: Count = 300
     hold: Count = 10
     relearn: Size = 0

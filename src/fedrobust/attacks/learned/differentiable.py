@@ -20,6 +20,7 @@ from fedrobust.aggregators.rule import Aggregation, Context, apply
 from fedrobust.attacks.learned.environment import Task
 from fedrobust.attacks.learned.simulation import Harm
 from fedrobust.backends import OneStep
+from fedrobust.calculus import Compiled
 from fedrobust.data import Split
 from fedrobust.federation import FederationState
 from fedrobust.flat import Layout
@@ -163,7 +164,8 @@ def differentiable(task: Task) -> Task:
 
     Raises: ``ValueError`` where its clients or its harm are not written in such operations.
     """
-    if not isinstance(task.backend, OneStep) or not isinstance(task.harm, Harm):
+    one_step = isinstance(task.backend, OneStep) and isinstance(task.backend.calculus, Compiled)
+    if not one_step or not isinstance(task.harm, Harm):
         raise ValueError(
             "gradients through the rounds need clients that take one plain SGD step on a small "
             "network with ELU: use training.algorithm: cross-entropy"

@@ -21,11 +21,11 @@ from fedrobust.attacks.learned.simulation import (
     simulated,
     some_rows,
 )
-from fedrobust.backends import backend_for
+from fedrobust.backends import OneStep, takes_one_step
 from fedrobust.calculus import Calculus, calculus
 from fedrobust.component import to_config
 from fedrobust.data import Split
-from fedrobust.federation import FederationState
+from fedrobust.federation import LOCAL, FederationState
 from fedrobust.flat import Layout
 from fedrobust.objectives import WassersteinDRO
 from fedrobust.participation import All, Sample
@@ -138,7 +138,7 @@ def task_for(
         horizon=attack.horizon,
         hold=attack.hold,
         scale=1 / max(begin, 1e-3),
-        backend=backend_for(federation.local, replacement=True),
+        backend=OneStep(tools, replacement=True) if takes_one_step(federation.local) else LOCAL,
     )
 
 
@@ -182,7 +182,7 @@ def learn(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator)
     if attack.inversion is not None and known.pool is None:
         known.trouble("no usable gradient was observed: the simulation has the attacker's own data")
     sample = _sampled(known, attack, view, rng)
-    tools = calculus(view.model())
+    tools = calculus(view.model(), attack.precision)
     seed = int(torch.randint(2**31, (1,), generator=rng))
     began = time.monotonic()
     try:
@@ -234,7 +234,7 @@ def act(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator) -
     if known.sample is None:
         _sampled(known, attack, view, rng)
     assert known.sample is not None
-    means = Means(calculus(model), Split(*known.sample), previous)
+    means = Means(calculus(model, attack.precision), Split(*known.sample), previous)
     rows = attack.encoding.rows(known.action.to(view.parameters), view, means)
     known.start, known.last, known.held = start, view.round, known.held + 1
     return rows

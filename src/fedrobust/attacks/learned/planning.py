@@ -4,6 +4,7 @@ A search compares its candidates in one episode, which luck decides too, so the 
 once more, in episodes that the search has not seen.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from fedrobust.attacks.learned.training import Training
 
 EPISODES = 5
 """Of the last judgement, for each of so many candidates."""
+FINALISTS = 2
+"""Candidates that a search by halving leaves to be judged."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +66,33 @@ def constant_actions(size: int, levels: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0
     return np.array(found, dtype=np.float32)
 
 
-def best_constant(task: Task, *, seed: int = 0) -> Plan:
+def best_constant(task: Task, *, steps: int | None = None, seed: int = 0) -> Plan:
     """The action that does the most harm when it is played throughout, of ``constant_actions``.
 
-    The same episodes judge all of them, so that they differ by the action alone.
+    The same episode judges all of them, so that they differ by the action alone. Where these
+    episodes would take more than ``steps`` steps of the environment, the search is by successive
+    halving: all play the beginning of the episode, the better half of them twice as much of it, and
+    so on, in about as many steps, but no less than one each to begin with.
+
+    Reference for the halving: Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and
+    Hyperparameter Optimization", AISTATS 2016.
     """
-    env, began = FederationEnv(task), time.monotonic()
+    env, began, whole = FederationEnv(task), time.monotonic(), _steps(task)
     tried = [action[None] for action in constant_actions(env.actions)]
-    values = [value_of(env, actions, seed) for actions in tried]
-    order = np.argsort(-np.array(values), kind="stable")[:EPISODES]
-    return _judged(env, [tried[i] for i in order], seed, began, values)
+    course: list[float] = []
+    if steps is None or len(tried) * whole <= steps:
+        course = [value_of(env, actions, seed) for actions in tried]
+        left = list(np.argsort(-np.array(course), kind="stable")[:EPISODES])
+    else:
+        left = list(range(len(tried)))
+        length = max(1, steps // (len(tried) * math.ceil(math.log2(len(tried) / FINALISTS))))
+        while len(left) > FINALISTS:
+            values = [value_of(env, tried[i], seed, length) for i in left]
+            course.append(max(values))
+            order = np.argsort(-np.array(values), kind="stable")
+            left = [left[i] for i in order[: max(FINALISTS, len(left) // 2)]]
+            length = min(whole, 2 * length)
+    return _judged(env, [tried[i] for i in left[:EPISODES]], seed, began, course)
 
 
 def cross_entropy(
@@ -152,7 +172,7 @@ def search(task: Task, training: Training, seed: int) -> Plan:
     An iteration along a gradient counts as five episodes; it costs about twice that in time.
     """
     if training.algorithm == "constant":
-        return best_constant(task, seed=seed)
+        return best_constant(task, steps=training.steps, seed=seed)
     episodes = training.steps // _steps(task)
     if training.algorithm == "gradient":
         tried = len(constant_actions(task.encoding.actions(task.layout)))
@@ -171,9 +191,9 @@ def rollout(env: FederationEnv, plan: Tensor, seed: int) -> Tensor:
     return task.scale * (task.harm.value(env.parameters) - begin)
 
 
-def value_of(env: FederationEnv, actions: Observation, seed: int) -> float:
-    """The return of one episode with the plan ``actions`` [steps, k]."""
-    return played(env, Plan(actions, 0.0).actor(), seed)
+def value_of(env: FederationEnv, actions: Observation, seed: int, most: int | None = None) -> float:
+    """The return of one episode, or of its first ``most`` steps, with a plan [steps, k]."""
+    return played(env, Plan(actions, 0.0).actor(), seed, most)
 
 
 def fresh_episodes(seed: int) -> range:

@@ -93,13 +93,13 @@ class Trained:
 Actor = Callable[[Observation], Observation]
 
 
-def played(env: FederationEnv, actor: Actor, seed: int) -> float:
-    """The return of one episode in which ``actor`` acts."""
+def played(env: FederationEnv, actor: Actor, seed: int, most: int | None = None) -> float:
+    """The return of one episode, or of its first ``most`` steps, in which ``actor`` acts."""
     observation, _ = env.reset(seed=seed)
-    total, over = 0.0, False
-    while not over:
+    total, over, steps = 0.0, False, 0
+    while not over and steps != most:
         observation, reward, _, over, _ = env.step(actor(observation))
-        total += reward
+        total, steps = total + reward, steps + 1
     return total
 
 
