@@ -113,3 +113,20 @@ def test_a_step_rule_that_is_not_compiled_is_left_to_autograd() -> None:
     moved = found.moved(read(model), inside, y, 0.01, boxed)
     assert moved.min() >= 0
     assert moved.max() <= 1
+
+
+def test_what_has_blown_up_stays_so() -> None:
+    """No clamp of the vectorised exponential turns not-a-number into a number."""
+    model = network(2, 4, 2)
+    small, x = SmallNetwork.of(model), normal(40, 2)
+    assert small is not None
+    y, ascent, whole = torch.arange(40) % 2, Ascent(steps=3), read(model)
+    for broken in (math.nan, math.inf, 1e308):
+        theta = whole.clone()
+        theta[3] = broken
+        moved = small.moved(theta, x, y, 1.0, ascent)
+        naive = Autograd(model, 100).moved(theta, x, y, 1.0, ascent)
+        assert torch.equal(moved.isfinite(), naive.isfinite()), broken
+    theta = 1e3 * whole
+    moved, naive = (who.moved(theta, x, y, 1e3, ascent) for who in (small, Autograd(model, 100)))
+    torch.testing.assert_close(moved, naive, rtol=1e-9, atol=1e-9)

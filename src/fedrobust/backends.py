@@ -57,11 +57,9 @@ class OneStep:
             draws = [rng.generator("batches", number, client) for client in clients]
             held = [local.clients[client] for client in clients]
             return [local.config.schedule(*pair)[0] for pair in zip(held, draws, strict=True)]
-        size, draw = local.config.batch_size, rng.generator("batches", number)
-        return [
-            local.clients[c][torch.randint(len(local.clients[c]), (size,), generator=draw)]
-            for c in clients
-        ]
+        held, size = [local.clients[client] for client in clients], local.config.batch_size
+        shares = torch.rand((len(held), size), generator=rng.generator("batches", number))
+        return [part[(share * len(part)).long()] for part, share in zip(held, shares, strict=True)]
 
 
 def takes_one_step(local: LocalTraining) -> bool:

@@ -155,9 +155,10 @@ def test_the_compiled_backend_sends_what_local_training_sends(seen: Seen) -> Non
     streams, local = Streams(3), task.federation.local
     rows = task.backend.local_updates(task.federation, task.start, [0, 4, 9], streams, {})
     draw = streams.generator("batches", task.start.round + 1)
-    for row, client in zip(rows, [0, 4, 9], strict=True):
+    shares = torch.rand((3, 16), generator=draw)
+    for row, client, share in zip(rows, [0, 4, 9], shares, strict=True):
         held = local.clients[client]
-        index = held[torch.randint(len(held), (16,), generator=draw)]
+        index = held[(share * len(held)).long()]
         whole = replace(local, clients=[index])
         honest = whole.updates(task.start.parameters, {}, [0], Streams(0), 1)[0]
         torch.testing.assert_close(row, honest, rtol=1e-4, atol=1e-7)

@@ -17,7 +17,7 @@ from fedrobust.aggregators.sorting_network import BOTH, SMALLER
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
-Loop = TypeVar("Loop", bound=Callable[..., None])
+Loop = TypeVar("Loop", bound=Callable[..., Any])
 
 WIDTH = 256
 """Columns of a block: 51 rows take 52 kB, and a row is long enough to stream from memory."""
@@ -40,6 +40,11 @@ def compiled(loop: Loop, **options: Any) -> Loop:
 def reassociated(loop: Loop) -> Loop:
     """``compiled``, where sums may be split into parallel ones and products fused into them."""
     return compiled(loop, fastmath={"reassoc", "contract"})
+
+
+def inlined(loop: Loop) -> Loop:
+    """``compiled``, as a part of whatever calls it, so that a loop around it can be vectorised."""
+    return compiled(loop, fastmath={"reassoc", "contract"}, inline="always")
 
 
 @compiled
