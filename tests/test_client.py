@@ -1,5 +1,6 @@
 """Local training against plain PyTorch training of each client on its own."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -11,10 +12,12 @@ from torch import Tensor, nn
 
 from fedrobust.client import Client, LocalTraining, Store
 from fedrobust.data import Split
+from fedrobust.experiment import Experiment
 from fedrobust.flat import read
 from fedrobust.objectives import ERM, Adversarial, Objective
 from fedrobust.optimizers import Adam, OptimizerSpec, Sgd
 from fedrobust.perturb import Pgd
+from fedrobust.prepare import prepare
 from fedrobust.streams import Streams
 
 ATTACK = Adversarial(ratio=0.5, attack=Pgd(eps=0.2, step_size=0.1, steps=3, restarts=2))
@@ -153,6 +156,23 @@ def test_large_groups_are_pooled_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
     together = task.updates(start, {}, range(5), STREAMS, 1)
     monkeypatch.setattr("fedrobust.client.POOL", 16)
     torch.testing.assert_close(task.updates(start, {}, range(5), STREAMS, 1), together)
+
+
+def test_bfloat16_trains_almost_as_float32_does_and_sends_float32(
+    tiny: Callable[..., Experiment],
+) -> None:
+    """A real network on real digits, by SGD: Adam would make ±lr of whatever it is given."""
+    sent = {}
+    for precision in ("float32", "bfloat16"):
+        plan = {"device": "cpu", "threads": 1, "batch": 64, "precision": precision}
+        client = {"batch_size": 64, "batches": 1, "optimizer": {"name": "sgd", "lr": 0.1}}
+        ready = prepare(tiny(execution=plan, client=client, objective={"name": "erm"}))
+        args = (ready.start, {}, [0, 3], ready.streams, 1)
+        sent[precision] = ready.federation.local.updates(*args)
+    full, low = sent["float32"], sent["bfloat16"]
+    assert low.dtype == torch.float32
+    assert not torch.equal(low, full)
+    assert (low - full).norm() < 0.05 * full.norm()
 
 
 def test_schedules() -> None:

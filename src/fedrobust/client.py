@@ -70,6 +70,7 @@ class LocalTraining:
     ``model`` is a workspace whose parameters are overwritten; ``clients[i]`` are the indices of
     client i's examples in ``data``; ``batch`` is the batch of the inner maximisation, which sees
     the model in evaluation mode: what a layer like dropout draws belongs to one client's training.
+    With ``low_precision``, autocast runs what it can in bfloat16.
     """
 
     model: nn.Module
@@ -80,6 +81,7 @@ class LocalTraining:
     config: Client
     batch: int
     device: torch.device
+    low_precision: bool = False
 
     def updates(
         self,
@@ -98,7 +100,8 @@ class LocalTraining:
         rows = parameters.new_empty(len(chosen), len(parameters))
         per_group = max(1, POOL // self.config.batch_size)
         self.model.train()
-        with isolated():
+        low = torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision)
+        with isolated(), low:
             for start in range(0, len(chosen), per_group):
                 group = [
                     _Turn(self, client, parameters, streams, round, poison.get(client))

@@ -29,12 +29,18 @@ class Execution:
     of the inner maximisation that is fastest for the model (measured), and clients' ``gradients``:
     ``compiled`` loops where they serve, for small networks on a CPU, else ``autograd``. The saved
     config holds the choice.
+
+    With ``precision: bfloat16`` clients' linear layers and convolutions, inner maximisations
+    included, run in bfloat16, by PyTorch's autocast: two to three times as fast where the processor
+    has instructions for it. Parameters, updates and all evaluations stay float32, and compiled
+    gradients float64.
     """
 
     device: Literal["cpu", "cuda"] | None = None
     threads: Count | None = None
     batch: Count | None = None
     gradients: Literal["autograd", "compiled"] | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     def resolve(self, model: nn.Module, shape: tuple[int, ...], classes: int) -> "Execution":
         """The plan with all but ``gradients``, which depends on more than the model.

@@ -99,8 +99,11 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
     if experiment.threat.classes is not None:
         draw = streams.generator("classes of malicious clients")
         partition = partition.limited(malicious, experiment.threat.classes, train.y, draw)
+    model.to(device)
+    if resolved.precision == "bfloat16":
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # suits it
     local = LocalTraining(
-        model=model.to(device),
+        model=model,
         data=train,
         classes=dataset.classes,
         clients=partition.train,
@@ -108,6 +111,7 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
         config=experiment.client,
         batch=resolved.batch or 1,
         device=device,
+        low_precision=resolved.precision == "bfloat16",
     )
     backend = _backend(local, resolved, experiment.attack)
     resolved = replace(resolved, gradients="autograd" if backend is LOCAL else "compiled")
