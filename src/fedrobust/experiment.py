@@ -172,7 +172,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
         raise ConfigError(f"{source}:\n{error}") from error
 
 
-_BEFORE = {"attack.training.check_episodes": 1, "execution.gradients": "autograd"}
+_BEFORE = {
+    "attack.training.check_episodes": 1,
+    "attack.training.start": "random",
+    "execution.gradients": "autograd",
+}
 
 
 def completed(stored: Mapping[str, Any]) -> dict[str, Any]:

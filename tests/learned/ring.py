@@ -110,7 +110,14 @@ def task_of(seen: Seen, encoding: Any = None, **changes: Any) -> Task:
 KNOBS = ("horizon", "hold", "reward", "gamma", "ascent")
 
 
-TRAINING = {"steps": 60, "learning_starts": 20, "check_every": 20, "hidden": [8]}
+TRAINING = {
+    "start": "random",
+    "steps": 60,
+    "learning_starts": 20,
+    "check_every": 20,
+    "check_episodes": 3,
+    "hidden": [8],
+}
 
 
 LEARNED = {

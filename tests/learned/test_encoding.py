@@ -9,9 +9,11 @@ import torch
 from ring import Seen, normal, watched
 
 from fedrobust.attacks.learned.encoding import Basis, Compact, Encoding, Full, Means, Sight
+from fedrobust.attacks.learned.simulation import Harm
 from fedrobust.calculus import calculus
 from fedrobust.client import parameter_gradient
 from fedrobust.flat import Layout
+from fedrobust.perturb import Ascent
 from fedrobust.threat import View
 
 
@@ -22,7 +24,9 @@ def seen() -> Seen:
 
 def means_of(seen: Seen) -> Means:
     sample = seen.own.take(torch.arange(12))
-    return Means(calculus(seen.view.model()), sample, seen.view.history[-1])
+    tools = calculus(seen.view.model())
+    harm = Harm("robustness", tools, sample, 2.0, Ascent(steps=15, rule="decaying"))
+    return Means(tools, sample, harm, seen.view.history[-1])
 
 
 def layout_of(seen: Seen) -> Layout:
@@ -60,22 +64,24 @@ def test_no_action_exceeds_the_budget_and_some_reach_it(encoding: Any, seen: See
 def test_a_basis_action_goes_where_it_says(seen: Seen) -> None:
     """One direction at a time, by hand; and a mix of two."""
     view, means = seen.view, means_of(seen)
-    basis = Basis(directions=("own", "parameters", "last-step", "benign"), budget=2.0)
+    basis = Basis(directions=("own", "parameters", "last-step", "benign", "harm"), budget=2.0)
     size = view.own[0].norm()
     x, y = means.sample.x, means.sample.y
     model = view.model()
     moved = view.objective.maximise(model, x, y, lambda: None)
     benign = -parameter_gradient(model, moved, y)
     step = view.parameters - view.history[-1]
-    vectors = [view.own[0], view.parameters, step, benign]
+    assert means.harm is not None
+    harm = means.harm.gradient(view.parameters)
+    vectors = [view.own[0], view.parameters, step, benign, harm]
     units = [v / v.norm() for v in vectors]
     for j, unit in enumerate(units):
-        action = torch.zeros(4)
+        action = torch.zeros(5)
         action[j] = -0.5
         row = basis.rows(action, view, means)[0]
         torch.testing.assert_close(row, -0.5 * 2 * size * unit, rtol=1e-4, atol=1e-6)
     for first, second in ((0.2, 0.3), (1.0, 1.0)):
-        mixed = basis.rows(torch.tensor([first, second, 0.0, 0.0]), view, means)[0]
+        mixed = basis.rows(torch.tensor([first, second, 0.0, 0.0, 0.0]), view, means)[0]
         total = first * units[0] + second * units[1]
         expected = 2 * size * total / max(1.0, float(total.norm()))
         torch.testing.assert_close(mixed, expected, rtol=1e-4, atol=1e-6)
@@ -181,7 +187,7 @@ def test_a_client_in_adversarial_training_is_expected_at_its_adversarial_points(
     seen = watched(20, objective=objective)
     view, sample = seen.view, seen.own.take(torch.arange(40))
     model = view.model()
-    found = Means(calculus(model), sample, view.parameters).expected_gradient(view)
+    found = Means(calculus(model), sample, None, view.parameters).expected_gradient(view)
     k = int(40 * ratio)
     x = sample.x.clone()
     if k:

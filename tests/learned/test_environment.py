@@ -1,5 +1,6 @@
 """The environment is the federation's own round, with the attacker's row put in."""
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -10,11 +11,13 @@ from gymnasium.utils.env_checker import check_env
 from ring import Seen, task_of, watched
 
 from fedrobust.aggregators import Krum, Mean
+from fedrobust.attacks.learned.differentiable import Differentiable
 from fedrobust.attacks.learned.encoding import Basis, Compact, Full, Sight
 from fedrobust.attacks.learned.environment import FederationEnv
 from fedrobust.attacks.learned.simulation import Harm
 from fedrobust.backends import OneStep, backend_for
 from fedrobust.client import Client
+from fedrobust.data import Split
 from fedrobust.federation import LOCAL, run_round
 from fedrobust.objectives import ERM, Adversarial
 from fedrobust.optimizers import Adam, Sgd
@@ -182,6 +185,23 @@ def test_clients_that_do_more_than_one_plain_step_train_as_they_do(seen: Seen) -
     for change in others:
         assert backend_for(replace(local, **change)) is LOCAL
     assert isinstance(backend_for(replace(local, objective=ERM())), OneStep)
+
+
+@pytest.mark.parametrize("reward", ["robustness", "worst-case-loss", "loss"])
+def test_the_harms_gradient_is_that_through_exact_maximisers(reward: Any, seen: Seen) -> None:
+    """By the envelope theorem, against autograd in float64 through a converged ascent."""
+    exact = Ascent(steps=60)
+    task = task_of(seen, reward=reward, gamma=6.0, ascent=exact)
+    harm = task.harm
+    assert isinstance(harm, Harm)
+    tools = Differentiable(deepcopy(task.federation.local.model).double())
+    sample = Split(harm.sample.x.double(), harm.sample.y)
+    theta = task.start.parameters.double().requires_grad_()
+    (naive,) = torch.autograd.grad(replace(harm, calculus=tools, sample=sample).value(theta), theta)
+    found = harm.gradient(task.start.parameters).double()
+    assert naive.norm() > 1e-5
+    assert (found - naive).norm() < 0.05 * naive.norm()
+    assert harm.gradient(torch.full_like(theta, torch.nan).detach()).eq(0).all()
 
 
 def test_the_harms_are_what_they_say(seen: Seen) -> None:

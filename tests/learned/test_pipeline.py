@@ -3,16 +3,17 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ring import LEARNED, experiment, known_after, learned, seeded, watched
 
-from fedrobust.attacks.learned import Learned, Training
+from fedrobust.attacks.learned import Learned, Training, pipeline
 from fedrobust.attacks.learned.encoding import Basis
 from fedrobust.attacks.learned.environment import FederationEnv
 from fedrobust.attacks.learned.knowledge import Knowledge
-from fedrobust.attacks.learned.planning import EPISODES
-from fedrobust.attacks.learned.policy import Actor, Policy, acting, played
+from fedrobust.attacks.learned.planning import EPISODES, Plan
+from fedrobust.attacks.learned.policy import Actor, Policy, acting, played, train
 from fedrobust.federation import run_round
 from fedrobust.prepare import prepare
 from fedrobust.training import run
@@ -43,6 +44,32 @@ def test_it_observes_honestly_then_learns_then_acts() -> None:
     assert report["seconds"] > 0
     assert report["acts"]
     assert not report["troubles"]
+
+
+def test_training_begins_at_the_best_constant_action_of_its_own_simulation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The search has a quarter of the steps, plays the task that is trained on, and is counted."""
+    asked: list[Any] = []
+
+    def spied(task: Any, *, steps: int, seed: int) -> Plan:
+        asked.append((task, steps, seed))
+        return Plan(np.array([[0.2, -0.4, 0.6]], dtype=np.float32), 0.0, rounds=1000)
+
+    def trained(task: Any, training: Training, seed: int, start: Any) -> Any:
+        asked.append((task, start, seed))
+        return train(task, training, seed, start)
+
+    monkeypatch.setattr(pipeline, "best_constant", spied)
+    monkeypatch.setattr(pipeline, "train", trained)
+    training = TRAINING | {"start": "constant"}
+    known, _ = known_after(4, **learned(inversion=None, training=training))
+    (searched, steps, seed), (learned_on, start, again) = asked
+    assert searched is learned_on
+    assert seed == again
+    assert steps == 60 // 4
+    assert start.tolist() == pytest.approx([0.2, -0.4, 0.6])
+    assert known.rounds > 1000 + 60 * 3
 
 
 @pytest.mark.parametrize(

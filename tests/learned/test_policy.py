@@ -93,7 +93,7 @@ def test_a_training_tells_what_it_does_and_what_it_cost(task: Task) -> None:
     assert found.seconds > 0
     # Two environments of 60 steps of 2 rounds each, and three episodes of 8 rounds a check.
     assert [step for step, _ in found.checks] == [80]
-    assert found.rounds == 120 * 2 + len(found.checks) * 3 * 8
+    assert found.rounds == 120 * 2 + len(found.checks) * 10 * 8
 
 
 def test_the_best_policy_that_was_checked_is_kept(task: Task) -> None:
@@ -160,6 +160,24 @@ def test_the_best_constant_is_the_best_of_those_that_one_episode_puts_first(task
     best = best_constant(task, seed=7)
     assert best.value == max(judged(task, tried[i][None], 7) for i in first)
     assert best.course == pytest.approx(once)
+
+
+@pytest.mark.parametrize("algorithm", ["td3", "sac"])
+def test_training_from_an_action_begins_there_and_loses_nothing(algorithm: Any, task: Task) -> None:
+    """Before it has trained, the policy answers that action whatever it sees, and is judged."""
+    action = np.array([0.5, -1.0, 0.0], dtype=np.float32)
+    training = replace(SHORT, algorithm=algorithm, steps=4, check_every=100, check_episodes=2)
+    found = train(task, training, seed=0, start=action)
+    for seed in range(3):
+        observation, _ = FederationEnv(task).reset(seed=seed)
+        answer = found.policy(observation).numpy()
+        np.testing.assert_allclose(answer, [0.5, -0.95, 0.0], atol=0.1)
+    env = FederationEnv(task)
+    values = [played(env, acting(found.policy), seed) for seed in range(2)]
+    assert found.checks == ((0, pytest.approx(np.mean(values))),)
+    longer = train(task, replace(training, steps=200, check_every=50), seed=0, start=action)
+    assert max(value for _, value in longer.checks) >= found.checks[0][1]
+    assert [step for step, _ in longer.checks] == [0, 50, 100, 150, 200]
 
 
 def test_few_steps_are_spent_on_the_better_half_each_time(
@@ -262,4 +280,4 @@ def test_the_papers_settings_are_those_of_the_library() -> None:
     assert defaults["action_noise"] is None
     assert PAPER.noise == 0
     assert not PAPER.normalise
-    assert Basis().directions == ("own", "parameters", "last-step")
+    assert Basis().directions == ("own", "parameters", "harm")

@@ -171,7 +171,8 @@ def differentiable(task: Task) -> Task:
             "network with ELU: use training.algorithm: cross-entropy"
         )
     tools = Differentiable(deepcopy(task.federation.local.model).double())
-    start, means, harm = task.start, task.means, task.harm
+    start, means = task.start, task.means
+    harm = replace(task.harm, calculus=tools, sample=_double(task.harm.sample))
     return replace(
         task,
         federation=replace(task.federation, aggregator=Linearised(task.federation.aggregator)),
@@ -184,9 +185,10 @@ def differentiable(task: Task) -> Task:
             means,
             calculus=tools,
             sample=_double(means.sample),
+            harm=harm,
             previous=means.previous.double(),
         ),
-        harm=replace(harm, calculus=tools, sample=_double(harm.sample)),
+        harm=harm,
         backend=OneStep(tools, replacement=True),
     )
 

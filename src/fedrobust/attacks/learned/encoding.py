@@ -22,11 +22,12 @@ from fedrobust.threat import View
 from fedrobust.typing import Updates, Vector
 
 if TYPE_CHECKING:
+    from fedrobust.attacks.learned.simulation import Harm
     from fedrobust.calculus import Calculus
 
 Observation: TypeAlias = npt.NDArray[np.float32]
 Scale: TypeAlias = Literal["norm", "zeta"]
-Direction: TypeAlias = Literal["own", "parameters", "last-step", "benign"]
+Direction: TypeAlias = Literal["own", "parameters", "harm", "last-step", "benign"]
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,11 @@ class Sight:
 
 @dataclass(frozen=True)
 class Means:
-    """What an action may draw on beside the view: the network, and a sample of learned examples."""
+    """What an action may draw on beside the view: the network, learned examples, and the harm."""
 
     calculus: "Calculus"
     sample: Split
+    harm: "Harm | None"
     previous: Vector
 
     def expected_gradient(self, view: View) -> Vector:
@@ -181,15 +183,15 @@ class Basis:
     """A few numbers in, a few directions out: what a policy can learn within an attacker's budget.
 
     Δ = budget · ‖own‖ · v / max(1, ‖v‖₂) with v = Σ aⱼ bⱼ, bⱼ the unit vectors of ``directions``:
-    the own honest update, the parameters, the last step of the model, and the update that a benign
-    client is expected to send. The policy sees, of each tensor of
-    the network, how its norm has changed since the start of the attack and how far it has turned,
-    and the last step against θ.
+    the own honest update, the parameters, the way in which the ``harm`` grows fastest, the last
+    step of the model, and the update that a benign client is expected to send. The policy sees, of
+    each tensor of the network, how its norm has changed since the start of the attack and how far
+    it has turned, and the last step against θ.
 
     Reference: none; DRFL's own encodings are ``full`` and ``compact``.
     """
 
-    directions: tuple[Direction, ...] = ("own", "parameters", "last-step")
+    directions: tuple[Direction, ...] = ("own", "parameters", "harm")
     budget: Positive = 10.0
     name: Literal["basis"] = "basis"
 
@@ -234,6 +236,9 @@ class Basis:
             return view.own / _sizes(view).clamp(min=1e-12)
         if name == "parameters":
             return _unit(view.parameters)
+        if name == "harm":
+            assert means.harm is not None
+            return _unit(means.harm.gradient(view.parameters))
         if name == "last-step":
             return _unit(view.parameters - means.previous)
         return -_unit(means.expected_gradient(view))

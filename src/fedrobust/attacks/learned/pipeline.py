@@ -13,7 +13,7 @@ from fedrobust.attacks import beliefs
 from fedrobust.attacks.learned.encoding import Means, Sight
 from fedrobust.attacks.learned.environment import FederationEnv, Puppet, Task, before
 from fedrobust.attacks.learned.knowledge import Knowledge, material
-from fedrobust.attacks.learned.planning import fresh_episodes, search
+from fedrobust.attacks.learned.planning import best_constant, fresh_episodes, search
 from fedrobust.attacks.learned.policy import Policy, acting, played, train
 from fedrobust.attacks.learned.simulation import (
     Harm,
@@ -76,6 +76,10 @@ def adopt(
             f"{attack.policy} was trained with hold = {about['attack']['hold']}, and this attack "
             f"has {attack.hold}: honest updates were sent"
         )
+    elif "harm" in getattr(attack.encoding, "directions", ()) and (
+        lacking := _lacking(attack, view)
+    ):
+        known.trouble(f"{lacking}: honest updates were sent")
     elif policy.sizes != (wanted := _sizes(attack, view)):
         known.trouble(
             f"{attack.policy} sees {policy.sizes[0]} numbers and gives {policy.sizes[1]}; for this "
@@ -114,7 +118,8 @@ def task_for(
         has.theirs[torch.randint(len(has.theirs), (size,), generator=rng)]
         for _ in range(total - view.rows - len(known_parts))
     ]
-    means = Means(tools, sample, before(view.parameters, view.history))
+    harm = harm_of(attack, view, tools, sample)
+    means = Means(tools, sample, harm, before(view.parameters, view.history))
     federation = simulated(
         view,
         has.data,
@@ -123,7 +128,6 @@ def task_for(
         participation=Sample(clients) if total > clients else All(),
         rule=_rule(view, clients),
     )
-    harm = harm_of(attack, view, tools, sample)
     begin = abs(harm(view.parameters))
     if not math.isfinite(begin):
         raise ValueError("the model has already blown up")
@@ -166,15 +170,26 @@ def _sampled(known: Knowledge, attack: "Learned", view: View, rng: torch.Generat
 
 def harm_of(attack: "Learned", view: View, tools: Calculus, sample: Split) -> Harm:
     """The harm that the reward counts. Raises: ``ValueError`` where there is no γ for it."""
-    gamma, objective = attack.gamma, view.objective
-    if gamma is None:
-        gamma = objective.price if isinstance(objective, WassersteinDRO) else math.inf
-    if attack.reward != "loss" and math.isinf(gamma):
-        raise ValueError(
-            f"the reward {attack.reward} needs a finite gamma, which this objective has not: "
-            "set attack.gamma, or attack.reward: loss"
-        )
-    return Harm(attack.reward, tools, sample, gamma, attack.ascent)
+    if lacking := _lacking(attack, view):
+        raise ValueError(lacking)
+    return Harm(attack.reward, tools, sample, _price(attack, view), attack.ascent)
+
+
+def _lacking(attack: "Learned", view: View) -> str:
+    """Why there is no γ for the harm; empty where there is one, or none is needed."""
+    if attack.reward == "loss" or math.isfinite(_price(attack, view)):
+        return ""
+    return (
+        f"the reward {attack.reward} needs a finite gamma, which this objective has not: "
+        "set attack.gamma, or attack.reward: loss"
+    )
+
+
+def _price(attack: "Learned", view: View) -> float:
+    objective = view.objective
+    if attack.gamma is not None:
+        return attack.gamma
+    return objective.price if isinstance(objective, WassersteinDRO) else math.inf
 
 
 def learn(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator) -> None:
@@ -188,7 +203,11 @@ def learn(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator)
     try:
         task = task_for(known, attack, view, sample, tools, rng)
         if attack.training.learns:
-            trained = train(task, attack.training, seed)
+            start = None
+            if attack.training.start == "constant":
+                plan = best_constant(task, steps=attack.training.steps // 4, seed=seed)
+                start, known.rounds = plan.actions[0], known.rounds + plan.rounds
+            trained = train(task, attack.training, seed, start)
             known.policy, known.rounds = trained.policy.tensors(), known.rounds + trained.rounds
             known.returns = list(trained.returns)
             known.checks = [[float(step), value] for step, value in trained.checks]
@@ -234,7 +253,9 @@ def act(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator) -
     if known.sample is None:
         _sampled(known, attack, view, rng)
     assert known.sample is not None
-    means = Means(calculus(model, attack.precision), Split(*known.sample), previous)
+    sample, tools = Split(*known.sample), calculus(model, attack.precision)
+    harm = None if _lacking(attack, view) else harm_of(attack, view, tools, sample)
+    means = Means(tools, sample, harm, previous)
     rows = attack.encoding.rows(known.action.to(view.parameters), view, means)
     known.start, known.last, known.held = start, view.round, known.held + 1
     return rows

@@ -108,10 +108,10 @@ def acting(policy: Policy) -> Actor:
     return lambda observation: policy(observation).numpy()
 
 
-def train(task: Task, training: Training, seed: int) -> Trained:
-    """Train a policy on ``task``; the same seed gives the same policy.
+def train(task: Task, training: Training, seed: int, start: Observation | None = None) -> Trained:
+    """Train a policy on ``task``, from the action ``start`` on where one is given.
 
-    It tells what it does to whoever has set ``FOLLOWING``.
+    The same seed gives the same policy. It tells what it does to whoever has set ``FOLLOWING``.
 
     Raises: ``ConfigError`` where Stable-Baselines3 is not installed.
     """
@@ -139,9 +139,17 @@ def train(task: Task, training: Training, seed: int) -> Trained:
     checks: list[tuple[int, float]] = []
     best: Policy | None = None
 
+    def check(model: Any, steps: int) -> None:
+        nonlocal best
+        policy = _exported(model, vector)
+        episodes = range(training.check_episodes)
+        value = fmean(played(judge, acting(policy), seed) for seed in episodes)
+        if not checks or value > max(score for _, score in checks):
+            best = policy
+        checks.append((steps, value))
+
     class Watching(BaseCallback):
         def _on_step(self) -> bool:
-            nonlocal best
             for info in self.locals["infos"]:
                 if "episode" in info:
                     returns.append(float(info["episode"]["r"]))
@@ -153,12 +161,7 @@ def train(task: Task, training: Training, seed: int) -> Trained:
                 and self.n_calls % every == 0
                 and self.num_timesteps > training.learning_starts
             ):
-                policy = _exported(self.model, vector)
-                episodes = range(training.check_episodes)
-                value = fmean(played(judge, acting(policy), seed) for seed in episodes)
-                if not checks or value > max(score for _, score in checks):
-                    best = policy
-                checks.append((self.num_timesteps, value))
+                check(self.model, self.num_timesteps)
             return True
 
     with _apart():
@@ -178,10 +181,25 @@ def train(task: Task, training: Training, seed: int) -> Trained:
             seed=seed,
             device="cpu",
         )
+        if start is not None:
+            _begin_at(model, start)
+            if training.check_every:
+                check(model, 0)
         model.learn(training.steps, callback=Watching())
         policy = best if best is not None else _exported(model, vector)
     rounds = sum(env.rounds for env in envs) + judge.rounds
     return Trained(policy, tuple(returns), tuple(checks), rounds, time.monotonic() - began)
+
+
+def _begin_at(model: Any, action: Observation) -> None:
+    """Make the actor answer ``action``, or the nearest within ±0.95, almost whatever it sees."""
+    bias = torch.atanh(torch.from_numpy(action).float().clamp(-0.95, 0.95))
+    actors = [model.actor, getattr(model, "actor_target", None)]
+    for actor in filter(None, actors):
+        mean = actor.mu if isinstance(actor.mu, torch.nn.Linear) else actor.mu[-2]
+        with torch.no_grad():
+            mean.weight.mul_(0.01)
+            mean.bias.copy_(bias)
 
 
 def _exported(model: Any, vector: Any) -> Policy:

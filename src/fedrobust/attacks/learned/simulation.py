@@ -96,6 +96,10 @@ def simulated(
     )
 
 
+_NEARBY = 0.1
+"""Between the prices whose gradients differ by the harm's, in parts of γ."""
+
+
 @dataclass(frozen=True)
 class Harm:
     """The harm done to the model, on a fixed sample of the learned examples.
@@ -127,6 +131,29 @@ class Harm:
         if self.kind == "robustness":
             return -(moved - x).flatten(1).square().sum(dim=1).double().mean()
         return self.calculus.losses(parameters, moved, y).double().mean()
+
+    def gradient(self, parameters: Vector) -> Vector:
+        """∇_θ of the harm [d], for maximisers that are exact; 0 where it is not finite.
+
+        φ(γ) = E[l(θ; T_γ(Z)) − γ c(T_γ(Z), Z)] is a maximum, so that ∇_θ φ = g(γ), the gradient at
+        the maximisers held fixed, and ∂φ/∂γ = −ρ̂. Hence ∇_θ ρ̂ = −∂g/∂γ, taken as a difference
+        of gradients at prices ``_NEARBY`` apart, and that of the worst-case loss φ + γρ̂ is
+        g − γ ∂g/∂γ.
+        """
+        x, y = self.sample.x, self.sample.y
+
+        def at(gamma: float) -> Vector:
+            moved = self.calculus.moved(parameters, x, y, gamma, self.ascent)
+            return self.calculus.gradients(parameters, moved, y, 1)[0]
+
+        if self.kind == "loss":
+            found = self.calculus.gradients(parameters, x, y, 1)[0]
+        else:
+            low, high = at(self.gamma * (1 - _NEARBY)), at(self.gamma * (1 + _NEARBY))
+            slope = (high - low) / (2 * _NEARBY * self.gamma)
+            robustness = self.kind == "robustness"
+            found = slope if robustness else (high + low) / 2 - self.gamma * slope
+        return found if torch.isfinite(found).all() else torch.zeros_like(found)
 
 
 def some_rows(view: View, clients: int) -> Updates:

@@ -23,6 +23,9 @@ class Training:
     for the horizon, whatever is then seen; the last of them is kept on. Of the other fields only
     ``steps`` has an effect on them, as the budget of the search.
 
+    With ``start: constant`` a policy begins at the best constant action, searched in a quarter as
+    many steps before it, and is checked before it is trained at all.
+
     ``noise`` is the standard deviation of Gaussian exploration noise on the actions (SAC explores
     by itself). ``normalise`` divides observations and rewards by their running deviation. Every
     ``check_every`` steps the policy plays ``check_episodes`` of the simulation without noise, the
@@ -35,6 +38,7 @@ class Training:
     """
 
     algorithm: Literal["ddpg", "td3", "sac", "constant", "cross-entropy", "gradient"] = "td3"
+    start: Literal["random", "constant"] = "constant"
     steps: Count = 5000
     hidden: tuple[Count, ...] = (64, 64)
     learning_rate: Positive = 1e-3
@@ -47,8 +51,8 @@ class Training:
     train_every: Count = 4
     gradient_steps: Count = 2
     normalise: Flag = True
-    check_every: Size = 500
-    check_episodes: Count = 3
+    check_every: Size = 1000
+    check_episodes: Count = 10
     environments: Count = 1
 
     @property
@@ -59,6 +63,7 @@ class Training:
 
 PAPER = Training(
     algorithm="ddpg",
+    start="random",
     hidden=(400, 300),
     learning_starts=100,
     discount=0.99,
