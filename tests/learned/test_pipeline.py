@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ring import LEARNED, experiment, known_after, learned, seeded, watched
+from ring import LEARNED, TRAINING, experiment, known_after, learned, seeded, watched
 
 from fedrobust.attacks.learned import Learned, Training, pipeline
 from fedrobust.attacks.learned.encoding import Basis
@@ -52,7 +52,7 @@ def test_training_begins_at_the_best_constant_action_of_its_own_simulation(
     """The search has a quarter of the steps, plays the task that is trained on, and is counted."""
     asked: list[Any] = []
 
-    def spied(task: Any, *, steps: int, seed: int) -> Plan:
+    def spied(task: Any, *, steps: int, seed: int, episodes: int) -> Plan:
         asked.append((task, steps, seed))
         return Plan(np.array([[0.2, -0.4, 0.6]], dtype=np.float32), 0.0, rounds=1000)
 

@@ -205,7 +205,8 @@ def learn(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator)
         if attack.training.learns:
             start = None
             if attack.training.start == "constant":
-                plan = best_constant(task, steps=attack.training.steps // 4, seed=seed)
+                steps = attack.training.steps // 4
+                plan = best_constant(task, steps=steps, seed=seed, episodes=1)
                 start, known.rounds = plan.actions[0], known.rounds + plan.rounds
             trained = train(task, attack.training, seed, start)
             known.policy, known.rounds = trained.policy.tensors(), known.rounds + trained.rounds

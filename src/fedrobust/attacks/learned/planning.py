@@ -66,7 +66,9 @@ def constant_actions(size: int, levels: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0
     return np.array(found, dtype=np.float32)
 
 
-def best_constant(task: Task, *, steps: int | None = None, seed: int = 0) -> Plan:
+def best_constant(
+    task: Task, *, steps: int | None = None, seed: int = 0, episodes: int = EPISODES
+) -> Plan:
     """The action that does the most harm when it is played throughout, of ``constant_actions``.
 
     The same episode judges all of them, so that they differ by the action alone. Where these
@@ -92,7 +94,7 @@ def best_constant(task: Task, *, steps: int | None = None, seed: int = 0) -> Pla
             order = np.argsort(-np.array(values), kind="stable")
             left = [left[i] for i in order[: max(FINALISTS, len(left) // 2)]]
             length = min(whole, 2 * length)
-    return _judged(env, [tried[i] for i in left[:EPISODES]], seed, began, course)
+    return _judged(env, [tried[i] for i in left[:EPISODES]], seed, began, course, episodes)
 
 
 def cross_entropy(
@@ -207,11 +209,11 @@ def _judged(
     seed: int,
     began: float,
     course: Sequence[float],
+    episodes: int = EPISODES,
 ) -> Plan:
     """The best of ``plans`` on the mean of fresh episodes, the same for all."""
-    values = [
-        float(np.mean([value_of(env, plan, s) for s in fresh_episodes(seed)])) for plan in plans
-    ]
+    fresh = fresh_episodes(seed)[:episodes]
+    values = [float(np.mean([value_of(env, plan, s) for s in fresh])) for plan in plans]
     best = int(np.argmax(values))
     spent = time.monotonic() - began
     return Plan(plans[best], values[best], env.rounds, spent, tuple(course))
