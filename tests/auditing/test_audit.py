@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from fedrobust.evaluation import Audit, audit, robust_accuracy
 from fedrobust.evaluation.auditing.battle import Battle, attacked
 from fedrobust.evaluation.auditing.journal import About, Journal
+from fedrobust.evaluation.auditing.subject import subject
 from fedrobust.perturb import Pgd
 from fedrobust.streams import Streams
 
@@ -92,12 +93,41 @@ def test_a_randomised_model_is_named_and_never_genuine() -> None:
     assert any("randomised" in note for note in found.notes)
 
 
+class Centred(nn.Module):
+    """The same answers by logits that sum to 0, so that no one moves their sum."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        return logits - logits.mean(dim=1, keepdim=True)
+
+
 def test_probabilities_are_taken_for_what_they_are() -> None:
     found, plain = audited("soft", Probabilities(robust())), audited("robust linf", robust())
     assert found.verdict == "genuine"
     assert found.claimed == plain.claimed  # log p are logits, up to a constant
     assert abs(found.robust - plain.robust) <= 0.01
     assert any("probabilities" in note for note in found.notes)
+    assert not any("exactly 1" in note for note in found.notes)
+
+
+def test_probabilities_that_were_rounded_to_1_are_named() -> None:
+    """softmax(100 z): which logits were behind a probability of 1 cannot be told."""
+    _, _, x, y = digits()
+    found = subject(Probabilities(Times(natural(), 100.0)), x, y)
+    (note,) = [note for note in found.notes if "exactly 1" in note]
+    assert "audit the model without its softmax" in note
+
+
+def test_a_gradient_of_zero_is_named_and_not_one_that_sums_to_zero() -> None:
+    _, _, x, y = digits()
+    found = subject(Rounded(natural()), x, y)
+    assert found.differentiable
+    assert any("gradient of the logits is 0 at all of 16" in note for note in found.notes)
+    assert not subject(Centred(natural()), x, y).notes
 
 
 def test_a_model_without_a_path_for_gradients_is_named() -> None:

@@ -208,3 +208,16 @@ def test_the_surface_shows_a_hidden_slope() -> None:
     assert hidden["errors"] == open_["errors"]
     assert hidden["errors"][8][-1] > 0.3
     assert hidden["lead"] == [pytest.approx(row, rel=1e-2, abs=1e-3) for row in open_["lead"]]
+
+
+def test_the_surface_finds_the_way_down_where_no_gradient_shows_it() -> None:
+    """Behind rounding the mistakes at the end of the way are there, as they are without it."""
+    _, _, x, y = digits()
+    plain = Pgd(eps=EPS, step_size=EPS, steps=1)
+    right = natural()(x).argmax(dim=1) == y
+    x, y = x[right], y[right]
+    felt = surface(Rounded(natural()), x, y, plain)
+    known = surface(natural(), x, y, plain)
+    assert felt["errors"][8][8] == 0
+    assert felt["errors"][8][-1] > 0.5 * known["errors"][8][-1] > 0.1
+    assert felt["errors"][8][-1] > 2 * felt["errors"][-1][8]

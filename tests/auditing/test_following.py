@@ -1,6 +1,7 @@
 """Audits during training: in the records, in the report, and refused where they make no sense."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,7 +52,10 @@ def test_an_audit_follows_the_rounds(tmp_path: Path, tiny: Callable[..., Experim
         m["robust_accuracy"] for m in followed.metrics
     ]
     page = write_report([tmp_path / "run"]).read_text()
-    assert "whole battery" in page
+    tested = followed.summary["test"]["final"]["audit"]
+    (said,) = re.findall(r"Audit of the last model</dt><dd>([^<]*)<", page)
+    assert said.startswith(f"{tested['verdict']}: plain PGD leaves {100 * tested['claimed']:.1f}")
+    assert said.endswith(f"the whole battery {100 * tested['robust']:.1f}\u202f%")
 
     # A takeover, as the records would tell it.
     path = tmp_path / "run" / "metrics.jsonl"
@@ -61,6 +65,11 @@ def test_an_audit_follows_the_rounds(tmp_path: Path, tiny: Callable[..., Experim
     page = write_report([tmp_path / "run"]).read_text()
     assert "The robust accuracy is not real" in page
     assert "82.0\u202f%" in page
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    summary["test"]["final"]["audit"] |= {"verdict": "masked", "claimed": 0.71, "robust": 0.02}
+    (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
+    page = write_report([tmp_path / "run"]).read_text()
+    assert "last model&#39;s robust accuracy is not real: masked: plain PGD leaves 71.0" in page
 
 
 def test_a_name_is_short_for_a_budget(tiny: Callable[..., Experiment]) -> None:

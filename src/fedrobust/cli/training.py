@@ -47,6 +47,12 @@ def run_command(
             f"round {scores['round']} ({label}): {scores['accuracy']:.2%} accurate, "
             f"{scores['robust_accuracy']:.2%} robust on {scores['examples']:,} test examples"
         )
+    if found := final.get("audit"):
+        typer.echo(
+            f"audit of the final model: {found['verdict']}; plain PGD leaves "
+            f"{found['claimed']:.2%} of {found['examples']:,} test examples standing, "
+            f"the whole battery {found['robust']:.2%}"
+        )
     for trouble in result.summary["troubles"]:
         typer.echo(f"warning: {trouble}")
     typer.echo(f"records: {directory}")

@@ -107,6 +107,11 @@ def _facts(run: ReportRun) -> list[tuple[str, str]]:
         rho, loss = words.number(found.rho), words.number(found.worst_case_loss)
         facts.append((f"ρ̂, last model, γ = {words.number(found.gamma)}", f"{rho} ({proved})"))
         facts.append(("Worst-case loss up to ρ̂", loss))
+    if run.test:
+        models = {"chosen": run.test.best, "last": run.test.final}
+        for name, score in models.items():
+            if score.audit and (name == "last" or run.test.best != run.test.final):
+                facts.append((f"Audit of the {name} model", words.audit(score.audit)))
     return [*facts, ("Time", words.duration(seconds))]
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from fedrobust.report.run import Evaluation, ReportRun, Score
+from fedrobust.report.run import Audited, Evaluation, ReportRun, Score
 
 NARROW_SPACE = "\u202f"  # neither this nor the next breaks a line
 SPACE = "\u00a0"
@@ -140,6 +140,14 @@ def verdict(run: ReportRun) -> str:
     )
 
 
+def audit(found: Audited) -> str:
+    """An audit of the test split in one line."""
+    return (
+        f"{found.verdict}: plain PGD leaves {percent(found.claimed)} of {found.examples:,} test "
+        f"examples standing, the whole battery {percent(found.robust)}"
+    )
+
+
 def warnings(run: ReportRun) -> list[str]:
     """What a reader must know before trusting the numbers."""
     found = []
@@ -152,6 +160,9 @@ def warnings(run: ReportRun) -> list[str]:
         found.append("This run did not read the test split; the figures are of the one it watched.")
     audits = [(e.round, e.audit) for e in run.evaluations if e.audit is not None]
     masked = [(at, audit) for at, audit in audits if audit.verdict == "masked"]
+    tested = run.test.final.audit if run.test else None
+    if tested and tested.verdict == "masked":
+        found.append(f"The last model's robust accuracy is not real: {audit(tested)}.")
     if masked:
         at, worst = max(masked, key=lambda found: found[1].claimed - found[1].robust)
         found.append(

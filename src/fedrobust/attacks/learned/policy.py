@@ -20,6 +20,8 @@ from fedrobust.errors import ConfigError
 from fedrobust.streams import isolated
 
 _EPSILON = 1e-8
+_INNER = 0.6
+"""A policy begins within this, since near ±1 its tanh has no slope to learn by."""
 _CLIP = 10.0
 """Normalised observations are cut off here, as in Stable-Baselines3."""
 
@@ -139,9 +141,8 @@ def train(task: Task, training: Training, seed: int, start: Observation | None =
     checks: list[tuple[int, float]] = []
     best: Policy | None = None
 
-    def check(model: Any, steps: int) -> None:
+    def check(policy: Policy, steps: int) -> None:
         nonlocal best
-        policy = _exported(model, vector)
         episodes = range(training.check_episodes)
         value = fmean(played(judge, acting(policy), seed) for seed in episodes)
         if not checks or value > max(score for _, score in checks):
@@ -161,7 +162,7 @@ def train(task: Task, training: Training, seed: int, start: Observation | None =
                 and self.n_calls % every == 0
                 and self.num_timesteps > training.learning_starts
             ):
-                check(self.model, self.num_timesteps)
+                check(_exported(self.model, vector), self.num_timesteps)
             return True
 
     with _apart():
@@ -184,7 +185,7 @@ def train(task: Task, training: Training, seed: int, start: Observation | None =
         if start is not None:
             _begin_at(model, start)
             if training.check_every:
-                check(model, 0)
+                check(Policy.constant(start, judge.observation_space.shape[0]), 0)
         model.learn(training.steps, callback=Watching())
         policy = best if best is not None else _exported(model, vector)
     rounds = sum(env.rounds for env in envs) + judge.rounds
@@ -192,8 +193,8 @@ def train(task: Task, training: Training, seed: int, start: Observation | None =
 
 
 def _begin_at(model: Any, action: Observation) -> None:
-    """Make the actor answer ``action``, or the nearest within ±0.95, almost whatever it sees."""
-    bias = torch.atanh(torch.from_numpy(action).float().clamp(-0.95, 0.95))
+    """Make the actor answer ``action``, or the nearest within ±``_INNER``, whatever it sees."""
+    bias = torch.atanh(torch.from_numpy(action).float().clamp(-_INNER, _INNER))
     actors = [model.actor, getattr(model, "actor_target", None)]
     for actor in filter(None, actors):
         mean = actor.mu if isinstance(actor.mu, torch.nn.Linear) else actor.mu[-2]

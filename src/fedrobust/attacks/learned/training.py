@@ -23,8 +23,8 @@ class Training:
     for the horizon, whatever is then seen; the last of them is kept on. Of the other fields only
     ``steps`` has an effect on them, as the budget of the search.
 
-    With ``start: constant`` a policy begins at the best constant action, searched in a quarter as
-    many steps before it, and is checked before it is trained at all.
+    With ``start: constant`` training begins at the best constant action, searched in a quarter as
+    many steps before it, which is the first policy to be checked.
 
     ``noise`` is the standard deviation of Gaussian exploration noise on the actions (SAC explores
     by itself). ``normalise`` divides observations and rewards by their running deviation. Every

@@ -108,8 +108,20 @@ def subject(model: nn.Module, x: Images, y: Labels, batch: int = 256) -> Subject
         notes.append("the model is randomised: the same input gives other logits the next time")
     if bool((first >= 0).all()) and torch.allclose(first.sum(1), torch.ones_like(first[:, 0])):
         notes.append("the model gives probabilities; their logarithms were taken for logits")
+        if lost := int((first == 1).any(dim=1).sum()):
+            notes.append(
+                f"{lost} of {len(first)} examples have a probability of exactly 1: what the logits "
+                "were is lost there, no attack can scale them back, and what is called robust may "
+                "not be; audit the model without its softmax"
+            )
         model = Logs(model)
-    differentiable = _reaches(model, some)
+    slope = _slope(model, some)
+    differentiable = slope is not None
+    if slope is not None and not slope.any():
+        notes.append(
+            f"the gradient of the logits is 0 at all of {len(some)} examples, as behind rounding: "
+            "gradient attacks see a flat surface"
+        )
     if not differentiable:
         notes.append("no gradient reaches the input: gradient attacks see a flat surface")
         model = Deaf(model)
@@ -132,8 +144,8 @@ def same(first: Tensor, again: Tensor, rounding: float = _STEADY) -> bool:
     return bool(near.all())
 
 
-def _reaches(model: nn.Module, x: Images) -> bool:
-    """Whether autograd has a path from the logits to the input.
+def _slope(model: nn.Module, x: Images) -> Tensor | None:
+    """A gradient of the logits by the input, each at its own weight; None where there is no path.
 
     Raises: ``ValueError`` for a model that fails for another reason than that it leaves PyTorch.
     """
@@ -143,9 +155,10 @@ def _reaches(model: nn.Module, x: Images) -> bool:
             logits = model(x)
         except RuntimeError as error:  # it took x without a gradient
             if "numpy()" in str(error):
-                return False
+                return None
             raise ValueError(f"the model cannot be differentiated: {error}") from error
         if not logits.requires_grad:
-            return False
-        (slope,) = torch.autograd.grad(logits.sum(), x, allow_unused=True)
-    return slope is not None
+            return None
+        mixed = logits * torch.linspace(1, 2, logits.shape[1], dtype=logits.dtype, device=x.device)
+        slope: Tensor | None = torch.autograd.grad(mixed.sum(), x, allow_unused=True)[0]
+    return slope

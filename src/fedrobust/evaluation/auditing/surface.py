@@ -16,6 +16,7 @@ from fedrobust.typing import Images, Labels
 
 _EXAMPLES = 32
 _POINTS = 17
+_PAIRS = 64
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,10 @@ class Surface:
     """``examples`` examples that the model has right, at x + a·u + b·v, a and b in ``ticks``.
 
     u is a step of length ε along the falling margin z_y − max z_i, which has a slope where the
-    cross-entropy has none, v a random one. ``loss`` [b][a] is the
-    median cross-entropy in float32, what PGD climbs; ``errors`` the share of mistakes; ``lead`` the
-    mean margin over that at the examples themselves, which no scale of the logits changes.
+    cross-entropy has none, v a random one. Where the margin has no slope either, u is felt out by
+    pairs of random points. ``loss`` [b][a] is the median cross-entropy in float32, what PGD climbs;
+    ``errors`` the share of mistakes; ``lead`` the mean margin over that at the examples themselves,
+    which no scale of the logits changes.
     """
 
     ticks: list[float]
@@ -42,12 +44,15 @@ def surface(model: nn.Module, x: Images, y: Labels, plain: Pgd) -> dict[str, Any
     """
     some = right(model, x, y, _EXAMPLES).nonzero()[:_EXAMPLES, 0]
     x, y = (x[some], y[some]) if len(some) else (x[:_EXAMPLES], y[:_EXAMPLES])
+    source = torch.Generator().manual_seed(0)
     with frozen(model), torch.enable_grad():
         at = x.detach().requires_grad_(True)
         (slope,) = torch.autograd.grad(-margin(model(at), y).sum(), at)
-    source = torch.Generator().manual_seed(0)
+    slope = slope.nan_to_num(nan=0.0)
+    if not slope.any():
+        slope = _felt(model, x, y, plain, source)
     noise = torch.randn(x.shape, generator=source, dtype=x.dtype).to(x.device)
-    u, v = (_step(way, plain) for way in (slope.nan_to_num(nan=0.0), noise))
+    u, v = (_step(way, plain) for way in (slope, noise))
     ticks = torch.linspace(-1, 1, _POINTS).tolist()
     grid = [[_looked(model, (x + a * u + b * v).clamp(0, 1), y) for a in ticks] for b in ticks]
     size = max(_looked(model, x, y)[3], 1e-30)
@@ -59,6 +64,19 @@ def surface(model: nn.Module, x: Images, y: Labels, plain: Pgd) -> dict[str, Any
         len(x),
     )
     return asdict(found)
+
+
+def _felt(model: nn.Module, x: Images, y: Labels, plain: Pgd, source: torch.Generator) -> Tensor:
+    """The way on which the margin falls where no gradient shows it, by pairs of random points."""
+    total = torch.zeros_like(x)
+    for _ in range(_PAIRS):
+        noise = torch.randn(x.shape, generator=source, dtype=x.dtype).to(x.device)
+        way = _step(noise, plain)
+        with torch.no_grad():
+            there, back = (margin(model((x + s * way).clamp(0, 1)), y) for s in (1, -1))
+        rise = (back - there).nan_to_num(nan=0.0, posinf=1.0, neginf=-1.0).sign()
+        total += rise.view(-1, *[1] * (x.dim() - 1)) * way
+    return total
 
 
 def _step(way: Tensor, plain: Pgd) -> Tensor:
