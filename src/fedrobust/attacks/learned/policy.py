@@ -185,7 +185,7 @@ def train(task: Task, training: Training, seed: int, start: Observation | None =
         if start is not None:
             _begin_at(model, start)
             if training.check_every:
-                check(Policy.constant(start, judge.observation_space.shape[0]), 0)
+                check(Policy.constant(start, task.encoding.seen(task.layout)), 0)
         model.learn(training.steps, callback=Watching())
         policy = best if best is not None else _exported(model, vector)
     rounds = sum(env.rounds for env in envs) + judge.rounds
