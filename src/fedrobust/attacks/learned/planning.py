@@ -67,34 +67,29 @@ def constant_actions(size: int, levels: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0
 
 
 def best_constant(
-    task: Task, *, steps: int | None = None, seed: int = 0, episodes: int = EPISODES
+    task: Task, *, steps: int = 5000, seed: int = 0, episodes: int = EPISODES
 ) -> Plan:
     """The action that does the most harm when it is played throughout, of ``constant_actions``.
 
-    The same episode judges all of them, so that they differ by the action alone. Where these
-    episodes would take more than ``steps`` steps of the environment, the search is by successive
-    halving: all play the beginning of the episode, the better half of them twice as much of it, and
-    so on, in about as many steps, but no less than one each to begin with.
+    By successive halving, in about ``steps`` steps of the environment: all play equally many steps,
+    the better half of them twice as many, and so on, until ``FINALISTS`` are left, which are judged
+    in ``episodes`` fresh episodes. Steps are the beginning of an episode, or several episodes; all
+    play the same ones, so that they differ by the action alone. Each plays one step at least.
 
-    Reference for the halving: Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and
-    Hyperparameter Optimization", AISTATS 2016.
+    Reference: Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter
+    Optimization", AISTATS 2016.
     """
-    env, began, whole = FederationEnv(task), time.monotonic(), _steps(task)
+    env, began = FederationEnv(task), time.monotonic()
     tried = [action[None] for action in constant_actions(env.actions)]
-    course: list[float] = []
-    if steps is None or len(tried) * whole <= steps:
-        course = [value_of(env, actions, seed) for actions in tried]
-        left = list(np.argsort(-np.array(course), kind="stable")[:EPISODES])
-    else:
-        left = list(range(len(tried)))
-        length = max(1, steps // (len(tried) * math.ceil(math.log2(len(tried) / FINALISTS))))
-        while len(left) > FINALISTS:
-            values = [value_of(env, tried[i], seed, length) for i in left]
-            course.append(max(values))
-            order = np.argsort(-np.array(values), kind="stable")
-            left = [left[i] for i in order[: max(FINALISTS, len(left) // 2)]]
-            length = min(whole, 2 * length)
-    return _judged(env, [tried[i] for i in left[:EPISODES]], seed, began, course, episodes)
+    left, course = list(range(len(tried))), list[float]()
+    length = max(1, steps // (len(tried) * math.ceil(math.log2(len(tried) / FINALISTS))))
+    while len(left) > FINALISTS:
+        values = [_over(env, tried[i], seed, length) for i in left]
+        course.append(max(values))
+        order = np.argsort(-np.array(values), kind="stable")
+        left = [left[i] for i in order[: max(FINALISTS, len(left) // 2)]]
+        length *= 2
+    return _judged(env, [tried[i] for i in left], seed, began, course, episodes)
 
 
 def cross_entropy(
@@ -130,20 +125,26 @@ def cross_entropy(
 
 
 def gradient_ascent(
-    task: Task, *, segments: int = 5, iterations: int = 10, rate: float = 0.2, seed: int = 0
+    task: Task,
+    *,
+    segments: int = 5,
+    iterations: int = 10,
+    rate: float = 0.2,
+    steps: int = 1250,
+    seed: int = 0,
 ) -> Plan:
     """Adam on the return of an open-loop plan, by its gradient through all rounds of an episode.
 
-    Plans are those of :func:`cross_entropy`, kept within [−1, 1], from the best constant action on:
-    gradients find the nearest hill only. Every iteration plays an episode of its own; it ends early
-    where the gradient is not finite, or there is none through the rule. The judged are the plans
-    with the best returns.
+    Plans are those of :func:`cross_entropy`, kept within [−1, 1], from the best constant action on,
+    searched in ``steps``: gradients find the nearest hill only. Every iteration plays an episode of
+    its own; it ends early where the gradient is not finite, or there is none through the rule. The
+    judged are the plans with the best returns.
 
     Raises: ``ValueError`` where the simulated rounds have no gradient: clients that do more than
     one plain SGD step on a small network, an ascent that searches its step.
     """
     smooth, began = differentiable(task), time.monotonic()
-    env, start = FederationEnv(smooth), best_constant(task, seed=seed)
+    env, start = FederationEnv(smooth), best_constant(task, steps=steps, seed=seed)
     plan = torch.from_numpy(start.actions).double().repeat(segments, 1).requires_grad_()
     adam = torch.optim.Adam([plan], lr=rate, maximize=True)
     tried: list[npt.NDArray[np.float64]] = []
@@ -171,15 +172,16 @@ def gradient_ascent(
 def search(task: Task, training: Training, seed: int) -> Plan:
     """The plan of ``training.algorithm``, within about ``training.steps`` steps of the environment.
 
-    An iteration along a gradient counts as five episodes; it costs about twice that in time.
+    An iteration along a gradient counts as five episodes, and costs about twice that in time; a
+    quarter of its steps go into its start.
     """
+    steps = training.steps
     if training.algorithm == "constant":
-        return best_constant(task, steps=training.steps, seed=seed)
-    episodes = training.steps // _steps(task)
+        return best_constant(task, steps=steps, seed=seed)
     if training.algorithm == "gradient":
-        tried = len(constant_actions(task.encoding.actions(task.layout)))
-        return gradient_ascent(task, iterations=max(1, (episodes - tried) // 5), seed=seed)
-    return cross_entropy(task, iterations=max(1, episodes // 16), seed=seed)
+        iterations = max(1, (steps - steps // 4) // _steps(task) // 5)
+        return gradient_ascent(task, iterations=iterations, steps=steps // 4, seed=seed)
+    return cross_entropy(task, iterations=max(1, steps // _steps(task) // 16), seed=seed)
 
 
 def rollout(env: FederationEnv, plan: Tensor, seed: int) -> Tensor:
@@ -201,6 +203,14 @@ def value_of(env: FederationEnv, actions: Observation, seed: int, most: int | No
 def fresh_episodes(seed: int) -> range:
     """The seeds of episodes that no search and no training from ``seed`` has seen."""
     return range(seed + 1000, seed + 1000 + EPISODES)
+
+
+def _over(env: FederationEnv, actions: Observation, seed: int, steps: int) -> float:
+    """The mean return of ``steps`` steps: of one episode's beginning, or of whole episodes."""
+    whole = _steps(env.task)
+    if steps < whole:
+        return value_of(env, actions, seed, steps)
+    return float(np.mean([value_of(env, actions, seed + k) for k in range(steps // whole)]))
 
 
 def _judged(
