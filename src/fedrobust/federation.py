@@ -15,7 +15,7 @@ from torch import nn
 from fedrobust.aggregators import Aggregator, Context
 from fedrobust.aggregators.rule import apply
 from fedrobust.attacks import Attack, Poisons
-from fedrobust.attacks.attack import traits
+from fedrobust.attacks.attack import poisons, traits
 from fedrobust.client import LocalTraining, Store
 from fedrobust.errors import ConfigError
 from fedrobust.flat import write
@@ -186,7 +186,8 @@ def _honest_rows(
     """Every participant's honest update [n, d]; rows that no attack looks at are left at zero."""
     attack = federation.attack
     poison: dict[int, Poisons] = {}
-    if isinstance(attack, Poisons):
+    if poisons(attack):
+        assert isinstance(attack, Poisons)
         poison = dict.fromkeys(malicious, attack)
     idle = set(malicious) if attack is not None and not traits(attack).trains else set()
     working = [i for i, client in enumerate(participants) if client not in idle]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from fedrobust.attacks.attack import Attack, Poisons, traits
+from fedrobust.attacks.attack import Attack, poisons, traits
 from fedrobust.backends import backend_for
 from fedrobust.client import LocalTraining
 from fedrobust.data import Dataset, Partition, Split
@@ -165,7 +165,7 @@ def _backend(local: LocalTraining, plan: Execution, attack: Attack | None) -> Ba
     """What the plan asks for, else the fastest. Raises: ``ConfigError`` where it does not serve."""
     if plan.gradients == "autograd":
         return LOCAL
-    found = backend_for(local, poisons=isinstance(attack, Poisons))
+    found = backend_for(local, poisons=poisons(attack))
     if plan.gradients == "compiled" and found is LOCAL:
         raise ConfigError(
             "execution.gradients: compiled serves small networks of linear layers and ELU on a "

@@ -61,6 +61,15 @@ class Poisons(Protocol):
         ...
 
 
+def poisons(attack: object) -> bool:
+    """Whether ``attack`` changes data; one that wraps another ``attack`` does where that one does.
+
+    Wrappers have the method in any case, for whatever they hold.
+    """
+    wrapped = getattr(attack, "attack", None)
+    return isinstance(attack, Poisons) and (wrapped is None or poisons(wrapped))
+
+
 @dataclass(frozen=True)
 class Truth:
     """What a run knows of the data when it ends, and its attacker does not; it knows ``own``."""
