@@ -140,5 +140,5 @@ def known_after(rounds: int, **changes: Any) -> tuple[Knowledge, Any]:
     ready = prepare(experiment(**changes))
     state = ready.federation.start(ready.start)
     for _ in range(rounds):
-        state, _ = run_round(state, ready.federation, ready.streams)
+        state, _ = run_round(state, ready.federation, ready.streams, backend=ready.backend)
     return Knowledge.of(state.attack), state

@@ -87,6 +87,7 @@ def test_a_policy_is_learned_once_and_used_often(tmp_path: Path) -> None:
     assert used.policy is not None
     assert used.observed == 0
     assert used.rounds == 0
+    assert used.troubles == []
     for change, reason in (
         ({"encoding": {"name": "compact"}}, "was trained with the encoding"),
         ({"encoding": {"name": "basis", "budget": 2.0}}, "was trained with the encoding"),
@@ -95,6 +96,9 @@ def test_a_policy_is_learned_once_and_used_often(tmp_path: Path) -> None:
         assert refused.policy is None
         assert reason in refused.troubles[0]
         assert refused.observed == 0
+    warned, _ = known_after(2, **learned(policy=str(policy)), aggregator={"name": "median"})
+    assert warned.policy is not None
+    assert "another rule than the server's" in warned.troubles[0]
     digits = {
         "data": {"name": "digits", "validation": 200},
         "model": {"name": "digits-cnn"},
@@ -108,7 +112,7 @@ def test_a_policy_is_learned_once_and_used_often(tmp_path: Path) -> None:
     ("change", "reason"),
     [
         ({"attack": {"name": "sign-flip"}}, "needs attack: {name: learned}"),
-        ({"rounds": 2}, "set rounds higher"),
+        ({"rounds": 2}, "the run ended before it attacked"),
         ({"objective": {"name": "erm"}}, "needs a finite gamma"),
         ({"attack": LEARNED | {"hold": 50}}, "longer than horizon"),
         ({"attack": LEARNED | {"policy": "/nowhere"}}, "there is no file"),

@@ -95,6 +95,41 @@ def test_what_cannot_be_learned_is_said_and_the_run_goes_on(
     assert result.state.round == 6
 
 
+class Still(torch.nn.Module):
+    """Logits that no parameter changes: every gradient is 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The norm against 1."""
+        size = x.norm(dim=1, keepdim=True)
+        return torch.cat([size - 1, 1 - size], dim=1) + 0 * self.weight.sum()
+
+
+def test_actions_without_a_range_are_told_of_and_the_run_goes_on() -> None:
+    attack = LEARNED | {"inversion": None, "encoding": {"name": "full", "scale": "zeta"}}
+    result = run(replace(experiment(attack=attack, rounds=6), model=Still()))
+    assert any("all actions mean the same" in text for text in result.summary["troubles"])
+    assert result.state.round == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"participation": {"name": "sample", "clients": 2}, "seed": 1}, "never selected"),
+        ({}, "took part in 3 rounds, waits until round 0 and observes 20 more"),
+    ],
+)
+def test_an_attacker_that_never_attacked_is_told_of(changes: dict[str, Any], reason: str) -> None:
+    attack = LEARNED | {"observe": 20}
+    result = run(experiment(attack=attack, rounds=3, **changes))
+    (trouble,) = [t for t in result.summary["troubles"] if t.startswith("the attack")]
+    assert reason in trouble
+    assert result.state.round == 3
+
+
 def test_an_attacker_that_is_seldom_there_learns_from_what_it_has() -> None:
     """Three of ten a round: no two rounds in a row, perhaps, and no gradient of use."""
     changes = {"participation": {"name": "sample", "clients": 3}, "rounds": 40}
@@ -114,7 +149,8 @@ def test_the_best_constant_action_is_an_algorithm_too() -> None:
     policy = Policy.of(known.policy)
     seen = [policy(torch.full((15,), value).numpy()) for value in (0.0, 1.0)]
     assert torch.equal(*seen)
-    assert known.rounds == (57 + EPISODES**2) * 12
+    halving = 57 * 4 + 28 * 8 + 14 * 17 + 7 * 34 + 3 * 68
+    assert known.rounds == (halving + 2 * EPISODES) * 12
     assert len(known.checks) == 1
     assert known.value == known.checks[0][1]
 

@@ -127,6 +127,13 @@ class Learned:
         from fedrobust.attacks.learned.knowledge import Knowledge, compared
 
         known = Knowledge.of(state)
+        if not known.met:
+            known.trouble("it was never selected: it neither observed nor attacked")
+        elif not known.acts and not known.troubles:
+            known.trouble(
+                f"the run ended before it attacked: it took part in {known.met} rounds, waits "
+                f"until round {self.wait} and observes {self.observe} more"
+            )
         return known.report() | {"comparison": compared(known, truth)}
 
     def pictures(self, state: State, truth: Truth) -> dict[str, Any] | None:

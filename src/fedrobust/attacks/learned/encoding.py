@@ -93,10 +93,9 @@ def _finished(values: list[Tensor], sight: Sight) -> Observation:
     return numbers.clamp(-100, 100).nan_to_num().float().numpy()
 
 
-def _extremes(view: View, means: Means) -> tuple[Tensor, Tensor]:
+def extremes(view: View, calculus: "Calculus", sample: Split) -> tuple[Tensor, Tensor]:
     """ζmin and ζmax over the coordinates of the gradients of single examples at θ^{t−1}."""
-    x, y = means.sample.x, means.sample.y
-    gradients = means.calculus.gradients(view.parameters, x, y, len(y))
+    gradients = calculus.gradients(view.parameters, sample.x, sample.y, len(sample))
     return gradients.amin(), gradients.amax()
 
 
@@ -137,7 +136,7 @@ class Full:
     def rows(self, action: Tensor, view: View, means: Means) -> Updates:
         """The same vector for all, each at its own length."""
         if self.scale == "zeta":
-            gradient = _rescaled(action, *_extremes(view, means))
+            gradient = _rescaled(action, *extremes(view, means.calculus, means.sample))
             return (-view.client.optimizer.lr * gradient).expand(view.rows, -1).clone()
         rows: Tensor = self.budget * _sizes(view) * action / len(action) ** 0.5
         return rows
@@ -174,7 +173,7 @@ class Compact:
     def rows(self, action: Tensor, view: View, means: Means) -> Updates:
         """Each its own honest update, by one factor."""
         if self.scale == "zeta":
-            return _rescaled(action, *_extremes(view, means)) * view.own
+            return _rescaled(action, *extremes(view, means.calculus, means.sample)) * view.own
         return self.budget * action * view.own
 
 

@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
+from fedrobust.aggregators.rule import Context, apply
 from fedrobust.attacks.learned.attack import Learned
 from fedrobust.attacks.learned.policy import Policy
+from fedrobust.attacks.learned.simulation import answers
 from fedrobust.component import to_config
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
 from fedrobust.federation import run_round
-from fedrobust.prepare import prepare
+from fedrobust.prepare import Prepared, prepare
 
 
 def learn_policy(
@@ -51,14 +53,23 @@ def learn_policy(
                     "attack": to_config(attack),
                     "threat": str(experiment.threat),
                     "parameters": prepared.layout.size,
+                    "rule": _rule(prepared),
                     "round": log.round,
                     "report": attack.report(known),
                 }
                 return Policy.of(known["policy"]), about
             if known.get("over"):
                 break
-    reasons = "; ".join(known.get("troubles", [])) if state.attack else "it never took part"
-    raise ConfigError(
-        f"no policy was trained in {state.round} rounds: "
-        + (reasons or f"it observes for {attack.observe} rounds first; set rounds higher")
-    )
+    reasons = "; ".join(attack.report(known)["troubles"])
+    raise ConfigError(f"no policy was trained in {state.round} rounds: {reasons}")
+
+
+def _rule(prepared: Prepared) -> dict[str, Any] | None:
+    """What tells the rule that was trained against, where it was known."""
+    federation = prepared.federation
+    if not federation.threat.rule:
+        return None
+    clients = federation.participation.size(federation.clients)
+    rule = federation.aggregator
+    found = answers(lambda rows: apply(rule, rows, Context()).vector, prepared.start, clients)
+    return {"clients": clients, "answers": found}

@@ -129,7 +129,7 @@ def _averages(view: View, clients: int) -> bool:
     """Whether the rule is the mean, as far as the attacker knows: unknown, it is taken for it."""
     if view.rule is None:
         return True
-    rows = some_rows(view, clients)
+    rows = some_rows(view.parameters, clients)
     try:
         return torch.allclose(view.rule(rows), rows.mean(dim=0), atol=1e-5)
     except ValueError:  # it takes no so few rows, or has no answer

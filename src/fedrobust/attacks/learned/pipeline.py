@@ -10,7 +10,7 @@ import torch
 from fedrobust.aggregators import Aggregator, Mean
 from fedrobust.aggregators.rule import NoAnswerError
 from fedrobust.attacks import beliefs
-from fedrobust.attacks.learned.encoding import Means, Sight
+from fedrobust.attacks.learned.encoding import Means, Sight, extremes
 from fedrobust.attacks.learned.environment import FederationEnv, Puppet, Task, before
 from fedrobust.attacks.learned.knowledge import Knowledge, material
 from fedrobust.attacks.learned.planning import best_constant, fresh_episodes, search
@@ -18,6 +18,7 @@ from fedrobust.attacks.learned.policy import Policy, acting, played, train
 from fedrobust.attacks.learned.simulation import (
     Harm,
     Overheard,
+    answers,
     simulated,
     some_rows,
 )
@@ -44,7 +45,7 @@ def _rule(view: View, clients: int) -> Aggregator:
     if view.rule is None:
         return Mean()
     try:
-        view.rule(some_rows(view, clients))
+        view.rule(some_rows(view.parameters, clients))
     except NoAnswerError:
         pass
     except ValueError as error:
@@ -87,6 +88,20 @@ def adopt(
         )
     else:
         known.policy, known.trained = policy.tensors(), view.round
+        if _other_rule(about.get("rule"), view):
+            known.trouble(
+                f"{attack.policy} was trained against another rule than the server's; it was used "
+                "all the same"
+            )
+
+
+def _other_rule(trained: dict[str, Any] | None, view: View) -> bool:
+    """Whether the server's rule, where it is known, is not the one that a policy was trained on."""
+    clients = beliefs.clients(view)
+    if not trained or view.rule is None or clients is None or clients != trained["clients"]:
+        return False
+    found = answers(view.rule, view.parameters, clients)
+    return not torch.allclose(torch.tensor(found), torch.tensor(trained["answers"]), atol=1e-5)
 
 
 def _sizes(attack: "Learned", view: View) -> tuple[int, int]:
@@ -118,6 +133,13 @@ def task_for(
         has.theirs[torch.randint(len(has.theirs), (size,), generator=rng)]
         for _ in range(total - view.rows - len(known_parts))
     ]
+    if getattr(attack.encoding, "scale", "norm") == "zeta":
+        low, high = extremes(view, tools, sample)
+        if not high > low:
+            raise ValueError(
+                f"no gradient of a learned example differs from {float(low):g} in any coordinate, "
+                "so that all actions mean the same: give the encoding the scale norm"
+            )
     harm = harm_of(attack, view, tools, sample)
     means = Means(tools, sample, harm, before(view.parameters, view.history))
     federation = simulated(

@@ -156,7 +156,15 @@ class Harm:
         return found if torch.isfinite(found).all() else torch.zeros_like(found)
 
 
-def some_rows(view: View, clients: int) -> Updates:
-    """As many rows as a round has [clients, d], to try a rule on."""
+def some_rows(like: Vector, clients: int) -> Updates:
+    """As many rows as a round has [clients, d], to try a rule on; the same each time."""
     draw = torch.Generator().manual_seed(0)
-    return torch.randn(clients, len(view.parameters), generator=draw).to(view.parameters)
+    return torch.randn(clients, len(like), generator=draw).to(like)
+
+
+def answers(rule: Callable[[Updates], Vector], like: Vector, clients: int) -> list[float]:
+    """What tells a rule from others: the head of its answer to ``some_rows``; none from ``[]``."""
+    try:
+        return [float(value) for value in rule(some_rows(like, clients))[:16]]
+    except ValueError:
+        return []
