@@ -51,6 +51,7 @@ def test_honest_models_are_genuine_robust_or_not(norm: Any) -> None:
         found = audited(f"{name} {norm}", model, norm=norm, eps=eps)
         assert found.verdict == "genuine", str(found)
         assert found.claimed - 0.15 < found.robust <= found.claimed <= found.clean
+    assert "no robustness" not in audited(f"robust {norm}", robust()).reason
     assert audited(f"robust {norm}", robust()).robust > audited(f"natural {norm}", natural()).robust
 
 
@@ -222,6 +223,17 @@ def test_a_battery_that_refutes_the_claim_is_not_overlooked() -> None:
 class Constant(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.tensor([1.0] + [0.0] * 9) + 0 * x.flatten(1)[:, :1]
+
+
+def test_an_honest_claim_of_nothing_is_called_so() -> None:
+    """Far out of its depth a natural model is right less often than one answer to everything."""
+    _, _, x, y = digits()
+    found = audit(natural(), x, y, eps=0.4)
+    assert found.robust <= torch.bincount(y).max() / len(y)
+    if found.verdict == "genuine":
+        assert "there is no robustness" in found.reason
+    honest = replace(found, verdict="genuine")
+    assert "one answer to everything is right as often" in honest.reason
 
 
 def test_a_constant_answer_is_neither_genuine_nor_masked() -> None:

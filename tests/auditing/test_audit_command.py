@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ def test_a_run_is_audited_as_it_claims(tmp_path: Path, tiny: Callable[..., Exper
     other = called(*words, "--resume", "--eps", "0.06")
     assert other.exit_code == 2
     assert "another model, or with other settings" in other.output
+    assert "differ in eps: None there, 0.06 here" in " ".join(other.output.split())
+    assert content["fedrobust"] == version("fedrobust")
 
     # Trained again, or overwritten: what is there now was never audited.
     best = (tmp_path / "run" / "best.safetensors").read_bytes()
@@ -57,6 +60,7 @@ def test_a_run_is_audited_as_it_claims(tmp_path: Path, tiny: Callable[..., Exper
     retrained = called(*words, "--resume")
     assert retrained.exit_code == 2
     assert "another model, or with other settings" in retrained.output
+    assert "differ in what the model holds" in " ".join(retrained.output.split())
     (tmp_path / "run" / "best.safetensors").write_bytes(best)
     assert called(*words, "--resume").exit_code == 0
 

@@ -90,6 +90,7 @@ def audit(
         "claim": f"PGD {plain.steps} x {plain.step_size:.4g}, restarts {plain.restarts}",
         "surrogates": len(surrogates),
         "examples": len(x),
+        "one answer": round(float(torch.bincount(y).max()) / len(y), 4),
         "batch_size": batch_size,
         "seed": seed,
     }

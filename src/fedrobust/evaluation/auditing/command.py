@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
@@ -74,11 +75,11 @@ def audited(
         task, done = _task(asked), asked.out / _RESULT
         if done.exists():
             return _finished(asked, task)
-        about = (
-            task.about().to_json()
-        )  # before the model goes to a GPU, where the examples stay here
+        # Before the model goes to a GPU: the examples stay here.
+        about = task.about().to_json()
         found = _audited(asked, task, journal, watch, begins)
-        content = asked.content() | found.to_json() | {"about": about}
+        content = {"fedrobust": version("fedrobust")} | asked.content() | found.to_json()
+        content["about"] = about
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         write_whole(done, text)
         journal.unlink()
@@ -98,13 +99,29 @@ def _finished(asked: Asked, task: "_Task") -> Audit:
     assert asked.out is not None
     found = stored(asked.out)
     told = json.loads((asked.out / _RESULT).read_text(encoding="utf-8"))
-    same = all(told.get(name) == value for name, value in asked.content().items())
-    if not same or not task.about().matches(told.get("about")):
+    differing = _differing(told, asked.content())
+    if not differing and not task.about().matches(told.get("about")):
+        differing = ["what the model holds or answers, or the examples"]
+    if differing:
         raise RecordError(
-            f"{asked.out} holds an audit of another model, or with other settings: "
-            "choose another --out"
+            f"{asked.out} holds an audit of another model, or with other settings: choose another "
+            "--out. They differ in " + "; ".join(differing)
         )
     return found
+
+
+def _differing(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """What was asked for, name by name, where it is not the same."""
+    flat = [
+        {"model": told.get("model"), "data": told.get("data"), **told.get("asked", {})}
+        for told in (there, here)
+    ]
+    names = dict.fromkeys([*flat[0], *flat[1]])
+    return [
+        f"{name}: {flat[0].get(name)} there, {flat[1].get(name)} here"
+        for name in names
+        if flat[0].get(name) != flat[1].get(name)
+    ]
 
 
 @contextmanager

@@ -125,4 +125,11 @@ class Audit:
                 high = f"the claim does not hold: the battery takes {lost:.1f} points off it{why}"
                 told.insert(0, high)
             return "; ".join([*self.notes, *told]) or "the model cannot be judged"
-        return f"no sign of masking; the battery takes {lost:.1f} points off the claim"
+        fine = f"no sign of masking; the battery takes {lost:.1f} points off the claim"
+        chance = self.settings.get("one answer")
+        if isinstance(chance, float) and self.robust <= chance:
+            fine += (
+                ": the claim is honest, and there is no robustness, since one answer to everything "
+                "is right as often"
+            )
+        return fine
