@@ -3,7 +3,9 @@
 ``python benchmarks/learned_attack.py`` plays the paper's ring for 100 rounds, stands where its
 attacker then stands, and prints environment steps a second for every encoding, by the compiled
 network and by autograd in turn, and the time of training a policy with the default settings.
-``--mnist`` does so for the quarter-width network on MNIST, with one inversion of a batch.
+``--mnist`` does so for the quarter-width network on MNIST, in float32 and in bfloat16 instead, with
+one inversion of a batch. ``--samples`` prints how much the reward of an episode depends on the
+examples that ρ̂ is measured on, by their number.
 """
 
 import argparse
@@ -23,6 +25,7 @@ from fedrobust.attacks.learned.inversion import invert
 from fedrobust.attacks.learned.knowledge import Knowledge, real_data
 from fedrobust.attacks.learned.pipeline import task_for
 from fedrobust.attacks.learned.policy import train
+from fedrobust.attacks.learned.simulation import Harm
 from fedrobust.calculus import Autograd, calculus
 from fedrobust.federation import LOCAL, run_round
 from fedrobust.grid import load_sweep
@@ -44,23 +47,24 @@ class Spy:
         return view.own, None
 
 
-def seen(config: str, rounds: int) -> View:
-    """What one of ten clients sees after some rounds of the first cell of a committed sweep."""
-    ready = prepare(load_sweep(HERE / "experiments" / "drfl" / config).cells[0].experiment)
+def seen(config: str, rounds: int, rule: str = "none") -> View:
+    """What one of ten clients sees after some rounds of a committed sweep under a rule."""
+    cells = load_sweep(HERE / "experiments" / "drfl" / config).cells
+    ready = prepare(next(c.experiment for c in cells if c.labels["rule"] == rule))
     spy = Spy()
     threat = ThreatModel(clients=True, rule=True)
     federation: Any = replace(ready.federation, attack=spy, malicious=frozenset({0}), threat=threat)
     state = federation.start(ready.start)
     for _ in range(rounds):
-        state, _ = run_round(state, federation, ready.streams)
+        state, _ = run_round(state, federation, ready.streams, backend=ready.backend)
     return spy.view
 
 
 def task(view: View, attack: Learned, plain: bool) -> Task:
-    """The attacker's task, compiled where it can be, or ``plain``."""
+    """The attacker's task, compiled or in the attack's precision, or ``plain``."""
     own = real_data(view)
     sample = own.take(torch.arange(attack.samples))
-    tools = Autograd(view.model(), 1024) if plain else calculus(view.model())
+    tools = Autograd(view.model(), 256) if plain else calculus(view.model(), attack.precision)
     made = task_for(
         Knowledge(met=view.round), attack, view, sample, tools, torch.Generator().manual_seed(0)
     )
@@ -81,22 +85,53 @@ def rate(made: Task, steps: int) -> float:
     return steps / (time.perf_counter() - start)
 
 
+def spread(made: Task, view: View, sizes: tuple[int, ...], draws: int = 40) -> None:
+    """The deviation of an episode's return over random samples of each size, beside its mean.
+
+    The episode is the same for all: one in which the attacker shrinks the model.
+    """
+    env = FederationEnv(made)
+    env.reset(seed=0)
+    while not env.over:
+        env.step(np.array([0.0, -1.0, 0.0], dtype=np.float32))
+    own, draw = real_data(view), torch.Generator().manual_seed(0)
+    assert isinstance(made.harm, Harm)
+    print("| samples | mean return | deviation over samples |\n|---|---|---|")
+    for size in sizes:
+        returns = []
+        for _ in range(draws):
+            sample = own.take(torch.randperm(len(own), generator=draw)[:size])
+            harm = replace(made.harm, sample=sample)
+            before, after = harm(view.parameters), harm(env.parameters)
+            returns.append((after - before) / abs(before))
+        mean, deviation = statistics.fmean(returns), statistics.stdev(returns)
+        print(f"| {size} | {mean:.3f} | {deviation:.3f} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mnist", action="store_true")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--samples", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    view = seen("mnist.yaml" if options.mnist else "ring.yaml", 20 if options.mnist else 100)
+    config, rounds = ("mnist.yaml", 20) if options.mnist else ("ring.yaml", 100)
     ascent = Ascent(steps=8, rule="decaying", size=1.5)
+    if options.samples:
+        view = seen(config, 5 * rounds, "median")
+        made = task(view, Learned(ascent=ascent, horizon=100 if options.mnist else 300), False)
+        spread(made, view, (25, 50, 100, 200, 400))
+        return
+    view = seen(config, rounds)
     steps = 6 if options.mnist else 100
     encodings: list[Encoding] = (
         [Compact(), Basis()] if options.mnist else [Full(), Compact(), Basis()]
     )
-    print("| encoding | steps a second | by autograd | ratio |\n|---|---|---|---|")
+    other = "in float32" if options.mnist else "by autograd"
+    print(f"| encoding | steps a second | {other} | ratio |\n|---|---|---|---|")
     for encoding in encodings:
-        attack = Learned(encoding=encoding, ascent=ascent, hold=1)
+        attack = Learned(encoding=encoding, ascent=ascent, hold=1, precision="bfloat16")
         made, plain = (task(view, attack, plain) for plain in (False, True))
         pairs = [(rate(made, steps), rate(plain, steps // 2)) for _ in range(options.turns)]
         fast, slow = (statistics.median(side) for side in zip(*pairs, strict=True))
