@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from fedrobust.attacks import Poisons
 from fedrobust.calculus import Calculus, Compiled, calculus
@@ -11,6 +12,7 @@ from fedrobust.client import LocalTraining
 from fedrobust.federation import LOCAL, Backend, Federation, FederationState
 from fedrobust.objectives import ERM, WassersteinDRO
 from fedrobust.optimizers import Sgd
+from fedrobust.small_network import SmallNetwork
 from fedrobust.streams import Streams
 from fedrobust.typing import Indices, Updates
 
@@ -37,9 +39,11 @@ class OneStep:
     ) -> Updates:
         """Δ = −η · mean gradient at the perturbed examples [n, d]."""
         local, theta, number = federation.local, state.parameters, state.round + 1
+        if not clients:
+            return theta.new_empty(0, len(theta))
         picks = self._picks(local, clients, rng, number)
         index = torch.cat(picks)
-        x, y = local.data.images(index), local.data.y[index]
+        x, y = local.data.images(index).to(theta), local.data.y[index].to(theta.device)
         x = self.calculus.perturbed(theta, x, y, local.objective, number)
         sizes = [len(pick) for pick in picks]
         if len(set(sizes)) == 1:
@@ -59,7 +63,10 @@ class OneStep:
             return [local.config.schedule(*pair)[0] for pair in zip(held, draws, strict=True)]
         held, size = [local.clients[client] for client in clients], local.config.batch_size
         shares = torch.rand((len(held), size), generator=rng.generator("batches", number))
-        return [part[(share * len(part)).long()] for part, share in zip(held, shares, strict=True)]
+        return [
+            part[(share[: len(part)] * len(part)).long()]
+            for part, share in zip(held, shares, strict=True)
+        ]
 
 
 def takes_one_step(local: LocalTraining) -> bool:
@@ -67,7 +74,14 @@ def takes_one_step(local: LocalTraining) -> bool:
     config, optimizer = local.config, local.config.optimizer
     plain = isinstance(optimizer, Sgd) and optimizer == Sgd(optimizer.lr)
     alone = config.batches == 1 and not config.keep_optimizer
-    return plain and alone and isinstance(local.objective, ERM | WassersteinDRO)
+    known = isinstance(local.objective, ERM | WassersteinDRO)
+    return plain and alone and known and not any(map(_draws, local.model.modules()))
+
+
+def _draws(layer: nn.Module) -> bool:
+    """Whether a layer draws in training, which a step without a training mode would leave out."""
+    kinds = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+    return isinstance(layer, kinds)
 
 
 def backend_for(local: LocalTraining, *, poisons: bool = False) -> Backend:
@@ -76,5 +90,7 @@ def backend_for(local: LocalTraining, *, poisons: bool = False) -> Backend:
     Compiled loops serve small ELU networks on a CPU, whose clients take one plain SGD step each,
     on examples that no attack has poisoned.
     """
-    found = calculus(local.model) if takes_one_step(local) and not poisons else None
+    if poisons or not takes_one_step(local) or SmallNetwork.of(local.model) is None:
+        return LOCAL
+    found = calculus(local.model)
     return OneStep(found) if isinstance(found, Compiled) else LOCAL

@@ -51,6 +51,8 @@ class Client:
         if self.epochs is not None:
             shuffles = [_shuffled(examples, generator) for _ in range(self.epochs)]
             return [b for shuffle in shuffles for b in torch.split(shuffle, self.batch_size)]
+        if not len(examples):
+            raise ValueError("a client without examples cannot train")
         batches: list[Indices] = []
         while (missing := (self.batches or 0) - len(batches)) > 0:
             shuffle = _shuffled(examples, generator)
@@ -100,7 +102,10 @@ class LocalTraining:
         rows = parameters.new_empty(len(chosen), len(parameters))
         per_group = max(1, POOL // self.config.batch_size)
         self.model.train()
-        low = torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision)
+        # Without its cache, which would keep the weights that a client began with.
+        low = torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.low_precision, cache_enabled=False
+        )
         with isolated(), low:
             for start in range(0, len(chosen), per_group):
                 group = [

@@ -6,12 +6,9 @@ instructions throughout.
 """
 
 import numpy as np
-import numpy.typing as npt
 
 from fedrobust.aggregators.loops import compiled, inlined, reassociated
-
-Doubles = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
+from fedrobust.small_network import Doubles, Integers
 
 LANES = 16
 
@@ -95,7 +92,7 @@ def losses(theta: Doubles, sizes: Integers, x: Doubles, y: Integers, out: Double
 
 @inlined
 def _exp(x: float) -> float:
-    """e^x for x ≤ 0, to 1e-14 and without a branch: e^(x/64) by its series, squared six times."""
+    """e^x for x ≤ 0, within 1e-14, without a branch: e^(x/64) by its series, squared six times."""
     x = (-40.0 if x < -40.0 else x) / 64.0  # so written, not-a-number stays what it is
     series = 1.0 / 6227020800.0
     series = series * x + 1.0 / 479001600.0

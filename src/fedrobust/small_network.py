@@ -8,13 +8,15 @@ ten clients takes under a millisecond. The arithmetic is float64, of the same de
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
-from fedrobust import small_loops as loops
 from fedrobust.perturb.wasserstein import Ascent
-from fedrobust.small_loops import Doubles, Integers
 from fedrobust.typing import Images, Labels, Updates, Vector
+
+Doubles = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 
 MOST = 4096
 """Parameters up to which the compiled network is the faster one."""
@@ -39,6 +41,10 @@ class SmallNetwork:
         parameters = list(model.parameters())
         if not all(p.requires_grad for p in parameters) or sum(map(torch.numel, parameters)) > MOST:
             return None
+        if any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
+            return None
+        if len({id(layer) for layer in linear}) < len(linear):
+            return None  # a layer that stands twice has its parameters once
         first: nn.Linear = linear[0]  # type: ignore[assignment]
         return cls((first.in_features, *(int(layer.out_features) for layer in linear)))  # type: ignore[arg-type]
 
@@ -47,6 +53,8 @@ class SmallNetwork:
 
         For the step rules ``constant`` and ``decaying``, without a box or tolerance.
         """
+        from fedrobust import small_loops as loops  # not before it is needed: it compiles
+
         steps = np.arange(1, ascent.steps + 1, dtype=np.float64)
         lengths = ascent.size / (
             np.sqrt(steps) if ascent.rule == "decaying" else np.ones_like(steps)
@@ -58,12 +66,16 @@ class SmallNetwork:
 
     def gradients(self, theta: Vector, x: Images, y: Labels, clients: int) -> Updates:
         """The mean gradient by θ over each client's equal share of the examples [clients, d]."""
+        from fedrobust import small_loops as loops
+
         out = np.zeros((clients, len(theta)))
         loops.gradients(_array(theta), self._sizes, _array(x), y.numpy(), out)
         return torch.from_numpy(out)
 
     def losses(self, theta: Vector, x: Images, y: Labels) -> torch.Tensor:
         """The cross-entropy of each example [b]."""
+        from fedrobust import small_loops as loops
+
         out = np.empty(len(y))
         loops.losses(_array(theta), self._sizes, _array(x), y.numpy(), out)
         return torch.from_numpy(out)

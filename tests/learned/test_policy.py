@@ -13,7 +13,7 @@ from ring import task_of, watched
 from safetensors.torch import save_file
 
 from fedrobust.attacks.learned import PAPER, Training, planning
-from fedrobust.attacks.learned.encoding import Basis
+from fedrobust.attacks.learned.encoding import Basis, Full
 from fedrobust.attacks.learned.environment import FederationEnv, Task
 from fedrobust.attacks.learned.files import load_policy, save_policy
 from fedrobust.attacks.learned.planning import (
@@ -92,7 +92,7 @@ def test_a_training_tells_what_it_does_and_what_it_cost(task: Task) -> None:
     assert len(returns) == 30
     assert found.seconds > 0
     # Two environments of 60 steps of 2 rounds each, and three episodes of 8 rounds a check.
-    assert [step for step, _ in found.checks] == [80]
+    assert [step for step, _ in found.checks] == [80, 120]
     assert found.rounds == 120 * 2 + len(found.checks) * 10 * 8
 
 
@@ -167,18 +167,29 @@ def test_training_from_an_action_begins_there_and_loses_nothing(algorithm: Any, 
         answer = began.policy(observation).numpy()
         np.testing.assert_allclose(answer, [0.5, -0.6, 0.0], atol=0.05)
     values = [played(env, acting(found.policy), seed) for seed in range(2)]
-    assert found.checks == ((0, pytest.approx(np.mean(values))),)
-    longer = train(task, replace(training, steps=200, check_every=50), seed=0, start=action)
-    assert max(value for _, value in longer.checks) >= found.checks[0][1]
-    assert [step for step, _ in longer.checks] == [0, 50, 100, 150, 200]
+    assert found.checks[0] == (0, pytest.approx(np.mean(values)))
+    assert [step for step, _ in found.checks] == [0, 4]
+    more = replace(training, steps=200, check_every=60, environments=2)
+    longer = train(task, more, seed=0, start=action)
+    assert [step for step, _ in longer.checks] == [0, 60, 120, 180, 200]
+    kept = np.mean([played(env, acting(longer.policy), seed) for seed in range(2)])
+    assert kept == pytest.approx(max(value for _, value in longer.checks))
+    assert kept > found.checks[0][1]
 
 
-def test_steps_are_spent_on_the_better_half_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """57 actions play 2 steps, 28 of them the whole episode of 4, then 14, 7, 3 ever more of them.
+@pytest.mark.parametrize(
+    ("directions", "actions"),
+    [(("own",), 9), (("own", "parameters"), 33), (("own", "parameters", "last-step"), 57)],
+    ids=["one axis", "two", "three"],
+)
+def test_steps_are_spent_on_the_better_half_each_time(
+    directions: Any, actions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All play 2 steps, half of them the whole episode of 4, a quarter two episodes, and so on.
 
     The two that are left are judged in fresh episodes, and the better one is the answer.
     """
-    task = task_of(watched(300), horizon=8, hold=2)
+    task = task_of(watched(300), Basis(directions=directions), horizon=8, hold=2)
     played_out: list[tuple[int, int | None, bytes, float]] = []
 
     def spied(env: FederationEnv, actions: Any, seed: int, most: int | None = None) -> float:
@@ -187,27 +198,40 @@ def test_steps_are_spent_on_the_better_half_each_time(monkeypatch: pytest.Monkey
         return value
 
     monkeypatch.setattr(planning, "value_of", spied)
-    plan = best_constant(task, steps=2 * 57 * 5, seed=3)
-    turns = [(57, [(3, 2)])]
-    for actions, episodes in ((28, 1), (14, 2), (7, 4), (3, 8), (2, 5)):
-        first = 1003 if actions == 2 else 3
-        turns.append((actions, [(first + k, None) for k in range(episodes)]))
+    turns: list[tuple[int, list[tuple[int, int | None]]]] = [(actions, [(3, 2)])]
+    spent, left, episodes = 2 * actions, actions // 2, 1
+    while left > 2:
+        turns.append((left, [(3 + k, None) for k in range(episodes)]))
+        spent, left, episodes = spent + 4 * left * episodes, left // 2, 2 * episodes
+    turns.append((2, [(1003 + k, None) for k in range(EPISODES)]))
+    plan = best_constant(task, steps=spent, seed=3)
     at, before = 0, set[bytes]()
-    for actions, wanted in turns:
-        part = played_out[at : at + actions * len(wanted)]
-        assert [(seed, most) for seed, most, _, _ in part] == wanted * actions
+    for many, wanted in turns:
+        part = played_out[at : at + many * len(wanted)]
+        assert [(seed, most) for seed, most, _, _ in part] == wanted * many
         means: dict[bytes, float] = {}
         for _, _, name, value in part:
             means[name] = means.get(name, 0.0) + value / len(wanted)
-        assert len(means) == actions
+        assert len(means) == many
         assert before == set() or before == set(means)
         ranked = sorted(means, key=lambda name: -means[name])
-        before, at = set(ranked[: max(2, actions // 2)]), at + len(part)
+        before, at = set(ranked[: max(2, many // 2)]), at + len(part)
     assert at == len(played_out)
     assert plan.actions.tobytes() == ranked[0]
     assert plan.value == pytest.approx(means[ranked[0]])
-    assert plan.rounds == 57 * 4 + (28 + 28 + 28 + 24 + 10) * 8
+    assert plan.rounds == 2 * spent + 2 * EPISODES * 8
+    monkeypatch.undo()
     assert plan.value == pytest.approx(judged(task, plan.actions, 3))
+
+
+def test_many_axes_are_drawn_from_where_steps_are_few() -> None:
+    """28 axes make 225 actions: 300 steps are not spent on one step of each, and more."""
+    task = task_of(watched(300), Full(budget=10.0), horizon=8, hold=2)
+    plan = best_constant(task, steps=300, seed=0)
+    assert plan.rounds / 2 - 2 * EPISODES * 4 <= 300
+    assert np.count_nonzero(plan.actions) <= 1
+    assert len({tuple(np.abs(a).nonzero()[0]) for a in planning._candidates(28, 300, 0)}) == 5
+    assert planning._candidates(10**6, 300, 0).shape == (33, 10**6)
 
 
 @pytest.mark.parametrize("algorithm", ["constant", "cross-entropy", "gradient"])
@@ -224,10 +248,10 @@ def test_a_search_keeps_within_its_budget(task: Task, algorithm: Any) -> None:
 
 
 def test_the_constants_are_every_axis_and_every_mix_of_signs() -> None:
-    found = constant_actions(3, (0.5, 1.0))
-    assert len({tuple(row) for row in found.tolist()}) == 1 + 2 * (6 + 8)
+    found = constant_actions(3)
+    assert len({tuple(row) for row in found.tolist()}) == 1 + 4 * (6 + 8)
     assert (0.0, 0.0, 0.0) in {tuple(row) for row in found.tolist()}
-    assert (0.5, -0.5, 0.5) in {tuple(row) for row in found.tolist()}
+    assert (1.0, -1.0, 1.0) in {tuple(row) for row in found.tolist()}
     assert constant_actions(1).shape == (9, 1)
     assert constant_actions(28).shape == (1 + 4 * 56, 28)
 

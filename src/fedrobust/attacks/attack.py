@@ -62,12 +62,11 @@ class Poisons(Protocol):
 
 
 def poisons(attack: object) -> bool:
-    """Whether ``attack`` changes data; one that wraps another ``attack`` does where that one does.
+    """Whether ``attack`` changes data: it has the method, and does not say ``poisons = False``.
 
-    Wrappers have the method in any case, for whatever they hold.
+    A wrapper has the method for whatever it holds, and says whether that makes use of it.
     """
-    wrapped = getattr(attack, "attack", None)
-    return isinstance(attack, Poisons) and (wrapped is None or poisons(wrapped))
+    return isinstance(attack, Poisons) and bool(getattr(attack, "poisons", True))
 
 
 @dataclass(frozen=True)

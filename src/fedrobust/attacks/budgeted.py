@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
-from fedrobust.attacks.attack import Poisons, Truth, traits
+from fedrobust.attacks.attack import Poisons, Truth, poisons, traits
 from fedrobust.component import Positive, component
 from fedrobust.threat import Knowledge, View
 from fedrobust.typing import Images, Labels, Updates
@@ -60,6 +60,11 @@ class Budgeted:
     def poison(self, x: Images, y: Labels, classes: int) -> tuple[Images, Labels]:
         """The inner attack's poisoning; the batch as it is where it does none."""
         return self.attack.poison(x, y, classes) if isinstance(self.attack, Poisons) else (x, y)
+
+    @property
+    def poisons(self) -> bool:
+        """Whether the inner attack poisons."""
+        return poisons(self.attack)
 
     def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
         """The inner attack's rows, those that are too long cut to the budget [m, d]."""

@@ -12,6 +12,8 @@ from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
 from fedrobust.federation import run_round
 from fedrobust.prepare import Prepared, prepare
+from fedrobust.server import rooted
+from fedrobust.typing import Updates, Vector
 
 
 def learn_policy(
@@ -65,11 +67,18 @@ def learn_policy(
 
 
 def _rule(prepared: Prepared) -> dict[str, Any] | None:
-    """What tells the rule that was trained against, where it was known."""
+    """What tells the rule that was trained against, where it was known; None where it changes."""
     federation = prepared.federation
     if not federation.threat.rule:
         return None
     clients = federation.participation.size(federation.clients)
-    rule = federation.aggregator
-    found = answers(lambda rows: apply(rule, rows, Context()).vector, prepared.start, clients)
-    return {"clients": clients, "answers": found}
+    rule, memories = federation.aggregator, list[object]()
+
+    def answer(rows: Updates) -> Vector:
+        found = apply(rule, rows, Context())
+        memories.append(found.memory)
+        return found.vector
+
+    found = answers(answer, prepared.start, clients)
+    changes = any(memory is not None for memory in memories) or rooted(rule)
+    return {"clients": clients, "answers": found} if found and not changes else None

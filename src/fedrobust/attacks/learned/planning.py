@@ -4,7 +4,6 @@ A search compares its candidates in one episode, which luck decides too, so the 
 once more, in episodes that the search has not seen.
 """
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,17 +52,29 @@ class Plan:
         return act
 
 
-def constant_actions(size: int, levels: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)) -> Observation:
-    """Zero, each axis at ± ``levels``, and for up to four axes also every combination of signs."""
+LEVELS = (0.03, 0.1, 0.3, 1.0)
+
+
+def constant_actions(size: int, axes: Sequence[int] | None = None) -> Observation:
+    """Zero, each of ``axes`` (all) at ± ``LEVELS``, and of up to four axes every mix of signs."""
     found = [np.zeros(size)]
-    for level in levels:
-        for axis in range(size):
+    for level in LEVELS:
+        for axis in range(size) if axes is None else axes:
             one = np.where(np.arange(size) == axis, level, 0.0)
             found += [-one, one]
         if 1 < size <= 4:
             signs = np.array(np.meshgrid(*[[-level, level]] * size)).reshape(size, -1).T
             found += list(signs)
     return np.array(found, dtype=np.float32)
+
+
+def _candidates(size: int, steps: int, seed: int) -> Observation:
+    """The constant actions, of some axes drawn at random where all are too many for ``steps``."""
+    most = max(1, (steps // 8 - 1) // (2 * len(LEVELS)))
+    if size <= max(4, most):
+        return constant_actions(size)
+    draw = np.random.default_rng(seed)
+    return constant_actions(size, sorted(draw.permutation(size)[:most].tolist()))
 
 
 def best_constant(
@@ -74,15 +85,16 @@ def best_constant(
     By successive halving, in about ``steps`` steps of the environment: all play equally many steps,
     the better half of them twice as many, and so on, until ``FINALISTS`` are left, which are judged
     in ``episodes`` fresh episodes. Steps are the beginning of an episode, or several episodes; all
-    play the same ones, so that they differ by the action alone. Each plays one step at least.
+    play the same ones, so that they differ by the action alone. Each plays one step at least; where
+    a step for each axis is too many, axes are drawn at random.
 
     Reference: Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter
     Optimization", AISTATS 2016.
     """
     env, began = FederationEnv(task), time.monotonic()
-    tried = [action[None] for action in constant_actions(env.actions)]
+    tried = [action[None] for action in _candidates(env.actions, steps, seed)]
     left, course = list(range(len(tried))), list[float]()
-    length = max(1, steps // (len(tried) * math.ceil(math.log2(len(tried) / FINALISTS))))
+    length = max(1, steps // _share(len(tried)))
     while len(left) > FINALISTS:
         values = [_over(env, tried[i], seed, length) for i in left]
         course.append(max(values))
@@ -205,12 +217,21 @@ def fresh_episodes(seed: int) -> range:
     return range(seed + 1000, seed + 1000 + EPISODES)
 
 
+def _share(actions: int) -> int:
+    """The steps of a whole search in which each of so many actions plays one step at first."""
+    total, length = 0, 1
+    while actions > FINALISTS:
+        total, length = total + actions * length, 2 * length
+        actions = max(FINALISTS, actions // 2)
+    return total
+
+
 def _over(env: FederationEnv, actions: Observation, seed: int, steps: int) -> float:
     """The mean return of ``steps`` steps: of one episode's beginning, or of whole episodes."""
     whole = _steps(env.task)
     if steps < whole:
         return value_of(env, actions, seed, steps)
-    return float(np.mean([value_of(env, actions, seed + k) for k in range(steps // whole)]))
+    return float(np.mean([value_of(env, actions, seed + k) for k in range(round(steps / whole))]))
 
 
 def _judged(

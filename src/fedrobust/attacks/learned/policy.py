@@ -156,12 +156,9 @@ def train(task: Task, training: Training, seed: int, start: Observation | None =
                     returns.append(float(info["episode"]["r"]))
                     watched.ended(returns[-1])
             watched.stepped(self.num_timesteps, training.steps)
-            every = training.check_every
-            if (
-                every
-                and self.n_calls % every == 0
-                and self.num_timesteps > training.learning_starts
-            ):
+            done, every = self.num_timesteps, training.check_every
+            due = every and done // every > (done - training.environments) // every
+            if due and done > training.learning_starts:
                 check(_exported(self.model, vector), self.num_timesteps)
             return True
 
@@ -187,6 +184,8 @@ def train(task: Task, training: Training, seed: int, start: Observation | None =
             if training.check_every:
                 check(Policy.constant(start, task.encoding.seen(task.layout)), 0)
         model.learn(training.steps, callback=Watching())
+        if training.check_every and (not checks or checks[-1][0] < model.num_timesteps):
+            check(_exported(model, vector), model.num_timesteps)
         policy = best if best is not None else _exported(model, vector)
     rounds = sum(env.rounds for env in envs) + judge.rounds
     return Trained(policy, tuple(returns), tuple(checks), rounds, time.monotonic() - began)

@@ -60,6 +60,7 @@ def simulated(
     parts: Sequence[Indices],
     participation: Participation,
     rule: Aggregator,
+    low_precision: bool = False,
 ) -> Federation:
     """A federation whose last ``view.rows`` clients send what ``attack`` crafts.
 
@@ -84,6 +85,7 @@ def simulated(
         config=view.client,
         batch=1024,
         device=view.parameters.device,
+        low_precision=low_precision,
     )
     return Federation(
         local=local,
