@@ -71,7 +71,7 @@ def milliseconds(ready: Prepared, rounds: int) -> float:
     with ready.plan.active():
         start = time.perf_counter()
         for _ in range(rounds):
-            state, _ = run_round(state, ready.federation, ready.streams)
+            state, _ = run_round(state, ready.federation, ready.streams, backend=ready.backend)
         return 1000 * (time.perf_counter() - start) / rounds
 
 
@@ -101,7 +101,7 @@ def gains() -> None:
     state = ready.federation.start(ready.start)
     with ready.plan.active():
         for _ in range(experiment.rounds):
-            state, _ = run_round(state, ready.federation, ready.streams)
+            state, _ = run_round(state, ready.federation, ready.streams, backend=ready.backend)
         write(ready.model, state.parameters)
         index = ready.held_out[:1000]
         x, y = ready.chooses.images(index), ready.chooses.y[index]

@@ -1,5 +1,6 @@
 """Compiled local training against the federation's own, and when it is chosen."""
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,17 @@ from typing import Any
 import pytest
 import torch
 from ruamel.yaml import YAML
+from torch import nn
 
 from fedrobust import run
-from fedrobust.backends import OneStep
+from fedrobust.attacks.attack import poisons
+from fedrobust.backends import OneStep, takes_one_step
 from fedrobust.component import from_config
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
 from fedrobust.federation import LOCAL, RoundLog
 from fedrobust.prepare import Prepared, prepare
+from fedrobust.small_network import SmallNetwork
 from fedrobust.training import Progress
 
 
@@ -111,3 +115,43 @@ def test_a_run_from_before_there_was_a_choice_goes_on_as_it_began(tmp_path: Path
     yaml.dump(stored, path)
     went_on = run(ring(), tmp_path / "old", resume=True)
     assert torch.equal(went_on.state.parameters, straight.state.parameters)
+
+
+def test_a_round_of_malicious_clients_alone_is_played() -> None:
+    attack = {"malicious": 9, "attack": {"name": "zero-update"}}
+    experiment = ring(**attack, participation={"name": "sample", "clients": 2})
+    ready = prepare(experiment)
+    assert isinstance(ready.backend, OneStep)
+    assert run(experiment).state.round == 20
+
+
+def test_what_the_loops_do_not_compute_is_left_to_autograd() -> None:
+    """A layer that stands twice has its parameters once; a hook changes what comes out."""
+    plain = prepare(ring()).model
+    assert SmallNetwork.of(plain) is not None
+    twice = nn.Linear(2, 2)
+    tied = nn.Sequential(twice, nn.ELU(), twice, nn.ELU(), nn.Linear(2, 2))
+    assert SmallNetwork.of(tied) is None
+    hooked = deepcopy(plain)
+    hooked[0].register_forward_hook(lambda module, given, out: 2 * out)
+    assert SmallNetwork.of(hooked) is None
+    drawing = replace(ring(), model=nn.Sequential(nn.Linear(2, 4), nn.Dropout(), nn.Linear(4, 2)))
+    assert not takes_one_step(prepare(drawing).federation.local)
+
+
+def test_an_attack_that_wraps_and_poisons_itself_is_heard() -> None:
+    class Own:
+        attack = "flip"
+
+        def poison(self, x: Any, y: Any, classes: int) -> Any:
+            return x, y
+
+    assert poisons(Own())
+    assert not poisons(object())
+
+
+def test_bfloat16_is_refused_where_a_step_is_searched() -> None:
+    searching = {"name": "wasserstein-dro", "gamma": 2.0, "ascent": {"rule": "backtracking"}}
+    plan = {"device": "cpu", "threads": 1, "batch": 64, "precision": "bfloat16"}
+    with pytest.raises(ConfigError, match=r"needs execution\.precision float32"):
+        prepare(ring(objective=searching, execution=plan))

@@ -175,6 +175,19 @@ def test_bfloat16_trains_almost_as_float32_does_and_sends_float32(
     assert (low - full).norm() < 0.05 * full.norm()
 
 
+def test_bfloat16_goes_on_from_what_a_client_has_learned(tiny: Callable[..., Experiment]) -> None:
+    """Ten steps in one round: the weights of the first are not those of the last."""
+    sent = {}
+    for precision in ("float32", "bfloat16"):
+        plan = {"device": "cpu", "threads": 1, "batch": 64, "precision": precision}
+        client = {"batch_size": 64, "batches": 10, "optimizer": {"name": "sgd", "lr": 0.5}}
+        ready = prepare(tiny(execution=plan, client=client, objective={"name": "erm"}))
+        args = (ready.start, {}, [0, 3], ready.streams, 1)
+        sent[precision] = ready.federation.local.updates(*args)
+    full, low = sent["float32"], sent["bfloat16"]
+    assert (low - full).norm() < 0.1 * full.norm()
+
+
 def test_schedules() -> None:
     examples, g = torch.arange(100, 125), torch.Generator().manual_seed(0)
     sizes = [len(b) for b in Client(batch_size=10, epochs=2).schedule(examples, g)]

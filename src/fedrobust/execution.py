@@ -45,11 +45,13 @@ class Execution:
     def resolve(self, model: nn.Module, shape: tuple[int, ...], classes: int) -> "Execution":
         """The plan with all but ``gradients``, which depends on more than the model.
 
-        Raises: ``ConfigError`` where there is no such device.
+        Raises: ``ConfigError`` where there is no such device, or it has no such precision.
         """
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("execution.device: there is no CUDA device; use cpu or leave it out")
         device = self.device or default_device()
+        if device == "cuda" and self.precision == "bfloat16" and not torch.cuda.is_bf16_supported():
+            raise ConfigError("execution.precision: this GPU has no bfloat16; use float32")
         plan = replace(
             self,
             device=device,
@@ -58,7 +60,8 @@ class Execution:
         )
         if self.batch is not None:
             return plan
-        with plan.active():
+        low = torch.autocast(device, torch.bfloat16, enabled=self.precision == "bfloat16")
+        with plan.active(), low:
             batch = fastest_batch(model.to(device), shape, classes)
         return replace(plan, batch=batch)
 

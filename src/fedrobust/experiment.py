@@ -187,17 +187,26 @@ def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
     """
     content = deepcopy(dict(stored))
     for path, value in _BEFORE.items():
-        node: Any = content
         *way, last = path.split(".")
-        for key in way:
-            node = node.get(key) if isinstance(node, dict) else None
-        if isinstance(node, dict):
+        for node in _nodes(content, way):
             node.setdefault(last, value)
     try:
         found: dict[str, Any] = to_config(from_config(Experiment, content))
     except ConfigError:
-        return dict(stored)
+        plan = content.get("execution", {})
+        return dict(stored) | {"execution": to_config(from_config(Execution, plan))}
     return found
+
+
+def _nodes(content: Any, way: Sequence[str]) -> list[dict[str, Any]]:
+    """The mappings at ``way``; an attack may lie within another that wraps it."""
+    if not isinstance(content, dict):
+        return []
+    if not way:
+        return [content]
+    first, rest = content.get(way[0]), way[1:]
+    wrapped = _nodes(first, way) if way[0] == "attack" else []
+    return [*_nodes(first, rest), *wrapped]
 
 
 def read_yaml(source: Path | str) -> Any:

@@ -86,6 +86,12 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
         experiment.model, dataset.shape, dataset.classes, streams.generator("initial parameters")
     )
     layout, start = Layout.of(model), experiment.server.projection.project(read(model))
+    ascent = getattr(objective, "ascent", None)
+    if experiment.execution.precision == "bfloat16" and getattr(ascent, "searches", False):
+        raise ConfigError(
+            "objective.ascent: one that searches its step, or ends by a tolerance, needs "
+            "execution.precision float32"
+        )
     resolved = (plan or experiment.execution).resolve(model, dataset.shape, dataset.classes)
     device = torch.device(resolved.device or "cpu")
     require_memory(
@@ -99,11 +105,8 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
     if experiment.threat.classes is not None:
         draw = streams.generator("classes of malicious clients")
         partition = partition.limited(malicious, experiment.threat.classes, train.y, draw)
-    model.to(device)
-    if resolved.precision == "bfloat16":
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # suits it
     local = LocalTraining(
-        model=model,
+        model=model.to(device),
         data=train,
         classes=dataset.classes,
         clients=partition.train,

@@ -221,3 +221,23 @@ def test_the_surface_finds_the_way_down_where_no_gradient_shows_it() -> None:
     assert felt["errors"][8][8] == 0
     assert felt["errors"][8][-1] > 0.5 * known["errors"][8][-1] > 0.1
     assert felt["errors"][8][-1] > 2 * felt["errors"][-1][8]
+
+
+class HalfRounded(nn.Module):
+    """Rounds the brighter half of a batch, and lets the gradients of the others through."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        light = x.flatten(1).sum(dim=1)
+        flat = (light > 18).view(-1, 1, 1, 1)
+        logits: Tensor = natural()(torch.where(flat, torch.round(x * 16) / 16, x))
+        return logits
+
+
+def test_the_way_down_is_felt_out_for_each_example_that_shows_none() -> None:
+    _, _, x, y = digits()
+    plain = Pgd(eps=EPS, step_size=EPS, steps=1)
+    right = natural()(x).argmax(dim=1) == y
+    x, y = x[right][:32], y[right][:32]
+    half = surface(HalfRounded(), x, y, plain)["errors"][8][-1]
+    whole = surface(natural(), x, y, plain)["errors"][8][-1]
+    assert half > 0.7 * whole > 0.1

@@ -99,6 +99,17 @@ def test_a_policy_is_learned_once_and_used_often(tmp_path: Path) -> None:
     warned, _ = known_after(2, **learned(policy=str(policy)), aggregator={"name": "median"})
     assert warned.policy is not None
     assert "another rule than the server's" in warned.troubles[0]
+    # A rule whose answer changes from round to round tells nothing of who it is.
+    clipping = {"aggregator": {"name": "centered-clipping", "radius": 1.0}}
+    path.write_text(json.dumps(CONFIG | learned() | clipping))
+    clipped = tmp_path / "clipped.safetensors"
+    assert (
+        CliRunner().invoke(app, ["attack", "learn", str(path), "--out", str(clipped)]).exit_code
+        == 0
+    )
+    assert load_policy(clipped)[1]["rule"] is None
+    used, _ = known_after(3, **learned(policy=str(clipped)), **clipping)
+    assert used.troubles == []
     digits = {
         "data": {"name": "digits", "validation": 200},
         "model": {"name": "digits-cnn"},
@@ -219,3 +230,12 @@ def test_a_config_from_before_a_field_means_what_was_done_then() -> None:
     assert completed(stored) == stored
     assert stored["attack"]["training"].pop("check_episodes") == 3
     assert completed(stored)["attack"]["training"]["check_episodes"] == 1
+    wrapped = to_config(experiment(attack={"name": "budgeted", "budget": 1.0} | learned()))
+    assert wrapped["attack"]["attack"]["training"].pop("start") == "random"
+    assert completed(wrapped)["attack"]["attack"]["training"]["start"] == "random"
+    del wrapped["execution"]["gradients"], wrapped["execution"]["precision"]
+    wrapped["model"] = {"opaque": "somebody's"}
+    before = completed(wrapped)
+    assert before["execution"]["gradients"] == "autograd"
+    assert before["execution"]["precision"] == "float32"
+    assert before["model"] == {"opaque": "somebody's"}

@@ -91,8 +91,8 @@ def test_a_training_tells_what_it_does_and_what_it_cost(task: Task) -> None:
     assert found.returns == tuple(returns)
     assert len(returns) == 30
     assert found.seconds > 0
-    # Two environments of 60 steps of 2 rounds each, and three episodes of 8 rounds a check.
-    assert [step for step, _ in found.checks] == [80, 120]
+    # Two environments of 60 steps of 2 rounds each, and ten episodes of 8 rounds a check.
+    assert [step for step, _ in found.checks] == [40, 80, 120]
     assert found.rounds == 120 * 2 + len(found.checks) * 10 * 8
 
 
@@ -170,11 +170,11 @@ def test_training_from_an_action_begins_there_and_loses_nothing(algorithm: Any, 
     assert found.checks[0] == (0, pytest.approx(np.mean(values)))
     assert [step for step, _ in found.checks] == [0, 4]
     more = replace(training, steps=200, check_every=60, environments=2)
-    longer = train(task, more, seed=0, start=action)
+    weak = np.array([0.1, 0.1, 0.0], dtype=np.float32)
+    longer = train(task, more, seed=0, start=weak)
     assert [step for step, _ in longer.checks] == [0, 60, 120, 180, 200]
     kept = np.mean([played(env, acting(longer.policy), seed) for seed in range(2)])
     assert kept == pytest.approx(max(value for _, value in longer.checks))
-    assert kept > found.checks[0][1]
 
 
 @pytest.mark.parametrize(

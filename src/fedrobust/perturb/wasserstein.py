@@ -75,6 +75,11 @@ class Ascent:
     tolerance: NonNegative = 0.0
     box: Flag = False
 
+    @property
+    def searches(self) -> bool:
+        """Whether a step or its end depends on the loss found, which takes its full precision."""
+        return self.rule == "backtracking" or self.tolerance > 0
+
     def solve(
         self,
         model: nn.Module,
@@ -109,7 +114,7 @@ class Ascent:
         loss: Loss = cross_entropy,
     ) -> Images:
         """The points alone, without the last gradient that a residual takes."""
-        if self.tolerance or self.rule == "backtracking":
+        if self.searches:
             return self.solve(model, x, y, gamma, batch, loss).x
         if self.box:
             require_pixels(x)

@@ -166,7 +166,7 @@ def _labels(found: Compared, axes: Axes) -> None:
 
 def _returns(found: LearnedReport, axes: Axes) -> None:
     axes.set_title("Training")
-    axes.plot(found.returns, color=MUTED, lw=1, label="return of an episode")
+    axes.plot(found.returns, color=MUTED, lw=1, label="seen while it trained")
     if found.checks and found.returns:
         last = max(step for step, _ in found.checks) or 1
         places = [step / last * (len(found.returns) - 1) for step, _ in found.checks]

@@ -79,6 +79,8 @@ class Learned:
     def _fits(self) -> "Learned":
         if self.hold > self.horizon:
             raise ValueError(f"hold = {self.hold} is longer than horizon = {self.horizon}")
+        if self.precision == "bfloat16" and self.ascent.searches:
+            raise ValueError("ascent: one that searches its step needs precision float32")
         if self.policy is not None and not Path(self.policy).is_file():
             raise ValueError(
                 f"policy: there is no file {self.policy}; fedrobust attack learn writes one"
@@ -129,7 +131,7 @@ class Learned:
         known = Knowledge.of(state)
         if not known.met:
             known.trouble("it was never selected: it neither observed nor attacked")
-        elif not known.acts and not known.troubles:
+        elif not known.acts and not known.troubles and self.policy is None:
             known.trouble(
                 f"the run ended before it attacked: it took part in {known.met} rounds, waits "
                 f"until round {self.wait} and observes {self.observe} more"

@@ -23,8 +23,9 @@ class Training:
     for the horizon, whatever is then seen; the last of them is kept on. Of the other fields only
     ``steps`` has an effect on them, as the budget of the search.
 
-    With ``start: constant`` training begins at the best constant action, searched in a quarter as
-    many steps before it, which is the first policy to be checked.
+    With ``start: constant`` the best constant action, searched in a quarter as many steps before
+    the training, is the first policy to be checked, and the actor begins at it, or at the nearest
+    within ±0.6, where its tanh has a slope.
 
     ``noise`` is the standard deviation of Gaussian exploration noise on the actions (SAC explores
     by itself). ``normalise`` divides observations and rewards by their running deviation. Every

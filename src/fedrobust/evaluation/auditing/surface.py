@@ -49,8 +49,9 @@ def surface(model: nn.Module, x: Images, y: Labels, plain: Pgd) -> dict[str, Any
         at = x.detach().requires_grad_(True)
         (slope,) = torch.autograd.grad(-margin(model(at), y).sum(), at)
     slope = slope.nan_to_num(nan=0.0)
-    if not slope.any():
-        slope = _felt(model, x, y, plain, source)
+    flat = slope.flatten(1).abs().amax(dim=1) == 0
+    if flat.any():
+        slope[flat] = _felt(model, x[flat], y[flat], plain, source)
     noise = torch.randn(x.shape, generator=source, dtype=x.dtype).to(x.device)
     u, v = (_step(way, plain) for way in (slope, noise))
     ticks = torch.linspace(-1, 1, _POINTS).tolist()
