@@ -153,11 +153,11 @@ def test_a_search_along_gradients_climbs_and_loses_nothing(monkeypatch: Any) -> 
         actions = np.full((4, 1), action, dtype=np.float32)
         return float(np.mean([value_of(env, actions, seed) for seed in fresh]))
 
-    plan = gradient_ascent(task, segments=1, iterations=8, steps=9 * 3 * 4)
+    plan = gradient_ascent(task, segments=1, iterations=8, steps=9 * 5 * 4)
     assert plan.value == pytest.approx(judged(plan.actions[0, 0]))
     assert plan.value >= max(map(judged, LEVELS)) - 0.01
     assert plan.actions.shape == (4, 1)
-    assert plan.rounds == (8 + (9 + 4 * 2 + 2 * EPISODES) + EPISODES * EPISODES) * 20
+    assert plan.rounds == (8 + (9 * 2 + 4 * 5 + 2 * EPISODES) + EPISODES * EPISODES) * 20
     assert len(plan.course) == 8
     far = gradient_ascent(task, segments=1, iterations=4, rate=5.0)
     assert np.abs(far.actions).max() <= 1

@@ -1,7 +1,7 @@
 """The figures of a sweep: curves over rounds and over the shift, and the regions of a plane."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -63,7 +63,7 @@ def course(records: SweepRecords, width: float) -> Figure:
     for panel, (title, members) in zip(axes, groups.items(), strict=True):
         panel.set_title(printable(title, 40))
         for group in members:
-            colour, marker = drawn[curve_name(group)]
+            colour, marker, _ = drawn[curve_name(group)]
             rounds = [m["round"] for m in group.cells[0].metrics]
             rows = np.array([[m["robust_accuracy"] for m in c.metrics] for c in group.cells])
             panel.plot(
@@ -129,19 +129,20 @@ def boundaries(records: SweepRecords, width: float) -> Figure:
         for group in members:
             margin = _margin(group.cells[0], side)
             if margin.min() < 0 < margin.max():
-                colour = drawn[curve_name(group)][0]
-                panel.contour(side, side, margin, levels=[0], colors=[colour], linewidths=1.8)
+                style = drawn[curve_name(group)]
+                lines: dict[str, Any] = {"colors": [style.colour], "linestyles": [style.dash]}
+                panel.contour(side, side, margin, levels=[0], linewidths=1.8, **lines)
         panel.set(
             xlim=(-_REACH, _REACH), ylim=(-_REACH, _REACH), aspect="equal", xticks=[], yticks=[]
         )
         panel.grid(visible=False)
         panel.spines["bottom"].set_visible(False)
     none = {
-        curve_name(g): f"{curve_name(g)} (none in: {', '.join(missing)})"
+        curve_name(g): f"{curve_name(g)} (one answer under: {', '.join(missing)})"
         for g in records.groups
         if (missing := _without(groups, curve_name(g), side))
     }
-    legend(figure, drawn, width, none)
+    legend(figure, drawn, width, none, dashed=True)
     return figure
 
 
@@ -198,20 +199,35 @@ def grid(
     return figure, axes[: len(groups)]
 
 
-def styles(records: SweepRecords) -> dict[str, tuple[str, str]]:
-    """The colour and the marker of every curve, by its name."""
+class Style(NamedTuple):
+    """How a curve is drawn. The dash is for lines without markers."""
+
+    colour: str
+    marker: str
+    dash: str
+
+
+def styles(records: SweepRecords) -> dict[str, Style]:
+    """The style of every curve, by its name; no two of sixteen are alike."""
     names = dict.fromkeys(curve_name(group) for group in records.groups)
-    return {name: (SERIES[i % 8], MARKERS[(i + i // 8) % 8]) for i, name in enumerate(names)}
+    return {
+        name: Style(SERIES[i % 8], MARKERS[(i + i // 8) % 8], ("-", "--")[i // 8 % 2])
+        for i, name in enumerate(names)
+    }
 
 
 def legend(
     figure: Figure,
-    styles: Mapping[str, tuple[str, str]],
+    styles: Mapping[str, Style],
     width: float,
     texts: Mapping[str, str] | None = None,
+    dashed: bool = False,
 ) -> None:
-    """The curves' names below the panels, or what ``texts`` calls them."""
+    """The curves' names below the panels, or what ``texts`` calls them; ``dashed`` as they are."""
     names = [printable((texts or {}).get(name, name), 60) for name in styles]
-    handles = [Line2D([], [], color=colour, marker=marker) for colour, marker in styles.values()]
+    handles = [
+        Line2D([], [], color=style.colour, marker=style.marker, ls=style.dash if dashed else "-")
+        for style in styles.values()
+    ]
     columns = max(1, min(len(names), int(width * 10) // (max(map(len, names)) + 6)))
     figure.legend(handles, names, loc="outside lower left", ncols=columns, frameon=False)

@@ -123,7 +123,10 @@ def _figures(records: SweepRecords, figure: AddFigure) -> Any:
         drawn = figure(
             "boundaries", "Decision boundaries", partial(sweep_figures.boundaries, records)
         )
-        caption = "Where each model changes its answer, over training points of both classes."
+        caption = (
+            "Where each model changes its answer, over training points of both classes. One that "
+            "gives the same answer everywhere has no boundary."
+        )
         yield "Decision boundaries", drawn, caption
     shifts = [cell.final.get("shift") or [] for cell in cells]
     for method, how in (

@@ -26,7 +26,7 @@ def shift(
         panel.set_title(printable(title, 40))
         above = []
         for group in members:
-            colour, marker = drawn[curve_name(group)]
+            colour, marker, _ = drawn[curve_name(group)]
             reached = np.array([_curve(cell, method, "reached") for cell in group.cells])
             rows = np.array([_curve(cell, method, what) for cell in group.cells])
             levels = np.median(reached, axis=0)
