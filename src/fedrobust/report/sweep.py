@@ -84,8 +84,8 @@ class Group:
 class SweepRecords:
     """A sweep's folder, read once and never changed.
 
-    ``axes`` are those other than the seed, ``groups`` in the order of the grid; ``missing`` and
-    ``failed`` name the cells that are not finished.
+    ``axes`` are those other than the seed, ``groups`` in the order of their labels; ``missing``
+    and ``failed`` name the cells that are not finished.
     """
 
     path: Path
@@ -122,7 +122,13 @@ class SweepRecords:
             for name in missing
             if (text := path / "failed" / f"{name}.txt").is_file()
         }
-        groups = tuple(Group(labels, tuple(found)) for labels, found in places.items())
+        # Axis by axis in the order of its labels: a list of grids, or one that grew, has none.
+        ranks = [["", *content["axes"][axis]] for axis in axes]
+
+        def place(labels: tuple[str, ...]) -> list[int]:
+            return [rank.index(label) for rank, label in zip(ranks, labels, strict=True)]
+
+        groups = tuple(Group(labels, tuple(places[labels])) for labels in sorted(places, key=place))
         return cls(path, content["name"], axes, groups, tuple(missing), failed)
 
     @property

@@ -137,25 +137,20 @@ def boundaries(records: SweepRecords, width: float) -> Figure:
         )
         panel.grid(visible=False)
         panel.spines["bottom"].set_visible(False)
-    none = {
-        curve_name(g): f"{curve_name(g)} (one answer under: {', '.join(missing)})"
-        for g in records.groups
-        if (missing := _without(groups, curve_name(g), side))
-    }
-    legend(figure, drawn, width, none, dashed=True)
+    legend(figure, drawn, width, dashed=True)
     return figure
 
 
-def _without(groups: Mapping[str, list[Group]], name: str, side: NDArray[Any]) -> list[str]:
-    """The panels in which the curve ``name`` has no boundary: the answer is the same everywhere."""
+def without_boundary(records: SweepRecords) -> str:
+    """Which models of :func:`boundaries` give the same answer everywhere, panel by panel."""
+    side = np.linspace(-_REACH, _REACH, _SIDE)
     found = []
-    for title, members in groups.items():
-        for group in members:
-            if curve_name(group) == name:
-                margin = _margin(group.cells[0], side)
-                if not margin.min() < 0 < margin.max():
-                    found.append(title)
-    return found
+    for title, members in panels(records).items():
+        margins = {curve_name(group): _margin(group.cells[0], side) for group in members}
+        names = [name for name, margin in margins.items() if not margin.min() < 0 < margin.max()]
+        if names:
+            found.append(f"{title or 'here'}: {', '.join(names)}")
+    return "; ".join(found)
 
 
 def plane(records: SweepRecords) -> bool:
@@ -220,11 +215,10 @@ def legend(
     figure: Figure,
     styles: Mapping[str, Style],
     width: float,
-    texts: Mapping[str, str] | None = None,
     dashed: bool = False,
 ) -> None:
-    """The curves' names below the panels, or what ``texts`` calls them; ``dashed`` as they are."""
-    names = [printable((texts or {}).get(name, name), 60) for name in styles]
+    """The curves' names below the panels, their lines ``dashed`` where they are drawn so."""
+    names = [printable(name, 60) for name in styles]
     handles = [
         Line2D([], [], color=style.colour, marker=style.marker, ls=style.dash if dashed else "-")
         for style in styles.values()

@@ -123,10 +123,9 @@ def _figures(records: SweepRecords, figure: AddFigure) -> Any:
         drawn = figure(
             "boundaries", "Decision boundaries", partial(sweep_figures.boundaries, records)
         )
-        caption = (
-            "Where each model changes its answer, over training points of both classes. One that "
-            "gives the same answer everywhere has no boundary."
-        )
+        caption = "Where each model changes its answer, over training points of both classes."
+        if constant := sweep_figures.without_boundary(records):
+            caption += f" Without a boundary, since they give one answer everywhere: {constant}."
         yield "Decision boundaries", drawn, caption
     shifts = [cell.final.get("shift") or [] for cell in cells]
     for method, how in (
