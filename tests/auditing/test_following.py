@@ -53,9 +53,11 @@ def test_an_audit_follows_the_rounds(tmp_path: Path, tiny: Callable[..., Experim
     ]
     page = write_report([tmp_path / "run"]).read_text()
     tested = followed.summary["test"]["final"]["audit"]
-    (said,) = re.findall(r"Audit of the last model</dt><dd>([^<]*)<", page)
-    assert said.startswith(f"{tested['verdict']}: plain PGD leaves {100 * tested['claimed']:.1f}")
-    assert said.endswith(f"the whole battery {100 * tested['robust']:.1f}\u202f%")
+    (said,) = re.findall(r"Audit, last model, 30 test examples</dt><dd>([^<]*)<", page)
+    assert said == (
+        f"{tested['verdict']}: {100 * tested['claimed']:.1f}\u202f% claimed, "
+        f"{100 * tested['robust']:.1f}\u202f% robust"
+    )
 
     # A takeover, as the records would tell it.
     path = tmp_path / "run" / "metrics.jsonl"
@@ -69,7 +71,7 @@ def test_an_audit_follows_the_rounds(tmp_path: Path, tiny: Callable[..., Experim
     summary["test"]["final"]["audit"] |= {"verdict": "masked", "claimed": 0.71, "robust": 0.02}
     (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
     page = write_report([tmp_path / "run"]).read_text()
-    assert "last model&#39;s robust accuracy is not real: masked: plain PGD leaves 71.0" in page
+    assert "calls it masked: 71.0\u202f% claimed, 2.0\u202f% robust" in page
 
 
 def test_a_name_is_short_for_a_budget(tiny: Callable[..., Experiment]) -> None:

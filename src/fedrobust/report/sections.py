@@ -111,7 +111,8 @@ def _facts(run: ReportRun) -> list[tuple[str, str]]:
         models = {"chosen": run.test.best, "last": run.test.final}
         for name, score in models.items():
             if score.audit and (name == "last" or run.test.best != run.test.final):
-                facts.append((f"Audit of the {name} model", words.audit(score.audit)))
+                title = f"Audit, {name} model, {score.audit.examples:,} test examples"
+                facts.append((title, words.audit(score.audit)))
     return [*facts, ("Time", words.duration(seconds))]
 
 

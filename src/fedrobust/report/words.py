@@ -141,11 +141,8 @@ def verdict(run: ReportRun) -> str:
 
 
 def audit(found: Audited) -> str:
-    """An audit of the test split in one line."""
-    return (
-        f"{found.verdict}: plain PGD leaves {percent(found.claimed)} of {found.examples:,} test "
-        f"examples standing, the whole battery {percent(found.robust)}"
-    )
+    """An audit in few words."""
+    return f"{found.verdict}: {percent(found.claimed)} claimed, {percent(found.robust)} robust"
 
 
 def warnings(run: ReportRun) -> list[str]:
@@ -162,7 +159,10 @@ def warnings(run: ReportRun) -> list[str]:
     masked = [(at, audit) for at, audit in audits if audit.verdict == "masked"]
     tested = run.test.final.audit if run.test else None
     if tested and tested.verdict == "masked":
-        found.append(f"The last model's robust accuracy is not real: {audit(tested)}.")
+        found.append(
+            f"The last model's robust accuracy is not real: an audit of {tested.examples:,} test "
+            f"examples calls it {audit(tested)}."
+        )
     if masked:
         at, worst = max(masked, key=lambda found: found[1].claimed - found[1].robust)
         found.append(
