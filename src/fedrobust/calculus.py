@@ -51,7 +51,7 @@ class Autograd:
     """By PyTorch, for any network; ``model`` is a workspace, ``batch`` the examples at once.
 
     ``bfloat16`` runs linear layers and convolutions in that precision, the rest in that of the
-    parameters: about 2 to 3 times as fast where the processor has instructions for it.
+    parameters: faster where the processor has instructions for it.
     """
 
     model: nn.Module

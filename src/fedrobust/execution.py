@@ -31,8 +31,8 @@ class Execution:
     config holds the choice.
 
     With ``precision: bfloat16`` clients' linear layers and convolutions, inner maximisations
-    included, run in bfloat16, by PyTorch's autocast: two to three times as fast where the processor
-    has instructions for it. Parameters, updates and all evaluations stay float32, and compiled
+    included, run in bfloat16, by PyTorch's autocast: faster where the processor has instructions
+    for it, slower elsewhere. Parameters, updates and all evaluations stay float32, and compiled
     gradients float64.
     """
 
