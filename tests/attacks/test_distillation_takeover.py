@@ -1,5 +1,6 @@
 """Distillation on the real digits at FAT's numbers: Krum falls for it, the other rules do not."""
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -52,12 +53,12 @@ def ready() -> Prepared:
         network = nn.Sequential(
             *(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten()),
             *(nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10)),
-        )
+        ).double()  # so that no processor's rounding decides which row Krum takes
     data, rng = prepared(network).federation.local.data, torch.Generator().manual_seed(0)
     optimizer, attack = torch.optim.Adam(network.parameters(), lr=0.003), Pgd(**TRAINING)
     for _ in range(400):
         index = torch.randperm(len(data), generator=rng)[:128]
-        x, y = data.images(index), data.y[index]
+        x, y = data.images(index).double(), data.y[index]
         noise = attack.draw(x[:64], rng)
         x[:64] = attack.maximise(network, x[:64], y[:64], lambda noise=noise: noise)
         optimizer.zero_grad()
@@ -78,14 +79,15 @@ class Judged(NamedTuple):
 def judged(ready: Prepared, parameters: torch.Tensor) -> Judged:
     """PGD 20 × ε/7 on the model, and the better of two runs of it on rescaled logits."""
     write(ready.model, parameters)
+    model = deepcopy(ready.model).float()  # as a claim is made
     x, y = ready.chooses.images(torch.arange(200)), ready.chooses.y[:200]
     with torch.no_grad():
-        top = ready.model(x).topk(2).values
+        top = model(x).topk(2).values
     lead = float((top[:, 0] - top[:, 1]).median())
     attack = Pgd(eps=EPS, step_size=EPS / 7, steps=20)
     found = [
         score(
-            Scaled(ready.model, factor),
+            Scaled(model, factor),
             x,
             y,
             attack=attack,
@@ -121,8 +123,7 @@ def test_krum_takes_over_a_model_that_only_looks_robust(ready: Prepared) -> None
     before = judged(ready, ready.start)
     assert before.rescaled > before.plain - 0.05  # nothing is masked
     after, selected = attacked(ready, Krum(f=24), 24)
-    # Of 24 rounds all, or all but one: processors round convolutions differently.
-    assert selected >= 23
+    assert selected == 24
     assert after.clean > 0.85
     assert after.lead > 20 * before.lead
     assert after.plain > before.plain  # it claims more than the honest model
