@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedrobust.errors import ConfigError
 from fedrobust.evaluation import smoothness_bound
@@ -11,7 +11,6 @@ from fedrobust.models import (
     CifarCnn,
     DigitsCnn,
     EluCnn,
-    HalvingConv2d,
     LeafCnn,
     MnistCnn,
     MnistCnnSmall,
@@ -104,24 +103,39 @@ def test_flat_vector_round_trip_and_named_slices() -> None:
         assert torch.equal(parameter.detach().reshape(-1), vector[layout.slices[name]])
 
 
-@pytest.mark.parametrize("size", [8, 28])
-def test_a_convolution_on_blocks_is_the_convolution(size: int) -> None:
-    plain = nn.Conv2d(1, 5, 8, stride=2, padding=3).double()
-    blocks = HalvingConv2d(1, 5, 8, stride=2, padding=3).double()
-    blocks.load_state_dict(plain.state_dict())
-    x = torch.rand(3, 1, size, size, dtype=torch.float64, requires_grad=True)
-    weights = torch.randn(plain(x).shape, dtype=torch.float64)
-    for one, other in zip(
-        (plain(x), *torch.autograd.grad((plain(x) * weights).sum(), [x, *plain.parameters()])),
-        (blocks(x), *torch.autograd.grad((blocks(x) * weights).sum(), [x, *blocks.parameters()])),
-        strict=True,
-    ):
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (2, 32, 40), (1, 30, 29)])
+def test_the_elu_network_on_blocks_is_its_layers_one_after_the_other(
+    shape: tuple[int, ...],
+) -> None:
+    """Logits, both gradients, and the gradient of a gradient that matches one (inversion)."""
+    blocks = EluCnn(width=16).build(shape, 10).double()
+    plain = nn.Sequential(*blocks.children())
+    x = torch.rand(3, *shape, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(3, 10, dtype=torch.float64)
+
+    def told(model: nn.Module) -> list[Tensor]:
+        logits = model(x)
+        parameters = list(model.parameters())
+        by_all = torch.autograd.grad((logits * weights).sum(), [x, *parameters], create_graph=True)
+        match = sum((g.square().sum() for g in by_all[1:]), torch.zeros(()).double())
+        return [logits, *by_all, *torch.autograd.grad(match, [x, parameters[0]])]
+
+    for one, other in zip(told(blocks), told(plain), strict=True):
         torch.testing.assert_close(one, other)
-    network = nn.Sequential(blocks, nn.ELU(), nn.Flatten())
-    reference = nn.Sequential(plain, nn.ELU(), nn.Flatten())
-    assert smoothness_bound(network, (1, size, size)) == pytest.approx(
-        smoothness_bound(reference, (1, size, size))
-    )
+    assert smoothness_bound(blocks, shape) == pytest.approx(smoothness_bound(plain, shape))
+
+
+def test_the_elu_network_asks_its_layers_where_they_may_tell_more() -> None:
+    x = torch.rand(2, 1, 28, 28)
+    seen: list[int] = []
+    hooked = EluCnn(width=16).build((1, 28, 28), 10)
+    hooked[2].register_forward_hook(lambda module, given, out: seen.append(len(out)))
+    hooked(x)
+    assert seen == [2]
+    exchanged = EluCnn(width=16).build((1, 28, 28), 10)
+    exchanged[1] = nn.ReLU()
+    torch.testing.assert_close(exchanged(x), nn.Sequential(*exchanged.children())(x))
+    assert smoothness_bound(exchanged.double(), (1, 28, 28)) is None
 
 
 def test_the_elu_network_takes_images_of_any_size_and_depth() -> None:

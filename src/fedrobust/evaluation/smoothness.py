@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedrobust.models import HalvingConv2d
+from fedrobust.elu_network import EluNetwork
 
 _LARGEST = 4096
 """Side of the largest matrix whose norm is worked out exactly; above, a cheaper bound serves."""
@@ -45,7 +45,7 @@ def _layers(model: nn.Module) -> list[nn.Module] | None:
     """
     if model._forward_hooks or model._forward_pre_hooks or "forward" in vars(model):
         return None
-    if type(model) is not nn.Sequential:
+    if not isinstance(model, nn.Sequential) or type(model) not in (nn.Sequential, EluNetwork):
         return [model]
     parts = [_layers(part) for part in model]
     return None if None in parts else [layer for part in parts for layer in part or []]
@@ -60,8 +60,7 @@ def _bounds(layer: nn.Module, example: Tensor) -> tuple[float, float] | None:
         return 1.0, 0.0
     if isinstance(layer, nn.Linear) and kind is nn.Linear:
         return float(torch.linalg.matrix_norm(layer.weight.detach().double(), 2)), 0.0
-    known = kind in (nn.Conv2d, HalvingConv2d)
-    if isinstance(layer, nn.Conv2d) and known and layer.padding_mode == "zeros":
+    if isinstance(layer, nn.Conv2d) and kind is nn.Conv2d and layer.padding_mode == "zeros":
         return _convolution_norm(layer, example), 0.0
     return None
 

@@ -1,0 +1,89 @@
+"""DRFL's convolutional network, its layers worked out on blocks of pixels."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class EluNetwork(nn.Sequential):
+    """Convolutions 8 × 8 and 6 × 6 of stride 2 and one of 5 × 5, with ELU, then a linear layer.
+
+    Its forward pass computes the same sums as its layers one after the other, up to rounding, in
+    half of their time on a CPU, with its backward pass in less than half:
+
+    - the first layer takes blocks of 4 × 4 pixels as channels and gives blocks of 2 × 2 outputs,
+      by kernels of 3 × 3 of stride 1: a convolution from one channel leaves most of a processor's
+      lanes empty, and its backward pass more of them;
+    - the second takes these blocks as they are, so that its stride is 1 as well;
+    - the third is a matrix product where its kernel covers all of its input, as on 28 × 28 pixels;
+    - ELU overwrites its input, and its derivative is taken from the result, without an exponential.
+
+    Where a side of the image is no multiple of four, a layer has a hook, or a layer was exchanged,
+    the layers run as such.
+    """
+
+    KINDS = (nn.Conv2d, nn.ELU, nn.Conv2d, nn.ELU, nn.Conv2d, nn.ELU, nn.Flatten, nn.Linear)
+
+    def __init__(self, channels: int, width: int) -> None:
+        first = nn.Conv2d(channels, width, 8, stride=2, padding=3)
+        second = nn.Conv2d(width, 2 * width, 6, stride=2)
+        third = nn.Conv2d(2 * width, 2 * width, 5)
+        super().__init__(first, nn.ELU(), second, nn.ELU(), third, nn.ELU(), nn.Flatten())
+
+    @property
+    def plain(self) -> bool:
+        """Whether the layers are those it was built of, and nothing looks at what they compute."""
+        return tuple(map(type, self)) == self.KINDS and not any(map(_hooked, self))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits of ``x`` [b, c, h, w]."""
+        if any(side % 4 for side in x.shape[2:]) or not self.plain:
+            return super().forward(x)  # type: ignore[no-any-return, no-untyped-call]
+        first: nn.Conv2d
+        second: nn.Conv2d
+        third: nn.Conv2d
+        last: nn.Linear
+        first, _, second, _, third, _, _, last = self  # type: ignore[assignment]  # as KINDS says
+        x = F.elu(_first(first, x), inplace=True)
+        x = F.elu(F.conv2d(x, _on_blocks(second.weight), second.bias), inplace=True)
+        if x.shape[2:] == third.weight.shape[2:]:
+            x = F.linear(
+                _by_channel(x).flatten(1), _by_channel(third.weight).flatten(1), third.bias
+            )
+        else:
+            x = F.conv2d(x, third.weight, third.bias)
+        x = F.elu(x, inplace=True).flatten(1)
+        return F.linear(x, last.weight, last.bias)
+
+
+def _hooked(layer: nn.Module) -> bool:
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks)
+    return any((*hooks, layer._backward_hooks, layer._backward_pre_hooks))
+
+
+def _by_channel(x: Tensor) -> Tensor:
+    """[b, c, h, w] → [b, h, w, c]."""
+    return x.permute(0, 2, 3, 1)
+
+
+def _first(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """The first convolution, blocks of 2 × 2 outputs as channels: [b, (2, 2, w), h / 4, w / 4].
+
+    A block of outputs looks at 10 × 10 pixels, within its own block of 4 × 4 and the eight around
+    it: the kernel of an output is the layer's, shifted by its place in the block, within zeros of
+    12 × 12.
+    """
+    b, c, h, w = x.shape
+    blocks = x.reshape(b, c, h // 4, 4, w // 4, 4).permute(0, 2, 4, 1, 3, 5)
+    blocks = blocks.reshape(b, h // 4, w // 4, 16 * c).permute(0, 3, 1, 2)
+    places = [(1 + 2 * q, 3 - 2 * q, 1 + 2 * p, 3 - 2 * p) for p in (0, 1) for q in (0, 1)]
+    kernels = torch.cat([F.pad(layer.weight, place) for place in places])
+    bias = None if layer.bias is None else layer.bias.repeat(4)
+    return F.conv2d(blocks, F.pixel_unshuffle(kernels, 4), bias, padding=1)
+
+
+def _on_blocks(weight: Tensor) -> Tensor:
+    """A kernel [o, i, 6, 6] of stride 2 as one of stride 1 on blocks, [o, (2, 2, i), 3, 3]."""
+    o, i, h, w = weight.shape
+    blocks = weight.view(o, i, h // 2, 2, w // 2, 2).permute(0, 3, 5, 1, 2, 4)
+    return blocks.reshape(o, 4 * i, h // 2, w // 2)
