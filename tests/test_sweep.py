@@ -99,6 +99,16 @@ def test_a_wrong_grid_is_refused_before_anything_runs(
         load_sweep(write(tmp_path / "bad.yaml", grid))
 
 
+def test_the_reference_is_one_of_the_attacks(tmp_path: Path) -> None:
+    assert load_sweep(write(tmp_path / "a.yaml", GRID)).reference is None
+    named = load_sweep(write(tmp_path / "a.yaml", GRID, reference="alie"))
+    assert named.reference == "alie"
+    with pytest.raises(ConfigError, match=r"reference: aly is no choice of .* \(none, alie\)"):
+        load_sweep(write(tmp_path / "b.yaml", GRID, reference="aly"))
+    with pytest.raises(ConfigError, match=r"the axis attack \(this grid has none\)"):
+        load_sweep(write(tmp_path / "c.yaml", {"seed": [0]}, reference="alie"))
+
+
 def test_every_wrong_cell_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as raised:
         load_sweep(write(tmp_path / "bad.yaml", {"aggregator.f": [2, 3, 4]}))
@@ -201,6 +211,8 @@ def test_a_sweep_runs_fails_in_part_resumes_and_reports(tmp_path: Path) -> None:
     assert {name: metrics(out)[name] for name in after} == after
     assert list(metrics(out)) == ["0", "1", "2", "3"]
     assert json.loads((out / "sweep.json").read_text())["axes"]["seed"] == ["3", "0", "1", "2"]
+
+    assert json.loads((out / "sweep.json").read_text())["reference"] is None
 
     altered = load_sweep(write(config, {"seed": [3, 0, 1, 2]}), ["client.batch_size=7"])
     with pytest.raises(RecordError, match="no cell 3, or an altered one"):

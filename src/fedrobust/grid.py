@@ -30,13 +30,15 @@ class Cell:
 class Sweep:
     """A name, the axes with their labels in order, and the cells.
 
-    ``content`` is the whole config as a text, the same for the same config.
+    ``content`` is the whole config as a text, the same for the same config. ``reference`` is the
+    attack with which the report compares the others.
     """
 
     name: str
     axes: dict[str, tuple[str, ...]]
     cells: tuple[Cell, ...]
     content: str
+    reference: str | None = None
 
 
 Choice = tuple[str, dict[str, Any]]
@@ -48,8 +50,8 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
 
     A grid maps axes to choices. ``seed: [0, 1, 2]`` sets a dotted key to each of the values;
     ``rule: {none: {aggregator: {name: mean}}, ...}`` gives each choice a label and the dotted keys
-    that it sets. The cells are all combinations; of a list of grids, those of each. ``overrides``
-    change the config beneath the grid.
+    that it sets. The cells are all combinations; of a list of grids, those of each. ``reference:``
+    beside it may name a label of the axis ``attack``. ``overrides`` change the config beneath.
 
     Raises: ``ConfigError`` for a grid that is none, and for every cell that could not be run.
     """
@@ -59,7 +61,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
             f"{path}: a sweep is an experiment's config with a grid: key, such as "
             "grid: {seed: [0, 1, 2]}; fedrobust run plays a single experiment"
         )
-    base = {key: value for key, value in content.items() if key != "grid"}
+    base = {key: value for key, value in content.items() if key not in ("grid", "reference")}
     for text in overrides:
         override(base, text)
     if not isinstance(base.get("name"), str):
@@ -86,8 +88,24 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
         shown = "\n".join(dict.fromkeys(problems[:10]))
         more = f"\nand {len(problems) - 10} cells more" if len(problems) > 10 else ""
         raise ConfigError(f"{path}:\n{shown}{more}")
-    whole = json.dumps({"base": base, "grid": grids}, sort_keys=True, default=str)
-    return Sweep(base["name"], axes, tuple(cells.values()), whole)
+    parts = {"base": base, "grid": grids} | _reference(path, content, axes)
+    whole = json.dumps(parts, sort_keys=True, default=str)
+    return Sweep(base["name"], axes, tuple(cells.values()), whole, parts.get("reference"))
+
+
+def _reference(
+    path: Path, content: Mapping[str, Any], axes: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """The key ``reference`` where there is one. Raises: ``ConfigError`` if it names no attack."""
+    if content.get("reference") is None:
+        return {}
+    attacks = axes.get("attack", ())
+    if content["reference"] not in attacks:
+        there = ", ".join(attacks) or "this grid has none"
+        raise ConfigError(
+            f"{path}: reference: {content['reference']} is no choice of the axis attack ({there})"
+        )
+    return {"reference": content["reference"]}
 
 
 def _axes(path: Path, grid: object) -> dict[str, list[Choice]]:

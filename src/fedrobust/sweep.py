@@ -126,6 +126,7 @@ def _record(sweep: Sweep, out: Path, resume: bool, jobs: int | None) -> int:
         "cells": [{"name": cell.name, "labels": cell.labels} for cell in sweep.cells],
         "threads": threads,
         "config": sweep.content,
+        "reference": sweep.reference,
     }
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     atomically(record, lambda file: file.write(text.encode()))

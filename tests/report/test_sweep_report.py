@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,22 @@ def test_attacks_are_compared_seed_by_seed() -> None:
     steady = {"best": [0.1, 0.3, 0.5], "worse": [0.05, 0.25, 0.449]}
     _, rows = paired(made(steady, {n: [0.5] * 3 for n in steady}))
     assert "tie" not in {g.labels[1]: t for g, t in rows}["worse"][0]
+
+
+def test_the_config_may_name_the_attack_that_the_others_are_compared_with() -> None:
+    errors = {"none": [0.1] * 3, "a": [0.5, 0.6, 0.7], "b": [0.4, 0.5, 0.6], "c": [0.4, 0.5, 0.8]}
+    rhos = {name: [0.5] * 3 for name in errors} | {"b": [0.1, 0.2, 0.3]}
+    records = replace(made(errors, rhos), reference="b")
+    heads, rows = paired(records)
+    assert heads[3:] == ["error, against b", "ρ̂, against b"]
+    found = {group.labels[1]: texts[3:] for group, texts in rows}
+    assert found["b"] == ["reference", "reference"]
+    assert found["a"][0] == "+10.0 (+10.0 to +10.0)"
+    half = 4.30265 * 0.1 / 3**0.5  # ρ̂ is above b's by 0.4, 0.3, 0.2
+    assert found["a"][1] == f"+0.300 (+{0.3 - half:.3f} to +{0.3 + half:.3f})"
+    assert found["c"][0].endswith(", a tie")
+    elsewhere = paired(replace(records, reference="none"))[1]
+    assert {text for _, texts in elsewhere for text in texts[3:]} == {"–"}
 
 
 def test_a_lead_by_a_model_that_blew_up_has_no_interval() -> None:

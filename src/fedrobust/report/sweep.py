@@ -85,7 +85,8 @@ class SweepRecords:
     """A sweep's folder, read once and never changed.
 
     ``axes`` are those other than the seed, ``groups`` in the order of their labels; ``missing``
-    and ``failed`` name the cells that are not finished.
+    and ``failed`` name the cells that are not finished, ``reference`` an attack with which the
+    others are compared.
     """
 
     path: Path
@@ -94,6 +95,7 @@ class SweepRecords:
     groups: tuple[Group, ...]
     missing: tuple[str, ...]
     failed: Mapping[str, str]
+    reference: str | None = None
 
     @classmethod
     def read(cls, path: Path) -> "SweepRecords":
@@ -129,7 +131,8 @@ class SweepRecords:
             return [rank.index(label) for rank, label in zip(ranks, labels, strict=True)]
 
         groups = tuple(Group(labels, tuple(places[labels])) for labels in sorted(places, key=place))
-        return cls(path, content["name"], axes, groups, tuple(missing), failed)
+        found = path, content["name"], axes, groups, tuple(missing), failed
+        return cls(*found, content.get("reference"))
 
     @property
     def seeds(self) -> int:

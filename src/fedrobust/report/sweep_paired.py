@@ -17,7 +17,7 @@ CAPTION = (
     "tie. First against no attack. Then of the attacks at the same place on every other axis, the "
     "one with the greatest mean error, and the one with the least mean ρ̂, is the reference, and "
     "the others show how far they are from it. It was chosen by looking, so a narrow lead is worth "
-    "less than its interval says."
+    "less than its interval says; a reference that the config names was not."
 )
 
 _MEASURES: dict[str, tuple[Callable[[SweepCell], float | None], bool]] = {
@@ -34,7 +34,7 @@ def paired(records: SweepRecords) -> tuple[list[str], list[tuple[Group, list[str
     """The heads, and a row for each attacked group that has at least ``LEAST`` seeds."""
     if _AXIS not in records.axes:
         return [], []
-    panels, calm = _panels(records)
+    axis, (panels, calm) = records.axes.index(_AXIS), _panels(records)
     members = [group for panel in panels.values() for group in panel]
     columns: dict[str, list[str]] = {}
     if any(place in calm for place in panels):
@@ -48,6 +48,15 @@ def paired(records: SweepRecords) -> tuple[list[str], list[tuple[Group, list[str
         if several and all(_known(group, measure) for group in members):
             head = f"{name}, against the {'greatest' if most else 'least'}"
             columns[head] = [text for panel in panels.values() for text in _ranked(panel, name)]
+    for name, (measure, _) in _MEASURES.items():
+        if records.reference and all(_known(group, measure) for group in members):
+            columns[f"{name}, against {records.reference}"] = [
+                text
+                for panel in panels.values()
+                for text in _against(
+                    panel, [g.labels[axis] == records.reference for g in panel], name
+                )
+            ]
     rows = [list(texts) for texts in zip(*columns.values(), strict=True)]
     return list(columns), list(zip(members, rows, strict=False))
 
@@ -73,6 +82,14 @@ def _ranked(panel: list[Group], name: str) -> list[str]:
         return ["–"]
     measure, most = _MEASURES[name]
     best = (max if most else min)(panel, key=lambda g: fmean(_values(g, measure).values()))
+    return _against(panel, [group is best for group in panel], name)
+
+
+def _against(panel: list[Group], marks: list[bool], name: str) -> list[str]:
+    """How far each group of a panel is from the one that is marked."""
+    if not any(marks):
+        return ["–"] * len(panel)
+    best = panel[marks.index(True)]
     return ["reference" if group is best else _difference(group, best, name) for group in panel]
 
 
