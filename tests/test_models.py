@@ -1,9 +1,14 @@
 """The papers' networks have the sizes that the papers and their sources give."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from fedrobust.elu_network import EluNetwork
 from fedrobust.errors import ConfigError
 from fedrobust.evaluation import smoothness_bound
 from fedrobust.flat import Layout, read, write
@@ -125,17 +130,89 @@ def test_the_elu_network_on_blocks_is_its_layers_one_after_the_other(
     assert smoothness_bound(blocks, shape) == pytest.approx(smoothness_bound(plain, shape))
 
 
-def test_the_elu_network_asks_its_layers_where_they_may_tell_more() -> None:
+def refuse(*_: object) -> Tensor:
+    raise AssertionError("a layer was asked")
+
+
+def test_the_elu_network_does_not_ask_its_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = EluCnn(width=16).build((1, 28, 28), 10)
+    monkeypatch.setattr(nn.Conv2d, "forward", refuse)
+    assert network(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+    with pytest.raises(AssertionError, match="a layer was asked"):
+        network(torch.rand(2, 1, 30, 30))
+
+
+def _tenfold(network: EluNetwork) -> None:
+    network[2].forward = lambda x: 10 * F.conv2d(x, network[2].weight, stride=2)  # type: ignore[method-assign]
+
+
+CHANGES: dict[str, Callable[[EluNetwork], object]] = {
+    "another layer": lambda n: n.__setitem__(1, nn.ReLU()),
+    "another slope": lambda n: setattr(n[1], "alpha", 0.1),
+    "another padding": lambda n: n.__setitem__(
+        0, nn.Conv2d(1, 16, 8, stride=2, padding=3, padding_mode="reflect").double()
+    ),
+    "other strides": lambda n: (setattr(n[2], "stride", (3, 3)), setattr(n[4], "padding", (1, 1))),
+    "a parametrization": lambda n: nn.utils.parametrizations.weight_norm(n[2]),  # type: ignore[no-untyped-call]
+    "a forward of its own": _tenfold,
+    "fewer layers": lambda n: n.__delitem__(5),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_an_elu_network_whose_layers_were_changed_computes_what_they_do(
+    change: Callable[[EluNetwork], object],
+) -> None:
+    network = EluCnn(width=16).build((1, 28, 28), 10).double()
+    x = torch.rand(2, 1, 28, 28, dtype=torch.float64)
+    before = network(x)
+    change(network)
+    assert type(network[2]) is not nn.Conv2d or (network(x) - before).abs().max() > 1e-4
+    torch.testing.assert_close(network(x), nn.Sequential(*network.children())(x))
+
+
+@pytest.mark.parametrize(
+    "listen",
+    [
+        lambda n, hook: n[2].register_forward_hook(hook),
+        lambda n, hook: n[2].register_forward_pre_hook(hook),
+        lambda n, hook: n[2].register_full_backward_hook(hook),
+        lambda n, hook: nn.modules.module.register_module_forward_hook(
+            lambda module, *rest: hook(module, *rest) if module is n[2] else None
+        ),
+    ],
+    ids=["forward", "before it", "backward", "of all modules"],
+)
+def test_whoever_listens_to_a_layer_of_the_elu_network_hears_it(
+    listen: Callable[[EluNetwork, Callable[..., None]], RemovableHandle],
+) -> None:
+    network = EluCnn(width=16).build((1, 28, 28), 10)
+    heard: list[nn.Module] = []
+    handle = listen(network, lambda module, *_: heard.append(module))
+    network(torch.rand(2, 1, 28, 28)).sum().backward()
+    handle.remove()
+    assert heard == [network[2]]
+
+
+def test_the_elu_networks_slopes_survive_bfloat16() -> None:
+    """Where its first layer is saturated, as its layers' do: e^z is not to be had from e^z − 1."""
+    network = EluCnn(width=16).build((1, 28, 28), 10)
+    nn.init.constant_(network[0].bias, -6.0)
+    x = torch.rand(64, 1, 28, 28)
+
+    def slope(model: nn.Module, low: bool) -> Tensor:
+        at = x.clone().requires_grad_(True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            return torch.autograd.grad(model(at).float().logsumexp(1).sum(), at)[0]
+
+    exact = slope(network, False)
+    assert (slope(network, True) - exact).norm() < 0.03 * exact.norm()
+
+
+def test_parts_of_the_elu_network_are_networks() -> None:
+    network = EluCnn(width=16).build((1, 28, 28), 10)
     x = torch.rand(2, 1, 28, 28)
-    seen: list[int] = []
-    hooked = EluCnn(width=16).build((1, 28, 28), 10)
-    hooked[2].register_forward_hook(lambda module, given, out: seen.append(len(out)))
-    hooked(x)
-    assert seen == [2]
-    exchanged = EluCnn(width=16).build((1, 28, 28), 10)
-    exchanged[1] = nn.ReLU()
-    torch.testing.assert_close(exchanged(x), nn.Sequential(*exchanged.children())(x))
-    assert smoothness_bound(exchanged.double(), (1, 28, 28)) is None
+    torch.testing.assert_close(network[-1](network[:-1](x)), network(x))
 
 
 def test_the_elu_network_takes_images_of_any_size_and_depth() -> None:

@@ -16,6 +16,7 @@ from fedrobust.cli import app
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.grid import load_sweep
 from fedrobust.report import write_report
+from fedrobust.report.sweep import SweepRecords
 from fedrobust.sweep import Watch, run_sweep
 from fedrobust.training import run
 
@@ -103,6 +104,7 @@ def test_the_reference_is_one_of_the_attacks(tmp_path: Path) -> None:
     assert load_sweep(write(tmp_path / "a.yaml", GRID)).reference is None
     named = load_sweep(write(tmp_path / "a.yaml", GRID, reference="alie"))
     assert named.reference == "alie"
+    assert load_sweep(write(tmp_path / "a.yaml", GRID), ["reference=none"]).reference == "none"
     with pytest.raises(ConfigError, match=r"reference: aly is no choice of .* \(none, alie\)"):
         load_sweep(write(tmp_path / "b.yaml", GRID, reference="aly"))
     with pytest.raises(ConfigError, match=r"the axis attack \(this grid has none\)"):
@@ -212,14 +214,25 @@ def test_a_sweep_runs_fails_in_part_resumes_and_reports(tmp_path: Path) -> None:
     assert list(metrics(out)) == ["0", "1", "2", "3"]
     assert json.loads((out / "sweep.json").read_text())["axes"]["seed"] == ["3", "0", "1", "2"]
 
-    assert json.loads((out / "sweep.json").read_text())["reference"] is None
-
     altered = load_sweep(write(config, {"seed": [3, 0, 1, 2]}), ["client.batch_size=7"])
     with pytest.raises(RecordError, match="no cell 3, or an altered one"):
         run_sweep(altered, out, resume=True)
     other = load_sweep(write(config, {"seed": [0, 1, 3]}))
     with pytest.raises(RecordError, match="sweep of another config"):
         run_sweep(other, out, resume=True)
+
+
+def test_a_reference_reaches_the_report_and_may_come_later(tmp_path: Path) -> None:
+    config, out = tmp_path / "sweep.yaml", tmp_path / "out"
+    grid = {key: GRID[key] for key in ("attack",)}
+    sweep = load_sweep(write(config, grid, rounds=1))
+    assert run_sweep(sweep, out) == {}
+    assert SweepRecords.read(out).reference is None
+    later = load_sweep(write(config, grid, rounds=1, reference="alie"))
+    skipped: list[int] = []
+    assert run_sweep(later, out, resume=True, watch=Watch(skipped=skipped.append)) == {}
+    assert skipped == [2]
+    assert SweepRecords.read(out).reference == "alie"
 
 
 def test_a_killed_sweep_goes_on(tmp_path: Path) -> None:

@@ -61,9 +61,10 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
             f"{path}: a sweep is an experiment's config with a grid: key, such as "
             "grid: {seed: [0, 1, 2]}; fedrobust run plays a single experiment"
         )
-    base = {key: value for key, value in content.items() if key not in ("grid", "reference")}
+    base = {key: value for key, value in content.items() if key != "grid"}
     for text in overrides:
         override(base, text)
+    reference = base.pop("reference", None)
     if not isinstance(base.get("name"), str):
         raise ConfigError(f"{path}: name: is required, and must be a text")
     grids = content["grid"] if isinstance(content["grid"], list) else [content["grid"]]
@@ -88,24 +89,19 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
         shown = "\n".join(dict.fromkeys(problems[:10]))
         more = f"\nand {len(problems) - 10} cells more" if len(problems) > 10 else ""
         raise ConfigError(f"{path}:\n{shown}{more}")
-    parts = {"base": base, "grid": grids} | _reference(path, content, axes)
+    parts = {"base": base, "grid": grids}
+    if reference is not None:
+        parts["reference"] = reference = _attack(path, str(reference), axes)
     whole = json.dumps(parts, sort_keys=True, default=str)
-    return Sweep(base["name"], axes, tuple(cells.values()), whole, parts.get("reference"))
+    return Sweep(base["name"], axes, tuple(cells.values()), whole, reference)
 
 
-def _reference(
-    path: Path, content: Mapping[str, Any], axes: Mapping[str, Sequence[str]]
-) -> dict[str, Any]:
-    """The key ``reference`` where there is one. Raises: ``ConfigError`` if it names no attack."""
-    if content.get("reference") is None:
-        return {}
-    attacks = axes.get("attack", ())
-    if content["reference"] not in attacks:
-        there = ", ".join(attacks) or "this grid has none"
-        raise ConfigError(
-            f"{path}: reference: {content['reference']} is no choice of the axis attack ({there})"
-        )
-    return {"reference": content["reference"]}
+def _attack(path: Path, label: str, axes: Mapping[str, Sequence[str]]) -> str:
+    """``label`` itself. Raises: ``ConfigError`` where no choice of the axis attack is called so."""
+    if label not in axes.get("attack", ()):
+        there = ", ".join(axes.get("attack", ())) or "this grid has none"
+        raise ConfigError(f"{path}: reference: {label} is no choice of the axis attack ({there})")
+    return label
 
 
 def _axes(path: Path, grid: object) -> dict[str, list[Choice]]:

@@ -222,7 +222,7 @@ class EluCnn:
 
     def build(self, shape: tuple[int, ...], classes: int) -> EluNetwork:
         """The network for images [c, h, w] = ``shape``."""
-        network = EluNetwork(shape[0], self.width)
+        network = EluNetwork.build(shape[0], self.width)
         network.append(nn.Linear(_after(nn.Sequential(*network), shape), classes))
         return network
 

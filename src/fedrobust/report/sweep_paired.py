@@ -17,7 +17,7 @@ CAPTION = (
     "tie. First against no attack. Then of the attacks at the same place on every other axis, the "
     "one with the greatest mean error, and the one with the least mean ρ̂, is the reference, and "
     "the others show how far they are from it. It was chosen by looking, so a narrow lead is worth "
-    "less than its interval says; a reference that the config names was not."
+    "less than its interval says."
 )
 
 _MEASURES: dict[str, tuple[Callable[[SweepCell], float | None], bool]] = {
@@ -49,7 +49,8 @@ def paired(records: SweepRecords) -> tuple[list[str], list[tuple[Group, list[str
             head = f"{name}, against the {'greatest' if most else 'least'}"
             columns[head] = [text for panel in panels.values() for text in _ranked(panel, name)]
     for name, (measure, _) in _MEASURES.items():
-        if records.reference and all(_known(group, measure) for group in members):
+        named = any(group.labels[axis] == records.reference for group in members)
+        if named and all(_known(group, measure) for group in members):
             columns[f"{name}, against {records.reference}"] = [
                 text
                 for panel in panels.values()
