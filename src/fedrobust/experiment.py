@@ -173,6 +173,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
 
 
 _BEFORE = {
+    "attack.encoding=basis.draws": "fixed",
     "attack.training.check_episodes": 1,
     "attack.training.start": "random",
     "execution.gradients": "autograd",
@@ -199,12 +200,18 @@ def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _nodes(content: Any, way: Sequence[str]) -> list[dict[str, Any]]:
-    """The mappings at ``way``; an attack may lie within another that wraps it."""
+    """The mappings at ``way``; an attack may lie within another that wraps it.
+
+    A step ``key=name`` leads to the component of that name alone.
+    """
     if not isinstance(content, dict):
         return []
     if not way:
         return [content]
-    first, rest = content.get(way[0]), way[1:]
+    key, _, name = way[0].partition("=")
+    first, rest = content.get(key), way[1:]
+    if name and (not isinstance(first, dict) or first.get("name") != name):
+        first = None
     wrapped = _nodes(first, way) if way[0] == "attack" else []
     return [*_nodes(first, rest), *wrapped]
 

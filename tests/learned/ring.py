@@ -96,12 +96,12 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=seeded(seed), dtype=torch.float64)
 
 
-def task_of(seen: Seen, encoding: Any = None, **changes: Any) -> Task:
+def task_of(seen: Seen, encoding: Any = None, sample: Split | None = None, **changes: Any) -> Task:
     """What the attacker would learn on, from where the federation stands, on its own data."""
     keys = {"horizon": 12, "hold": 3} | {k: v for k, v in changes.items() if k in KNOBS}
     attack = Learned(encoding=encoding or Basis(), inversion=None, **keys)
     known = Knowledge(met=seen.view.round)
-    sample = seen.own.take(torch.arange(60))
+    sample = sample or seen.own.take(torch.arange(60))
     tools = calculus(seen.view.model())
     task = task_for(known, attack, seen.view, sample, tools, seeded())
     return replace(task, **{k: v for k, v in changes.items() if k not in KNOBS})

@@ -187,6 +187,7 @@ def differentiable(task: Task) -> Task:
             sample=_double(means.sample),
             harm=harm,
             previous=means.previous.double(),
+            pool=None if means.pool is None else _double(means.pool),
         ),
         harm=harm,
         backend=OneStep(tools, replacement=True),

@@ -6,7 +6,7 @@ a′ = a (ζmax − ζmin)/2 + (ζmax + ζmin)/2, with ζ the extremes over all 
 of single learned examples; it knows no budget, and under the mean it can run away.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -46,12 +46,25 @@ class Sight:
 
 @dataclass(frozen=True)
 class Means:
-    """What an action may draw on beside the view: the network, learned examples, and the harm."""
+    """What an action may draw on beside the view: the network, learned examples, and the harm.
+
+    With a ``pool``, the examples of a round are drawn from it.
+    """
 
     calculus: "Calculus"
     sample: Split
     harm: "Harm | None"
     previous: Vector
+    pool: Split | None = None
+
+    def drawn(self, rng: torch.Generator) -> "Means":
+        """These means with the examples of one round."""
+        if self.pool is None:
+            return self
+        order = torch.randperm(len(self.pool), generator=rng)
+        sample = self.pool.take(order[: len(self.sample)])
+        harm = None if self.harm is None else replace(self.harm, sample=sample)
+        return replace(self, sample=sample, harm=harm)
 
     def expected_gradient(self, view: View) -> Vector:
         """The gradient [d] of a client that holds the sample, at the points that it moves to."""
@@ -187,11 +200,16 @@ class Basis:
     each tensor of the network, how its norm has changed since the start of the attack and how far
     it has turned, and the last step against θ.
 
+    The harm and a benign client's update are those on ``samples`` of the learned examples, drawn
+    anew each round, or with ``draws: fixed`` on those of the reward. A rule that selects most of
+    the attacker's rows then fits the network to these examples: the reward is had on them alone.
+
     Reference: none; DRFL's own encodings are ``full`` and ``compact``.
     """
 
     directions: tuple[Direction, ...] = ("own", "parameters", "harm")
     budget: Positive = 10.0
+    draws: Literal["fresh", "fixed"] = "fresh"
     name: Literal["basis"] = "basis"
 
     @model_validator(mode="after")

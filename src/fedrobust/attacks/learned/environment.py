@@ -38,7 +38,8 @@ class Puppet:
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
         """The updates [m, d] that the action means."""
         means = replace(self.means, previous=before(view.parameters, view.history))
-        return self.encoding.rows(self.action.to(view.parameters), view, means), None
+        action = self.action.to(view.parameters)
+        return self.encoding.rows(action, view, means.drawn(rng)), None
 
 
 def before(parameters: Vector, history: tuple[Vector, ...]) -> Vector:

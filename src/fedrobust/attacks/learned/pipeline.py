@@ -12,7 +12,7 @@ from fedrobust.aggregators.rule import NoAnswerError
 from fedrobust.attacks import beliefs
 from fedrobust.attacks.learned.encoding import Means, Sight, extremes
 from fedrobust.attacks.learned.environment import FederationEnv, Puppet, Task, before
-from fedrobust.attacks.learned.knowledge import Knowledge, material
+from fedrobust.attacks.learned.knowledge import Knowledge, Material, material
 from fedrobust.attacks.learned.planning import best_constant, fresh_episodes, search
 from fedrobust.attacks.learned.policy import Policy, acting, played, train
 from fedrobust.attacks.learned.simulation import (
@@ -143,7 +143,8 @@ def task_for(
                 "so that all actions mean the same: give the encoding the scale norm"
             )
     harm = harm_of(attack, view, tools, sample)
-    means = Means(tools, sample, harm, before(view.parameters, view.history))
+    previous = before(view.parameters, view.history)
+    means = Means(tools, sample, harm, previous, _pool(attack, has))
     federation = simulated(
         view,
         has.data,
@@ -191,6 +192,12 @@ def _sampled(known: Knowledge, attack: "Learned", view: View, rng: torch.Generat
     found = has.data.take(order[: attack.samples])
     known.sample = [found.x, found.y]
     return found
+
+
+def _pool(attack: "Learned", has: Material) -> Split | None:
+    """What the examples of an action are drawn from; None where they are the reward's."""
+    fresh = getattr(attack.encoding, "draws", "fixed") == "fresh"
+    return has.data.take(has.theirs) if fresh else None
 
 
 def harm_of(attack: "Learned", view: View, tools: Calculus, sample: Split) -> Harm:
@@ -282,7 +289,8 @@ def act(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator) -
     assert known.sample is not None
     sample, tools = Split(*known.sample), calculus(model, attack.precision)
     harm = None if _lacking(attack, view) else harm_of(attack, view, tools, sample)
-    means = Means(tools, sample, harm, previous)
+    pool = _pool(attack, material(known, attack.data, view))
+    means = Means(tools, sample, harm, previous, pool).drawn(rng)
     rows = attack.encoding.rows(known.action.to(view.parameters), view, means)
     known.start, known.last, known.held = start, view.round, known.held + 1
     return rows
