@@ -150,7 +150,7 @@ def blocks(turns: int) -> None:
             found = [(seconds(fast), seconds(slow)) for _ in range(turns)]
         rate = 5 * len(x) / statistics.median(a for a, _ in found)
         ratio = statistics.median(b / a for a, b in found)
-        print(f"{name}: {rate:,.0f} image steps a second; layer by layer {ratio:.2f} times the time")
+        print(f"{name}: {rate:,.0f} image steps a second; by layers {ratio:.2f} times as long")
 
 
 def main() -> None:
