@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
-from ring import Seen, seeded, task_of, watched
-from torch import Tensor
+from ring import Seen, task_of, watched
 
 from fedrobust.aggregators import Krum, Mean
 from fedrobust.attacks.learned.differentiable import Differentiable
@@ -71,58 +70,6 @@ def test_a_step_is_the_round_with_the_row_that_the_action_means(seen: Seen) -> N
         assert observation in env.observation_space
         sight = Sight(task.layout, state.parameters, previous, task.start.parameters)
         np.testing.assert_allclose(observation, task.encoding.observe(sight), rtol=1e-3, atol=1e-5)
-
-
-def test_each_rounds_action_is_worked_out_on_examples_of_its_own(seen: Seen) -> None:
-    """Drawn from the attacker's, the same in the same episode; the reward's stay what they are."""
-    own = {tuple(x.tolist()) for x in seen.own.x}
-
-    def shown(draws: Any, seed: int) -> list[Tensor]:
-        task, met = task_of(seen, Basis(draws=draws), hold=2), []
-
-        class Asked(Basis):
-            def rows(self, action: Tensor, view: Any, means: Any) -> Tensor:
-                assert torch.equal(means.harm.sample.x, means.sample.x)
-                assert len(means.sample) == len(task.harm.sample)
-                met.append(means.sample.x)
-                return super().rows(action, view, means)
-
-        env = FederationEnv(replace(task, encoding=Asked(draws=draws)))
-        env.reset(seed=seed)
-        for _ in range(2):
-            env.step(np.array([0.5, -0.5, 0.1], dtype=np.float32))
-        assert torch.equal(env.task.harm.sample.x, task.harm.sample.x)
-        return met
-
-    fresh = shown("fresh", 5)
-    assert len(fresh) == 4
-    assert all({tuple(x.tolist()) for x in sample} <= own for sample in fresh)
-    assert len({tuple(sample.flatten().tolist()) for sample in fresh}) == 4
-    assert all(map(torch.equal, fresh, shown("fresh", 5)))
-    assert not any(map(torch.equal, fresh, shown("fresh", 6)))
-    fixed = shown("fixed", 5)
-    assert all(torch.equal(sample, task_of(seen).harm.sample.x) for sample in fixed)
-
-
-def test_fresh_examples_do_harm_that_others_see(seen: Seen) -> None:
-    """Six examples, followed for sixty rounds: a network that fits them fools the reward alone."""
-    data = seen.prepared.federation.local.data
-    everyone = Split(data.x[:2000], data.y[:2000])
-    left: dict[str, list[float]] = {"fresh": [], "fixed": []}
-    for draws, found in left.items():
-        for seed in range(4):
-            few = seen.own.take(torch.randperm(len(seen.own), generator=seeded(seed))[:6])
-            basis = Basis(directions=("harm",), draws=draws)  # type: ignore[arg-type]
-            task = task_of(seen, basis, sample=few, horizon=60, hold=10)
-            env = FederationEnv(task)
-            env.reset(seed=1)
-            truth = replace(task.harm, sample=everyone)
-            before = truth(env.parameters)
-            told = sum(env.step(np.ones(1, dtype=np.float32))[1] for _ in range(6))
-            assert told > 0.95, "on the reward's own examples ρ̂ is gone"
-            found.append(truth(env.parameters) / before)
-    assert max(left["fresh"]) < 0.05
-    assert np.median(left["fixed"]) > 0.5
 
 
 def test_the_return_is_the_harm_done_over_the_episode(seen: Seen) -> None:

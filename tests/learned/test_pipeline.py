@@ -296,39 +296,6 @@ def test_an_action_is_held_as_long_as_in_training() -> None:
     assert asked == [4, 7, 10]
 
 
-@pytest.mark.parametrize(("draws", "different"), [("fresh", 8), ("fixed", 1)])
-def test_in_the_run_too_an_action_has_examples_of_its_own(draws: str, different: int) -> None:
-    class Asked(Watching):
-        def __init__(self) -> None:
-            super().__init__()
-            self.draws, self.samples = draws, list[Any]()
-
-        def rows(self, action: torch.Tensor, view: Any, means: Any) -> torch.Tensor:
-            self.samples.append(tuple(means.harm.sample.x.flatten().tolist()))
-            return super().rows(action, view, means)
-
-    ready = prepare(experiment(**learned()))
-    asked = Asked()
-    attack = Learned(
-        observe=0,
-        inversion=None,
-        encoding=asked,
-        training=Training(algorithm="constant"),
-        horizon=3,
-        hold=3,
-        samples=20,
-    )
-    federation = replace(ready.federation, attack=attack)
-    state = federation.start(ready.start)
-    acted = []
-    for _ in range(9):
-        asked.samples.clear()
-        state, _ = run_round(state, federation, ready.streams)
-        acted.append(asked.samples[-1] if asked.samples else None)
-    assert len(set(acted[1:])) == different
-    assert all(len(sample) == 2 * 20 for sample in acted[1:])
-
-
 def test_a_model_that_has_blown_up_is_left_alone() -> None:
     from fedrobust.attacks.learned.pipeline import learn
 

@@ -48,16 +48,15 @@ def paired(records: SweepRecords) -> tuple[list[str], list[tuple[Group, list[str
         if several and all(_known(group, measure) for group in members):
             head = f"{name}, against the {'greatest' if most else 'least'}"
             columns[head] = [text for panel in panels.values() for text in _ranked(panel, name)]
-    for name, (measure, _) in _MEASURES.items():
-        named = any(group.labels[axis] == records.reference for group in members)
-        if named and all(_known(group, measure) for group in members):
-            columns[f"{name}, against {records.reference}"] = [
-                text
-                for panel in panels.values()
-                for text in _against(
-                    panel, [g.labels[axis] == records.reference for g in panel], name
-                )
-            ]
+    if any(group.labels[axis] == records.reference for group in members):
+        chosen = [_labelled(panel, axis, records.reference) for panel in panels.values()]
+        for name, (measure, _) in _MEASURES.items():
+            if all(_known(group, measure) for group in members):
+                columns[f"{name}, against {records.reference}"] = [
+                    text
+                    for panel, group in zip(panels.values(), chosen, strict=True)
+                    for text in _against(panel, group, name)
+                ]
     rows = [list(texts) for texts in zip(*columns.values(), strict=True)]
     return list(columns), list(zip(members, rows, strict=False))
 
@@ -83,14 +82,18 @@ def _ranked(panel: list[Group], name: str) -> list[str]:
         return ["–"]
     measure, most = _MEASURES[name]
     best = (max if most else min)(panel, key=lambda g: fmean(_values(g, measure).values()))
-    return _against(panel, [group is best for group in panel], name)
+    return _against(panel, best, name)
 
 
-def _against(panel: list[Group], marks: list[bool], name: str) -> list[str]:
-    """How far each group of a panel is from the one that is marked."""
-    if not any(marks):
+def _labelled(panel: list[Group], axis: int, label: str | None) -> Group | None:
+    """The group of a panel that has this label, if any."""
+    return next((group for group in panel if group.labels[axis] == label), None)
+
+
+def _against(panel: list[Group], best: Group | None, name: str) -> list[str]:
+    """How far each group of a panel is from ``best``."""
+    if best is None:
         return ["–"] * len(panel)
-    best = panel[marks.index(True)]
     return ["reference" if group is best else _difference(group, best, name) for group in panel]
 
 

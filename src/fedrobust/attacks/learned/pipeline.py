@@ -12,7 +12,7 @@ from fedrobust.aggregators.rule import NoAnswerError
 from fedrobust.attacks import beliefs
 from fedrobust.attacks.learned.encoding import Means, Sight, extremes
 from fedrobust.attacks.learned.environment import FederationEnv, Puppet, Task, before
-from fedrobust.attacks.learned.knowledge import Knowledge, Material, material
+from fedrobust.attacks.learned.knowledge import Knowledge, material
 from fedrobust.attacks.learned.planning import best_constant, fresh_episodes, search
 from fedrobust.attacks.learned.policy import Policy, acting, played, train
 from fedrobust.attacks.learned.simulation import (
@@ -144,7 +144,8 @@ def task_for(
             )
     harm = harm_of(attack, view, tools, sample)
     previous = before(view.parameters, view.history)
-    means = Means(tools, sample, harm, previous, _pool(attack, has))
+    pool = has.data.take(has.theirs) if _fresh(attack) else None
+    means = Means(tools, sample, harm, previous, pool)
     federation = simulated(
         view,
         has.data,
@@ -194,10 +195,9 @@ def _sampled(known: Knowledge, attack: "Learned", view: View, rng: torch.Generat
     return found
 
 
-def _pool(attack: "Learned", has: Material) -> Split | None:
-    """What the examples of an action are drawn from; None where they are the reward's."""
-    fresh = getattr(attack.encoding, "draws", "fixed") == "fresh"
-    return has.data.take(has.theirs) if fresh else None
+def _fresh(attack: "Learned") -> bool:
+    """Whether an action is worked out on examples of its own, and not on the reward's."""
+    return getattr(attack.encoding, "draws", "fixed") == "fresh"
 
 
 def harm_of(attack: "Learned", view: View, tools: Calculus, sample: Split) -> Harm:
@@ -289,7 +289,10 @@ def act(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator) -
     assert known.sample is not None
     sample, tools = Split(*known.sample), calculus(model, attack.precision)
     harm = None if _lacking(attack, view) else harm_of(attack, view, tools, sample)
-    pool = _pool(attack, material(known, attack.data, view))
+    pool = None
+    if _fresh(attack):
+        has = material(known, attack.data, view)
+        pool = has.data.take(has.theirs)
     means = Means(tools, sample, harm, previous, pool).drawn(rng)
     rows = attack.encoding.rows(known.action.to(view.parameters), view, means)
     known.start, known.last, known.held = start, view.round, known.held + 1
