@@ -10,8 +10,8 @@ class EluNetwork(nn.Sequential):
     """Convolutions 8 × 8 and 6 × 6 of stride 2 and one of 5 × 5, with ELU, then a linear layer.
 
     On images of one channel its forward pass computes the same sums as its layers one after the
-    other, up to rounding; with its backward pass, in half of their time on a CPU at width 16, and
-    in no more at width 64:
+    other, up to rounding; with its backward pass, in half of their time on a CPU at width 16 (two
+    thirds in bfloat16), and in no more at width 64:
 
     - the first layer takes blocks of 4 × 4 pixels as channels and gives blocks of 2 × 2 outputs,
       by kernels of 3 × 3 of stride 1: a convolution from one channel leaves most of a processor's
