@@ -1,9 +1,11 @@
 """Compiled local training against the federation's own, and when it is chosen."""
 
+import warnings
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -13,10 +15,12 @@ from torch import nn
 from fedrobust import run
 from fedrobust.attacks.attack import poisons
 from fedrobust.backends import OneStep, takes_one_step
+from fedrobust.calculus import calculus
 from fedrobust.component import from_config
-from fedrobust.errors import ConfigError
+from fedrobust.errors import ConfigError, PrecisionWarning
 from fedrobust.experiment import Experiment
 from fedrobust.federation import LOCAL, RoundLog
+from fedrobust.models import RingMlp
 from fedrobust.prepare import Prepared, prepare
 from fedrobust.small_network import SmallNetwork
 from fedrobust.training import Progress
@@ -155,3 +159,32 @@ def test_bfloat16_is_refused_where_a_step_is_searched() -> None:
     plan = {"device": "cpu", "threads": 1, "batch": 64, "precision": "bfloat16"}
     with pytest.raises(ConfigError, match=r"needs execution\.precision float32"):
         prepare(ring(objective=searching, execution=plan))
+
+
+@pytest.mark.parametrize(
+    ("instructions", "machine", "warns"),
+    [("AVX2", "x86_64", True), ("AVX512", "x86_64", False), ("DEFAULT", "aarch64", False)],
+)
+def test_bfloat16_without_instructions_for_it_is_warned_of(
+    instructions: str,
+    machine: str,
+    warns: bool,
+    tiny: Callable[..., Experiment],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: instructions)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    plan = {"device": "cpu", "threads": 1, "batch": 64}
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10), torch.nn.Tanh())
+
+    def said(precision: Literal["float32", "bfloat16"]) -> list[str]:
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always", PrecisionWarning)
+            prepare(tiny(execution=plan | {"precision": precision}))
+            calculus(model, precision)
+            calculus(RingMlp().build((2,), 2), precision)  # compiled in float64
+        return [str(one.message) for one in found]
+
+    keys = [text.split(":")[0] for text in said("bfloat16")]
+    assert keys == (["execution.precision", "attack.precision"] if warns else [])
+    assert said("float32") == []

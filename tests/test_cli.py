@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from demo import ROOT, demo_config
 from fedrobust.cli import app, kinds
-from fedrobust.errors import ConfigError
+from fedrobust.errors import ConfigError, PrecisionWarning
 
 
 def invoke(*arguments: object) -> Result:
@@ -111,6 +112,23 @@ def test_bad_settings_are_one_message_and_exit_code_2(
     assert result.stdout == ""
     left = list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else []
     assert [p.name for p in left if p.name != ".lock"] == []
+
+
+def test_a_warning_of_our_own_is_one_line(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody else's is shown as it was before."""
+
+    def loaded(*_: object) -> None:
+        warnings.warn("of our own", PrecisionWarning, stacklevel=1)
+        warnings.warn("of a library", UserWarning, stacklevel=1)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("fedrobust.experiment.load", loaded)
+    with pytest.warns(UserWarning, match="of a library") as others:
+        result = invoke("run", config, "--out", tmp_path / "out")
+    assert result.stderr == "warning: of our own\nerror: enough\n"
+    assert len(others) == 1
 
 
 def test_a_refused_run_can_be_run_again_in_place(config: Path, tmp_path: Path) -> None:

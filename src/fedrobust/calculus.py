@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fedrobust.client import parameter_gradient
 from fedrobust.evaluation.accuracy import evaluating
+from fedrobust.execution import warn_emulated
 from fedrobust.flat import write
 from fedrobust.objectives import Objective, WassersteinDRO
 from fedrobust.perturb.wasserstein import Ascent, cross_entropy
@@ -132,11 +133,15 @@ class Compiled:
 def calculus(model: nn.Module, precision: Precision = "float32") -> Calculus:
     """The faster calculus for ``model``, of which a copy is kept.
 
-    Compiled loops are float64, whatever ``precision`` says of other networks.
+    Compiled loops are float64, whatever ``precision`` says of other networks: these warn
+    (``PrecisionWarning``) where it has no instructions.
     """
     device = next(model.parameters()).device.type
     copy = deepcopy(model)
     copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # suits convolutions
     general = Autograd(copy, BATCH.get(device, 1024), precision)
     network = SmallNetwork.of(model) if device == "cpu" else None
-    return Compiled(network, general) if network is not None else general
+    if network is not None:
+        return Compiled(network, general)
+    warn_emulated("attack.precision", precision, device)
+    return general

@@ -26,6 +26,7 @@ def environment(plan: Execution) -> dict[str, Any]:
         **{name: version(name) for name in LIBRARIES},
         "platform": platform.platform(),
         "machine": platform.machine(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "device": torch.cuda.get_device_name() if plan.device == "cuda" else "cpu",
         "threads": plan.threads,

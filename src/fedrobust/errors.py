@@ -23,3 +23,7 @@ class ResourceError(UserError):
 
 class ConcavityWarning(UserWarning):
     """An inner maximisation that may have ended in a local maximum."""
+
+
+class PrecisionWarning(UserWarning):
+    """A precision that this processor has no instructions for."""

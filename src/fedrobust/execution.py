@@ -1,7 +1,9 @@
 """How a run is computed on this machine: fixed at its start, stored with it, kept on resume."""
 
 import os
+import platform
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +15,7 @@ import torch
 from torch import nn
 
 from fedrobust.component import Count, component
-from fedrobust.errors import ConfigError, ResourceError
+from fedrobust.errors import ConfigError, PrecisionWarning, ResourceError
 from fedrobust.evaluation.accuracy import evaluating
 from fedrobust.perturb.pgd import frozen, input_gradient
 from fedrobust.streams import isolated
@@ -32,8 +34,8 @@ class Execution:
 
     With ``precision: bfloat16`` clients' linear layers and convolutions, inner maximisations
     included, run in bfloat16, by PyTorch's autocast: faster where the processor has instructions
-    for it, slower elsewhere. Parameters, updates and all evaluations stay float32, and compiled
-    gradients float64.
+    for it, many times slower elsewhere, which a ``PrecisionWarning`` says. Parameters, updates and
+    all evaluations stay float32, and compiled gradients float64.
     """
 
     device: Literal["cpu", "cuda"] | None = None
@@ -52,6 +54,7 @@ class Execution:
         device = self.device or default_device()
         if device == "cuda" and self.precision == "bfloat16" and not torch.cuda.is_bf16_supported():
             raise ConfigError("execution.precision: this GPU has no bfloat16; use float32")
+        warn_emulated("execution.precision", self.precision, device)
         plan = replace(
             self,
             device=device,
@@ -113,6 +116,20 @@ def _time(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
     gradient = input_gradient(model, x, y)
     float(gradient.view(-1)[0])  # waits for a GPU
     return time.perf_counter() - start
+
+
+def warn_emulated(key: str, precision: str, device: str) -> None:
+    """Warn where ``key`` asks for bfloat16 of an x86 processor that has no instructions for it."""
+    if precision != "bfloat16" or device != "cpu" or platform.machine() not in {"x86_64", "AMD64"}:
+        return
+    kind = torch.backends.cpu.get_cpu_capability()
+    if not kind.startswith("AVX512"):
+        warnings.warn(
+            f"{key}: this processor ({kind}) has no instructions for bfloat16, so that rounds may "
+            "take ten times as long as in float32; use float32",
+            PrecisionWarning,
+            stacklevel=3,
+        )
 
 
 def default_device() -> Literal["cpu", "cuda"]:

@@ -1,13 +1,14 @@
 """The program, and how it tells a user's mistake from its own."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from fedrobust.errors import UserError
+from fedrobust import errors
 
 app = typer.Typer(
     help="Train federated models meant to be robust, attack their training, measure honestly.",
@@ -19,12 +20,25 @@ app = typer.Typer(
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """A user's mistake is one message and exit code 2; anything else is a bug, with traceback."""
-    try:
-        yield
-    except UserError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
+    """A user's mistake is one message and exit code 2; anything else is a bug, with traceback.
+
+    Warnings of fedrobust's own are one line as well.
+    """
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Any, category: Any, *place: Any, **more: Any) -> None:
+            if category.__module__ == errors.__name__:
+                typer.echo(f"warning: {message}", err=True)
+            else:
+                others(message, category, *place, **more)
+
+        warnings.showwarning = show
+        try:
+            yield
+        except errors.UserError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from error
 
 
 def _print_version(wanted: bool) -> None:
