@@ -63,10 +63,8 @@ class OneStep:
             return [local.config.schedule(*pair)[0] for pair in zip(held, draws, strict=True)]
         held, size = [local.clients[client] for client in clients], local.config.batch_size
         shares = torch.rand((len(held), size), generator=rng.generator("batches", number))
-        return [
-            part[(share[: len(part)] * len(part)).long()]
-            for part, share in zip(held, shares, strict=True)
-        ]
+        places = (shares * torch.tensor([[len(part)] for part in held])).long()
+        return [part[place[: len(part)]] for part, place in zip(held, places, strict=True)]
 
 
 def takes_one_step(local: LocalTraining) -> bool:
