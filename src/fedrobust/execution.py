@@ -119,17 +119,21 @@ def _time(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
 
 
 def warn_emulated(key: str, precision: str, device: str) -> None:
-    """Warn where ``key`` asks for bfloat16 of an x86 processor that has no instructions for it."""
-    if precision != "bfloat16" or device != "cpu" or platform.machine() not in {"x86_64", "AMD64"}:
-        return
-    kind = torch.backends.cpu.get_cpu_capability()
-    if not kind.startswith("AVX512"):
+    """Warn where ``key`` asks for bfloat16 of a processor that only emulates it."""
+    if precision == "bfloat16" and device == "cpu" and emulates_bfloat16():
         warnings.warn(
-            f"{key}: this processor ({kind}) has no instructions for bfloat16, so that rounds may "
-            "take ten times as long as in float32; use float32",
+            f"{key}: this processor ({torch.backends.cpu.get_cpu_capability()}) has no "
+            "instructions for bfloat16, so that rounds may take ten times as long as in float32; "
+            "use float32",
             PrecisionWarning,
             stacklevel=3,
         )
+
+
+def emulates_bfloat16() -> bool:
+    """Whether this is an x86 processor without AVX-512, which the libraries' bfloat16 needs."""
+    kind = torch.backends.cpu.get_cpu_capability()
+    return platform.machine() in {"x86_64", "AMD64"} and not kind.startswith("AVX512")
 
 
 def default_device() -> Literal["cpu", "cuda"]:
