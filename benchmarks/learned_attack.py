@@ -23,9 +23,9 @@ from fedrobust.attacks.learned.encoding import Basis, Compact, Encoding, Full
 from fedrobust.attacks.learned.environment import FederationEnv, Task
 from fedrobust.attacks.learned.inversion import invert
 from fedrobust.attacks.learned.knowledge import Knowledge, real_data
-from fedrobust.attacks.learned.pipeline import task_for
 from fedrobust.attacks.learned.policy import train
 from fedrobust.attacks.learned.simulation import Harm
+from fedrobust.attacks.learned.task import task_for
 from fedrobust.calculus import Autograd, Precision, calculus
 from fedrobust.execution import emulates_bfloat16
 from fedrobust.federation import LOCAL, run_round
@@ -66,9 +66,8 @@ def task(view: View, attack: Learned, plain: bool) -> Task:
     own = real_data(view)
     sample = own.take(torch.arange(attack.samples))
     tools = Autograd(view.model(), 256) if plain else calculus(view.model(), attack.precision)
-    made = task_for(
-        Knowledge(met=view.round), attack, view, sample, tools, torch.Generator().manual_seed(0)
-    )
+    known = Knowledge(met=view.round, last=view.round - 1)
+    made = task_for(known, attack, view, sample, tools, torch.Generator().manual_seed(0))
     return replace(made, backend=LOCAL) if plain else made
 
 

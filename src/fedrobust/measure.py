@@ -78,21 +78,36 @@ def on_test(run: Prepared, parameters: Vector, round: int) -> Json:
 
 
 def on_attack(run: Prepared, state: Any, what: Literal["report", "pictures"]) -> Json | None:
-    """What the attack says or shows of itself; the first client's where they do not collude."""
+    """What the attack says or shows of itself.
+
+    Where several attackers do not collude, the first one's, with the troubles of all of them.
+    """
     federation = run.federation
     if federation.attack is None or state is None:
         return None
-    bad = sorted(federation.malicious)
-    if not federation.threat.colluders:
-        if not state:
-            return None
-        first = next(iter(state))
-        state, bad = state[first], [first]
-    data = federation.local.data
-    own = data.take(torch.cat([federation.local.clients[client] for client in bad]))
-    found: Json | None = getattr(traits(federation.attack), what)(
-        state, Truth(data, own, federation.local.classes)
+    bad, says = sorted(federation.malicious), traits(federation.attack)
+    if federation.threat.colluders:
+        return _of_attackers(run, state, bad, what)
+    found = [_of_attackers(run, state.get(i, says.init()), [i], what) for i in bad]
+    first = next(
+        (content for client, content in zip(bad, found, strict=True) if client in state), found[0]
     )
+    if what == "pictures" or first is None or len(bad) == 1:
+        return first
+    each = zip(bad, (content or {} for content in found), strict=True)
+    told = [f"client {i}: {text}" for i, content in each for text in content.get("troubles", [])]
+    return first | {"troubles": told} if told else first
+
+
+def _of_attackers(
+    run: Prepared, state: Any, clients: list[int], what: Literal["report", "pictures"]
+) -> Json | None:
+    """What the attack of these clients says or shows of itself."""
+    attack, local = run.federation.attack, run.federation.local
+    assert attack is not None
+    own = local.data.take(torch.cat([local.clients[client] for client in clients]))
+    truth = Truth(local.data, own, local.classes)
+    found: Json | None = getattr(traits(attack), what)(state, truth)
     return found
 
 

@@ -10,7 +10,7 @@ from fedrobust.attacks.learned import Learned
 from fedrobust.attacks.learned.encoding import Basis
 from fedrobust.attacks.learned.environment import Task
 from fedrobust.attacks.learned.knowledge import Knowledge
-from fedrobust.attacks.learned.pipeline import task_for
+from fedrobust.attacks.learned.task import task_for
 from fedrobust.calculus import calculus
 from fedrobust.component import from_config
 from fedrobust.data import Split
@@ -100,7 +100,7 @@ def task_of(seen: Seen, encoding: Any = None, sample: Split | None = None, **cha
     """What the attacker would learn on, from where the federation stands, on its own data."""
     keys = {"horizon": 12, "hold": 3} | {k: v for k, v in changes.items() if k in KNOBS}
     attack = Learned(encoding=encoding or Basis(), inversion=None, **keys)
-    known = Knowledge(met=seen.view.round)
+    known = Knowledge(met=seen.view.round, last=seen.view.round - 1)
     sample = sample or seen.own.take(torch.arange(60))
     tools = calculus(seen.view.model())
     task = task_for(known, attack, seen.view, sample, tools, seeded())
@@ -142,3 +142,26 @@ def known_after(rounds: int, **changes: Any) -> tuple[Knowledge, Any]:
     for _ in range(rounds):
         state, _ = run_round(state, ready.federation, ready.streams, backend=ready.backend)
     return Knowledge.of(state.attack), state
+
+
+class Watching:
+    """A user's own encoding, which keeps what it was shown."""
+
+    name = "watching"
+
+    def __init__(self) -> None:
+        self.sights: list[Any] = []
+        self.inner = Basis()
+
+    def seen(self, layout: Any) -> int:
+        return self.inner.seen(layout)
+
+    def actions(self, layout: Any) -> int:
+        return self.inner.actions(layout)
+
+    def observe(self, sight: Any) -> Any:
+        self.sights.append(sight)
+        return self.inner.observe(sight)
+
+    def rows(self, action: torch.Tensor, view: Any, means: Any) -> torch.Tensor:
+        return self.inner.rows(action, view, means)

@@ -101,7 +101,8 @@ def test_a_rollout_is_the_episode_that_a_policy_plays() -> None:
     plan = some_plan(task)
     seen = rollout(FederationEnv(smooth), plan, seed=5).item()
     steps = plan.repeat_interleave(2, dim=0).float().numpy()
-    told = played(FederationEnv(task), Plan(steps, 0.0).actor(), seed=5)
+    env = FederationEnv(task)
+    told = played(env, Plan(steps, 0.0).actor(env), seed=5)
     assert seen == pytest.approx(told, rel=1e-3, abs=1e-4)
 
 
@@ -159,7 +160,7 @@ def test_a_search_along_gradients_climbs_and_loses_nothing(monkeypatch: Any) -> 
     assert plan.actions.shape == (4, 1)
     assert plan.rounds == (8 + (9 * 2 + 4 * 5 + 2 * EPISODES) + EPISODES * EPISODES) * 20
     assert len(plan.course) == 8
-    far = gradient_ascent(task, segments=1, iterations=4, rate=5.0)
+    far = gradient_ascent(task, segments=1, iterations=4, rate=5.0, steps=60)
     assert np.abs(far.actions).max() <= 1
     zero = Plan(np.zeros((1, 1), dtype=np.float32), 0.0)
     monkeypatch.setattr(planning, "best_constant", lambda task, steps, seed: zero)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
-from ring import Seen, task_of, watched
+from ring import Seen, seeded, task_of, watched
 
-from fedrobust.aggregators import Krum, Mean
+from fedrobust.aggregators import Context, Krum, Mean
 from fedrobust.attacks.learned.differentiable import Differentiable
 from fedrobust.attacks.learned.encoding import Basis, Compact, Full, Sight
 from fedrobust.attacks.learned.environment import FederationEnv
@@ -235,6 +235,22 @@ def test_rules_are_seen_as_functions_only(seen: Seen) -> None:
     assert not isinstance(rule, Mean | Krum)
     rows = torch.randn(10, 28)
     torch.testing.assert_close(rule(rows), rows.mean(dim=0))
+
+
+@pytest.mark.parametrize(("name", "draws"), [("bucketing", True), ("median", False)])
+def test_a_rule_that_draws_sees_rows_in_orders_of_their_own(name: str, draws: bool) -> None:
+    """As a function it would put the same rows together each time, the attacker's with nobody's."""
+    inner = {"name": "median"}
+    rule = inner if name == "median" else {"name": name, "s": 3, "rule": inner}
+    simulated = task_of(watched(5, aggregator=rule)).federation.aggregator
+    rows = torch.randn(10, 28, generator=seeded())
+    found = [
+        simulated.aggregate(rows, Context(generator=seeded(seed))).vector  # type: ignore[attr-defined]
+        for seed in (1, 1, 2, 3)
+    ]
+    assert torch.equal(found[0], found[1])
+    assert (not torch.allclose(found[0], found[2])) == draws
+    assert (not torch.allclose(found[2], found[3])) == draws
 
 
 def test_a_model_that_blows_up_ends_nothing(seen: Seen) -> None:

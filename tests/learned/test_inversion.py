@@ -1,5 +1,7 @@
 """Gradient matching on gradients whose examples are known."""
 
+from typing import Any
+
 import pytest
 import torch
 from ring import normal, seeded
@@ -61,6 +63,22 @@ def test_labels_that_are_kept_stay(digits: tuple[torch.Tensor, torch.Tensor]) ->
     found = invert(model, parameter_gradient(model, x, y), digits[0][20:22], y, settings)
     assert torch.equal(found.y, y)
     assert (found.x - x).square().mean() < 0.1 * (digits[0][20:22] - x).square().mean()
+
+
+@pytest.mark.parametrize("method", ["lbfgs", "adam"])
+def test_a_shift_that_stays_interrupts_nothing(
+    method: Any, digits: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    """Clients of ERM move nothing: looking for a shift often finds what looking once does."""
+    x, y = digits[0][:2], digits[1][:2]
+    model, start = digit_network(), digits[0][20:22]
+    gradient, lr = parameter_gradient(model, x, y), 0.3 if method == "adam" else 1.0
+    often, once = (
+        invert(model, gradient, start, y, Inversion(method=method, lr=lr, iterations=30, refresh=n))
+        for n in (10, 30)
+    )
+    assert often.after == once.after < 0.9 * once.before
+    assert torch.equal(often.x, once.x)
 
 
 def test_the_shift_of_the_objective_is_taken_out() -> None:

@@ -17,13 +17,15 @@ from typer.testing import CliRunner
 
 from fedrobust.attacks.learned import Learned, Training
 from fedrobust.attacks.learned.encoding import Basis, Compact
-from fedrobust.attacks.learned.files import load_policy
+from fedrobust.attacks.learned.files import load_policy, save_policy
+from fedrobust.attacks.learned.knowledge import Knowledge
 from fedrobust.attacks.learned.learning import learn_policy
 from fedrobust.attacks.learned.policy import Policy
 from fedrobust.cli import app
 from fedrobust.component import to_config
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import completed
+from fedrobust.federation import run_round
 from fedrobust.prepare import prepare
 from fedrobust.training import run
 
@@ -89,8 +91,10 @@ def test_a_policy_is_learned_once_and_used_often(tmp_path: Path) -> None:
     assert used.rounds == 0
     assert used.troubles == []
     for change, reason in (
-        ({"encoding": {"name": "compact"}}, "was trained with the encoding"),
-        ({"encoding": {"name": "basis", "budget": 2.0}}, "was trained with the encoding"),
+        ({"encoding": {"name": "compact"}}, "was trained with encoding = "),
+        ({"encoding": {"name": "basis", "budget": 2.0}}, "was trained with encoding = "),
+        ({"reward": "loss"}, "was trained with reward = robustness, and this attack has loss"),
+        ({"gamma": 1.0}, "was trained with gamma = None, and this attack has 1.0"),
     ):
         refused, _ = known_after(3, **learned(policy=str(policy), **change))
         assert refused.policy is None
@@ -222,6 +226,29 @@ def test_a_policy_from_a_file_waits_too(tmp_path: Path) -> None:
     known, _ = known_after(2, **learned(policy=str(path), hold=4))
     assert known.policy is None
     assert "hold" in known.troubles[0]
+
+
+def test_a_file_that_holds_no_policy_is_refused_at_once(tmp_path: Path) -> None:
+    """Before the first round; one that is spoilt later costs the attack, and not the run."""
+    path = tmp_path / "policy.safetensors"
+    path.write_text("nothing")
+    config = learned(policy=str(path), wait=2)
+    with pytest.raises(ConfigError, match="cannot be read as a policy"):
+        run(experiment(rounds=4, **config), tmp_path / "run")
+    assert not (tmp_path / "run" / "rounds.jsonl").exists()
+
+    attack = Learned(hold=3, horizon=12)
+    path.unlink()
+    policy = Policy.constant(np.zeros(3, dtype=np.float32), 15)
+    save_policy(policy, path, {"attack": to_config(attack), "parameters": 28})
+    ready = prepare(experiment(**config))
+    state = ready.federation.start(ready.start)
+    path.write_text("nothing")
+    for _ in range(4):
+        state, _ = run_round(state, ready.federation, ready.streams)
+    (trouble,) = Knowledge.of(state.attack).troubles
+    assert "cannot be read as a policy" in trouble
+    assert "honest updates were sent" in trouble
 
 
 def test_a_config_from_before_a_field_means_what_was_done_then() -> None:

@@ -289,6 +289,21 @@ def test_a_policy_survives_its_file_and_another_file_is_refused(task: Task, tmp_
         Policy.of(tensors)
 
 
+def test_the_replay_memory_has_room_for_a_large_state(task: Task) -> None:
+    """Every step of the ring; a million parameters seen and moved, what a gigabyte holds."""
+    from fedrobust.attacks.learned.policy import _remembered
+
+    env = FederationEnv(task)
+    assert _remembered(Training(steps=5000), env) == 5000
+    assert _remembered(Training(steps=5000, memory=70), env) == 70
+    large = replace(task, encoding=Full())
+    env = FederationEnv(large)
+    env.actions = 1_000_000
+    monster = type("Monster", (), {"seen": lambda self, layout: 1_000_001})()
+    env.task = replace(large, encoding=monster)
+    assert _remembered(Training(steps=5000), env) == (1 << 30) // (4 * 3_000_005) == 89
+
+
 def test_the_papers_settings_are_those_of_the_library() -> None:
     """DDPG's own defaults, read from its signature."""
     import inspect

@@ -24,11 +24,11 @@ def test_simulated_clients_draw_from_what_was_asked(
     known = Knowledge(x=torch.zeros(20, 2), y=torch.zeros(20, dtype=torch.long))
     has = material(known, data, seen.view)
     assert len(has.data) == 280 + 260 * known_clients
-    assert torch.equal(has.data.take(has.mine).x, seen.own.x)
+    assert torch.equal(has.data.take(torch.cat(has.mine)).x, seen.own.x)
     for index, split in zip(has.known, others, strict=True):
         assert torch.equal(has.data.take(index).x, split.x)
     drawn = set(has.theirs.tolist())
-    assert drawn.isdisjoint(has.mine.tolist()) != own
+    assert drawn.isdisjoint(torch.cat(has.mine).tolist()) != own
     assert drawn.issuperset(torch.cat([*has.known, torch.arange(0)]).long().tolist())
     assert (has.data.take(has.theirs).x == 0).all(dim=1).sum() == 20 * pooled
 
@@ -53,7 +53,7 @@ def test_who_sees_the_benign_rows_can_count_them() -> None:
 
 def test_in_the_simulation_the_attacker_holds_what_it_holds() -> None:
     """Benign clients draw from what was learned; it trains on its own examples, as it does."""
-    from fedrobust.attacks.learned.pipeline import task_for
+    from fedrobust.attacks.learned.task import task_for
     from fedrobust.calculus import calculus
 
     seen = watched(5)
@@ -72,7 +72,7 @@ def test_in_the_simulation_the_attacker_holds_what_it_holds() -> None:
 @pytest.mark.parametrize(("malicious", "share"), [(1, 0.3), (2, 0.5), (5, 0.42), (1, 0.96)])
 def test_the_population_is_what_the_presence_says(malicious: int, share: float) -> None:
     """By playing: how often one of the malicious is among ten of that many."""
-    from fedrobust.attacks.learned.pipeline import population
+    from fedrobust.attacks.learned.task import population
 
     total = population(10, malicious, share)
     if share > 0.95:

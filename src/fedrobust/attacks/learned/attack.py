@@ -48,8 +48,10 @@ class Learned:
     It knows its own data, what every client knows, and the number of clients or a lower bound.
     Where it was not in every round so far, the simulation leaves it out as often.
 
-    Reference: DRFL §3. Differences from the paper: see ``encoding``, ``inversion`` and
-    ``training``; ``full`` or ``compact`` with scale ``zeta``, and ``PAPER``, come nearest to it.
+    Reference: DRFL §3. Differences from the paper: an episode has ``horizon`` rounds, not all that
+    are left, T − k, which would take as long to simulate as the run, an episode after the other;
+    and see ``encoding``, ``inversion`` and ``training``. ``full`` or ``compact`` with scale
+    ``zeta``, and ``PAPER``, come nearest to it.
     """
 
     wait: Size = 0
@@ -90,7 +92,7 @@ class Learned:
     def init(self) -> State:
         """Nothing is known yet.
 
-        Raises: ``ConfigError`` where what it will need is not installed.
+        Raises: ``ConfigError`` where what it will need is not installed, or ``policy`` holds none.
         """
         needed = ["gymnasium"]
         if self.policy is None or self.relearn:
@@ -100,21 +102,25 @@ class Learned:
             raise ConfigError(
                 f"a learned attack needs {', '.join(missing)}: pip install 'fedrobust[learned]'"
             )
+        if self.policy is not None:
+            from fedrobust.attacks.learned.files import load_policy
+
+            load_policy(self.policy)
         return {}
 
     def craft(self, state: State, view: View, rng: torch.Generator) -> tuple[Updates, State]:
         """Honest updates while it observes; what the policy says after that [m, d]."""
         from fedrobust.attacks.learned import observing, pipeline
-        from fedrobust.attacks.learned.files import load_policy
         from fedrobust.attacks.learned.knowledge import Knowledge
 
         known = Knowledge.of(state)
-        known.met += 1
+        known.met, known.most = known.met + 1, max(known.most, view.rows)
         if view.round <= self.wait:
+            known.last = view.round
             return view.own, known.saved()
         if self.policy is not None and not known.over:
             known.over = True
-            pipeline.adopt(known, self, view, *load_policy(self.policy))
+            pipeline.adopt(known, self, view)
         elif not known.over:
             known.over = observing.observe(known, self, view, rng)
             if known.over:
@@ -122,6 +128,7 @@ class Learned:
         elif known.acts and self.relearn and view.round - known.trained >= self.relearn:
             pipeline.learn(known, self, view, rng)
         rows = pipeline.act(known, self, view, rng) if known.acts else view.own
+        known.last = view.round
         return rows, known.saved()
 
     def report(self, state: State, truth: Truth | None = None) -> dict[str, Any]:
@@ -131,10 +138,11 @@ class Learned:
         known = Knowledge.of(state)
         if not known.met:
             known.trouble("it was never selected: it neither observed nor attacked")
-        elif not known.acts and not known.troubles and self.policy is None:
+        elif not known.over:
+            more = "" if self.policy is not None else f" and observes {self.observe} more"
             known.trouble(
                 f"the run ended before it attacked: it took part in {known.met} rounds, waits "
-                f"until round {self.wait} and observes {self.observe} more"
+                f"until round {self.wait}{more}"
             )
         return known.report() | {"comparison": compared(known, truth)}
 

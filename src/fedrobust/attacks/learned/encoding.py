@@ -34,7 +34,8 @@ Direction: TypeAlias = Literal["own", "parameters", "harm", "last-step", "benign
 class Sight:
     """What an observation is made of: parameters [d] now, before, and at the start of the attack.
 
-    ``waited`` is how many rounds have passed since the attacker last took part, 0 for none.
+    ``waited`` is how many rounds have passed since the attacker last took part, 0 for none; what
+    was before is then not known, and counts as what is now.
     """
 
     layout: Layout
@@ -101,7 +102,7 @@ def _relative(now: Vector, start: Vector) -> Tensor:
 
 def _finished(values: list[Tensor], sight: Sight) -> Observation:
     numbers = torch.cat(
-        [*(value.cpu() for value in values), torch.tensor([float(np.log1p(sight.waited))])]
+        [*(value.detach().cpu() for value in values), torch.tensor([float(np.log1p(sight.waited))])]
     )
     return numbers.clamp(-100, 100).nan_to_num().float().numpy()
 

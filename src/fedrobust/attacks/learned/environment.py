@@ -21,7 +21,7 @@ LIMIT = 100.0
 
 
 class Puppet:
-    """An attack that sends what its ``action`` means."""
+    """An attack that sends what its ``action`` means, after it has ``waited`` so many rounds."""
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset()
     least: ClassVar[int] = 1
@@ -31,19 +31,21 @@ class Puppet:
     def __init__(self, encoding: Encoding, means: Means) -> None:
         self.encoding, self.means = encoding, means
         self.action = torch.zeros(0)
+        self.waited = 0
 
     def init(self) -> None:
         """It keeps no state."""
 
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
         """The updates [m, d] that the action means."""
-        means = replace(self.means, previous=before(view.parameters, view.history))
+        history = () if self.waited else view.history
+        means = replace(self.means, previous=before(view.parameters, history))
         action = self.action.to(view.parameters)
         return self.encoding.rows(action, view, means.drawn(rng)), None
 
 
 def before(parameters: Vector, history: tuple[Vector, ...]) -> Vector:
-    """The broadcast before the last one; the last one itself where there was none."""
+    """The broadcast before the last one; the last one itself where none was received."""
     return history[-1] if history else parameters
 
 
@@ -131,6 +133,11 @@ class FederationEnv(gymnasium.Env[Observation, Observation]):
         return self._state.round >= self._end
 
     @property
+    def elapsed(self) -> int:
+        """Rounds since the start of the episode."""
+        return self._state.round - self.task.start.round
+
+    @property
     def parameters(self) -> Vector:
         """θ as the episode has made it."""
         return self._state.parameters
@@ -141,7 +148,7 @@ class FederationEnv(gymnasium.Env[Observation, Observation]):
         return min(max(self.task.harm(self._state.parameters), -most), most)
 
     def _play(self) -> None:
-        backend = self.task.backend
+        backend, self._puppet.waited = self.task.backend, self._waited
         self._state, _ = run_round(self._state, self._federation, self._streams, backend=backend)
         self.rounds += 1
 
@@ -160,7 +167,7 @@ class FederationEnv(gymnasium.Env[Observation, Observation]):
         sight = Sight(
             self._layout,
             self._state.parameters,
-            before(self._state.parameters, self._state.history),
+            before(self._state.parameters, () if self._waited else self._state.history),
             self.task.start.parameters,
             self._waited,
         )

@@ -108,20 +108,24 @@ class _Matching:
         self.x = x.clone().requires_grad_(True)
         self.labels = (_CONFIDENCE * F.one_hot(y, classes).double()).requires_grad_(True)
         self.fixed = F.one_hot(y, classes).double()
-        self.shift = torch.zeros_like(x)
+        self.moving = [self.x, self.labels] if settings.labels == "learned" else [self.x]
+        self.shift, self.optimizer = torch.zeros_like(x), self._optimizer()
         self.best: tuple[Tensor, Labels] = (x.clone(), y.clone())
         self.first: float | None = None
         self.best_distance = float("inf")
 
     def solve_shift(self, objective: Objective, round: int, draw: torch.Generator) -> None:
-        """δ at the current examples."""
+        """δ at the current examples; under another one, the descent begins anew."""
         x, y = self.x.detach(), self.labels.detach().argmax(dim=1)
-        self.shift = torch.zeros_like(x)
+        shift = torch.zeros_like(x)
         if k := objective.perturbed(len(x), round):
             moved = objective.maximise(
                 self.model, x[:k], y[:k], lambda: objective.draw(x[:k], draw), batch=len(x)
             )
-            self.shift[:k] = moved - x[:k]
+            shift[:k] = moved - x[:k]
+        if self.first is not None and torch.equal(shift, self.shift):
+            return
+        self.shift, self.optimizer = shift, self._optimizer()
         # Judged anew: the same examples are at another distance under another shift.
         found = float(self.distance().detach())
         self.first = found if self.first is None else self.first
@@ -142,31 +146,21 @@ class _Matching:
 
     def descend(self, iterations: int) -> bool:
         """``iterations`` steps, under the shift as it is; whether all stayed finite."""
-        settings = self.settings
-        moving = [self.x, self.labels] if settings.labels == "learned" else [self.x]
-        optimizer: torch.optim.Optimizer
+        settings, optimizer, each = self.settings, self.optimizer, 1
         if settings.method == "lbfgs":
             each = min(_LOOK, iterations)
-            optimizer = torch.optim.LBFGS(
-                moving,
-                lr=settings.lr,
-                max_iter=each,
-                tolerance_grad=0,
-                tolerance_change=0,
-                line_search_fn="strong_wolfe",
-            )
-        else:
-            each, optimizer = 1, torch.optim.Adam(moving, lr=settings.lr)
+            optimizer.param_groups[0].update(max_iter=each, max_eval=each * 5 // 4)
 
         def closure() -> Tensor:
             optimizer.zero_grad()
             value = self.distance() + settings.total_variation * _variation(self.x)
-            for tensor, slope in zip(moving, torch.autograd.grad(value, moving), strict=True):
+            slopes = torch.autograd.grad(value, self.moving)
+            for tensor, slope in zip(self.moving, slopes, strict=True):
                 tensor.grad = slope
             return value.detach()
 
         for _ in range(0, iterations, each):
-            optimizer.step(closure)  # type: ignore[no-untyped-call]
+            optimizer.step(closure)  # type: ignore[arg-type] # the library takes tensors too
             if self.box:
                 with torch.no_grad():
                     self.x.clamp_(0, 1)
@@ -177,6 +171,17 @@ class _Matching:
                 self.best_distance = value
                 self.best = (self.x.detach().clone(), self._labels())
         return True
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        if self.settings.method == "adam":
+            return torch.optim.Adam(self.moving, lr=self.settings.lr)
+        return torch.optim.LBFGS(
+            self.moving,
+            lr=self.settings.lr,
+            tolerance_grad=0,
+            tolerance_change=0,
+            line_search_fn="strong_wolfe",
+        )
 
     def _labels(self) -> Labels:
         return self.labels.detach().argmax(dim=1)

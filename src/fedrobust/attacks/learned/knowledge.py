@@ -11,7 +11,7 @@ from fedrobust.attacks.attack import Truth
 from fedrobust.attacks.learned import distribution
 from fedrobust.data import Split
 from fedrobust.threat import View
-from fedrobust.typing import Images
+from fedrobust.typing import Images, Vector
 
 PICTURES = 8
 """How many reconstructions a page shows."""
@@ -23,9 +23,10 @@ class Knowledge:
 
     ``x`` and ``y`` are the examples reconstructed so far, ``distances`` those between consecutive
     pools, ``matching`` the gradient distances before and after each inversion, and ``unused`` the
-    pool's on a gradient that it was not fitted to, before it was. It acts by a ``policy``, or by a
-    ``plan`` [steps, k] of which so many actions are ``taken``; ``value`` is the mean return of
-    either in fresh episodes of the simulation.
+    pool's on a gradient that it was not fitted to, before it was. It has ``met`` so many rounds, in
+    the ``last`` of which it sent ``own``, with at ``most`` so many colluders. It acts by a
+    ``policy``, or by a ``plan`` [steps, k] from round ``trained`` on; ``value`` is the mean return
+    of either in fresh episodes of the simulation.
     """
 
     x: Tensor | None = None
@@ -38,10 +39,10 @@ class Knowledge:
     own: Tensor | None = None
     last: int = 0
     met: int = 0
+    most: int = 0
     trained: int = 0
     policy: dict[str, Tensor] | None = None
     plan: Tensor | None = None
-    taken: int = 0
     sample: list[Tensor] | None = None
     start: Tensor | None = None
     action: Tensor | None = None
@@ -89,6 +90,14 @@ class Knowledge:
     def pool(self) -> Split | None:
         """The reconstructed examples."""
         return None if self.x is None or self.y is None else Split(self.x, self.y)
+
+    def waited(self, view: View) -> int:
+        """How many rounds have passed since it last took part; 0 for none."""
+        return view.round - self.last - 1
+
+    def seen(self, view: View) -> tuple[Vector, ...]:
+        """The broadcasts before this one, up to the last that it was there to receive."""
+        return () if self.waited(view) else view.history
 
     def trouble(self, text: str) -> None:
         """Note what went wrong, once."""
@@ -158,12 +167,12 @@ def real_data(view: View) -> Split:
 class Material:
     """What a simulation is made of: examples, and as indices into them who holds which.
 
-    ``mine`` are those of the malicious clients, ``known`` those of each benign client whose data
+    ``mine`` are those of each malicious client, ``known`` those of each benign client whose data
     are known, and other benign clients draw theirs from ``theirs``.
     """
 
     data: Split
-    mine: Tensor
+    mine: tuple[Tensor, ...]
     known: tuple[Tensor, ...]
     theirs: Tensor
 
@@ -171,9 +180,9 @@ class Material:
 def material(known: Knowledge, data: Literal["learned", "own", "both"], view: View) -> Material:
     """All that the attacker has; known clients' data count among both the own and the learned."""
     real, pool = real_data(view), known.pool
-    sizes = [sum(map(len, view.data())), *map(len, view.others())]
+    own = [len(part) for part in view.data()]
     everything = real if pool is None else distribution.joined(real, pool)
-    mine, *others = torch.split(torch.arange(len(real)), sizes)
-    first = 0 if pool is None or data != "learned" else len(mine)
+    parts = torch.split(torch.arange(len(real)), [*own, *map(len, view.others())])
+    first = 0 if pool is None or data != "learned" else sum(own)
     last = len(real) if data == "own" else len(everything)
-    return Material(everything, mine, tuple(others), torch.arange(first, last))
+    return Material(everything, parts[: len(own)], parts[len(own) :], torch.arange(first, last))

@@ -44,7 +44,7 @@ def observe(known: Knowledge, attack: "Learned", view: View, rng: torch.Generato
             _reconstruct(known, attack.inversion, view, own, revealed, rng)
         except ValueError as error:
             known.trouble(f"a step was not inverted: {error}")
-    known.own, known.last = view.own.clone(), view.round
+    known.own = view.own.clone()
     known.observed += 1
     known.seconds += time.monotonic() - began
     near = bool(known.distances) and known.distances[-1] < attack.threshold
@@ -92,7 +92,7 @@ def _reconstruct(
 
 def _revealed(known: Knowledge, view: View) -> Vector | None:
     """The mean gradient that the last step shows, without the colluders' part; None for none."""
-    if not view.history or known.last != view.round - 1 or known.own is None:
+    if not known.seen(view) or known.own is None:
         return None
     before = view.history[-1]
     if _on_edge(view):

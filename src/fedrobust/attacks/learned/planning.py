@@ -28,8 +28,9 @@ FINALISTS = 2
 
 @dataclass(frozen=True)
 class Plan:
-    """Actions for the steps of an episode [steps, k], the last one repeated, and their return.
+    """Actions [steps, k], each for as many rounds as an action is held, and their return.
 
+    They go by the round, whether or not the attacker was there to play them; the last one is kept.
     ``rounds`` and ``seconds`` are what the search for it has cost, ``course`` what it has seen.
     """
 
@@ -39,14 +40,11 @@ class Plan:
     seconds: float = 0.0
     course: tuple[float, ...] = ()
 
-    def actor(self) -> Actor:
-        """The plan from its first action on, for one episode."""
-        at = -1
+    def actor(self, env: FederationEnv) -> Actor:
+        """What plays the plan in ``env``."""
 
         def act(observation: Observation) -> Observation:
-            nonlocal at
-            at = min(at + 1, len(self.actions) - 1)
-            chosen: Observation = self.actions[at]
+            chosen: Observation = self.actions[_due(env, len(self.actions))]
             return chosen
 
         return act
@@ -149,8 +147,8 @@ def gradient_ascent(
 
     Plans are those of :func:`cross_entropy`, kept within [−1, 1], from the best constant action on,
     searched in ``steps``: gradients find the nearest hill only. Every iteration plays an episode of
-    its own; it ends early where the gradient is not finite, or there is none through the rule. The
-    judged are the plans with the best returns.
+    its own; it ends early where the gradient is not finite, or there is none through the rule, or
+    the attacker took part in no round. The judged are the plans with the best returns.
 
     Raises: ``ValueError`` where the simulated rounds have no gradient: clients that do more than
     one plain SGD step on a small network, an ascent that searches its step.
@@ -166,6 +164,8 @@ def gradient_ascent(
         value = rollout(env, plan, seed + iteration)
         course.append(float(value.detach().nan_to_num(nan=-LIMIT).clamp(-LIMIT, LIMIT)))
         tried.append(plan.detach().numpy().copy())
+        if not value.requires_grad:
+            break  # the attacker was in no round
         try:
             torch.autograd.backward(value)
         except NotLinearError:
@@ -202,14 +202,15 @@ def rollout(env: FederationEnv, plan: Tensor, seed: int) -> Tensor:
     task = env.task
     assert isinstance(task.harm, Harm)
     begin = task.harm.value(env.parameters)
-    for action in plan.repeat_interleave(_repeats(task, len(plan)), dim=0)[: _steps(task)]:
-        env.play(action)
+    actions = plan.repeat_interleave(_repeats(task, len(plan)), dim=0)[: _steps(task)]
+    while not env.over:
+        env.play(actions[_due(env, len(actions))])
     return task.scale * (task.harm.value(env.parameters) - begin)
 
 
 def value_of(env: FederationEnv, actions: Observation, seed: int, most: int | None = None) -> float:
     """The return of one episode, or of its first ``most`` steps, with a plan [steps, k]."""
-    return played(env, Plan(actions, 0.0).actor(), seed, most)
+    return played(env, Plan(actions, 0.0).actor(env), seed, most)
 
 
 def fresh_episodes(seed: int) -> range:
@@ -248,6 +249,11 @@ def _judged(
     best = int(np.argmax(values))
     spent = time.monotonic() - began
     return Plan(plans[best], values[best], env.rounds, spent, tuple(course))
+
+
+def _due(env: FederationEnv, steps: int) -> int:
+    """Which of a plan's actions it is time for."""
+    return min(env.elapsed // env.task.hold, steps - 1)
 
 
 def _steps(task: Task) -> int:

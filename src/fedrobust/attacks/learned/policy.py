@@ -22,6 +22,8 @@ from fedrobust.streams import isolated
 _EPSILON = 1e-8
 _INNER = 0.6
 """A policy begins within this, since near ±1 its tanh has no slope to learn by."""
+_REPLAY = 1 << 30
+"""Bytes of the replay memory, which a large state fills with few steps."""
 _CLIP = 10.0
 """Normalised observations are cut off here, as in Stable-Baselines3."""
 
@@ -167,7 +169,7 @@ def train(task: Task, training: Training, seed: int, start: Observation | None =
             "MlpPolicy",
             vector,
             learning_rate=training.learning_rate,
-            buffer_size=min(training.memory, training.steps),
+            buffer_size=_remembered(training, judge),
             learning_starts=training.learning_starts,
             batch_size=training.batch_size,
             tau=training.polyak,
@@ -189,6 +191,13 @@ def train(task: Task, training: Training, seed: int, start: Observation | None =
         policy = best if best is not None else _exported(model, vector)
     rounds = sum(env.rounds for env in envs) + judge.rounds
     return Trained(policy, tuple(returns), tuple(checks), rounds, time.monotonic() - began)
+
+
+def _remembered(training: Training, env: FederationEnv) -> int:
+    """Steps that the replay memory holds: all, up to ``memory`` and to ``_REPLAY`` bytes."""
+    seen = env.task.encoding.seen(env.task.layout)
+    fit = _REPLAY // (4 * (2 * seen + env.actions + 3))  # float32: both observations, reward, flags
+    return max(training.environments, min(training.memory, training.steps, fit))
 
 
 def _begin_at(model: Any, action: Observation) -> None:

@@ -26,10 +26,13 @@ class Overheard:
     """A rule that is known as a function only: the server's, as a view hands it out.
 
     Its memory and the server's own update stay what they were when it was handed out. Where it
-    refuses what is left of a round's rows, the simulated server makes no step.
+    refuses what is left of a round's rows, the simulated server makes no step. One whose answer
+    depends on how rows are ``ordered`` is a rule that draws: it is shown each round's in an order
+    of their own.
     """
 
     rule: Callable[[Updates], Vector]
+    ordered: bool = False
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
         """The function's answer."""
@@ -37,6 +40,9 @@ class Overheard:
 
     def aggregate(self, updates: Updates, context: Context) -> Aggregation:
         """The function's answer; which rows it kept is not known."""
+        if self.ordered:
+            order = torch.randperm(len(updates), generator=context.generator)
+            updates = updates[order.to(updates.device)]
         try:
             return Aggregation(self.rule(updates))
         except NoAnswerError:
@@ -58,24 +64,18 @@ def simulated(
     attack: Attack,
     *,
     parts: Sequence[Indices],
+    malicious: int,
     participation: Participation,
     rule: Aggregator,
     low_precision: bool = False,
 ) -> Federation:
-    """A federation whose last ``view.rows`` clients send what ``attack`` crafts.
+    """A federation whose last ``malicious`` clients send what ``attack`` crafts.
 
     ``parts`` are the examples of each client, as indices into ``data``. ``rule`` is the server's in
     a white-box attack, and the mean in a black-box one. The server's Θ and learning rate, the
     objective and how clients train are known to any client.
-
-    Raises: ``ValueError`` where nobody but the malicious clients is left.
     """
     clients = len(parts)
-    if clients <= view.rows:
-        raise ValueError(
-            f"{view.rows} malicious of {clients} clients leave nobody to simulate: "
-            "set threat.clients to the number of clients, or a larger lower bound"
-        )
     local = LocalTraining(
         model=view.model(),
         data=data,
@@ -90,7 +90,7 @@ def simulated(
     return Federation(
         local=local,
         participation=participation,
-        malicious=frozenset(range(clients - view.rows, clients)),
+        malicious=frozenset(range(clients - malicious, clients)),
         attack=attack,
         threat=ThreatModel(clients=clients),
         aggregator=rule,

@@ -31,11 +31,15 @@ class Training:
     by itself). ``normalise`` divides observations and rewards by their running deviation. Every
     ``check_every`` steps the policy plays ``check_episodes`` of the simulation without noise, the
     same each time, and the policy with the best mean is kept; 0 keeps the last one. The replay
-    memory holds every step, up to ``memory``.
+    memory holds every step, up to ``memory`` and to 1 GiB. Several ``environments`` are played by
+    turns, in one process.
 
     An episode's end is a truncation, so values are those of an attack that goes on, and
     ``discount`` should stay below 1. The defaults are what worked here. :data:`PAPER` are those of
     DRFL: DDPG with the default settings of Stable-Baselines3.
+
+    Difference from the paper, whose text argues with an undiscounted sum: its library's discount of
+    0.99 is the default here too.
     """
 
     algorithm: Literal["ddpg", "td3", "sac", "constant", "cross-entropy", "gradient"] = "td3"

@@ -1,0 +1,170 @@
+"""The attacker's task: the federation as it imagines it, and the harm that it wants to do there."""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from fedrobust.aggregators import Aggregator, Mean
+from fedrobust.aggregators.rule import NoAnswerError
+from fedrobust.attacks import beliefs
+from fedrobust.attacks.learned.encoding import Means, extremes
+from fedrobust.attacks.learned.environment import Puppet, Task, before
+from fedrobust.attacks.learned.knowledge import Knowledge, material
+from fedrobust.attacks.learned.simulation import Harm, Overheard, simulated, some_rows
+from fedrobust.backends import OneStep, takes_one_step
+from fedrobust.calculus import Calculus
+from fedrobust.data import Split
+from fedrobust.federation import LOCAL, FederationState
+from fedrobust.objectives import WassersteinDRO
+from fedrobust.participation import All, Sample
+from fedrobust.threat import View
+from fedrobust.typing import Indices
+
+if TYPE_CHECKING:
+    from fedrobust.attacks.learned.attack import Learned
+
+
+def task_for(
+    known: Knowledge,
+    attack: "Learned",
+    view: View,
+    sample: Split,
+    tools: Calculus,
+    rng: torch.Generator,
+) -> Task:
+    """Stage two's task: the federation as the attacker imagines it, from where it now stands.
+
+    As many clients attack as were ever seen together. Those that are there now hold their own
+    examples, others of them a draw of these, and benign ones a draw of what was learned, as many as
+    a colluder holds on average. Clients whose data are known hold these.
+    """
+    has = material(known, attack.data, view)
+    clients = beliefs.clients(view)
+    if clients is None:
+        raise ValueError("the attacker does not know how many clients there are")
+    malicious = max(known.most, view.rows)
+    total = population(clients, malicious, known.met / view.round)
+    if total <= malicious:
+        raise ValueError(
+            f"{malicious} malicious of {total} clients leave nobody to simulate: set "
+            "threat.clients to the number of clients, or a larger lower bound"
+        )
+    mine = torch.cat(has.mine)
+    size = max(1, len(mine) // view.rows)
+
+    def draw(examples: Indices, clients: int) -> list[Indices]:
+        picks = [torch.randint(len(examples), (size,), generator=rng) for _ in range(clients)]
+        return [examples[pick] for pick in picks]
+
+    benign = list(has.known[: total - malicious])
+    benign += draw(has.theirs, total - malicious - len(benign))
+    present = [part for part in has.mine if len(part)]
+    attackers = [*present, *draw(mine, malicious - len(present))]
+    if getattr(attack.encoding, "scale", "norm") == "zeta":
+        low, high = extremes(view, tools, sample)
+        if not high > low:
+            raise ValueError(
+                f"no gradient of a learned example differs from {float(low):g} in any coordinate, "
+                "so that all actions mean the same: give the encoding the scale norm"
+            )
+    harm = harm_of(attack, view, tools, sample)
+    history = known.seen(view)[-1:]
+    pool = has.data.take(has.theirs) if fresh(attack) else None
+    means = Means(tools, sample, harm, before(view.parameters, history), pool)
+    federation = simulated(
+        view,
+        has.data,
+        Puppet(attack.encoding, means),
+        parts=[*benign, *attackers],
+        malicious=malicious,
+        participation=Sample(clients) if total > clients else All(),
+        rule=_rule(view, clients),
+        low_precision=attack.precision == "bfloat16",
+    )
+    begin = abs(harm(view.parameters))
+    if not math.isfinite(begin):
+        raise ValueError("the model has already blown up")
+    return Task(
+        federation=federation,
+        start=FederationState(view.parameters.clone(), round=view.round - 1, history=history),
+        encoding=attack.encoding,
+        means=means,
+        harm=harm,
+        horizon=attack.horizon,
+        hold=attack.hold,
+        scale=1 / max(begin, 1e-3),
+        backend=OneStep(tools, replacement=True) if takes_one_step(federation.local) else LOCAL,
+    )
+
+
+def population(clients: int, malicious: int, share: float) -> int:
+    """How many clients there are, if ``clients`` a round hold a malicious one in this ``share``.
+
+    The least N with 1 − C(N − m, c) / C(N, c) ≤ share; c itself from a share of 0.95 on.
+    """
+    if share >= 0.95:
+        return clients
+    total = clients
+    while 1 - math.comb(total - malicious, clients) / math.comb(total, clients) > share:
+        total += 1
+    return total
+
+
+def _rule(view: View, clients: int) -> Aggregator:
+    """The server's rule where it is known, else the mean.
+
+    Raises: ``ValueError`` where it refuses as many rows as the attacker believes in.
+    """
+    if view.rule is None:
+        return Mean()
+    rows = some_rows(view.parameters, clients)
+    try:
+        ordered = not torch.allclose(view.rule(rows), view.rule(rows.flip(0)), atol=1e-5)
+    except NoAnswerError:
+        ordered = False
+    except ValueError as error:
+        raise ValueError(
+            f"the rule refuses the {clients} rows that the attacker believes in ({error}): grant "
+            "threat.clients: true, or a larger number"
+        ) from error
+    return Overheard(view.rule, ordered)
+
+
+def sampled(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator) -> Split:
+    """The fixed examples on which harm is measured: at most half of what fresh ones come from."""
+    has = material(known, attack.data, view)
+    order = has.theirs[torch.randperm(len(has.theirs), generator=rng)]
+    most = max(1, len(order) // 2) if fresh(attack) else len(order)
+    found = has.data.take(order[: min(attack.samples, most)])
+    known.sample = [found.x, found.y]
+    return found
+
+
+def fresh(attack: "Learned") -> bool:
+    """Whether an action is worked out on examples of its own, and not on the reward's."""
+    return getattr(attack.encoding, "draws", "fixed") == "fresh"
+
+
+def harm_of(attack: "Learned", view: View, tools: Calculus, sample: Split) -> Harm:
+    """The harm that the reward counts. Raises: ``ValueError`` where there is no γ for it."""
+    if why := lacking(attack, view):
+        raise ValueError(why)
+    return Harm(attack.reward, tools, sample, _price(attack, view), attack.ascent)
+
+
+def lacking(attack: "Learned", view: View) -> str:
+    """Why there is no γ for the harm; empty where there is one, or none is needed."""
+    if attack.reward == "loss" or math.isfinite(_price(attack, view)):
+        return ""
+    return (
+        f"the reward {attack.reward} needs a finite gamma, which this objective has not: "
+        "set attack.gamma, or attack.reward: loss"
+    )
+
+
+def _price(attack: "Learned", view: View) -> float:
+    objective = view.objective
+    if attack.gamma is not None:
+        return attack.gamma
+    return objective.price if isinstance(objective, WassersteinDRO) else math.inf
