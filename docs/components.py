@@ -73,7 +73,8 @@ ATTACK_PAGES: dict[str, tuple[str, str]] = {
     "learned": (
         "observe: 20, horizon: 300",
         "an inversion for each round observed, then the simulated rounds of its training, both "
-        "reported; after that O(m·d)",
+        "reported; after that two ascents and two gradients on `samples` examples a round, where "
+        "`harm` is among the directions",
     ),
     "budgeted": (
         "budget: 10.0, attack: {name: inner-product, epsilon: 30.0}",

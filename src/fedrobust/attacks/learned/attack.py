@@ -48,10 +48,9 @@ class Learned:
     It knows its own data, what every client knows, and the number of clients or a lower bound.
     Where it was not in every round so far, the simulation leaves it out as often.
 
-    Reference: DRFL §3. Differences from the paper: an episode has ``horizon`` rounds, not all that
-    are left, T − k, which would take as long to simulate as the run, an episode after the other;
-    and see ``encoding``, ``inversion`` and ``training``. ``full`` or ``compact`` with scale
-    ``zeta``, and ``PAPER``, come nearest to it.
+    Reference: DRFL §3. Differences from the paper: an episode has ``horizon`` rounds, not all the
+    T − k that are left; and see ``encoding``, ``inversion`` and ``training``. ``full`` or
+    ``compact`` with scale ``zeta``, and ``PAPER``, come nearest to it.
     """
 
     wait: Size = 0
