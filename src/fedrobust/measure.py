@@ -88,7 +88,8 @@ def on_attack(run: Prepared, state: Any, what: Literal["report", "pictures"]) ->
     bad, says = sorted(federation.malicious), traits(federation.attack)
     if federation.threat.colluders:
         return _of_attackers(run, state, bad, what)
-    found = [_of_attackers(run, state.get(i, says.init()), [i], what) for i in bad]
+    states = [state[i] if i in state else says.init() for i in bad]
+    found = [_of_attackers(run, one, [i], what) for i, one in zip(bad, states, strict=True)]
     first = next(
         (content for client, content in zip(bad, found, strict=True) if client in state), found[0]
     )

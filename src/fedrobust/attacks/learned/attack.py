@@ -82,16 +82,21 @@ class Learned:
             raise ValueError(f"hold = {self.hold} is longer than horizon = {self.horizon}")
         if self.precision == "bfloat16" and self.ascent.searches:
             raise ValueError("ascent: one that searches its step needs precision float32")
-        if self.policy is not None and not Path(self.policy).is_file():
-            raise ValueError(
-                f"policy: there is no file {self.policy}; fedrobust attack learn writes one"
-            )
+        if self.policy is not None:
+            from fedrobust.attacks.learned.files import opened
+
+            if not Path(self.policy).is_file():
+                raise ValueError(
+                    f"policy: there is no file {self.policy}; fedrobust attack learn writes one"
+                )
+            with opened(self.policy):
+                pass
         return self
 
     def init(self) -> State:
         """Nothing is known yet.
 
-        Raises: ``ConfigError`` where what it will need is not installed, or ``policy`` holds none.
+        Raises: ``ConfigError`` where what it will need is not installed.
         """
         needed = ["gymnasium"]
         if self.policy is None or self.relearn:
@@ -101,10 +106,6 @@ class Learned:
             raise ConfigError(
                 f"a learned attack needs {', '.join(missing)}: pip install 'fedrobust[learned]'"
             )
-        if self.policy is not None:
-            from fedrobust.attacks.learned.files import load_policy
-
-            load_policy(self.policy)
         return {}
 
     def craft(self, state: State, view: View, rng: torch.Generator) -> tuple[Updates, State]:
