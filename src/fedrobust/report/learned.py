@@ -125,7 +125,7 @@ def course(found: LearnedReport, width: float) -> Figure:
         draws.append(partial(_returns, found))
     across = len(draws) if width > NARROW else 1
     down = -(-len(draws) // across)
-    figure = Figure(figsize=(width, 2.9 * down), layout="constrained")
+    figure = Figure(figsize=(width, 3.4 * down), layout="constrained")
     for axes, draw in zip(figure.subplots(down, across, squeeze=False).flat, draws, strict=True):
         draw(axes)
     return figure
@@ -147,7 +147,7 @@ def _observed(found: LearnedReport, axes: Axes) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set_xlabel("inversion")
-    axes.legend(frameon=False, fontsize=8)
+    _below(axes)
 
 
 def _labels(found: Compared, axes: Axes) -> None:
@@ -161,7 +161,7 @@ def _labels(found: Compared, axes: Axes) -> None:
     axes.set_xticks(places if len(places) <= 10 else places[::10])
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.set_xlabel("class")
-    axes.legend(frameon=False, fontsize=8)
+    _below(axes)
 
 
 def _returns(found: LearnedReport, axes: Axes) -> None:
@@ -176,4 +176,9 @@ def _returns(found: LearnedReport, axes: Axes) -> None:
     axes.set_ylim(bottom=min(-0.1, low))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set_xlabel("episode")
-    axes.legend(frameon=False, fontsize=8)
+    _below(axes)
+
+
+def _below(axes: Axes) -> None:
+    """The legend under the axes, where it hides nothing."""
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(-0.02, -0.2))
