@@ -233,9 +233,7 @@ def _attack(
     memory = state.attack
     for group in groups:
         ids = [participants[i] for i in group]
-        mine = memory
-        if not threat.colluders:
-            mine = memory[ids[0]] if ids[0] in memory else traits(attack).init()
+        mine = memory if threat.colluders else memory.get(ids[0], traits(attack).init())
         own = rows[group] if traits(attack).trains else rows[:0]
         view = _view(state, federation, ids, own, len(participants))
         if threat.benign:
