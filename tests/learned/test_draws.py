@@ -12,6 +12,8 @@ from torch import Tensor
 from fedrobust.attacks.learned import Learned
 from fedrobust.attacks.learned.encoding import Basis
 from fedrobust.attacks.learned.environment import FederationEnv
+from fedrobust.attacks.learned.knowledge import Knowledge
+from fedrobust.attacks.learned.task import sampled
 from fedrobust.attacks.learned.training import Training
 from fedrobust.data import Split
 from fedrobust.federation import run_round
@@ -105,3 +107,11 @@ def test_in_the_run_too_an_action_has_examples_of_its_own(draws: Any, different:
         acted.append(samples[-1] if samples else None)
     assert len(set(acted[1:])) == different
     assert all(len(sample) == 2 * 20 for sample in acted[1:])
+
+
+@pytest.mark.parametrize(("draws", "most"), [("fresh", 130), ("fixed", 260)])
+def test_fresh_examples_have_others_to_come_from(draws: Any, most: int, seen: Seen) -> None:
+    """The reward's are at most half of all, or a draw of as many would be the same again."""
+    for samples, expected in ((20, 20), (1000, most)):
+        attack = Learned(encoding=Basis(draws=draws), samples=samples)
+        assert len(sampled(Knowledge(), attack, seen.view, seeded())) == expected
