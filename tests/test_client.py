@@ -158,18 +158,20 @@ def test_large_groups_are_pooled_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
     torch.testing.assert_close(task.updates(start, {}, range(5), STREAMS, 1), together)
 
 
-@pytest.mark.parametrize(("batches", "lr"), [(1, 0.1), (10, 0.5)])
+@pytest.mark.parametrize("batches", [1, 10])
 def test_bfloat16_trains_almost_as_float32_does_and_sends_float32(
-    batches: int, lr: float, tiny: Callable[..., Experiment]
+    batches: int, tiny: Callable[..., Experiment]
 ) -> None:
     """A real network on real digits, by SGD: Adam would make ±lr of whatever it is given.
 
-    Of ten steps in a round, the last begins at other weights than the first.
+    Of ten steps in a round, the last begins at other weights than the first: weights kept from the
+    first would be a third away. At a rate of 0.1, since steps of 0.5 make of the rounding of the
+    first weights alone, in float32, up to 7 %, by the processor.
     """
     sent = {}
     for precision in ("float32", "bfloat16"):
         plan = {"device": "cpu", "threads": 1, "batch": 64, "precision": precision}
-        sgd = {"name": "sgd", "lr": lr}
+        sgd = {"name": "sgd", "lr": 0.1}
         client = {"batch_size": 64, "batches": batches, "optimizer": sgd}
         ready = prepare(tiny(execution=plan, client=client, objective={"name": "erm"}))
         args = (ready.start, {}, [0, 3], ready.streams, 1)
