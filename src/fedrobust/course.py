@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from fedrobust import measure
+from fedrobust.attacks.learned.journal import JOURNALS
 from fedrobust.component import to_config
 from fedrobust.environment import environment
 from fedrobust.errors import RecordError
@@ -111,7 +112,7 @@ def _to(value: Any, device: torch.device) -> Any:
 
 
 def save(run: Prepared, directory: RunDirectory, course: Course) -> None:
-    """The checkpoint, then what is made from it."""
+    """The checkpoint, then what is made from it; it holds what trainings have come to."""
     directory.save_checkpoint(
         {
             "digest": run.digest,
@@ -123,6 +124,7 @@ def save(run: Prepared, directory: RunDirectory, course: Course) -> None:
         }
     )
     _write_lines(directory, course)
+    directory.drop(JOURNALS)
 
 
 def save_end(run: Prepared, directory: RunDirectory, course: Course, summary: Json) -> None:

@@ -116,6 +116,11 @@ class RunDirectory:
             self.path / name, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays)
         )
 
+    def drop(self, pattern: str) -> None:
+        """Remove the files of such a name, which are of no more use."""
+        for path in self.path.glob(pattern):
+            path.unlink()
+
     def save_checkpoint(self, content: Mapping[str, Any]) -> None:
         """Replace the checkpoint. ``content`` may hold tensors, numbers, texts and containers.
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from fedrobust import measure
 from fedrobust.attacks.attack import traits
+from fedrobust.attacks.learned.journal import journals_in
 from fedrobust.course import Course, open_course, save, save_end, stored_plan
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
@@ -80,7 +81,7 @@ def run(
         plan = stored_plan(experiment, directory) if directory.has_config else None
         prepared = prepare(experiment, plan)
         course = open_course(prepared, directory)
-        with prepared.plan.active():
+        with prepared.plan.active(), journals_in(directory.path):
             return _play(prepared, directory, course, watch)
     finally:
         directory.close()

@@ -21,24 +21,25 @@ def attack_learn(
         list[str] | None,
         typer.Option("-s", "--set", help="Override a key: attack.horizon=200. May be repeated."),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the training that was cut off.")
+    ] = False,
 ) -> None:
     """Train a policy, for attack: {name: learned, policy: FILE}."""
-    from fedrobust.attacks.learned.files import require_new, save_policy
     from fedrobust.attacks.learned.learning import learn_policy
     from fedrobust.display import Display
     from fedrobust.experiment import load
 
     sys.path[:0] = [str(Path.cwd()), str(config.resolve().parent)]
     with user_errors():
-        require_new(out)
         experiment = load(config, settings or [])
+        display = Display(Console(stderr=True))
         try:
-            with Display(Console(stderr=True)):
-                policy, about = learn_policy(experiment)
+            with display:
+                _, about = learn_policy(experiment, out, resume, progress=display.progress)
         except KeyboardInterrupt as stop:
-            typer.echo("stopped; nothing was written", err=True)
+            typer.echo("stopped; go on with --resume", err=True)
             raise typer.Exit(130) from stop
-        save_policy(policy, out, about)
     spent = about["report"]
     typer.echo(
         f"{spent['simulated_rounds']:,} simulated rounds, {spent['seconds']:.0f} s, after "

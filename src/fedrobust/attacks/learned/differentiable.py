@@ -191,6 +191,7 @@ def differentiable(task: Task) -> Task:
         ),
         harm=harm,
         backend=OneStep(tools, replacement=True),
+        journal=None,  # which has no gradients
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import gymnasium
 import numpy as np
@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from fedrobust.attacks.learned.encoding import Encoding, Means, Observation, Sight
+from fedrobust.attacks.learned.journal import Answer, Journal
 from fedrobust.federation import LOCAL, Backend, Federation, FederationState, run_round
 from fedrobust.flat import Layout
 from fedrobust.streams import Streams
 from fedrobust.threat import Knowledge, View
 from fedrobust.typing import Updates, Vector
 
+Action: TypeAlias = Observation | None
+"""What an environment is asked for: a step with an action, or None, the start of an episode."""
 LIMIT = 100.0
 """The largest harm that is told apart, in units of the reward."""
 
@@ -54,7 +57,8 @@ class Task:
     """What a policy is to learn: a simulated federation, its start, and the harm to maximise.
 
     An episode has ``horizon`` rounds; an action is held for ``hold`` rounds in which the attacker
-    takes part. The reward is ``scale`` times what the harm has grown by.
+    takes part. The reward is ``scale`` times what the harm has grown by. What a ``journal`` has is
+    not simulated again.
     """
 
     federation: Federation
@@ -66,6 +70,7 @@ class Task:
     hold: int = 1
     scale: float = 1.0
     backend: Backend = LOCAL
+    journal: Journal | None = None
 
     @property
     def layout(self) -> Layout:
@@ -101,28 +106,21 @@ class FederationEnv(gymnasium.Env[Observation, Observation]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Back to the start, with draws of its own."""
         super().reset(seed=seed)
-        self._streams = Streams(int(self.np_random.integers(2**31)))
-        self._state = self.task.start.clone()
-        self._state.attack = None
-        self._end = self._state.round + self.task.horizon
-        self._waited = 0
-        self._play_without()
-        self._harm = self._measured()
-        return self._observation(), {"harm": self._harm, "round": self._state.round}
+        self._draw, self._unplayed = int(self.np_random.integers(2**31)), list[Action]()
+        self._now = self._answer(None)
+        return self._now.observation, self._info()
 
     def step(self, action: Observation) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Play with ``action``; a number outside [−1, 1] counts as the nearest within."""
-        self.play(torch.from_numpy(np.clip(action, -1, 1)))
-        before, self._harm = self._harm, self._measured()
-        reward = self.task.scale * (self._harm - before)
-        info = {"harm": self._harm, "round": self._state.round}
-        return self._observation(), reward, False, self.over, info
+        before, self._now = self._now, self._answer(np.clip(action, -1, 1))
+        reward = self.task.scale * (self._now.harm - before.harm)
+        return self._now.observation, reward, False, self.over, self._info()
 
     def play(self, action: Tensor) -> None:
         """The rounds of a step; nothing is measured."""
         self._puppet.action = action
         for _ in range(self.task.hold):
-            if self._state.round < self._end:
+            if not self.over:
                 self._play()
                 self._waited = 0
                 self._play_without()
@@ -130,17 +128,59 @@ class FederationEnv(gymnasium.Env[Observation, Observation]):
     @property
     def over(self) -> bool:
         """Whether the episode has reached its horizon."""
-        return self._state.round >= self._end
+        return self.elapsed >= self.task.horizon
 
     @property
     def elapsed(self) -> int:
         """Rounds since the start of the episode."""
-        return self._state.round - self.task.start.round
+        return self._round - self.task.start.round
 
     @property
     def parameters(self) -> Vector:
         """θ as the episode has made it."""
+        self._catch_up()
         return self._state.parameters
+
+    def _answer(self, action: Action) -> Answer:
+        """What follows an action, or the start of an episode: recalled, or simulated and kept."""
+        journal = self.task.journal
+        asked = str(self._draw).encode() if action is None else action.tobytes()
+        answer = None if journal is None else journal.recall(asked)
+        if answer is None:
+            self._catch_up()
+            answer = self._simulated(action)
+            if journal is not None:
+                journal.note(asked, answer)
+        else:
+            self._unplayed.append(action)
+            self._round, self.rounds = answer.round, self.rounds + answer.rounds
+        return answer
+
+    def _catch_up(self) -> None:
+        """Play what was recalled of this episode; its rounds have been counted."""
+        rounds = self.rounds
+        for action in self._unplayed:
+            self._simulated(action)
+        self._unplayed, self.rounds = [], rounds
+
+    def _simulated(self, action: Action) -> Answer:
+        before = self.rounds
+        if action is None:
+            self._begin()
+        else:
+            self.play(torch.from_numpy(action))
+        rounds = self.rounds - before
+        return Answer(self._observation(), self._measured(), self._state.round, rounds)
+
+    def _begin(self) -> None:
+        self._streams = Streams(self._draw)
+        self._state = self.task.start.clone()
+        self._state.attack = None
+        self._round, self._waited = self._state.round, 0
+        self._play_without()
+
+    def _info(self) -> dict[str, Any]:
+        return {"harm": self._now.harm, "round": self._now.round}
 
     def _measured(self) -> float:
         """The harm, within ±``LIMIT`` in units of the reward: models that blow up have no end."""
@@ -150,12 +190,12 @@ class FederationEnv(gymnasium.Env[Observation, Observation]):
     def _play(self) -> None:
         backend, self._puppet.waited = self.task.backend, self._waited
         self._state, _ = run_round(self._state, self._federation, self._streams, backend=backend)
-        self.rounds += 1
+        self._round, self.rounds = self._state.round, self.rounds + 1
 
     def _play_without(self) -> None:
         """The rounds in which no malicious client takes part, up to the next in which one does."""
         federation = self._federation
-        while self._state.round < self._end:
+        while not self.over:
             draw = self._streams.generator("participation", self._state.round + 1)
             chosen = federation.participation.choose(federation.clients, draw)
             if not federation.malicious.isdisjoint(chosen):

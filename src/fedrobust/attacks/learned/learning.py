@@ -1,30 +1,73 @@
 """Learning a policy once, to use it often."""
 
-from collections.abc import Callable
+import time
+from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 from fedrobust.aggregators.rule import Context, apply
 from fedrobust.attacks.learned.attack import Learned
+from fedrobust.attacks.learned.files import require_new, save_policy
+from fedrobust.attacks.learned.journal import journals_in
 from fedrobust.attacks.learned.policy import Policy
 from fedrobust.attacks.learned.simulation import answers
 from fedrobust.component import to_config
+from fedrobust.course import Course, open_course, save, stored_plan
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
 from fedrobust.federation import run_round
 from fedrobust.prepare import Prepared, prepare
+from fedrobust.records import RunDirectory
 from fedrobust.server import rooted
+from fedrobust.training import SAVE_EVERY, Progress
 from fedrobust.typing import Updates, Vector
+
+Learnt = tuple[Policy, dict[str, Any]]
+"""A policy, and how it came about: the attack, the threat model, and its report."""
 
 
 def learn_policy(
-    experiment: Experiment, played: Callable[[int], object] = lambda round: None
-) -> tuple[Policy, dict[str, Any]]:
+    experiment: Experiment,
+    out: Path | None = None,
+    resume: bool = False,
+    *,
+    progress: Progress | None = None,
+) -> Learnt:
     """Play ``experiment`` until its learned attack has trained a policy; nothing is evaluated.
 
-    Returns the policy, and how it came about: the attack, the threat model, and its report.
+    ``out`` is the file to write. Until it is there, a folder beside it, ``out`` with ``.run`` at
+    its end, has what it takes to go on after a kill, with ``resume``, to the same policy: a
+    checkpoint of the federation, and the journal of the training.
 
-    Raises: ``ConfigError`` where the experiment's attack does not learn, or came to no policy.
+    Raises: ``ConfigError`` where the experiment's attack does not learn, or came to no policy, or
+    ``out`` is there; ``RecordError`` where the folder holds another experiment.
     """
+    _require_learning(experiment)
+    watch = progress or Progress()
+    if out is None:
+        prepared = prepare(experiment)
+        with prepared.plan.active():
+            course = Course.start(prepared)
+            return _learnt(prepared, course, _played(prepared, course, watch))
+    require_new(out)
+    directory = RunDirectory(out.with_name(f"{out.name}.run"), resume=resume)
+    try:
+        plan = stored_plan(experiment, directory) if directory.has_config else None
+        prepared = prepare(experiment, plan)
+        course = open_course(prepared, directory)
+        with prepared.plan.active(), journals_in(directory.path):
+            known = _played(prepared, course, watch, directory)
+        try:
+            policy, about = _learnt(prepared, course, known)
+            save_policy(policy, out, about)
+        finally:
+            rmtree(directory.path)  # either way there is nothing left to go on with
+    finally:
+        directory.close()
+    return policy, about
+
+
+def _require_learning(experiment: Experiment) -> None:
     attack = experiment.attack
     if not isinstance(attack, Learned) or not experiment.malicious:
         raise ConfigError("attack learn needs attack: {name: learned} and malicious: 1 or more")
@@ -37,33 +80,46 @@ def learn_policy(
         raise ConfigError("attack.policy names a policy that is there already: leave it out")
     if not experiment.threat.colluders and experiment.malicious > 1:
         raise ConfigError("each of several attackers would learn its own: set threat.colluders")
-    prepared = prepare(experiment)
-    state = prepared.federation.start(prepared.start)
-    with prepared.plan.active():
-        while state.round < experiment.rounds:
-            state, log = run_round(
-                state, prepared.federation, prepared.streams, backend=prepared.backend
-            )
-            played(log.round)
-            known = (
-                state.attack
-                if experiment.threat.colluders
-                else next(iter(state.attack.values()), {})
-            )
-            if known.get("policy") is not None:
-                about = {
-                    "attack": to_config(attack),
-                    "threat": str(experiment.threat),
-                    "parameters": prepared.layout.size,
-                    "rule": _rule(prepared),
-                    "round": log.round,
-                    "report": attack.report(known),
-                }
-                return Policy.of(known["policy"]), about
-            if known.get("over"):
-                break
-    reasons = "; ".join(attack.report(known)["troubles"])
-    raise ConfigError(f"no policy was trained in {state.round} rounds: {reasons}")
+
+
+def _played(
+    run: Prepared, course: Course, watch: Progress, directory: RunDirectory | None = None
+) -> dict[str, Any]:
+    """What an attacker carries when it has observed and trained, or when the rounds are over."""
+    watch.started(run, course.state.round)
+    clock, saved = time.monotonic() - course.seconds, course.seconds
+    known: dict[str, Any] = {}
+    while course.state.round < run.experiment.rounds and not known.get("over"):
+        course.state, log = run_round(
+            course.state, run.federation, run.streams, backend=run.backend
+        )
+        watch.played(log)
+        known = course.state.attack
+        if not run.experiment.threat.colluders:
+            known = next(iter(known.values()), {})  # by the attackers' numbers
+        course.seconds = time.monotonic() - clock
+        if directory is not None and (log.round == 1 or course.seconds - saved > SAVE_EVERY):
+            save(run, directory, course)
+            saved = course.seconds
+    return known
+
+
+def _learnt(run: Prepared, course: Course, known: dict[str, Any]) -> Learnt:
+    attack = run.experiment.attack
+    assert isinstance(attack, Learned)
+    report = attack.report(known)
+    if known.get("policy") is None:
+        reasons = "; ".join(report["troubles"])
+        raise ConfigError(f"no policy was trained in {course.state.round} rounds: {reasons}")
+    about = {
+        "attack": to_config(attack),
+        "threat": str(run.experiment.threat),
+        "parameters": run.layout.size,
+        "rule": _rule(run),
+        "round": known["trained"],
+        "report": report,
+    }
+    return Policy.of(known["policy"]), about
 
 
 def _rule(prepared: Prepared) -> dict[str, Any] | None:

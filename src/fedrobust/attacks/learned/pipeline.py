@@ -1,6 +1,7 @@
 """Stage two, as the rounds go by: train on a simulation, then act."""
 
 import time
+from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from fedrobust.attacks import beliefs
 from fedrobust.attacks.learned.encoding import Means, Sight
 from fedrobust.attacks.learned.environment import FederationEnv, Task, before
 from fedrobust.attacks.learned.files import load_policy
+from fedrobust.attacks.learned.journal import journal
 from fedrobust.attacks.learned.knowledge import Knowledge, material
 from fedrobust.attacks.learned.planning import best_constant, fresh_episodes, search
 from fedrobust.attacks.learned.policy import Policy, acting, played, train
@@ -99,27 +101,32 @@ def learn(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator)
     began = time.monotonic()
     try:
         task = task_for(known, attack, view, sample, tools, rng)
-        if attack.training.learns:
-            start = None
-            if attack.training.start == "constant":
-                steps = attack.training.steps // 4
-                # Far from the episodes on which the policy is judged in the end.
-                plan = best_constant(task, steps=steps, seed=seed + 5000, episodes=1)
-                start, known.rounds = plan.actions[0], known.rounds + plan.rounds
-            trained = train(task, attack.training, seed, start)
-            known.policy, known.rounds = trained.policy.tensors(), known.rounds + trained.rounds
-            known.returns = list(trained.returns)
-            known.checks = [[float(step), value] for step, value in trained.checks]
-            env, actor = FederationEnv(task), acting(trained.policy)
-            known.value = fmean(played(env, actor, episode) for episode in fresh_episodes(seed))
-            known.rounds += env.rounds
-        else:
-            _planned(known, attack, task, seed)
+        with journal(view.round, seed, view.parameters) as kept:
+            _found(known, attack, replace(task, journal=kept), seed)
     except ValueError as error:
         known.trouble(f"no policy was trained: {error}")
         return
     known.start, known.action, known.trained = view.parameters.clone(), None, view.round
     known.seconds += time.monotonic() - began
+
+
+def _found(known: Knowledge, attack: "Learned", task: Task, seed: int) -> None:
+    if not attack.training.learns:
+        _planned(known, attack, task, seed)
+        return
+    start = None
+    if attack.training.start == "constant":
+        steps = attack.training.steps // 4
+        # Far from the episodes on which the policy is judged in the end.
+        plan = best_constant(task, steps=steps, seed=seed + 5000, episodes=1)
+        start, known.rounds = plan.actions[0], known.rounds + plan.rounds
+    trained = train(task, attack.training, seed, start)
+    known.policy, known.rounds = trained.policy.tensors(), known.rounds + trained.rounds
+    known.returns = list(trained.returns)
+    known.checks = [[float(step), value] for step, value in trained.checks]
+    env, actor = FederationEnv(task), acting(trained.policy)
+    known.value = fmean(played(env, actor, episode) for episode in fresh_episodes(seed))
+    known.rounds += env.rounds
 
 
 def _planned(known: Knowledge, attack: "Learned", task: Task, seed: int) -> None:
