@@ -104,7 +104,7 @@ def _play(run: Prepared, directory: RunDirectory | None, course: Course, watch: 
             watch.evaluated(_evaluate(run, course, log))
         first, long_ago = log.round == 1, course.seconds - saved > SAVE_EVERY
         if directory is not None and (due or first or long_ago):
-            _require_stateless(changed(), log.round)
+            require_stateless(changed(), log.round)
             save(run, directory, course)
             saved = course.seconds
     summary = directory.read_json("summary.json") if directory is not None else None
@@ -118,7 +118,7 @@ def _play(run: Prepared, directory: RunDirectory | None, course: Course, watch: 
     return Run(course.state, course.metrics, run.model, summary, course.best, path)
 
 
-def _require_stateless(changed: list[str], round: int) -> None:
+def require_stateless(changed: list[str], round: int) -> None:
     """Raises: ``ConfigError`` where a user's object keeps state that no checkpoint holds."""
     if changed:
         raise ConfigError(

@@ -160,11 +160,11 @@ def test_a_search_along_gradients_climbs_and_loses_nothing(monkeypatch: Any) -> 
     assert plan.actions.shape == (4, 1)
     assert plan.rounds == (8 + (9 * 2 + 4 * 5 + 2 * EPISODES) + EPISODES * EPISODES) * 20
     assert len(plan.course) == 8
-    far = gradient_ascent(task, segments=1, iterations=4, rate=5.0, steps=60)
+    far = gradient_ascent(task, segments=1, iterations=2, rate=5.0, steps=60)
     assert np.abs(far.actions).max() <= 1
     zero = Plan(np.zeros((1, 1), dtype=np.float32), 0.0)
     monkeypatch.setattr(planning, "best_constant", lambda task, steps, seed: zero)
-    climbed = gradient_ascent(task, segments=1, iterations=10)
+    climbed = gradient_ascent(task, segments=1, iterations=6)
     assert climbed.value > judged(0.0) + 0.04
 
 

@@ -169,8 +169,8 @@ class FederationEnv(gymnasium.Env[Observation, Observation]):
             self._begin()
         else:
             self.play(torch.from_numpy(action))
-        rounds = self.rounds - before
-        return Answer(self._observation(), self._measured(), self._state.round, rounds)
+        seen = np.asarray(self._observation(), dtype=np.float32)
+        return Answer(seen, self._measured(), self._state.round, self.rounds - before)
 
     def _begin(self) -> None:
         self._streams = Streams(self._draw)

@@ -1,15 +1,17 @@
-"""What the simulation has answered so far, on disk: a killed training plays no round twice.
+"""What the simulation has answered so far, on disk, so that a killed training need not ask again.
 
 A training asks its environments the same questions in the same order whenever it begins with the
 same seed. So nothing of the learner is kept; it begins anew, and as long as it asks what was asked
-before, is told what was answered then. Only the learner's own steps are repeated.
+before, is told what was answered then. Its own steps are repeated, the simulated rounds are not,
+but for those of the episodes that were under way.
 """
 
 import base64
+import hashlib
 import json
 import os
-import zlib
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -17,14 +19,15 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+from torch import Tensor
 
 from fedrobust.attacks.learned.encoding import Observation
-from fedrobust.typing import Vector
+from fedrobust.errors import RecordError
 
 JOURNALS = "learning-*.jsonl"
 """Their names."""
 MOST = 1 << 28
-"""Bytes of a journal, which large observations fill; what comes after that is played twice."""
+"""Bytes of a journal, which large observations fill; what comes after that is played again."""
 _FOLDER: ContextVar[Path | None] = ContextVar("folder", default=None)
 
 
@@ -41,15 +44,21 @@ class Answer:
 class Journal:
     """Questions and answers in their order, of all environments of one training.
 
-    One line each, flushed at once: a kill cuts off the last line at most. Where another question is
-    asked than then, what was answered from there on is of no use, and is overwritten.
+    One line each, flushed at once: a kill cuts off the last line at most. From the first line on
+    that is damaged, or answers another question than is asked, a journal is of no use, and is
+    written anew.
     """
 
     def __init__(self, path: Path) -> None:
-        """Go on with what is in ``path``, if it is there."""
+        """Go on with what is in ``path``, if it is there.
+
+        Raises: ``RecordError``, as all that it does, where the file cannot be read or written.
+        """
         self._path, self._size = path, 0
-        path.touch()
-        self._file: IO[bytes] = path.open("rb")
+        self._began, self.earlier = time.monotonic(), 0.0
+        with self._writing():
+            path.touch()
+            self._file: IO[bytes] = path.open("rb")
         self._recalls = True
 
     def recall(self, question: bytes) -> Answer | None:
@@ -57,26 +66,38 @@ class Journal:
         if not self._recalls:
             return None
         line = self._file.readline()
-        answer = _read(line, question)
-        if answer is None:
+        found = _read(line, question)
+        if found is None:
             self._file.close()
-            os.truncate(self._path, self._size)
-            self._file, self._recalls = self._path.open("ab"), False
-        else:
-            self._size += len(line)
+            with self._writing():
+                os.truncate(self._path, self._size)
+                self._file, self._recalls = self._path.open("ab"), False
+            return None
+        answer, self.earlier = found
+        self._size += len(line)
         return answer
 
     def note(self, question: bytes, answer: Answer) -> None:
         """Keep an answer that was not recalled."""
-        line = _written(question, answer)
+        line = _written(question, answer, self.earlier + time.monotonic() - self._began)
         self._size += len(line)
         if self._size <= MOST:
-            self._file.write(line)
-            self._file.flush()
+            with self._writing():
+                self._file.write(line)
+                self._file.flush()
 
     def close(self) -> None:
         """Nothing more is asked."""
         self._file.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RecordError(
+                f"cannot write {self._path}, which a training needs to go on after a kill: {error}"
+            ) from error
 
 
 @contextmanager
@@ -90,41 +111,61 @@ def journals_in(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def journal(round: int, seed: int, parameters: Vector) -> Iterator[Journal | None]:
-    """That of a training that begins in ``round`` at ``parameters``; None without a folder."""
+def journal(round: int, told: Sequence[object]) -> Iterator[Journal | None]:
+    """That of the training in ``round`` of which all this is ``told``; None without a folder.
+
+    ``told`` has tensors, and what prints the same in every process.
+    """
     folder = _FOLDER.get()
     if folder is None:
         yield None
         return
-    begun = zlib.crc32(parameters.detach().cpu().numpy().tobytes(), seed)
-    kept = Journal(folder / JOURNALS.replace("*", f"{round}-{begun:08x}"))
+    kept = Journal(folder / JOURNALS.replace("*", f"{round}-{_digest(told)}"))
     try:
         yield kept
     finally:
         kept.close()
 
 
-def _written(question: bytes, answer: Answer) -> bytes:
+def _digest(told: Sequence[object]) -> str:
+    found = hashlib.sha256()
+    for value in told:
+        found.update(repr(value).encode() if not isinstance(value, Tensor) else _bytes(value))
+        found.update(b"|")
+    return found.hexdigest()[:16]
+
+
+def _bytes(value: Tensor) -> bytes:
+    plain = value.detach().cpu().contiguous().numpy()
+    return f"{plain.dtype}{plain.shape}".encode() + plain.tobytes()
+
+
+def _written(question: bytes, answer: Answer, seconds: float) -> bytes:
     content = {
-        "asked": _text(question),
-        "seen": _text(answer.observation.tobytes()),
+        "asked": _asked(question),
+        "seen": base64.b64encode(answer.observation.tobytes()).decode(),
         "harm": answer.harm,
         "round": answer.round,
         "rounds": answer.rounds,
+        "seconds": round(seconds, 3),
     }
     return json.dumps(content).encode() + b"\n"
 
 
-def _read(line: bytes, question: bytes) -> Answer | None:
-    """The answer of a line; None where it was cut off, or answers another question."""
+def _read(line: bytes, question: bytes) -> tuple[Answer, float] | None:
+    """What a line answers, and when; None where it is damaged, or answers another question."""
     if not line.endswith(b"\n"):
         return None
-    content = json.loads(line)
-    if content["asked"] != _text(question):
+    try:
+        content = json.loads(line)
+        if content["asked"] != _asked(question):
+            return None
+        seen = np.frombuffer(base64.b64decode(content["seen"]), dtype=np.float32).copy()
+        answer = Answer(seen, content["harm"], content["round"], content["rounds"])
+        return answer, content["seconds"]
+    except (ValueError, KeyError, TypeError):
         return None
-    seen = np.frombuffer(base64.b64decode(content["seen"]), dtype=np.float32).copy()
-    return Answer(seen, content["harm"], content["round"], content["rounds"])
 
 
-def _text(content: bytes) -> str:
-    return base64.b64encode(content).decode()
+def _asked(question: bytes) -> str:
+    return hashlib.sha256(question).hexdigest()[:32]

@@ -16,10 +16,11 @@ from fedrobust.course import Course, open_course, save, stored_plan
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
 from fedrobust.federation import run_round
+from fedrobust.opaque import stateful
 from fedrobust.prepare import Prepared, prepare
 from fedrobust.records import RunDirectory
 from fedrobust.server import rooted
-from fedrobust.training import SAVE_EVERY, Progress
+from fedrobust.training import SAVE_EVERY, Progress, require_stateless
 from fedrobust.typing import Updates, Vector
 
 Learnt = tuple[Policy, dict[str, Any]]
@@ -35,8 +36,8 @@ def learn_policy(
 ) -> Learnt:
     """Play ``experiment`` until its learned attack has trained a policy; nothing is evaluated.
 
-    ``out`` is the file to write. Until it is there, a folder beside it, ``out`` with ``.run`` at
-    its end, has what it takes to go on after a kill, with ``resume``, to the same policy: a
+    ``out`` is the file to write. Until it is there, a folder beside it, ``out`` with ``.learning``
+    at its end, has what it takes to go on after a kill, with ``resume``, to the same policy: a
     checkpoint of the federation, and the journal of the training.
 
     Raises: ``ConfigError`` where the experiment's attack does not learn, or came to no policy, or
@@ -46,22 +47,24 @@ def learn_policy(
     watch = progress or Progress()
     if out is None:
         prepared = prepare(experiment)
+        course = Course.start(prepared)
         with prepared.plan.active():
-            course = Course.start(prepared)
             return _learnt(prepared, course, _played(prepared, course, watch))
     require_new(out)
-    directory = RunDirectory(out.with_name(f"{out.name}.run"), resume=resume)
+    directory = RunDirectory(out.with_name(f"{out.name}.learning"), resume=resume)
     try:
         plan = stored_plan(experiment, directory) if directory.has_config else None
         prepared = prepare(experiment, plan)
         course = open_course(prepared, directory)
         with prepared.plan.active(), journals_in(directory.path):
             known = _played(prepared, course, watch, directory)
-        try:
-            policy, about = _learnt(prepared, course, known)
-            save_policy(policy, out, about)
-        finally:
-            rmtree(directory.path)  # either way there is nothing left to go on with
+            try:
+                policy, about = _learnt(prepared, course, known)
+            except ConfigError:
+                rmtree(directory.path)  # which has nothing to go on with
+                raise
+        save_policy(policy, out, about)
+        rmtree(directory.path)
     finally:
         directory.close()
     return policy, about
@@ -88,20 +91,30 @@ def _played(
     """What an attacker carries when it has observed and trained, or when the rounds are over."""
     watch.started(run, course.state.round)
     clock, saved = time.monotonic() - course.seconds, course.seconds
-    known: dict[str, Any] = {}
-    while course.state.round < run.experiment.rounds and not known.get("over"):
+    experiment = run.experiment
+    changed = stateful({"aggregator": experiment.aggregator, "attack": experiment.attack})
+    known = _carried(run, course)
+    while course.state.round < experiment.rounds and not known.get("over"):
         course.state, log = run_round(
             course.state, run.federation, run.streams, backend=run.backend
         )
         watch.played(log)
-        known = course.state.attack
-        if not run.experiment.threat.colluders:
-            known = next(iter(known.values()), {})  # by the attackers' numbers
+        known = _carried(run, course)
         course.seconds = time.monotonic() - clock
-        if directory is not None and (log.round == 1 or course.seconds - saved > SAVE_EVERY):
+        late = course.seconds - saved > SAVE_EVERY
+        if directory is not None and (log.round == 1 or late or known.get("over")):
+            require_stateless(changed(), log.round)
             save(run, directory, course)
             saved = course.seconds
     return known
+
+
+def _carried(run: Prepared, course: Course) -> dict[str, Any]:
+    """What one attacker carries from round to round; nothing yet where it was in none."""
+    states: dict[str, Any] = course.state.attack or {}
+    if run.experiment.threat.colluders:
+        return states
+    return next(iter(states.values()), {})  # by the attackers' numbers
 
 
 def _learnt(run: Prepared, course: Course, known: dict[str, Any]) -> Learnt:

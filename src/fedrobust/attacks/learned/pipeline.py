@@ -1,6 +1,7 @@
 """Stage two, as the rounds go by: train on a simulation, then act."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -101,13 +102,25 @@ def learn(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator)
     began = time.monotonic()
     try:
         task = task_for(known, attack, view, sample, tools, rng)
-        with journal(view.round, seed, view.parameters) as kept:
+        with journal(view.round, [seed, *_told(attack, view, task)]) as kept:
             _found(known, attack, replace(task, journal=kept), seed)
+        known.seconds += kept.earlier if kept is not None else 0.0
     except ValueError as error:
         known.trouble(f"no policy was trained: {error}")
         return
     known.start, known.action, known.trained = view.parameters.clone(), None, view.round
     known.seconds += time.monotonic() - began
+
+
+def _told(attack: "Learned", view: View, task: Task) -> Iterator[object]:
+    """All that a simulation's answers depend on, but for the network, which a run has one of."""
+    federation, start = task.federation, task.start
+    yield from (to_config(attack), task.scale, start.round, start.parameters, *start.history)
+    local = federation.local
+    yield from (local.data.x, local.data.y, *local.clients, task.means.sample.x)
+    yield from (to_config(view.objective), to_config(view.client), to_config(view.projection))
+    yield from (view.server_lr, sorted(federation.malicious), repr(federation.participation))
+    yield answers(federation.aggregator, view.parameters, federation.clients)
 
 
 def _found(known: Knowledge, attack: "Learned", task: Task, seed: int) -> None:
