@@ -102,6 +102,22 @@ def test_another_rule_is_taken_for_a_mean_of_all(monkeypatch: pytest.MonkeyPatch
     torch.testing.assert_close(found, -step / 0.3)
 
 
+def test_a_step_of_its_own_tells_it_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Krum has selected the attacker, or one of two colluders; at another server rate too."""
+    for server_lr in (1.0, 0.5):
+        krum = {"name": "krum", "f": 1}
+        seen = watched(6, aggregator=krum, server={"lr": server_lr})
+        step = (seen.view.parameters - seen.view.history[-1]) / server_lr
+        for own in (step[None], torch.stack([2 * step, step])):
+            assert revealed(seen, own, monkeypatch) is None
+        for own in (2 * step[None], 1.01 * step[None], torch.zeros_like(step)[None]):
+            assert revealed(seen, own, monkeypatch) is not None
+    played, _ = known_after(9, **learned(observe=8), aggregator=krum)
+    known, trouble = Knowledge(**vars(played)), "the attacker's own update were not used"
+    assert len(known.matching) < 8
+    assert any(trouble in text for text in known.troubles)
+
+
 def test_a_projected_step_and_a_missed_round_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = watched(6, server={"projection": {"name": "ball", "radius": 0.5}})
     known = Knowledge(own=seen.view.own, last=seen.view.round - 1)

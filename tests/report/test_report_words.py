@@ -1,5 +1,6 @@
 """What the report says in words."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,21 @@ def plain(text: str) -> str:
 def test_the_verdict_gives_the_chosen_models_test_scores(tmp_path: Path) -> None:
     found = run(tmp_path / "a", seed=7)
     assert found.test is not None
-    best = found.test.best
-    assert plain(verdict(found)) == (
-        "After 500 rounds under A Little Is Enough from 12 of 51 clients, Bulyan’s model is "
-        f"{100 * best.accuracy:.1f} % accurate and {100 * best.robust_accuracy:.1f} % robust on "
+    best, last = found.test.best, found.test.final
+    assert found.chosen_round < 500
+    begin = "After 500 rounds under A Little Is Enough from 12 of 51 clients, Bulyan’s model"
+    scores = (
+        f"is {100 * best.accuracy:.1f} % accurate and {100 * best.robust_accuracy:.1f} % robust on "
         "the test set (PGD ℓ∞, ε 0.3, 40 × 0.01)."
     )
+    assert plain(verdict(found)) == (
+        f"{begin} of round {found.chosen_round}, which validation chose, {scores} That of the last "
+        f"round is {100 * last.accuracy:.1f} % accurate and {100 * last.robust_accuracy:.1f} % "
+        "robust."
+    )
+    rounds = found.evaluations[: 1 + [e.round for e in found.evaluations].index(found.chosen_round)]
+    ended = replace(found, evaluations=rounds)
+    assert plain(verdict(ended)) == f"{begin} {scores}"
 
 
 def test_the_verdict_on_an_unfinished_run_without_adversary(tmp_path: Path) -> None:

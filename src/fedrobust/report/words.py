@@ -122,7 +122,7 @@ def adversary(run: ReportRun) -> str:
 
 
 def verdict(run: ReportRun) -> str:
-    """The run in one sentence."""
+    """The run in a sentence; where validation chose another model than the last, its too."""
     score: Score | Evaluation = run.test.best if run.test else run.chosen
     last, whole = run.evaluations[-1].round, run.config["rounds"]
     rounds = (
@@ -133,11 +133,18 @@ def verdict(run: ReportRun) -> str:
     if not attacked and run.clients:
         setting = f" with {run.clients} honest clients"
     split = "test" if run.test else run.chosen.split
+    early = run.test is not None and run.chosen_round < last
     return (
-        f"{rounds} rounds{setting}, {called(run.config['aggregator'])}’s model is "
+        f"{rounds} rounds{setting}, {called(run.config['aggregator'])}’s model"
+        f"{f' of round {run.chosen_round:,}, which validation chose,' if early else ''} is "
         f"{percent(score.accuracy)} accurate and {percent(score.robust_accuracy)} robust "
         f"on the {split} set ({measure(run.config['evaluation'])})."
-    )
+    ) + (_last(run.test.final) if run.test is not None and early else "")
+
+
+def _last(score: Score) -> str:
+    accurate, robust = percent(score.accuracy), percent(score.robust_accuracy)
+    return f" That of the last round is {accurate} accurate and {robust} robust."
 
 
 def audit(found: Audited) -> str:

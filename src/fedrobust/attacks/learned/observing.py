@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _NEAR = 1e-4
 """How near to the edge of Θ a model is taken to lie on it, in parts of a parameter."""
+_SAME = 1e-3
+"""How far from a row a step may be, in parts of its norm, that is that row: θ rounds it."""
 
 
 def observe(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator) -> bool:
@@ -34,7 +36,7 @@ def observe(known: Knowledge, attack: "Learned", view: View, rng: torch.Generato
     clients, which it is under the mean with one plain SGD step; where the attacker knows how many
     clients there are, the colluders' own part is then taken out first. Under another rule it is
     some client's gradient, or a mix of theirs by coordinate, and is matched as if it were a mean. A
-    round tells nothing where Θ was active.
+    round tells nothing where Θ was active, or where that client is the attacker.
     """
     began = time.monotonic()
     own = real_data(view)
@@ -101,6 +103,9 @@ def _revealed(known: Knowledge, view: View) -> Vector | None:
     step = (view.parameters - before) / view.server_lr
     if not step.any():
         known.trouble("rounds in which the model did not move were not used")
+        return None
+    if any((step - row).norm() <= _SAME * row.norm() for row in known.own):
+        known.trouble("rounds whose step was the attacker's own update were not used")
         return None
     clients = beliefs.clients(view)
     exactly = view.clients_exactly or beliefs.sees_benign(view)
