@@ -1,8 +1,9 @@
 """Policies: what is kept of them is what was trained, and training learns what can be learned."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,14 @@ import torch
 from ring import task_of, watched
 from safetensors.torch import save_file
 
-from fedrobust.attacks.learned import PAPER, Training, planning
+from fedrobust.attacks.learned import PAPER, Training
 from fedrobust.attacks.learned.encoding import Basis, Full
 from fedrobust.attacks.learned.environment import FederationEnv, Task
 from fedrobust.attacks.learned.files import load_policy, save_policy
 from fedrobust.attacks.learned.planning import (
-    EPISODES,
-    best_constant,
-    constant_actions,
     cross_entropy,
-    search,
-    value_of,
 )
-from fedrobust.attacks.learned.policy import Policy, acting, played, train
+from fedrobust.attacks.learned.policy import Actor, Policy, acting, played, train
 from fedrobust.attacks.learned.training import FOLLOWING, Following
 from fedrobust.errors import ConfigError
 
@@ -108,49 +104,29 @@ def test_the_best_policy_that_was_checked_is_kept(task: Task) -> None:
 def test_it_learns_what_can_be_learned(seed: int) -> None:
     """(R − R_honest) / (R_best − R_honest) ≥ 0.9, R_best that of the best of 49 constant actions.
 
-    Two numbers decide: how much of its own update, and of the parameters, one of ten sends.
+    Two numbers decide: how much of its own update, and of the parameters, one of ten sends. Means
+    over episodes that neither the training nor the search for the constant action has played; the
+    training begins at random weights.
     """
     basis = Basis(directions=("own", "parameters"), budget=10.0)
     task = task_of(watched(300), basis, horizon=40, hold=5)
-    env = FederationEnv(task)
+    env, fresh = FederationEnv(task), range(100, 103)
 
-    def constant(*action: float) -> float:
-        return played(env, lambda _: np.array(action, dtype=np.float32), seed=0)
+    def over(episodes: Iterable[int], actor: Actor) -> float:
+        return float(np.mean([played(env, actor, seed) for seed in episodes]))
+
+    def constant(action: tuple[float, float], episodes: Iterable[int]) -> float:
+        return over(episodes, lambda _: np.array(action, dtype=np.float32))
 
     grid = np.linspace(-1, 1, 7)
-    honest, best = constant(0.1, 0.0), max(constant(a, b) for a in grid for b in grid)
+    found = sorted(product(grid, grid), key=lambda action: -constant(action, [0]))
+    honest, best = constant((0.1, 0.0), fresh), max(constant(a, fresh) for a in found[:5])
     assert best > honest + 0.5
     training = Training(steps=300, learning_starts=50, check_every=25)
-    found = train(task, training, seed)
-    value = played(env, acting(found.policy), seed=0)
+    value = over(fresh, acting(train(task, training, seed).policy))
     assert (value - honest) / (best - honest) >= 0.9
-    fresh = played(env, acting(found.policy), seed=100)
-    assert (fresh - honest) / (best - honest) >= 0.8
     planned = cross_entropy(task, segments=2, population=16, elite=4, iterations=3, seed=seed)
     assert (planned.value - honest) / (best - honest) >= 0.9
-
-
-def judged(task: Task, actions: Any, seed: int) -> float:
-    env, fresh = FederationEnv(task), range(seed + 1000, seed + 1000 + EPISODES)
-    return float(np.mean([value_of(env, actions, s) for s in fresh]))
-
-
-def test_a_plan_is_played_as_it_was_judged(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each iteration has an episode of its own, and the judges have others."""
-    seeds: list[int] = []
-
-    def spied(env: FederationEnv, actions: Any, seed: int) -> float:
-        seeds.append(seed)
-        return value_of(env, actions, seed)
-
-    monkeypatch.setattr(planning, "value_of", spied)
-    plan = cross_entropy(task, segments=2, population=6, elite=2, iterations=2, seed=4)
-    assert seeds == [4] * 6 + [5] * 6 + [1004, 1005, 1006, 1007, 1008] * 2
-    assert plan.actions.shape == (4, 3)
-    assert plan.value == judged(task, plan.actions, 4)
-    assert plan.rounds == (2 * 6 + 2 * EPISODES) * 8
-    again = cross_entropy(task, segments=2, population=6, elite=2, iterations=2, seed=4)
-    assert np.array_equal(plan.actions, again.actions)
 
 
 @pytest.mark.parametrize("algorithm", ["td3", "sac"])
@@ -175,87 +151,6 @@ def test_training_from_an_action_begins_there_and_loses_nothing(algorithm: Any, 
     assert [step for step, _ in longer.checks] == [0, 60, 120, 180, 200]
     kept = np.mean([played(env, acting(longer.policy), seed) for seed in range(2)])
     assert kept == pytest.approx(max(value for _, value in longer.checks))
-
-
-@pytest.mark.parametrize(
-    ("directions", "actions"),
-    [(("own",), 9), (("own", "parameters"), 33), (("own", "parameters", "last-step"), 57)],
-    ids=["one axis", "two", "three"],
-)
-def test_steps_are_spent_on_the_better_half_each_time(
-    directions: Any, actions: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All play 2 steps, half of them the whole episode of 4, a quarter two episodes, and so on.
-
-    The two that are left are judged in fresh episodes, and the better one is the answer.
-    """
-    task = task_of(watched(300), Basis(directions=directions), horizon=8, hold=2)
-    played_out: list[tuple[int, int | None, bytes, float]] = []
-
-    def spied(env: FederationEnv, actions: Any, seed: int, most: int | None = None) -> float:
-        value = value_of(env, actions, seed, most)
-        played_out.append((seed, most, actions.tobytes(), value))
-        return value
-
-    monkeypatch.setattr(planning, "value_of", spied)
-    turns: list[tuple[int, list[tuple[int, int | None]]]] = [(actions, [(3, 2)])]
-    spent, left, episodes = 2 * actions, actions // 2, 1
-    while left > 2:
-        turns.append((left, [(3 + k, None) for k in range(episodes)]))
-        spent, left, episodes = spent + 4 * left * episodes, left // 2, 2 * episodes
-    turns.append((2, [(1003 + k, None) for k in range(EPISODES)]))
-    plan = best_constant(task, steps=spent, seed=3)
-    at, before = 0, set[bytes]()
-    for many, wanted in turns:
-        part = played_out[at : at + many * len(wanted)]
-        assert [(seed, most) for seed, most, _, _ in part] == wanted * many
-        means: dict[bytes, float] = {}
-        for _, _, name, value in part:
-            means[name] = means.get(name, 0.0) + value / len(wanted)
-        assert len(means) == many
-        assert before == set() or before == set(means)
-        ranked = sorted(means, key=lambda name: -means[name])
-        before, at = set(ranked[: max(2, many // 2)]), at + len(part)
-    assert at == len(played_out)
-    assert plan.actions.tobytes() == ranked[0]
-    assert plan.value == pytest.approx(means[ranked[0]])
-    assert plan.rounds == 2 * spent + 2 * EPISODES * 8
-    monkeypatch.undo()
-    assert plan.value == pytest.approx(judged(task, plan.actions, 3))
-
-
-def test_many_axes_are_drawn_from_where_steps_are_few() -> None:
-    """28 axes make 225 actions: 300 steps are not spent on one step of each, and more."""
-    task = task_of(watched(300), Full(budget=10.0), horizon=8, hold=2)
-    plan = best_constant(task, steps=300, seed=0)
-    assert plan.rounds / 2 - 2 * EPISODES * 4 <= 300
-    assert np.count_nonzero(plan.actions) <= 1
-    assert len({tuple(np.abs(a).nonzero()[0]) for a in planning._candidates(28, 300, 0)}) == 5
-    assert planning._candidates(10**6, 300, 0).shape == (33, 10**6)
-
-
-@pytest.mark.parametrize(
-    ("algorithm", "steps"), [("constant", 1200), ("cross-entropy", 1200), ("gradient", 1000)]
-)
-def test_a_search_keeps_within_its_budget(task: Task, algorithm: Any, steps: int) -> None:
-    """``steps`` and what it takes to judge; gradients count five episodes an iteration."""
-    plan = search(task, Training(algorithm=algorithm, steps=steps), seed=0)
-    finalists = {"constant": 2, "cross-entropy": EPISODES, "gradient": EPISODES}[algorithm]
-    spent = plan.rounds / task.hold - finalists * EPISODES * 4
-    if algorithm == "gradient":
-        iterations = len(plan.course)
-        assert iterations == steps * 3 // 4 // 4 // 5
-        spent += iterations * 4 * 4 - 2 * EPISODES * 4
-    assert 0.8 * steps <= spent <= 1.05 * steps
-
-
-def test_the_constants_are_every_axis_and_every_mix_of_signs() -> None:
-    found = constant_actions(3)
-    assert len({tuple(row) for row in found.tolist()}) == 1 + 4 * (6 + 8)
-    assert (0.0, 0.0, 0.0) in {tuple(row) for row in found.tolist()}
-    assert (1.0, -1.0, 1.0) in {tuple(row) for row in found.tolist()}
-    assert constant_actions(1).shape == (9, 1)
-    assert constant_actions(28).shape == (1 + 4 * 56, 28)
 
 
 def test_a_constant_policy_gives_its_action_whatever_it_sees(task: Task) -> None:
