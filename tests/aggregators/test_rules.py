@@ -1,192 +1,38 @@
-"""Every rule is the one of its definition, and has the properties its theory gives it.
-
-A new rule is one row of ``RULES``; its naive definition goes to ``rule_oracles``.
-"""
+"""Every rule is the one of its definition, and has the properties its theory gives it."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import pytest
 import rule_oracles as oracles
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from rule_table import (
+    BOUNDED,
+    MATRICES,
+    MOVING,
+    TYING,
+    Rule,
+    every_rule,
+    feasible,
+    heavy_tailed,
+    most_f,
+    normal,
+    with_outliers,
+)
 from test_kernels import LargestTensor
 from torch import Tensor
 
 from fedrobust.aggregators import (
-    AGGREGATORS,
-    Aggregation,
-    AnyAggregator,
-    Bucketing,
-    Bulyan,
-    CenteredClipping,
     Context,
-    FLTrust,
-    GeometricMedian,
     Krum,
     Mean,
     MeanAroundMedian,
     Median,
-    MinimumDiameterAveraging,
     MultiKrum,
-    NearestNeighborMixing,
-    NormBound,
-    SmallestMaximumEigenvalueAveraging,
-    TrimmedMean,
 )
-from fedrobust.component import component, from_config, to_config
-
-
-@dataclass(frozen=True)
-class Rule:
-    make: Callable[[int], Any]
-    oracle: oracles.Oracle
-    least: Callable[[int], int]
-    """The fewest rows for f."""
-    same_bits: bool = True
-    """Whether rows in another order give the same bits."""
-    stretch: float | None = None
-    """How far, in widths of the benign range, a coordinate may leave it; None: not claimed."""
-    robust: bool = True
-    length: str | None = None
-    """Which field is in update units: the rule scales with it, and has an origin."""
-    origin: bool = False
-    """Whether it knows where 0 is, so that it neither moves with the rows nor keeps equal ones."""
-    ordered: bool = False
-    """Whether the order of the rows decides as a draw does."""
-    rounds: bool = False
-    """Whether it rounds rows on the way."""
-    sets: bool = False
-    """Whether the oracle tries every set of n - f rows."""
-    ties: bool = True
-    """Whether its answer is that of the definition whatever ties."""
-    context: Callable[[Tensor], Context] = lambda updates: Context()
-
-    def aggregate(self, f: int, updates: Tensor) -> Aggregation:
-        return self.make(f).aggregate(updates, self.context(updates))
-
-    def __call__(self, f: int, updates: Tensor) -> Tensor:
-        return self.aggregate(f, updates).vector
-
-
-RULES: dict[str, Rule] = {
-    "mean": Rule(lambda f: Mean(), oracles.mean, lambda f: 1, same_bits=False, robust=False),
-    "median": Rule(lambda f: Median(), oracles.median, lambda f: 2 * f + 1, stretch=0),
-    "trimmed-mean": Rule(TrimmedMean, oracles.trimmed_mean, lambda f: 2 * f + 1, stretch=0),
-    "mean-around-median": Rule(
-        MeanAroundMedian, oracles.mean_around_median, lambda f: 2 * f + 1, stretch=1
-    ),
-    "krum": Rule(Krum, oracles.krum, lambda f: 2 * f + 3),
-    "multi-krum": Rule(MultiKrum, oracles.multi_krum, lambda f: 2 * f + 3, same_bits=False),
-    "bulyan": Rule(Bulyan, oracles.bulyan, lambda f: 4 * f + 3, stretch=1),
-    "geometric-median": Rule(
-        lambda f: GeometricMedian(),
-        oracles.geometric_median,
-        lambda f: 2 * f + 1,
-        same_bits=False,
-        ties=False,
-    ),
-    "centered-clipping": Rule(
-        lambda f: CenteredClipping(oracles.RADIUS, iterations=3),
-        oracles.centered_clipping,
-        lambda f: 2 * f + 1,
-        same_bits=False,
-        length="radius",
-        origin=True,
-    ),
-    "norm-bound": Rule(
-        lambda f: NormBound(oracles.RADIUS),
-        oracles.norm_bound,
-        lambda f: 2 * f + 1,
-        same_bits=False,
-        length="bound",
-        origin=True,
-    ),
-    "minimum-diameter-averaging": Rule(
-        MinimumDiameterAveraging,
-        oracles.minimum_diameter,
-        lambda f: 2 * f + 1,
-        same_bits=False,
-        sets=True,
-    ),
-    "smallest-maximum-eigenvalue-averaging": Rule(
-        SmallestMaximumEigenvalueAveraging,
-        oracles.smallest_eigenvalue,
-        lambda f: 2 * f + 1,
-        same_bits=False,
-        sets=True,
-    ),
-    "fl-trust": Rule(
-        lambda f: FLTrust(),
-        oracles.fl_trust,
-        lambda f: 2 * f + 1,
-        same_bits=False,
-        origin=True,
-        ties=False,
-        context=lambda updates: Context(root=Median()(updates.double())),
-    ),
-    "nearest-neighbor-mixing": Rule(
-        lambda f: NearestNeighborMixing(f, TrimmedMean(f)),
-        oracles.mixed_trimmed_mean,
-        lambda f: 2 * f + 1,
-        same_bits=False,
-        rounds=True,
-    ),
-    "bucketing": Rule(
-        lambda f: Bucketing(2, TrimmedMean(f)),
-        oracles.bucketed_trimmed_mean,
-        lambda f: 4 * f + 1,
-        ordered=True,
-        rounds=True,
-    ),
-}
-BOUNDED = {name: rule for name, rule in RULES.items() if rule.stretch is not None}
-TYING = {name: rule for name, rule in RULES.items() if rule.ties}
-MOVING = {name: rule for name, rule in RULES.items() if not rule.origin}
-every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-
-
-def most_f(rule: Rule, n: int) -> int:
-    return max(f for f in range(n) if rule.least(f) <= n and feasible(rule, n, f))
-
-
-def feasible(rule: Rule, n: int, f: int) -> bool:
-    return not rule.sets or math.comb(n, f) <= 1000
-
-
-def normal(n: int, d: int, seed: int = 0) -> Tensor:
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
-
-
-def with_outliers(n: int, d: int, f: int, size: float = 1e30) -> Tensor:
-    """f rows of ±``size``, no two alike in size, scattered among ordinary ones."""
-    updates = normal(n, d)
-    rows = torch.randperm(n, generator=torch.Generator().manual_seed(n))[:f]
-    sizes = size * (1 + torch.arange(len(rows)) / n)[:, None]
-    updates[rows] = sizes * normal(len(rows), d, seed=1).sign()
-    return updates
-
-
-def heavy_tailed(n: int, d: int) -> Tensor:
-    return normal(n, d) / normal(n, d, seed=1).abs().clamp(min=1e-6)
-
-
-MATRICES: dict[str, Callable[[int, int, int], Tensor]] = {
-    "normal": lambda n, d, f: normal(n, d),
-    "heavy-tails": lambda n, d, f: heavy_tailed(n, d),
-    "duplicates": lambda n, d, f: normal(3, d)[torch.arange(n) * 7 % 5 % 3],
-    "signs": lambda n, d, f: 1e-3 * normal(n, d).sign(),
-    "grid": lambda n, d, f: normal(n, d).round(),
-    "offset": lambda n, d, f: 1e3 + 1e-3 * normal(n, d),
-    "tiny": lambda n, d, f: 1e-20 * normal(n, d),
-    "large": lambda n, d, f: 1e15 * normal(n, d),
-    "outliers": with_outliers,
-    "zeros": lambda n, d, f: torch.zeros(n, d),
-}
 
 
 def agrees(rule: Rule, f: int, updates: Tensor) -> None:
@@ -403,99 +249,3 @@ def test_three_hundred_rows_need_no_second_copy_but_the_mix_itself(rule: Rule) -
         rule.make(f).aggregate(updates, context)
     copies = {"nearest-neighbor-mixing": 1, "bucketing": 1 / 2}.get(rule.make(f).name, 0)
     assert largest.bytes <= max(8 << 20, copies * updates.numel() * 4)
-
-
-def hole(value: float) -> Tensor:
-    updates = normal(9, 4)
-    updates[[2, 7], 1] = value
-    return updates
-
-
-BAD: dict[str, tuple[Any, Context, str]] = {
-    "list": ([[1.0]] * 9, Context(), r"one tensor \[n, d\], got list"),
-    "one row": (normal(1, 9)[0], Context(), r"must be \[n, d\], got shape \[9\]"),
-    "no rows": (normal(0, 9), Context(), r"needs n .*n = 0"),
-    "no coordinates": (normal(9, 0), Context(), r"\[9, 0\] have no coordinates \(d = 0\)"),
-    "integers": (torch.ones(9, 4, dtype=torch.int64), Context(), r"floating point, got torch.int"),
-    "complex": (torch.ones(9, 4, dtype=torch.cfloat), Context(), r"floating point, got torch.comp"),
-    "nan": (hole(torch.nan), Context(), r"NaN or infinity in rows 2, 7; .*tolerating\(2\)"),
-    "infinity": (hole(-torch.inf), Context(), r"NaN or infinity in rows 2, 7;"),
-    "all nan": (normal(15, 4) * torch.nan, Context(), r"rows 0, 1, .*, 9 and 5 more;"),
-    "counts short": (normal(9, 4), Context(counts=torch.ones(8)), r"each of the 9 rows.*\[8\]"),
-    "counts negative": (
-        normal(9, 4),
-        Context(counts=torch.tensor([1] * 8 + [-3])),
-        r"not negative, got -3 for row 8",
-    ),
-    "counts nan": (normal(9, 4), Context(counts=torch.ones(9) * torch.nan), r"nan for row 0"),
-    "counts zero": (normal(9, 4), Context(counts=torch.zeros(9)), r"counts are all zero"),
-}
-
-
-@every_rule
-@pytest.mark.parametrize("case", BAD.values(), ids=BAD)
-def test_bad_input_is_refused_saying_what_and_which(rule: Rule, case: Any) -> None:
-    updates, context, message = case
-    made = rule.make(1)
-    with pytest.raises(ValueError, match=message) as raised:
-        made(updates, context)
-    assert str(raised.value).startswith(type(made).__name__)
-
-
-@every_rule
-@pytest.mark.parametrize("f", [0, 1, 3])
-def test_too_few_rows_are_refused_naming_n_f_and_the_condition(rule: Rule, f: int) -> None:
-    made = rule.make(f)
-    within = getattr(made, "rule", made)
-    counts_f = hasattr(within, "f")
-    least = rule.least(f) if counts_f else 1
-    made.check(least)
-    # Of 4f rows Bucketing makes 2f.
-    seen = 2 * f if rule.ordered else least - 1
-    named = rf"n = {seen}" + (rf", f = {f}" if counts_f and not (rule.ordered and f == 0) else "")
-    message = rf"^{type(made).__name__} .*needs n .*: {named} needs {seen + 1}$"
-    with pytest.raises(ValueError, match=message):
-        made.check(least - 1)
-    with pytest.raises(ValueError, match=message):
-        made(torch.ones(least - 1, 2))
-
-
-def test_the_message_reads_well() -> None:
-    with pytest.raises(ValueError, match=r"^Krum needs n >= 2f \+ 3: n = 7, f = 3 needs 9$"):
-        Krum(3).check(7)
-    with pytest.raises(ValueError, match=r"^MultiKrum needs n >= m = 8: n = 7, f = 2 needs 8$"):
-        MultiKrum(2, m=8).check(7)
-
-
-@every_rule
-def test_dropped_rows_count_against_the_tolerance(rule: Rule) -> None:
-    assert rule.make(4).tolerating(1) == rule.make(3)
-    assert rule.make(4).tolerating(9) == rule.make(0)
-    assert rule.make(4).tolerating(0) == rule.make(4)
-
-
-def test_a_given_m_stays_when_rows_are_dropped() -> None:
-    assert MultiKrum(4, m=6).tolerating(2) == MultiKrum(2, m=6)
-
-
-@component
-class Server:
-    aggregator: AnyAggregator
-
-
-def test_every_rule_is_in_the_table_and_is_a_config_value() -> None:
-    assert {rule.make(2).name: type(rule.make(2)) for rule in RULES.values()} == {
-        member.name: member for member in AGGREGATORS
-    }
-    assert list(RULES) == [member.name for member in AGGREGATORS]
-    for rule in RULES.values():
-        made = rule.make(2)
-        assert from_config(Server, {"aggregator": to_config(made)}).aggregator == made
-
-
-@pytest.mark.parametrize("f", [-1, 1.0, True, "1", None])
-def test_f_is_a_whole_number_from_zero_on(f: Any) -> None:
-    for rule in RULES.values():
-        if hasattr(rule.make(0), "f"):
-            with pytest.raises(ValidationError, match="f"):
-                replace(rule.make(0), f=f)
