@@ -1,17 +1,11 @@
 """A killed training goes on to the same policy, and plays hardly any simulated round twice."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from ring import (
     CONFIG,
     LEARNED,
@@ -23,15 +17,12 @@ from ring import (
     task_of,
     watched,
 )
-from typer.testing import CliRunner
 
 from fedrobust.attacks.learned import Training, environment
 from fedrobust.attacks.learned.environment import Task
-from fedrobust.attacks.learned.files import load_policy
 from fedrobust.attacks.learned.journal import Journal, journals_in
 from fedrobust.attacks.learned.planning import best_constant
 from fedrobust.attacks.learned.policy import train
-from fedrobust.cli import app
 from fedrobust.component import from_config
 from fedrobust.errors import RecordError
 from fedrobust.federation import run_round
@@ -39,26 +30,10 @@ from fedrobust.participation import Sample
 from fedrobust.prepare import prepare
 from fedrobust.training import run
 
-LONG = TRAINING | {"steps": 400, "check_every": 200, "start": "constant"}
-
 
 @pytest.fixture(scope="module")
 def task() -> Task:
     return task_of(watched())
-
-
-@pytest.fixture
-def played(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The rounds that environments have really simulated."""
-    rounds: list[int] = []
-    real = environment.run_round
-
-    def counted(state: Any, *args: Any, **options: Any) -> Any:
-        rounds.append(state.round)
-        return real(state, *args, **options)
-
-    monkeypatch.setattr(environment, "run_round", counted)
-    return rounds
 
 
 def trained(task: Task, path: Path, **changes: Any) -> tuple[Any, ...]:
@@ -227,93 +202,3 @@ def test_runs_leave_no_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     run(experiment(**changes), tmp_path / "run")
     assert set(seen) == {1}
     assert not list(tmp_path.glob("run/learning-*"))
-
-
-def killed_in_training(command: list[str], folder: Path, least: int = 50) -> int:
-    """SIGKILL once the journal has so many answers; how many it then has."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    lines = 0
-    while lines < least:
-        assert time.monotonic() < deadline
-        assert process.poll() is None, "it ended before it could be killed"
-        lines = sum(p.read_bytes().count(b"\n") for p in folder.glob("learning-*.jsonl"))
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    return sum(p.read_bytes().count(b"\n") for p in folder.glob("learning-*.jsonl"))
-
-
-def test_a_run_that_is_killed_while_the_attacker_trains(tmp_path: Path, played: list[int]) -> None:
-    """SIGKILL, twice; the same model, and the rest of the rounds alone are simulated."""
-    changes = learned(inversion=None, training=LONG) | {"rounds": 9}
-    path = tmp_path / "config.yaml"
-    path.write_text(json.dumps(CONFIG | changes))
-    whole = run(experiment(**changes), tmp_path / "whole")
-    rounds = len(played)
-    cut = tmp_path / "cut"
-    command = [sys.executable, "-m", "fedrobust", "run", str(path), "--out", str(cut), "--resume"]
-    first = killed_in_training(command, cut)
-    second = killed_in_training(command, cut, first + 50)
-    assert first < second < 400
-    played.clear()
-    resumed = run(experiment(**changes), cut, resume=True)
-    assert torch.equal(resumed.state.parameters, whole.state.parameters)
-    assert 0 < len(played) <= rounds - 3 * 50  # three rounds are an answer
-    spent = [result.summary["attack"]["simulated_rounds"] for result in (whole, resumed)]
-    assert spent[0] == spent[1] == rounds
-
-
-def no_space(*_: Any) -> None:
-    raise RecordError("cannot write: No space left on device")
-
-
-def test_a_policy_whose_learning_was_killed(
-    tmp_path: Path, played: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """``attack learn --resume`` writes the policy that it would have written."""
-    path, out = tmp_path / "config.yaml", tmp_path / "policy.safetensors"
-    path.write_text(json.dumps(CONFIG | learned(training=LONG) | {"rounds": 4}))
-    folder = tmp_path / "policy.safetensors.learning"
-    learn = ["attack", "learn", str(path), "--out"]
-    killed_in_training([sys.executable, "-m", "fedrobust", *learn, str(out)], folder)
-    assert not out.exists()
-
-    for more, reason in (
-        ([], "continue it with --resume"),
-        (["--resume", "-s", "attack.hold=4"], "another config"),
-    ):
-        refused = CliRunner().invoke(app, [*learn, str(out), *more])
-        assert refused.exit_code == 2
-        assert reason in refused.output
-        assert list(folder.glob("learning-*.jsonl")), "and nothing is lost"
-
-    # What it has come to is not lost where it cannot be written.
-    with monkeypatch.context() as full:
-        full.setattr("fedrobust.attacks.learned.learning.save_policy", no_space)
-        failed = CliRunner().invoke(app, [*learn, str(out), "--resume"])
-    assert failed.exit_code == 2
-    assert "No space left" in failed.output
-    played.clear()
-    done = CliRunner().invoke(app, [*learn, str(out), "--resume"])
-    assert done.exit_code == 0, done.output
-    assert played == []
-    assert not folder.exists()
-    whole = tmp_path / "whole.safetensors"
-    assert CliRunner().invoke(app, [*learn, str(whole)]).exit_code == 0
-    ours, wanted = load_policy(out), load_policy(whole)
-    for name, tensor in wanted[0].tensors().items():
-        assert torch.equal(ours[0].tensors()[name], tensor)
-    for _, about in (ours, wanted):
-        del about["report"]["seconds"]
-    assert ours[1] == wanted[1]
-
-
-def test_what_came_to_no_policy_leaves_nothing(tmp_path: Path) -> None:
-    path, out = tmp_path / "config.yaml", tmp_path / "policy.safetensors"
-    path.write_text(json.dumps(CONFIG | learned() | {"rounds": 2}))
-    for _ in range(2):
-        done = CliRunner().invoke(app, ["attack", "learn", str(path), "--out", str(out)])
-        assert done.exit_code == 2
-        assert "the run ended before it attacked" in done.output
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.yaml"]
