@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from ring import (
     CONFIG,
@@ -20,7 +21,7 @@ from ring import (
 
 from fedrobust.attacks.learned import Training, environment
 from fedrobust.attacks.learned.environment import Task
-from fedrobust.attacks.learned.journal import Journal, journals_in
+from fedrobust.attacks.learned.journal import Answer, Journal, journals_in
 from fedrobust.attacks.learned.planning import best_constant
 from fedrobust.attacks.learned.policy import train
 from fedrobust.component import from_config
@@ -168,8 +169,17 @@ def test_what_a_search_over_attacks_tries_is_not_mixed_up(tmp_path: Path) -> Non
 
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "journal").mkdir()
-    with pytest.raises(RecordError, match=r"cannot write .*journal, which a training needs"):
+    said = r"cannot write .*, which a training needs"
+    with pytest.raises(RecordError, match=said):
         Journal(tmp_path / "journal")
+    full = Journal(tmp_path / "full")
+    assert full.recall(b"asked") is None
+    full.close()
+    with Path("/dev/full").open("ab") as full._file:  # which has no space left
+        with pytest.raises(RecordError, match=said):
+            full.note(b"asked", Answer(np.zeros(3, dtype=np.float32), 0.0, 1, 1))
+        with pytest.raises(RecordError, match=said):
+            full.close()  # as the end of a training does, whatever ended it
 
 
 class Wide(Watching):

@@ -88,7 +88,8 @@ class Journal:
 
     def close(self) -> None:
         """Nothing more is asked."""
-        self._file.close()
+        with self._writing():
+            self._file.close()  # which writes what could not be written before
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
