@@ -1,15 +1,19 @@
 """Time the parts of the learned attack: simulated rounds, a policy, an inversion.
 
 ``python benchmarks/learned_attack.py`` plays the paper's ring for 100 rounds, stands where its
-attacker then stands, and prints environment steps a second for every encoding, by the compiled
-network and by autograd in turn, and the time of training a policy with the default settings, the
-search for the constant action that it begins at included.
+attacker then stands, and times environment steps with every encoding, by the compiled network and
+by autograd in turn, and the training of a policy with the default settings, the search for the
+constant action that it begins at included.
 ``--mnist`` does so for the quarter-width network on MNIST, in bfloat16, where the processor has
-instructions for it, and in float32 in turn, with one inversion of a batch. ``--samples`` prints how
+instructions for it, and in float32 in turn, with one inversion of a batch. ``--samples`` tells how
 much the reward of an episode depends on the examples that ρ̂ is measured on, by their number.
+``--out results/benchmarks/learned-attack.json`` adds what was measured to that file, and
+``--table`` with it prints what is there.
 """
 
 import argparse
+import json
+import platform
 import statistics
 import time
 from dataclasses import replace
@@ -29,6 +33,7 @@ from fedrobust.attacks.learned.policy import train
 from fedrobust.attacks.learned.simulation import Harm
 from fedrobust.attacks.learned.task import task_for
 from fedrobust.calculus import Autograd, Precision, calculus
+from fedrobust.environment import commit
 from fedrobust.execution import emulates_bfloat16
 from fedrobust.federation import LOCAL, run_round
 from fedrobust.grid import load_sweep
@@ -37,6 +42,9 @@ from fedrobust.prepare import prepare
 from fedrobust.threat import ThreatModel, View
 
 HERE = Path(__file__).parents[1]
+ASCENT = Ascent(steps=8, rule="decaying", size=1.5)
+
+Found = dict[str, Any]
 
 
 class Spy:
@@ -87,19 +95,70 @@ def rate(made: Task, steps: int) -> float:
     return steps / (time.perf_counter() - start)
 
 
-def spread(made: Task, view: View, sizes: tuple[int, ...], draws: int = 40) -> None:
+def rates(view: View, encodings: list[Encoding], steps: int, turns: int) -> list[Found]:
+    """Environment steps a second of each encoding, and those of the plain way, in turn."""
+    precision: Precision = "float32" if emulates_bfloat16() else "bfloat16"
+    rows = []
+    for encoding in encodings:
+        attack = Learned(encoding=encoding, ascent=ASCENT, hold=1, precision=precision)
+        made, plain = (task(view, attack, plain) for plain in (False, True))
+        pairs = [(rate(made, steps), rate(plain, steps // 2)) for _ in range(turns)]
+        fast, slow = (statistics.median(side) for side in zip(*pairs, strict=True))
+        ratio = statistics.median(a / b for a, b in pairs)
+        name = type(encoding).__name__.lower()
+        rows.append({"encoding": name, "fast": fast, "plain": slow, "ratio": ratio})
+    return rows
+
+
+def ring(turns: int) -> Found:
+    """The paper's ring: compiled steps beside those by autograd, and the default policy."""
+    view = seen("ring.yaml", 100)
+    found: Found = {"ways": ["compiled", "by autograd"]}
+    found["rates"] = rates(view, [Full(), Compact(), Basis()], 100, turns)
+    start, training = time.perf_counter(), Training()
+    made = task(view, Learned(ascent=ASCENT), plain=False)
+    first = best_constant(made, steps=training.steps // 4, seed=5000, episodes=1)
+    trained = train(made, training, seed=0, start=first.actions[0])
+    found["policy"] = {
+        "steps": training.steps,
+        "rounds": first.rounds + trained.rounds,
+        "seconds": time.perf_counter() - start,
+        "constant": first.seconds,
+    }
+    return found
+
+
+def mnist(turns: int) -> Found:
+    """The quarter-width network on MNIST: steps in bfloat16 and float32, and an inversion."""
+    view = seen("mnist.yaml", 20)
+    fast = "float32" if emulates_bfloat16() else "bfloat16"
+    found: Found = {"ways": [fast, "float32"]}
+    found["rates"] = rates(view, [Compact(), Basis()], 6, turns)
+    own = real_data(view)
+    gradient = -view.own[0] / view.client.optimizer.lr
+    start = time.perf_counter()
+    answer = invert(view.model(), gradient, own.x[:64], own.y[:64], Inversion())
+    seconds = time.perf_counter() - start
+    found["inversion"] = {"seconds": seconds, "before": answer.before, "after": answer.after}
+    return found
+
+
+def samples(mnist: bool, draws: int = 40) -> Found:
     """The deviation of an episode's return over random samples of each size, beside its mean.
 
     The episode is the same for all: one in which the attacker shrinks the model.
     """
+    config, rounds, horizon = ("mnist.yaml", 100, 100) if mnist else ("ring.yaml", 500, 300)
+    view = seen(config, rounds, "median")
+    made = task(view, Learned(ascent=ASCENT, horizon=horizon), False)
     env = FederationEnv(made)
     env.reset(seed=0)
     while not env.over:
         env.step(np.array([0.0, -1.0, 0.0], dtype=np.float32))
     own, draw = real_data(view), torch.Generator().manual_seed(0)
     assert isinstance(made.harm, Harm)
-    print("| samples | mean return | deviation over samples |\n|---|---|---|")
-    for size in sizes:
+    rows = []
+    for size in (25, 50, 100, 200, 400):
         returns = []
         for _ in range(draws):
             sample = own.take(torch.randperm(len(own), generator=draw)[:size])
@@ -107,60 +166,73 @@ def spread(made: Task, view: View, sizes: tuple[int, ...], draws: int = 40) -> N
             before, after = harm(view.parameters), harm(env.parameters)
             returns.append((after - before) / abs(before))
         mean, deviation = statistics.fmean(returns), statistics.stdev(returns)
-        print(f"| {size} | {mean:.3f} | {deviation:.3f} |")
+        rows.append({"samples": size, "mean": mean, "deviation": deviation})
+    return {"spread": rows}
+
+
+def table(found: Found) -> str:
+    """What was measured, for a reader."""
+    lines = ["{part}, {processor}, {threads} thread(s):".format(**found), ""]
+    if "rates" in found:
+        fast, plain = found["ways"]
+        lines += [f"| encoding | steps a second, {fast} | {plain} | ratio |", "|---|---|---|---|"]
+        lines += [
+            "| {encoding} | {fast:.3g} | {plain:.3g} | {ratio:.1f} |".format(**row)
+            for row in found["rates"]
+        ]
+    if "spread" in found:
+        lines += ["| samples | mean return | deviation over samples |", "|---|---|---|"]
+        lines += [
+            "| {samples} | {mean:.3f} | {deviation:.3f} |".format(**row) for row in found["spread"]
+        ]
+    if policy := found.get("policy"):
+        told = (
+            "a policy of {steps:,} steps, {rounds:,} rounds: {seconds:.0f} s, of which "
+            "{constant:.0f} s for the constant action that it begins at"
+        )
+        lines += ["", told.format(**policy)]
+    if inversion := found.get("inversion"):
+        told = (
+            "one inversion of 64 examples, 300 iterations: {seconds:.0f} s; "
+            "D {before:.3g} to {after:.3g}"
+        )
+        lines += ["", told.format(**inversion)]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mnist", action="store_true")
+    parser.add_argument("--samples", action="store_true")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--samples", action="store_true")
+    parser.add_argument("--out", type=Path, help="add what was measured to this file")
+    parser.add_argument("--table", type=Path, help="print this file, and measure nothing")
     options = parser.parse_args()
+    if options.table:
+        for record in json.loads(options.table.read_text()):
+            print(table(record))
+        return
+    there = json.loads(options.out.read_text()) if options.out and options.out.exists() else []
     torch.set_num_threads(options.threads)
-    config, rounds = ("mnist.yaml", 20) if options.mnist else ("ring.yaml", 100)
-    ascent = Ascent(steps=8, rule="decaying", size=1.5)
+    data = "mnist" if options.mnist else "ring"
     if options.samples:
-        view = seen(config, 5 * rounds, "median")
-        made = task(view, Learned(ascent=ascent, horizon=100 if options.mnist else 300), False)
-        spread(made, view, (25, 50, 100, 200, 400))
-        return
-    view = seen(config, rounds)
-    steps = 6 if options.mnist else 100
-    encodings: list[Encoding] = (
-        [Compact(), Basis()] if options.mnist else [Full(), Compact(), Basis()]
-    )
-    precision: Precision = "float32" if emulates_bfloat16() else "bfloat16"
-    other = "in float32" if options.mnist else "by autograd"
-    print(f"| encoding | steps a second | {other} | ratio |\n|---|---|---|---|")
-    for encoding in encodings:
-        attack = Learned(encoding=encoding, ascent=ascent, hold=1, precision=precision)
-        made, plain = (task(view, attack, plain) for plain in (False, True))
-        pairs = [(rate(made, steps), rate(plain, steps // 2)) for _ in range(options.turns)]
-        fast, slow = (statistics.median(side) for side in zip(*pairs, strict=True))
-        ratio = statistics.median(a / b for a, b in pairs)
-        print(f"| {encoding.name} | {fast:.3g} | {slow:.3g} | {ratio:.1f} |")  # type: ignore[attr-defined]
-    if options.mnist:
-        own = real_data(view)
-        gradient = -view.own[0] / view.client.optimizer.lr
-        start = time.perf_counter()
-        found = invert(view.model(), gradient, own.x[:64], own.y[:64], Inversion())
-        seconds = time.perf_counter() - start
-        print(
-            f"one inversion of 64 examples, 300 iterations: {seconds:.0f} s; D {found.before:.3g}"
-            f" to {found.after:.3g}"
-        )
-        return
-    start, training = time.perf_counter(), Training()
-    made = task(view, Learned(ascent=ascent), plain=False)
-    first = best_constant(made, steps=training.steps // 4, seed=5000, episodes=1)
-    trained = train(made, training, seed=0, start=first.actions[0])
-    seconds = time.perf_counter() - start
-    rounds = first.rounds + trained.rounds
-    print(
-        f"a policy of {training.steps:,} steps, {rounds:,} rounds: {seconds:.0f} s, of which "
-        f"{first.seconds:.0f} s for the constant action that it begins at"
-    )
+        found = samples(options.mnist)
+    else:
+        found = mnist(options.turns) if options.mnist else ring(options.turns)
+    record = {
+        "part": f"{data}, samples" if options.samples else data,
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "threads": options.threads,
+        "commit": commit(),
+        "platform": platform.platform(),
+        "torch": torch.__version__,
+        **found,
+    }
+    print(table(record))
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps([*there, record], indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ from fedrobust.errors import ConfigError, PrecisionWarning
 from fedrobust.experiment import Experiment
 from fedrobust.federation import LOCAL, RoundLog
 from fedrobust.models import RingMlp
+from fedrobust.playing import Progress
 from fedrobust.prepare import Prepared, prepare
 from fedrobust.small_network import SmallNetwork
-from fedrobust.training import Progress
 
 
 def ring(**changes: Any) -> Experiment:

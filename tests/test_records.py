@@ -9,8 +9,8 @@ import pytest
 from fedrobust import run
 from fedrobust.errors import RecordError
 from fedrobust.experiment import Experiment
+from fedrobust.playing import Progress
 from fedrobust.records import atomically
-from fedrobust.training import Progress
 from run_contents import contents
 
 

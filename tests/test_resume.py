@@ -22,8 +22,8 @@ from fedrobust.aggregators import Aggregation
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import Experiment
 from fedrobust.federation import run_round
+from fedrobust.playing import Progress
 from fedrobust.records import atomically
-from fedrobust.training import Progress
 from run_contents import contents, without_seconds
 
 
@@ -101,7 +101,7 @@ def stop_in_round(
         if log.round == number:
             raise KilledError
 
-    monkeypatch.setattr("fedrobust.training.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("fedrobust.playing.SAVE_EVERY", 0.0)
     with pytest.raises(KilledError):
         run(experiment, out, progress=Progress(played=stop))
     monkeypatch.undo()

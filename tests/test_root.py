@@ -91,7 +91,7 @@ def test_a_run_with_a_root_resumes_to_the_same_bits(
         if log.round == 4:
             raise KeyboardInterrupt
 
-    from fedrobust.training import Progress
+    from fedrobust.playing import Progress
 
     with pytest.raises(KeyboardInterrupt):
         run(experiment, tmp_path / "run", progress=Progress(played=stop))

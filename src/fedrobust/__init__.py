@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from fedrobust.errors import UserError
     from fedrobust.execution import Execution
     from fedrobust.experiment import Evaluation, Experiment, load
+    from fedrobust.playing import Progress
     from fedrobust.server import Server
     from fedrobust.threat import ThreatModel, View
-    from fedrobust.training import Progress, Run, run
+    from fedrobust.training import Run, run
 
 _HOMES = {
     "Client": "client",
@@ -29,7 +30,7 @@ _HOMES = {
     "Evaluation": "experiment",
     "Execution": "execution",
     "Experiment": "experiment",
-    "Progress": "training",
+    "Progress": "playing",
     "Run": "training",
     "Server": "server",
     "ThreatModel": "threat",

@@ -15,10 +15,10 @@ from rich.progress import (
 from fedrobust.attacks.learned.training import FOLLOWING, Following
 from fedrobust.federation import RoundLog
 from fedrobust.grid import Cell
+from fedrobust.playing import Progress as Watch
 from fedrobust.prepare import Prepared
 from fedrobust.records import Json
 from fedrobust.sweep import Watch as SweepWatch
-from fedrobust.training import Progress as Watch
 
 
 class SweepDisplay:

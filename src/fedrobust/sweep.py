@@ -243,7 +243,8 @@ def _play(config: Json, path: Path, threads: int, search: list[str], pipe: Conne
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     import torch
 
-    from fedrobust.training import Progress, run
+    from fedrobust.playing import Progress
+    from fedrobust.training import run
 
     torch.set_num_threads(threads)
     rounds = config["rounds"]

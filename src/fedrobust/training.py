@@ -1,30 +1,25 @@
-"""Playing an experiment: rounds, evaluations, records."""
+"""Playing an experiment to its end: rounds, evaluations, and the summary."""
 
 import math
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
 from fedrobust import measure
 from fedrobust.attacks.attack import traits
-from fedrobust.attacks.learned.journal import journals_in
-from fedrobust.course import Course, open_course, save, save_end, stored_plan
+from fedrobust.course import Course, save_end
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
-from fedrobust.federation import FederationState, RoundLog, run_round
+from fedrobust.federation import FederationState, RoundLog
 from fedrobust.flat import write
-from fedrobust.opaque import stateful
-from fedrobust.prepare import Prepared, prepare
-from fedrobust.records import Json, RunDirectory
+from fedrobust.playing import Playing, Progress, opened
+from fedrobust.prepare import Prepared
+from fedrobust.records import Json
 from fedrobust.typing import Vector
 
 _SLACK = 0.05
 """A residual is small below this share of the price's own pull, 2γ times the distance moved."""
-SAVE_EVERY = 60.0
-"""Seconds between checkpoints, where evaluations are further apart than that."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +36,6 @@ class Run:
     summary: Json
     best: Vector
     path: Path | None
-
-
-@dataclass
-class Progress:
-    """What a caller may watch; the command line draws it."""
-
-    started: Callable[[Prepared, int], object] = field(default=lambda run, done: None)
-    played: Callable[[RoundLog], object] = field(default=lambda log: None)
-    evaluated: Callable[[Json], object] = field(default=lambda metrics: None)
 
 
 def run(
@@ -72,41 +58,22 @@ def run(
             "fedrobust.load(Path(...)) reads one from a YAML file"
         )
     watch = progress or Progress()
-    if out is None:
-        prepared = prepare(experiment)
-        with prepared.plan.active():
-            return _play(prepared, None, Course.start(prepared), watch)
-    directory = RunDirectory(Path(out), resume=resume)
-    try:
-        plan = stored_plan(experiment, directory) if directory.has_config else None
-        prepared = prepare(experiment, plan)
-        course = open_course(prepared, directory)
-        with prepared.plan.active(), journals_in(directory.path):
-            return _play(prepared, directory, course, watch)
-    finally:
-        directory.close()
+    with opened(experiment, Path(out) if out is not None else None, resume) as playing:
+        return _play(playing, watch)
 
 
-def _play(run: Prepared, directory: RunDirectory | None, course: Course, watch: Progress) -> Run:
-    experiment = run.experiment
-    watch.started(run, course.state.round)
-    changed = stateful({"aggregator": experiment.aggregator, "attack": experiment.attack})
-    clock, saved = time.monotonic() - course.seconds, course.seconds
-    while course.state.round < experiment.rounds:
-        course.state, log = run_round(
-            course.state, run.federation, run.streams, backend=run.backend
-        )
+def _play(playing: Playing, watch: Progress) -> Run:
+    run, course, directory = playing.run, playing.course, playing.directory
+
+    def recorded(log: RoundLog) -> bool:
         course.rounds.append(_line(log, run.federation.clients))
-        watch.played(log)
-        due = log.round % experiment.evaluation.every == 0 or log.round == experiment.rounds
-        course.seconds = time.monotonic() - clock
+        last = log.round == run.experiment.rounds
+        due = last or log.round % run.experiment.evaluation.every == 0
         if due:
             watch.evaluated(_evaluate(run, course, log))
-        first, long_ago = log.round == 1, course.seconds - saved > SAVE_EVERY
-        if directory is not None and (due or first or long_ago):
-            require_stateless(changed(), log.round)
-            save(run, directory, course)
-            saved = course.seconds
+        return due
+
+    playing.rounds(watch, recorded, over=lambda: False)
     summary = directory.read_json("summary.json") if directory is not None else None
     if summary is None:
         summary = _finish(run, course)
@@ -116,16 +83,6 @@ def _play(run: Prepared, directory: RunDirectory | None, course: Course, watch: 
     run.model.eval()
     path = directory.path if directory is not None else None
     return Run(course.state, course.metrics, run.model, summary, course.best, path)
-
-
-def require_stateless(changed: list[str], round: int) -> None:
-    """Raises: ``ConfigError`` where a user's object keeps state that no checkpoint holds."""
-    if changed:
-        raise ConfigError(
-            f"the {' and the '.join(changed)} changed in the rounds up to {round}: no checkpoint "
-            "holds what such an object keeps in itself. A rule returns its memory in "
-            "Aggregation.memory, an attack its state from craft"
-        )
 
 
 def _evaluate(run: Prepared, course: Course, log: RoundLog) -> Json:

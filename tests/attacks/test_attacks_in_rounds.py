@@ -20,9 +20,10 @@ from fedrobust.evaluation import accuracy
 from fedrobust.experiment import Experiment, load
 from fedrobust.federation import run_round
 from fedrobust.flat import write
+from fedrobust.playing import Progress
 from fedrobust.prepare import Prepared, prepare
 from fedrobust.threat import ThreatModel
-from fedrobust.training import Progress, run
+from fedrobust.training import run
 from run_contents import contents
 
 Json = dict[str, Any]
@@ -212,7 +213,7 @@ def test_what_mimic_has_learnt_survives_a_kill(
         if log.round == stop + 1:
             raise KilledError
 
-    monkeypatch.setattr("fedrobust.training.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("fedrobust.playing.SAVE_EVERY", 0.0)
     with pytest.raises(KilledError):
         run(experiment, tmp_path / "killed", progress=Progress(played=die))
     resumed = run(experiment, tmp_path / "killed", resume=True)

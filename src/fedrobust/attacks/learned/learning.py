@@ -1,6 +1,5 @@
 """Learning a policy once, to use it often."""
 
-import time
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -8,19 +7,15 @@ from typing import Any
 from fedrobust.aggregators.rule import Context, apply
 from fedrobust.attacks.learned.attack import Learned
 from fedrobust.attacks.learned.files import require_new, save_policy
-from fedrobust.attacks.learned.journal import journals_in
 from fedrobust.attacks.learned.policy import Policy
 from fedrobust.attacks.learned.simulation import answers
 from fedrobust.component import to_config
-from fedrobust.course import Course, open_course, save, stored_plan
+from fedrobust.course import Course
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
-from fedrobust.federation import run_round
-from fedrobust.opaque import stateful
-from fedrobust.prepare import Prepared, prepare
-from fedrobust.records import RunDirectory
+from fedrobust.playing import Playing, Progress, opened
+from fedrobust.prepare import Prepared
 from fedrobust.server import rooted
-from fedrobust.training import SAVE_EVERY, Progress, require_stateless
 from fedrobust.typing import Updates, Vector
 
 Learnt = tuple[Policy, dict[str, Any]]
@@ -45,28 +40,21 @@ def learn_policy(
     """
     _require_learning(experiment)
     watch = progress or Progress()
-    if out is None:
-        prepared = prepare(experiment)
-        course = Course.start(prepared)
-        with prepared.plan.active():
-            return _learnt(prepared, course, _played(prepared, course, watch))
-    require_new(out)
-    directory = RunDirectory(out.with_name(f"{out.name}.learning"), resume=resume)
-    try:
-        plan = stored_plan(experiment, directory) if directory.has_config else None
-        prepared = prepare(experiment, plan)
-        course = open_course(prepared, directory)
-        with prepared.plan.active(), journals_in(directory.path):
-            known = _played(prepared, course, watch, directory)
-            try:
-                policy, about = _learnt(prepared, course, known)
-            except ConfigError:
+    if out is not None:
+        require_new(out)
+    folder = out.with_name(f"{out.name}.learning") if out is not None else None
+    with opened(experiment, folder, resume) as playing:
+        known, directory = _played(playing, watch), playing.directory
+        try:
+            policy, about = _learnt(playing.run, playing.course, known)
+        except ConfigError:
+            if directory is not None:
                 rmtree(directory.path)  # which has nothing to go on with
-                raise
-        save_policy(policy, out, about)
-        rmtree(directory.path)
-    finally:
-        directory.close()
+            raise
+        if out is not None:
+            save_policy(policy, out, about)
+        if directory is not None:
+            rmtree(directory.path)
     return policy, about
 
 
@@ -85,28 +73,15 @@ def _require_learning(experiment: Experiment) -> None:
         raise ConfigError("each of several attackers would learn its own: set threat.colluders")
 
 
-def _played(
-    run: Prepared, course: Course, watch: Progress, directory: RunDirectory | None = None
-) -> dict[str, Any]:
+def _played(playing: Playing, watch: Progress) -> dict[str, Any]:
     """What an attacker carries when it has observed and trained, or when the rounds are over."""
-    watch.started(run, course.state.round)
-    clock, saved = time.monotonic() - course.seconds, course.seconds
-    experiment = run.experiment
-    changed = stateful({"aggregator": experiment.aggregator, "attack": experiment.attack})
-    known = _carried(run, course)
-    while course.state.round < experiment.rounds and not known.get("over"):
-        course.state, log = run_round(
-            course.state, run.federation, run.streams, backend=run.backend
-        )
-        watch.played(log)
-        known = _carried(run, course)
-        course.seconds = time.monotonic() - clock
-        late = course.seconds - saved > SAVE_EVERY
-        if directory is not None and (log.round == 1 or late or known.get("over")):
-            require_stateless(changed(), log.round)
-            save(run, directory, course)
-            saved = course.seconds
-    return known
+    run, course = playing.run, playing.course
+
+    def over() -> bool:
+        return bool(_carried(run, course).get("over"))
+
+    playing.rounds(watch, lambda log: over(), over)
+    return _carried(run, course)
 
 
 def _carried(run: Prepared, course: Course) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from fedrobust.objectives import ERM, Adversarial, Objective
 from fedrobust.optimizers import Adam
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import Norm
-from fedrobust.training import Progress, run
+from fedrobust.playing import Progress
+from fedrobust.training import run
 
 Begins = Callable[[str], Progress | None]
 """Told which surrogate is trained; gives what follows its rounds."""
