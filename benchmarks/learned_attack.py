@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from fedrobust.attacks.learned import Inversion, Learned, Training
-from fedrobust.attacks.learned.encoding import Basis, Compact, Encoding, Full
+from fedrobust.attacks.learned.encoding import Basis, Compact, Full
 from fedrobust.attacks.learned.environment import FederationEnv, Task
 from fedrobust.attacks.learned.inversion import invert
 from fedrobust.attacks.learned.knowledge import Knowledge, real_data
@@ -71,8 +71,8 @@ def seen(config: str, rounds: int, rule: str = "none") -> View:
     return spy.view
 
 
-def task(view: View, attack: Learned, plain: bool) -> Task:
-    """The attacker's task, compiled or in the attack's precision, or ``plain``."""
+def task(view: View, attack: Learned, plain: bool = False) -> Task:
+    """The attacker's task, or with ``plain`` the same by autograd alone, client by client."""
     own = real_data(view)
     sample = own.take(torch.arange(attack.samples))
     tools = Autograd(view.model(), 256) if plain else calculus(view.model(), attack.precision)
@@ -95,28 +95,23 @@ def rate(made: Task, steps: int) -> float:
     return steps / (time.perf_counter() - start)
 
 
-def rates(view: View, encodings: list[Encoding], steps: int, turns: int) -> list[Found]:
-    """Environment steps a second of each encoding, and those of the plain way, in turn."""
-    precision: Precision = "float32" if emulates_bfloat16() else "bfloat16"
-    rows = []
-    for encoding in encodings:
-        attack = Learned(encoding=encoding, ascent=ASCENT, hold=1, precision=precision)
-        made, plain = (task(view, attack, plain) for plain in (False, True))
-        pairs = [(rate(made, steps), rate(plain, steps // 2)) for _ in range(turns)]
-        fast, slow = (statistics.median(side) for side in zip(*pairs, strict=True))
-        ratio = statistics.median(a / b for a, b in pairs)
-        name = type(encoding).__name__.lower()
-        rows.append({"encoding": name, "fast": fast, "plain": slow, "ratio": ratio})
-    return rows
+def rates(tasks: dict[str, Task], steps: int, turns: int) -> Found:
+    """Environment steps a second of each way of doing the same, in turn, and the first's lead."""
+    rounds = [[rate(made, steps) for made in tasks.values()] for _ in range(turns)]
+    found = {name: statistics.median(turn[i] for turn in rounds) for i, name in enumerate(tasks)}
+    return found | {"ratio": statistics.median(turn[0] / turn[-1] for turn in rounds)}
 
 
 def ring(turns: int) -> Found:
     """The paper's ring: compiled steps beside those by autograd, and the default policy."""
     view = seen("ring.yaml", 100)
-    found: Found = {"ways": ["compiled", "by autograd"]}
-    found["rates"] = rates(view, [Full(), Compact(), Basis()], 100, turns)
+    found: Found = {"rates": {}}
+    for encoding in (Full(), Compact(), Basis()):
+        attack = Learned(encoding=encoding, ascent=ASCENT, hold=1)
+        ways = {"compiled": task(view, attack), "by autograd": task(view, attack, plain=True)}
+        found["rates"][encoding.name] = rates(ways, 100, turns)
     start, training = time.perf_counter(), Training()
-    made = task(view, Learned(ascent=ASCENT), plain=False)
+    made = task(view, Learned(ascent=ASCENT))
     first = best_constant(made, steps=training.steps // 4, seed=5000, episodes=1)
     trained = train(made, training, seed=0, start=first.actions[0])
     found["policy"] = {
@@ -131,9 +126,12 @@ def ring(turns: int) -> Found:
 def mnist(turns: int) -> Found:
     """The quarter-width network on MNIST: steps in bfloat16 and float32, and an inversion."""
     view = seen("mnist.yaml", 20)
-    fast = "float32" if emulates_bfloat16() else "bfloat16"
-    found: Found = {"ways": [fast, "float32"]}
-    found["rates"] = rates(view, [Compact(), Basis()], 6, turns)
+    precisions: list[Precision] = ["float32"] if emulates_bfloat16() else ["bfloat16", "float32"]
+    found: Found = {"rates": {}}
+    for encoding in (Compact(), Basis()):
+        attack = Learned(encoding=encoding, ascent=ASCENT, hold=1)
+        ways = {name: task(view, replace(attack, precision=name)) for name in precisions}
+        found["rates"][encoding.name] = rates(ways, 6, turns)
     own = real_data(view)
     gradient = -view.own[0] / view.client.optimizer.lr
     start = time.perf_counter()
@@ -150,7 +148,7 @@ def samples(mnist: bool, draws: int = 40) -> Found:
     """
     config, rounds, horizon = ("mnist.yaml", 100, 100) if mnist else ("ring.yaml", 500, 300)
     view = seen(config, rounds, "median")
-    made = task(view, Learned(ascent=ASCENT, horizon=horizon), False)
+    made = task(view, Learned(ascent=ASCENT, horizon=horizon))
     env = FederationEnv(made)
     env.reset(seed=0)
     while not env.over:
@@ -174,12 +172,9 @@ def table(found: Found) -> str:
     """What was measured, for a reader."""
     lines = ["{part}, {processor}, {threads} thread(s):".format(**found), ""]
     if "rates" in found:
-        fast, plain = found["ways"]
-        lines += [f"| encoding | steps a second, {fast} | {plain} | ratio |", "|---|---|---|---|"]
-        lines += [
-            "| {encoding} | {fast:.3g} | {plain:.3g} | {ratio:.1f} |".format(**row)
-            for row in found["rates"]
-        ]
+        for encoding, row in found["rates"].items():
+            told = [f"{name} {value:.3g}" for name, value in row.items() if name != "ratio"]
+            lines.append(f"{encoding}: {', '.join(told)} steps a second; ratio {row['ratio']:.2f}")
     if "spread" in found:
         lines += ["| samples | mean return | deviation over samples |", "|---|---|---|"]
         lines += [

@@ -158,7 +158,7 @@ def test_a_search_along_gradients_climbs_and_loses_nothing(monkeypatch: Any) -> 
     assert plan.value == pytest.approx(judged(plan.actions[0, 0]))
     assert plan.value >= max(map(judged, LEVELS)) - 0.01
     assert plan.actions.shape == (4, 1)
-    assert plan.rounds == (8 + (9 * 2 + 4 * 5 + 2 * EPISODES) + EPISODES * EPISODES) * 20
+    assert plan.rounds == (8 + (9 * 2 + 4 * 5 + 3 * EPISODES) + (EPISODES + 1) * EPISODES) * 20
     assert len(plan.course) == 8
     far = gradient_ascent(task, segments=1, iterations=2, rate=5.0, steps=60)
     assert np.abs(far.actions).max() <= 1

@@ -112,6 +112,26 @@ def test_a_model_in_float32_and_its_mode_are_left_as_they_were() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
+@pytest.mark.parametrize(("method", "lr"), [("lbfgs", 1.0), ("adam", 0.01)])
+def test_it_does_no_more_iterations_than_it_was_told_to(
+    method: Any, lr: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a shift is kept for 15 and the end comes after 40."""
+    kind: Any = {"lbfgs": torch.optim.LBFGS, "adam": torch.optim.Adam}[method]
+    step, asked = kind.step, list[int]()
+
+    def spied(self: Any, closure: Any) -> Any:
+        asked.append(self.param_groups[0].get("max_iter", 1))
+        return step(self, closure)
+
+    monkeypatch.setattr(kind, "step", spied)
+    model = nn.Sequential(nn.Linear(2, 4), nn.ELU(), nn.Linear(4, 2)).double()
+    gradient = parameter_gradient(model, normal(3, 2), torch.tensor([0, 1, 0]))
+    settings = Inversion(method=method, lr=lr, iterations=40, refresh=15)
+    invert(model, gradient, normal(3, 2, seed=1), torch.tensor([0, 1, 1]), settings)
+    assert asked == ([10, 5, 10, 5, 10] if method == "lbfgs" else [1] * 40)
+
+
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
 def test_a_gradient_that_says_nothing_is_refused(value: float) -> None:
     model = nn.Linear(2, 2)

@@ -27,6 +27,7 @@ from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import completed
 from fedrobust.federation import run_round
 from fedrobust.prepare import prepare
+from fedrobust.threat import ThreatModel
 from fedrobust.training import run
 
 
@@ -79,7 +80,7 @@ def test_a_policy_is_learned_once_and_used_often(tmp_path: Path) -> None:
     for name, tensor in (known.policy or {}).items():
         assert torch.equal(loaded.tensors()[name], tensor)
     assert about["parameters"] == 28
-    assert about["report"]["observed_rounds"] == 4
+    assert about["report"]["observed_rounds"] == 3
 
     again = CliRunner().invoke(app, command)
     assert again.exit_code == 2
@@ -94,7 +95,8 @@ def test_a_policy_is_learned_once_and_used_often(tmp_path: Path) -> None:
         ({"encoding": {"name": "compact"}}, "was trained with encoding = "),
         ({"encoding": {"name": "basis", "budget": 2.0}}, "was trained with encoding = "),
         ({"reward": "loss"}, "was trained with reward = robustness, and this attack has loss"),
-        ({"gamma": 1.0}, "was trained with gamma = None, and this attack has 1.0"),
+        ({"ascent": {"steps": 4, "rule": "decaying"}}, "was trained with ascent = "),
+        ({"gamma": 1.0}, "was trained with gamma = 2.0, and this attack has 1.0"),
     ):
         refused, _ = known_after(3, **learned(policy=str(policy), **change))
         assert refused.policy is None
@@ -210,14 +212,17 @@ def test_the_page_shows_what_was_learned(tmp_path: Path) -> None:
         write_report([out])
 
 
-def test_a_policy_from_a_file_waits_too(tmp_path: Path) -> None:
-    from fedrobust.attacks.learned.files import save_policy
-    from fedrobust.component import to_config
+def described(attack: Learned) -> dict[str, Any]:
+    """What a file says of the policy of such an attack on this federation."""
+    threat = to_config(ThreatModel(clients=True))
+    return {"attack": to_config(attack), "parameters": 28, "gamma": 2.0, "threat": threat}
 
+
+def test_a_policy_from_a_file_waits_too(tmp_path: Path) -> None:
     attack = Learned(hold=3, horizon=12)
     policy = Policy.constant(torch.tensor([0.0, -1.0, 0.0]).numpy(), 15)
     path = tmp_path / "p.safetensors"
-    save_policy(policy, path, {"attack": to_config(attack), "parameters": 28})
+    save_policy(policy, path, described(attack))
     known, _ = known_after(3, **learned(policy=str(path), wait=3))
     assert known.policy is None
     assert known.met == 3
@@ -240,7 +245,7 @@ def test_a_file_that_holds_no_policy_is_refused_at_once(tmp_path: Path) -> None:
     attack = Learned(hold=3, horizon=12)
     path.unlink()
     policy = Policy.constant(np.zeros(3, dtype=np.float32), 15)
-    save_policy(policy, path, {"attack": to_config(attack), "parameters": 28})
+    save_policy(policy, path, described(attack))
     ready = prepare(experiment(**config))
     state = ready.federation.start(ready.start)
     path.write_text("nothing")

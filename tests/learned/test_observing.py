@@ -20,14 +20,14 @@ def test_it_waits_before_it_observes() -> None:
     assert known.observed == 1
     assert known.met == 4
     known, _ = known_after(7, **learned(wait=3))
-    assert known.observed == 4
+    assert known.observed == 3  # rounds 4, 5 and 6; in round 7 it acts
     assert known.policy is not None
     assert len(known.matching) == 3
 
 
 def test_a_near_pool_ends_the_observation() -> None:
     known, _ = known_after(6, **learned(observe=50, threshold=1000.0))
-    assert known.observed == 3
+    assert known.observed == 2
     assert len(known.distances) == 1
     known, _ = known_after(6, **learned(observe=50, threshold=0.0))
     assert known.observed == 6

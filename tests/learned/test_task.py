@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ring import known_after, learned, seeded, task_of, watched
 
 from fedrobust.attacks.learned import Learned
+from fedrobust.attacks.learned.environment import FederationEnv
 from fedrobust.attacks.learned.knowledge import Knowledge, material
 
 
@@ -67,6 +69,21 @@ def test_in_the_simulation_the_attacker_holds_what_it_holds() -> None:
     assert {len(held) for held in clients} == {260}
     assert not any(data.take(held).x.any() for held in clients[:9])
     assert torch.equal(data.take(clients[9]).x, seen.own.x)
+
+
+def test_without_the_rule_every_simulated_client_weighs_the_same() -> None:
+    """Known clients hold different numbers of examples; a rule that is handed out weighs none."""
+    changes = {"partition": {"name": "dirichlet", "clients": 10, "alpha": 0.3}}
+    steps = []
+    for rule in (True, False):
+        seen = watched(5, threat={"clients": True, "rule": rule, "data": 3}, **changes)
+        task = task_of(seen, sample=seen.own)
+        assert len({len(part) for part in task.federation.local.clients}) > 2
+        env = FederationEnv(task)
+        env.reset(seed=0)
+        env.step(np.zeros(3, dtype=np.float32))
+        steps.append(env.parameters)
+    assert torch.allclose(*steps, atol=1e-6)
 
 
 @pytest.mark.parametrize(("malicious", "share"), [(1, 0.3), (2, 0.5), (5, 0.42), (1, 0.96)])

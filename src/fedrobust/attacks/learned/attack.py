@@ -49,8 +49,10 @@ class Learned:
     Where it was not in every round so far, the simulation leaves it out as often.
 
     Reference: DRFL §3. Differences from the paper: an episode has ``horizon`` rounds, not all the
-    T − k that are left; and see ``encoding``, ``inversion`` and ``training``. ``full`` or
-    ``compact`` with scale ``zeta``, and ``PAPER``, come nearest to it.
+    T − k that are left; an action is held for ``hold`` of them; ρ̂ and the paper's ζ are taken on
+    ``samples`` of the examples that ``data`` names, by default the own ones among them; and see
+    ``encoding``, ``inversion`` and ``training``. ``full`` or ``compact`` with scale ``zeta``,
+    ``PAPER``, ``hold: 1`` and ``data: learned`` come nearest to it.
     """
 
     wait: Size = 0
@@ -125,7 +127,7 @@ class Learned:
             known.over = observing.observe(known, self, view, rng)
             if known.over:
                 pipeline.learn(known, self, view, rng)
-        elif known.acts and self.relearn and view.round - known.trained >= self.relearn:
+        elif known.acts and self.relearn and view.round - known.tried >= self.relearn:
             pipeline.learn(known, self, view, rng)
         rows = pipeline.act(known, self, view, rng) if known.acts else view.own
         known.last = view.round

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any, ClassVar, TypeAlias
 
 import gymnasium
@@ -57,8 +58,8 @@ class Task:
     """What a policy is to learn: a simulated federation, its start, and the harm to maximise.
 
     An episode has ``horizon`` rounds; an action is held for ``hold`` rounds in which the attacker
-    takes part. The reward is ``scale`` times what the harm has grown by. What a ``journal`` has is
-    not simulated again.
+    takes part, as it does in the first round, after it has ``waited`` so many. The reward is
+    ``scale`` times what the harm has grown by. What a ``journal`` has is not simulated again.
     """
 
     federation: Federation
@@ -69,6 +70,7 @@ class Task:
     horizon: int = 200
     hold: int = 1
     scale: float = 1.0
+    waited: int = 0
     backend: Backend = LOCAL
     journal: Journal | None = None
 
@@ -173,11 +175,11 @@ class FederationEnv(gymnasium.Env[Observation, Observation]):
         return Answer(seen, self._measured(), self._state.round, self.rounds - before)
 
     def _begin(self) -> None:
-        self._streams = Streams(self._draw)
         self._state = self.task.start.clone()
         self._state.attack = None
-        self._round, self._waited = self._state.round, 0
-        self._play_without()
+        self._round, self._waited = self._state.round, self.task.waited
+        seeds = count(self._draw)  # the policy begins in a round in which the attacker is
+        self._streams = next(s for s in map(Streams, seeds) if self._takes_part(s))
 
     def _info(self) -> dict[str, Any]:
         return {"harm": self._now.harm, "round": self._now.round}
@@ -194,14 +196,16 @@ class FederationEnv(gymnasium.Env[Observation, Observation]):
 
     def _play_without(self) -> None:
         """The rounds in which no malicious client takes part, up to the next in which one does."""
-        federation = self._federation
-        while not self.over:
-            draw = self._streams.generator("participation", self._state.round + 1)
-            chosen = federation.participation.choose(federation.clients, draw)
-            if not federation.malicious.isdisjoint(chosen):
-                return
+        while not self.over and not self._takes_part(self._streams):
             self._play()
             self._waited += 1
+
+    def _takes_part(self, streams: Streams) -> bool:
+        """Whether a malicious client is in the next round."""
+        federation = self._federation
+        draw = streams.generator("participation", self._state.round + 1)
+        chosen = federation.participation.choose(federation.clients, draw)
+        return not federation.malicious.isdisjoint(chosen)
 
     def _observation(self) -> Observation:
         sight = Sight(

@@ -15,7 +15,7 @@ from fedrobust.records import atomically
 if TYPE_CHECKING:
     from fedrobust.attacks.learned.policy import Policy
 
-_FORMAT = "fedrobust policy 1"
+_FORMAT = "fedrobust policy 2"
 
 
 def save_policy(policy: "Policy", path: Path | str, about: dict[str, Any]) -> None:

@@ -25,8 +25,9 @@ class Knowledge:
     pools, ``matching`` the gradient distances before and after each inversion, and ``unused`` the
     pool's on a gradient that it was not fitted to, before it was. It has ``met`` so many rounds, in
     the ``last`` of which it sent ``own``, with at ``most`` so many colluders. It acts by a
-    ``policy``, or by a ``plan`` [steps, k] from round ``trained`` on; ``value`` is the mean return
-    of either in fresh episodes of the simulation.
+    ``policy``, or by a ``plan`` [steps, k] from round ``trained`` on; it last ``tried`` to train in
+    round ``tried``. ``value`` is the mean return of either in episodes of the simulation that had
+    no part in choosing it.
     """
 
     x: Tensor | None = None
@@ -41,6 +42,7 @@ class Knowledge:
     met: int = 0
     most: int = 0
     trained: int = 0
+    tried: int = 0
     policy: dict[str, Tensor] | None = None
     plan: Tensor | None = None
     sample: list[Tensor] | None = None

@@ -9,6 +9,7 @@ from fedrobust.attacks.learned.attack import Learned
 from fedrobust.attacks.learned.files import require_new, save_policy
 from fedrobust.attacks.learned.policy import Policy
 from fedrobust.attacks.learned.simulation import answers
+from fedrobust.attacks.learned.task import price
 from fedrobust.component import to_config
 from fedrobust.course import Course
 from fedrobust.errors import ConfigError
@@ -101,7 +102,8 @@ def _learnt(run: Prepared, course: Course, known: dict[str, Any]) -> Learnt:
         raise ConfigError(f"no policy was trained in {course.state.round} rounds: {reasons}")
     about = {
         "attack": to_config(attack),
-        "threat": str(run.experiment.threat),
+        "threat": to_config(run.experiment.threat),
+        "gamma": price(attack, run.federation.local.objective),
         "parameters": run.layout.size,
         "rule": _rule(run),
         "round": known["trained"],
@@ -115,7 +117,8 @@ def _rule(prepared: Prepared) -> dict[str, Any] | None:
     federation = prepared.federation
     if not federation.threat.rule:
         return None
-    clients = federation.participation.size(federation.clients)
+    bound = federation.threat.clients
+    known = bound if type(bound) is int else federation.participation.size(federation.clients)
     rule, memories = federation.aggregator, list[object]()
 
     def answer(rows: Updates) -> Vector:
@@ -123,6 +126,6 @@ def _rule(prepared: Prepared) -> dict[str, Any] | None:
         memories.append(found.memory)
         return found.vector
 
-    found = answers(answer, prepared.start, clients)
+    found = answers(answer, prepared.start, known)
     changes = any(memory is not None for memory in memories) or rooted(rule)
-    return {"clients": clients, "answers": found} if found and not changes else None
+    return {"clients": known, "answers": found} if found and not changes else None

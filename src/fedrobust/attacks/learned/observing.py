@@ -47,10 +47,11 @@ def observe(known: Knowledge, attack: "Learned", view: View, rng: torch.Generato
         except ValueError as error:
             known.trouble(f"a step was not inverted: {error}")
     known.own = view.own.clone()
-    known.observed += 1
     known.seconds += time.monotonic() - began
     near = bool(known.distances) and known.distances[-1] < attack.threshold
-    return near or known.observed > attack.observe
+    over = near or known.observed >= attack.observe
+    known.observed += not over  # in the round in which it is over, it acts
+    return over
 
 
 def _reconstruct(

@@ -17,7 +17,7 @@ from fedrobust.attacks.learned.knowledge import Knowledge, material
 from fedrobust.attacks.learned.planning import best_constant, fresh_episodes, search
 from fedrobust.attacks.learned.policy import Policy, acting, played, train
 from fedrobust.attacks.learned.simulation import answers
-from fedrobust.attacks.learned.task import fresh, harm_of, lacking, sampled, task_for
+from fedrobust.attacks.learned.task import fresh, harm_of, lacking, price, sampled, task_for
 from fedrobust.calculus import calculus
 from fedrobust.component import to_config
 from fedrobust.data import Split
@@ -42,7 +42,12 @@ def adopt(known: Knowledge, attack: "Learned", view: View) -> None:
     if why:
         known.trouble(f"{why}: honest updates were sent")
         return
-    known.policy, known.trained = policy.tensors(), view.round
+    known.policy, known.trained, known.tried = policy.tensors(), view.round, view.round
+    if more := _beyond(about["threat"], view):
+        known.trouble(
+            f"{attack.policy} was trained by an attacker that knew {' and '.join(more)}, which "
+            "this one does not; it was used all the same"
+        )
     if _other_rule(about.get("rule"), view):
         known.trouble(
             f"{attack.policy} was trained against another rule than the server's; it was used "
@@ -59,10 +64,12 @@ def _unfit(attack: "Learned", view: View, policy: Policy, about: dict[str, Any])
             f"{size:,}"
         )
     means = ["encoding", "hold"]
+    trained["gamma"], now["gamma"] = about["gamma"], price(attack, view.objective)
     if "harm" in getattr(attack.encoding, "directions", ()):
         if why := lacking(attack, view):
             return why
-        means += ["reward", "gamma"]  # which way the harm grows depends on what it is
+        means += ["reward"]  # which way the harm grows depends on what it is
+        means += ["gamma", "ascent"] * (attack.reward != "loss")
     for name in means:
         if trained[name] != now[name]:
             return (
@@ -74,6 +81,18 @@ def _unfit(attack: "Learned", view: View, policy: Policy, about: dict[str, Any])
             f"takes {wanted[0]} and {wanted[1]}"
         )
     return ""
+
+
+def _beyond(trained: dict[str, Any], view: View) -> list[str]:
+    """What an attacker under the threat model ``trained`` knew that this one does not."""
+    found = []
+    if trained["rule"] and view.rule is None:
+        found.append("the rule")
+    if trained["clients"] is True and not (view.clients_exactly or beliefs.sees_benign(view)):
+        found.append("the number of clients")
+    if trained["data"] > len(view.others()):
+        found.append(f"the data of {trained['data']} benign clients")
+    return found
 
 
 def _other_rule(trained: dict[str, Any] | None, view: View) -> bool:
@@ -99,23 +118,26 @@ def learn(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator)
     sample = sampled(known, attack, view, rng)
     tools = calculus(view.model(), attack.precision)
     seed = int(torch.randint(2**31, (1,), generator=rng))
-    began = time.monotonic()
+    began, known.tried = time.monotonic(), view.round
     try:
         task = task_for(known, attack, view, sample, tools, rng)
         with journal(view.round, [seed, *_told(attack, view, task)]) as kept:
             _found(known, attack, replace(task, journal=kept), seed)
         known.seconds += kept.earlier if kept is not None else 0.0
     except ValueError as error:
-        known.trouble(f"no policy was trained: {error}")
-        return
-    known.start, known.action, known.trained = view.parameters.clone(), None, view.round
+        again = ", and it acts as before" if known.acts else ""
+        known.trouble(f"no policy was trained{again}: {error}")
+    else:
+        known.start, known.action, known.trained = view.parameters.clone(), None, view.round
+        known.sample = [sample.x, sample.y]
     known.seconds += time.monotonic() - began
 
 
 def _told(attack: "Learned", view: View, task: Task) -> Iterator[object]:
     """All that a simulation's answers depend on, but for the network, which a run has one of."""
     federation, start = task.federation, task.start
-    yield from (to_config(attack), task.scale, start.round, start.parameters, *start.history)
+    yield from (to_config(attack), task.scale, task.waited, start.round)
+    yield from (start.parameters, *start.history)
     local = federation.local
     yield from (local.data.x, local.data.y, *local.clients, task.means.sample.x)
     yield from (to_config(view.objective), to_config(view.client), to_config(view.projection))
@@ -170,8 +192,8 @@ def act(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator) -
             known.action = policy(attack.encoding.observe(sight))
         known.held = 0
     if known.sample is None:
-        sampled(known, attack, view, rng)
-    assert known.sample is not None
+        drawn = sampled(known, attack, view, rng)
+        known.sample = [drawn.x, drawn.y]
     sample, tools = Split(*known.sample), calculus(model, attack.precision)
     harm = None if lacking(attack, view) else harm_of(attack, view, tools, sample)
     pool = None

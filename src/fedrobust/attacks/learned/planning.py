@@ -1,7 +1,8 @@
 """What a learned policy has to beat: fixed actions, and plans searched on the same simulation.
 
 A search compares its candidates in one episode, which luck decides too, so the few best are judged
-once more, in episodes that the search has not seen.
+once more, in episodes that the search has not seen. The best of these is then worth what it does in
+others yet: chosen and judged by the same, it would be worth too much.
 """
 
 import time
@@ -148,7 +149,7 @@ def gradient_ascent(
     Plans are those of :func:`cross_entropy`, kept within [−1, 1], from the best constant action on,
     searched in ``steps``: gradients find the nearest hill only. Every iteration plays an episode of
     its own; it ends early where the gradient is not finite, or there is none through the rule, or
-    the attacker took part in no round. The judged are the plans with the best returns.
+    no round made a step. The judged are the plans with the best returns.
 
     Raises: ``ValueError`` where the simulated rounds have no gradient: clients that do more than
     one plain SGD step on a small network, an ascent that searches its step.
@@ -165,7 +166,7 @@ def gradient_ascent(
         course.append(float(value.detach().nan_to_num(nan=-LIMIT).clamp(-LIMIT, LIMIT)))
         tried.append(plan.detach().numpy().copy())
         if not value.requires_grad:
-            break  # the attacker was in no round
+            break  # no round made a step
         try:
             torch.autograd.backward(value)
         except NotLinearError:
@@ -214,8 +215,13 @@ def value_of(env: FederationEnv, actions: Observation, seed: int, most: int | No
 
 
 def fresh_episodes(seed: int) -> range:
-    """The seeds of episodes that no search and no training from ``seed`` has seen."""
+    """The seeds of episodes that had no part in any choice that a search or a training made."""
     return range(seed + 1000, seed + 1000 + EPISODES)
+
+
+def _finals(seed: int) -> range:
+    """The seeds of those that choose among the candidates of a search that are left."""
+    return range(seed + 2000, seed + 2000 + EPISODES)
 
 
 def _share(actions: int) -> int:
@@ -243,12 +249,14 @@ def _judged(
     course: Sequence[float],
     episodes: int = EPISODES,
 ) -> Plan:
-    """The best of ``plans`` on the mean of fresh episodes, the same for all."""
-    fresh = fresh_episodes(seed)[:episodes]
-    values = [float(np.mean([value_of(env, plan, s) for s in fresh])) for plan in plans]
-    best = int(np.argmax(values))
-    spent = time.monotonic() - began
-    return Plan(plans[best], values[best], env.rounds, spent, tuple(course))
+    """The best of ``plans`` in some episodes, the same for all; its value is that in others."""
+
+    def mean(plan: Observation, seeds: range) -> float:
+        return float(np.mean([value_of(env, plan, seed) for seed in seeds[:episodes]]))
+
+    best = plans[int(np.argmax([mean(plan, _finals(seed)) for plan in plans]))]
+    value = mean(best, fresh_episodes(seed))
+    return Plan(best, value, env.rounds, time.monotonic() - began, tuple(course))
 
 
 def _due(env: FederationEnv, steps: int) -> int:

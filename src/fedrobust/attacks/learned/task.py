@@ -16,7 +16,7 @@ from fedrobust.backends import OneStep, takes_one_step
 from fedrobust.calculus import Calculus
 from fedrobust.data import Split
 from fedrobust.federation import LOCAL, FederationState
-from fedrobust.objectives import WassersteinDRO
+from fedrobust.objectives import Objective, WassersteinDRO
 from fedrobust.participation import All, Sample
 from fedrobust.threat import View
 from fedrobust.typing import Indices
@@ -94,6 +94,7 @@ def task_for(
         horizon=attack.horizon,
         hold=attack.hold,
         scale=1 / max(begin, 1e-3),
+        waited=known.waited(view),
         backend=OneStep(tools, replacement=True) if takes_one_step(federation.local) else LOCAL,
     )
 
@@ -117,7 +118,7 @@ def _rule(view: View, clients: int) -> Aggregator:
     Raises: ``ValueError`` where it refuses as many rows as the attacker believes in.
     """
     if view.rule is None:
-        return Mean()
+        return Overheard(Mean())
     rows = some_rows(view.parameters, clients)
     try:
         ordered = not torch.allclose(view.rule(rows), view.rule(rows.flip(0)), atol=1e-5)
@@ -136,9 +137,7 @@ def sampled(known: Knowledge, attack: "Learned", view: View, rng: torch.Generato
     has = material(known, attack.data, view)
     order = has.theirs[torch.randperm(len(has.theirs), generator=rng)]
     most = max(1, len(order) // 2) if fresh(attack) else len(order)
-    found = has.data.take(order[: min(attack.samples, most)])
-    known.sample = [found.x, found.y]
-    return found
+    return has.data.take(order[: min(attack.samples, most)])
 
 
 def fresh(attack: "Learned") -> bool:
@@ -150,12 +149,12 @@ def harm_of(attack: "Learned", view: View, tools: Calculus, sample: Split) -> Ha
     """The harm that the reward counts. Raises: ``ValueError`` where there is no γ for it."""
     if why := lacking(attack, view):
         raise ValueError(why)
-    return Harm(attack.reward, tools, sample, _price(attack, view), attack.ascent)
+    return Harm(attack.reward, tools, sample, price(attack, view.objective), attack.ascent)
 
 
 def lacking(attack: "Learned", view: View) -> str:
     """Why there is no γ for the harm; empty where there is one, or none is needed."""
-    if attack.reward == "loss" or math.isfinite(_price(attack, view)):
+    if attack.reward == "loss" or math.isfinite(price(attack, view.objective)):
         return ""
     return (
         f"the reward {attack.reward} needs a finite gamma, which this objective has not: "
@@ -163,8 +162,8 @@ def lacking(attack: "Learned", view: View) -> str:
     )
 
 
-def _price(attack: "Learned", view: View) -> float:
-    objective = view.objective
+def price(attack: "Learned", objective: Objective) -> float:
+    """γ of the harm: the attack's own, else the objective's; infinite where there is none."""
     if attack.gamma is not None:
         return attack.gamma
     return objective.price if isinstance(objective, WassersteinDRO) else math.inf
