@@ -186,10 +186,11 @@ def test_the_simulation_has_all_attackers_that_were_ever_seen_together() -> None
     """Three of ten, five a round: what happens to be there when it is trained is no measure."""
     view, own = group([0], [100])
     view = replace(view, round=240, clients=5)
-    known = Knowledge(met=220, most=3, last=239)
+    known = Knowledge(met=220, most=3, last=236)
     sample = view.data()[0].take(torch.arange(10))
     task = task_for(known, Learned(), view, sample, calculus(view.model()), seeded())
     local = task.federation.local
+    assert task.waited == 3
     assert task.federation.participation == Sample(5)
     assert (len(local.clients), task.federation.malicious) == (10, {7, 8, 9})
     assert torch.equal(local.data.take(local.clients[7]).x, own[0])
