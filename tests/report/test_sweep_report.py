@@ -12,7 +12,7 @@ import pytest
 from fedrobust.errors import RecordError
 from fedrobust.grid import load_sweep
 from fedrobust.report import write_report
-from fedrobust.report.sweep import Group, SweepCell, SweepRecords, shown, table
+from fedrobust.report.sweep import Group, Spread, SweepCell, SweepRecords, shown, table
 from fedrobust.report.sweep_figures import course
 from fedrobust.report.sweep_paired import interval, paired
 from fedrobust.sweep import run_sweep
@@ -80,6 +80,20 @@ def test_the_page_has_every_figure_and_the_table_as_files(copy: Path) -> None:
     rows = json.loads((page.parent / "table.json").read_text())["rows"]
     assert [row["labels"] for row in rows][1] == {"rule": "none", "attack": "flip"}
     assert "| none | flip | 2 |" in (page.parent / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.02634, "0.0263"), (999.6, "1e+03"), (44_800, "44,800"), (3e10, "3e+10")]
+)
+def test_a_number_is_shown_as_one_reads_it(value: float, text: str) -> None:
+    assert shown("simulated rounds", Spread(value, value, value, 1)) == text
+
+
+def test_a_caption_says_what_is_there() -> None:
+    from fedrobust.report.sweep_learned import caption
+
+    assert "W₁" not in caption(["return", "simulated rounds"])
+    assert "W₁" in caption(["W₁ reconstructed", "return"])
 
 
 def test_a_model_that_blew_up_is_the_worst_and_not_left_out(copy: Path) -> None:
@@ -160,6 +174,8 @@ def test_learned_attacks_have_a_table_of_their_own(tmp_path: Path) -> None:
     assert run_sweep(load_sweep(tmp_path / "ring.yaml"), tmp_path / "out") == {}
     page = write_report([tmp_path / "out"])
     assert "Learned attacks" in page.read_text()
+    assert "W₁ to the true data" in page.read_text()
+    assert "The return is that of" in page.read_text()
     (row,) = json.loads((page.parent / "learned.json").read_text())["rows"]
     assert row["labels"] == {"attack": "learned"}
     found = [summary(tmp_path / "out", name)["attack"] for name in row["cells"]]

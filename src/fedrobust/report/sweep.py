@@ -201,7 +201,9 @@ def shown(name: str, value: Spread | None) -> str:
         return "–"
 
     def form(v: float) -> str:
-        return f"{100 * v:.1f}" if name in SHARES else f"{v:.3g}"
+        if name in SHARES:
+            return f"{100 * v:.1f}"
+        return f"{v:,.0f}" if 1000 <= abs(v) < 1e6 else f"{v:.3g}"
 
     unit = "\u202f%" if name in SHARES else ""
     if value.seeds == 1 or form(value.low) == form(value.high):

@@ -1,19 +1,28 @@
 """What the learned attacks of a sweep have reconstructed, learned and spent."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
 from fedrobust.report.sweep import Columns, SweepCell
 
-CAPTION = (
+_RETURN = (
+    "The return is that of the policy or plan in five episodes of the attacker's own simulation "
+    "that had no part in choosing it."
+)
+_RECONSTRUCTED = (
     "W₁ to the true data of equally many own, reconstructed and further true examples, the last "
     "being the floor; how far reconstructions lie from the nearest real example, as a share of its "
     "norm; the mismatch of gradients that an inversion starts and ends with, and that of the "
     "newest reconstructions on the next, unused gradient; half the ℓ1 distance of the label mix "
-    "from the true one. The return is that of the policy or plan in five fresh "
-    "episodes of the attacker's own simulation."
+    "from the true one."
 )
+
+
+def caption(columns: Sequence[str]) -> str:
+    """What a table with these columns shows."""
+    told = [_RECONSTRUCTED] * ("W₁ reconstructed" in columns) + [_RETURN] * ("return" in columns)
+    return " ".join(told)
 
 
 def _of(read: Callable[[Mapping[str, Any]], float | None]) -> Callable[[SweepCell], float | None]:

@@ -10,9 +10,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from fedrobust.report import sweep_figures, sweep_paired, sweep_shift
+from fedrobust.report import sweep_figures, sweep_learned, sweep_paired, sweep_shift
 from fedrobust.report.sweep import COLUMNS, Group, Spread, SweepRecords, shown, table
-from fedrobust.report.sweep_learned import CAPTION, LEARNED
 from fedrobust.report.sweep_paired import paired
 
 AddFigure = Callable[[str, str, Callable[[float], Figure]], dict[str, Any]]
@@ -27,14 +26,14 @@ def sweep_values(path: Path, figure: AddFigure) -> tuple[dict[str, Any], dict[st
     records = SweepRecords.read(path)
     tables, files = [], {}
     for name, title, columns, caption in (
-        ("table", "Scores", COLUMNS, _scores_caption(records)),
-        ("learned", "Learned attacks", LEARNED, CAPTION),
+        ("table", "Scores", COLUMNS, lambda _: _scores_caption(records)),
+        ("learned", "Learned attacks", sweep_learned.LEARNED, sweep_learned.caption),
     ):
         found, rows = table(records, columns)
         if rows:
             heads = [*records.axes, *(["seeds"] if records.seeds > 1 else []), *found]
             body = [_row(records, found, *row) for row in rows]
-            tables.append({"title": title, "heads": heads, "rows": body, "caption": caption})
+            tables.append({"title": title, "heads": heads, "rows": body, "caption": caption(found)})
             files[f"{name}.md"] = _markdown(heads, body).encode()
             files[f"{name}.json"] = _json(records, found, rows).encode()
     heads, against = paired(records)
