@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from demo import ROOT, demo_config
 from fedrobust.cli import app, kinds
 from fedrobust.errors import ConfigError, PrecisionWarning
+from fedrobust.experiment import load
 
 
 def invoke(*arguments: object) -> Result:
@@ -141,6 +142,12 @@ def test_a_refused_run_can_be_run_again_in_place(config: Path, tmp_path: Path) -
 def test_all_mistakes_are_named_at_once(config: Path) -> None:
     result = invoke("run", config, "-s", "seed=-1", "-s", "rounds=x", "-s", "attack.kk=1")
     assert [part in result.stderr for part in ("seed:", "rounds:", "attack.kk:")] == [True] * 3
+
+
+def test_a_config_is_read_by_its_path_or_its_name(config: Path) -> None:
+    assert load(str(config)) == load(config)
+    with pytest.raises(ConfigError, match=r"nowhere.yaml"):
+        load("nowhere.yaml")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A run directory is never overwritten, never shared, and never taken for another run's."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,13 @@ def test_nothing_is_overwritten(tmp_path: Path, tiny: Callable[..., Experiment])
     before = contents(tmp_path / "run")
     with pytest.raises(RecordError, match=r"already holds a run.*--resume"):
         run(tiny(rounds=2), tmp_path / "run")
-    with pytest.raises(RecordError, match=r"another config.*seed: 0 there, 5 here"):
+    with pytest.raises(RecordError, match=r"another config.*differ in seed: 0 there, 5 here"):
         run(tiny(rounds=2, seed=5), tmp_path / "run", resume=True)
+    batch = tiny(rounds=2).client.batch_size
+    client = replace(tiny(rounds=2).client, batch_size=batch + 1)
+    told = rf"differ in client.batch_size: {batch} there, {batch + 1} here$"
+    with pytest.raises(RecordError, match=told):
+        run(replace(tiny(rounds=2), client=client), tmp_path / "run", resume=True)
     assert contents(tmp_path / "run") == before
     other = tmp_path / "letters"
     other.mkdir()

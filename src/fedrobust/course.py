@@ -1,5 +1,6 @@
 """Where a run stands, in memory and in its run directory: begun, saved, opened again."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,12 +43,7 @@ def stored_plan(experiment: Experiment, directory: RunDirectory) -> Execution:
     kept = stored.get("execution", {})
     filled = {k: v if v is not None else kept.get(k) for k, v in asked["execution"].items()}
     asked["execution"] = filled
-    differing = [
-        f"{key}: {stored.get(key)} there, {asked.get(key)} here"
-        for key in {**stored, **asked}
-        if stored.get(key) != asked.get(key)
-    ]
-    if differing:
+    if differing := list(_differing(stored, asked)):
         raise RecordError(
             f"{directory.path} holds a run of another config, so it cannot be resumed with this "
             "one; choose another --out. They differ in " + "; ".join(differing)
@@ -58,6 +54,16 @@ def stored_plan(experiment: Experiment, directory: RunDirectory) -> Execution:
             "the object of that run. Make it an importable dataclass, or one that can be pickled"
         )
     return Execution(**filled)
+
+
+def _differing(there: Mapping[str, Any], here: Mapping[str, Any], at: str = "") -> Iterator[str]:
+    """Where two configs differ, each place with both values."""
+    for key in {**there, **here}:
+        a, b = there.get(key), here.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping) and a.get("name") == b.get("name"):
+            yield from _differing(a, b, f"{at}{key}.")
+        elif a != b:
+            yield f"{at}{key}: {a} there, {b} here"
 
 
 def open_course(run: Prepared, directory: RunDirectory) -> Course:

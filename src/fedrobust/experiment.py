@@ -153,11 +153,12 @@ class Experiment:
         check(self.aggregator, size)
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+def load(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
     """The experiment of a YAML file, with ``dotted.key=value`` overrides.
 
     Raises: ``ConfigError`` for a file that cannot be read and for every key that is wrong.
     """
+    path = Path(path)
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must be a mapping of keys such as name, rounds and data")

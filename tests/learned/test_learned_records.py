@@ -132,7 +132,13 @@ def test_a_policy_is_learned_once_and_used_often(tmp_path: Path) -> None:
         ({"rounds": 2}, "the run ended before it attacked"),
         ({"objective": {"name": "erm"}}, "needs a finite gamma"),
         ({"attack": LEARNED | {"hold": 50}}, "longer than horizon"),
-        ({"attack": LEARNED | {"policy": "/nowhere"}}, "there is no file"),
+        ({"attack": LEARNED | {"policy": "/nowhere"}}, "/nowhere is no file;"),
+        ({"attack": LEARNED | {"policy": "/tmp"}}, "/tmp is no file, but a folder"),
+        ({"attack": LEARNED | {"inversion": None, "data": "learned"}}, "needs an inversion"),
+        (
+            {"attack": LEARNED | {"training": {"steps": 300}}},
+            "steps = 300 end before the first update, after learning_starts = 500",
+        ),
         ({"attack": LEARNED | {"trainning": {}}}, "trainning"),
         ({"threat": {"clients": False}}, "the number of clients"),
     ],
@@ -215,7 +221,13 @@ def test_the_page_shows_what_was_learned(tmp_path: Path) -> None:
 def described(attack: Learned) -> dict[str, Any]:
     """What a file says of the policy of such an attack on this federation."""
     threat = to_config(ThreatModel(clients=True))
-    return {"attack": to_config(attack), "parameters": 28, "gamma": 2.0, "threat": threat}
+    return {
+        "attack": to_config(attack),
+        "parameters": 28,
+        "gamma": 2.0,
+        "threat": threat,
+        "report": {"value": 0.25},
+    }
 
 
 def test_a_policy_from_a_file_waits_too(tmp_path: Path) -> None:
@@ -228,6 +240,8 @@ def test_a_policy_from_a_file_waits_too(tmp_path: Path) -> None:
     assert known.met == 3
     known, _ = known_after(4, **learned(policy=str(path), wait=3))
     assert known.policy is not None
+    report = known.report()
+    assert (report["source"], report["value"], report["acts_from"]) == (str(path), 0.25, 4)
     known, _ = known_after(2, **learned(policy=str(path), hold=4))
     assert known.policy is None
     assert "hold" in known.troubles[0]

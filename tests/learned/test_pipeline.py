@@ -238,7 +238,10 @@ def test_a_model_that_has_blown_up_is_left_alone() -> None:
 
     seen = watched(3)
     view = replace(seen.view, parameters=torch.full_like(seen.view.parameters, torch.nan))
-    known, attack = Knowledge(met=3), Learned(inversion=None, training=Training(steps=5))
+    known, attack = (
+        Knowledge(met=3),
+        Learned(inversion=None, training=Training(steps=5, learning_starts=0)),
+    )
     assert learn(known, attack, view, seeded()) is None
     assert "blown up" in known.troubles[0]
 

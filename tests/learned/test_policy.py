@@ -133,7 +133,8 @@ def test_it_learns_what_can_be_learned(seed: int) -> None:
 def test_training_from_an_action_begins_there_and_loses_nothing(algorithm: Any, task: Task) -> None:
     """That action is the first policy to be checked; the actor starts as near as it can learn."""
     action = np.array([0.5, -1.0, 0.0], dtype=np.float32)
-    training = replace(SHORT, algorithm=algorithm, steps=4, check_every=100, check_episodes=2)
+    short = replace(SHORT, algorithm=algorithm, check_episodes=2)
+    training = replace(short, steps=4, learning_starts=3, learning_rate=1e-12, check_every=100)
     found = train(task, training, seed=0, start=action)
     began = train(task, replace(training, check_every=0), seed=0, start=action)
     env = FederationEnv(task)
@@ -145,7 +146,7 @@ def test_training_from_an_action_begins_there_and_loses_nothing(algorithm: Any, 
     values = [played(env, acting(found.policy), seed) for seed in range(2)]
     assert found.checks[0] == (0, pytest.approx(np.mean(values)))
     assert [step for step, _ in found.checks] == [0, 4]
-    more = replace(training, steps=200, check_every=60, environments=2)
+    more = replace(short, steps=200, check_every=60, environments=2)
     weak = np.array([0.1, 0.1, 0.0], dtype=np.float32)
     longer = train(task, more, seed=0, start=weak)
     assert [step for step, _ in longer.checks] == [0, 60, 120, 180, 200]

@@ -28,7 +28,7 @@ SEVERAL = {"batch_size": 16, "batches": 2, "optimizer": {"name": "sgd", "lr": 0.
     ("changes", "reason"),
     [
         ({"participation": {"name": "sample", "clients": 2}, "seed": 1}, "never selected"),
-        ({}, "took part in 3 rounds, waits until round 0 and observes 20 more"),
+        ({}, "took part in 3 rounds, and acts after round 0, after it has observed 20 more"),
         ({"client": SEVERAL}, "took part in 3 rounds"),
     ],
 )

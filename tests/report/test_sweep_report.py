@@ -96,6 +96,16 @@ def test_a_caption_says_what_is_there() -> None:
     assert "W₁" in caption(["W₁ reconstructed", "return"])
 
 
+def test_what_went_wrong_is_said_with_the_cells_that_say_so(copy: Path) -> None:
+    told = "the attack: honest updates were sent"
+    for name in ("none-flip-0", "none-flip-1"):
+        content = summary(copy, name)
+        content["troubles"].append(told)
+        (copy / "cells" / name / "summary.json").write_text(json.dumps(content))
+    page = " ".join(write_report([copy]).read_text().split())
+    assert f"none-flip-0, none-flip-1: {told}" in page
+
+
 def test_a_model_that_blew_up_is_the_worst_and_not_left_out(copy: Path) -> None:
     content = summary(copy, "none-flip-1")
     final = content["test"]["final"]

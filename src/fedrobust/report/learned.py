@@ -50,6 +50,16 @@ class LearnedReport:
     seconds: float
     acts: bool
     comparison: Compared | None = None
+    value: float | None = None
+    source: str | None = None
+    acts_from: Size | None = None
+
+    @property
+    def kept(self) -> int | None:
+        """The step of the check that was best, whose policy acts; None where only one was there."""
+        if len(self.checks) < 2:
+            return None
+        return int(max(self.checks, key=lambda check: check[1])[0])
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from fedrobust.report.sweep import COLUMNS, Group, Spread, SweepRecords, shown, 
 from fedrobust.report.sweep_paired import paired
 
 AddFigure = Callable[[str, str, Callable[[float], Figure]], dict[str, Any]]
+_NAMED = 4
+"""How many of the cells that say the same are named."""
 _REACHED = " Points stand at the shift that was reached; a curve ends where a model has blown up."
 
 
@@ -50,10 +52,26 @@ def sweep_values(path: Path, figure: AddFigure) -> tuple[dict[str, Any], dict[st
         "seeds": records.seeds,
         "missing": records.missing,
         "failed": records.failed,
+        "troubles": _troubles(records),
         "figures": list(_figures(records, figure)),
         "cells": sum(len(group.cells) for group in records.groups),
     }
     return content, files
+
+
+def _troubles(records: SweepRecords) -> list[str]:
+    """What cells say went wrong, and which; those that say the same, together."""
+    told: dict[str, list[str]] = {}
+    for group in records.groups:
+        for cell in group.cells:
+            for text in cell.summary.get("troubles", []):
+                told.setdefault(text, []).append(cell.name)
+    return [f"{_named(cells)}: {text}" for text, cells in told.items()]
+
+
+def _named(cells: list[str]) -> str:
+    more = f" and {len(cells) - _NAMED} more" if len(cells) > _NAMED else ""
+    return ", ".join(cells[:_NAMED]) + more
 
 
 def _scores_caption(records: SweepRecords) -> str:

@@ -191,6 +191,8 @@ def warnings(run: ReportRun) -> list[str]:
             f"they were not finite, in {_rounds(sorted({r for r, _ in dropped}))} "
             f"(client{'s' * (len(clients) > 1)} {_short(clients)})."
         )
+    attack = (run.summary.attack if run.summary else None) or {}
+    found += [f"The attack: {text.rstrip('.')}." for text in attack.get("troubles", [])]
     return found
 
 

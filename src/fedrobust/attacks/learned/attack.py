@@ -84,12 +84,15 @@ class Learned:
             raise ValueError(f"hold = {self.hold} is longer than horizon = {self.horizon}")
         if self.precision == "bfloat16" and self.ascent.searches:
             raise ValueError("ascent: one that searches its step needs precision float32")
+        if self.data == "learned" and self.inversion is None and self.policy is None:
+            raise ValueError("data: learned needs an inversion: set data: own, or leave it out")
         if self.policy is not None:
             from fedrobust.attacks.learned.files import opened
 
             if not Path(self.policy).is_file():
+                is_there = "no file, but a folder" if Path(self.policy).is_dir() else "no file"
                 raise ValueError(
-                    f"policy: there is no file {self.policy}; fedrobust attack learn writes one"
+                    f"policy: {self.policy} is {is_there}; fedrobust attack learn writes one"
                 )
             with opened(self.policy):
                 pass
@@ -141,10 +144,12 @@ class Learned:
         if not known.met:
             known.trouble("it was never selected: it neither observed nor attacked")
         elif not known.over:
-            more = "" if self.policy is not None else f" and observes {self.observe} more"
+            first = (
+                "" if self.policy is not None else f", after it has observed {self.observe} more"
+            )
             known.trouble(
-                f"the run ended before it attacked: it took part in {known.met} rounds, waits "
-                f"until round {self.wait}{more}"
+                f"the run ended before it attacked: it took part in {known.met} rounds, and acts "
+                f"after round {self.wait}{first}"
             )
         return known.report() | {"comparison": compared(known, truth)}
 

@@ -27,7 +27,7 @@ class Knowledge:
     the ``last`` of which it sent ``own``, with at ``most`` so many colluders. It acts by a
     ``policy``, or by a ``plan`` [steps, k] from round ``trained`` on; it last ``tried`` to train in
     round ``tried``. ``value`` is the mean return of either in episodes of the simulation that had
-    no part in choosing it.
+    no part in choosing it; ``source`` is the file of a policy that was trained before.
     """
 
     x: Tensor | None = None
@@ -55,6 +55,7 @@ class Knowledge:
     rounds: int = 0
     seconds: float = 0.0
     troubles: list[str] = field(default_factory=list)
+    source: str | None = None
 
     @classmethod
     def of(cls, saved: dict[str, Any]) -> "Knowledge":
@@ -80,6 +81,8 @@ class Knowledge:
             "simulated_rounds": self.rounds,
             "seconds": round(self.seconds, 3),
             "acts": self.acts,
+            "acts_from": self.trained if self.acts else None,
+            "source": self.source,
             "troubles": self.troubles,
         }
 

@@ -99,7 +99,7 @@ def _learnt(run: Prepared, course: Course, known: dict[str, Any]) -> Learnt:
     report = attack.report(known)
     if known.get("policy") is None:
         reasons = "; ".join(report["troubles"])
-        raise ConfigError(f"no policy was trained in {course.state.round} rounds: {reasons}")
+        raise ConfigError(f"after {course.state.round} rounds: {reasons}")
     about = {
         "attack": to_config(attack),
         "threat": to_config(run.experiment.threat),

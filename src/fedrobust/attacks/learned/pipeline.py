@@ -43,6 +43,7 @@ def adopt(known: Knowledge, attack: "Learned", view: View) -> None:
         known.trouble(f"{why}: honest updates were sent")
         return
     known.policy, known.trained, known.tried = policy.tensors(), view.round, view.round
+    known.source, known.value = attack.policy, about["report"]["value"]
     if more := _beyond(about["threat"], view):
         known.trouble(
             f"{attack.policy} was trained by an attacker that knew {' and '.join(more)}, which "

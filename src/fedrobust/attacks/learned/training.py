@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from annotated_types import Gt, Le
-from pydantic import Strict
+from pydantic import Strict, model_validator
 
 from fedrobust.component import Count, Flag, NonNegative, Positive, Size, component
 
@@ -59,6 +59,15 @@ class Training:
     check_every: Size = 1000
     check_episodes: Count = 10
     environments: Count = 1
+
+    @model_validator(mode="after")
+    def _begins(self) -> "Training":
+        if self.learns and self.steps <= self.learning_starts:
+            raise ValueError(
+                f"steps = {self.steps} end before the first update, after learning_starts = "
+                f"{self.learning_starts}: nothing would be learned"
+            )
+        return self
 
     @property
     def learns(self) -> bool:
