@@ -45,7 +45,7 @@ Choice = tuple[str, dict[str, Any]]
 """A label, and the dotted keys that it sets."""
 
 
-def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
+def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
     """The sweep of a YAML file: an experiment with a ``grid:``, or a list of grids.
 
     A grid maps axes to choices. ``seed: [0, 1, 2]`` sets a dotted key to each of the values;
@@ -55,6 +55,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
 
     Raises: ``ConfigError`` for a grid that is none, and for every cell that could not be run.
     """
+    path = Path(path)
     content = read_yaml(path)
     if not isinstance(content, dict) or "grid" not in content:
         raise ConfigError(

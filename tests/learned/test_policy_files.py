@@ -47,6 +47,14 @@ def test_it_is_said_where_its_attacker_knew_more(tmp_path: Path) -> None:
     assert "knew the data of 3 benign clients, which" in used.troubles[0]
 
 
+def test_the_file_is_named_as_long_as_its_policy_acts(tmp_path: Path) -> None:
+    file = policy(tmp_path)
+    for rounds, source, begun in ((3, file, 1), (5, None, 4)):
+        known, _ = known_after(rounds, **learned(**TRAINED, policy=file, relearn=3))
+        assert known.troubles == []
+        assert (known.report()["source"], known.report()["acts_from"]) == (source, begun)
+
+
 @pytest.mark.parametrize("clients", [True, 8])
 def test_another_rule_is_told_by_whoever_knows_a_lower_bound_too(
     tmp_path: Path, clients: int

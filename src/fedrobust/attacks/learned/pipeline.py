@@ -130,7 +130,7 @@ def learn(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator)
         known.trouble(f"no policy was trained{again}: {error}")
     else:
         known.start, known.action, known.trained = view.parameters.clone(), None, view.round
-        known.sample = [sample.x, sample.y]
+        known.sample, known.source = [sample.x, sample.y], None
     known.seconds += time.monotonic() - began
 
 
