@@ -97,13 +97,16 @@ def test_a_caption_says_what_is_there() -> None:
 
 
 def test_what_went_wrong_is_said_with_the_cells_that_say_so(copy: Path) -> None:
+    """Together where they say the same, and where only the numbers differ."""
     told = "the attack: honest updates were sent"
-    for name in ("none-flip-0", "none-flip-1"):
-        content = summary(copy, name)
-        content["troubles"].append(told)
-        (copy / "cells" / name / "summary.json").write_text(json.dumps(content))
+    for seed in (0, 1):
+        content = summary(copy, f"none-flip-{seed}")
+        content["troubles"] = [told, f"the loss curves by up to {seed + 1}.5 > 2"]
+        (copy / "cells" / f"none-flip-{seed}" / "summary.json").write_text(json.dumps(content))
     page = " ".join(write_report([copy]).read_text().split())
-    assert f"none-flip-0, none-flip-1: {told}" in page
+    assert f"none-flip-0, none-flip-1: {told}</li>" in page
+    curves = "none-flip-0, none-flip-1: the loss curves by up to 1.5 &gt; 2 (the numbers are those of the first)"
+    assert curves in page
 
 
 def test_a_model_that_blew_up_is_the_worst_and_not_left_out(copy: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -15,6 +16,7 @@ from fedrobust.report.sweep import COLUMNS, Group, Spread, SweepRecords, shown, 
 from fedrobust.report.sweep_paired import paired
 
 AddFigure = Callable[[str, str, Callable[[float], Figure]], dict[str, Any]]
+_NUMBER = re.compile(r"[\d,.]*\d")
 _NAMED = 4
 """How many of the cells that say the same are named."""
 _REACHED = " Points stand at the shift that was reached; a curve ends where a model has blown up."
@@ -60,13 +62,20 @@ def sweep_values(path: Path, figure: AddFigure) -> tuple[dict[str, Any], dict[st
 
 
 def _troubles(records: SweepRecords) -> list[str]:
-    """What cells say went wrong, and which; those that say the same, together."""
-    told: dict[str, list[str]] = {}
+    """What cells say went wrong, and which; those that say the same but for numbers, together."""
+    told: dict[str, dict[str, str]] = {}
     for group in records.groups:
         for cell in group.cells:
             for text in cell.summary.get("troubles", []):
-                told.setdefault(text, []).append(cell.name)
-    return [f"{_named(cells)}: {text}" for text, cells in told.items()]
+                told.setdefault(_NUMBER.sub("", text), {}).setdefault(cell.name, text)
+    lines = []
+    for cells in told.values():
+        first, *others = cells.values()
+        like = (
+            "" if all(text == first for text in others) else " (the numbers are those of the first)"
+        )
+        lines.append(f"{_named(list(cells))}: {first}{like}")
+    return lines
 
 
 def _named(cells: list[str]) -> str:
