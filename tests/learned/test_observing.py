@@ -116,6 +116,9 @@ def test_a_step_of_its_own_tells_it_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     known, trouble = Knowledge(**vars(played)), "the attacker's own update were not used"
     assert len(known.matching) < 8
     assert any(trouble in text for text in known.troubles)
+    # Where nothing is to be inverted, it is no trouble.
+    untroubled, _ = known_after(9, **learned(observe=8, inversion=None), aggregator=krum)
+    assert untroubled.troubles == []
 
 
 def test_a_projected_step_and_a_missed_round_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

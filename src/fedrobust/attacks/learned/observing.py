@@ -39,11 +39,10 @@ def observe(known: Knowledge, attack: "Learned", view: View, rng: torch.Generato
     round tells nothing where Θ was active, or where that client is the attacker.
     """
     began = time.monotonic()
-    own = real_data(view)
-    revealed = _revealed(known, view)
+    revealed = None if attack.inversion is None else _revealed(known, view)
     if revealed is not None and attack.inversion is not None:
         try:
-            _reconstruct(known, attack.inversion, view, own, revealed, rng)
+            _reconstruct(known, attack.inversion, view, real_data(view), revealed, rng)
         except ValueError as error:
             known.trouble(f"a step was not inverted: {error}")
     known.own = view.own.clone()
