@@ -135,33 +135,6 @@ def test_a_policy_is_asked_only_in_rounds_that_the_attacker_is_in(seen: Seen) ->
     assert max(waits) > 0
 
 
-def test_an_episode_begins_in_a_round_that_the_attacker_is_in(seen: Seen) -> None:
-    """As its acting does, after as many rounds without it; the others are there by chance."""
-    task = task_of(seen, horizon=60, hold=1)
-    federation = replace(task.federation, participation=Sample(2))
-    env = FederationEnv(replace(task, federation=federation, waited=5))
-    others, waits, craft = [], list[int](), env._puppet.craft
-
-    def spied(*given: Any) -> Any:
-        waits.append(env._puppet.waited)
-        return craft(*given)
-
-    env._puppet.craft = spied  # type: ignore[method-assign]
-    for seed in range(40):
-        observation, info = env.reset(seed=seed)
-        assert info["round"] == task.start.round
-        assert observation[-1] == pytest.approx(np.log1p(5))
-        chosen = federation.participation.choose(
-            10, env._streams.generator("participation", task.start.round + 1)
-        )
-        assert 9 in chosen
-        others += [client for client in chosen if client != 9]
-        env.step(np.zeros(3, dtype=np.float32))
-        assert waits == [5]
-        waits.clear()
-    assert len(set(others)) == 9
-
-
 def test_white_box_plays_the_rule_and_black_box_the_mean() -> None:
     """Krum outvotes a row that the mean follows."""
     away = np.array([1.0], dtype=np.float32)

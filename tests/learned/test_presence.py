@@ -112,6 +112,33 @@ def test_a_direction_takes_no_step_that_the_attacker_did_not_receive() -> None:
     assert len(set(missed)) == 2
 
 
+def test_an_episode_begins_in_a_round_that_the_attacker_is_in() -> None:
+    """As its acting does, after as many rounds without it; the others are there by chance."""
+    task = task_of(watched(40), horizon=60, hold=1)
+    federation = replace(task.federation, participation=Sample(2))
+    env = FederationEnv(replace(task, federation=federation, waited=5))
+    others, waits, craft = [], list[int](), env._puppet.craft
+
+    def spied(*given: Any) -> Any:
+        waits.append(env._puppet.waited)
+        return craft(*given)
+
+    env._puppet.craft = spied  # type: ignore[method-assign]
+    for seed in range(40):
+        observation, info = env.reset(seed=seed)
+        assert info["round"] == task.start.round
+        assert observation[-1] == pytest.approx(np.log1p(5))
+        chosen = federation.participation.choose(
+            10, env._streams.generator("participation", task.start.round + 1)
+        )
+        assert 9 in chosen
+        others += [client for client in chosen if client != 9]
+        env.step(np.zeros(3, dtype=np.float32))
+        assert waits == [5]
+        waits.clear()
+    assert len(set(others)) == 9
+
+
 def test_a_plan_goes_by_the_round_whether_or_not_the_attacker_is_there() -> None:
     """In the search as in the run, where rounds are missed and an action ends later than is due."""
     seen = watched(40)
