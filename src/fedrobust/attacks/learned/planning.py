@@ -185,8 +185,8 @@ def gradient_ascent(
 def search(task: Task, training: Training, seed: int) -> Plan:
     """The plan of ``training.algorithm``, within about ``training.steps`` steps of the environment.
 
-    An iteration along a gradient counts as five episodes, and costs about twice that in time; a
-    quarter of its steps go into its start.
+    An iteration along a gradient counts as five episodes, and takes many times as long as these: it
+    plays by autograd and not by the compiled loop. A quarter of its steps go into its start.
     """
     steps = training.steps
     if training.algorithm == "constant":
