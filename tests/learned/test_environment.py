@@ -103,6 +103,13 @@ def test_the_seed_decides_and_nothing_leaks_between_episodes(seen: Seen) -> None
     assert torch.equal(seen.view.parameters, start)
 
 
+def test_a_federation_without_an_attacker_is_refused(seen: Seen) -> None:
+    """Its episodes begin in a round in which one takes part, and would never begin."""
+    task = task_of(seen)
+    with pytest.raises(ValueError, match="no malicious client"):
+        FederationEnv(replace(task, federation=replace(task.federation, malicious=frozenset())))
+
+
 def test_an_action_out_of_range_counts_as_the_nearest(seen: Seen) -> None:
     env = FederationEnv(task_of(seen))
     results = []

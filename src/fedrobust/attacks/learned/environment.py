@@ -92,6 +92,8 @@ class FederationEnv(gymnasium.Env[Observation, Observation]):
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012, as in the base class
 
     def __init__(self, task: Task) -> None:
+        if not task.federation.malicious:
+            raise ValueError("the task's federation has no malicious client to act for")
         self.task, self._layout = task, task.layout
         seen, actions = task.encoding.seen(self._layout), task.encoding.actions(self._layout)
         self.observation_space = gymnasium.spaces.Box(-100, 100, (seen,), np.float32)

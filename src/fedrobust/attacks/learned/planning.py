@@ -83,9 +83,10 @@ def best_constant(
 
     By successive halving, in about ``steps`` steps of the environment: all play equally many steps,
     the better half of them twice as many, and so on, until ``FINALISTS`` are left, which are judged
-    in ``episodes`` fresh episodes. Steps are the beginning of an episode, or several episodes; all
-    play the same ones, so that they differ by the action alone. Each plays one step at least; where
-    a step for each axis is too many, axes are drawn at random.
+    in ``episodes`` others; the better one's value is that in yet others. Steps are the beginning of
+    an episode, or several episodes; all play the same ones, so that they differ by the action
+    alone. Each plays one step at least; where a step for each axis is too many, axes are drawn at
+    random.
 
     Reference: Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter
     Optimization", AISTATS 2016.
