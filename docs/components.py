@@ -80,6 +80,10 @@ ATTACK_PAGES: dict[str, tuple[str, str]] = {
         "budget: 10.0, attack: {name: inner-product, epsilon: 30.0}",
         "that of the attack within, and O(m·d)",
     ),
+    "delayed": (
+        "start: 451, attack: {name: shrink, scale: 10.0}",
+        "honest training up to its start; then that of the attack within",
+    ),
     "jittered": (
         "radius: 0.1, attack: {name: inner-product, epsilon: 10.0}",
         "that of the attack within, and O(m·d)",

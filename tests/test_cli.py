@@ -32,7 +32,11 @@ def test_run_writes_a_complete_directory(config: Path, tmp_path: Path) -> None:
     result = invoke("run", config, "-s", "seed=3", "-s", "client.optimizer.lr=1e-3", "--out", out)
     assert result.exit_code == 0
     assert "robust on 360 test examples" in result.stdout
-    assert result.stderr == ""  # quiet when not a terminal
+    told = [line for line in result.stderr.splitlines() if line.startswith("accuracy ")]
+    assert [line.split(" (")[1] for line in told] == ["round 2 of 4)", "round 4 of 4)"]
+    assert set(result.stderr.splitlines()) - set(told) == set(
+        json.loads((out / "summary.json").read_text())["notes"]
+    )
     stored = YAML(typ="safe").load(out / "config.yaml")
     assert stored["seed"] == 3
     assert stored["client"]["optimizer"]["lr"] == 0.001

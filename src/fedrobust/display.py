@@ -1,4 +1,4 @@
-"""The live progress of a run, on a terminal; silent anywhere else."""
+"""The live progress of a run: bars on a terminal, a line now and then anywhere else."""
 
 from types import TracebackType
 
@@ -68,15 +68,11 @@ class SweepDisplay:
         self._console.print(f"{cell.name}: {'done' if failure is None else f'failed: {failure}'}")
 
 
-def _say_nothing(*_: object) -> None:
-    """Where nobody watches."""
-
-
 class Display:
     """Draws round, accuracies and time left. ``progress`` is what :func:`fedrobust.run` takes."""
 
     def __init__(self, console: Console) -> None:
-        """``console`` is drawn on only where it is a terminal."""
+        """On what is no terminal, only notes, evaluations and tenths of a training are printed."""
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -86,9 +82,10 @@ class Display:
             console=console,
             disable=not console.is_terminal,
         )
-        self._say = console.print if console.is_terminal else _say_nothing
+        self._console = console
         self._task = self._bar.add_task("preparing", total=None, scores="")
         self._training: TaskID | None = None
+        self._tenths = self._rounds = 0
         self.progress = Watch(self._started, self._played, self._evaluated)
 
     def __enter__(self) -> "Display":
@@ -109,12 +106,16 @@ class Display:
         """A learned attack trains its policy within a round."""
         if self._training is None:
             self._training = self._bar.add_task("  the attacker trains", total=steps, scores="")
+        tenths = 10 * done // max(steps, 1)
+        if tenths != self._tenths and not self._console.is_terminal:
+            self._console.print(f"the attacker trains: {done:,} of {steps:,} steps")
+        self._tenths = tenths
         self._bar.update(self._training, completed=done, total=steps, visible=done < steps)
 
     def _started(self, run: Prepared, done: int) -> None:
-        experiment = run.experiment
+        experiment, self._rounds = run.experiment, run.experiment.rounds
         for note in run.notes:
-            self._say(note)
+            self._console.print(note, soft_wrap=True)
         self._bar.reset(
             self._task,
             description=experiment.name,
@@ -124,10 +125,10 @@ class Display:
         )
 
     def _played(self, log: RoundLog) -> None:
-        if log.outcome.reason is not None:
-            self._say(f"round {log.round}: no step, {log.outcome.reason}")
-        if log.dropped:
-            self._say(f"round {log.round}: dropped rows of clients {log.dropped}")
+        if log.outcome.reason is not None and self._console.is_terminal:
+            self._console.print(f"round {log.round}: no step, {log.outcome.reason}")
+        if log.dropped and self._console.is_terminal:
+            self._console.print(f"round {log.round}: dropped rows of clients {log.dropped}")
         self._bar.update(self._task, completed=log.round)
 
     def _evaluated(self, metrics: Json) -> None:
@@ -136,6 +137,8 @@ class Display:
             f"(round {metrics['round']})"
         )
         self._bar.update(self._task, scores=scores)
+        if not self._console.is_terminal:
+            self._console.print(f"{scores[:-1]} of {self._rounds})")
 
 
 class AuditDisplay:

@@ -200,6 +200,13 @@ def _notes(experiment: Experiment, held_out: int) -> list[str]:
         notes.append("server.root is set, but the rule makes no use of the server's own update")
     if experiment.attack is not None and malicious == 0:
         notes.append("an attack is configured, but malicious is 0: nobody attacks")
+    if experiment.attack is not None and malicious:
+        begins = traits(experiment.attack).begins
+        if begins > experiment.rounds:
+            notes.append(
+                f"the attack cannot act before round {begins}, and the run ends with round "
+                f"{experiment.rounds}: nobody attacks"
+            )
     wanted = experiment.evaluation.samples
     if wanted is not None and wanted > held_out:
         notes.append(f"evaluation.samples is {wanted:,}, but {held_out:,} examples are held out")

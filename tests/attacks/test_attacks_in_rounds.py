@@ -63,6 +63,7 @@ CONFIGS: dict[str, Json] = {
         "hold": 1,
     },
     "budgeted": {"name": "budgeted", "budget": 2.0, "attack": {"name": "sign-flip", "scale": 9.0}},
+    "delayed": {"name": "delayed", "start": 1, "attack": {"name": "shrink", "scale": 2.0}},
     "jittered": {"name": "jittered", "radius": 0.1, "attack": {"name": "label-flip"}},
     "optimized": {"name": "optimized", "attack": ALIE, "grid": 3, "refine": 2},
     "both": {

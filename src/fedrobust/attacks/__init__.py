@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from fedrobust.attacks.a_little_is_enough import ALittleIsEnough
 from fedrobust.attacks.attack import Attack, Poisons
 from fedrobust.attacks.budgeted import Budgeted
+from fedrobust.attacks.delayed import Delayed
 from fedrobust.attacks.distillation import Distillation
 from fedrobust.attacks.gaussian_noise import GaussianNoise
 from fedrobust.attacks.inner_product import InnerProduct
@@ -36,6 +37,7 @@ ATTACKS: tuple[type, ...] = (
     Distillation,
     Learned,
     Budgeted,
+    Delayed,
     Jittered,
     Optimized,
 )
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     AnyAttack: TypeAlias = Attack
 else:
     AnyAttack: Any = one_of("attack", *ATTACKS, has=("craft",))
-    complete(Budgeted, Jittered, Optimized, AnyAttack=AnyAttack)
+    complete(Budgeted, Delayed, Jittered, Optimized, AnyAttack=AnyAttack)
 
 __all__ = [
     "ATTACKS",
@@ -53,6 +55,7 @@ __all__ = [
     "AnyAttack",
     "Attack",
     "Budgeted",
+    "Delayed",
     "Distillation",
     "GaussianNoise",
     "InnerProduct",

@@ -18,9 +18,10 @@ class Attack(Protocol):
     it is refused. ``least`` is how many malicious clients it takes to estimate what the threat
     model does not grant. ``trains`` says whether it uses the malicious clients' honest updates;
     where it does not, they are not computed and ``view.own`` is empty [0, d]. ``memory`` is how
-    many earlier broadcast parameter vectors it wants in ``view.history``. It may have a method
-    ``report(state, truth)``, whose mapping goes into the run's summary, its ``troubles`` among the
-    run's, and ``pictures(state, truth)``, whose arrays go into attack.npz.
+    many earlier broadcast parameter vectors it wants in ``view.history``. It may say in
+    ``begins`` which is the first round in which it can act, where that is not round 1. It may have
+    a method ``report(state, truth)``, whose mapping goes into the run's summary, its ``troubles``
+    among the run's, and ``pictures(state, truth)``, whose arrays go into attack.npz.
     """
 
     @property
@@ -86,6 +87,7 @@ class Traits:
     least: int
     trains: bool
     memory: int
+    begins: int
     init: Callable[[], Any]
     report: Callable[[Any, Truth], dict[str, Any] | None]
     pictures: Callable[[Any, Truth], dict[str, Any] | None]
@@ -98,6 +100,7 @@ def traits(attack: Attack) -> Traits:
         least=getattr(attack, "least", 1),
         trains=getattr(attack, "trains", True),
         memory=getattr(attack, "memory", 0),
+        begins=getattr(attack, "begins", 1),
         init=getattr(attack, "init", lambda: None),
         report=getattr(attack, "report", lambda state, truth: None),
         pictures=getattr(attack, "pictures", lambda state, truth: None),

@@ -76,6 +76,11 @@ class Distillation:
         """Whether there are rounds before it starts."""
         return self.start > 1
 
+    @property
+    def begins(self) -> int:
+        """``start``."""
+        return self.start
+
     def init(self) -> dict[str, Any]:
         """No round played."""
         return {}

@@ -98,6 +98,13 @@ class Learned:
                 pass
         return self
 
+    @property
+    def begins(self) -> int:
+        """After ``wait``, and where it has no policy yet, after the least that it observes."""
+        if self.policy is not None:
+            return self.wait + 1
+        return self.wait + 1 + min(self.observe, 1 if self.inversion else self.observe)
+
     def init(self) -> State:
         """Nothing is known yet.
 
