@@ -7,9 +7,12 @@ from typing import Any, Literal
 import pytest
 from pydantic import ValidationError
 
+from fedrobust.attacks import Learned
 from fedrobust.component import Count, Pixels, Positive, component, from_config, one_of, to_config
 from fedrobust.errors import ConfigError
+from fedrobust.evaluation.wasserstein import Wasserstein
 from fedrobust.opaque import fingerprint
+from fedrobust.perturb.wasserstein import Ascent
 
 
 @component
@@ -59,6 +62,20 @@ def test_reads_a_mapping_an_instance_and_a_users_own_class() -> None:
 def test_config_round_trip_gives_the_same_value(value: Any) -> None:
     scene = Scene(shape=value, scale=2)
     assert from_config(Scene, {"shape": to_config(value), "scale": 2}) == scene
+
+
+def test_a_part_of_a_nested_value_keeps_the_rest_of_the_fields_own_default() -> None:
+    """And not of its class's: ``attack.ascent.steps=30`` must not change the ascent's rule."""
+    attack = from_config(Learned, {"ascent": {"steps": 30}})
+    assert attack.ascent == Ascent(steps=30, rule="decaying") != Ascent(steps=30)
+    measured = from_config(Wasserstein, {"ascent": {"tolerance": 0.1}})
+    assert measured.ascent == Ascent(steps=30, rule="backtracking", tolerance=0.1)
+    assert from_config(Learned, {"ascent": {"rule": "constant"}}).ascent == Ascent(steps=15)
+    assert Learned(ascent=Ascent(steps=3)).ascent == Ascent(steps=3)
+    with pytest.raises(ConfigError, match=r"ascent\.stepps: unknown key .did you mean 'steps'"):
+        from_config(Learned, {"ascent": {"stepps": 3}})
+    with pytest.raises(ConfigError, match=r"ascent\.steps: should be .*got 0"):
+        from_config(Wasserstein, {"ascent": {"steps": 0}})
 
 
 def test_what_no_file_can_rebuild_is_marked_and_refused_on_reading() -> None:

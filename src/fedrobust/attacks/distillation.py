@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedrobust.attacks.attack import Truth
-from fedrobust.component import Count, Flag, Positive, Text, component, suggestion
+from fedrobust.component import Count, Flag, Positive, Text, component
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError
 from fedrobust.flat import read, trainable, write
+from fedrobust.messages import suggestion
 from fedrobust.optimizers import Adam, AnyOptimizer
 from fedrobust.streams import isolated, seed_globally
 from fedrobust.threat import Knowledge, View

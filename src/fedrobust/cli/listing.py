@@ -41,8 +41,9 @@ def list_command(
     kind: Annotated[str | None, typer.Argument(help="What to list, such as aggregator.")] = None,
 ) -> None:
     """List the components of a kind, with their fields; without a kind, list the kinds."""
-    from fedrobust.component import name_of, suggestion
+    from fedrobust.component import name_of
     from fedrobust.errors import ConfigError
+    from fedrobust.messages import suggestion
 
     known = kinds()
     with user_errors():

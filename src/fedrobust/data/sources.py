@@ -18,10 +18,10 @@ from tempfile import TemporaryDirectory
 
 import platformdirs
 
-from fedrobust.component import suggestion
 from fedrobust.data.catalogue import CHECKSUMS, FORMS, IDX, ORIGINS
 from fedrobust.data.download import Source, SourceError
 from fedrobust.errors import DataError
+from fedrobust.messages import suggestion
 
 _LOG = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from fedrobust.attacks.attack import Truth
 from fedrobust.attacks.learned.encoding import AnyEncoding, Basis
 from fedrobust.attacks.learned.inversion import Inversion
 from fedrobust.attacks.learned.training import Training
-from fedrobust.component import Count, NonNegative, Size, Text, keyword_component
+from fedrobust.component import Count, NonNegative, Size, Text, keyword_component, partly
 from fedrobust.errors import ConfigError
 from fedrobust.perturb.wasserstein import Ascent
 from fedrobust.threat import Knowledge as Granted
@@ -20,6 +20,8 @@ from fedrobust.threat import View
 from fedrobust.typing import Updates
 
 State = dict[str, Any]
+
+_ASCENT = Ascent(steps=15, rule="decaying")
 
 
 @keyword_component
@@ -64,7 +66,7 @@ class Learned:
     training: Training = Training()
     reward: Literal["robustness", "worst-case-loss", "loss"] = "robustness"
     gamma: Annotated[float, Strict(), AllowInfNan(False), Gt(0)] | None = None
-    ascent: Ascent = Ascent(steps=15, rule="decaying")
+    ascent: Annotated[Ascent, partly(_ASCENT)] = _ASCENT
     samples: Count = 200
     precision: Literal["float32", "bfloat16"] = "float32"
     horizon: Count = 300

@@ -11,10 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from fedrobust.component import explain, from_config
+from fedrobust.component import from_config
 from fedrobust.data import AnyData, Dataset
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import Experiment, read_yaml
+from fedrobust.messages import explain
 from fedrobust.models import AnyModel, build_model
 from fedrobust.perturb import Pgd
 
