@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,6 @@ BAD = [
 def test_bad_settings_are_one_message_and_exit_code_2(
     config: Path, tmp_path: Path, setting: str, message: str
 ) -> None:
-    import re
 
     result = invoke("run", config, "-s", setting, "--out", tmp_path / "out")
     assert result.exit_code == 2
@@ -198,6 +198,30 @@ def test_list_names_every_component() -> None:
     wrong = invoke("list", "agregator")
     assert wrong.exit_code == 2
     assert "did you mean 'aggregator'" in wrong.stderr
+
+
+def test_list_tells_all_of_one_component() -> None:
+    """Every field to its last part: what is printed can be written into a config."""
+    from fedrobust.attacks import Learned
+    from fedrobust.component import from_config
+
+    told = invoke("list", "attack", "learned").stdout
+    assert "Reference: DRFL §3" in told
+    content: dict[str, Any] = {}
+    for line in told.splitlines():
+        if match := re.fullmatch(r"  ([a-z_.]+)  +(.+)", line):
+            *parents, last = match[1].split(".")
+            place = content
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            place[last] = YAML(typ="safe").load(match[2])
+    assert from_config(Learned, content) == Learned()
+    assert content["training"]["steps"] == Learned().training.steps
+    assert re.search(r"^  f +required$", invoke("list", "aggregators", "krum").stdout, re.MULTILINE)
+    wrong = invoke("list", "aggregator", "krumm")
+    assert wrong.exit_code == 2
+    assert "there is no aggregator 'krumm' (did you mean 'krum'?)" in wrong.stderr
+    assert "ascent(rule=decaying)" in "".join(invoke("list", "attack").stdout.split())
 
 
 def test_data_get() -> None:

@@ -1,6 +1,8 @@
 """``fedrobust list``."""
 
-from dataclasses import MISSING, fields
+import inspect
+import json
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Annotated, Any
 
 import typer
@@ -39,32 +41,71 @@ def kinds() -> dict[str, tuple[type, ...]]:
 @app.command("list")
 def list_command(
     kind: Annotated[str | None, typer.Argument(help="What to list, such as aggregator.")] = None,
+    name: Annotated[str | None, typer.Argument(help="One of that kind, such as krum.")] = None,
 ) -> None:
-    """List the components of a kind, with their fields; without a kind, list the kinds."""
+    """List the kinds of components, those of a kind, or all there is to say of one."""
     from fedrobust.component import name_of
+
+    known = kinds()
+    if kind is None:
+        for each, members in known.items():
+            typer.echo(f"{each:14} {', '.join(name_of(member) for member in members)}")
+        return
+    with user_errors():
+        kind = _found("kind", kind if kind in known else kind.removesuffix("s"), list(known))
+        by_name = {name_of(member): member for member in known[kind]}
+        if name is None:
+            Console().print(_table(kind, known[kind]))
+        else:
+            _describe(by_name[_found(kind, name, list(by_name))])
+
+
+def _found(what: str, word: str, known: list[str]) -> str:
     from fedrobust.errors import ConfigError
     from fedrobust.messages import suggestion
 
-    known = kinds()
-    with user_errors():
-        if kind is None:
-            for name, members in known.items():
-                typer.echo(f"{name:14} {', '.join(name_of(member) for member in members)}")
-            return
-        singular = kind.removesuffix("s")
-        if singular not in known and kind not in known:
-            raise ConfigError(
-                f"there is no kind {kind!r}{suggestion(kind, known)}; there are: {', '.join(known)}"
-            )
+    if word not in known:
+        raise ConfigError(
+            f"there is no {what} {word!r}{suggestion(word, known)}; there are: {', '.join(known)}"
+        )
+    return word
+
+
+def _table(kind: str, members: tuple[type, ...]) -> Table:
+    from fedrobust.component import name_of
+
     table = Table(box=None, pad_edge=False)
-    singular = kind.removesuffix("s")
-    heads = ["name", "fields", "what it is"] + (["must know"] if singular == "attack" else [])
-    for column in heads:
+    for column in ["name", "fields", "what it is"] + ["must know"] * (kind == "attack"):
         table.add_column(column, overflow="fold")
-    for member in known[kind if kind in known else singular]:
+    for member in members:
         row = [name_of(member), _fields(member), (member.__doc__ or "").split("\n")[0]]
-        table.add_row(*row, *([_knowledge(member)] if singular == "attack" else []))
-    Console().print(table)
+        table.add_row(*row, *([_knowledge(member)] if kind == "attack" else []))
+    return table
+
+
+def _describe(member: type) -> None:
+    """The docstring, and every field to its last part, as a config and ``-s`` name it."""
+    typer.echo(f"{inspect.cleandoc(member.__doc__ or '')}\n")
+    rows = _parts(member)
+    width = max((len(path) for path, _ in rows), default=0)
+    for path, value in rows:
+        typer.echo(f"  {path:{width}}  {value}")
+
+
+def _parts(owner: Any, path: str = "") -> list[tuple[str, str]]:
+    """The fields of a component class or value, those of its components in its place."""
+    found = []
+    for item in fields(owner):
+        value, at = getattr(owner, item.name, MISSING), f"{path}{item.name}"
+        if item.name == "name":
+            found.append((at, str(value)))
+        elif value is MISSING:
+            found.append((at, "required"))
+        elif is_dataclass(value):
+            found += _parts(value, f"{at}.")
+        else:
+            found.append((at, _shown(value)))
+    return found
 
 
 def _knowledge(member: type) -> str:
@@ -82,5 +123,21 @@ def _fields(member: type) -> str:
     for item in fields(member):
         default: Any = getattr(member, item.name, MISSING)
         if item.name != "name":
-            shown.append(item.name if default is MISSING else f"{item.name}={default}")
+            shown.append(item.name if default is MISSING else f"{item.name}={_shown(default)}")
     return ", ".join(shown)
+
+
+def _shown(value: Any) -> str:
+    """A value as YAML has it; of a component, its name and what is not the default of its class."""
+    from fedrobust.component import to_config
+
+    if not is_dataclass(value):
+        return value if isinstance(value, str) else json.dumps(to_config(value))
+    names = [item.name for item in fields(value) if item.name != "name"]
+    told = [
+        f"{name}={_shown(getattr(value, name))}"
+        for name in names
+        if getattr(value, name) != getattr(type(value), name, MISSING)
+    ]
+    title = getattr(value, "name", type(value).__name__.lower())
+    return f"{title}({', '.join(told)})" if told else str(title)
