@@ -109,7 +109,6 @@ BAD = [
 def test_bad_settings_are_one_message_and_exit_code_2(
     config: Path, tmp_path: Path, setting: str, message: str
 ) -> None:
-
     result = invoke("run", config, "-s", setting, "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert re.search(message, result.stderr.replace("\n", " ")), result.stderr

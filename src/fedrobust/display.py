@@ -90,7 +90,7 @@ class Display:
 
     def __enter__(self) -> "Display":
         self._bar.start()
-        self._token = FOLLOWING.set(Following(self._learned))
+        self._token = FOLLOWING.set(Following(self._learned, troubled=self._troubled))
         return self
 
     def __exit__(
@@ -111,6 +111,9 @@ class Display:
             self._console.print(f"the attacker trains: {done:,} of {steps:,} steps")
         self._tenths = tenths
         self._bar.update(self._training, completed=done, total=steps, visible=done < steps)
+
+    def _troubled(self, text: str) -> None:
+        self._console.print(f"the attack: {text}", soft_wrap=True)
 
     def _started(self, run: Prepared, done: int) -> None:
         experiment, self._rounds = run.experiment, run.experiment.rounds

@@ -34,6 +34,9 @@ def test_both_stages_are_played_and_told_of(tmp_path: Path) -> None:
     used = ["-s", f"attack.policy={policy}", "-s", "attack.hold=5", *shorter[:2]]
     done = CliRunner().invoke(app, ["run", str(config), "--out", str(other), *used])
     assert done.exit_code == 0, done.output
+    told = [line for line in done.stderr.splitlines() if "hold = 10" in line]
+    assert len(told) == 1
+    assert done.stderr.index(told[0]) < done.stderr.index("round 460 of 460"), "when it happens"
     assert CliRunner().invoke(app, ["report", str(other)]).exit_code == 0
     page = " ".join((other / "report" / "index.html").read_text().split())
     assert "was trained with hold = 10, and this attack has 5: honest updates were sent." in page

@@ -151,12 +151,12 @@ class Learned:
 
         known = Knowledge.of(state)
         if not known.met:
-            known.trouble("it was never selected: it neither observed nor attacked")
+            known.troubles.append("it was never selected: it neither observed nor attacked")
         elif not known.over:
             first = (
                 "" if self.policy is not None else f", after it has observed {self.observe} more"
             )
-            known.trouble(
+            known.troubles.append(
                 f"the run ended before it attacked: it took part in {known.met} rounds, and acts "
                 f"after round {self.wait}{first}"
             )

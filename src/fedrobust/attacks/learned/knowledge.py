@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fedrobust.attacks.attack import Truth
 from fedrobust.attacks.learned import distribution
+from fedrobust.attacks.learned.training import FOLLOWING, Following
 from fedrobust.data import Split
 from fedrobust.threat import View
 from fedrobust.typing import Images, Vector
@@ -105,9 +106,10 @@ class Knowledge:
         return () if self.waited(view) else view.history
 
     def trouble(self, text: str) -> None:
-        """Note what went wrong, once."""
+        """Note what went wrong, once, and tell whoever watches."""
         if text not in self.troubles:
             self.troubles.append(text)
+            (FOLLOWING.get() or Following()).troubled(text)
 
 
 def compared(known: Knowledge, truth: Truth | None) -> dict[str, Any] | None:

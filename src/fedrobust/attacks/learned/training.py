@@ -92,11 +92,12 @@ PAPER = Training(
 
 @dataclass(frozen=True)
 class Following:
-    """What a caller may see of a training: steps done, and the last episode's return."""
+    """What a caller may see of a training: steps done, the last episode's return, and troubles."""
 
     stepped: Callable[[int, int], object] = field(default=lambda done, steps: None)
     ended: Callable[[float], object] = field(default=lambda value: None)
+    troubled: Callable[[str], object] = field(default=lambda text: None)
 
 
 FOLLOWING: ContextVar[Following | None] = ContextVar("following", default=None)
-"""Who watches the trainings that run in this context, such as a progress display."""
+"""Who watches the learned attacks that run in this context, such as a progress display."""
