@@ -1,5 +1,6 @@
 """Gradients through simulated rounds, against differences of the very same rounds."""
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -93,6 +94,18 @@ def test_the_projection_is_differentiated_too() -> None:
     rollout(env, some_plan(task), seed=5)
     assert env.parameters.norm().item() == pytest.approx(1.0, rel=0.02)
     check_slope(task, some_plan(task))
+
+
+def test_a_long_episode_costs_no_more_a_round_than_a_short_one() -> None:
+    """An ascent's gradients must not walk the graph of the rounds before: that is quadratic."""
+    seconds = {}
+    for horizon in (10, 60, 10, 60):  # the first two pay for what is done once
+        task = differentiable(task_of(watched(40), horizon=horizon, hold=horizon))
+        plan = some_plan(task).requires_grad_()
+        began = time.process_time()
+        rollout(FederationEnv(task), plan, seed=5).backward()
+        seconds[horizon] = (time.process_time() - began) / horizon
+    assert seconds[60] < 2 * seconds[10]
 
 
 def test_a_rollout_is_the_episode_that_a_policy_plays() -> None:

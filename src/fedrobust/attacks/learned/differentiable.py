@@ -50,13 +50,11 @@ class Differentiable:
         at = start = x.to(theta)
         if gamma == float("inf"):
             return at
-        if not at.requires_grad:
-            at = start.clone().requires_grad_()
+        # torch.autograd.grad would walk the whole graph, back to the first round, in each step.
+        uphill = grad(lambda at: self.losses(theta, at, y).sum())
         for step in range(1, ascent.steps + 1):
             length = ascent.size / (2 * gamma) / (step**0.5 if ascent.rule == "decaying" else 1)
-            total = self.losses(theta, at, y).sum()
-            (slope,) = torch.autograd.grad(total, at, create_graph=True)
-            at = at + length * (slope - 2 * gamma * (at - start))
+            at = at + length * (uphill(at) - 2 * gamma * (at - start))
             if ascent.box:
                 at = at.clamp(0, 1)
         return at
