@@ -82,7 +82,7 @@ ATTACK_PAGES: dict[str, tuple[str, str]] = {
     ),
     "delayed": (
         "start: 451, attack: {name: shrink, scale: 10.0}",
-        "honest training up to its start; then that of the attack within",
+        "honest training, and from its start on that of the attack within",
     ),
     "jittered": (
         "radius: 0.1, attack: {name: inner-product, epsilon: 10.0}",

@@ -194,6 +194,8 @@ def test_list_names_every_component() -> None:
             assert member.__dict__["name"] in result.stdout
             assert (member.__doc__ or "").strip()
     assert "bulyan" in invoke("list", "aggregators").stdout
+    assert "[low,high]" in "".join(invoke("list", "projection").stdout.split()), "no markup"
+    assert "no kind 'loss'" in invoke("list", "loss").stderr
     wrong = invoke("list", "agregator")
     assert wrong.exit_code == 2
     assert "did you mean 'aggregator'" in wrong.stderr
@@ -206,16 +208,14 @@ def test_list_tells_all_of_one_component() -> None:
 
     told = invoke("list", "attack", "learned").stdout
     assert "Reference: DRFL §3" in told
-    content: dict[str, Any] = {}
-    for line in told.splitlines():
-        if match := re.fullmatch(r"  ([a-z_.]+)  +(.+)", line):
-            *parents, last = match[1].split(".")
-            place = content
-            for parent in parents:
-                place = place.setdefault(parent, {})
-            place[last] = YAML(typ="safe").load(match[2])
-    assert from_config(Learned, content) == Learned()
-    assert content["training"]["steps"] == Learned().training.steps
+    rows = re.findall(r"^  ([a-z_.]+)  +(.+)$", told, re.MULTILINE)
+    assert ("training.steps", "5000") in rows
+    assert ("encoding.budget", "10.0") in rows
+    for path, text in rows:
+        content: Any = YAML(typ="safe").load(text)
+        for key in reversed(path.split(".")):
+            content = {key: content}
+        assert from_config(Learned, content) == Learned(), path
     assert re.search(r"^  f +required$", invoke("list", "aggregators", "krum").stdout, re.MULTILINE)
     wrong = invoke("list", "aggregator", "krumm")
     assert wrong.exit_code == 2

@@ -7,11 +7,13 @@ from typing import Any, Literal
 import pytest
 from pydantic import ValidationError
 
-from fedrobust.attacks import Learned
+from fedrobust.attacks import Distillation, Learned
+from fedrobust.attacks.learned.encoding import Basis, Full
 from fedrobust.component import Count, Pixels, Positive, component, from_config, one_of, to_config
 from fedrobust.errors import ConfigError
 from fedrobust.evaluation.wasserstein import Wasserstein
 from fedrobust.opaque import fingerprint
+from fedrobust.optimizers import Adam
 from fedrobust.perturb.wasserstein import Ascent
 
 
@@ -72,6 +74,13 @@ def test_a_part_of_a_nested_value_keeps_the_rest_of_the_fields_own_default() -> 
     assert measured.ascent == Ascent(steps=30, rule="backtracking", tolerance=0.1)
     assert from_config(Learned, {"ascent": {"rule": "constant"}}).ascent == Ascent(steps=15)
     assert Learned(ascent=Ascent(steps=3)).ascent == Ascent(steps=3)
+    for said in ({"budget": 5.0}, {"name": "basis", "budget": 5.0}):
+        assert from_config(Learned, {"encoding": said}).encoding == Basis(budget=5.0)
+    full = from_config(Learned, {"encoding": {"name": "full", "scale": "zeta"}}).encoding
+    assert full == Full(scale="zeta")
+    assert from_config(Distillation, {"optimizer": {"lr": 0.5}}).optimizer == Adam(lr=0.5)
+    with pytest.raises(ConfigError, match="encoding: has no name"):
+        from_config(Learned, {"encoding": {"scale": "zeta"}})
     with pytest.raises(ConfigError, match=r"ascent\.stepps: unknown key .did you mean 'steps'"):
         from_config(Learned, {"ascent": {"stepps": 3}})
     with pytest.raises(ConfigError, match=r"ascent\.steps: should be .*got 0"):

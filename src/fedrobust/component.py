@@ -7,9 +7,11 @@ plain data. What a user reads of a refusal is in :mod:`fedrobust.messages`.
 """
 
 import importlib
+import inspect
 import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import partial
 from typing import (
     Annotated,
     Any,
@@ -74,14 +76,42 @@ _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 @dataclass_transform(frozen_default=True)
 def component(cls: type[T]) -> type[T]:
-    """Make ``cls`` a frozen dataclass that checks its fields and refuses unknown ones."""
-    return cast("type[T]", pydantic_dataclass(frozen=True, config=_CONFIG)(cls))
+    """Make ``cls`` a frozen dataclass that checks its fields and refuses unknown ones.
+
+    For a field whose default is a component, a mapping says only where the value differs from that.
+    """
+    return cast("type[T]", pydantic_dataclass(frozen=True, config=_CONFIG)(_partly(cls)))
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def keyword_component(cls: type[T]) -> type[T]:
     """The same with fields that are given by name only, so that they may stand in any order."""
-    return cast("type[T]", pydantic_dataclass(frozen=True, kw_only=True, config=_CONFIG)(cls))
+    made = pydantic_dataclass(frozen=True, kw_only=True, config=_CONFIG)(_partly(cls))
+    return cast("type[T]", made)
+
+
+def _partly(cls: type[T]) -> type[T]:
+    """Let mappings for fields with a component as their default leave out what is as it is there.
+
+    Without it they would get the defaults of the component's own class. One with another name, or
+    without a name and with keys that the default does not have, is taken as it is.
+    """
+    for field, hint in inspect.get_annotations(cls).items():
+        default = cls.__dict__.get(field)
+        if is_pydantic_dataclass(type(default)) and not isinstance(hint, str):
+            cls.__annotations__[field] = Annotated[hint, BeforeValidator(partial(_filled, default))]
+    return cls
+
+
+def _filled(default: Any, value: object) -> object:
+    if not isinstance(value, Mapping):
+        return value
+    known = to_config(default)
+    if "name" in value:
+        meant = value["name"] == known.get("name")
+    else:
+        meant = "name" not in known or set(value) <= set(known)
+    return {**known, **value} if meant else value
 
 
 def name_of(cls: type) -> str:
@@ -153,18 +183,6 @@ def one_of(kind: str, *members: type, has: tuple[str, ...]) -> Any:
     choices = [Annotated[member, Tag(name)] for name, member in by_name.items()]
     choices.append(Annotated[Any, PlainValidator(own), Tag("own")])
     return Annotated[Union[tuple(choices)], Discriminator(tag)]  # noqa: UP007
-
-
-def partly(default: Any) -> BeforeValidator:
-    """For a field with ``default``, a component: a mapping says only where the value differs.
-
-    Without it, the fields that are left out would get the defaults of the component's own class.
-    """
-
-    def filled(value: object) -> object:
-        return {**to_config(default), **value} if isinstance(value, Mapping) else value
-
-    return BeforeValidator(filled)
 
 
 def complete(*classes: type, **types: Any) -> None:

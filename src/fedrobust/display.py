@@ -21,6 +21,11 @@ from fedrobust.records import Json
 from fedrobust.sweep import Watch as SweepWatch
 
 
+def _say(console: Console, text: str) -> None:
+    """Print ``text`` as it is: brackets are no markup, and no line is cut in two."""
+    console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
 class SweepDisplay:
     """Draws one bar for the sweep and one for each running cell; a line for each that ended."""
 
@@ -53,7 +58,7 @@ class SweepDisplay:
 
     def _skipped(self, cells: int) -> None:
         if cells:
-            self._console.print(f"{cells} cells were done before")
+            _say(self._console, f"{cells} cells were done before")
         self._bar.update(self._all, advance=cells)
 
     def _started(self, cell: Cell) -> None:
@@ -65,7 +70,7 @@ class SweepDisplay:
     def _ended(self, cell: Cell, failure: str | None) -> None:
         self._bar.remove_task(self._tasks.pop(cell.name))
         self._bar.update(self._all, advance=1)
-        self._console.print(f"{cell.name}: {'done' if failure is None else f'failed: {failure}'}")
+        _say(self._console, f"{cell.name}: {'done' if failure is None else f'failed: {failure}'}")
 
 
 class Display:
@@ -86,6 +91,7 @@ class Display:
         self._task = self._bar.add_task("preparing", total=None, scores="")
         self._training: TaskID | None = None
         self._tenths = self._rounds = 0
+        self._troubles: set[str] = set()
         self.progress = Watch(self._started, self._played, self._evaluated)
 
     def __enter__(self) -> "Display":
@@ -107,18 +113,20 @@ class Display:
         if self._training is None:
             self._training = self._bar.add_task("  the attacker trains", total=steps, scores="")
         tenths = 10 * done // max(steps, 1)
-        if tenths != self._tenths and not self._console.is_terminal:
-            self._console.print(f"the attacker trains: {done:,} of {steps:,} steps")
+        if tenths > self._tenths and not self._console.is_terminal:
+            _say(self._console, f"the attacker trains: {done:,} of {steps:,} steps")
         self._tenths = tenths
         self._bar.update(self._training, completed=done, total=steps, visible=done < steps)
 
     def _troubled(self, text: str) -> None:
-        self._console.print(f"the attack: {text}", soft_wrap=True)
+        if text not in self._troubles:  # each of several attackers may have it
+            self._troubles.add(text)
+            _say(self._console, f"the attack: {text}")
 
     def _started(self, run: Prepared, done: int) -> None:
         experiment, self._rounds = run.experiment, run.experiment.rounds
         for note in run.notes:
-            self._console.print(note, soft_wrap=True)
+            _say(self._console, note)
         self._bar.reset(
             self._task,
             description=experiment.name,
@@ -129,9 +137,9 @@ class Display:
 
     def _played(self, log: RoundLog) -> None:
         if log.outcome.reason is not None and self._console.is_terminal:
-            self._console.print(f"round {log.round}: no step, {log.outcome.reason}")
+            _say(self._console, f"round {log.round}: no step, {log.outcome.reason}")
         if log.dropped and self._console.is_terminal:
-            self._console.print(f"round {log.round}: dropped rows of clients {log.dropped}")
+            _say(self._console, f"round {log.round}: dropped rows of clients {log.dropped}")
         self._bar.update(self._task, completed=log.round)
 
     def _evaluated(self, metrics: Json) -> None:
@@ -141,7 +149,7 @@ class Display:
         )
         self._bar.update(self._task, scores=scores)
         if not self._console.is_terminal:
-            self._console.print(f"{scores[:-1]} of {self._rounds})")
+            _say(self._console, f"{scores[:-1]} of {self._rounds})")
 
 
 class AuditDisplay:
@@ -176,7 +184,7 @@ class AuditDisplay:
         if name not in self._tasks:
             self._tasks[name] = self._bar.add_task(name, total=total)
             if not self._console.is_terminal:
-                self._console.print(f"{name}: {total:,}")
+                _say(self._console, f"{name}: {total:,}")
         self._bar.update(self._tasks[name], completed=done, total=total)
 
     def begins(self, name: str) -> Watch:

@@ -84,6 +84,18 @@ def test_a_start_is_a_round(start: Any) -> None:
         Delayed(Shrink(), start=start)
 
 
+@pytest.mark.parametrize(
+    ("inner", "field"),
+    [(Learned(), "wait"), (Distillation(), "start"), (Delayed(Shrink(), start=2), "start")],
+    ids=["learned", "distillation", "delayed"],
+)
+def test_what_has_a_start_of_its_own_is_delayed_by_that(inner: Any, field: str) -> None:
+    """A learned attack takes the rounds that it has not met for such that it was not drawn in."""
+    for attack in (inner, Budgeted(inner, budget=2.0)):
+        with pytest.raises(ValueError, match=f"has a start of its own: set its {field}"):
+            Delayed(attack, start=5)
+
+
 def test_what_poisons_data_cannot_be_held_back(tiny: Callable[..., Experiment]) -> None:
     with pytest.raises(ValueError, match="label-flip poisons the data of every round"):
         Delayed(LabelFlip(), start=2)
@@ -97,11 +109,14 @@ def test_what_poisons_data_cannot_be_held_back(tiny: Callable[..., Experiment]) 
     [
         (Shrink(), 1),
         (Delayed(Shrink(), start=7), 7),
-        (Delayed(Distillation(start=9), start=7), 9),
+        (Distillation(start=9), 9),
         (Budgeted(Delayed(Shrink(), start=7), budget=1.0), 7),
-        (Jittered(Delayed(Shrink(), start=7), radius=0.1), 7),
-        (Learned(wait=10, observe=5), 12),
+        (Budgeted(Delayed(Shrink(), start=7), budget=0.9), 1),
+        (Jittered(Delayed(Shrink(), start=7), radius=0.1), 1),
+        (Learned(wait=10, observe=5), 13),
+        (Learned(wait=10, observe=1), 12),
         (Learned(wait=10, observe=0), 11),
+        (Learned(wait=10, observe=5, threshold=0.0), 16),
         (Learned(wait=10, observe=5, inversion=None, data="own"), 16),
     ],
     ids=str,
@@ -116,3 +131,18 @@ def test_a_run_that_ends_before_its_attack_begins_says_so_before_it_starts(
         notes = prepare(tiny(**settings)).notes
         never = f"the attack cannot act before round {begins}, and the run ends with round {rounds}"
         assert (f"{never}: nobody attacks" in notes) == (1 <= rounds < begins)
+
+
+def test_a_users_own_begins_is_taken_where_it_is_a_round() -> None:
+    class Own:
+        begins: Any = 5
+
+        def craft(self, state: None, view: Any, rng: Any) -> tuple[torch.Tensor, None]:
+            return view.own, None
+
+    own = Own()
+    assert traits(own).begins == 5
+    own.begins = lambda: 5
+    assert traits(own).begins == 1
+    own.begins = None
+    assert traits(own).begins == 1

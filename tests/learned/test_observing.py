@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from ring import Seen, known_after, learned, seeded, watched
+from ring import Seen, experiment, known_after, learned, seeded, watched
 
 from fedrobust.attacks.learned import Inversion, Learned
 from fedrobust.attacks.learned.knowledge import Knowledge
@@ -32,6 +32,25 @@ def test_a_near_pool_ends_the_observation() -> None:
     known, _ = known_after(6, **learned(observe=50, threshold=0.0))
     assert known.observed == 6
     assert known.policy is None
+
+
+@pytest.mark.parametrize(
+    ("observe", "threshold", "inverts", "acts"),
+    [(3, 1000.0, True, 6), (3, 0.0, True, 7), (1, 1000.0, True, 5), (3, 1000.0, False, 7)],
+)
+def test_it_begins_where_it_says_that_it_can(
+    observe: int, threshold: float, inverts: bool, acts: int
+) -> None:
+    """Played: with a threshold that ends the observation as soon as anything can."""
+    changes: dict[str, Any] = {"wait": 3, "observe": observe, "threshold": threshold}
+    if not inverts:
+        changes |= {"inversion": None, "data": "own"}
+    known, _ = known_after(acts - 1, **learned(**changes))
+    assert not known.acts
+    known, _ = known_after(acts, **learned(**changes))
+    assert known.acts
+    assert known.report()["acts_from"] == acts
+    assert experiment(**learned(**changes)).attack.begins == acts  # type: ignore[union-attr]
 
 
 def revealed(seen: Seen, own: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor | None:

@@ -17,6 +17,7 @@ from fedrobust.attacks.learned.planning import (
     search,
     value_of,
 )
+from fedrobust.attacks.learned.training import FOLLOWING, Following
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,23 @@ def task() -> Task:
 def judged(task: Task, actions: Any, seed: int) -> float:
     env, fresh = FederationEnv(task), range(seed + 1000, seed + 1000 + EPISODES)
     return float(np.mean([value_of(env, actions, s) for s in fresh]))
+
+
+@pytest.mark.parametrize("algorithm", ["constant", "cross-entropy", "gradient"])
+def test_a_search_tells_how_far_it_is(task: Task, algorithm: Any) -> None:
+    told: list[tuple[int, int]] = []
+    token = FOLLOWING.set(Following(lambda *at: told.append(at)))
+    try:
+        search(task, Training(algorithm=algorithm, steps=160), seed=0)
+    finally:
+        FOLLOWING.reset(token)
+    done, steps = zip(*told, strict=True)
+    last = told[-1]
+    assert last[0] >= 0.8 * last[1]
+    assert all(0 < made <= whole for made, whole in told)
+    if algorithm != "gradient":  # which has a search for its start before its own
+        assert list(done) == sorted(done)
+        assert set(steps) <= {128, 160}  # an iteration is not broken off
 
 
 def test_a_plan_is_played_as_it_was_judged(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,7 @@ def traits(attack: Attack) -> Traits:
         least=getattr(attack, "least", 1),
         trains=getattr(attack, "trains", True),
         memory=getattr(attack, "memory", 0),
-        begins=getattr(attack, "begins", 1),
+        begins=begins if type(begins := getattr(attack, "begins", 1)) is int else 1,
         init=getattr(attack, "init", lambda: None),
         report=getattr(attack, "report", lambda state, truth: None),
         pictures=getattr(attack, "pictures", lambda state, truth: None),

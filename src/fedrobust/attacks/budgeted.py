@@ -47,8 +47,8 @@ class Budgeted:
 
     @property
     def begins(self) -> int:
-        """The round in which the inner attack begins."""
-        return traits(self.attack).begins
+        """The round in which the inner attack begins; a budget below 1 cuts honest rows as well."""
+        return traits(self.attack).begins if self.budget >= 1 else 1
 
     def init(self) -> Any:
         """The inner attack's state."""

@@ -1,6 +1,6 @@
 """A wrapper that holds an attack back until a given round."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import model_validator
@@ -20,10 +20,11 @@ class Delayed:
 
     It makes attacks comparable: one that first has to observe and to learn meets a model that has
     learned as well, while one that acts from round 1 on may keep the model from learning at all.
-    Until ``start`` the inner attack is not played: it observes nothing, and its own rounds, such as
-    a warm-up, begin there. Rounds are counted from 1.
+    Until ``start`` the inner attack is not played: it observes nothing, and a warm-up of its own
+    begins there. Rounds are counted from 1.
 
-    Raises: ``ValueError`` for an attack that poisons data, which no round bounds.
+    Raises: ``ValueError`` for an attack that poisons data, which no round bounds, and for one that
+    has a start of its own (``Learned.wait``, ``Distillation.start``).
 
     Reference: none; the common start with which fedrobust compares fixed and learned attacks.
     """
@@ -32,6 +33,8 @@ class Delayed:
     start: Count
     name: Literal["delayed"] = "delayed"
 
+    starts_by: ClassVar[str] = "start"
+
     @model_validator(mode="after")
     def _fits(self) -> "Delayed":
         if poisons(self.attack):
@@ -39,6 +42,12 @@ class Delayed:
                 f"{name_of(type(self.attack))} poisons the data of every round, which cannot be "
                 "delayed; use an attack that only crafts updates"
             )
+        inner: Any = self.attack
+        while inner is not None:
+            own = getattr(type(inner), "starts_by", None)
+            if own is not None:
+                raise ValueError(f"{name_of(type(inner))} has a start of its own: set its {own}")
+            inner = getattr(inner, "attack", None)
         return self
 
     @property
@@ -63,8 +72,8 @@ class Delayed:
 
     @property
     def begins(self) -> int:
-        """``start``, or later where the inner attack begins later."""
-        return max(self.start, traits(self.attack).begins)
+        """``start``."""
+        return self.start
 
     def init(self) -> Any:
         """The inner attack's state."""

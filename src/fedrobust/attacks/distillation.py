@@ -64,6 +64,7 @@ class Distillation:
     start: Count = 1
     name: Literal["distillation"] = "distillation"
 
+    starts_by: ClassVar[str] = "start"
     least: ClassVar[int] = 1
     memory: ClassVar[int] = 0
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fedrobust.cli.app import app, user_errors
 
@@ -52,7 +53,8 @@ def list_command(
             typer.echo(f"{each:14} {', '.join(name_of(member) for member in members)}")
         return
     with user_errors():
-        kind = _found("kind", kind if kind in known else kind.removesuffix("s"), list(known))
+        singular = kind.removesuffix("s")
+        kind = _found("kind", singular if singular in known else kind, list(known))
         by_name = {name_of(member): member for member in known[kind]}
         if name is None:
             Console().print(_table(kind, known[kind]))
@@ -79,7 +81,8 @@ def _table(kind: str, members: tuple[type, ...]) -> Table:
         table.add_column(column, overflow="fold")
     for member in members:
         row = [name_of(member), _fields(member), (member.__doc__ or "").split("\n")[0]]
-        table.add_row(*row, *([_knowledge(member)] if kind == "attack" else []))
+        row += [_knowledge(member)] if kind == "attack" else []
+        table.add_row(*map(Text, row))  # brackets are no markup
     return table
 
 

@@ -2,11 +2,11 @@
 
 import math
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
 from torch import nn
 
-from fedrobust.component import Count, NonNegative, component, partly
+from fedrobust.component import Count, NonNegative, component
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError
 from fedrobust.evaluation.certificate import Certificate, worst_shift
@@ -28,7 +28,7 @@ class Wasserstein:
     """
 
     gamma: AnyPrice | None = None
-    ascent: Annotated[Ascent, partly(THOROUGH)] = THOROUGH
+    ascent: Ascent = THOROUGH
     levels: tuple[NonNegative, ...] = ()
     methods: tuple[Method, ...] = ("wrm", "pgd")
     samples: Count | None = None

@@ -12,7 +12,7 @@ from fedrobust.attacks.attack import Truth
 from fedrobust.attacks.learned.encoding import AnyEncoding, Basis
 from fedrobust.attacks.learned.inversion import Inversion
 from fedrobust.attacks.learned.training import Training
-from fedrobust.component import Count, NonNegative, Size, Text, keyword_component, partly
+from fedrobust.component import Count, NonNegative, Size, Text, keyword_component
 from fedrobust.errors import ConfigError
 from fedrobust.perturb.wasserstein import Ascent
 from fedrobust.threat import Knowledge as Granted
@@ -20,8 +20,6 @@ from fedrobust.threat import View
 from fedrobust.typing import Updates
 
 State = dict[str, Any]
-
-_ASCENT = Ascent(steps=15, rule="decaying")
 
 
 @keyword_component
@@ -66,7 +64,7 @@ class Learned:
     training: Training = Training()
     reward: Literal["robustness", "worst-case-loss", "loss"] = "robustness"
     gamma: Annotated[float, Strict(), AllowInfNan(False), Gt(0)] | None = None
-    ascent: Annotated[Ascent, partly(_ASCENT)] = _ASCENT
+    ascent: Ascent = Ascent(steps=15, rule="decaying")
     samples: Count = 200
     precision: Literal["float32", "bfloat16"] = "float32"
     horizon: Count = 300
@@ -75,6 +73,7 @@ class Learned:
     policy: Text | None = None
     name: Literal["learned"] = "learned"
 
+    starts_by: ClassVar[str] = "wait"
     needs: ClassVar[frozenset[Granted]] = frozenset({"clients"})
     least: ClassVar[int] = 1
     trains: ClassVar[bool] = True
@@ -102,10 +101,14 @@ class Learned:
 
     @property
     def begins(self) -> int:
-        """After ``wait``, and where it has no policy yet, after the least that it observes."""
+        """After ``wait``, and where it has no policy yet, after the least that it observes.
+
+        A distance between pools, which may end it early, takes the steps of two rounds.
+        """
         if self.policy is not None:
             return self.wait + 1
-        return self.wait + 1 + min(self.observe, 1 if self.inversion else self.observe)
+        may_stop = self.inversion is not None and self.threshold > 0
+        return self.wait + 1 + (min(self.observe, 2) if may_stop else self.observe)
 
     def init(self) -> State:
         """Nothing is known yet.
@@ -149,18 +152,19 @@ class Learned:
         """What was observed, learned and spent; with the truth, how near the data came to it."""
         from fedrobust.attacks.learned.knowledge import Knowledge, compared
 
-        known = Knowledge.of(state)
+        known, told = Knowledge.of(state), list[str]()
         if not known.met:
-            known.troubles.append("it was never selected: it neither observed nor attacked")
+            told = ["it was never selected: it neither observed nor attacked"]
         elif not known.over:
             first = (
                 "" if self.policy is not None else f", after it has observed {self.observe} more"
             )
-            known.troubles.append(
+            told = [
                 f"the run ended before it attacked: it took part in {known.met} rounds, and acts "
                 f"after round {self.wait}{first}"
-            )
-        return known.report() | {"comparison": compared(known, truth)}
+            ]
+        troubles = [*known.troubles, *told]
+        return known.report() | {"troubles": troubles, "comparison": compared(known, truth)}
 
     def pictures(self, state: State, truth: Truth) -> dict[str, Any] | None:
         """The last images that were reconstructed, beside the real ones nearest to them."""

@@ -6,7 +6,7 @@ others yet: chosen and judged by the same, it would be worth too much.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from fedrobust.attacks.learned.encoding import Observation
 from fedrobust.attacks.learned.environment import LIMIT, FederationEnv, Task
 from fedrobust.attacks.learned.policy import Actor, played
 from fedrobust.attacks.learned.simulation import Harm
-from fedrobust.attacks.learned.training import Training
+from fedrobust.attacks.learned.training import FOLLOWING, Following, Training
 
 EPISODES = 5
 """Of the last judgement, for each of so many candidates."""
@@ -92,11 +92,12 @@ def best_constant(
     Optimization", AISTATS 2016.
     """
     env, began = FederationEnv(task), time.monotonic()
+    tell = _telling(env, steps)
     tried = [action[None] for action in _candidates(env.actions, steps, seed)]
     left, course = list(range(len(tried))), list[float]()
     length = max(1, steps // _share(len(tried)))
     while len(left) > FINALISTS:
-        values = [_over(env, tried[i], seed, length) for i in left]
+        values = [tell(_over(env, tried[i], seed, length)) for i in left]
         course.append(max(values))
         order = np.argsort(-np.array(values), kind="stable")
         left = [left[i] for i in order[: max(FINALISTS, len(left) // 2)]]
@@ -122,13 +123,14 @@ def cross_entropy(
     Reference: Rubinstein and Kroese, "The Cross-Entropy Method", 2004.
     """
     env, began = FederationEnv(task), time.monotonic()
+    tell = _telling(env, iterations * population * _steps(task))
     draw = np.random.default_rng(seed)
     shape = (segments, env.actions)
     mean, deviation = np.zeros(shape), np.full(shape, 0.7)
     means, course = [], []
     for iteration in range(iterations):
         drawn = np.clip(mean + deviation * draw.standard_normal((population, *shape)), -1, 1)
-        values = [value_of(env, _held(plan, task), seed + iteration) for plan in drawn]
+        values = [tell(value_of(env, _held(plan, task), seed + iteration)) for plan in drawn]
         order = np.argsort(-np.array(values), kind="stable")[:elite]
         mean, deviation = drawn[order].mean(axis=0), drawn[order].std(axis=0) + 0.02
         means.append(mean)
@@ -157,6 +159,7 @@ def gradient_ascent(
     """
     smooth, began = differentiable(task), time.monotonic()
     env, start = FederationEnv(smooth), best_constant(task, steps=steps, seed=seed)
+    tell = _telling(env, iterations * _steps(task))
     plan = torch.from_numpy(start.actions).double().repeat(segments, 1).requires_grad_()
     adam = torch.optim.Adam([plan], lr=rate, maximize=True)
     tried: list[npt.NDArray[np.float64]] = []
@@ -166,6 +169,7 @@ def gradient_ascent(
         value = rollout(env, plan, seed + iteration)
         course.append(float(value.detach().nan_to_num(nan=-LIMIT).clamp(-LIMIT, LIMIT)))
         tried.append(plan.detach().numpy().copy())
+        tell(course[-1])
         if not value.requires_grad:
             break  # no round made a step
         try:
@@ -258,6 +262,17 @@ def _judged(
     best = plans[int(np.argmax([mean(plan, _finals(seed)) for plan in plans]))]
     value = mean(best, fresh_episodes(seed))
     return Plan(best, value, env.rounds, time.monotonic() - began, tuple(course))
+
+
+def _telling(env: FederationEnv, steps: int) -> Callable[[float], float]:
+    """What tells whoever follows, with each value found, how many of ``steps`` ``env`` has made."""
+    watched = FOLLOWING.get() or Following()
+
+    def tell(value: float) -> float:
+        watched.stepped(min(env.rounds // env.task.hold, steps), steps)
+        return value
+
+    return tell
 
 
 def _due(env: FederationEnv, steps: int) -> int:

@@ -157,7 +157,7 @@ def train(task: Task, training: Training, seed: int, start: Observation | None =
                 if "episode" in info:
                     returns.append(float(info["episode"]["r"]))
                     watched.ended(returns[-1])
-            watched.stepped(self.num_timesteps, training.steps)
+            watched.stepped(min(self.num_timesteps, training.steps), training.steps)
             done, every = self.num_timesteps, training.check_every
             due = every and done // every > (done - training.environments) // every
             if due and done > training.learning_starts:
