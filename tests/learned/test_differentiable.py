@@ -152,6 +152,21 @@ def test_shares_say_what_a_rule_takes_of_each_row(rule: Any) -> None:
     assert not found[:, [0, 1, 2, 4]].any()
 
 
+@pytest.mark.parametrize("apart", [3e-8, 1e-9])
+def test_values_that_nearly_tie_are_told_apart(apart: float) -> None:
+    """Of the thousands of coordinates in an episode some always do; equal ones have no gradient."""
+    rows = normal(9, 5, seed=2)
+    order = rows[:, 3].argsort()
+    middle, next_up = int(order[4]), int(order[5])
+    rows[next_up, 3] = rows[middle, 3] + apart
+    w = shares(Median(), rows)
+    assert w[middle, 3] == pytest.approx(1, abs=1e-4)
+    assert w[next_up, 3] == pytest.approx(0, abs=1e-4)
+    rows[next_up, 3] = rows[middle, 3]
+    with pytest.raises(NotLinearError, match="rows are equal"):
+        shares(Median(), rows)
+
+
 @pytest.mark.parametrize("rule", [GeometricMedian(), CenteredClipping(radius=0.5)], ids=str)
 def test_a_rule_that_mixes_coordinates_is_refused(rule: Any) -> None:
     with pytest.raises(NotLinearError, match="mixes the coordinates"):

@@ -28,8 +28,11 @@ from fedrobust.objectives import ERM, Objective, WassersteinDRO
 from fedrobust.perturb.wasserstein import Ascent, cross_entropy
 from fedrobust.typing import Images, Labels, Updates, Vector
 
-_NUDGE = 1e-7
-"""By how much a row is moved to see its share, in parts of the rows' greatest entry."""
+_NUDGES = (1e-7, 1e-9, 1e-10)
+"""By how much a row is moved to see its share, in parts of the rows' greatest entry.
+
+Where values are so near to each other that a move swaps them, a smaller one is tried.
+"""
 _AGREES = 1e-3
 """How far a rule's derivative along a random direction may be from what the shares say."""
 
@@ -139,22 +142,22 @@ def shares(answer: Callable[[Updates], Vector], rows: Updates) -> Updates:
 
     Raises: ``NotLinearError`` where that is not all that moves it.
     """
-    at = answer(rows)
-    nudge = _NUDGE * float(rows.abs().max().clamp(min=1e-30))
-    found = []
-    for i in range(len(rows)):
-        moved = rows.clone()
-        moved[i] += nudge
-        found.append((answer(moved) - at) / nudge)
-    w = torch.stack(found)
+    at, scale = answer(rows), float(rows.abs().max().clamp(min=1e-30))
     draw = torch.Generator().manual_seed(0)
     way = torch.randn(rows.shape, generator=draw, dtype=rows.dtype).to(rows)
-    seen, told = (answer(rows + nudge * way) - at) / nudge, (w * way).sum(dim=0)
-    if (seen - told).norm() > _AGREES * (1 + told.norm()):
-        raise NotLinearError(
-            "the rule mixes the coordinates of a row, or rows are equal: it has no gradient here"
-        )
-    return w
+    for nudge in (scale * part for part in _NUDGES):
+        found = []
+        for i in range(len(rows)):
+            moved = rows.clone()
+            moved[i] += nudge
+            found.append((answer(moved) - at) / nudge)
+        w = torch.stack(found)
+        seen, told = (answer(rows + nudge * way) - at) / nudge, (w * way).sum(dim=0)
+        if (seen - told).norm() <= _AGREES * (1 + told.norm()):
+            return w
+    raise NotLinearError(
+        "the rule mixes the coordinates of a row, or rows are equal: it has no gradient here"
+    )
 
 
 def differentiable(task: Task) -> Task:
