@@ -1,5 +1,6 @@
 """The page of a sweep: seeds together, models that blew up shown as such, missing cells named."""
 
+import io
 import json
 import math
 import shutil
@@ -11,8 +12,9 @@ import pytest
 from fedrobust.errors import RecordError
 from fedrobust.grid import load_sweep
 from fedrobust.report import write_report
+from fedrobust.report.drawing import NARROW
 from fedrobust.report.sweep import Spread, SweepRecords, shown, table
-from fedrobust.report.sweep_figures import course
+from fedrobust.report.sweep_figures import Style, course, grid, legend
 from fedrobust.sweep import run_sweep
 
 CONFIG: dict[str, Any] = {
@@ -228,3 +230,15 @@ def test_a_sweep_without_a_finished_cell_is_refused(copy: Path) -> None:
     shutil.rmtree(copy / "cells")
     with pytest.raises(RecordError, match="no cell of this sweep is finished"):
         write_report([copy])
+
+
+def test_a_long_legend_gets_its_room() -> None:
+    """On a phone there is one name a row, and the panel must not pay for it."""
+    names = {f"learned-number-{i}": Style("#000000", "o", "-") for i in range(14)}
+    heights = []
+    for entries in (3, 14):
+        figure, (axes,) = grid({"krum": []}, NARROW, 2.6)
+        legend(figure, dict(list(names.items())[:entries]), NARROW)
+        figure.savefig(io.BytesIO())  # which warns, and fails here, where the panel has no room
+        heights.append(axes.get_position().height * figure.get_figheight())
+    assert heights[1] > 0.85 * heights[0] > 1

@@ -1,5 +1,6 @@
 """The figures of a sweep: curves over rounds and over the shift, and the regions of a plane."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ from fedrobust.report.drawing import (
 from fedrobust.report.sweep import Group, SweepCell, SweepRecords
 from fedrobust.streams import Streams
 
+_LEGEND_ROWS, _LEGEND_ROW = 3, 0.2
+"""The rows of a legend that a figure has room for, and what each beyond them adds, in inches."""
 _SIDE = 241
 """Points along each side of a panel, where the model is asked."""
 _REACH = 4.0
@@ -224,4 +227,6 @@ def legend(
         for style in styles.values()
     ]
     columns = max(1, min(len(names), int(width * 10) // (max(map(len, names)) + 6)))
+    more = math.ceil(len(names) / columns) - _LEGEND_ROWS
+    figure.set_figheight(figure.get_figheight() + _LEGEND_ROW * max(0, more))
     figure.legend(handles, names, loc="outside lower left", ncols=columns, frameon=False)
