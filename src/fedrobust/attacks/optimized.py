@@ -83,11 +83,6 @@ class Optimized:
         """The history that the inner attack wants."""
         return traits(self.attack).memory
 
-    @property
-    def begins(self) -> int:
-        """The round in which the inner attack begins."""
-        return traits(self.attack).begins
-
     def init(self) -> Any:
         """The inner attack's state."""
         return traits(self.attack).init()
