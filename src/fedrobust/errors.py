@@ -27,3 +27,11 @@ class ConcavityWarning(UserWarning):
 
 class PrecisionWarning(UserWarning):
     """A precision that this processor has no instructions for."""
+
+
+class PointWarning(UserWarning):
+    """A perturbation that gave points which are no adversarial examples."""
+
+
+class OverrideWarning(UserWarning):
+    """An override that took other settings with it."""

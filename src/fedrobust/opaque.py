@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from io import BytesIO
 from types import CodeType, FunctionType
 from typing import Any
@@ -66,6 +67,16 @@ def _pickled(value: object) -> bytes | None:
     except (pickle.PicklingError, TypeError, AttributeError):
         return None  # says "cannot be told", which a resuming run refuses
     return stream.getvalue()
+
+
+def foreign(value: object) -> bool:
+    """Whether ``value``, or a component within it, is not fedrobust's own, so may do anything."""
+    kind = value if isinstance(value, FunctionType) else type(value)
+    if kind.__module__ == "builtins":
+        return callable(value)
+    if kind.__module__.partition(".")[0] != "fedrobust":
+        return True
+    return is_dataclass(value) and any(foreign(getattr(value, f.name)) for f in fields(value))
 
 
 def stateful(values: dict[str, object]) -> Callable[[], list[str]]:

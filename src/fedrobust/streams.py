@@ -1,5 +1,6 @@
 """Randomness is explicit: one generator for each (seed, stream, key ...), and no global one."""
 
+import random
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,22 +34,38 @@ class Streams:
 
 
 def seed_globally(seed: int) -> None:
-    """Seed PyTorch's global generators, for layers that know no others (dropout).
+    """Seed the global generators of Python, NumPy and PyTorch, for code that knows no others.
 
-    ``torch.manual_seed`` does the same, but where there is no GPU it formats a stack trace at each
-    call and keeps it, which costs more than training a small network.
+    Layers such as dropout draw from PyTorch's, and a user's own model, rule or attack from any.
+    ``torch.manual_seed`` does the same for PyTorch, but where there is no GPU it formats a stack
+    trace at each call and keeps it, which costs more than training a small network.
     """
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(seed)
+    np.random.seed(seed % 2**32)  # the global one is meant
+    random.seed(seed)
 
 
 @contextmanager
 def isolated() -> Iterator[None]:
-    """Within, PyTorch's global generators may be used; afterwards they are as they were.
+    """Within, global generators may be seeded and used; afterwards they are as they were.
 
-    Initialisation and dropout know no other generators. Those of every GPU are kept too, because
+    Python's, NumPy's and PyTorch's; of the last those of every GPU too, because
     ``torch.manual_seed`` sets them all.
     """
-    with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+@contextmanager
+def drawing(seed: int) -> Iterator[None]:
+    """Within, whatever draws from a global generator draws from ``seed``; see :func:`isolated`."""
+    with isolated():
+        seed_globally(seed)
         yield

@@ -1,9 +1,7 @@
 """Policies: how one is trained on the simulated federation, and what is kept of it."""
 
-import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
@@ -164,7 +162,7 @@ def train(task: Task, training: Training, seed: int, start: Observation | None =
                 check(_exported(self.model, vector), self.num_timesteps)
             return True
 
-    with _apart():
+    with isolated():
         model = kinds[training.algorithm](
             "MlpPolicy",
             vector,
@@ -227,15 +225,3 @@ def _exported(model: Any, vector: Any) -> Policy:
 
 def _itself(env: FederationEnv) -> FederationEnv:
     return env
-
-
-@contextmanager
-def _apart() -> Iterator[None]:
-    """Within, the global generators of Python, NumPy and PyTorch may be seeded and used."""
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with isolated():
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)

@@ -1,0 +1,142 @@
+"""What a function may be given: each check names the argument and says what would be right.
+
+Components check their fields by themselves; these are for what is passed from call to call.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+
+from fedrobust.typing import Images, Labels
+
+
+def module(value: object, name: str = "model") -> None:
+    """Raises: ``ValueError`` for what is no network."""
+    if isinstance(value, type) or not isinstance(value, nn.Module):
+        raise ValueError(f"{name} must be a torch.nn.Module; got {told(value)}")
+
+
+def whole(name: str, value: object, least: int = 1) -> None:
+    """Raises: ``ValueError`` for what is no whole number from ``least`` on."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be a whole number from {least} on; got {told(value)}")
+
+
+def real(name: str, value: object, *, above: float | None = None, infinite: bool = False) -> None:
+    """Raises: ``ValueError`` for what is no number, NaN, or not above ``above``."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or math.isnan(value) or (math.isinf(value) and not infinite):  # type: ignore[arg-type]
+        raise ValueError(f"{name} must be a number; got {told(value)}")
+    if above is not None and not value > above:  # type: ignore[operator]
+        raise ValueError(f"{name} must be above {above:g}; got {told(value)}")
+
+
+def choice(name: str, value: object, among: Any) -> None:
+    """Raises: ``ValueError`` for what is none of the texts of a ``Literal`` or a sequence."""
+    known: Sequence[object] = among if isinstance(among, list | tuple) else get_args(among)
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{name} can be {' or '.join(map(str, known))}; got {told(value)}")
+
+
+def generator(value: object, name: str = "generator") -> None:
+    """Raises: ``ValueError`` for what is no generator."""
+    if not isinstance(value, torch.Generator):
+        raise ValueError(
+            f"{name} must be a torch.Generator, such as torch.Generator().manual_seed(0); "
+            f"got {told(value)}"
+        )
+
+
+def tensor(value: object, name: str) -> Tensor:
+    """``value``. Raises: ``ValueError`` for what is no dense tensor with values."""
+    if not isinstance(value, Tensor):
+        hint = ": torch.from_numpy makes one of an array" if hasattr(value, "__array__") else ""
+        raise ValueError(f"{name} must be a tensor; got {told(value)}{hint}")
+    if why := unfit(value):
+        raise ValueError(f"{name} must be a dense tensor of plain numbers; this one is {why}")
+    return value
+
+
+def unfit(value: Tensor) -> str:
+    """Why a tensor is none of plain numbers, side by side in memory; empty where it is."""
+    if value.is_nested:
+        return "nested"
+    if value.layout != torch.strided:
+        return "sparse"
+    if value.is_meta:
+        return "on the meta device, which holds no values"
+    if value.is_quantized:
+        return "quantized"
+    return "complex" if value.is_complex() else ""
+
+
+def images(value: object, name: str = "x") -> Images:
+    """``value`` [b, ...], b >= 1, floating point and finite, without autograd history.
+
+    Raises: ``ValueError`` for anything else.
+    """
+    x = tensor(value, name)
+    if x.dim() < 2:
+        raise ValueError(f"{name} must be a batch of examples [b, ...]; got shape {list(x.shape)}")
+    if not x.is_floating_point():
+        cure = f"{name}.float() / 255 for pixels" if x.dtype == torch.uint8 else f"{name}.float()"
+        raise ValueError(f"{name} must be floating point, got {x.dtype}; pass {cure}")
+    if not len(x):
+        raise ValueError("there are no examples")
+    if not x.numel():
+        raise ValueError(f"{name} has examples without any value: its shape is {list(x.shape)}")
+    if not torch.stack(torch.aminmax(x)).isfinite().all():
+        raise ValueError(f"{name} holds NaN or infinite values")
+    return x.detach()
+
+
+def labels(value: object, count: int, classes: int | None = None, name: str = "y") -> Labels:
+    """``value`` as int64 [count], from 0 to ``classes`` - 1. Raises: ``ValueError``."""
+    y = tensor(value, name)
+    if y.dim() != 1:
+        raise ValueError(
+            f"{name} must hold one label for each example [b]; got shape {list(y.shape)}"
+            f"{one_label(y, name)}"
+        )
+    if len(y) != count:
+        raise ValueError(f"{count} examples but {len(y)} labels")
+    if y.is_floating_point() or y.dtype == torch.bool:
+        raise ValueError(f"{name} must hold whole numbers, got {y.dtype}; pass {name}.long()")
+    y = y.long()
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or (classes is not None and high >= classes):
+        has = "labels start at 0" if classes is None else _classes(classes)
+        raise ValueError(f"{name}: labels run from {low} to {high}, but {has}")
+    return y
+
+
+def one_label(y: Tensor, name: str) -> str:
+    """What to do about labels of too many dimensions, where that can be told."""
+    if y.dim() == 2 and y.shape[1] == 1:
+        return f"; pass {name}[:, 0]"
+    if y.dim() == 2 and len(y) and bool(((y == 0) | (y == 1)).all() & (y.sum(dim=1) == 1).all()):
+        return f"; one-hot labels: pass {name}.argmax(1)"
+    return ""
+
+
+def _classes(classes: int) -> str:
+    return f"the model has classes 0 to {classes - 1}"
+
+
+def told(value: object) -> str:
+    """``value`` in few words: what it is, and the value itself where it is short."""
+    if isinstance(value, Tensor):
+        return f"a tensor {value.dtype}, {list(value.shape) if not value.is_nested else 'nested'}"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if value is None or isinstance(value, bool | int | float | str):
+        return shortened(repr(value))
+    return f"a value of type {type(value).__name__}"
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """``text``, cut where it is longer than a message can carry."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
