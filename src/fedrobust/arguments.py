@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from fedrobust.typing import Images, Labels
 
+_ROUNDING = 1e-5
+"""By how much float32 pixels that were normalised and put back may leave [0, 1]."""
+
 
 def module(value: object, name: str = "model") -> None:
     """Raises: ``ValueError`` for what is no network."""
@@ -27,11 +30,20 @@ def whole(name: str, value: object, least: int = 1) -> None:
 
 def real(name: str, value: object, *, above: float | None = None, infinite: bool = False) -> None:
     """Raises: ``ValueError`` for what is no number, NaN, or not above ``above``."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or math.isnan(value) or (math.isinf(value) and not infinite):  # type: ignore[arg-type]
+    if not is_real(value) or (math.isinf(value) and not infinite):  # type: ignore[arg-type]
         raise ValueError(f"{name} must be a number; got {told(value)}")
     if above is not None and not value > above:  # type: ignore[operator]
         raise ValueError(f"{name} must be above {above:g}; got {told(value)}")
+
+
+def is_real(value: object) -> bool:
+    """Whether ``value`` is a number that a float can be, and not NaN."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return not math.isnan(float(value))
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
 
 
 def choice(name: str, value: object, among: Any) -> None:
@@ -73,8 +85,8 @@ def unfit(value: Tensor) -> str:
     return "complex" if value.is_complex() else ""
 
 
-def images(value: object, name: str = "x") -> Images:
-    """``value`` [b, ...], b >= 1, floating point and finite, without autograd history.
+def images(value: object, name: str = "x", *, least: int = 1) -> Images:
+    """``value`` [b, ...], b >= ``least``, floating point and finite, without autograd history.
 
     Raises: ``ValueError`` for anything else.
     """
@@ -84,8 +96,10 @@ def images(value: object, name: str = "x") -> Images:
     if not x.is_floating_point():
         cure = f"{name}.float() / 255 for pixels" if x.dtype == torch.uint8 else f"{name}.float()"
         raise ValueError(f"{name} must be floating point, got {x.dtype}; pass {cure}")
-    if not len(x):
+    if len(x) < least:
         raise ValueError("there are no examples")
+    if not len(x):
+        return x.detach()
     if not x.numel():
         raise ValueError(f"{name} has examples without any value: its shape is {list(x.shape)}")
     if not torch.stack(torch.aminmax(x)).isfinite().all():
@@ -93,9 +107,30 @@ def images(value: object, name: str = "x") -> Images:
     return x.detach()
 
 
+def pixels(x: Images) -> Images:
+    """``x`` in [0, 1], clipped where rounding put it outside.
+
+    Raises: ``ValueError`` where it lies farther outside.
+    """
+    if not x.numel():
+        return x
+    low, high = (float(end) for end in torch.aminmax(x))
+    slack = max(_ROUNDING, 4 * torch.finfo(x.dtype).eps)
+    if low >= 0 and high <= 1:
+        return x
+    if low >= -slack and high <= 1 + slack:
+        return x.clamp(0, 1)
+    raise ValueError(
+        f"the examples lie in [{low:.9g}, {high:.9g}], not in [0, 1]: scale them (bytes by "
+        "1/255), or say box: false for data that are not pixels"
+    )
+
+
 def labels(value: object, count: int, classes: int | None = None, name: str = "y") -> Labels:
     """``value`` as int64 [count], from 0 to ``classes`` - 1. Raises: ``ValueError``."""
     y = tensor(value, name)
+    if y.is_floating_point() or y.dtype == torch.bool:
+        raise ValueError(f"{name} must hold whole numbers, got {y.dtype}; pass {name}.long()")
     if y.dim() != 1:
         raise ValueError(
             f"{name} must hold one label for each example [b]; got shape {list(y.shape)}"
@@ -103,9 +138,9 @@ def labels(value: object, count: int, classes: int | None = None, name: str = "y
         )
     if len(y) != count:
         raise ValueError(f"{count} examples but {len(y)} labels")
-    if y.is_floating_point() or y.dtype == torch.bool:
-        raise ValueError(f"{name} must hold whole numbers, got {y.dtype}; pass {name}.long()")
-    y = y.long()
+    y = y.detach().long()
+    if not count:
+        return y
     low, high = int(y.min()), int(y.max())
     if low < 0 or (classes is not None and high >= classes):
         has = "labels start at 0" if classes is None else _classes(classes)

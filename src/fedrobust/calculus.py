@@ -10,12 +10,11 @@ from typing import Literal, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from fedrobust.client import parameter_gradient
-from fedrobust.evaluation.accuracy import evaluating
+from fedrobust.compute.network import cross_entropy, evaluating, logits, parameter_gradient
 from fedrobust.execution import warn_emulated
 from fedrobust.flat import write
 from fedrobust.objectives import Objective, WassersteinDRO
-from fedrobust.perturb.wasserstein import Ascent, cross_entropy
+from fedrobust.perturb.wasserstein import Ascent
 from fedrobust.small_network import SmallNetwork, serves
 from fedrobust.typing import Images, Labels, Updates, Vector
 
@@ -98,7 +97,7 @@ class Autograd:
         """By one forward pass."""
         write(self.model, theta)
         with self._working(), torch.no_grad():
-            return cross_entropy(self.model(x), y)
+            return cross_entropy(logits(self.model, x), y)
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,30 @@
 """Local training: from the broadcast parameters to one update row per client."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
+from fedrobust import arguments
 from fedrobust.attacks import Poisons
 from fedrobust.component import Count, Flag, component
+from fedrobust.compute.network import evaluating, parameter_gradient
 from fedrobust.data import Split
-from fedrobust.evaluation.accuracy import evaluating
-from fedrobust.flat import trainable, write
+from fedrobust.errors import ConfigError
+from fedrobust.flat import write
 from fedrobust.objectives import Objective
-from fedrobust.optimizers import AnyOptimizer, Sgd
+from fedrobust.optimizers import Adam, AnyOptimizer, Sgd
 from fedrobust.streams import Streams, isolated, seed_globally
 from fedrobust.typing import Images, Indices, Labels, Updates, Vector
 
 POOL = 8192
 """At most this many examples of several clients are held at once for one inner maximisation."""
+
+_ORDINARY = 1e15
+"""A slope below this has a square that a float32 holds, and many more like it."""
 
 Store = dict[int, dict[str, Tensor]]
 """The optimiser state of each client that keeps one and has taken part, by client id."""
@@ -113,9 +118,10 @@ class LocalTraining:
                     for client in chosen[start : start + per_group]
                 ]
                 write(self.model, parameters)
+                seed_globally(_seed(streams, "model in inner maximisation", round, chosen[start]))
                 self._perturb_first(group, round)
                 for i, turn in enumerate(group):
-                    rows[start + i] = turn.train(parameters, store) - parameters
+                    rows[start + i] = turn.train(parameters, store)
         return rows
 
     def _perturb_first(self, group: "list[_Turn]", round: int) -> None:
@@ -153,7 +159,9 @@ class _Turn:
         self.task, self.client, self.round, self.poison = task, client, round, poison
         self.dtype = parameters.dtype
         self.noise = streams.generator("inner maximisation", round, client)
-        self.seed = _seed(streams, round, client)
+        self.seed = _seed(streams, "model", round, client)
+        if poison is not None:
+            seed_globally(_seed(streams, "poisoning", round, client))
         shuffles = streams.generator("batches", round, client)
         self.batches = task.config.schedule(task.clients[client], shuffles)
         self.first = self._load(self.batches[0])
@@ -162,25 +170,40 @@ class _Turn:
         """A batch that may be written to."""
         x, y = self.task.data.images(index), self.task.data.y[index]
         if self.poison is not None:
-            x, y = self.poison.poison(x, y, self.task.classes)
+            x, y = poisoned(self.poison, x, y, self.task.classes)
         return x.to(self.task.device, self.dtype), y.to(self.task.device)
 
     def train(self, parameters: Vector, store: Store) -> Vector:
-        """The client's parameters after its batches; the model may hold anything on return."""
-        task = self.task
+        """The client's update [d]; the model may hold anything on return.
+
+        The state of an update that is not finite, which the server refuses, is not kept.
+        """
+        task, keeps = self.task, self.task.config.keep_optimizer
         local = nn.Parameter(parameters.clone())
         optimizer = task.config.optimizer.build(local)
-        if task.config.keep_optimizer and self.client in store:
-            optimizer.state[local] = store[self.client]
+        if keeps and (state := store.get(self.client)) is not None:
+            # A step writes into the state, and a batch after it may yet be refused.
+            optimizer.state[local] = _copied(state) if len(self.batches) > 1 else state
         seed_globally(self.seed)
+        steepest = 0.0
         for i, index in enumerate(self.batches):
             write(task.model, local.detach())
             x, y = self.first if i == 0 else self._perturbed(index)
             local.grad = parameter_gradient(task.model, x, y)
+            slope = _largest(local.grad)
+            if not math.isfinite(slope):
+                return torch.full_like(parameters, torch.nan)
+            steepest = max(steepest, slope)
             optimizer.step()
-        if task.config.keep_optimizer:
-            store[self.client] = optimizer.state[local]
-        return local.detach()
+        row, state = local.detach() - parameters, optimizer.state[local]
+        # Of ordinary slopes the optimisers here keep ordinary numbers: no need to look at them all.
+        known = steepest < _ORDINARY and isinstance(task.config.optimizer, Sgd | Adam)
+        looked = [row, *(() if known else state.values())]
+        if keeps and all(math.isfinite(_largest(value)) for value in looked):
+            store[self.client] = state
+        elif keeps and len(self.batches) == 1:
+            store.pop(self.client, None)  # the step has overflowed, and written into what was kept
+        return row
 
     def _perturbed(self, index: Indices) -> tuple[Images, Labels]:
         """A later batch, perturbed at the client's own parameters."""
@@ -199,14 +222,38 @@ class _Turn:
         return x, y
 
 
-def parameter_gradient(model: nn.Module, x: Images, y: Labels) -> Vector:
-    """∇_θ of the mean cross-entropy over the batch [d]; 0 for a parameter that plays no part."""
-    with torch.enable_grad():
-        loss = F.cross_entropy(model(x), y)
-        gradients = torch.autograd.grad(loss, trainable(model), materialize_grads=True)
-    return torch.cat([g.reshape(-1) for g in gradients])
+def poisoned(attack: Poisons, x: Images, y: Labels, classes: int) -> tuple[Images, Labels]:
+    """The batch that ``attack`` makes of (x, y).
+
+    Raises: ``ConfigError`` where it is no batch of such examples, with labels below ``classes``.
+    """
+    given = attack.poison(x, y, classes)
+    try:
+        inputs, labels = given
+        if arguments.tensor(inputs, "x").shape[1:] != x.shape[1:] or not len(inputs):
+            raise ValueError(f"x has shape {list(inputs.shape)} where it was {list(x.shape)}")
+        return inputs, arguments.labels(labels, len(inputs), classes)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"poison of the attack {type(attack).__name__} must give a batch (x, y): {error}"
+        ) from error
 
 
-def _seed(streams: Streams, *keys: int) -> int:
-    """Seeds what a model draws itself (dropout), for which PyTorch has only a global generator."""
-    return streams.generator("model", *keys).initial_seed() % 2**63
+def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.clone() if isinstance(v, Tensor) else v for k, v in state.items()}
+
+
+def _largest(value: object) -> float:
+    """The largest size of an entry, NaN where one is; 0 for what has none.
+
+    The extremes are not finite exactly where an entry is not, and finding them allocates nothing.
+    """
+    if not isinstance(value, Tensor) or not value.numel() or not value.is_floating_point():
+        return 0.0
+    low, high = (float(end) for end in torch.aminmax(value.detach()))
+    return low if math.isnan(low) else max(-low, high)
+
+
+def _seed(streams: Streams, stream: str, *keys: int) -> int:
+    """Seeds what a model or an attack draws itself, from generators that are global."""
+    return streams.generator(stream, *keys).initial_seed() % 2**63

@@ -35,3 +35,11 @@ class PointWarning(UserWarning):
 
 class OverrideWarning(UserWarning):
     """An override that took other settings with it."""
+
+
+class ModelError(ConfigError, RuntimeError):
+    """A model that fails, or does not give what is asked of it; PyTorch's own are RuntimeErrors."""
+
+
+class UndifferentiableError(ModelError):
+    """A model through which no gradient reaches the input."""

@@ -8,19 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import psutil
 import torch
+from annotated_types import Le
 from torch import nn
 
 from fedrobust.component import Count, component
+from fedrobust.compute.network import differentiable, evaluating, frozen, input_gradient
 from fedrobust.errors import ConfigError, PrecisionWarning, ResourceError
-from fedrobust.evaluation.accuracy import evaluating
-from fedrobust.perturb.pgd import frozen, input_gradient
 from fedrobust.streams import isolated
 
 SIZES = (64, 128, 256, 512, 1024)
+_UNMEASURED = 256
+"""The batch of a model without an input gradient, which no inner maximisation climbs."""
 
 
 @component
@@ -39,8 +41,8 @@ class Execution:
     """
 
     device: Literal["cpu", "cuda"] | None = None
-    threads: Count | None = None
-    batch: Count | None = None
+    threads: Annotated[Count, Le(1024)] | None = None  # no machine has more; each costs memory
+    batch: Annotated[Count, Le(2**20)] | None = None
     gradients: Literal["autograd", "compiled"] | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
 
@@ -102,6 +104,8 @@ def fastest_batch(model: nn.Module, shape: tuple[int, ...], classes: int) -> int
         for size in SIZES:
             x = torch.full((size, *shape), 0.5, dtype=first.dtype, device=first.device)
             y = torch.arange(size, device=first.device) % classes
+            if not differentiable(model, x[:1]):
+                return _UNMEASURED
             input_gradient(model, x, y)
             seconds = min(_time(model, x, y) for _ in range(3))
             if size / seconds > 1.05 * best_rate:
@@ -114,7 +118,7 @@ def fastest_batch(model: nn.Module, shape: tuple[int, ...], classes: int) -> int
 def _time(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
     start = time.perf_counter()
     gradient = input_gradient(model, x, y)
-    float(gradient.view(-1)[0])  # waits for a GPU
+    float(gradient.sum())  # waits for a GPU
     return time.perf_counter() - start
 
 

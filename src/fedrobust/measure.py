@@ -1,18 +1,21 @@
 """Measuring a run's model on its held-out and its test examples."""
 
 import math
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from fedrobust.attacks.attack import Truth, traits
+from fedrobust.compute.network import answers, batched_logits, evaluating
 from fedrobust.data import Split
-from fedrobust.evaluation.accuracy import Scores, evaluating, score
+from fedrobust.evaluation.accuracy import Scores, admissible, no_points, score
 from fedrobust.flat import write
 from fedrobust.perturb import Pgd
-from fedrobust.perturb.pgd import answers
+from fedrobust.perturb.geometry import per_example
 from fedrobust.prepare import Prepared
+from fedrobust.streams import drawing
 from fedrobust.typing import Indices, Vector
 
 Json = dict[str, Any]
@@ -29,7 +32,7 @@ def on_held_out(run: Prepared, parameters: Vector, round: int) -> Json:
         "loss": _finite(scores.mean_loss),
         "examples": len(run.held_out),
         "split": run.experiment.evaluation.split,
-    }
+    } | _odd(scores)
     check = run.experiment.evaluation.wasserstein
     if check is not None:
         x, y = _examples(run, run.chooses, run.held_out)
@@ -58,7 +61,7 @@ def on_test(run: Prepared, parameters: Vector, round: int) -> Json:
         "robust_accuracy": scores.robust_accuracy,
         "loss": _finite(scores.mean_loss),
         "examples": len(run.test),
-    }
+    } | _odd(scores)
     check = run.experiment.evaluation.wasserstein
     if check is not None:
         x, y = _examples(run, run.dataset.test, run.test)
@@ -130,11 +133,12 @@ def strip(run: Prepared, parameters: Vector) -> dict[str, np.ndarray[Any, Any]] 
     x, y = _examples(run, run.chooses, run.held_out[:STRIP])
     write(run.model, parameters)
     attack, generator = run.experiment.evaluation.attack, run.streams.generator("strip")
-    with evaluating(run.model), torch.no_grad():
-        moved = attack.maximise(
-            run.model, x, y, lambda: attack.draw(x, generator), batch=run.plan.batch
-        )
-        chosen = [answers(run.model(images)) for images in (x, moved)]
+    batch = run.plan.batch or 1
+    with evaluating(run.model), drawing(generator.initial_seed()):
+        draw = partial(attack.draw, x, generator)
+        moved = attack.maximise(run.model, x.clone(), y, draw, batch=batch)
+        moved = torch.where(per_example(admissible(moved, x, attack), x), moved, x)
+        chosen = [answers(batched_logits(run.model, images, batch)) for images in (x, moved)]
     content = {
         "clean": x,
         "adversarial": moved,
@@ -142,7 +146,33 @@ def strip(run: Prepared, parameters: Vector) -> dict[str, np.ndarray[Any, Any]] 
         "clean_answers": chosen[0],
         "adversarial_answers": chosen[1],
     }
-    return {name: tensor.cpu().numpy() for name, tensor in content.items()}
+    plain = {name: t.float() if t.is_floating_point() else t for name, t in content.items()}
+    return {name: tensor.cpu().numpy() for name, tensor in plain.items()}
+
+
+def _odd(scores: Scores) -> Json:
+    """How many examples have no finite loss, or got a point that is no adversarial example."""
+    counts = {
+        "not_finite": int((~scores.loss.isfinite()).sum()),
+        "refused_points": int(scores.refused.sum()),
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def odd(evaluations: list[Json], attack: object) -> list[str]:
+    """What a reader must know of examples without a finite loss, and of points that are none."""
+    found = []
+    if blown := [line for line in evaluations if line.get("not_finite")]:
+        first = blown[0]
+        found.append(
+            f"the model has no finite loss on {first['not_finite']} of {first['examples']} examples"
+            f" in round {first['round']}, the first of {len(blown)} such evaluations"
+        )
+    if points := [line for line in evaluations if line.get("refused_points")]:
+        first = points[0]
+        told = no_points(attack, first["refused_points"], first["examples"])
+        found.append(f"in round {first['round']}, the first of {len(points)} evaluations, {told}")
+    return found
 
 
 def _finite(value: float) -> float | None:
@@ -178,4 +208,4 @@ def _scores(
         generator=run.streams.generator(stream, round),
         batch_size=run.plan.batch or 1,
     )
-    return Scores(scores.correct.cpu(), scores.robust.cpu(), scores.loss.cpu())
+    return scores.cpu()

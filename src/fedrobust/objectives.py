@@ -1,7 +1,7 @@
 """What one client minimises: the mean cross-entropy over a batch, part of it perturbed first."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction as Exact
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias
@@ -10,6 +10,7 @@ import torch
 from pydantic import Discriminator, Field, Tag, field_validator
 from torch import Tensor, nn
 
+from fedrobust import arguments
 from fedrobust.component import (
     Count,
     Fraction,
@@ -20,6 +21,7 @@ from fedrobust.component import (
 )
 from fedrobust.data import Split
 from fedrobust.perturb import AnyPerturbation
+from fedrobust.perturb.inputs import begin, require_draws
 from fedrobust.perturb.pgd import Draw
 from fedrobust.perturb.wasserstein import Ascent, Price
 from fedrobust.typing import Images, Labels
@@ -43,6 +45,12 @@ class Objective(Protocol):
         ...
 
 
+def _require_counts(examples: int, round: int) -> None:
+    """Raises: ``ValueError`` for what are no numbers of examples and of a round."""
+    arguments.whole("examples", examples, 0)
+    arguments.whole("round", round, 0)
+
+
 def settled(objective: Objective, train: Split) -> Objective:
     """``objective`` with what it takes from the training data filled in."""
     return objective.settled(train) if hasattr(objective, "settled") else objective
@@ -56,17 +64,19 @@ class ERM:
 
     def perturbed(self, examples: int, round: int) -> int:
         """None."""
+        _require_counts(examples, round)
         return 0
 
     def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
         """Nothing is drawn."""
+        require_draws(x, generator)
         return None
 
     def maximise(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
         """The inputs as they are."""
-        return x
+        return begin(model, x, y, draw, batch, box=False)[0]
 
 
 @component
@@ -107,6 +117,7 @@ class Adversarial:
 
     def perturbed(self, examples: int, round: int) -> int:
         """K = ⌊ratio · N + ½⌋, with the ratio as the decimal number that was written."""
+        _require_counts(examples, round)
         ratio = Exact(repr(self._ratio(round)))
         return math.floor(ratio * examples + Exact(1, 2))
 
@@ -158,10 +169,12 @@ class WassersteinDRO:
 
     def perturbed(self, examples: int, round: int) -> int:
         """All of them, but none for an infinite price."""
+        _require_counts(examples, round)
         return 0 if self.gamma == math.inf else examples
 
     def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
         """Nothing is drawn: the ascent starts at the inputs."""
+        require_draws(x, generator)
         return None
 
     def maximise(
@@ -197,4 +210,9 @@ OBJECTIVES: tuple[type, ...] = (ERM, Adversarial, WassersteinDRO)
 if TYPE_CHECKING:
     AnyObjective: TypeAlias = Objective
 else:
-    AnyObjective: Any = one_of("objective", *OBJECTIVES, has=("maximise",))
+    AnyObjective: Any = one_of(
+        "objective",
+        *OBJECTIVES,
+        has=("perturbed", "draw", "maximise"),
+        may_hold={"settled": Callable[..., Any], "notes": tuple[str, ...]},
+    )

@@ -7,20 +7,25 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from fedrobust import arguments
 from fedrobust.attacks.attack import Attack, poisons, traits
 from fedrobust.backends import backend_for
 from fedrobust.client import LocalTraining
+from fedrobust.compute.network import differentiable, evaluating
 from fedrobust.data import Dataset, Partition, Split
-from fedrobust.errors import ConfigError
+from fedrobust.data.dataset import loaded
+from fedrobust.errors import ConfigError, UndifferentiableError, UserError
+from fedrobust.evaluation.accuracy import admissible
 from fedrobust.execution import Execution, require_memory
-from fedrobust.experiment import Experiment
+from fedrobust.experiment import Evaluation, Experiment
 from fedrobust.federation import LOCAL, Backend, Federation
-from fedrobust.flat import Layout, read
+from fedrobust.flat import Layout, read, write
 from fedrobust.models import build_model
 from fedrobust.objectives import settled
-from fedrobust.perturb.pgd import require_pixels
+from fedrobust.opaque import foreign
+from fedrobust.perturb import Apgd, Fab, Pgd
 from fedrobust.server import rooted
-from fedrobust.streams import Streams
+from fedrobust.streams import Streams, drawing
 from fedrobust.typing import Indices, Vector
 
 
@@ -68,7 +73,7 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
     ``ResourceError`` for a run that this machine cannot hold.
     """
     streams = Streams(experiment.seed)
-    dataset = experiment.data.load()
+    dataset = loaded(experiment.data)
     _require_pixels(experiment, dataset)
     train, validation = dataset.hold_out(streams.generator("validation"))
     objective = settled(experiment.objective, train)
@@ -141,6 +146,8 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
             "raise data.validation"
         )
     evaluation = experiment.evaluation
+    with resolved.active(), drawing(0):
+        _rehearse(model, evaluation, chooses, start.to(device))
     return Prepared(
         experiment=experiment,
         dataset=dataset,
@@ -162,6 +169,34 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
         ),
         digest=_digest(dataset, start),
     )
+
+
+def _rehearse(model: nn.Module, evaluation: Evaluation, split: Split, start: Vector) -> None:
+    """Try what an evaluation will ask on two examples: it must not fail after rounds of training.
+
+    Raises: ``ConfigError`` where it fails.
+    """
+    attack, first = evaluation.attack, torch.arange(min(2, len(split)))
+    x, y = split.images(first).to(start), split.y[first].to(start.device)
+    write(model, start)
+    climbs = evaluation.wasserstein is not None or isinstance(attack, Pgd | Apgd | Fab)
+    if climbs and not differentiable(model, x):
+        raise UndifferentiableError(
+            "no gradient reaches the model's input, so that evaluation.attack finds nothing: "
+            "evaluate with square, which needs none, and without wasserstein"
+        )
+    if not foreign(attack):
+        return
+    source = torch.Generator().manual_seed(0)
+    try:
+        with evaluating(model):
+            moved = attack.maximise(model, x, y, lambda: attack.draw(x, source), batch=len(x))
+            admissible(moved, x, attack)
+    except UserError:
+        raise
+    except Exception as error:  # a user's own may fail in any way
+        reason = arguments.shortened(f"{type(error).__name__}: {error}", 300)
+        raise ConfigError(f"evaluation.attack fails on two examples: {reason}") from error
 
 
 def _backend(local: LocalTraining, plan: Execution, attack: Attack | None) -> Backend:
@@ -220,7 +255,7 @@ def _require_pixels(experiment: Experiment, dataset: Dataset) -> None:
         for x in (dataset.train.x, dataset.test.x):
             try:
                 if getattr(attack, "box", False) and x.is_floating_point():
-                    require_pixels(x)
+                    arguments.pixels(x)
             except ValueError as error:
                 raise ConfigError(f"{path}.attack: {error}") from error
 

@@ -96,6 +96,14 @@ NAN[7, 0, 1, 1] = float("nan")
         ({"x_train": BYTES.long()}, r"x_train is torch.int64; pass pixels 0..255 as uint8"),
         ({"x_train": BYTES > 3}, r"x_train is torch.bool"),
         ({"x_train": torch.zeros(12, 8, 8, 3)}, r"channels last; pass x_train.permute"),
+        ({"x_train": torch.zeros(12, 28, 20, 3)}, r"channels last; pass x_train.permute"),
+        ({"y_train": torch.zeros(12, 1).long()}, r"one number per example; pass y_train\[:, 0\]"),
+        (
+            {"y_train": torch.zeros(12, 3).long()},
+            r"shape \[12, 3\]; it needs one number per example$",
+        ),
+        ({"x_train": torch.zeros(12, 1, 8, 8).to_sparse()}, "dense tensor.*sparse"),
+        ({"x_train": torch.full((12, 1, 8, 8), 1.001)}, r"lies in \[1.00100005, 1.00100005\]"),
         ({"x_train": NAN}, r"NaN or infinite values in 1 of 12 examples"),
         ({"x_train": NAN.nan_to_num(torch.inf)}, r"NaN or infinite values in 1 of 12"),
         (
@@ -185,3 +193,16 @@ def test_data_sets_are_read_by_name() -> None:
         from_config(Run, {"data": {"name": "mnits"}})
     with pytest.raises(ConfigError, match=r"validation: .*greater than or equal to 0"):
         from_config(Run, {"data": {"name": "femnist", "validation": -1}})
+
+
+def test_pixels_that_rounding_put_outside_are_clipped() -> None:
+    """Normalised and put back, as is done to CIFAR-10, pixels leave [0, 1] by a rounding step."""
+    x = torch.rand(40, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    x[0, 0, 0, 0], x[1, 0, 0, 0] = 0.0, 1.0
+    back = (x - 0.4914) / 0.2023 * 0.2023 + 0.4914
+    back[2, 0, 0, 0], back[3, 0, 0, 0] = 1 + 2e-7, -2e-7
+    y = torch.arange(40) % 3
+    data = Dataset.from_tensors(back, y, back, y, validation=4)
+    assert data.train.x.min() == 0
+    assert data.train.x.max() == 1
+    assert (data.train.x - x).abs()[4:].max() < 1e-6

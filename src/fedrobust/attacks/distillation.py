@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedrobust.attacks.attack import Truth
+from fedrobust.attacks.checks import validate
 from fedrobust.component import Count, Flag, Positive, Text, component
+from fedrobust.compute.network import batched_logits, logits
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError
 from fedrobust.flat import read, trainable, write
@@ -91,6 +93,7 @@ class Distillation:
         self, state: dict[str, Any], view: View, rng: torch.Generator
     ) -> tuple[Updates, dict[str, Any]]:
         """Honest updates before ``start``; then what distillation gave [m, d]."""
+        validate(self, view, rng)
         layer = layer_of(view.model(), self.layer)
         if view.round < self.start:
             return view.own, state
@@ -128,8 +131,7 @@ class Distillation:
             parameter.requires_grad_(parameter.requires_grad and _owner(name) == layer)
 
         def soft(x: Images, index: Indices) -> Tensor:
-            with torch.no_grad():
-                return F.softmax(teacher(x) / self.temperature, dim=1)
+            return F.softmax(batched_logits(teacher, x, len(x)) / self.temperature, dim=1)
 
         with isolated():
             seed_globally(int(torch.randint(2**62, (), generator=rng)))
@@ -146,7 +148,7 @@ class Distillation:
         optimizer = self.optimizer.build(weights)
         for index in self._batches(len(own), rng):
             x = own.images(index).to(weights)
-            loss = F.cross_entropy(model(x) / self.temperature, targets(x, index))
+            loss = F.cross_entropy(logits(model, x) / self.temperature, targets(x, index))
             slopes = torch.autograd.grad(loss, trainable(model), materialize_grads=True)
             weights.grad = torch.cat([slope.reshape(-1) for slope in slopes])
             optimizer.step()
@@ -189,8 +191,8 @@ def lead(model: nn.Module, own: Split) -> float:
     """The median lead of the largest logit over the second on the first of own examples."""
     model.eval()
     first = own.images(torch.arange(min(len(own), _LOOKED_AT)))
-    with torch.no_grad():
-        top = model(first.to(next(model.parameters()))).topk(2, dim=1).values
+    found = batched_logits(model, first.to(next(model.parameters())), _LOOKED_AT)
+    top = found.topk(2, dim=1).values
     return float((top[:, 0] - top[:, 1]).median())
 
 

@@ -7,11 +7,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedrobust import arguments
 from fedrobust.errors import DataError
 
 Array: TypeAlias = Tensor | NDArray[Any]
 
 _CHANNELS = (1, 3, 4)
+_MOST_CHANNELS = 5
+"""Images with more channels are rarer than such with channels last."""
 
 
 def inputs(what: str, x: Array) -> Tensor:
@@ -24,7 +27,7 @@ def inputs(what: str, x: Array) -> Tensor:
         )
     if x.numel() == 0:
         raise DataError(f"{what} is empty: its shape is {shape}")
-    if x.ndim == 4 and shape[1] not in _CHANNELS and shape[3] in _CHANNELS and shape[1] == shape[2]:
+    if x.ndim == 4 and shape[3] in _CHANNELS and min(shape[1:3]) > _MOST_CHANNELS:
         raise DataError(f"{what} has shape {shape}, channels last; pass {what}.permute(0, 3, 1, 2)")
     if x.dtype == torch.uint8:
         if x.ndim != 4:
@@ -40,20 +43,23 @@ def inputs(what: str, x: Array) -> Tensor:
         bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
         raise DataError(f"{what} has NaN or infinite values in {bad} of {len(x)} examples")
     if x.ndim == 4:
-        _check_pixels(what, float(x.min()), float(x.max()))
+        return _pixels(what, x)
     return x
 
 
-def _check_pixels(what: str, low: float, high: float) -> None:
-    if low >= 0 and high <= 1:
-        return
+def _pixels(what: str, x: Tensor) -> Tensor:
+    """``x`` in [0, 1], clipped where rounding put it outside."""
+    try:
+        return arguments.pixels(x)
+    except ValueError:
+        low, high = (float(end) for end in torch.aminmax(x))
     bytes_like = low >= 0 and 1.5 < high <= 255
     cure = (
         "divide by 255, or pass them as uint8"
         if bytes_like
         else "undo the normalisation (divide by 255 for 0..255 pixels); it belongs into the model"
     )
-    raise DataError(f"{what} lies in [{low:g}, {high:g}], but pixels lie in [0, 1]: {cure}")
+    raise DataError(f"{what} lies in [{low:.9g}, {high:.9g}], but pixels lie in [0, 1]: {cure}")
 
 
 def labels(what: str, y: Array, count: int) -> Tensor:
@@ -78,7 +84,7 @@ def _whole_numbers(what: str, values: Array, count: int) -> Tensor:
     values = _tensor(what, values)
     shape = list(values.shape)
     if values.ndim != 1:
-        hint = f"; for one-hot labels pass {what}.argmax(1)" if values.ndim == 2 else ""
+        hint = arguments.one_label(values, what)
         raise DataError(f"{what} has shape {shape}; it needs one number per example{hint}")
     if len(values) != count:
         raise DataError(f"{what} has {len(values)} entries for {count} examples")
@@ -89,6 +95,8 @@ def _whole_numbers(what: str, values: Array, count: int) -> Tensor:
 
 def _tensor(what: str, value: Array) -> Tensor:
     if isinstance(value, Tensor):
+        if why := arguments.unfit(value):
+            raise DataError(f"{what} must be a dense tensor of plain numbers; this one is {why}")
         return value.detach().cpu()
     if not isinstance(value, np.ndarray):
         raise DataError(f"{what} must be a torch tensor or numpy array; got {type(value).__name__}")

@@ -1,14 +1,15 @@
 """A data set in memory: a training and a test split, and what a user must know about them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from fedrobust import arguments
 from fedrobust.data import checks
 from fedrobust.data.checks import Array
-from fedrobust.errors import DataError
+from fedrobust.errors import DataError, UserError
 from fedrobust.typing import Images, Indices, Labels
 
 
@@ -112,6 +113,20 @@ class Dataset:
         """The data set itself."""
         return self
 
+    def checked(self) -> "Dataset":
+        """The data set, fit for a run, whoever made it. Raises: ``DataError``."""
+        if not isinstance(self.train, Split) or not isinstance(self.test, Split):
+            raise DataError(f"{self.name}: train and test must each be a Split")
+        train = _checked("train", self.train.x, self.train.y, self.train.user)
+        test = _checked("test", self.test.x, self.test.y, self.test.user)
+        most = int(torch.cat([train.y, test.y]).max())
+        if type(self.classes) is not int or self.classes < 2 or most >= self.classes:
+            raise DataError(
+                f"{self.name} has labels up to {most}, and says that there are {self.classes} "
+                "classes; labels are 0 to classes - 1, of two classes or more"
+            )
+        return replace(self, train=train, test=test)
+
     def hold_out(self, generator: torch.Generator) -> tuple[Split, Split]:
         """The training split without, and with only, ``validation`` random examples of it.
 
@@ -128,6 +143,27 @@ class Dataset:
         held = torch.zeros(total, dtype=torch.bool)
         held[torch.randperm(total, generator=generator)[: self.validation]] = True
         return self.train.take((~held).nonzero()[:, 0]), self.train.take(held.nonzero()[:, 0])
+
+
+def loaded(spec: DataSpec) -> Dataset:
+    """What ``spec`` loads, fit for a run.
+
+    Raises: ``DataError`` where it fails, or gives no data set that can be used.
+    """
+    name = type(spec).__name__
+    try:
+        found = spec.load()
+    except UserError:
+        raise
+    except Exception as error:  # a user's own may fail in any way
+        reason = arguments.shortened(f"{type(error).__name__}: {error}", 300)
+        raise DataError(f"the data set {name} could not be loaded: {reason}") from error
+    if not isinstance(found, Dataset):
+        raise DataError(
+            f"load of the data set {name} must give a fedrobust.Dataset, which "
+            f"Dataset.from_tensors makes; it gave {arguments.told(found)}"
+        )
+    return found.checked()
 
 
 def _checked(part: str, x: Array, y: Array, user: Array | None) -> Split:

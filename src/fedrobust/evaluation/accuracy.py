@@ -1,25 +1,40 @@
 """Clean and robust accuracy, example by example."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedrobust import arguments
+from fedrobust.component import name_of
+from fedrobust.compute.network import (
+    answers,
+    batched_logits,
+    cross_entropy,
+    evaluating,
+    require_logits,
+    right,
+)
+from fedrobust.errors import ConfigError, PointWarning
 from fedrobust.perturb import Perturbation
-from fedrobust.perturb.pgd import answers
+from fedrobust.perturb.geometry import allowed, per_example
+from fedrobust.streams import drawing
 from fedrobust.typing import Images, Labels, Mask
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model does on each of b examples: ``robust`` implies ``correct``."""
+    """What a model does on each of b examples: ``robust`` implies ``correct``.
+
+    ``refused`` are those for which the attack gave a point that is no adversarial example: not
+    finite, outside its ball, or outside [0, 1]. They count as if it had found nothing.
+    """
 
     correct: Mask
     robust: Mask
     loss: Tensor
+    refused: Mask
 
     @property
     def accuracy(self) -> float:
@@ -36,12 +51,23 @@ class Scores:
         """The mean clean cross-entropy."""
         return self.loss.double().mean().item()
 
+    def cpu(self) -> "Scores":
+        """The same in this machine's own memory."""
+        return Scores(self.correct.cpu(), self.robust.cpu(), self.loss.cpu(), self.refused.cpu())
+
 
 def accuracy(model: nn.Module, x: Images, y: Labels, *, batch_size: int = 256) -> float:
-    """The share of the examples (x, y) that ``model`` classifies correctly."""
-    require_examples(x, y)
-    with evaluating(model):
-        return _clean(model, x, y, batch_size)[0].double().mean().item()
+    """The share of the examples (x, y) that ``model`` classifies correctly.
+
+    x: [b, ...]; y: [b]. The model is put into evaluation mode and back; what it draws itself comes
+    from one seed.
+
+    Raises: ``ValueError`` that names the argument which does not fit, ``ModelError``, which is one
+    too, for a model that gives no logits, or whose answers depend on how examples are batched.
+    """
+    x, y = _fit(model, x, y, batch_size)
+    with evaluating(model), drawing(0):
+        return right(model, x, y, batch_size).double().mean().item()
 
 
 def robust_accuracy(
@@ -57,13 +83,23 @@ def robust_accuracy(
 
     With restarts an example counts as robust only if every restart fails: this never rises with
     more of them. Misclassified clean examples are not robust, since the clean point is in the ball.
+    A point that is not finite, or lies outside the ball or [0, 1], is no adversarial example: it
+    counts as the clean one, and a ``PointWarning`` says of how many.
 
-    x: [b, ...] in [0, 1]; y: [b]. The model is put into evaluation mode and back. Raises:
-    ``ValueError`` without examples, with labels that do not fit in number, with values that are not
-    finite, or outside the pixel range that the attack keeps to.
+    x: [b, ...] in [0, 1]; y: [b]. The model is put into evaluation mode and back. What it draws
+    itself, and what the attack draws, follows from the seed of ``generator``.
+
+    Raises: ``ValueError`` that names the argument which does not fit, ``ModelError``, which is one
+    too, for a model that gives no logits, or whose answers depend on how examples are batched.
     """
+    x, y = _fit(model, x, y, batch_size)
+    require_attack(attack)
+    if generator is not None:
+        arguments.generator(generator)
     source = generator if generator is not None else torch.Generator().manual_seed(0)
     scores = score(model, x, y, attack=attack, generator=source, batch_size=batch_size)
+    if lost := int(scores.refused.sum()):
+        warnings.warn(no_points(attack, lost, len(x)), PointWarning, stacklevel=2)
     return scores.robust_accuracy
 
 
@@ -77,54 +113,68 @@ def score(
     batch_size: int,
 ) -> Scores:
     """The scores of every example. Noise is drawn for all of them before any is skipped."""
-    require_examples(x, y)
-    with evaluating(model):
-        correct, losses = _clean(model, x, y, batch_size)
+    with evaluating(model), drawing(generator.initial_seed()):
+        found = batched_logits(model, x, batch_size)
+        correct, losses = answers(found) == y, cross_entropy(found, y)
         open_ = correct.nonzero().squeeze(1)
 
         def draw() -> Tensor | None:
             noise = attack.draw(x, generator)
             return None if noise is None else noise[open_]
 
-        adversarial = attack.maximise(model, x[open_], y[open_], draw, batch=batch_size)
-        robust = correct.clone()
+        robust, refused = correct.clone(), torch.zeros_like(correct)
         if len(open_):
-            robust[open_] = _clean(model, adversarial, y[open_], batch_size)[0]
-    return Scores(correct, robust, losses)
+            at, labels = x[open_], y[open_]
+            # A copy, since one that works in place would be compared with itself.
+            moved = attack.maximise(model, at.clone(), labels, draw, batch=batch_size)
+            fit = admissible(moved, at, attack)
+            moved = torch.where(per_example(fit, at), moved, at)
+            robust[open_], refused[open_] = right(model, moved, labels, batch_size), ~fit
+    return Scores(correct, robust, losses, refused)
 
 
-def right(model: nn.Module, x: Images, y: Labels, batch_size: int) -> Mask:
-    """Which of the examples (x, y) ``model``, in the mode that it is in, classifies correctly."""
-    return answers(_logits(model, x, batch_size)) == y
+def admissible(found: Images, x: Images, attack: Perturbation) -> Mask:
+    """Which of the points that ``attack`` gave for x [b, ...] are adversarial examples at all.
+
+    They are finite, and as far as the attack says what its ball is (``eps``, ``norm``) and whether
+    it keeps to pixels (``box``), within these; without a word, pixels stay pixels.
+
+    Raises: ``ConfigError`` where they are no tensor like x.
+    """
+    if not isinstance(found, Tensor) or found.shape != x.shape or arguments.unfit(found):
+        given = list(found.shape) if isinstance(found, Tensor) else arguments.told(found)
+        raise ConfigError(
+            f"the attack {name_of(type(attack))} must give one dense tensor {list(x.shape)}, a "
+            f"point for each example; it gave {given}"
+        )
+    eps, norm = getattr(attack, "eps", None), getattr(attack, "norm", "linf")
+    box = getattr(attack, "box", None)
+    if box is None:
+        box = bool((x >= 0).all() and (x <= 1).all())
+    ball = eps if isinstance(eps, int | float) and norm in ("linf", "l2") else None
+    return allowed(found.to(x), x, ball, "l2" if norm == "l2" else "linf", bool(box))
 
 
-def _clean(model: nn.Module, x: Images, y: Labels, batch_size: int) -> tuple[Mask, Tensor]:
-    logits = _logits(model, x, batch_size)
-    return answers(logits) == y, F.cross_entropy(logits, y, reduction="none")
+def no_points(attack: object, lost: int, total: int) -> str:
+    """What is to be said where an attack gave points that are none."""
+    return (
+        f"the attack {name_of(type(attack))} gave {lost} points for {total} examples that are no "
+        "adversarial examples (not finite, or outside the ball or [0, 1]): they count as not found"
+    )
 
 
-def _logits(model: nn.Module, x: Images, batch_size: int) -> Tensor:
-    with torch.no_grad():
-        return torch.cat([model(part) for part in torch.split(x, batch_size)])
+def require_attack(attack: object) -> None:
+    """Raises: ``ValueError`` for what is no perturbation."""
+    for method in ("draw", "maximise"):
+        if isinstance(attack, type) or not callable(getattr(attack, method, None)):
+            raise ValueError(
+                f"attack must be a perturbation such as Pgd(eps=0.1, step_size=0.01, steps=40); "
+                f"got {arguments.told(attack)}"
+            )
 
 
-def require_examples(x: Images, y: Labels) -> None:
-    """Raises: ``ValueError`` where there is nothing to measure, or it cannot be measured."""
-    if len(x) != len(y):
-        raise ValueError(f"{len(x)} examples but {len(y)} labels")
-    if len(x) == 0:
-        raise ValueError("there are no examples to measure on")
-    if not torch.isfinite(x).all():
-        raise ValueError("x holds NaN or infinite values")
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within, every part of ``model`` is in evaluation mode; afterwards each is as it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
+def _fit(model: nn.Module, x: Images, y: Labels, batch_size: int) -> tuple[Images, Labels]:
+    arguments.module(model)
+    x = arguments.images(x)
+    arguments.whole("batch_size", batch_size)
+    return x, arguments.labels(y, len(x), require_logits(model, x))

@@ -8,19 +8,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fedrobust.evaluation.accuracy import evaluating
+from fedrobust import arguments
+from fedrobust.compute.network import answers, batched_logits, cross_entropy, evaluating, frozen
 from fedrobust.evaluation.smoothness import smoothness_bound
-from fedrobust.perturb.pgd import answers, frozen
+from fedrobust.perturb.inputs import require_inputs, require_price
 from fedrobust.perturb.wasserstein import (
     THOROUGH,
     Ascent,
     Transport,
-    cross_entropy,
-    require_inputs,
-    require_price,
     still,
     warn_curvature,
 )
+from fedrobust.streams import drawing
 from fedrobust.typing import Images, Labels, Mask
 
 
@@ -90,7 +89,9 @@ def certificate(
     away from the maximum: the mean of that is ``gap``, and the bound is proved. A
     ``ConcavityWarning`` says where the ascent met a curvature above 2γ.
 
-    Raises: ``ValueError`` for γ ≤ 0 or NaN, and examples that do not fit the model.
+    Raises: ``ValueError`` for γ ≤ 0 or NaN, and examples that do not fit the model; ``ModelError``,
+    which is one too, for a model that gives no logits, no gradient, or answers that depend on how
+    examples are batched.
 
     Reference: Sinha, Namkoong, Duchi, "Certifying Some Distributional Robustness with Principled
     Adversarial Training", ICLR 2018, theorem 3 and §2.1; DRFL §2.
@@ -170,17 +171,15 @@ def worst_shift(
     Raises: ``ValueError`` for γ ≤ 0 or NaN, and examples that do not fit the model.
     """
     require_price(gamma)
-    with evaluating(model):
-        require_inputs(model, x, y)
+    arguments.whole("batch_size", batch_size)
+    x, y = require_inputs(model, x, y)
+    x = arguments.pixels(x) if ascent.box else x
+    with evaluating(model), drawing(0):
         if math.isinf(gamma):
             moved = still(model, x, y)
         else:
             moved = ascent.solve(model, x, y, gamma, batch_size)
-        with torch.no_grad():
-            logits, there = (
-                torch.cat([model(part) for part in torch.split(images, batch_size)])
-                for images in (x, moved.x)
-            )
+        logits, there = (batched_logits(model, images, batch_size) for images in (x, moved.x))
         smooth = smoothness_bound(model, tuple(x.shape[1:]))
         if _concave(smooth, gamma) and not math.isinf(gamma):
             moved = _exactly(model, x, y, moved, gamma, ascent, batch_size)

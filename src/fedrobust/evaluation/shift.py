@@ -7,9 +7,12 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from fedrobust.evaluation.accuracy import evaluating
-from fedrobust.perturb.pgd import Pgd, answers
-from fedrobust.perturb.wasserstein import THOROUGH, Ascent, require_inputs
+from fedrobust import arguments
+from fedrobust.compute.network import answers, batched_logits, cross_entropy, evaluating
+from fedrobust.perturb.inputs import require_inputs
+from fedrobust.perturb.pgd import Pgd
+from fedrobust.perturb.wasserstein import THOROUGH, Ascent
+from fedrobust.streams import drawing
 from fedrobust.typing import Images, Labels
 
 Method: TypeAlias = Literal["wrm", "pgd"]
@@ -57,10 +60,13 @@ def error_under_shift(
 
     Raises: ``ValueError`` for a negative level, and examples that do not fit the model.
     """
-    if not all(level >= 0 and math.isfinite(level) for level in levels):
-        raise ValueError(f"levels are mean squared distances from 0 on; got {list(levels)}")
-    with evaluating(model):
-        require_inputs(model, x, y)
+    arguments.whole("batch_size", batch_size)
+    arguments.whole("steps", steps)
+    arguments.choice("method", method, Method)
+    if not all(_is_level(level) for level in levels):
+        raise ValueError(f"levels are mean squared distances from 0 on; got {list(levels)!r:.80}")
+    x, y = require_inputs(model, x, y)
+    with evaluating(model), drawing(0):
         if method == "pgd":
             return [_by_pgd(model, x, y, rho, steps, ascent.box, batch_size) for rho in levels]
         return _by_price(model, x, y, levels, ascent, batch_size)
@@ -135,12 +141,11 @@ def _next_price(known: dict[float, float], rho: float) -> float | None:
 def _score(
     method: Method, rho: float, model: nn.Module, x: Images, moved: Images, y: Labels, batch: int
 ) -> Shifted:
-    with torch.no_grad():
-        logits = torch.cat([model(part) for part in torch.split(moved, batch)])
-    wrong = (answers(logits) != y).double()
-    binary = logits.shape[-1] == 2
+    found = batched_logits(model, moved, batch)
+    wrong = (answers(found) != y).double()
+    binary = found.shape[-1] == 2
     cost = (moved - x).flatten(1).double().square().sum(dim=1).mean().nan_to_num(torch.inf).item()
-    loss = torch.nn.functional.cross_entropy(logits, y).item()
+    loss = cross_entropy(found, y).mean().item()
     return Shifted(
         method=method,
         rho=rho,
@@ -150,6 +155,10 @@ def _score(
         false_positive=_share(wrong[y == 0]) if binary else None,
         false_negative=_share(wrong[y == 1]) if binary else None,
     )
+
+
+def _is_level(value: object) -> bool:
+    return arguments.is_real(value) and 0 <= value < math.inf  # type: ignore[operator]
 
 
 def _share(values: Tensor) -> float:

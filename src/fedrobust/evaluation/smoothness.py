@@ -24,15 +24,13 @@ def smoothness_bound(model: nn.Module, shape: tuple[int, ...]) -> float | None:
     Adversarial Training", ICLR 2018, §2.1 and proposition 3.
     """
     layers = _layers(model)
-    if layers is None:
+    # Before any norm is worked out, which takes minutes for large convolutions.
+    if layers is None or not all(map(_understood, layers)):
         return None
     lipschitz, smooth = 1.0, 0.0
     example = torch.zeros(1, *shape, dtype=torch.float64)
     for layer in layers:
-        bounds = _bounds(layer, example)
-        if bounds is None:
-            return None
-        ell, beta = bounds
+        ell, beta = _bounds(layer, example)
         lipschitz, smooth = ell * lipschitz, beta * lipschitz**2 + ell * smooth
         example = _apply(layer, example)
     return 0.5 * lipschitz**2 + 2**0.5 * smooth
@@ -51,18 +49,27 @@ def _layers(model: nn.Module) -> list[nn.Module] | None:
     return None if None in parts else [layer for part in parts for layer in part or []]
 
 
-def _bounds(layer: nn.Module, example: Tensor) -> tuple[float, float] | None:
-    """ℓ and β of one layer at inputs shaped like ``example``."""
+def _understood(layer: nn.Module) -> bool:
+    """Whether :func:`_bounds` has bounds for such a layer."""
     kind = type(layer)
-    if kind is nn.ELU and layer.alpha == 1:
+    if kind is nn.ELU:
+        return bool(layer.alpha == 1)
+    if kind is nn.Dropout:
+        return not layer.training
+    if isinstance(layer, nn.Conv2d) and kind is nn.Conv2d:
+        return layer.padding_mode == "zeros"
+    return kind in (nn.Flatten, nn.Identity, nn.Linear)
+
+
+def _bounds(layer: nn.Module, example: Tensor) -> tuple[float, float]:
+    """ℓ and β of one layer at inputs shaped like ``example``."""
+    if isinstance(layer, nn.ELU):
         return 1.0, 1.0
-    if kind in (nn.Flatten, nn.Identity) or (kind is nn.Dropout and not layer.training):
-        return 1.0, 0.0
-    if isinstance(layer, nn.Linear) and kind is nn.Linear:
+    if isinstance(layer, nn.Linear):
         return float(torch.linalg.matrix_norm(layer.weight.detach().double(), 2)), 0.0
-    if isinstance(layer, nn.Conv2d) and kind is nn.Conv2d and layer.padding_mode == "zeros":
+    if isinstance(layer, nn.Conv2d):
         return _convolution_norm(layer, example), 0.0
-    return None
+    return 1.0, 0.0
 
 
 def _apply(layer: nn.Module, example: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ PERTURBATIONS: tuple[type, ...] = (Pgd, Apgd, Fab, Square)
 if TYPE_CHECKING:
     AnyPerturbation: TypeAlias = Perturbation
 else:
-    AnyPerturbation: Any = one_of("perturbation", *PERTURBATIONS, has=("maximise",))
+    AnyPerturbation: Any = one_of("perturbation", *PERTURBATIONS, has=("draw", "maximise"))
 
 __all__ = [
     "PERTURBATIONS",

@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
 from fedrobust.component import Count, Flag, Pixels, component
+from fedrobust.compute.network import answers, ascent, cross_entropy, frozen, logit_of, usable
 from fedrobust.perturb.geometry import Norm, inside, on_sphere, per_example, require_radius, unit
-from fedrobust.perturb.pgd import Draw, answers, frozen, ranked, require_pixels
+from fedrobust.perturb.inputs import begin, drawn, require_draws
+from fedrobust.perturb.pgd import Draw, ranked
 from fedrobust.typing import Images, Labels, Mask
 
 Loss: TypeAlias = Callable[[Tensor, Labels, Labels | None], Tensor]
@@ -60,24 +61,24 @@ class Apgd:
 
     def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
         """A point of the ball's surface for every example of ``x``, before clipping."""
+        require_draws(x, generator)
         return on_sphere(x, self.eps, self.norm, generator)
 
     def maximise(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
         """Adversarial examples for ``x`` [b, ...]; ``draw`` is called once for each run."""
-        if self.box:
-            require_pixels(x)
+        x, y, size = begin(model, x, y, draw, batch, box=self.box)
         best = x.clone()
         score = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
         with frozen(model):
-            classes, wrong = ranked(model, x, y, batch or max(len(x), 1))
+            classes, wrong = ranked(model, x, y, size)
             _require_classes(self.loss, classes.shape[1])
             runs = min(self.targets, classes.shape[1] - 1) if self.loss == "dlr-targeted" else 1
             for run in range(runs * self.restarts):
-                noise = draw()
+                noise = drawn(draw, x)
                 standing = (~wrong).nonzero()[:, 0]
-                for part in torch.split(standing, batch or max(len(x), 1)):
+                for part in torch.split(standing, size):
                     targeted = self.loss == "dlr-targeted"
                     target = classes[part, run % runs + 1] if targeted else None
                     start = None if noise is None else noise[part]
@@ -184,14 +185,10 @@ class _Run:
 
     def look(self, model: nn.Module, loss: Loss) -> None:
         """f and its gradient at x, and what they change."""
-        with torch.enable_grad():
-            x = self.x.detach().requires_grad_(True)
-            logits = model(x)
-            value = loss(logits, self.y, self.target)
-            (self.slope,) = torch.autograd.grad(value.sum(), x)
-        value = value.detach().to(x.dtype).nan_to_num(nan=-torch.inf)
-        self.slope = self.slope.nan_to_num(nan=0.0)
-        self.wrong = answers(logits.detach()) != self.y
+        x = self.x
+        found, value, slope = ascent(model, x, lambda found: loss(found, self.y, self.target))
+        value, self.slope = value.to(x.dtype).nan_to_num(nan=-torch.inf), usable(slope)
+        self.wrong = answers(found) != self.y
         first = self.best.isneginf()  # nothing to have risen from
         self.rises = self.rises + ((value > self.value) & ~first)
         better = (value > self.best) | first
@@ -216,12 +213,12 @@ def _require_classes(loss: str, classes: int) -> None:
 
 
 def _ce(logits: Tensor, y: Labels, target: Labels | None) -> Tensor:
-    return F.cross_entropy(logits, y, reduction="none")
+    return cross_entropy(logits, y)
 
 
 def _dlr(logits: Tensor, y: Labels, target: Labels | None) -> Tensor:
     ordered = logits.sort(dim=1, descending=True).values
-    own = logits.gather(1, y[:, None])[:, 0]
+    own = logit_of(logits, y)
     other = torch.where(logits.argmax(dim=1) == y, ordered[:, 1], ordered[:, 0])
     return -(own - other) / (ordered[:, 0] - ordered[:, 2] + 1e-12)
 
@@ -229,7 +226,7 @@ def _dlr(logits: Tensor, y: Labels, target: Labels | None) -> Tensor:
 def _targeted(logits: Tensor, y: Labels, target: Labels | None) -> Tensor:
     assert target is not None
     ordered = logits.sort(dim=1, descending=True).values
-    own, aim = (logits.gather(1, c[:, None])[:, 0] for c in (y, target))
+    own, aim = logit_of(logits, y), logit_of(logits, target)
     return -(own - aim) / (ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2 + 1e-12)
 
 

@@ -7,9 +7,12 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
+from fedrobust import arguments
 from fedrobust.component import Count, Flag, Pixels, component
+from fedrobust.compute.network import ascent, frozen, logit_of, right, usable
 from fedrobust.perturb.geometry import Norm, on_sphere, per_example, require_radius, size
-from fedrobust.perturb.pgd import Draw, answers, frozen, ranked, require_pixels
+from fedrobust.perturb.inputs import begin, drawn, require_draws
+from fedrobust.perturb.pgd import Draw, ranked
 from fedrobust.typing import Images, Labels
 
 _BIAS = 0.1
@@ -63,6 +66,7 @@ class Fab:
 
     def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
         """A direction for every example of ``x``."""
+        require_draws(x, generator)
         return on_sphere(x, 1.0, self.norm, generator)
 
     def maximise(
@@ -70,22 +74,22 @@ class Fab:
     ) -> Images:
         """The mistakes that lie within ``eps`` of ``x`` [b, ...]; x itself where none was found."""
         found = self.search(model, x, y, draw, batch=batch)
+        x = arguments.pixels(x) if self.box else x
         return torch.where(per_example(found.distance <= self.eps, x), found.x, x)
 
     def search(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Nearest:
         """The nearest mistakes, wherever they lie; an example that is one lies at distance 0."""
-        if self.box:
-            require_pixels(x)
-        many, best = batch or max(len(x), 1), x.clone()
+        x, y, many = begin(model, x, y, draw, batch, box=self.box)
+        best = x.clone()
         with frozen(model):
             classes, wrong = ranked(model, x, y, many)
             distance = torch.where(wrong, 0.0, torch.inf).to(x.dtype)
             for run in range(min(self.targets, classes.shape[1] - 1) * self.restarts):
                 target, noise = classes[:, run // self.restarts + 1], None
                 if run % self.restarts:
-                    noise = draw()
+                    noise = drawn(draw, x)
                 for part in torch.split((distance > self.eps).nonzero()[:, 0], many):
                     start = x[part]
                     if noise is not None:
@@ -121,8 +125,7 @@ class Fab:
             far, far0 = size(d, self.norm), size(d0, self.norm)
             share = per_example((far / (far + far0).clamp_min(1e-12)).clamp(max=_BIAS), x)
             x = self._boxed((1 - share) * (x + _OVERSHOT * d) + share * (x0 + _OVERSHOT * d0))
-            with torch.no_grad():
-                wrong = answers(model(x)) != y
+            wrong = ~right(model, x, y, len(x))
             far = size(x - x0, self.norm)
             nearer = wrong & (far < distance[place])
             best[place[nearer]], distance[place[nearer]] = x[nearer], far[nearer]
@@ -156,7 +159,7 @@ def to_plane(x: Images, slope: Tensor, value: Tensor, norm: Norm, box: bool) -> 
     speed = torch.ones_like(gain) if norm == "linf" else gain
     if not box:
         t = wanted / (gain * speed).sum(dim=1, keepdim=True).clamp_min(1e-30)
-        return (torch.where(down, -1, 1) * torch.where(w == 0, 0, t * speed)).view_as(x)
+        return (torch.where(down, -1, 1) * torch.where(w == 0, 0, t * speed)).reshape(x.shape)
     room = torch.where(w == 0, 0, torch.where(down, at, 1 - at).clamp_min(0))
     ends, order = (room / speed.clamp_min(1e-30)).sort(dim=1)
     full = (gain * room).gather(1, order).cumsum(dim=1)
@@ -168,15 +171,14 @@ def to_plane(x: Images, slope: Tensor, value: Tensor, norm: Norm, box: bool) -> 
     first = reached.to(torch.uint8).argmax(dim=1, keepdim=True)
     t = (wanted - before.gather(1, first)) / left.gather(1, first).clamp_min(1e-30)
     moved = torch.where(reached.any(dim=1, keepdim=True), torch.minimum(t * speed, room), room)
-    return (torch.where(down, -1, 1) * moved).view_as(x)
+    return (torch.where(down, -1, 1) * moved).reshape(x.shape)
 
 
 def _lead(model: nn.Module, x: Images, y: Labels, target: Labels) -> tuple[Tensor, Tensor]:
     """z_y − z_t and its gradient by x."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_(True)
-        logits = model(x)
-        lead = (logits.gather(1, y[:, None]) - logits.gather(1, target[:, None]))[:, 0]
-        (slope,) = torch.autograd.grad(lead.sum(), x)
-    lead = lead.detach().to(x.dtype).nan_to_num(nan=0.0)
-    return lead, slope.nan_to_num(nan=0.0)
+
+    def ahead(found: Tensor) -> Tensor:
+        return logit_of(found, y) - logit_of(found, target)
+
+    _, lead, slope = ascent(model, x, ahead)
+    return lead.to(x.dtype).nan_to_num(nan=0.0), usable(slope)

@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from fedrobust.typing import Images
+from fedrobust.typing import Images, Mask
 
 Norm: TypeAlias = Literal["linf", "l2"]
 
@@ -17,6 +17,24 @@ def require_radius(eps: float, norm: Norm, box: bool) -> None:
             f"eps is {eps:g}, but it is in units of the [0, 1] pixel range: "
             f"did you mean {eps:g}/255?"
         )
+
+
+_SLACK = 1e-6
+
+
+def allowed(found: Images, x: Images, eps: float | None, norm: Norm, box: bool) -> Mask:
+    """Which points [b, ...] are finite, within the ball around x, and with ``box`` in [0, 1].
+
+    Up to rounding; without ``eps`` there is no ball.
+    """
+    flat = found.flatten(1)
+    fit = flat.isfinite().all(dim=1)
+    slack = max(_SLACK, 8 * torch.finfo(x.dtype).eps)
+    if eps is not None:
+        fit &= size(found - x, norm) <= eps * (1 + 1e-4) + slack
+    if box:
+        fit &= (flat.amin(dim=1) >= -slack) & (flat.amax(dim=1) <= 1 + slack)
+    return fit
 
 
 def inside(x: Images, x0: Images, eps: float, norm: Norm, box: bool) -> Images:
@@ -58,4 +76,4 @@ def unit(x: Images) -> Images:
 
 def per_example(values: Tensor, x: Images) -> Tensor:
     """``values`` [b] shaped to multiply ``x`` [b, ...]."""
-    return values.view(-1, *[1] * (x.dim() - 1))
+    return values.reshape(-1, *[1] * (x.dim() - 1))

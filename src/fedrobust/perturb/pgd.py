@@ -1,17 +1,26 @@
 """Projected gradient descent on the input (Madry et al. 2018), exactly as papers compare with."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Annotated, Literal, Protocol, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Gt
 from pydantic import model_validator
 from torch import Tensor, nn
 
+from fedrobust import arguments
 from fedrobust.component import Count, Flag, Pixels, component
+from fedrobust.compute.network import (
+    answers,
+    batched_logits,
+    cross_entropy,
+    frozen,
+    input_gradient,
+    require_logits,
+    usable,
+)
 from fedrobust.perturb.geometry import Norm, inside, per_example, require_radius, unit
+from fedrobust.perturb.inputs import begin, drawn, require_draws
 from fedrobust.typing import Images, Labels, Mask
 
 Draw: TypeAlias = Callable[[], Tensor | None]
@@ -60,6 +69,7 @@ class Pgd:
 
     def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
         """A uniform point of the ball for every example of ``x``, before clipping."""
+        require_draws(x, generator)
         if not self.random_start:
             return None
         where = generator.device
@@ -76,18 +86,16 @@ class Pgd:
     ) -> Images:
         """Adversarial examples for ``x`` [b, ...]; ``draw`` is called once for each restart.
 
-        Raises: ``ValueError`` where x is to stay in [0, 1] but does not lie there.
+        Raises: ``ValueError`` for arguments that do not fit, such as an x outside [0, 1] with box.
         """
-        if self.box:
-            require_pixels(x)
-        size = batch or max(len(x), 1)
+        x, y, size = begin(model, x, y, draw, batch, box=self.box)
         parts = [slice(start, start + size) for start in range(0, len(x), size)]
         best = x.clone()
         wrong = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         loss = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
         with frozen(model):
             for _ in range(self.restarts):
-                noise = draw()
+                noise = drawn(draw, x)
                 for part in parts:
                     start = None if noise is None else noise[part]
                     found = self._ascend(model, x[part], y[part], start)
@@ -104,9 +112,17 @@ class Pgd:
         return best
 
     def _ascend(self, model: nn.Module, x0: Images, y: Labels, noise: Tensor | None) -> Images:
-        x = x0 if noise is None else self._project(x0 + noise, x0)
+        start = x0 if noise is None else self._project(x0 + noise, x0)
+        x = start
         for _ in range(self.steps):
             x = self._project(x + self.step_size * self._step(input_gradient(model, x, y)), x0)
+        if x.sum().isfinite():
+            return x
+        # A slope that is no number has spoilt the point for good: once more, around such slopes.
+        x = start
+        for _ in range(self.steps):
+            slope = usable(input_gradient(model, x, y))
+            x = self._project(x + self.step_size * self._step(slope), x0)
         return x
 
     def _step(self, gradient: Tensor) -> Tensor:
@@ -136,13 +152,20 @@ def pgd(
     x: [b, ...] in [0, 1] (any range with ``box=False``); y: [b]. The model is used in the mode that
     it is in, its parameters are left alone, and the result has the type of ``x``.
 
-    Raises: ``ValueError`` for inputs outside the box, of another length than the labels, or not
-    finite, and for settings out of range.
+    A slope that is NaN counts as 0, and an infinite one as the steepest finite one of the example:
+    the result is finite. Values that rounding has put outside [0, 1] are clipped.
+
+    Raises: ``ValueError``, which names the argument, for inputs outside the box, of another length
+    than the labels, or not finite, labels without a class, and settings out of range;
+    ``ModelError``, which is one too, for a model that gives no logits, or no gradient.
     """
-    if len(x) != len(y):
-        raise ValueError(f"{len(x)} examples but {len(y)} labels")
-    if not torch.isfinite(x).all():
-        raise ValueError("x holds NaN or infinite values")
+    arguments.module(model)
+    x = arguments.images(x, least=0)
+    if batch_size is not None:
+        arguments.whole("batch_size", batch_size)
+    if generator is not None:
+        arguments.generator(generator)
+    y = arguments.labels(y, len(x), require_logits(model, x, alone=False) if len(x) else None)
     attack = Pgd(
         eps=eps,
         step_size=step_size,
@@ -156,58 +179,15 @@ def pgd(
     return attack.maximise(model, x, y, lambda: attack.draw(x, source), batch=batch_size)
 
 
-def require_pixels(x: Tensor) -> None:
-    """Raises: ``ValueError`` where ``x`` leaves the pixel range [0, 1]."""
-    if x.numel() and (x.min() < 0 or x.max() > 1):
-        raise ValueError(
-            f"the examples lie in [{x.min():g}, {x.max():g}], not in [0, 1]: scale them (bytes by "
-            "1/255), or say box: false for data that are not pixels"
-        )
-
-
-def answers(logits: Tensor) -> Tensor:
-    """The class that each row of ``logits`` chooses; -1, which is never right, where one is NaN."""
-    return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1))
-
-
 def ranked(model: nn.Module, x: Images, y: Labels, batch: int) -> tuple[Labels, Mask]:
     """The classes of each example from the likeliest on, y itself first, and who is wrong now."""
-    with torch.no_grad():
-        logits = torch.cat([model(part) for part in torch.split(x, batch)])
-    wrong = answers(logits) != y
-    lifted = logits.nan_to_num(nan=-torch.inf).scatter(1, y[:, None], torch.inf)
+    found = batched_logits(model, x, batch)
+    wrong = answers(found) != arguments.labels(y, len(found), found.shape[1])
+    lifted = found.nan_to_num(nan=-torch.inf).scatter(1, y[:, None], torch.inf)
     return lifted.argsort(dim=1, descending=True), wrong
-
-
-def margin(logits: Tensor, y: Labels) -> Tensor:
-    """z_y − max_{i≠y} z_i of each row of ``logits``: below 0 for a mistake."""
-    own = logits.gather(1, y[:, None])[:, 0]
-    return own - logits.scatter(1, y[:, None], -torch.inf).amax(dim=1)
-
-
-def input_gradient(model: nn.Module, x: Images, y: Labels) -> Tensor:
-    """∇ₓ of the cross-entropy on raw logits, summed over the batch."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_(True)
-        loss = F.cross_entropy(model(x), y, reduction="sum")
-        return torch.autograd.grad(loss, x)[0]
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Within, autograd builds no graph over the parameters: only inputs are differentiated."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
 
 
 def _score(model: nn.Module, x: Images, y: Labels) -> tuple[Mask, Tensor]:
     """Which examples are misclassified, and the loss of each."""
-    with torch.no_grad():
-        logits = model(x)
-        return answers(logits) != y, F.cross_entropy(logits, y, reduction="none").to(x.dtype)
+    found = batched_logits(model, x, len(x))
+    return answers(found) != y, cross_entropy(found, y).to(x.dtype)

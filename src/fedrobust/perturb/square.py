@@ -7,9 +7,12 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
+from fedrobust import arguments
 from fedrobust.component import Count, Flag, Pixels, component
+from fedrobust.compute.network import answers, batched_logits, margin
 from fedrobust.perturb.geometry import Norm, per_example, require_radius
-from fedrobust.perturb.pgd import Draw, answers, margin, require_pixels
+from fedrobust.perturb.inputs import begin, require_draws
+from fedrobust.perturb.pgd import Draw
 from fedrobust.typing import Images, Labels, Mask
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -49,21 +52,22 @@ class Square:
 
     def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
         """A seed for each example; that of the first in a batch decides what the batch draws."""
+        require_draws(x, generator)
         return torch.randint(2**62, (len(x),), generator=generator, device=generator.device)
 
     def maximise(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
         """The points of least margin that were met for ``x`` [b, ...]."""
-        if self.box:
-            require_pixels(x)
+        x, y, size = begin(model, x, y, draw, batch, box=self.box)
         seeds, best = draw(), x.clone()
         if not len(x) or seeds is None:
             return best
-        with torch.no_grad():
-            for part in torch.split(torch.arange(len(x), device=x.device), batch or len(x) or 1):
-                source = torch.Generator().manual_seed(int(seeds[part[0]]))
-                best[part] = self._search(model, x[part], y[part], source)
+        if len(arguments.tensor(seeds, "what draw gives")) != len(x):
+            raise ValueError(f"draw must give {len(x)} seeds; it gave {arguments.told(seeds)}")
+        for part in torch.split(torch.arange(len(x), device=x.device), size):
+            source = torch.Generator().manual_seed(int(seeds[part[0]]))
+            best[part] = self._search(model, x[part], y[part], source)
         return best
 
     def _search(self, model: nn.Module, x: Images, y: Labels, source: torch.Generator) -> Images:
@@ -76,12 +80,12 @@ class Square:
             # Drawn for all before any is skipped: who has fallen changes nothing for the others.
             tried = (delta if query == 0 else self._changed(delta, query, source))[open_]
             at = self._at(image[open_], tried)
-            lead, wrong = _looked(model, at.view_as(x[open_]), y[open_])
+            lead, wrong = _looked(model, at.reshape(x[open_].shape), y[open_])
             better = (lead < lowest[open_]) | wrong
             kept = open_[better]
             # What the box cut off is free to be spent elsewhere.
             delta[kept], lowest[kept] = (at - image[open_])[better], lead[better]
-            best[kept] = at[better].view_as(best[kept])
+            best[kept] = at[better].reshape(best[kept].shape)
             open_ = open_[~wrong]
             if not len(open_):
                 break
@@ -179,6 +183,6 @@ def _signs(shape: tuple[int, ...], source: torch.Generator) -> Tensor:
 
 
 def _looked(model: nn.Module, x: Images, y: Labels) -> tuple[Tensor, Mask]:
-    logits = model(x)
-    lead = margin(logits, y).to(x.dtype).nan_to_num(nan=-torch.inf)
-    return lead, answers(logits) != y
+    found = batched_logits(model, x, len(x))
+    lead = margin(found, y).to(x.dtype).nan_to_num(nan=-torch.inf)
+    return lead, answers(found) != y

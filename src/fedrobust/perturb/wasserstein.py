@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from annotated_types import Gt
 from pydantic import AllowInfNan, Strict
 from torch import Tensor, nn
 
+from fedrobust import arguments
 from fedrobust.component import Count, Flag, NonNegative, component
+from fedrobust.compute.network import ascent, cross_entropy, frozen, logits
 from fedrobust.errors import ConcavityWarning
-from fedrobust.perturb.pgd import frozen, require_pixels
+from fedrobust.perturb.geometry import per_example
+from fedrobust.perturb.inputs import begin, require_inputs, require_price
 from fedrobust.typing import Images, Labels
 
 Price = Annotated[float, Strict(), AllowInfNan(True), Gt(0)]
@@ -23,11 +25,6 @@ Loss: TypeAlias = Callable[[Tensor, Labels], Tensor]
 """From the model's outputs and labels to the loss of each example [b]."""
 _HALVINGS = 30
 """Of a backtracking step: after these, the point stays where it is."""
-
-
-def cross_entropy(logits: Tensor, y: Labels) -> Tensor:
-    """The cross-entropy of each example."""
-    return F.cross_entropy(logits, y, reduction="none")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +57,8 @@ class Ascent:
       quarter of what the gradient promises; it never falls, whatever the curvature.
 
     An example stops once its residual is at most ``tolerance`` (0: after all steps). ``box`` keeps
-    the points in [0, 1]. The cost carries no ½.
+    the points in [0, 1]. The cost carries no ½. A coordinate whose slope is infinite or NaN is left
+    where it is, and so is an example for whose next point the model has no finite loss.
 
     References: Sinha, Namkoong, Duchi, "Certifying Some Distributional Robustness with Principled
     Adversarial Training", ICLR 2018, algorithm 1; DRFL, algorithm 1.
@@ -93,9 +91,8 @@ class Ascent:
 
         Raises: ``ValueError`` where x is to stay in [0, 1] but does not lie there.
         """
-        if self.box:
-            require_pixels(x)
-        size = batch or max(len(x), 1)
+        require_price(gamma)
+        x, y, size = begin(model, x, y, None, batch, box=self.box)
         with frozen(model):
             parts = [
                 self._solve(model, x[i : i + size], y[i : i + size], gamma, loss)
@@ -116,20 +113,28 @@ class Ascent:
         """The points alone, without the last gradient that a residual takes."""
         if self.searches:
             return self.solve(model, x, y, gamma, batch, loss).x
-        if self.box:
-            require_pixels(x)
-        size = batch or max(len(x), 1)
+        require_price(gamma)
+        x, y, size = begin(model, x, y, None, batch, box=self.box)
         found = x.clone()
         with frozen(model):
             for part in (slice(i, i + size) for i in range(0, len(x), size)):
-                start, labels = x[part], y[part]
-                at = start
-                for t in range(1, self.steps + 1):
-                    step = self._length(t) / (2 * gamma)
-                    _, gradient = losses(model, at, labels, loss)
-                    at = self._boxed(at + step * (gradient - 2 * gamma * (at - start)))
-                found[part] = at
+                found[part] = self._move(model, x[part], y[part], gamma, loss)
         return found
+
+    def _move(
+        self, model: nn.Module, start: Images, y: Labels, gamma: float, function: Loss
+    ) -> Images:
+        at, steep = start, torch.zeros((), dtype=torch.bool, device=start.device)
+        for t in range(1, self.steps + 1):
+            slope = losses(model, at, y, function)[1]
+            # The sum is finite where all are, but for an overflow, which only takes longer.
+            steep = steep | ~slope.sum().isfinite()
+            if t in (1, self.steps) and steep:
+                return self._solve(model, start, y, gamma, function).x
+            at = self._boxed(
+                at + self._length(t) / (2 * gamma) * (slope - 2 * gamma * (at - start))
+            )
+        return at
 
     def _length(self, t: int) -> float:
         return self.size / math.sqrt(t) if self.rule == "decaying" else self.size
@@ -142,17 +147,23 @@ class Ascent:
     ) -> Transport:
         x = x0
         loss, slope = losses(model, x, y, function)
-        curvature = torch.zeros_like(loss)
+        slope, curvature = _finite(slope), torch.zeros_like(loss)
         for t in range(1, self.steps + 1):
             rise = slope - 2 * gamma * (x - x0)
             moving = self._residual(x, rise) > self.tolerance
             if not moving.any():
                 break
-            step = _over(moving.to(x) * (self._length(t) / (2 * gamma)), x)
+            step = per_example(moving.to(x) * (self._length(t) / (2 * gamma)), x)
             if self.rule == "backtracking":
                 step = self._shorter(model, x, x0, y, gamma, function, loss, rise, step)
             after = self._boxed(x + step * rise)
-            loss, slope_after = losses(model, after, y, function)
+            loss_after, slope_after = losses(model, after, y, function)
+            lost = loss.isfinite() & ~loss_after.isfinite()
+            if lost.any():  # the model has no value there: the example stays where it was
+                stay = per_example(lost, x)
+                after, loss_after = torch.where(stay, x, after), torch.where(lost, loss, loss_after)
+                slope_after = torch.where(stay, slope, slope_after)
+            loss, slope_after = loss_after, _finite(slope_after)
             curvature = torch.maximum(curvature, _slope(slope_after - slope, after - x))
             x, slope = after, slope_after
         residual = self._residual(x, slope - 2 * gamma * (x - x0))
@@ -163,7 +174,7 @@ class Ascent:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, cost and residual [b] of points x that came from x0."""
         loss, slope = losses(model, x, y)
-        residual = self._residual(x, slope - 2 * gamma * (x - x0))
+        residual = self._residual(x, _finite(slope) - 2 * gamma * (x - x0))
         return loss, _squares(x - x0), residual
 
     def _residual(self, x: Images, rise: Tensor) -> Tensor:
@@ -188,15 +199,15 @@ class Ascent:
         with torch.no_grad():
             for _ in range(_HALVINGS):
                 after = self._boxed(x + step * rise)
-                value = function(model(after), y)
+                value = function(logits(model, after), y)
                 promise = (rise * (after - x)).flatten(1).sum(dim=1)
                 price = gamma * _squares(after - x0)
                 slack = 4 * torch.finfo(x.dtype).eps * (value.abs() + price)
-                short = value - price < before + promise / 4 - slack
+                short = ~(value - price >= before + promise / 4 - slack)  # NaN is short too
                 if not short.any():
                     return step
-                step = torch.where(_over(short, x), step / 2, step)
-        return torch.where(_over(short, x), 0, step)
+                step = torch.where(per_example(short, x), step / 2, step)
+        return torch.where(per_example(short, x), 0, step)
 
 
 THOROUGH = Ascent(steps=30, rule="backtracking")
@@ -225,14 +236,21 @@ def wasserstein_ascent(
     less than 2γ; where more was seen, a ``ConcavityWarning`` says how much.
 
     Raises: ``ValueError`` for γ ≤ 0 or NaN, inputs that are not finite, leave the box, or are not
-    as many as the labels, and labels that the model has no class for.
+    as many as the labels, and labels that the model has no class for; ``ModelError``, which is one
+    too, for a model that gives no logits, or no gradient.
     """
     require_price(gamma)
-    require_inputs(model, x, y)
-    ascent = Ascent(steps=steps, size=size, rule=rule, tolerance=tolerance, box=box)
+    x, y = require_inputs(model, x, y, alone=False)
+    if batch_size is not None:
+        arguments.whole("batch_size", batch_size)
+    if not callable(loss):
+        raise ValueError(
+            f"loss must be a function of logits and labels; got {arguments.told(loss)}"
+        )
+    how = Ascent(steps=steps, size=size, rule=rule, tolerance=tolerance, box=box)
     if math.isinf(gamma):
-        return still(model, x, y, loss)
-    found = ascent.solve(model, x, y, gamma, batch_size, loss)
+        return still(model, arguments.pixels(x) if box else x, y, loss)
+    found = how.solve(model, x, y, gamma, batch_size, loss)
     warn_curvature(found, gamma)
     return found
 
@@ -240,7 +258,7 @@ def wasserstein_ascent(
 def still(model: nn.Module, x: Images, y: Labels, loss: Loss = cross_entropy) -> Transport:
     """The answer for γ = ∞: nothing moves."""
     with torch.no_grad():
-        value = loss(model(x), y)
+        value = loss(logits(model, x), y)
     zero = torch.zeros_like(value)
     return Transport(x.clone(), value, zero, zero, zero)
 
@@ -259,37 +277,17 @@ def warn_curvature(found: Transport, gamma: float) -> None:
         )
 
 
-def require_price(gamma: float) -> None:
-    """Raises: ``ValueError`` unless γ is a positive number or infinity."""
-    if not gamma > 0:
-        raise ValueError(f"gamma must be above 0 (infinity means that nothing moves); got {gamma}")
-
-
-def require_inputs(model: nn.Module, x: Images, y: Labels) -> None:
-    """Raises: ``ValueError`` where these examples cannot be put to this model."""
-    if len(x) != len(y):
-        raise ValueError(f"{len(x)} examples but {len(y)} labels")
-    if not torch.isfinite(x).all():
-        raise ValueError("x holds NaN or infinite values")
-    if not len(x):
-        raise ValueError("there are no examples")
-    with torch.no_grad():
-        classes = model(x[:1]).shape[-1]
-    if y.min() < 0 or y.max() >= classes:
-        raise ValueError(
-            f"labels run from {int(y.min())} to {int(y.max())}, but the model has classes "
-            f"0 to {classes - 1}"
-        )
-
-
 def losses(
     model: nn.Module, x: Images, y: Labels, loss: Loss = cross_entropy
 ) -> tuple[Tensor, Tensor]:
     """The loss of each example [b], and its gradient by the input [b, ...]."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_(True)
-        value = loss(model(x), y)
-        return value.detach(), torch.autograd.grad(value.sum(), x)[0]
+    _, value, slope = ascent(model, x, lambda found: loss(found, y))
+    return value, slope
+
+
+def _finite(slope: Tensor) -> Tensor:
+    """``slope`` with 0 where it is none: a coordinate of infinite slope has no step of its own."""
+    return slope.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _slope(rise: Tensor, run: Tensor) -> Tensor:
@@ -301,7 +299,3 @@ def _slope(rise: Tensor, run: Tensor) -> Tensor:
 
 def _squares(x: Tensor) -> Tensor:
     return x.flatten(1).square().sum(dim=1)
-
-
-def _over(values: Tensor, x: Tensor) -> Tensor:
-    return values.view(-1, *[1] * (x.dim() - 1))

@@ -9,6 +9,7 @@ from annotated_types import Gt
 from pydantic import AllowInfNan, Strict, model_validator
 
 from fedrobust.attacks.attack import Truth
+from fedrobust.attacks.checks import validate
 from fedrobust.attacks.learned.encoding import AnyEncoding, Basis
 from fedrobust.attacks.learned.inversion import Inversion
 from fedrobust.attacks.learned.training import Training
@@ -130,6 +131,7 @@ class Learned:
         from fedrobust.attacks.learned import observing, pipeline
         from fedrobust.attacks.learned.knowledge import Knowledge
 
+        validate(self, view, rng)
         known = Knowledge.of(state)
         known.met, known.most = known.met + 1, max(known.most, view.rows)
         if view.round <= self.wait:

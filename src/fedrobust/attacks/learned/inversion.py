@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedrobust.component import Count, NonNegative, Positive, component
-from fedrobust.evaluation.accuracy import evaluating
+from fedrobust.compute.network import evaluating, logits
 from fedrobust.flat import trainable
 from fedrobust.objectives import ERM, Objective
 from fedrobust.typing import Images, Labels, Vector
@@ -106,7 +106,7 @@ class _Matching:
         self.parameters = trainable(self.model)
         self.box = bool((x >= 0).all() and (x <= 1).all())
         with torch.no_grad():
-            classes = self.model(x[:1]).shape[-1]
+            classes = logits(self.model, x[:1]).shape[-1]
         self.x = x.clone().requires_grad_(True)
         self.labels = (_CONFIDENCE * F.one_hot(y, classes).double()).requires_grad_(True)
         self.fixed = F.one_hot(y, classes).double()
@@ -138,13 +138,13 @@ class _Matching:
         learned = self.settings.labels == "learned"
         targets = F.softmax(self.labels, dim=1) if learned else self.fixed
         with torch.enable_grad():
-            logits = self.model(self.x + self.shift)
-            loss = -(targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+            found = logits(self.model, self.x + self.shift)
+            loss = -(targets * F.log_softmax(found, dim=1)).sum(dim=1).mean()
             parts = torch.autograd.grad(loss, self.parameters, create_graph=True)
-        found = torch.cat([part.reshape(-1) for part in parts])
+        gradient = torch.cat([part.reshape(-1) for part in parts])
         if self.settings.distance == "cosine":
-            return 1 - F.cosine_similarity(found, self.gradient, dim=0)
-        return (found - self.gradient).square().sum() / self.gradient.square().sum()
+            return 1 - F.cosine_similarity(gradient, self.gradient, dim=0)
+        return (gradient - self.gradient).square().sum() / self.gradient.square().sum()
 
     def descend(self, iterations: int) -> bool:
         """``iterations`` steps, under the shift as it is; whether all stayed finite."""

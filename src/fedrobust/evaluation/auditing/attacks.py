@@ -7,9 +7,10 @@ from typing import Literal, TypeAlias
 import torch
 from torch import nn
 
+from fedrobust.compute.network import right
 from fedrobust.perturb import Apgd, Fab, Pgd, Square
 from fedrobust.perturb.geometry import Norm, inside, on_sphere, per_example
-from fedrobust.perturb.pgd import Draw, Perturbation, answers
+from fedrobust.perturb.pgd import Draw, Perturbation
 from fedrobust.typing import Images, Labels
 
 Budget: TypeAlias = Literal["quick", "standard", "full"]
@@ -53,8 +54,7 @@ class Noise:
             assert noise is not None
             at = inside(x + noise, x, self.eps, self.norm, box=True)
             best = torch.where(per_example(open_, x), at, best)
-            with torch.no_grad():
-                open_ = open_ & (answers(model(best)) == y)
+            open_ = open_ & right(model, best, y, batch or max(len(x), 1))
         return best
 
 

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import get_args
 
 import torch
 from torch import nn
 
-from fedrobust.evaluation.accuracy import evaluating, require_examples
+from fedrobust import arguments
+from fedrobust.compute.network import ascent, cross_entropy, evaluating, frozen
 from fedrobust.evaluation.auditing.attacks import (
     Attack,
     Budget,
@@ -23,12 +24,12 @@ from fedrobust.evaluation.auditing.attacks import (
 from fedrobust.evaluation.auditing.battle import Battle, Watch
 from fedrobust.evaluation.auditing.journal import About, Journal
 from fedrobust.evaluation.auditing.result import Audit, Share
-from fedrobust.evaluation.auditing.signs import OVERSTATED, Sign, lead, share, verdict
+from fedrobust.evaluation.auditing.signs import OVERSTATED, Sign, at_chance, lead, share, verdict
 from fedrobust.evaluation.auditing.subject import Subject, subject
 from fedrobust.evaluation.auditing.surface import Surface, surface
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import Norm, require_radius
-from fedrobust.perturb.pgd import frozen, input_gradient
+from fedrobust.streams import drawing
 from fedrobust.typing import Images, Labels, Mask
 
 _MANY = 16
@@ -59,15 +60,16 @@ def audit(
     what is done, so that an audit that was interrupted goes on when it is asked for again.
 
     The model is asked in evaluation mode and put back. One that returns probabilities, lets no
-    gradient through or is randomised is recognised, handled and named in ``notes``. All that is
-    drawn comes from ``seed``, but for what a randomised model draws itself.
+    gradient through, is randomised, or answers by what else is in a batch is recognised, handled
+    and named in ``notes``. All that is drawn comes from ``seed``.
 
-    Raises: ``ValueError`` for inputs outside [0, 1], eps = 0, a claim of another ball, a model or a
-    surrogate that does not fit the examples, or labels that it has no class for; ``RecordError``
-    for the journal of another audit.
+    Raises: ``ValueError``, which names the argument, for inputs outside [0, 1], eps = 0, a claim of
+    another ball, a model or a surrogate that does not fit the examples, or labels that it has no
+    class for; ``RecordError`` for the journal of another audit.
     """
-    _require(model, x, y, eps, norm, budget)
-    y, plain = y.long(), claim or claimed(eps, norm)
+    x, y = _require(model, x, y, eps, norm, budget)
+    _require_settings(claim, surrogates, batch_size, seed, watch)
+    plain = claim or claimed(eps, norm)
     if plain.eps != eps or plain.norm != norm:
         raise ValueError(
             f"the claim is PGD in {plain.norm} with eps = {plain.eps:g}, "
@@ -75,7 +77,7 @@ def audit(
         )
     if not plain.box:
         raise ValueError("the claim leaves [0, 1] (box: false): an audit counts images only")
-    with evaluating(model), evaluating(nn.ModuleList(surrogates)):
+    with evaluating(model), evaluating(nn.ModuleList(surrogates)), drawing(seed):
         seen = subject(model, x, y, batch_size)
         others = [_surrogate(i, other, x, y) for i, other in enumerate(surrogates, start=1)]
         about = (plain, budget, batch_size, seed, type(model).__qualname__)
@@ -99,21 +101,40 @@ def audit(
 
 def _require(
     model: object, x: object, y: object, eps: object, norm: object, budget: object
-) -> None:
-    """Raises: ``ValueError`` for arguments of another kind than they have to be."""
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"the model must be a torch.nn.Module; got {type(model).__name__}")
-    if not isinstance(x, torch.Tensor) or not isinstance(y, torch.Tensor):
-        raise ValueError("x and y must be tensors: torch.from_numpy makes them of arrays")
-    if y.dim() != 1 or y.is_floating_point():
-        raise ValueError(f"y must be whole labels [b]; got {y.dtype} {list(y.shape)}")
-    require_examples(x, y)
-    if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps < math.inf:
-        raise ValueError(f"eps is {eps!r}: without a ball there is no robustness to audit")
-    for name, value, kind in (("norm", norm, Norm), ("budget", budget, Budget)):
-        if value not in get_args(kind):
-            raise ValueError(f"{name} is {value!r}; it can be {' or '.join(get_args(kind))}")
+) -> tuple[Images, Labels]:
+    """The examples, clipped where rounding put them outside [0, 1], and their labels.
+
+    Raises: ``ValueError`` for arguments of another kind than they have to be.
+    """
+    arguments.module(model)
+    x = arguments.images(x)
+    y = arguments.labels(y, len(x))
+    if not arguments.is_real(eps) or not 0 < eps < math.inf:  # type: ignore[operator]
+        raise ValueError(f"eps is {eps!r:.80}: without a ball there is no robustness to audit")
+    arguments.choice("norm", norm, Norm)
+    arguments.choice("budget", budget, Budget)
     require_radius(eps, norm, box=True)  # type: ignore[arg-type]
+    try:
+        return arguments.pixels(x), y
+    except ValueError as error:
+        raise ValueError(
+            f"{error}. An audit is of images in [0, 1]: normalise them inside the model"
+        ) from error
+
+
+def _require_settings(
+    claim: object, surrogates: object, batch_size: object, seed: object, watch: object
+) -> None:
+    if claim is not None and not isinstance(claim, Pgd):
+        raise ValueError(f"claim must be a Pgd; got {arguments.told(claim)}")
+    if not isinstance(surrogates, list | tuple):
+        raise ValueError(f"surrogates must be a list of models; got {arguments.told(surrogates)}")
+    for number, other in enumerate(surrogates, start=1):
+        arguments.module(other, f"surrogate {number}")
+    arguments.whole("batch_size", batch_size)
+    arguments.whole("seed", seed, 0)
+    if not callable(watch):
+        raise ValueError(f"watch must be a function; got {arguments.told(watch)}")
 
 
 def _surrogate(number: int, model: nn.Module, x: Images, y: Labels) -> nn.Module:
@@ -156,12 +177,13 @@ def _fought(
     signs.append(share("the battery beats plain PGD", plainly & ~battle.stands))
     survives = claims & ~battle.fells(_widest(plain, battle.x), claims)
     signs.append(share("survives the largest ball", survives))
+    signs.append(at_chance(clean, battle.y))
     signs.append(share(OVERSTATED, claims & ~battle.stands, among=claims))
     shares = {
         name: Share(int(mask.sum()), len(mask))
         for name, mask in (("clean", clean), ("claimed", claims), ("robust", battle.stands))
     }
-    drawn = battle.journal.recall("surface", lambda: surface(model, battle.x, battle.y, plain))
+    drawn = battle.recalled("surface", lambda: surface(model, battle.x, battle.y, plain))
     found = "inconclusive" if seen.constant else verdict(signs, seen.steady)
     return Audit(
         verdict=found,
@@ -193,11 +215,15 @@ def _flat(model: nn.Module, battle: Battle) -> Mask:
     """
     parts = zip(*(torch.split(part, battle.batch) for part in (battle.x, battle.y)), strict=True)
     with frozen(model):
-        slopes = [input_gradient(model, x, y).flatten(1) for x, y in parts]
+        slopes = [ascent(model, x, partial(_loss, y))[2].flatten(1) for x, y in parts]
     some = torch.cat([slope.abs().amax(dim=1) for slope in slopes])
     up, down = (torch.cat([(way * s > 0).sum(dim=1) for s in slopes]) for way in (1, -1))
     one_way = (torch.minimum(up, down) == 0) & (torch.maximum(up, down) >= _MANY)
     return (some == 0) | ~some.isfinite() | one_way
+
+
+def _loss(y: Labels, found: torch.Tensor) -> torch.Tensor:
+    return cross_entropy(found, y)
 
 
 def _widest(plain: Pgd, x: Images) -> Attack:

@@ -9,13 +9,13 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from fedrobust.evaluation.accuracy import right
+from fedrobust.compute.network import batched_logits, right
 from fedrobust.evaluation.auditing.attacks import Attack
 from fedrobust.evaluation.auditing.journal import Journal
 from fedrobust.evaluation.auditing.subject import Scaled
 from fedrobust.perturb import Perturbation
-from fedrobust.perturb.geometry import Norm, size
-from fedrobust.streams import Streams
+from fedrobust.perturb.geometry import Norm, allowed
+from fedrobust.streams import Streams, drawing
 from fedrobust.typing import Images, Indices, Labels, Mask
 
 Watch: TypeAlias = Callable[[str, int, int], object]
@@ -23,7 +23,6 @@ Watch: TypeAlias = Callable[[str, int, int], object]
 
 _FACTORS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
 """Factors tried on logits, in units that make their typical lead 1."""
-_SLACK = 1e-6
 _LOOKED_AT = 100
 """Examples on which the factor is chosen."""
 
@@ -64,10 +63,19 @@ class Battle:
 
     def mask(self, name: str, work: Callable[[], Mask]) -> Mask:
         """Which examples ``work`` names; once for all, by way of the journal."""
-        named = self.journal.recall(name, lambda: work().nonzero()[:, 0].tolist())
+        named = self.recalled(name, lambda: work().nonzero()[:, 0].tolist())
         found = torch.zeros_like(self.y, dtype=torch.bool)
         found[named] = True
         return found
+
+    def recalled(self, name: str, work: Callable[[], Any]) -> Any:
+        """What ``work`` gives, once for all; what the model draws in it comes from its name."""
+
+        def drawn() -> Any:
+            with drawing(self._streams.generator(f"model, {name}").initial_seed()):
+                return work()
+
+        return self.journal.recall(name, drawn)
 
     def run(self, attack: Attack, among: Mask | None = None) -> Mask:
         """Which of those that stand, or of ``among``, an attack fells; they stand no more."""
@@ -84,7 +92,7 @@ class Battle:
             if not len(tried):
                 continue
             work = partial(self._chunk, attack, first, tried)
-            found = self.journal.recall(f"{attack.name}: {first}", work)
+            found = self.recalled(f"{attack.name}: {first}", work)
             fell[found["fell"]] = True
             seconds += found["seconds"]
             done += len(tried)
@@ -100,18 +108,8 @@ class Battle:
         source = self._streams.generator("audit", first)
         found = attacked(model, attack, x, y, index, self.batch, source)
         wrong = ~right(model, found, y[index], self.batch)
-        fell = wrong & self._allowed(found, x[index], attack.radius or self.eps)
+        fell = wrong & allowed(found, x[index], attack.radius or self.eps, self.norm, box=True)
         return {"fell": tried[fell].tolist(), "seconds": round(time.monotonic() - began, 3)}
-
-    def _allowed(self, found: Images, x: Images, eps: float) -> Mask:
-        """Which points are finite, within the ball around x, and in [0, 1], up to rounding."""
-        flat = found.flatten(1)
-        boxed = (flat.amin(dim=1) >= -_SLACK) & (flat.amax(dim=1) <= 1 + _SLACK)
-        return (
-            (size(found - x, self.norm) <= eps * (1 + 1e-4) + _SLACK)
-            & boxed
-            & flat.isfinite().all(dim=1)
-        )
 
     def rescaled(self, how: Perturbation, probe: Perturbation) -> tuple[Attack, Attack | None]:
         """``how`` on quieter logits, and on louder ones where these fell more of a few examples.
@@ -121,7 +119,7 @@ class Battle:
         Only factors below 1 tell of masking: logits that are too large leave the loss no gradient,
         and small ones leave it one that is merely not the best.
         """
-        fell = self.journal.recall("factor", lambda: self._fell(probe))
+        fell = self.recalled("factor", lambda: self._fell(probe))
         by = {float(factor): count for factor, count in fell.items()}
         quiet = max((f for f in by if f <= 1), key=lambda f: by[f], default=min(by))
         loud = max(by, key=lambda f: by[f])
@@ -131,8 +129,7 @@ class Battle:
     def _fell(self, probe: Perturbation) -> dict[str, int]:
         """How many of a few examples fall, for each factor."""
         x, y = self.x[:_LOOKED_AT], self.y[:_LOOKED_AT]
-        with torch.no_grad():
-            top = self.model(x).double().topk(2, dim=1).values
+        top = batched_logits(self.model, x, self.batch).double().topk(2, dim=1).values
         lead = float((top[:, 0] - top[:, 1]).abs().median().nan_to_num(nan=1.0)) or 1.0
         some, fell = torch.arange(len(x), device=x.device), {}
         for tried, share in enumerate(_FACTORS):
@@ -140,7 +137,9 @@ class Battle:
             attack = Attack("rescaled PGD", probe, share / lead)
             source = self._streams.generator("factor")
             found = attacked(self.model, attack, x, y, some, self.batch, source)
-            wrong = ~right(self.model, found, y, self.batch) & self._allowed(found, x, self.eps)
+            wrong = ~right(self.model, found, y, self.batch) & allowed(
+                found, x, self.eps, self.norm, box=True
+            )
             fell[repr(share / lead)] = int(wrong.sum())
         return fell
 

@@ -1,9 +1,12 @@
 """What an audit says: shares with intervals, what each attack took, the signs, the verdict."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from scipy.stats import binomtest, norm
+
+from fedrobust.arguments import shortened
 
 if TYPE_CHECKING:
     from fedrobust.evaluation.auditing.battle import Taken
@@ -12,8 +15,6 @@ if TYPE_CHECKING:
 
 SIDES = float(norm.ppf(0.975))
 """Standard errors to either side of an interval of 95 %."""
-
-_SIGN = ("name", "value", "low", "high", "floor")
 
 
 @dataclass(frozen=True)
@@ -80,24 +81,32 @@ class Audit:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Audit":
-        """The audit that :meth:`to_json` wrote. Raises: ``KeyError`` or ``TypeError`` otherwise."""
+        """The audit that :meth:`to_json` wrote. Raises: ``ValueError`` that says what is wrong."""
         from fedrobust.evaluation.auditing.battle import Taken
-        from fedrobust.evaluation.auditing.signs import Sign
+        from fedrobust.evaluation.auditing.signs import LIMITS, Sign
         from fedrobust.evaluation.auditing.surface import Surface
+        from fedrobust.reading import shaped
+        from fedrobust.schema.audit import AuditRecord
 
-        def made(kind: Any, names: tuple[str, ...], values: dict[str, Any]) -> Any:
-            return kind(**{name: values[name] for name in names})
-
-        shares = {name: made(Share, ("count", "total"), s) for name, s in content["shares"].items()}
+        found = shaped(AuditRecord, content)
+        if strange := [sign.name for sign in found.signs if sign.name not in LIMITS]:
+            raise ValueError(f"signs: there is no sign {shortened(strange[0])}")
+        signs = tuple(Sign(**asdict(sign)) for sign in found.signs)
+        masked = any(sign.word == "masked" for sign in signs)
+        fine = all(sign.beyond is False for sign in signs)
+        if (found.verdict == "masked" and not masked) or (found.verdict == "genuine" and not fine):
+            raise ValueError(f"verdict: {found.verdict} does not follow from the signs")
         return cls(
-            verdict=content["verdict"],
-            **{name: content[name] for name in ("clean", "claimed", "robust")},
-            shares=shares,
-            taken=tuple(Taken(**taken) for taken in content["taken"]),
-            signs=tuple(made(Sign, _SIGN, s) for s in content["signs"]),
-            notes=tuple(content["notes"]),
-            settings=content["settings"],
-            surface=Surface(**content["surface"]),
+            verdict=found.verdict,
+            clean=found.clean,
+            claimed=found.claimed,
+            robust=found.robust,
+            shares={name: Share(**asdict(share)) for name, share in found.shares.items()},
+            taken=tuple(Taken(**asdict(taken)) for taken in found.taken),
+            signs=signs,
+            notes=found.notes,
+            settings=found.settings,
+            surface=Surface(**asdict(found.surface)),
         )
 
     def __str__(self) -> str:
@@ -120,6 +129,8 @@ class Audit:
             )
         if self.verdict == "inconclusive":
             told = [f"too few examples to tell ({', '.join(open_)})"] if open_ else []
+            if any(sign.word == "at chance" for sign in self.signs):
+                told.insert(0, self._at_chance())
             if any(sign.word == "too high" for sign in self.signs):
                 why = "" if told or self.notes else "; no sign of masking: its attack is too weak"
                 high = f"the claim does not hold: the battery takes {lost:.1f} points off it{why}"
@@ -133,3 +144,11 @@ class Audit:
                 "is right as often"
             )
         return fine
+
+    def _at_chance(self) -> str:
+        chance = self.settings.get("one answer", math.nan)
+        return (
+            f"the model is right on {100 * self.clean:.1f} % of the examples, and one answer to "
+            f"everything on {100 * float(chance):.1f} %: check that labels and pixels are those it "
+            "was trained on"
+        )

@@ -12,14 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import torch
 from scipy.stats import norm
 
 from fedrobust.evaluation.auditing.result import SIDES, Share
-from fedrobust.typing import Mask
+from fedrobust.typing import Labels, Mask
 
 Verdict: TypeAlias = Literal["genuine", "masked", "inconclusive"]
 
 OVERSTATED = "the claim is overstated"
+AT_CHANCE = "one answer beats the model"
+_NO_MASKING = {OVERSTATED: "too high", AT_CHANCE: "at chance"}
+"""Signs against a claim that are none of masking, and what they say."""
 LIMITS = {
     "rescaled PGD beats plain PGD": 0.05,
     "Square beats plain PGD": 0.10,
@@ -32,6 +36,7 @@ LIMITS = {
     "the battery beats plain PGD": 0.15,
     "survives the largest ball": 0.05,
     OVERSTATED: 1 / 3,
+    AT_CHANCE: 0.0,
 }
 """The most of each sign that an honest model shows; docs/calibration.md says on which models."""
 
@@ -70,9 +75,7 @@ class Sign:
         """What the sign says. A claim that is too high is no masking, and not true either."""
         if self.beyond is None:
             return "unsure"
-        if not self.beyond:
-            return "fine"
-        return "too high" if self.name == OVERSTATED else "masked"
+        return _NO_MASKING.get(self.name, "masked") if self.beyond else "fine"
 
     def __str__(self) -> str:
         figure = f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
@@ -103,14 +106,28 @@ def lead(name: str, ours: Mask, plain: Mask) -> Sign:
     return Sign(name, (b - c) / n, low, high, floor)
 
 
+def at_chance(correct: Mask, y: Labels) -> Sign:
+    """By how much one answer to everything, the commonest label, beats the model; 0 for less.
+
+    With examples of one class alone there is no chance to beat.
+    """
+    common = torch.mode(y).values
+    if bool((y == common).all()):
+        return Sign(AT_CHANCE, 0.0, 0.0, 0.0, 0.0)
+    found = lead(AT_CHANCE, y == common, correct)
+    low, high, floor = (max(0.0, end) for end in (found.low, found.high, found.floor))
+    return Sign(AT_CHANCE, max(0.0, found.value), low, high, floor)
+
+
 def verdict(signs: Sequence[Sign], steady: bool) -> Verdict:
     """``masked`` on any sign, ``genuine`` where none can be, else ``inconclusive``.
 
     A claim that is too high without any masking is ``inconclusive``: the model hides nothing, and
-    the claim does not hold. A randomised model is never called genuine: what one draw shows,
-    another may not.
+    the claim does not hold. So is one about a model that is right no more often than one answer to
+    everything: its labels may be of another order than those it was trained on. A randomised model
+    is never called genuine: what one draw shows, another may not.
     """
-    if any(sign.beyond for sign in signs if sign.name != OVERSTATED):
+    if any(sign.beyond for sign in signs if sign.name not in _NO_MASKING):
         return "masked"
     if steady and all(sign.beyond is False for sign in signs):
         return "genuine"

@@ -5,13 +5,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedrobust.evaluation.accuracy import right
+from fedrobust.compute.network import ascent, batched_logits, cross_entropy, frozen, margin, right
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import unit
-from fedrobust.perturb.pgd import frozen, margin
 from fedrobust.typing import Images, Labels
 
 _EXAMPLES = 32
@@ -45,9 +43,8 @@ def surface(model: nn.Module, x: Images, y: Labels, plain: Pgd) -> dict[str, Any
     some = right(model, x, y, _EXAMPLES).nonzero()[:_EXAMPLES, 0]
     x, y = (x[some], y[some]) if len(some) else (x[:_EXAMPLES], y[:_EXAMPLES])
     source = torch.Generator().manual_seed(0)
-    with frozen(model), torch.enable_grad():
-        at = x.detach().requires_grad_(True)
-        (slope,) = torch.autograd.grad(-margin(model(at), y).sum(), at)
+    with frozen(model):
+        _, _, slope = ascent(model, x, lambda found: -margin(found, y))
     slope = slope.nan_to_num(nan=0.0)
     flat = slope.flatten(1).abs().amax(dim=1) == 0
     if flat.any():
@@ -73,8 +70,8 @@ def _felt(model: nn.Module, x: Images, y: Labels, plain: Pgd, source: torch.Gene
     for _ in range(_PAIRS):
         noise = torch.randn(x.shape, generator=source, dtype=x.dtype).to(x.device)
         way = _step(noise, plain)
-        with torch.no_grad():
-            there, back = (margin(model((x + s * way).clamp(0, 1)), y) for s in (1, -1))
+        sides = ((x + s * way).clamp(0, 1) for s in (1, -1))
+        there, back = (margin(batched_logits(model, side, len(x)), y) for side in sides)
         rise = (back - there).nan_to_num(nan=0.0, posinf=1.0, neginf=-1.0).sign()
         total += rise.view(-1, *[1] * (x.dim() - 1)) * way
     return total
@@ -86,10 +83,8 @@ def _step(way: Tensor, plain: Pgd) -> Tensor:
 
 def _looked(model: nn.Module, x: Images, y: Labels) -> tuple[float, float, float, float]:
     """Median cross-entropy, mean margin, share of mistakes, and mean size of the margin."""
-    with torch.no_grad():
-        logits = model(x)
-        leads = margin(logits, y).double()
-        loss = F.cross_entropy(logits, y, reduction="none").double().median()
+    found = batched_logits(model, x, len(x))
+    leads, loss = margin(found, y).double(), cross_entropy(found, y).double().median()
     return (
         float(loss),
         float(leads.mean()),

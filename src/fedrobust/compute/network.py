@@ -1,0 +1,273 @@
+"""The one place where a model is asked: for logits, and for gradients by its inputs or parameters.
+
+A model is anybody's code. It gets a copy of its inputs, on which it may work in place; what comes
+back is checked, so that a mistake is one sentence and not a wrong figure; its modes are put back.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedrobust import arguments
+from fedrobust.errors import ModelError, UndifferentiableError
+from fedrobust.streams import isolated
+from fedrobust.typing import Images, Labels, Mask, Vector
+
+_FEW = 8
+"""Examples on which a model is tried out."""
+_MIXED = 1e-3
+"""By how much of the largest logit an answer may change with its batch: more is no rounding."""
+
+
+def logits(model: nn.Module, x: Images) -> Tensor:
+    """The logits [b, classes] of ``model``, in the mode that it is in, for x [b, ...].
+
+    Raises: ``ModelError`` where it fails, or gives anything else.
+    """
+    try:
+        found = model(x.clone())
+    except ModelError:
+        raise
+    except Exception as error:  # a user's network may fail in any way
+        reason = arguments.shortened(f"{type(error).__name__}: {error}", 300)
+        raise ModelError(
+            f"the model does not take examples {x.dtype} {list(x.shape[1:])}, {len(x)} at a time: "
+            f"{reason}"
+        ) from error
+    if not isinstance(found, Tensor) or arguments.unfit(found) or _rows(found) != len(x):
+        raise ModelError(_no_logits(found, len(x)))
+    if not found.is_floating_point():
+        raise ModelError(
+            f"the model must give logits, floating-point numbers; it gave {found.dtype}"
+        )
+    return found
+
+
+def _rows(found: Tensor) -> int:
+    """The rows of a matrix; -1 for what is none."""
+    return len(found) if found.dim() == 2 else -1
+
+
+def _no_logits(found: object, count: int) -> str:
+    wanted = f"the model must give logits, one logit for each class: [{count}, classes]"
+    if isinstance(found, Tensor) and (why := arguments.unfit(found)):
+        return f"{wanted}; it gave a tensor that is {why}"
+    if isinstance(found, Tensor):
+        hint = ": it must answer a batch of one like any other" if count == 1 else ""
+        return f"{wanted}; it gave shape {list(found.shape)}{hint}"
+    cure = "wrap it in a module whose forward gives the logits alone"
+    if isinstance(found, tuple | list):
+        return f"{wanted}; it gave a {type(found).__name__} of {len(found)}: {cure}"
+    if isinstance(found, dict):
+        keys = arguments.shortened(", ".join(map(str, found)))
+        return f"{wanted}; it gave a mapping with {keys}: {cure}"
+    return f"{wanted}; it gave {arguments.told(found)}: {cure}"
+
+
+def batched_logits(model: nn.Module, x: Images, batch: int) -> Tensor:
+    """The logits [b, classes], worked out ``batch`` at a time, without a gradient."""
+    with torch.no_grad():
+        return torch.cat([logits(model, part) for part in torch.split(x, batch)])
+
+
+def answers(found: Tensor) -> Tensor:
+    """The class that each row of logits chooses; -1, which is never right, where one is NaN."""
+    return torch.where(found.isnan().any(dim=1), -1, found.argmax(dim=1))
+
+
+def right(model: nn.Module, x: Images, y: Labels, batch: int) -> Mask:
+    """Which of the examples (x, y) ``model``, in the mode that it is in, classifies correctly."""
+    return answers(batched_logits(model, x, batch)) == y
+
+
+def logit_of(found: Tensor, y: Labels) -> Tensor:
+    """z_y of each row of logits [b]. Raises: ``ValueError`` for labels without a class."""
+    try:
+        return found.gather(1, y[:, None])[:, 0]
+    except RuntimeError:
+        arguments.labels(y, len(found), found.shape[1])
+        raise
+
+
+def margin(found: Tensor, y: Labels) -> Tensor:
+    """z_y − max_{i≠y} z_i of each row of logits: below 0 for a mistake."""
+    own = logit_of(found, y)
+    return own - found.scatter(1, y[:, None], -torch.inf).amax(dim=1)
+
+
+def cross_entropy(found: Tensor, y: Labels, reduction: str = "none") -> Tensor:
+    """The cross-entropy of each row of logits [b], or their ``sum`` or ``mean``.
+
+    Raises: ``ValueError`` for labels that the model has no class for.
+    """
+    try:
+        return F.cross_entropy(found, y, reduction=reduction)
+    except IndexError:
+        arguments.labels(y, len(found), found.shape[1])
+        raise
+
+
+def ascent(
+    model: nn.Module, x: Images, function: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, values and slopes: ``function`` of the logits [b], and its gradient by x [b, ...].
+
+    Each example's value is its own, so that the gradient of their sum holds each one's; a function
+    may sum them itself.
+
+    Raises: ``ModelError`` where no gradient reaches the input.
+    """
+    with torch.enable_grad():
+        at = x.detach().requires_grad_(True)
+        found = logits(model, at)
+        value = function(found)
+        slope = None
+        if value.requires_grad:
+            total = value.sum() if value.dim() else value
+            (slope,) = torch.autograd.grad(total, at, allow_unused=True)
+    if slope is None:
+        raise UndifferentiableError(
+            "no gradient reaches the model's input (it detaches, or leaves PyTorch): attacks by "
+            "gradients cannot work on it; Square needs none, and an audit tells what they miss"
+        )
+    return found.detach(), value.detach(), slope
+
+
+def differentiable(model: nn.Module, x: Images) -> bool:
+    """Whether a gradient of the logits, be it 0, reaches the inputs x [b, ...]."""
+    try:
+        with frozen(model):
+            ascent(model, x, lambda found: found.sum(dim=1))
+    except UndifferentiableError:
+        return False
+    return True
+
+
+def input_gradient(model: nn.Module, x: Images, y: Labels) -> Tensor:
+    """∇ₓ of the cross-entropy on raw logits, summed over the batch."""
+    return ascent(model, x, lambda found: cross_entropy(found, y, "sum"))[2]
+
+
+def usable(slope: Tensor) -> Tensor:
+    """``slope`` [b, ...] made finite: what an ascent can follow, example by example.
+
+    NaN counts as 0, and an infinity as the steepest of the example's finite entries (1 where there
+    are none): with more, it alone would decide where a step of a given length goes.
+    """
+    if slope.device.type == "cpu" and bool(slope.sum().isfinite()):
+        return slope  # the sum of finite entries may overflow, which costs what follows and no more
+    finite = slope.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    steepest = finite.flatten(1).abs().amax(dim=1)
+    steepest = torch.where(steepest > 0, steepest, 1).reshape(-1, *[1] * (slope.dim() - 1))
+    return torch.where(slope.isinf(), slope.sign() * steepest, finite)
+
+
+def parameter_gradient(model: nn.Module, x: Images, y: Labels) -> Vector:
+    """∇_θ of the mean cross-entropy over the batch [d]; 0 for a parameter that plays no part."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with torch.enable_grad():
+        loss = cross_entropy(logits(model, x), y, "mean")
+        gradients = torch.autograd.grad(loss, trained, materialize_grads=True)
+    return torch.cat([gradient.reshape(-1) for gradient in gradients])
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Within, autograd builds no graph over the parameters: only inputs are differentiated."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within, every part of ``model`` is in evaluation mode; afterwards each is as it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def require_logits(model: nn.Module, x: Images, *, alone: bool = True) -> int:
+    """The number of classes of ``model``, tried out on the first of x, in evaluation mode.
+
+    ``alone`` asks whether an example's answer depends on the others of its batch, within rounding:
+    then a figure would depend on how examples are batched. A randomised model is not asked.
+
+    Raises: ``ModelError`` where it gives no logits for two classes or more, or probabilities, or
+    answers that depend on their batch.
+    """
+    some = _spread(x)
+    with evaluating(model), isolated(), torch.no_grad():
+        found = logits(model, some)
+        if found.shape[1] < 2:
+            raise ModelError(
+                "the model gives one number for each example; it must give one logit for each of "
+                "two classes or more"
+            )
+        # One answer to all tells nothing: a constant classifier may well give 0s and a 1.
+        if are_probabilities(found) and not bool((found == found[:1]).all()):
+            raise ModelError(
+                "the model gives probabilities, not logits: leave out its softmax, which the "
+                "cross-entropy applies itself; twice, it hides gradients and makes a model look "
+                "robust"
+            )
+        if alone and len(some) > 1 and _mixes(model, some, found):
+            raise ModelError(
+                "the model's answer to an example depends on the rest of its batch, as it does "
+                "with BatchNorm without running statistics: figures would depend on how examples "
+                "are batched. Use GroupNorm, or keep the statistics (track_running_stats=True)"
+            )
+    return int(found.shape[1])
+
+
+def _spread(x: Images) -> Images:
+    """A few of the examples, from all of x, which may be sorted by class."""
+    return x[:: max(1, len(x) // _FEW)][:_FEW]
+
+
+def are_probabilities(found: Tensor) -> bool:
+    """Whether every row of a model's answers is a distribution over the classes."""
+    total = found.double().sum(dim=1)
+    rounding = 4 * found.shape[1] * torch.finfo(found.dtype).eps
+    return bool((found >= 0).all() and ((total - 1).abs() <= rounding).all())
+
+
+def mixes(model: nn.Module, x: Images) -> bool:
+    """Whether the first example's answer depends on the rest of the batch, in the mode it is in.
+
+    Raises: ``ModelError`` where the model cannot answer one example alone.
+    """
+    some = _spread(x)
+    with isolated(), torch.no_grad():
+        return len(some) > 1 and _mixes(model, some, logits(model, some))
+
+
+def _mixes(model: nn.Module, x: Images, together: Tensor) -> bool:
+    alone = logits(model, x[:1])
+    size, gap = (
+        float(found.where(found.isfinite(), 0).abs().amax())
+        for found in (together, alone - together[:1])
+    )
+    rounding = max(_MIXED, 8 * torch.finfo(together.dtype).eps)
+    return gap > rounding * size and same(logits(model, x), together)  # else it is randomised
+
+
+def same(first: Tensor, again: Tensor, rounding: float = 1e-6) -> bool:
+    """Whether two answers to the same examples are the same, row by row, but for rounding."""
+    if first.shape != again.shape or not torch.equal(first.isfinite(), again.isfinite()):
+        return False
+    a, b = (found.where(found.isfinite(), 0) for found in (first, again))
+    near: Tensor = (a - b).abs().amax(dim=1) <= rounding * a.abs().amax(dim=1)
+    return bool(near.all())

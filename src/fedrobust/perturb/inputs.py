@@ -1,0 +1,68 @@
+"""What an inner maximisation may be given: checked, with the argument named, before it begins."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from fedrobust import arguments
+from fedrobust.compute.network import require_logits
+from fedrobust.typing import Images, Labels
+
+
+def begin(
+    model: nn.Module, x: Images, y: Labels, draw: object, batch: int | None, *, box: bool
+) -> tuple[Images, Labels, int]:
+    """Examples, labels and batch of an attack, fit to use; the examples may be none at all.
+
+    Raises: ``ValueError`` that names the argument which is not.
+    """
+    arguments.module(model)
+    x = arguments.images(x, least=0)
+    y = arguments.labels(y, len(x))
+    if draw is not None and not callable(draw):
+        raise ValueError(f"draw must be a function without arguments; got {arguments.told(draw)}")
+    if batch is not None:
+        arguments.whole("batch", batch)
+    return (arguments.pixels(x) if box else x), y, batch or max(len(x), 1)
+
+
+def drawn(draw: Callable[[], Tensor | None], x: Images) -> Tensor | None:
+    """What ``draw`` gives for x [b, ...]: a number for each of its values, or None.
+
+    Raises: ``ValueError`` for anything else.
+    """
+    noise = draw()
+    if noise is not None and (not isinstance(noise, Tensor) or noise.shape != x.shape):
+        raise ValueError(
+            f"draw must give a tensor {list(x.shape)}, or None; it gave {arguments.told(noise)}"
+        )
+    return noise
+
+
+def require_draws(x: Images, generator: torch.Generator) -> None:
+    """Raises: ``ValueError`` for what noise cannot be drawn for, or not from."""
+    arguments.generator(generator)
+    empty = len(x) and not x.numel() if arguments.tensor(x, "x").dim() else True
+    if x.dim() < 2 or empty or not x.is_floating_point():
+        arguments.images(x, least=0)
+
+
+def require_price(gamma: float) -> None:
+    """Raises: ``ValueError`` unless γ is a positive number or infinity."""
+    if not arguments.is_real(gamma) or not gamma > 0:
+        told = arguments.told(gamma)
+        raise ValueError(f"gamma must be above 0 (infinity means that nothing moves); got {told}")
+
+
+def require_inputs(
+    model: nn.Module, x: Images, y: Labels, *, alone: bool = True
+) -> tuple[Images, Labels]:
+    """The examples, fit to be put to this model, and their labels as int64.
+
+    Raises: ``ValueError`` where they are not, ``ModelError``, which is one, where the model is not;
+    see :func:`~fedrobust.compute.network.require_logits` for ``alone``.
+    """
+    arguments.module(model)
+    x = arguments.images(x)
+    return x, arguments.labels(y, len(x), require_logits(model, x, alone=alone))
