@@ -1,16 +1,20 @@
 """Rounds: what they change, what they leave alone, and that they do not depend on order."""
 
+import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
 from fedrobust.federation import LOCAL, Federation, FederationState, run_round
-from fedrobust.participation import Sample
+from fedrobust.participation import All, Sample
 from fedrobust.prepare import Prepared, prepare
+from fedrobust.server import Server
 from fedrobust.streams import Streams
 
 SGD = {"batch_size": 16, "batches": 1, "optimizer": {"name": "sgd", "lr": 0.1}}
@@ -164,3 +168,86 @@ def test_attacks_that_need_no_honest_update_cost_none(tiny: Callable[..., Experi
     ready = prepare(tiny(attack={"name": "gaussian-noise", "scale": 1.0}))
     state, _ = play(ready, 1)
     assert set(state.store) == set(range(11)) - ready.federation.malicious
+
+
+class Lottery:
+    """A user's own participation, which draws from the global generators."""
+
+    def size(self, clients: int) -> int:
+        return 7
+
+    def choose(self, clients: int, generator: torch.Generator) -> tuple[int, ...]:
+        return tuple(sorted(random.sample(range(clients), 7)))
+
+
+class Shaken:
+    """A user's own projection, which does so too."""
+
+    def project(self, parameters: Tensor) -> Tensor:
+        return parameters + 0.1 * torch.rand(parameters.shape)
+
+
+@pytest.mark.parametrize("changes", [{"participation": Lottery()}, {"projection": Shaken()}])
+def test_what_an_own_participation_or_projection_draws_is_the_runs(
+    changes: dict[str, Any], tiny: Callable[..., Experiment]
+) -> None:
+    before = random.getstate(), torch.get_rng_state()
+    ends = []
+    for noise in (1, 2):
+        ready = prepare(tiny(objective={"name": "erm"}, aggregator={"name": "mean"}))
+        federation = replace(ready.federation, participation=changes.get("participation", All()))
+        if "projection" in changes:
+            federation = replace(federation, server=Server(projection=changes["projection"]))
+        state = federation.start(ready.start)
+        random.seed(noise)
+        torch.manual_seed(noise)
+        at = random.getstate(), torch.get_rng_state()
+        for _ in range(3):
+            state, log = run_round(state, federation, ready.streams)
+        assert random.getstate() == at[0]
+        assert torch.equal(torch.get_rng_state(), at[1])
+        ends.append((state.parameters, log.participants))
+    random.setstate(before[0])
+    torch.set_rng_state(before[1])
+    assert torch.equal(ends[0][0], ends[1][0])
+    assert ends[0][1] == ends[1][1]
+
+
+@pytest.mark.parametrize(
+    "chosen", [(), (3, 1), (0, 0), (0, 11), (-1, 2), (0.5, 1), None, "abc", {1, 2}, 5]
+)
+def test_a_participation_that_chooses_no_clients_is_told(
+    chosen: Any, tiny: Callable[..., Experiment]
+) -> None:
+    class Fixed:
+        def choose(self, clients: int, generator: torch.Generator) -> Any:
+            return chosen
+
+    ready = prepare(tiny(aggregator={"name": "mean"}))
+    federation = replace(ready.federation, participation=Fixed())  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="participation Fixed must choose some of the clients 0 "):
+        run_round(federation.start(ready.start), federation, ready.streams)
+
+
+def test_a_start_with_a_history_leaves_it_behind(tiny: Callable[..., Experiment]) -> None:
+    ready = prepare(tiny(objective={"name": "erm"}, client=SGD, aggregator={"name": "mean"}))
+    tracked = ready.federation.start(ready.start.clone().requires_grad_())
+    after, _ = run_round(tracked, ready.federation, ready.streams)
+    same, _ = run_round(ready.federation.start(ready.start), ready.federation, ready.streams)
+    assert not after.parameters.requires_grad
+    assert torch.equal(after.parameters, same.parameters)
+
+
+def test_a_round_keeps_the_history_where_it_is_asked_to(tiny: Callable[..., Experiment]) -> None:
+    """The mean's derivative by what two of eleven send is 1/11 for each."""
+    ready = prepare(
+        tiny(objective={"name": "erm"}, client=SGD, aggregator=lambda rows: rows.mean(dim=0))
+    )
+    for graph in (False, True):
+        federation = replace(ready.federation, graph=graph)
+        action = torch.zeros(2, ready.layout.size, requires_grad=True)
+        start = federation.start(ready.start)
+        after, _ = run_round(start, federation, ready.streams, action=action)
+        assert after.parameters.requires_grad == graph
+    (slopes,) = torch.autograd.grad(after.parameters.sum(), action)
+    torch.testing.assert_close(slopes, torch.full_like(slopes, 1 / 11))

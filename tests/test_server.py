@@ -70,6 +70,79 @@ def test_no_step_where_the_condition_fails_and_it_says_so() -> None:
     assert "no row" in str(nothing.reason)
 
 
+def test_a_rule_with_too_few_rows_is_not_blamed_on_rows_that_were_not_dropped() -> None:
+    few = aggregate(Krum(2), ROWS[:3], Context())
+    assert few.vector is None
+    assert few.dropped == ()
+    assert few.reason == "3 clients took part: Krum needs n >= 2f + 3: n = 3, f = 2 needs 7"
+    alone = aggregate(Krum(2), ROWS[:1], Context())
+    assert str(alone.reason).startswith("1 client took part: Krum needs")
+    rows = spoiled(0)[:3]
+    assert aggregate(Krum(2), rows, Context()).reason == (
+        "1 row was not finite or had the wrong shape, which leaves 2: "
+        "Krum needs n >= 2f + 3: n = 2, f = 1 needs 5"
+    )
+    assert aggregate(Median(), ROWS[:0], Context()).reason == (
+        "0 clients took part: there is no row to aggregate"
+    )
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_is_placed_is_dense_and_real_and_has_no_history() -> None:
+    sent = torch.full((2, 5), 1.5)
+    for unfit in (
+        sent.to_sparse(),
+        sent.to("meta"),
+        sent.to(torch.complex64),
+        torch.nested.nested_tensor(list(sent)),
+        torch.quantize_per_tensor(sent, 0.1, 0, torch.qint8),
+    ):
+        rows = ROWS.clone()
+        assert place(rows, [2, 5], unfit) == (2, 5)
+        assert torch.equal(rows, ROWS)
+    for numbers in (sent.long(), sent > 0, sent.double(), sent.clone().requires_grad_()):
+        rows = ROWS.clone()
+        assert place(rows, [2, 5], numbers) == ()
+        assert torch.equal(rows[[2, 5]], numbers.detach().float())
+        assert not rows.requires_grad
+    kept = ROWS.clone()
+    place(kept, [2, 5], sent.requires_grad_(), graph=True)
+    assert kept.requires_grad
+
+
+class OwnProjection:
+    """A user's set, by what it makes of the parameters."""
+
+    def __init__(self, made: Any) -> None:
+        self.made = made
+
+    def project(self, parameters: Tensor) -> Any:
+        return self.made(parameters)
+
+
+NO_POINTS: dict[str, tuple[Any, str]] = {
+    "array": (lambda p: p.numpy(), "a value of type ndarray"),
+    "short": (lambda p: p[1:], r"a tensor torch.float32, \[1\]"),
+    "nan": (lambda p: p * torch.nan, "one that is not finite"),
+    "none": (lambda p: None, "None"),
+}
+
+
+@pytest.mark.parametrize(("made", "message"), NO_POINTS.values(), ids=NO_POINTS)
+def test_an_own_projection_that_gives_no_point_is_told(made: Any, message: str) -> None:
+    server = Server(projection=OwnProjection(made))
+    with pytest.raises(ConfigError, match="projection OwnProjection must give the nearest") as told:
+        server.step(torch.ones(2), Outcome(torch.ones(2), None))
+    told.match(f"it gave {message}$")
+
+
+def test_an_own_projection_may_write_to_what_it_gets() -> None:
+    server = Server(projection=OwnProjection(lambda p: p.clamp_(0, 1)))
+    inside, outcome = server.step(torch.ones(2), Outcome(torch.ones(2), None))
+    assert inside.tolist() == [1.0, 1.0]
+    assert outcome.projected
+
+
 def test_misshapen_rows_are_refused() -> None:
     rows = ROWS.clone()
     assert place(rows, [2, 5], torch.zeros(2, 4)) == (2, 5)

@@ -16,7 +16,7 @@ from fedrobust.experiment import Experiment
 from fedrobust.federation import run_round
 from fedrobust.prepare import prepare
 from fedrobust.server import aggregate
-from fedrobust.training import doubts, run
+from fedrobust.training import doubts, run, troubles
 
 SOUND: dict[str, Any] = {"gamma": 2.0, "rho": 0.04, "curvature": 3.0, "residual": 1e-4}
 
@@ -74,3 +74,53 @@ def test_labels_that_the_data_do_not_have_are_the_users_mistake(
 ) -> None:
     with pytest.raises(ConfigError, match="labels go from 0 to 9"):
         run(tiny(attack={"name": "label-flip", "source": 11, "target": 0}))
+
+
+def line(round: int, dropped: list[int], reason: str | None = None) -> dict[str, Any]:
+    return {
+        "round": round,
+        "dropped": dropped,
+        "malicious": [],
+        "applied": reason is None,
+        "reason": reason,
+    }
+
+
+def test_refused_rows_and_rounds_without_a_step_are_told_shortly() -> None:
+    refused = "not finite, or no dense rows [d] of real numbers"
+    assert troubles([line(1, []), line(2, [4])]) == [
+        f"rows of client 4 were refused in 1 round, the first 2: they were {refused}"
+    ]
+    (trouble,) = troubles([line(3, [7, 5]), line(4, list(range(3000)))])
+    assert trouble == (
+        "rows of clients 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2990 more were refused in 2 rounds, "
+        f"the first 3: they were {refused}"
+    )
+    assert troubles([line(1, []), line(2, [], "1 client took part: too few")]) == [
+        "1 round made no step, the first 2: 1 client took part: too few"
+    ]
+
+
+def test_a_round_with_too_few_clients_is_not_blamed_on_refused_rows(
+    tiny: Callable[..., Experiment],
+) -> None:
+    class Few:
+        def size(self, clients: int) -> int:
+            return clients
+
+        def choose(self, clients: int, generator: torch.Generator) -> tuple[int, ...]:
+            return (0, 1, 3)
+
+    result = run(
+        tiny(
+            objective={"name": "erm"},
+            participation=Few(),
+            rounds=2,
+            malicious=0,
+            aggregator={"name": "krum", "f": 2},
+        )
+    )
+    assert result.summary["troubles"] == [
+        "2 rounds made no step, the first 1: 3 clients took part: "
+        "Krum needs n >= 2f + 3: n = 3, f = 2 needs 7"
+    ]

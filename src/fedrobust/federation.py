@@ -4,25 +4,29 @@ A round reads: who takes part → local updates → malicious rows → aggregate
 simulating attacker and any distributed backend call :func:`run_round`; none has a copy of it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor
 
+from fedrobust.adversary import attacked, begun
 from fedrobust.aggregators import Aggregator, Context
-from fedrobust.aggregators.rule import apply
+from fedrobust.arguments import told, unfit
 from fedrobust.attacks import Attack, Poisons
-from fedrobust.attacks.attack import poisons, traits
+from fedrobust.attacks.attack import Traits, poisons, traits
+from fedrobust.attacks.checks import tensor_of_rows
 from fedrobust.client import LocalTraining, Store
 from fedrobust.errors import ConfigError
-from fedrobust.flat import write
+from fedrobust.opaque import foreign
+from fedrobust.own_draws import own_draws
 from fedrobust.participation import Participation
 from fedrobust.server import Outcome, Server, aggregate, place
 from fedrobust.streams import Streams
-from fedrobust.threat import ThreatModel, View
+from fedrobust.threat import ThreatModel
 from fedrobust.typing import Updates, Vector
 
 
@@ -41,19 +45,71 @@ class Federation:
     """The benign clients whose examples the adversary knows."""
     root: LocalTraining | None = None
     """The server's own training, as of its only client 0, where the server holds data."""
+    graph: bool = False
+    """Whether rounds keep the autograd history of what they compute, to plan along gradients.
+
+    Else it ends at the rows that come in and at the rule's vector: a tensor with a history would
+    hold on to every round before it.
+    """
 
     @property
     def clients(self) -> int:
         """The number of clients."""
         return len(self.local.clients)
 
-    def start(self, parameters: Vector) -> "FederationState":
-        """The state before the first round."""
+    @cached_property
+    def own_attack(self) -> bool:
+        """Whether the attack, or one within it, is the user's own: it may draw from anywhere."""
+        return foreign(self.attack)
+
+    @cached_property
+    def own_rule(self) -> bool:
+        """Whether the rule, or one within it, is the user's own."""
+        return foreign(self.aggregator)
+
+    @cached_property
+    def own_participation(self) -> bool:
+        """Whether the participation is the user's own."""
+        return foreign(self.participation)
+
+    @cached_property
+    def own_projection(self) -> bool:
+        """Whether the server's projection is the user's own."""
+        return foreign(self.server.projection)
+
+    def start(self, parameters: Vector, rng: Streams | None = None) -> "FederationState":
+        """The state before the first round.
+
+        ``rng`` are the run's streams, from which a user's own attack draws what its ``init`` draws.
+        """
         attack = None
         if self.attack is not None:
             # Clients that do not collude keep a state each, by id, from when they first take part.
-            attack = traits(self.attack).init() if self.threat.colluders else {}
+            says, rng = traits(self.attack), rng or Streams(0)
+            attack = begun(self, says, rng) if self.threat.colluders else {}
         return FederationState(parameters, attack=attack)
+
+    def chosen(self, number: int, rng: Streams) -> tuple[int, ...]:
+        """The clients of round ``number``, rising.
+
+        Raises: ``ConfigError`` where a user's own participation names no such clients.
+        """
+        draw = rng.generator("participation", number)
+        if not self.own_participation:
+            return self.participation.choose(self.clients, draw)
+        with own_draws(True, rng, "participation", number):
+            chosen = self.participation.choose(self.clients, draw)
+        try:
+            found = tuple(int(client) for client in chosen if int(client) == client)
+        except (TypeError, ValueError):
+            found = ()
+        whole = isinstance(chosen, Sequence) and len(found) == len(chosen) > 0
+        if not whole or found != tuple(sorted(set(found) & set(range(self.clients)))):
+            raise ConfigError(
+                f"the participation {type(self.participation).__name__} must choose some of the "
+                f"clients 0 to {self.clients - 1}, as a rising tuple; it chose {told(chosen)}"
+            )
+        return found
 
 
 @dataclass
@@ -142,21 +198,29 @@ def run_round(
 
     ``state`` is consumed: use ``state.clone()`` to keep it. ``action``, where given, are the rows
     [m, d] that the round's malicious clients send instead of what the attack would craft.
-    """
-    number = state.round + 1
-    draw = rng.generator("participation", number)
-    participants = federation.participation.choose(federation.clients, draw)
-    malicious = tuple(c for c in participants if c in federation.malicious)
 
-    rows = _honest_rows(state, federation, participants, malicious, rng, backend)
+    Raises: ``ConfigError`` where a user's own rule, attack, participation or projection answers
+    with what is none; ``ValueError`` for arguments of another kind.
+    """
+    _check(state, federation, rng)
+    if action is not None:
+        tensor_of_rows(action, "action, the malicious clients' rows,")
+    if not federation.graph and state.parameters.requires_grad:
+        state = replace(state, parameters=state.parameters.detach())
+    number = state.round + 1
+    participants = federation.chosen(number, rng)
+    malicious = tuple(c for c in participants if c in federation.malicious)
+    says = None if federation.attack is None else traits(federation.attack)
+
+    rows = _honest_rows(state, federation, says, participants, malicious, rng, backend)
     bad = [i for i, client in enumerate(participants) if client in federation.malicious]
     attack = state.attack
     refused: tuple[int, ...] = ()
     root = _root_update(state, federation, rng)
     if bad and action is not None:
-        refused = place(rows, bad, action)
-    elif bad:
-        refused, attack = _attack(state, federation, rows, root, participants, bad, rng)
+        refused = place(rows, bad, action, graph=federation.graph)
+    elif bad and says is not None:
+        refused, attack = attacked(state, federation, says, rows, root, participants, bad, rng)
 
     counts = torch.tensor([len(federation.local.clients[c]) for c in participants])
     context = Context(
@@ -165,35 +229,54 @@ def run_round(
         root=root,
         generator=rng.generator("aggregation", number),
     )
-    outcome = aggregate(federation.aggregator, rows, context, refused)
-    parameters, outcome = federation.server.step(state.parameters, outcome)
+    with own_draws(federation.own_rule, rng, "rule", number):
+        outcome = aggregate(federation.aggregator, rows, context, refused, graph=federation.graph)
+    with own_draws(federation.own_projection, rng, "projection", number):
+        parameters, outcome = federation.server.step(state.parameters, outcome)
 
-    keep = traits(federation.attack).memory if federation.attack is not None else 0
+    keep = says.memory if says is not None else 0
     history = (*state.history, state.parameters)[-keep:] if keep else ()
     memory = state.memory if outcome.vector is None else outcome.memory
     after = FederationState(parameters, number, state.store, state.root, attack, memory, history)
     return after, RoundLog(number, participants, malicious, outcome)
 
 
+def _check(state: object, federation: object, rng: object) -> None:
+    """Raises: ``ValueError`` for what is no state, federation or streams."""
+    for name, value, kind in (
+        ("state", state, FederationState),
+        ("federation", federation, Federation),
+        ("rng", rng, Streams),
+    ):
+        if not isinstance(value, kind):
+            raise ValueError(f"{name} must be a {kind.__name__}; got {told(value)}")
+    assert isinstance(state, FederationState)
+    at = state.parameters
+    if not isinstance(at, Tensor) or unfit(at) or at.ndim != 1 or not at.is_floating_point():
+        raise ValueError(f"state.parameters must be one floating-point vector [d]; got {told(at)}")
+
+
 def _honest_rows(
     state: FederationState,
     federation: Federation,
+    says: Traits | None,
     participants: Sequence[int],
     malicious: Sequence[int],
     rng: Streams,
     backend: Backend,
 ) -> Updates:
     """Every participant's honest update [n, d]; rows that no attack looks at are left at zero."""
-    attack = federation.attack
     poison: dict[int, Poisons] = {}
-    if poisons(attack):
-        assert isinstance(attack, Poisons)
-        poison = dict.fromkeys(malicious, attack)
-    idle = set(malicious) if attack is not None and not traits(attack).trains else set()
+    if poisons(federation.attack):
+        assert isinstance(federation.attack, Poisons)
+        poison = dict.fromkeys(malicious, federation.attack)
+    idle = set(malicious) if says is not None and not says.trains else set()
     working = [i for i, client in enumerate(participants) if client not in idle]
     trained = backend.local_updates(
         federation, state, [participants[i] for i in working], rng, poison
     )
+    if not federation.graph:
+        trained = trained.detach()
     if not idle:
         return trained
     rows = trained.new_zeros(len(participants), trained.shape[1])
@@ -207,94 +290,3 @@ def _root_update(state: FederationState, federation: Federation, rng: Streams) -
         return None
     own = rng.child("root")
     return federation.root.updates(state.parameters, state.root, [0], own, state.round + 1)[0]
-
-
-def _attack(
-    state: FederationState,
-    federation: Federation,
-    rows: Updates,
-    root: Vector | None,
-    participants: Sequence[int],
-    bad: list[int],
-    rng: Streams,
-) -> tuple[tuple[int, ...], Any]:
-    """Replace the malicious rows by what the attack sends; the rows refused, and its next state.
-
-    Colluders act as one group; malicious clients that do not collude act one by one. All of them
-    see the honest updates of this round, whatever those before them have sent.
-    """
-    attack, threat = federation.attack, federation.threat
-    assert attack is not None
-    groups = [bad] if threat.colluders else [[i] for i in bad]
-    others = sorted(set(range(len(rows))) - set(bad))
-    benign = rows[others]
-    names = tuple(participants[i] for i in others)
-    refused: tuple[int, ...] = ()
-    memory = state.attack
-    for group in groups:
-        ids = [participants[i] for i in group]
-        mine = memory if threat.colluders else memory.get(ids[0], traits(attack).init())
-        own = rows[group] if traits(attack).trains else rows[:0]
-        view = _view(state, federation, ids, own, len(participants))
-        if threat.benign:
-            view = replace(view, benign=benign.clone(), benign_clients=names)
-        if threat.rule:
-            view = replace(view, rule=_rule(state, federation, root))
-        draw = rng.generator("attack", view.round, ids[0])
-        answer = attack.craft(mine, view, draw)
-        if not isinstance(answer, tuple) or len(answer) != 2:
-            raise ConfigError(
-                f"the attack {type(attack).__name__} must return (rows, state) from craft; "
-                f"it returned a {type(answer).__name__}"
-            )
-        sent, mine = answer
-        memory = mine if threat.colluders else {**memory, ids[0]: mine}
-        refused += place(rows, group, sent)
-    return refused, memory
-
-
-def _view(
-    state: FederationState,
-    federation: Federation,
-    clients: list[int],
-    own: Updates,
-    participants: int,
-) -> View:
-    """What ``clients`` see: copies, and functions that reach nothing beyond what they return."""
-    local, threat = federation.local, federation.threat
-    parameters, network, data = state.parameters.clone(), local.model, local.data
-    examples = [local.clients[client] for client in clients]
-    known_examples = [local.clients[client] for client in federation.known]
-    known = participants if threat.clients is True else threat.clients or None
-
-    def model() -> nn.Module:
-        copy = deepcopy(network)
-        write(copy, parameters)
-        return copy
-
-    return View(
-        round=state.round + 1,
-        parameters=parameters,
-        history=tuple(vector.clone() for vector in state.history),
-        model=model,
-        objective=local.objective,
-        client=local.config,
-        classes=local.classes,
-        server_lr=federation.server.lr,
-        projection=federation.server.projection,
-        rows=len(clients),
-        data=lambda: tuple(data.take(index) for index in examples),
-        others=lambda: tuple(data.take(index) for index in known_examples),
-        own=own,
-        clients=known,
-        clients_exactly=threat.clients is True,
-    )
-
-
-def _rule(
-    state: FederationState, federation: Federation, root: Vector | None
-) -> Callable[[Updates], Vector]:
-    """The server's rule as it stands in this round; every row weighs the same."""
-    rule, memory = federation.aggregator, deepcopy(state.memory)
-    trusted = None if root is None else root.clone()
-    return lambda rows: apply(rule, rows, Context(memory=memory, root=trusted)).vector

@@ -1,12 +1,15 @@
 """What the adversary knows: declared in a :class:`ThreatModel`, enforced by a :class:`View`."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import torch
 from pydantic import model_validator
-from torch import nn
+from torch import Tensor, nn
 
+from fedrobust.arguments import real, told, unfit, whole
 from fedrobust.component import Count, Flag, Size, component, name_of
 from fedrobust.data import Split
 from fedrobust.typing import Updates, Vector
@@ -91,7 +94,10 @@ class View:
     clients ``benign_clients``; ``rule`` is the server's rule as it stands in this round, with its
     memory and root update, and refuses unfit rows as the rule itself does. ``clients`` is their
     number in this round, or, unless ``clients_exactly``, a lower bound on it. What the threat model
-    does not grant is None.
+    does not grant is None. An attack that does not train gets ``own`` without rows, [0, d].
+
+    Raises: ``ValueError`` that names the field, for what is no such thing or does not fit the rest.
+    Numbers need not be finite: a client's training may blow up.
     """
 
     round: int
@@ -112,3 +118,86 @@ class View:
     clients: int | None = None
     clients_exactly: bool = True
     others: Callable[[], tuple[Split, ...]] = tuple
+
+    def __post_init__(self) -> None:
+        # A view is made in each simulated round, so that all of this has to take microseconds.
+        _floats("parameters", self.parameters, 1)
+        size = self.parameters.shape[0]
+        if size == 0:
+            raise ValueError("the view's parameters are empty: d = 0")
+        _whole("rows", self.rows, 1)
+        own = _floats("own", self.own, 2).shape
+        if own[1] != size or own[0] not in (0, self.rows):
+            raise ValueError(
+                f"the view's own updates must be [{self.rows}, {size}], or [0, {size}] without "
+                f"any; got {list(own)}"
+            )
+        self._check_the_rest(size)
+        if self.benign is not None:
+            self._check_benign(self.benign, size)
+
+    def _check_the_rest(self, size: int) -> None:
+        _whole("round", self.round, 1)
+        _whole("classes", self.classes, 1)
+        if self.clients is not None:
+            _whole("clients", self.clients, 1)
+        if type(self.clients_exactly) is not bool:
+            given = told(self.clients_exactly)
+            raise ValueError(f"the view's clients_exactly must be true or false; got {given}")
+        if type(self.server_lr) is not float or not 0 < self.server_lr < math.inf:
+            real("the view's server_lr", self.server_lr, above=0)
+        if type(self.history) is not tuple:
+            raise ValueError(f"the view's history must be a tuple; got {told(self.history)}")
+        for earlier in self.history:
+            if _floats("history", earlier, 1).shape[0] != size:
+                raise ValueError(
+                    f"the view's history must hold vectors [{size}]; got {list(earlier.shape)}"
+                )
+        for name in _CALLABLE:
+            if not callable(getattr(self, name)):
+                raise ValueError(
+                    f"the view's {name} must be a function; got {told(getattr(self, name))}"
+                )
+        if self.rule is not None and not callable(self.rule):
+            raise ValueError(f"the view's rule must be a function or None; got {told(self.rule)}")
+        if not hasattr(self.projection, "project"):
+            raise ValueError(
+                f"the view's projection must have a method project; got {told(self.projection)}"
+            )
+
+    def _check_benign(self, benign: Updates, size: int) -> None:
+        rows = _floats("benign", benign, 2).shape
+        if rows[1] != size:
+            raise ValueError(f"the view's benign rows must be [b, {size}]; got {list(rows)}")
+        names = self.benign_clients
+        if names is not None and (not isinstance(names, tuple) or len(names) != rows[0]):
+            given = f"{len(names)} of them" if isinstance(names, tuple) else told(names)
+            raise ValueError(
+                f"the view's benign_clients must be a tuple that names the client of each of the "
+                f"{rows[0]} benign rows; got {given}"
+            )
+
+
+_CALLABLE = ("model", "data", "others")
+_FLOATS = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})
+
+
+def _whole(name: str, value: object, least: int) -> None:
+    if type(value) is not int or value < least:
+        whole(f"the view's {name}", value, least)
+
+
+def _floats(name: str, value: object, dimensions: int) -> Tensor:
+    """``value``. Raises: ``ValueError`` for what is no dense tensor of so many ``dimensions``."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"the view's {name} must be a tensor; got {told(value)}")
+    if why := unfit(value):
+        raise ValueError(
+            f"the view's {name} must be a dense tensor of plain numbers; this one is {why}"
+        )
+    if value.dtype not in _FLOATS:
+        raise ValueError(f"the view's {name} must be floating point; got {value.dtype}")
+    if value.ndim != dimensions:
+        wanted = "[d]" if dimensions == 1 else "[rows, d]"
+        raise ValueError(f"the view's {name} must be {wanted}; got shape {list(value.shape)}")
+    return value

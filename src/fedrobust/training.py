@@ -21,6 +21,9 @@ from fedrobust.typing import Vector
 _SLACK = 0.05
 """A residual is small below this share of the price's own pull, 2γ times the distance moved."""
 
+_CLIENTS_NAMED = 10
+"""A trouble names this many clients and counts the rest."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -149,6 +152,7 @@ def _finish(run: Prepared, course: Course) -> Json:
         "attack": attack,
         "troubles": [
             *troubles(course.rounds, _least(run)),
+            *measure.odd([*course.metrics, best, final], run.experiment.evaluation.attack),
             *(f"the attack: {text}" for text in (attack or {}).get("troubles", [])),
             *doubts(final.get("wasserstein")),
         ],
@@ -198,13 +202,14 @@ def troubles(rounds: list[Json], least: int = 1) -> list[str]:
     if dropped:
         clients = sorted({client for line in dropped for client in line["dropped"]})
         found.append(
-            f"rows of clients {clients} were refused in {len(dropped)} rounds, the first "
-            f"{dropped[0]['round']}: they were not finite or had the wrong shape"
+            f"rows of {_named(clients)} were refused in {_rounds(len(dropped))}, the first "
+            f"{dropped[0]['round']}: they were not finite, or no dense rows [d] of real numbers"
         )
     still = [line for line in rounds if not line["applied"]]
     if still:
         found.append(
-            f"{len(still)} rounds made no step, the first {still[0]['round']}: {still[0]['reason']}"
+            f"{_rounds(len(still))} made no step, the first {still[0]['round']}: "
+            f"{still[0]['reason']}"
         )
     powerless = [line for line in rounds if 0 < len(line["malicious"]) < least]
     if powerless:
@@ -213,3 +218,14 @@ def troubles(rounds: list[Json], least: int = 1) -> list[str]:
             f"part, too few for the attack, the first time in round {powerless[0]['round']}"
         )
     return found
+
+
+def _rounds(number: int) -> str:
+    return f"{number} round{'' if number == 1 else 's'}"
+
+
+def _named(clients: list[int]) -> str:
+    """The first few clients by id; a federation may have thousands."""
+    listed = ", ".join(map(str, clients[:_CLIENTS_NAMED]))
+    more = f" and {len(clients) - _CLIENTS_NAMED} more" if len(clients) > _CLIENTS_NAMED else ""
+    return f"client{'' if len(clients) == 1 else 's'} {listed}{more}"

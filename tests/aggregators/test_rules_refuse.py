@@ -31,7 +31,7 @@ BAD: dict[str, tuple[Any, Context, str]] = {
     "no rows": (normal(0, 9), Context(), r"needs n .*n = 0"),
     "no coordinates": (normal(9, 0), Context(), r"\[9, 0\] have no coordinates \(d = 0\)"),
     "integers": (torch.ones(9, 4, dtype=torch.int64), Context(), r"floating point, got torch.int"),
-    "complex": (torch.ones(9, 4, dtype=torch.cfloat), Context(), r"floating point, got torch.comp"),
+    "complex": (torch.ones(9, 4, dtype=torch.cfloat), Context(), "this one is complex"),
     "nan": (hole(torch.nan), Context(), r"NaN or infinity in rows 2, 7; .*tolerating\(2\)"),
     "infinity": (hole(-torch.inf), Context(), r"NaN or infinity in rows 2, 7;"),
     "all nan": (normal(15, 4) * torch.nan, Context(), r"rows 0, 1, .*, 9 and 5 more;"),

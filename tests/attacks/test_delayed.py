@@ -146,3 +146,6 @@ def test_a_users_own_begins_is_taken_where_it_is_a_round() -> None:
     assert traits(own).begins == 1
     own.begins = None
     assert traits(own).begins == 1
+    own.begins = 0
+    with pytest.raises(ConfigError, match="begins of the attack Own must be a whole number from 1"):
+        traits(own)

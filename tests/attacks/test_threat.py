@@ -85,7 +85,7 @@ class Half:
 
     def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[Any, Any]:
         self.calls = getattr(self, "calls", 0) + 1
-        return (None if self.calls == 1 else view.own), True
+        return (view.own[:, 1:] if self.calls == 1 else view.own), True
 
 
 def test_clients_that_do_not_collude_share_neither_state_nor_arrays(

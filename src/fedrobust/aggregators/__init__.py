@@ -1,5 +1,6 @@
 """Aggregation rules: one round's updates [n, d] in, one vector [d] out."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fedrobust.aggregators.bucketing import Bucketing
@@ -43,7 +44,13 @@ AGGREGATORS = (
 if TYPE_CHECKING:
     AnyAggregator = Aggregator
 else:
-    AnyAggregator = one_of("aggregator", *AGGREGATORS, has=("__call__", "aggregate"))
+    AnyAggregator = one_of(
+        "aggregator",
+        *AGGREGATORS,
+        has=("aggregate",),
+        may_hold={"check": Callable, "tolerating": Callable, "rooted": bool},
+        or_is=(Callable, "a function of the updates"),
+    )
 
 # They hold any rule, and are rules themselves.
 complete(NearestNeighborMixing, Bucketing, AnyAggregator=AnyAggregator)

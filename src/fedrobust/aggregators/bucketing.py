@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from fedrobust.aggregators.products import group_means
+from fedrobust.aggregators.products import group_means, weights
 from fedrobust.aggregators.rule import (
     Aggregation,
     Context,
@@ -61,7 +61,7 @@ class Bucketing:
         buckets = drawn_buckets(len(updates), self.s, context.generator).to(updates.device)
         means = group_means(buckets, updates)
         if context.counts is not None:
-            totals = buckets.double() @ context.counts.to(updates.device, torch.float64)
+            totals = buckets.double() @ weights(context.counts, updates)
             context = replace(context, counts=totals)
         answer = apply(self.rule, means, context)
         if answer.kept is None:

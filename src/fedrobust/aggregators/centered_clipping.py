@@ -6,6 +6,7 @@ import torch
 
 from fedrobust.aggregators.products import combination, norms
 from fedrobust.aggregators.rule import Aggregation, Context, require, validated
+from fedrobust.arguments import unfit
 from fedrobust.component import Count, Positive, component
 from fedrobust.typing import Updates, Vector
 
@@ -60,12 +61,11 @@ class CenteredClipping:
 
 def remembered(memory: object, d: int) -> Vector:
     """The centre in ``memory``. Raises: ``ValueError`` where it is no finite vector [d]."""
-    if not isinstance(memory, torch.Tensor) or memory.shape != (d,):
-        given = (
-            f"shape {list(memory.shape)}"
-            if isinstance(memory, torch.Tensor)
-            else type(memory).__name__
-        )
+    dense = isinstance(memory, torch.Tensor) and not unfit(memory)
+    if not isinstance(memory, torch.Tensor) or not dense or memory.shape != (d,):
+        given = type(memory).__name__
+        if isinstance(memory, torch.Tensor):
+            given = f"shape {list(memory.shape)}" if dense else f"one that is {unfit(memory)}"
         raise ValueError(
             f"CenteredClipping: the memory must be its last centre, one tensor [{d}], got {given}; "
             "Context(memory=None) starts at 0"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fedrobust.aggregators.kernels import row_mean, squared_distances
-from fedrobust.aggregators.products import gram
+from fedrobust.aggregators.products import gram, weights
 from fedrobust.aggregators.rule import Aggregation, Context, NoAnswerError, require, validated
 from fedrobust.component import Count, Flag, Positive, component
 from fedrobust.typing import Indices, Updates, Vector
@@ -53,15 +53,15 @@ class GeometricMedian:
     def aggregate(self, updates: Updates, context: Context) -> Aggregation:
         """The vector alone: it selects no rows and has no memory."""
         updates = validated(self, updates, context)
-        weights = torch.ones(len(updates), dtype=torch.float64, device=updates.device)
+        shares = torch.ones(len(updates), dtype=torch.float64, device=updates.device)
         if self.weighted and context.counts is not None:
-            weights = context.counts.to(weights)
-        weights = weights / weights.sum()
+            shares = weights(context.counts, updates)
+        shares = shares / shares.sum()
 
         distances = squared_distances(updates).sqrt()
         # With less than half of the weight far away, the least sum is that of a row in the crowd.
-        centre = int((distances.clamp(max=1e150) @ weights).argmin())
-        spread = upper_median(distances[centre], weights)
+        centre = int((distances.clamp(max=1e150) @ shares).argmin())
+        spread = upper_median(distances[centre], shares)
         if spread == 0:
             return Aggregation(updates[centre].clone())
         if spread == torch.inf:
@@ -70,16 +70,16 @@ class GeometricMedian:
         lengths = lengths_from(updates, centre, distances[centre])
         products = gram(updates, centre, lengths)
         distances = (distances / spread).clamp(max=_FAR)
-        minimisers = optimal_rows(products, distances, centre, weights, self.tolerance)
+        minimisers = optimal_rows(products, distances, centre, shares, self.tolerance)
         if len(minimisers) == 1:
             return Aggregation(updates[int(minimisers)].clone())
         if len(minimisers) > 1:
             return Aggregation(row_mean(updates, rows=minimisers))
-        shares = self._weiszfeld(products, distances[centre], weights)
+        found = self._weiszfeld(products, distances[centre], shares)
         # Of a row that was pulled in to _FAR, only this much; the rest is the central row.
-        shares = shares * distances[centre] * (spread / lengths)
-        shares[centre] += 1 - shares.sum()
-        return Aggregation(row_mean(updates, shares))
+        found = found * distances[centre] * (spread / lengths)
+        found[centre] += 1 - found.sum()
+        return Aggregation(row_mean(updates, found))
 
     def check(self, n: int) -> None:
         """Raises: ``ValueError`` without rows."""

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from fedrobust.aggregators.kernels import row_mean
+from fedrobust.aggregators.products import weights
 from fedrobust.aggregators.rule import Aggregation, Context, require, validated
 from fedrobust.component import component
 from fedrobust.typing import Updates, Vector
@@ -31,7 +32,8 @@ class Mean:
     def aggregate(self, updates: Updates, context: Context) -> Aggregation:
         """The vector alone: it selects no rows and has no memory."""
         updates = validated(self, updates, context)
-        return Aggregation(row_mean(updates, context.counts))
+        counts = None if context.counts is None else weights(context.counts, updates)
+        return Aggregation(row_mean(updates, counts))
 
     def check(self, n: int) -> None:
         """Raises: ``ValueError`` without rows."""

@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 
-from fedrobust.aggregators.products import combination, norms
+from fedrobust.aggregators.products import combination, norms, weights
 from fedrobust.aggregators.rule import Aggregation, Context, require, validated
 from fedrobust.component import Positive, component
 from fedrobust.typing import Updates, Vector
@@ -37,7 +37,7 @@ class NormBound:
         updates = validated(self, updates, context)
         shares = torch.ones(len(updates), dtype=torch.float64, device=updates.device)
         if context.counts is not None:
-            shares = context.counts.to(shares)
+            shares = weights(context.counts, updates)
         shares = shares / shares.sum()
         clipped = shares * (self.bound / norms(updates)).clamp(max=1)
         return Aggregation(combination(clipped, updates).to(updates.dtype))

@@ -13,6 +13,22 @@ from fedrobust.typing import Updates, Vector
 
 _BLOCK = 1 << 18
 """Entries of one block of columns."""
+_FEW, _MANY = 1e-290, 1e290
+"""Between these, counts sum to a number, and so do their shares."""
+
+
+def weights(counts: Tensor, updates: Updates) -> Tensor:
+    """The server's sample counts as float64 numbers whose sum is one: [n], without history.
+
+    Where it might not be, all are divided by one power of two, which rounds none and changes no
+    share. Ordinary counts stay as they are.
+    """
+    found = counts.detach().to(updates.device, torch.float64)
+    greatest = found.max()
+    if _FEW < greatest < _MANY:
+        return found
+    # The power itself must be a float64 number.
+    return torch.ldexp(found, -torch.frexp(greatest).exponent.clamp(-1000, 1000))
 
 
 def norms(updates: Updates, centre: Vector | None = None) -> Tensor:

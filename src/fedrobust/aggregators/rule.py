@@ -1,16 +1,20 @@
 """What an aggregation rule is, what it is told, what it answers, and which input it refuses."""
 
+import math
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from fedrobust.aggregators.answers import indices, vector
+from fedrobust.arguments import shortened, told, unfit
 from fedrobust.errors import ConfigError
 from fedrobust.typing import Indices, Updates, Vector
 
 _ROWS_NAMED = 10
 """A message lists this many bad rows and counts the rest."""
+_FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
 
 class NoAnswerError(ValueError):
@@ -25,12 +29,31 @@ class Context:
     a client's message. ``memory``: what the rule returned in the round before. ``root`` [d]: an
     update that the server trained on data of its own. ``generator``: the round's draws, for a rule
     that draws; where it is None, such a rule draws the same each time.
+
+    Raises: ``ValueError`` for a field that is no such thing.
     """
 
     counts: Tensor | None = None
     memory: object = None
     root: Vector | None = None
     generator: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("counts", "root"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, Tensor):
+                raise ValueError(
+                    f"Context: {name} must be a tensor or None, got {told(value)}; torch.tensor "
+                    "makes one of a list or an array"
+                )
+            if value is not None and (why := unfit(value)):
+                raise ValueError(
+                    f"Context: {name} must be a dense tensor of plain numbers; this one is {why}"
+                )
+        if self.generator is not None and not isinstance(self.generator, torch.Generator):
+            raise ValueError(
+                f"Context: generator must be a torch.Generator or None, got {told(self.generator)}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,20 +103,36 @@ def check(rule: Aggregator, n: int) -> None:
 def apply(rule: Aggregator, rows: Updates, context: Context) -> Aggregation:
     """The rule's full answer; a user's own rule may be a plain function of the rows.
 
-    Raises: ``ConfigError`` where the answer is not one vector [d].
+    What a user's rule says it ``kept`` may be a mask or indices, in a tensor, an array or a list;
+    it becomes ascending indices. Whole numbers in its vector are numbers.
+
+    Raises: ``ConfigError`` where the answer is not one vector [d], or names rows there are not.
     """
     if hasattr(rule, "aggregate"):
         answer = rule.aggregate(rows, context)
+        if not isinstance(answer, Aggregation):
+            raise ConfigError(
+                f"the aggregator {called(rule)} must return an Aggregation from aggregate, such as "
+                f"Aggregation(vector); it returned {told(answer)}"
+            )
     else:
-        answer = Aggregation(vector=rule(rows), kept=None, memory=context.memory)
-    vector = answer.vector
-    if not isinstance(vector, Tensor) or vector.shape != rows.shape[1:]:
-        given = f"shape {list(vector.shape)}" if isinstance(vector, Tensor) else repr(vector)
-        raise ConfigError(
-            f"the aggregator {getattr(rule, 'name', type(rule).__name__)} must give one tensor "
-            f"[{rows.shape[1]}] for updates {list(rows.shape)}; it gave {given}"
-        )
-    return replace(answer, vector=vector.to(rows))
+        given: Any = rule(rows)
+        whole = isinstance(given, Aggregation)
+        answer = given if whole else Aggregation(given, memory=context.memory)
+    given, kept = answer.vector, answer.kept
+    if type(rule).__module__.startswith("fedrobust."):  # whose answers are of the right kind
+        found = given.to(rows)
+        return answer if found is given else replace(answer, vector=found)
+    found = vector(called(rule), given, rows)
+    if kept is not None:
+        kept = indices(called(rule), kept, len(rows))
+    return replace(answer, vector=found, kept=kept)
+
+
+def called(component: object) -> str:
+    """What to call a rule, or another component, in a message."""
+    name = getattr(component, "name", None) or getattr(component, "__name__", None)
+    return shortened(name) if isinstance(name, str) else type(component).__name__
 
 
 def lowered(rule: Aggregator, dropped: int) -> Aggregator:
@@ -126,17 +165,25 @@ def validated(rule: Aggregator, updates: Updates, context: Context) -> Updates:
     """
     name = type(rule).__name__
     if not isinstance(updates, Tensor):
+        cure = "torch.stack makes one of a list of rows"
+        if hasattr(updates, "__array__"):
+            cure = "torch.from_numpy makes one of an array"
         raise ValueError(
-            f"{name}: updates must be one tensor [n, d], got {type(updates).__name__}; "
-            "torch.stack makes one of a list of rows"
+            f"{name}: updates must be one tensor [n, d], got {type(updates).__name__}; {cure}"
+        )
+    if why := unfit(updates):
+        raise ValueError(
+            f"{name}: updates must be a dense tensor of plain numbers; this one is {why}"
         )
     if updates.ndim != 2:
         raise ValueError(f"{name}: updates must be [n, d], got shape {list(updates.shape)}")
+    if not isinstance(context, Context):
+        raise ValueError(f"{name}: context must be a Context, got {told(context)}")
     n, d = updates.shape
     rule.check(n)
     if d == 0:
         raise ValueError(f"{name}: updates of shape {[n, d]} have no coordinates (d = 0)")
-    if not updates.is_floating_point():
+    if updates.dtype not in _FLOATS:
         raise ValueError(
             f"{name}: updates must be floating point, got {updates.dtype}; "
             "convert them with .float() if that is what they mean"
@@ -146,6 +193,15 @@ def validated(rule: Aggregator, updates: Updates, context: Context) -> Updates:
     if context.counts is not None:
         _check_counts(name, context.counts, n)
     return updates
+
+
+def finite_rows(rows: Updates) -> list[bool]:
+    """Whether each row is finite."""
+    # No sum is finite where an entry is not, and one sum is the cheapest look at all of them.
+    if math.isfinite(float(rows.detach().sum())):
+        return [True] * len(rows)
+    finite: list[bool] = torch.isfinite(torch.linalg.vector_norm(rows, torch.inf, dim=1)).tolist()
+    return finite
 
 
 def _refuse_non_finite(name: str, updates: Updates) -> None:
@@ -168,11 +224,13 @@ def _check_counts(name: str, counts: Tensor, n: int) -> None:
             f"{name}: counts must be one number for each of the {n} rows, "
             f"got shape {list(counts.shape)}"
         )
+    low, high = torch.aminmax(counts.double())
+    if low >= 0 and 0 < high < torch.inf:  # neither of which is so where some count is NaN
+        return
     bad = (~counts.isfinite() | (counts < 0)).nonzero()[:, 0].tolist()
     if bad:
         raise ValueError(
             f"{name}: counts must be finite and not negative, "
             f"got {counts[bad[0]].item()} for row {bad[0]}"
         )
-    if not counts.any():
-        raise ValueError(f"{name}: counts are all zero, so no row has any weight")
+    raise ValueError(f"{name}: counts are all zero, so no row has any weight")

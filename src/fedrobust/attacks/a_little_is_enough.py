@@ -6,6 +6,8 @@ from typing import ClassVar, Literal
 import torch
 
 from fedrobust.attacks import beliefs
+from fedrobust.attacks.checks import validate
+from fedrobust.attacks.moments import moments
 from fedrobust.component import Real, component
 from fedrobust.threat import Knowledge, View, not_granted
 from fedrobust.typing import Updates
@@ -52,8 +54,9 @@ class ALittleIsEnough:
 
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
         """One vector, sent by all [m, d]."""
+        validate(self, view, rng)
         k = -self._furthest(view) if isinstance(self.k, str) else self.k
-        deviation, mean = torch.std_mean(beliefs.honest(view), dim=0, correction=0)
+        deviation, mean = moments(beliefs.honest(view))
         return (mean + k * deviation).expand(view.rows, -1), None
 
     def _furthest(self, view: View) -> float:

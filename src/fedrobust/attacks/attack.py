@@ -1,14 +1,19 @@
 """What an attack is."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import torch
 
+from fedrobust.arguments import told
+from fedrobust.component import name_of
 from fedrobust.data import Split
+from fedrobust.errors import ConfigError
 from fedrobust.threat import Knowledge, View
 from fedrobust.typing import Images, Labels, Updates
+
+_KNOWLEDGE: frozenset[str] = frozenset(get_args(Knowledge))
 
 
 class Attack(Protocol):
@@ -94,14 +99,44 @@ class Traits:
 
 
 def traits(attack: Attack) -> Traits:
-    """The traits of ``attack``. Only ``craft`` is required of a user's own object."""
-    return Traits(
-        needs=frozenset(getattr(attack, "needs", ())),
+    """The traits of ``attack``. Only ``craft`` is required of a user's own object.
+
+    Its ``begins`` may be None, or a method, which then is about something else.
+
+    Raises: ``ConfigError`` that names a trait which is none, and says what it can be.
+    """
+    begins = getattr(attack, "begins", 1)
+    found = Traits(
+        needs=getattr(attack, "needs", frozenset()),
         least=getattr(attack, "least", 1),
         trains=getattr(attack, "trains", True),
         memory=getattr(attack, "memory", 0),
-        begins=begins if type(begins := getattr(attack, "begins", 1)) is int else 1,
+        begins=1 if begins is None or callable(begins) else begins,
         init=getattr(attack, "init", lambda: None),
         report=getattr(attack, "report", lambda state, truth: None),
         pictures=getattr(attack, "pictures", lambda state, truth: None),
+    )
+    needs: Any = found.needs
+    if isinstance(needs, set | list | tuple) and all(isinstance(what, str) for what in needs):
+        needs = frozenset(needs)
+    if not isinstance(needs, frozenset) or not needs <= _KNOWLEDGE:
+        raise _no_trait(attack, "needs", f"a set of {', '.join(sorted(_KNOWLEDGE))}")
+    for name, least in (("least", 1), ("memory", 0), ("begins", 1)):
+        value = getattr(found, name)
+        if type(value) is not int or value < least:
+            raise _no_trait(attack, name, f"a whole number from {least} on")
+    if type(found.trains) is not bool:
+        raise _no_trait(attack, "trains", "true or false")
+    for name in ("init", "report", "pictures"):
+        if not callable(getattr(found, name)):
+            raise _no_trait(attack, name, "a method")
+    return found if needs is found.needs else replace(found, needs=needs)
+
+
+def _no_trait(attack: Attack, name: str, wanted: str) -> ConfigError:
+    given = getattr(attack, name)
+    if isinstance(given, set | frozenset | list | tuple):
+        given = ", ".join(map(str, given))
+    return ConfigError(
+        f"{name} of the attack {name_of(type(attack))} must be {wanted}; it is {told(given)}"
     )

@@ -2,17 +2,29 @@
 
 import torch
 
+from fedrobust.aggregators.rule import finite_rows
+from fedrobust.arguments import tensor
+from fedrobust.attacks.moments import moments
 from fedrobust.threat import View
-from fedrobust.typing import Updates
+from fedrobust.typing import Updates, Vector
 
 
 def honest(view: View) -> Updates:
     """The rows that statistics of honest updates are taken over.
 
     The benign ones where they are granted, else the colluders' own; these too in a round in which
-    no benign client takes part.
+    no benign client takes part. Rows that are not finite, which the server will drop, count only
+    where there are no others.
     """
-    return view.own if view.benign is None or len(view.benign) == 0 else view.benign
+    return finite(view.own if view.benign is None or len(view.benign) == 0 else view.benign)
+
+
+def finite(rows: Updates) -> Updates:
+    """The rows that are finite, without autograd history; all of them where none is."""
+    rows = rows.detach()
+    fit = finite_rows(rows)
+    kept = [i for i, finite in enumerate(fit) if finite]
+    return rows[kept] if 0 < len(kept) < len(fit) else rows
 
 
 def sees_benign(view: View) -> bool:
@@ -41,10 +53,25 @@ def expected_benign(view: View, total: int, rng: torch.Generator) -> Updates:
     """
     if sees_benign(view):
         return honest(view)
-    own, wanted = view.own, max(1, total - view.rows)
+    own, wanted = finite(view.own), max(1, total - view.rows)
     if wanted <= len(own):
         return own[:wanted]
     shape = (wanted - len(own), own.shape[1])
     noise = torch.randn(shape, generator=rng, dtype=own.dtype).to(own.device)
-    deviation, mean = torch.std_mean(own, dim=0, correction=1)
+    deviation, mean = moments(own, correction=1)
     return torch.cat([own, mean + noise * deviation])
+
+
+def answer(view: View, rows: Updates) -> Vector:
+    """What the server's rule, which the view grants, makes of ``rows``.
+
+    Raises: ``ValueError`` as the rule does, or where the view's function gives no vector [d].
+    """
+    assert view.rule is not None
+    found = tensor(view.rule(rows), "the answer of the view's rule")
+    if found.shape != rows.shape[1:]:
+        raise ValueError(
+            f"the view's rule must give one vector {list(rows.shape[1:])}; it gave "
+            f"{list(found.shape)}"
+        )
+    return found.detach()

@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
-from fedrobust.attacks.attack import Poisons, Truth, poisons, traits
+from fedrobust.attacks.attack import Truth, poisons, traits
+from fedrobust.attacks.checks import crafted, fits, numbers, poisoned, validate
+from fedrobust.attacks.moments import lengths
 from fedrobust.component import Positive, component
 from fedrobust.threat import Knowledge, View
 from fedrobust.typing import Images, Labels, Updates
@@ -18,8 +20,9 @@ class Budgeted:
     """Δᵢ ← Δᵢ · min(1, budget · ‖own honest update i‖₂ / ‖Δᵢ‖₂).
 
     It makes attacks comparable: what some do by sheer length is taken from them. A row that is not
-    finite is sent as it is, and the server drops it. Everything else is the inner attack's, its
-    poisoning too; the honest updates are trained in any case.
+    finite, or of another shape, is sent as it is, and the server drops it; one whose honest update
+    is not finite has no budget. Everything else is the inner attack's, its poisoning too; the
+    honest updates are trained in any case.
 
     Reference: none; the common budget in which fedrobust compares fixed and learned attacks.
     """
@@ -64,7 +67,7 @@ class Budgeted:
 
     def poison(self, x: Images, y: Labels, classes: int) -> tuple[Images, Labels]:
         """The inner attack's poisoning; the batch as it is where it does none."""
-        return self.attack.poison(x, y, classes) if isinstance(self.attack, Poisons) else (x, y)
+        return poisoned(self.attack, x, y, classes)
 
     @property
     def poisons(self) -> bool:
@@ -73,8 +76,11 @@ class Budgeted:
 
     def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
         """The inner attack's rows, those that are too long cut to the budget [m, d]."""
-        rows, state = self.attack.craft(state, view, rng)
-        limit = self.budget * view.own.norm(dim=1, keepdim=True)
-        length = rows.norm(dim=1, keepdim=True)
+        validate(self, view, rng)
+        rows, state = crafted(self.attack, state, view, rng)
+        if not fits(rows, view):
+            return rows, state
+        rows = numbers(rows, view)
+        limit, length = self.budget * lengths(view.own), lengths(rows)
         too_long = length.isfinite() & (length > limit)
-        return torch.where(too_long, rows * (limit / length), rows), state
+        return torch.where(too_long, (rows * (limit / length)).to(rows), rows), state

@@ -6,6 +6,7 @@ import torch
 from pydantic import model_validator
 
 from fedrobust.attacks.attack import Truth, poisons, traits
+from fedrobust.attacks.checks import crafted, validate
 from fedrobust.component import Count, component, name_of
 from fedrobust.threat import Knowledge, View
 from fedrobust.typing import Updates
@@ -89,6 +90,7 @@ class Delayed:
 
     def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
         """Honest updates before ``start``, then the inner attack's rows [m, d]."""
+        validate(self, view, rng)
         if view.round < self.start:
             return view.own, state
-        return self.attack.craft(state, view, rng)
+        return crafted(self.attack, state, view, rng)

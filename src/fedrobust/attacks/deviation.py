@@ -4,6 +4,7 @@ from typing import Literal, TypeAlias
 
 import torch
 
+from fedrobust.attacks.moments import moments
 from fedrobust.typing import Updates, Vector
 
 Deviation: TypeAlias = Literal["std", "unit", "sign"]
@@ -16,7 +17,7 @@ def away(honest: Updates, deviation: Deviation) -> tuple[Vector, Vector]:
     The direction is -σ, -μ/‖μ‖ or -sign(μ), over its length: as the attacks that use it go as far
     as they may, only where it points matters, and not the divisor of σ.
     """
-    spread, mean = torch.std_mean(honest, dim=0, correction=0)
+    spread, mean = moments(honest)
     direction = -{"std": spread, "unit": mean, "sign": mean.sign()}[deviation]
     length = torch.linalg.vector_norm(direction, dtype=torch.float64)
     return mean, direction / length if length > 0 else direction

@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 import torch
 
+from fedrobust.attacks.checks import validate
 from fedrobust.component import Positive, component
 from fedrobust.threat import Knowledge, View
 from fedrobust.typing import Updates
@@ -30,6 +31,7 @@ class GaussianNoise:
 
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
         """Noise [m, d]."""
+        validate(self, view, rng)
         at = view.parameters
         noise = torch.randn(view.rows, len(at), generator=rng, dtype=at.dtype)
         return (self.scale * noise).to(at.device), None

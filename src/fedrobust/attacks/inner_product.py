@@ -5,6 +5,8 @@ from typing import ClassVar, Literal
 import torch
 
 from fedrobust.attacks import beliefs
+from fedrobust.attacks.checks import validate
+from fedrobust.attacks.moments import mean
 from fedrobust.component import Positive, component
 from fedrobust.threat import Knowledge, View
 from fedrobust.typing import Updates
@@ -34,5 +36,5 @@ class InnerProduct:
 
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
         """One vector, sent by all [m, d]."""
-        mean = beliefs.honest(view).mean(dim=0)
-        return (-self.epsilon * mean).expand(view.rows, -1), None
+        validate(self, view, rng)
+        return (-self.epsilon * mean(beliefs.honest(view))).expand(view.rows, -1), None

@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from fedrobust.attacks.attack import Poisons, Truth, poisons, traits
+from fedrobust.attacks.attack import Truth, poisons, traits
+from fedrobust.attacks.checks import crafted, fits, numbers, poisoned, validate
+from fedrobust.attacks.moments import lengths
 from fedrobust.component import Positive, component
 from fedrobust.threat import Knowledge, View
 from fedrobust.typing import Images, Labels, Updates
@@ -65,7 +67,7 @@ class Jittered:
 
     def poison(self, x: Images, y: Labels, classes: int) -> tuple[Images, Labels]:
         """The inner attack's poisoning; the batch as it is where it does none."""
-        return self.attack.poison(x, y, classes) if isinstance(self.attack, Poisons) else (x, y)
+        return poisoned(self.attack, x, y, classes)
 
     @property
     def poisons(self) -> bool:
@@ -74,7 +76,11 @@ class Jittered:
 
     def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
         """The inner attack's rows, each moved on its own [m, d]."""
-        rows, state = self.attack.craft(state, view, rng)
+        validate(self, view, rng)
+        rows, state = crafted(self.attack, state, view, rng)
+        if not fits(rows, view):
+            return rows, state
+        rows = numbers(rows, view)
         noise = torch.randn(rows.shape, generator=rng, dtype=rows.dtype).to(rows.device)
-        lengths = rows.norm(dim=1, keepdim=True) / noise.norm(dim=1, keepdim=True)
-        return rows + self.radius * lengths * noise, state
+        reach = lengths(rows) / lengths(noise)
+        return rows + (self.radius * reach * noise).to(rows), state

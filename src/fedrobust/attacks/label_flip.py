@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import model_validator
 
+from fedrobust.attacks.checks import batch, validate
 from fedrobust.component import Size, component
 from fedrobust.errors import ConfigError
 from fedrobust.threat import Knowledge, View
@@ -43,7 +44,11 @@ class LabelFlip:
         """It keeps no state."""
 
     def poison(self, x: Images, y: Labels, classes: int) -> tuple[Images, Labels]:
-        """The batch with false labels. Raises: ``ValueError`` for a label that does not exist."""
+        """The batch with false labels.
+
+        Raises: ``ValueError`` for what is no batch, or a label that does not exist.
+        """
+        x, y = batch(x, y, classes)
         if self.source is None or self.target is None:
             return x, classes - 1 - y
         if max(self.source, self.target) >= classes:
@@ -55,4 +60,5 @@ class LabelFlip:
 
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
         """What training on the poisoned data gave [m, d]."""
+        validate(self, view, rng)
         return view.own, None

@@ -8,8 +8,10 @@ from pydantic import AllowInfNan, Strict
 from torch import Tensor
 
 from fedrobust.aggregators.kernels import squared_distances
-from fedrobust.aggregators.rule import NoAnswerError
+from fedrobust.aggregators.rule import NoAnswerError, finite_rows
 from fedrobust.attacks import beliefs
+from fedrobust.attacks.checks import validate
+from fedrobust.attacks.moments import mean, moments
 from fedrobust.component import Positive, component
 from fedrobust.threat import Knowledge, View
 from fedrobust.typing import Updates, Vector
@@ -69,7 +71,10 @@ class LocalModelPoisoning:
 
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
         """The rows [m, d]: equal ones against Krum, else drawn one by one."""
-        if not beliefs.sees_benign(view) and len(view.own) < self.least:
+        validate(self, view, rng)
+        known = beliefs.honest(view)
+        few = not beliefs.sees_benign(view) and len(known) < self.least
+        if few or not all(finite_rows(known)):
             return view.own, None
         if self.against == "krum":
             return self._selected(view, rng), None
@@ -77,7 +82,7 @@ class LocalModelPoisoning:
 
     def _selected(self, view: View, rng: torch.Generator) -> Updates:
         others = beliefs.honest(view)
-        signs = others.mean(dim=0).sign()
+        signs = mean(others).sign()
         total, crafted = beliefs.clients(view), range(1, max(2, view.rows - 1))
         if beliefs.sees_benign(view):
             crafted = range(view.rows, view.rows + 1)
@@ -95,13 +100,13 @@ class LocalModelPoisoning:
 
     def _beyond(self, view: View, rng: torch.Generator) -> Updates:
         honest = beliefs.honest(view)
-        deviation, mean = torch.std_mean(honest, dim=0, correction=0)
-        signs = mean.sign()
-        draws = torch.rand(view.rows, len(mean), generator=rng, dtype=mean.dtype).to(mean.device)
+        deviation, middle = moments(honest)
+        signs = middle.sign()
+        draws = torch.rand(view.rows, len(middle), generator=rng, dtype=middle.dtype).to(middle)
         if not beliefs.sees_benign(view):
-            return mean - signs * (3 + draws) * deviation
+            return middle - signs * (3 + draws) * deviation
         low, high = torch.aminmax(honest, dim=0)
-        edge = torch.where(signs < 0, high, torch.where(signs > 0, low, mean))
+        edge = torch.where(signs < 0, high, torch.where(signs > 0, low, middle))
         # In updates, not parameters: the draw stays beyond the edge whatever w - θ would round to.
         w = view.parameters + edge
         outwards = (w > 0) == (signs < 0)
@@ -137,12 +142,13 @@ class _KrumTrial:
         if view.rule is not None:
             row = -size * self.signs
             try:
-                answer = view.rule(torch.cat([row.expand(self.count, -1), self.honest]))
+                answer = beliefs.answer(view, torch.cat([row.expand(self.count, -1), self.honest]))
             except NoAnswerError:
                 return False
             except ValueError:
                 return self._krum_selects(size)
-            return bool((answer - row).norm() <= 1e-5 * row.norm())
+            apart, size = (answer.double() - row.double()).norm(), row.double().norm()
+            return bool(apart <= 1e-5 * size)
         return self._krum_selects(size)
 
     def _krum_selects(self, size: float) -> bool:

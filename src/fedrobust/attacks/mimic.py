@@ -3,8 +3,12 @@
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
+from torch import Tensor
 
-from fedrobust.attacks import beliefs
+from fedrobust.aggregators.rule import finite_rows
+from fedrobust.arguments import told
+from fedrobust.attacks.checks import validate
+from fedrobust.attacks.moments import mean
 from fedrobust.component import Count, component
 from fedrobust.threat import Knowledge, View, not_granted
 from fedrobust.typing import Updates
@@ -46,30 +50,72 @@ class Mimic:
 
     def craft(self, state: State, view: View, rng: torch.Generator) -> tuple[Updates, State]:
         """The row of the chosen client, sent by all [m, d]."""
+        validate(self, view, rng)
         if view.benign is None or view.benign_clients is None:
             raise not_granted(self, "benign")
-        if not beliefs.sees_benign(view):
+        _require_own(state, len(view.parameters))
+        # Of what is not finite, nothing could be learnt again.
+        fit = finite_rows(view.benign)
+        there = [i for i, finite in enumerate(fit) if finite]
+        if not there:
             return view.own, state
+        benign, clients = view.benign, view.benign_clients
+        if len(there) < len(fit):
+            benign, clients = benign[there], tuple(clients[i] for i in there)
         if state is None or state["rounds"] < self.warmup:
-            state = _learn(state, view.benign, view.benign_clients, rng)
-        sums = [abs(state["sums"].get(client, 0.0)) for client in view.benign_clients]
-        return view.benign[sums.index(max(sums))].expand(view.rows, -1), state
+            state = _learn(state, benign, clients, rng)
+        sums = [abs(state["sums"].get(client, 0.0)) for client in clients]
+        return benign[sums.index(max(sums))].expand(view.rows, -1), state
+
+
+def _require_own(state: object, size: int) -> None:
+    """Raises: ``ValueError`` for what is no state of the attack's, or of another model."""
+    if state is None:
+        return
+    keys = {"rounds", "mean", "z", "sums"}
+    if not isinstance(state, dict) or set(state) != keys:
+        raise ValueError(
+            f"attack {Mimic.name}: state must be what its last craft returned, or None in the "
+            f"first round; got {told(state)}"
+        )
+    if type(state["rounds"]) is not int or not isinstance(state["sums"], dict):
+        raise ValueError(
+            f"attack {Mimic.name}: the state's rounds must be a whole number and its sums a "
+            f"mapping; got {told(state['rounds'])} and {told(state['sums'])}"
+        )
+    for name in ("mean", "z"):
+        if not isinstance(state[name], Tensor) or state[name].shape != (size,):
+            raise ValueError(
+                f"attack {Mimic.name}: the state's {name} must be a vector [{size}]; got "
+                f"{told(state[name])}"
+            )
 
 
 def _learn(
     state: State, benign: Updates, clients: tuple[int, ...], rng: torch.Generator
 ) -> dict[str, Any]:
-    mean = benign.mean(dim=0)
+    middle = mean(benign)
     if state is None:
         t, sums = 0, {}
-        z = torch.randn(len(mean), generator=rng, dtype=mean.dtype).to(mean.device)
+        z = torch.randn(len(middle), generator=rng, dtype=middle.dtype).to(middle.device)
     else:
-        t, sums, z = state["rounds"], state["sums"], state["z"].to(mean)
-        mean = (t * state["mean"].to(mean) + mean) / (1 + t)
-    centred = benign - mean
+        t, sums, z = state["rounds"], state["sums"], state["z"].to(middle)
+        middle = (t * state["mean"].to(middle) + middle) / (1 + t)
+    centred = _in_units(benign - middle)
     pull = (centred @ z) @ centred
     if pull.norm() > 0:  # else all are alike, and no direction is better than the one there is
         z = (t * z + pull / pull.norm()) / (1 + t)
     z = z / z.norm()
     found = {c: sums.get(c, 0.0) + p for c, p in zip(clients, (benign @ z).tolist(), strict=True)}
-    return {"rounds": t + 1, "mean": mean, "z": z, "sums": sums | found}
+    return {"rounds": t + 1, "mean": middle, "z": z, "sums": sums | found}
+
+
+def _in_units(rows: Updates) -> Updates:
+    """``rows`` over a power of two near their greatest entry, which rounds nothing.
+
+    Only where they point is asked for, and in float32 their products would overflow from 1e13 on.
+    """
+    greatest = rows.abs().amax().double()
+    return rows / torch.ldexp(
+        torch.ones_like(greatest), torch.frexp(greatest).exponent.clamp(-1000, 1000)
+    )

@@ -6,6 +6,7 @@ import torch
 
 from fedrobust.aggregators.kernels import squared_distances
 from fedrobust.attacks import beliefs
+from fedrobust.attacks.checks import validate
 from fedrobust.attacks.deviation import Deviation, away
 from fedrobust.component import component
 from fedrobust.threat import Knowledge, View
@@ -41,6 +42,7 @@ class MinMax:
 
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
         """One vector, sent by all [m, d]."""
+        validate(self, view, rng)
         honest = beliefs.honest(view)
         mean, p = away(honest, self.direction)
         apart = squared_distances(torch.cat([honest, mean[None]]))

@@ -10,9 +10,12 @@ import torch
 from annotated_types import Ge
 from pydantic import Strict, model_validator
 
-from fedrobust.aggregators.rule import NoAnswerError
+from fedrobust.aggregators.rule import NoAnswerError, finite_rows
+from fedrobust.arguments import shortened, told
 from fedrobust.attacks import beliefs
-from fedrobust.attacks.attack import Attack, Poisons, Truth, traits
+from fedrobust.attacks.attack import Attack, Truth, traits
+from fedrobust.attacks.checks import crafted, fits, numbers, poisoned, validate
+from fedrobust.attacks.moments import mean
 from fedrobust.component import Positive, Size, Text, component, name_of
 from fedrobust.errors import ConfigError
 from fedrobust.threat import Knowledge, View, not_granted
@@ -97,19 +100,22 @@ class Optimized:
 
     def poison(self, x: Images, y: Labels, classes: int) -> tuple[Images, Labels]:
         """The inner attack's poisoning; the batch as it is where it does none."""
-        return self.attack.poison(x, y, classes) if isinstance(self.attack, Poisons) else (x, y)
+        return poisoned(self.attack, x, y, classes)
 
     def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
         """The inner attack's rows [m, d] and state at the best value found."""
+        validate(self, view, rng)
         total = beliefs.clients(view)
         if view.rule is None:
             raise not_granted(self, "rule")
         if total is None:
             raise not_granted(self, "clients")
-        if not beliefs.sees_benign(view) and len(view.own) < 2:
+        known = beliefs.honest(view)
+        few = not beliefs.sees_benign(view) and len(known) < 2
+        if few or not all(finite_rows(known)):
             return view.own, state
         benign = beliefs.expected_benign(view, total, rng)
-        trial, mean = torch.cat([benign[:1].expand(view.rows, -1), benign]), benign.mean(dim=0)
+        trial, centre = torch.cat([benign[:1].expand(view.rows, -1), benign]), mean(benign)
         start = rng.get_state()
         best: tuple[float, Updates, Any] | None = None
 
@@ -117,8 +123,8 @@ class Optimized:
             nonlocal best
             rng.set_state(start)
             size = self.low * (self.high / self.low) ** share
-            rows, after = self._with(size).craft(deepcopy(state), view, rng)
-            found = self._harm(rows, trial, mean, view)
+            rows, after = crafted(self._with(size), _copied(state), view, rng)
+            found = self._harm(rows, trial, centre, view)
             if best is None or found > best[0]:
                 best = found, rows, after
             return found
@@ -127,13 +133,12 @@ class Optimized:
         assert best is not None
         return best[1], best[2]
 
-    def _harm(self, rows: Updates, trial: Updates, mean: Vector, view: View) -> float:
-        if not torch.isfinite(rows).all():
+    def _harm(self, rows: Updates, trial: Updates, centre: Vector, view: View) -> float:
+        if not fits(rows, view) or not torch.isfinite(rows).all():
             return -math.inf  # the server would drop them
-        trial[: view.rows] = rows
-        assert view.rule is not None
+        trial[: view.rows] = numbers(rows, view)
         try:
-            answer = view.rule(trial)
+            answer = beliefs.answer(view, trial)
         except NoAnswerError:
             return 0.0  # the server would make no step
         except ValueError as error:
@@ -141,11 +146,12 @@ class Optimized:
                 f"attack {self.name} tried the rule on the {len(trial)} rows that it expects, and "
                 f"the rule refused: {error}; grant threat.clients: true, or a larger number"
             ) from error
-        answer, mean = answer.double(), mean.double()
+        answer, centre = answer.double(), centre.double()
         if self.objective == "distance":
-            harm = float((answer - mean).norm())
+            harm = float((answer - centre).norm())
         else:
-            harm = float(-(answer @ mean) / mean.norm().clamp(min=torch.finfo(mean.dtype).tiny))
+            least = torch.finfo(torch.float64).tiny
+            harm = float(-(answer @ centre) / centre.norm().clamp(min=least))
         return harm if math.isfinite(harm) else -math.inf
 
     def _with(self, size: float) -> Attack:
@@ -175,6 +181,18 @@ class Optimized:
                 f"search; it is {given!r}"
             )
         return cast("Attack", replace(inner, **{field: math.copysign(size, given)}))
+
+
+def _copied(state: Any) -> Any:
+    """A copy for one trial. Raises: ``ConfigError`` for a state that cannot be copied."""
+    try:
+        return deepcopy(state)
+    except Exception as error:  # a user's object may fail in any way
+        raise ConfigError(
+            "attack optimized tries values on copies of the inner attack's state, and this one, "
+            f"{told(state)}, cannot be copied: {shortened(str(error))}; keep tensors, numbers and "
+            "containers of these"
+        ) from error
 
 
 def _has_float(hint: Any) -> bool:

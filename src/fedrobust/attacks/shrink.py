@@ -4,6 +4,8 @@ from typing import ClassVar, Literal
 
 import torch
 
+from fedrobust.attacks.checks import validate
+from fedrobust.attacks.moments import lengths
 from fedrobust.component import Positive, component
 from fedrobust.threat import Knowledge, View
 from fedrobust.typing import Updates
@@ -32,6 +34,8 @@ class Shrink:
 
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
         """One direction, each row of its client's own length [m, d]."""
-        size = view.parameters.norm()
-        towards = -view.parameters / size if size > 0 else torch.zeros_like(view.parameters)
-        return self.scale * view.own.norm(dim=1, keepdim=True) * towards, None
+        validate(self, view, rng)
+        theta = view.parameters
+        size = lengths(theta[None])[0]
+        towards = -theta / size if size > 0 else torch.zeros_like(theta)
+        return (self.scale * lengths(view.own) * towards).to(view.own), None

@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 import torch
 
+from fedrobust.attacks.checks import validate
 from fedrobust.component import Positive, component
 from fedrobust.threat import Knowledge, View
 from fedrobust.typing import Updates
@@ -29,4 +30,5 @@ class SignFlip:
 
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
         """Each row the negative of its own honest one [m, d]."""
+        validate(self, view, rng)
         return -self.scale * view.own, None

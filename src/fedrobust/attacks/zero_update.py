@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 import torch
 
+from fedrobust.attacks.checks import validate
 from fedrobust.component import component
 from fedrobust.threat import Knowledge, View
 from fedrobust.typing import Updates
@@ -30,4 +31,5 @@ class ZeroUpdate:
 
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
         """Zeros [m, d]."""
+        validate(self, view, rng)
         return view.parameters.new_zeros(view.rows, len(view.parameters)), None

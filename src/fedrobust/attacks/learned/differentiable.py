@@ -21,11 +21,12 @@ from fedrobust.attacks.learned.environment import Task
 from fedrobust.attacks.learned.simulation import Harm
 from fedrobust.backends import OneStep
 from fedrobust.calculus import Compiled
+from fedrobust.compute.network import cross_entropy
 from fedrobust.data import Split
 from fedrobust.federation import FederationState
 from fedrobust.flat import Layout
 from fedrobust.objectives import ERM, Objective, WassersteinDRO
-from fedrobust.perturb.wasserstein import Ascent, cross_entropy
+from fedrobust.perturb.wasserstein import Ascent
 from fedrobust.typing import Images, Labels, Updates, Vector
 
 _NUDGES = (1e-7, 1e-9, 1e-10)
@@ -176,7 +177,9 @@ def differentiable(task: Task) -> Task:
     harm = replace(task.harm, calculus=tools, sample=_double(task.harm.sample))
     return replace(
         task,
-        federation=replace(task.federation, aggregator=Linearised(task.federation.aggregator)),
+        federation=replace(
+            task.federation, aggregator=Linearised(task.federation.aggregator), graph=True
+        ),
         start=FederationState(
             start.parameters.double(),
             round=start.round,

@@ -15,6 +15,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
+from fedrobust.attacks.moments import lengths
 from fedrobust.component import Positive, component, one_of
 from fedrobust.data import Split
 from fedrobust.flat import Layout
@@ -118,9 +119,16 @@ def _rescaled(action: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def _sizes(view: View) -> Tensor:
-    """The norm of each colluder's honest update [m, 1]."""
-    sizes: Tensor = view.own.norm(dim=1, keepdim=True)
-    return sizes
+    """The norm of each colluder's honest update [m, 1]; exact at any scale."""
+    return _lengths(view.own)
+
+
+def _lengths(rows: Updates) -> Tensor:
+    """‖xᵢ‖₂ [n, 1], with its gradient where the rows have one: these are float64 anyway."""
+    if rows.requires_grad:
+        found: Tensor = rows.norm(dim=1, keepdim=True)
+        return found
+    return lengths(rows)
 
 
 @component
@@ -153,7 +161,7 @@ class Full:
             gradient = _rescaled(action, *extremes(view, means.calculus, means.sample))
             return (-view.client.optimizer.lr * gradient).expand(view.rows, -1).clone()
         rows: Tensor = self.budget * _sizes(view) * action / len(action) ** 0.5
-        return rows
+        return rows.to(view.own)
 
 
 @component
@@ -247,11 +255,12 @@ class Basis:
         for share, direction in zip(action, self.directions, strict=True):
             total += share * self._direction(direction, view, means)
         length: Tensor = total.norm(dim=1, keepdim=True).clamp(min=1)
-        return self.budget * _sizes(view) * total / length
+        rows: Updates = self.budget * _sizes(view) * total / length
+        return rows.to(view.own)
 
     def _direction(self, name: Direction, view: View, means: Means) -> Tensor:
         if name == "own":
-            return view.own / _sizes(view).clamp(min=1e-12)
+            return (view.own / _sizes(view).clamp(min=1e-12)).to(view.own)
         if name == "parameters":
             return _unit(view.parameters)
         if name == "harm":
@@ -263,8 +272,8 @@ class Basis:
 
 
 def _unit(vector: Vector) -> Vector:
-    size = vector.norm()
-    return vector / size if size > 0 else torch.zeros_like(vector)
+    size = _lengths(vector[None])[0, 0]
+    return (vector / size).to(vector) if size > 0 else torch.zeros_like(vector)
 
 
 def _output_layer(layout: Layout) -> slice:
@@ -279,4 +288,4 @@ ENCODINGS: tuple[type, ...] = (Full, Compact, Basis)
 if TYPE_CHECKING:
     AnyEncoding: TypeAlias = Encoding
 else:
-    AnyEncoding: Any = one_of("encoding", *ENCODINGS, has=("observe", "rows"))
+    AnyEncoding: Any = one_of("encoding", *ENCODINGS, has=("seen", "actions", "observe", "rows"))

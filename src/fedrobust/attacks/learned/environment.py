@@ -1,6 +1,7 @@
 """A Gymnasium environment whose step is a federated round, or several."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, ClassVar, TypeAlias
@@ -14,7 +15,9 @@ from fedrobust.attacks.learned.encoding import Encoding, Means, Observation, Sig
 from fedrobust.attacks.learned.journal import Answer, Journal
 from fedrobust.federation import LOCAL, Backend, Federation, FederationState, run_round
 from fedrobust.flat import Layout
-from fedrobust.streams import Streams
+from fedrobust.opaque import foreign
+from fedrobust.own_draws import own_draws
+from fedrobust.streams import Streams, drawing
 from fedrobust.threat import Knowledge, View
 from fedrobust.typing import Updates, Vector
 
@@ -34,6 +37,8 @@ class Puppet:
 
     def __init__(self, encoding: Encoding, means: Means) -> None:
         self.encoding, self.means = encoding, means
+        self.own = foreign(encoding)
+        """Whether the encoding is the user's own, which may draw from a global generator."""
         self.action = torch.zeros(0)
         self.waited = 0
 
@@ -45,7 +50,9 @@ class Puppet:
         history = () if self.waited else view.history
         means = replace(self.means, previous=before(view.parameters, history))
         action = self.action.to(view.parameters)
-        return self.encoding.rows(action, view, means.drawn(rng)), None
+        means = means.drawn(rng)
+        with drawing(rng.initial_seed() % 2**63) if self.own else nullcontext():
+            return self.encoding.rows(action, view, means), None
 
 
 def before(parameters: Vector, history: tuple[Vector, ...]) -> Vector:
@@ -173,7 +180,8 @@ class FederationEnv(gymnasium.Env[Observation, Observation]):
             self._begin()
         else:
             self.play(torch.from_numpy(action))
-        seen = np.asarray(self._observation(), dtype=np.float32)
+        with own_draws(self._puppet.own, self._streams, "observation", self._state.round):
+            seen = np.asarray(self._observation(), dtype=np.float32)
         return Answer(seen, self._measured(), self._state.round, self.rounds - before)
 
     def _begin(self) -> None:
@@ -204,10 +212,8 @@ class FederationEnv(gymnasium.Env[Observation, Observation]):
 
     def _takes_part(self, streams: Streams) -> bool:
         """Whether a malicious client is in the next round."""
-        federation = self._federation
-        draw = streams.generator("participation", self._state.round + 1)
-        chosen = federation.participation.choose(federation.clients, draw)
-        return not federation.malicious.isdisjoint(chosen)
+        chosen = self._federation.chosen(self._state.round + 1, streams)
+        return not self._federation.malicious.isdisjoint(chosen)
 
     def _observation(self) -> Observation:
         sight = Sight(

@@ -1,0 +1,258 @@
+"""A user's own attack in a round: its mistakes are told, and its history ends with the round."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from crafting import OWN, VIEW, seeded
+from torch import Tensor
+
+from fedrobust.attacks import Budgeted, Delayed, Jittered, Mimic, SignFlip
+from fedrobust.attacks.attack import traits
+from fedrobust.errors import ConfigError
+from fedrobust.experiment import Experiment
+from fedrobust.federation import FederationState, RoundLog, run_round
+from fedrobust.prepare import Prepared, prepare
+from fedrobust.threat import View
+
+SIMPLE: dict[str, Any] = {
+    "objective": {"name": "erm"},
+    "client": {"batch_size": 8, "batches": 1, "optimizer": {"name": "sgd", "lr": 0.1}},
+    "aggregator": {"name": "mean"},
+}
+Make = Callable[..., Experiment]
+
+
+class Given:
+    """Returns what it was given, as a function of its view."""
+
+    def __init__(self, rows: Callable[[View], Any]) -> None:
+        self.rows = rows
+
+    def craft(self, state: Any, view: View, rng: torch.Generator) -> Any:
+        return self.rows(view), state
+
+
+def ready_for(tiny: Make, attack: Any, **changes: Any) -> Prepared:
+    return prepare(tiny(**SIMPLE | {"attack": attack} | changes))
+
+
+def play(ready: Prepared, rounds: int = 1, **more: Any) -> tuple[FederationState, RoundLog]:
+    state = ready.federation.start(ready.start, ready.streams)
+    for _ in range(rounds):
+        state, log = run_round(state, ready.federation, ready.streams, **more)
+    return state, log
+
+
+def sevens(view: View) -> Tensor:
+    return torch.full((view.rows, len(view.parameters)), 7.0)
+
+
+WRONG: dict[str, tuple[Callable[[View], Any], str]] = {
+    "array": (lambda v: sevens(v).numpy(), "a value of type ndarray; torch.from_numpy makes one"),
+    "list": (lambda v: sevens(v).tolist(), "a value of type list; torch.stack makes one of a"),
+    "list of rows": (lambda v: list(sevens(v)), "a value of type list; torch.stack"),
+    "none": (lambda v: None, "not None"),
+    "text": (lambda v: "x" * 10**6, "not 'xxx"),
+}
+
+
+@pytest.mark.parametrize(("rows", "message"), WRONG.values(), ids=WRONG)
+def test_rows_of_another_type_are_the_users_mistake(rows: Any, message: str, tiny: Make) -> None:
+    """Not dropped, which would disarm the attack without a word; also within a wrapper."""
+    attack = Given(rows)
+    wrapped = (Budgeted(attack, 2.0), Jittered(attack, 0.1), Delayed(attack, 1), attack)
+    for made in wrapped:
+        with pytest.raises(ConfigError, match="the rows that the attack Given returns") as told:
+            play(ready_for(tiny, made))
+        assert message in str(told.value)
+        assert len(str(told.value)) < 300
+
+
+def test_a_state_that_is_forgotten_is_told_shortly(tiny: Make) -> None:
+    class Three:
+        def craft(self, state: Any, view: View, rng: Any) -> Any:
+            return sevens(view), state, "x" * 10**6, 1
+
+    with pytest.raises(
+        ConfigError, match=r"Three must return \(rows, state\).*a tuple of 4"
+    ) as told:
+        play(ready_for(tiny, Three()))
+    assert len(str(told.value)) < 400
+
+
+def test_rows_as_an_action_are_read_like_an_attacks(tiny: Make) -> None:
+    ready = ready_for(tiny, SignFlip())
+    rows = torch.full((2, ready.layout.size), 3, dtype=torch.long)
+    whole, _ = play(ready, action=rows)
+    floats, _ = play(ready, action=rows.float())
+    assert torch.equal(whole.parameters, floats.parameters)
+    _, log = play(ready, action=rows[:, 1:])
+    assert set(log.dropped) == ready.federation.malicious
+    for wrong in (rows.numpy(), rows.tolist()):
+        with pytest.raises(ConfigError, match=r"action, .* must be one tensor \[m, d\]") as told:
+            play(ready, action=wrong)
+        assert len(str(told.value)) < 200
+
+
+UNFIT: dict[str, Callable[[View], Tensor]] = {
+    "sparse": lambda v: sevens(v).to_sparse(),
+    "meta": lambda v: sevens(v).to("meta"),
+    "nested": lambda v: torch.nested.nested_tensor(list(sevens(v))),
+    "complex": lambda v: sevens(v).to(torch.complex64),
+    "quantized": lambda v: torch.quantize_per_tensor(sevens(v), 0.1, 0, torch.qint8),
+    "too large for float32": lambda v: sevens(v).double() * 1e200,
+    "short": lambda v: sevens(v)[:, 1:],
+    "one row": lambda v: sevens(v)[0],
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("rows", UNFIT.values(), ids=UNFIT)
+def test_tensors_that_are_no_rows_are_dropped(rows: Any, tiny: Make) -> None:
+    """As if the two had sent nothing; through a wrapper too."""
+    made: list[Any] = [Given(rows), Jittered(Given(rows), 0.5)]
+    if rows(VIEW).dtype != torch.float64:  # of which a budget would make rows that fit
+        made.append(Budgeted(Given(rows), 5.0))
+    for attack in made:
+        ready = ready_for(tiny, attack)
+        state, log = play(ready)
+        assert set(log.dropped) == ready.federation.malicious
+        honest = replace(ready.federation, malicious=frozenset(), attack=None)
+        alone = ready.federation.start(ready.start)
+        rows_of = honest.local.updates(
+            alone.parameters, {}, [c for c in range(11) if c not in log.dropped], ready.streams, 1
+        )
+        torch.testing.assert_close(state.parameters, ready.start + rows_of.mean(dim=0))
+
+
+def test_truth_values_are_numbers(tiny: Make) -> None:
+    ones, log = play(ready_for(tiny, Given(lambda v: sevens(v) > 0)))
+    floats, _ = play(ready_for(tiny, Given(lambda v: sevens(v) / 7)))
+    assert log.dropped == ()
+    assert torch.equal(ones.parameters, floats.parameters)
+    wrapped, _ = play(ready_for(tiny, Budgeted(Given(lambda v: sevens(v) > 0), 1e9)))
+    assert torch.equal(wrapped.parameters, floats.parameters)
+
+
+def test_no_autograd_history_outlives_a_round(tiny: Make) -> None:
+    """Else each round would hold on to all before it."""
+    weight = torch.ones((), requires_grad=True)
+
+    class Tracked:
+        def craft(self, state: Any, view: View, rng: Any) -> Any:
+            rows = weight * sevens(view)
+            return rows, {"kept": [rows]}
+
+    ready = ready_for(tiny, Tracked(), aggregator=lambda rows: rows.mean(dim=0))
+    state, _ = play(ready, 2)
+    plain, _ = play(replace(ready, federation=replace(ready.federation, attack=Given(sevens))), 2)
+    assert not state.parameters.requires_grad
+    assert not state.attack["kept"][0].requires_grad
+    assert torch.equal(state.parameters, plain.parameters)
+
+
+NEEDS = "a set of benign, clients, colluders, rule"
+TRAITS: dict[str, tuple[str, Any, str]] = {
+    "text": ("needs", "rule", f"must be {NEEDS}; it is 'rule'"),
+    "unknown": ("needs", {"nonsense"}, f"must be {NEEDS}; it is 'nonsense'"),
+    "mixed": ("needs", [["rule"]], f"must be {NEEDS}"),
+    "least": ("least", 0, "must be a whole number from 1 on; it is 0"),
+    "least half": ("least", 1.5, "whole number from 1 on; it is 1.5"),
+    "memory": ("memory", -1, "whole number from 0 on; it is -1"),
+    "memory all": ("memory", True, "whole number from 0 on; it is True"),
+    "trains": ("trains", "no", "must be true or false; it is 'no'"),
+    "begins": ("begins", 0, "whole number from 1 on; it is 0"),
+    "begins late": ("begins", "late", "whole number from 1 on; it is 'late'"),
+    "init": ("init", 3, "must be a method; it is 3"),
+}
+
+
+@pytest.mark.parametrize(("name", "value", "message"), TRAITS.values(), ids=TRAITS)
+def test_traits_that_are_none_are_refused(name: str, value: Any, message: str, tiny: Make) -> None:
+    attack: Any = Given(sevens)
+    setattr(attack, name, value)
+    with pytest.raises(ConfigError, match=f"{name} of the attack Given must be") as told:
+        traits(attack)
+    assert message in str(told.value)
+    with pytest.raises(ValueError, match=f"{name} of the attack Given"):
+        play(ready_for(tiny, attack))
+
+
+def test_needs_may_be_any_collection_of_names() -> None:
+    attack: Any = Given(sevens)
+    for needs in (["rule"], ("rule",), {"rule"}, frozenset({"rule"})):
+        attack.needs = needs
+        assert traits(attack).needs == frozenset({"rule"})
+
+
+def test_a_poisoning_that_is_none_is_the_users_mistake(tiny: Make) -> None:
+    class Bad(Given):
+        def poison(self, x: Tensor, y: Tensor, classes: int) -> Any:
+            return x.numpy(), y
+
+    with pytest.raises(ConfigError, match=r"poison of the attack Bad must give a batch \(x, y\)"):
+        play(ready_for(tiny, Bad(sevens)))
+
+    class Short(Given):
+        def poison(self, x: Tensor, y: Tensor, classes: int) -> Any:
+            return x, y[:-1]
+
+    with pytest.raises(
+        ConfigError, match=r"attack Short must give a batch .* 8 examples but 7 labels"
+    ):
+        play(ready_for(tiny, Short(sevens)))
+
+
+def test_a_row_that_is_not_finite_does_not_disarm_the_adversary(tiny: Make) -> None:
+    """A benign client that has blown up: the view leaves it out, as the server will."""
+    views: list[View] = []
+
+    def keep(view: View) -> Tensor:
+        views.append(view)
+        return view.own
+
+    class Broken:
+        """Client 3 sends NaN."""
+
+        def local_updates(self, federation: Any, state: Any, clients: Any, *rest: Any) -> Tensor:
+            rows = federation.local.updates(
+                state.parameters, state.store, clients, rest[0], state.round + 1, rest[1]
+            )
+            rows[clients.index(3)] = torch.nan
+            return rows
+
+    ready = ready_for(tiny, Given(keep), threat={"benign": True})
+    assert 3 not in ready.federation.malicious
+    _, log = play(ready, backend=Broken())
+    (view,) = views
+    assert view.benign is not None
+    assert view.benign_clients is not None
+    assert log.dropped == (3,)
+    assert 3 not in view.benign_clients
+    assert len(view.benign_clients) == 8
+    assert torch.isfinite(view.benign).all()
+    mimic = replace(ready.federation, attack=Mimic())
+    state = mimic.start(ready.start)
+    for _ in range(2):
+        state, log = run_round(state, mimic, ready.streams, backend=Broken())
+        assert log.dropped == (3,)
+    assert torch.isfinite(state.attack["mean"]).all()
+
+
+def test_arguments_of_a_round_are_told(tiny: Make) -> None:
+    ready = ready_for(tiny, SignFlip())
+    state = ready.federation.start(ready.start)
+    for wrong, name in (
+        ((None, ready.federation, ready.streams), "state must be a FederationState; got None"),
+        ((state, ready, ready.streams), "federation must be a Federation; got a value of type Pr"),
+        ((state, ready.federation, seeded()), "rng must be a Streams; got"),
+        (
+            (replace(state, parameters=OWN), ready.federation, ready.streams),
+            r"state.parameters must be one floating-point vector \[d\]",
+        ),
+    ):
+        with pytest.raises(ValueError, match=name):
+            run_round(*wrong)  # type: ignore[arg-type]
