@@ -2,19 +2,28 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
-from pydantic import ValidationError
+import torch
+from pydantic import TypeAdapter, ValidationError
 
-from fedrobust.attacks import Distillation, Learned
-from fedrobust.attacks.learned.encoding import Basis, Full
+from fedrobust.aggregators import AnyAggregator
+from fedrobust.attacks import AnyAttack, Distillation, Learned
+from fedrobust.attacks.learned.encoding import AnyEncoding, Basis, Full
 from fedrobust.component import Count, Pixels, Positive, component, from_config, one_of, to_config
+from fedrobust.data import AnyData, AnyPartition
 from fedrobust.errors import ConfigError
 from fedrobust.evaluation.wasserstein import Wasserstein
+from fedrobust.models import AnyModel
+from fedrobust.objectives import AnyObjective
 from fedrobust.opaque import fingerprint
-from fedrobust.optimizers import Adam
+from fedrobust.optimizers import Adam, AnyOptimizer
+from fedrobust.participation import AnyParticipation
+from fedrobust.perturb import AnyPerturbation
 from fedrobust.perturb.wasserstein import Ascent
+from fedrobust.projection import AnyProjection
 
 
 @component
@@ -104,7 +113,11 @@ def test_what_no_file_can_rebuild_is_marked_and_refused_on_reading() -> None:
     [
         ({"shape": {"name": "bal", "eps": 1}}, r"shape: unknown shape 'bal' .*'ball'"),
         ({"shape": {"eps": 1}}, r"shape: has no name; there are: ball, cube"),
-        ({"shape": "ball"}, r"shape: must be a mapping with a name"),
+        ({"shape": "ball"}, r"^shape.eps: is required$"),
+        ({"shape": "bal"}, r"shape: unknown shape 'bal' .did you mean 'ball'"),
+        ({"shape": ""}, r"shape: unknown shape ''; there are: ball, cube"),
+        ({"shape": 3}, r"shape: must be a mapping with a name, .* or the name alone; got 3"),
+        ({"shape": None}, r"shape: must be a mapping with a name, .*; got None"),
         (
             {"shape": {"name": "ball", "epz": 1, "eps": 1}},
             r"shape.epz: unknown key .*'eps'.*allowed",
@@ -132,10 +145,88 @@ def test_bad_config_is_refused_saying_where_and_why(content: dict[str, Any], mes
         from_config(Scene, content)
 
 
-@pytest.mark.parametrize("value", [object(), Own, (1, 2), len])
-def test_an_object_of_another_kind_is_refused(value: Any) -> None:
-    with pytest.raises(ValidationError, match=r"is no shape: an object with area is|must be a map"):
+def test_a_name_alone_is_the_component_with_its_defaults() -> None:
+    assert from_config(Scene, {"shape": "cube"}).shape == Cube()
+    assert Scene(shape="cube").shape == Cube()
+    assert from_config(Scene, {"shape": f"{__name__}:Own"}).shape == Own(2.0)
+    # Within a component that has its own default, it is the one of that name.
+    assert from_config(Learned, {"encoding": "basis"}).encoding == Learned().encoding
+    assert from_config(Learned, {"encoding": "full"}).encoding == Full()
+
+
+class Bare:
+    """Has nothing."""
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (Bare(), r"Bare is no shape: it lacks area; an object with area is"),
+        (Own, r"the class Own is no shape: an object with area is"),
+        (len, r"builtin_function_or_method is no shape: it lacks area"),
+        ((1, 2), r"must be a mapping with a name"),
+        ({1}, r"\{1\} is no shape"),
+    ],
+    ids=["object", "class", "function", "tuple", "set"],
+)
+def test_an_object_of_another_kind_is_refused(value: Any, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         Scene(shape=value)
+
+
+def test_a_users_object_has_all_that_its_kind_asks_for() -> None:
+    def method(*_: Any) -> None:
+        return None
+
+    asked: list[tuple[Any, dict[str, Any]]] = [
+        (AnyParticipation, {"size": method, "choose": method}),
+        (AnyOptimizer, {"build": method, "slots": method, "lr": 0.1}),
+        (AnyObjective, {"perturbed": method, "draw": method, "maximise": method}),
+        (AnyPerturbation, {"draw": method, "maximise": method}),
+        (AnyProjection, {"project": method}),
+        (AnyPartition, {"split": method}),
+        (AnyData, {"load": method, "validation": 0}),
+        (AnyEncoding, dict.fromkeys(("seen", "actions", "observe", "rows"), method)),
+        (AnyAttack, {"craft": method}),
+        (AnyAggregator, {"aggregate": method}),
+        (AnyModel, {"build": method}),
+    ]
+    for kind, parts in asked:
+        adapter = TypeAdapter(kind)
+        whole = SimpleNamespace(**parts)
+        assert adapter.validate_python(whole) is whole
+        for name, part in parts.items():
+            without = {other: each for other, each in parts.items() if other != name}
+            with pytest.raises(ValidationError, match=rf"it lacks {name}; an object with .*{name}"):
+                adapter.validate_python(SimpleNamespace(**without))
+            wrong = "is no method" if callable(part) else "should be a valid .*; got 'x'"
+            with pytest.raises(ValidationError, match=rf"its {name} {wrong}"):
+                adapter.validate_python(SimpleNamespace(**parts | {name: "x"}))
+    with pytest.raises(ValidationError, match=r"it lacks size and choose; an object with size and"):
+        TypeAdapter(AnyParticipation).validate_python(SimpleNamespace())
+
+
+def test_a_function_is_a_rule_and_a_network_a_model() -> None:
+    network = torch.nn.Linear(2, 2)
+    assert TypeAdapter(AnyModel).validate_python(network) is network
+    assert TypeAdapter(AnyAggregator).validate_python(torch.mean) is torch.mean
+    with pytest.raises(ValidationError, match=r"lacks build; .* build is, or a torch.nn.Module"):
+        TypeAdapter(AnyModel).validate_python(SimpleNamespace(forward=len))
+    with pytest.raises(ValidationError, match=r"aggregate is, or a function of the updates"):
+        TypeAdapter(AnyAggregator).validate_python(SimpleNamespace())
+    halfway = SimpleNamespace(aggregate=len, check=3)
+    with pytest.raises(ValidationError, match=r"its check should be callable; got 3"):
+        TypeAdapter(AnyAggregator).validate_python(halfway)
+
+
+def test_a_property_that_fails_is_told() -> None:
+    class Failing:
+        @property
+        def area(self) -> float:
+            raise KeyError("width")
+
+    with pytest.raises(ValidationError, match=r"its area cannot be read: KeyError: 'width'"):
+        Scene(shape=Failing())
 
 
 def test_opaque_objects_are_told_apart() -> None:

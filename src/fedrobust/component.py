@@ -6,11 +6,10 @@ which a wrapper of that kind gets by :func:`complete`; :func:`to_config` writes 
 plain data. What a user reads of a refusal is in :mod:`fedrobust.messages`.
 """
 
-import importlib
 import inspect
 import sys
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import partial
 from typing import (
     Annotated,
@@ -38,8 +37,9 @@ from pydantic.dataclasses import is_pydantic_dataclass, rebuild_dataclass
 from pydantic_core import PydanticCustomError
 
 from fedrobust.errors import ConfigError
-from fedrobust.messages import explain, suggestion
+from fedrobust.messages import explain, quoted, suggestion
 from fedrobust.opaque import describe
+from fedrobust.own import Required, made
 
 T = TypeVar("T")
 
@@ -55,10 +55,14 @@ def _ratio(value: object) -> object:
     return value
 
 
-Count = Annotated[int, Strict(), Ge(1)]
+MOST = 2**31 - 1
+"""The largest count. What is larger cannot be meant, and many a count becomes a tensor's size."""
+Count = Annotated[int, Strict(), Ge(1), Le(MOST)]
 """A whole number from 1 on; 2.0, "2" and true are refused, here and below."""
-Size = Annotated[int, Strict(), Ge(0)]
+Size = Annotated[int, Strict(), Ge(0), Le(MOST)]
 """A whole number from 0 on."""
+Seed = Annotated[int, Strict(), Ge(0), Le(2**63 - 1)]
+"""A whole number from 0 on that 64 bits hold, as do the seeds that are derived from it."""
 Real = Annotated[float, Strict(), AllowInfNan(False)]
 Positive = Annotated[float, Strict(), AllowInfNan(False), Gt(0)]
 NonNegative = Annotated[float, Strict(), AllowInfNan(False), Ge(0)]
@@ -104,9 +108,10 @@ def _partly(cls: type[T]) -> type[T]:
 
 
 def _filled(default: Any, value: object) -> object:
+    known = to_config(default)
+    value = {"name": value} if type(value) is str and "name" in known else value
     if not isinstance(value, Mapping):
         return value
-    known = to_config(default)
     if "name" in value:
         meant = value["name"] == known.get("name")
     else:
@@ -119,16 +124,25 @@ def name_of(cls: type) -> str:
     return str(cls.__dict__.get("name", cls.__name__))
 
 
-def one_of(kind: str, *members: type, has: tuple[str, ...]) -> Any:
+def one_of(
+    kind: str,
+    *members: type,
+    has: tuple[str, ...],
+    holds: Mapping[str, Any] | None = None,
+    may_hold: Mapping[str, Any] | None = None,
+    or_is: tuple[Any, str] | None = None,
+) -> Any:
     """The type "one of ``members``, or the user's own object" of a config field.
 
     A mapping is read by its ``name``: the tag of a member, or ``module:Class`` for an importable
-    class of the user's, called with the other keys. Any other object must have one of the methods
-    ``has``, and is then taken as it is.
+    class of the user's, called with the other keys. A name alone is the mapping of it. Any other
+    object is taken as it is, if it has what :class:`~fedrobust.own.Required` says.
 
-    Raises: ``ValidationError`` for a name that is neither, or fields that the member refuses.
+    Raises: ``ValidationError`` for a name that is neither, fields that the member refuses, and an
+    object that lacks something.
     """
-    by_name = {name_of(member): member for member in members}
+    by_name = {name_of(each): each for each in members}
+    required = Required(kind, has, holds or {}, may_hold or {}, or_is)
 
     def tag(value: object) -> str:
         name = value.get("name") if isinstance(value, Mapping) else name_of_value(value)
@@ -138,51 +152,63 @@ def one_of(kind: str, *members: type, has: tuple[str, ...]) -> Any:
         return getattr(value, "name", None) if type(value) in members else None
 
     def own(value: object) -> object:
+        if value is None or type(value) in (bool, int, float, list, tuple):
+            raise PydanticCustomError(
+                "not_a_component",
+                "must be a mapping with a name, such as {example}, or the name alone; got {value}",
+                {"example": f"{{name: {next(iter(by_name))}}}", "value": quoted(value)},
+            )
         if not isinstance(value, Mapping):
-            if isinstance(value, str | int | float | list | tuple | None):
-                example = value if isinstance(value, str) and value in by_name else None
-                example = example or next(iter(by_name))
-                raise PydanticCustomError(
-                    "not_a_component",
-                    "must be a mapping with a name, such as {example}; got {value}",
-                    {"example": f"{{name: {example}}}", "value": f"{value!r:.60}"},
-                )
-            return checked(value)
+            return required.checked(value)
         name = value.get("name")
         if isinstance(name, str) and ":" in name:
-            return checked(_load_own(name, {k: v for k, v in value.items() if k != "name"}))
+            given = {key: item for key, item in value.items() if key != "name"}
+            return required.checked(made(name, given))
         if "opaque" in value:
             raise PydanticCustomError(
                 "opaque",
                 "was the Python object {what}, which no file can rebuild: "
                 "use the config or the program that it came from, and resume from Python",
-                {"what": str(value["opaque"])},
+                {"what": quoted(value["opaque"])},
             )
         raise PydanticCustomError(
             "unknown_name",
             "{problem}{hint}; there are: {known}",
             {
-                "problem": "has no name" if name is None else f"unknown {kind} {name!r}",
-                "hint": suggestion(str(name), by_name),
+                "problem": "has no name" if name is None else f"unknown {kind} {quoted(name)}",
+                "hint": suggestion(name, by_name) if isinstance(name, str) else "",
                 "known": ", ".join(by_name) + ", or your own as module:Class",
             },
         )
 
-    def checked(value: object) -> object:
-        if isinstance(value, type) or not any(callable(getattr(value, m, None)) for m in has):
-            what = (
-                f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-            )
+    def named(value: object) -> object:
+        """A name alone is the mapping that has no more than it."""
+        if type(value) is not str:
+            return value
+        lacking = _required(by_name[value]) if value in by_name else []
+        if lacking:
+            example = ", ".join(f"{key}: ..." for key in lacking)
             raise PydanticCustomError(
-                "wrong_kind",
-                "{what} is no {kind}: an object with {has} is",
-                {"what": what, "kind": kind, "has": " or ".join(has)},
+                "incomplete",
+                "{name} alone leaves out {lacking}: must be a mapping with a name and the rest, "
+                "such as {example}",
+                {
+                    "name": value,
+                    "lacking": " and ".join(lacking),
+                    "example": f"{{name: {value}, {example}}}",
+                },
             )
-        return value
+        return {"name": value}
 
-    choices = [Annotated[member, Tag(name)] for name, member in by_name.items()]
+    choices = [Annotated[each, Tag(name)] for name, each in by_name.items()]
     choices.append(Annotated[Any, PlainValidator(own), Tag("own")])
-    return Annotated[Union[tuple(choices)], Discriminator(tag)]  # noqa: UP007
+    return Annotated[Union[tuple(choices)], Discriminator(tag), BeforeValidator(named)]  # noqa: UP007
+
+
+def _required(cls: type) -> list[str]:
+    """The fields of a component that have no default."""
+    given = cast("Any", cls)
+    return [f.name for f in fields(given) if f.default is MISSING and f.default_factory is MISSING]
 
 
 def complete(*classes: type, **types: Any) -> None:
@@ -194,27 +220,6 @@ def complete(*classes: type, **types: Any) -> None:
         vars(sys.modules[cls.__module__]).update(types)
     for cls in classes:
         rebuild_dataclass(cast("Any", cls), force=True)
-
-
-def _load_own(name: str, arguments: dict[str, Any]) -> object:
-    module, _, attribute = name.partition(":")
-    try:
-        target: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            target = getattr(target, part)
-    except Exception as error:  # a user's module may fail in any way
-        reason = f"{type(error).__name__}: {error}"
-        raise PydanticCustomError(
-            "import",
-            "cannot import {name}: {reason}; the config's folder and this one were looked in first",
-            {"name": name, "reason": reason},
-        ) from error
-    try:
-        return target(**arguments)
-    except (TypeError, ValueError) as error:
-        raise PydanticCustomError(
-            "own", "{name} refused its arguments: {error}", {"name": name, "error": str(error)}
-        ) from error
 
 
 def to_config(value: Any) -> Any:

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, StringConstraints, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from fedrobust.aggregators import AnyAggregator, Mean
 from fedrobust.aggregators.rule import check
+from fedrobust.arguments import shortened
 from fedrobust.attacks import AnyAttack
 from fedrobust.attacks.attack import traits
 from fedrobust.client import Client
 from fedrobust.component import (
     Count,
+    Seed,
     Size,
     component,
     from_config,
@@ -28,15 +28,23 @@ from fedrobust.errors import ConfigError
 from fedrobust.evaluation.auditing.following import Auditing
 from fedrobust.evaluation.wasserstein import Wasserstein
 from fedrobust.execution import Execution
+from fedrobust.messages import quoted
 from fedrobust.models import AnyModel
 from fedrobust.objectives import ERM, AnyObjective
+from fedrobust.overrides import override
+from fedrobust.own import asking
 from fedrobust.participation import All, AnyParticipation
 from fedrobust.perturb import AnyPerturbation, Pgd
+from fedrobust.plain_yaml import read_yaml
 from fedrobust.server import Server, rooted
 from fedrobust.threat import ThreatModel
 
-Name = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""A name that may be a folder's."""
+__all__ = ["Evaluation", "Experiment", "Name", "completed", "load", "read_yaml"]
+
+Name = Annotated[
+    str, StringConstraints(strict=True, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+]
+"""A name that may be a folder's; file systems allow 255 bytes, of which a run needs some."""
 
 
 @component
@@ -77,7 +85,7 @@ class Experiment:
     """
 
     name: Name
-    seed: Size = 0
+    seed: Seed = 0
     rounds: Count
     data: AnyData
     partition: AnyPartition
@@ -98,26 +106,28 @@ class Experiment:
         if self.attack is None and self.malicious > 0:
             raise ValueError(f"malicious is {self.malicious}, but there is no attack to play")
         if self.attack is not None and self.malicious > 0:
-            lacking = self.threat.lacks(traits(self.attack).needs)
+            with asking("the attack, asked what it needs,"):
+                asked = traits(self.attack)
+            lacking = self.threat.lacks(asked.needs)
             if lacking:
                 raise ValueError(
                     f"attack {name_of(type(self.attack))} needs {' and '.join(lacking)}, "
                     "which the threat model does not grant"
                 )
-            least = traits(self.attack).least
-            if self.malicious < least and not self.threat.benign:
+            if self.malicious < asked.least and not self.threat.benign:
                 raise ValueError(
-                    f"attack {name_of(type(self.attack))} needs {least} malicious clients, or "
-                    f"threat.benign: true; malicious is {self.malicious}"
+                    f"attack {name_of(type(self.attack))} needs {asked.least} malicious clients, "
+                    f"or threat.benign: true; malicious is {self.malicious}"
                 )
-            if "rule" in traits(self.attack).needs:
+            if "rule" in asked.needs:
                 self._require_rows_to_try()
         if rooted(self.aggregator) and self.server.root is None:
             raise ValueError(
                 f"the rule {name_of(type(self.aggregator))} trusts an update of the server's own: "
                 "set server.root to the number of training examples that the server holds"
             )
-        clients = getattr(self.partition, "clients", None)
+        with asking("the partition, asked for its clients,"):
+            clients = getattr(self.partition, "clients", None)
         if isinstance(clients, int):
             self.require_clients(clients)
         return self
@@ -128,7 +138,8 @@ class Experiment:
         if self.threat.benign or isinstance(bound, bool):
             return
         try:
-            check(self.aggregator, bound)
+            with asking(f"the rule, asked whether it takes {bound} rows,"):
+                check(self.aggregator, bound)
         except ValueError as error:
             name = name_of(type(self.attack))
             raise ValueError(
@@ -144,17 +155,28 @@ class Experiment:
                 f"threat.data is {self.threat.data}, but {clients - self.malicious} of {clients} "
                 "clients are benign"
             )
-        size, bound = self.participation.size(clients), self.threat.clients
+        with asking(f"participation.size({clients})"):
+            size = self.participation.size(clients)
+        if type(size) is not int or not 1 <= size <= clients:
+            raise ValueError(
+                f"participation.size({clients}) must be a whole number from 1 to {clients}; "
+                f"it is {quoted(size)}"
+            )
+        bound = self.threat.clients
         if bound is not True and bound > size:
             raise ValueError(
                 f"threat.clients is {bound}, but {size} clients take part in a round: "
                 "it is a lower bound on that"
             )
-        check(self.aggregator, size)
+        with asking(f"the rule, asked whether it takes {size} rows,"):
+            check(self.aggregator, size)
 
 
 def load(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
     """The experiment of a YAML file, with ``dotted.key=value`` overrides.
+
+    An override that gives a component another name drops what the other one does not have, with an
+    ``OverrideWarning``; see :func:`fedrobust.overrides.apply`.
 
     Raises: ``ConfigError`` for a file that cannot be read and for every key that is wrong.
     """
@@ -164,12 +186,12 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
         raise ConfigError(f"{path}: must be a mapping of keys such as name, rounds and data")
     if "grid" in content:
         raise ConfigError(f"{path} has a grid:, so it is many experiments: fedrobust sweep {path}")
-    for text in overrides:
-        override(content, text)
+    override(Experiment, content, overrides)
     try:
         return from_config(Experiment, content)
     except ConfigError as error:
-        source = f"{path} with {' '.join(f'-s {o}' for o in overrides)}" if overrides else str(path)
+        settings = " ".join(f"-s {text}" for text in overrides)
+        source = f"{path} with {shortened(settings, 300)}" if overrides else str(path)
         raise ConfigError(f"{source}:\n{error}") from error
 
 
@@ -186,7 +208,11 @@ def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
 
     Where a default is not what was done before there was the field, ``_BEFORE`` says what was. What
     cannot be read, such as an object that no file can rebuild, stays as it is.
+
+    Raises: ``ConfigError`` where it is no config, or its execution plan is none.
     """
+    if not isinstance(stored, Mapping):
+        raise ConfigError(f"a stored config must be a mapping of keys; it is {quoted(stored)}")
     content = deepcopy(dict(stored))
     for path, value in _BEFORE.items():
         *way, last = path.split(".")
@@ -215,44 +241,3 @@ def _nodes(content: Any, way: Sequence[str]) -> list[dict[str, Any]]:
         first = None
     wrapped = _nodes(first, way) if way[0] == "attack" else []
     return [*_nodes(first, rest), *wrapped]
-
-
-def read_yaml(source: Path | str) -> Any:
-    """The content of a YAML 1.2 file, or of a piece of text. Raises: ``ConfigError``."""
-    try:
-        text = source.read_text("utf-8") if isinstance(source, Path) else source
-        return _apart(YAML(typ="safe", pure=True).load(text))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {source}: {error}") from error
-    except YAMLError as error:
-        raise ConfigError(f"{source} is not valid YAML: {error}") from error
-
-
-def _apart(node: Any) -> Any:
-    """``node`` with nothing in it twice: a YAML alias is a copy, which an override leaves alone."""
-    if isinstance(node, dict):
-        return {key: _apart(value) for key, value in node.items()}
-    return [_apart(item) for item in node] if isinstance(node, list) else node
-
-
-def override(content: dict[str, Any], text: str) -> None:
-    """Put what ``dotted.key=value`` says into ``content``. Raises: ``ConfigError``."""
-    key, equals, value = text.partition("=")
-    if not equals or not all(key.strip().split(".")):
-        raise ConfigError(f"-s {text}: write dotted.key=value, such as aggregator.f=12")
-    try:
-        put(content, key.strip(), read_yaml(value))
-    except ConfigError as error:
-        raise ConfigError(f"-s {text}: {error}") from error
-
-
-def put(content: dict[str, Any], key: str, value: Any) -> None:
-    """Set the dotted ``key`` of a config. Raises: ``ConfigError`` where a step is no mapping."""
-    *above, last = key.split(".")
-    node = content
-    for step in above:
-        below = node.setdefault(step, {})
-        if not isinstance(below, dict):
-            raise ConfigError(f"{step} is {below!r}, which has no keys")
-        node = below
-    node[last] = value

@@ -1,7 +1,10 @@
 """From one config with a ``grid:`` to the experiments that it means."""
 
 import json
+import math
 import re
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -9,11 +12,16 @@ from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
+from fedrobust.arguments import shortened
 from fedrobust.component import from_config, to_config
-from fedrobust.errors import ConfigError
-from fedrobust.experiment import Experiment, completed, override, put, read_yaml
+from fedrobust.errors import ConfigError, OverrideWarning
+from fedrobust.experiment import Experiment, completed, read_yaml
+from fedrobust.messages import listed, quoted, shown
+from fedrobust.overrides import Setting, apply, dotted, override
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_CELLS = 10_000
+"""The most cells of a sweep. Every cell is checked before the first is played."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +49,8 @@ class Sweep:
     reference: str | None = None
 
 
-Choice = tuple[str, dict[str, Any]]
-"""A label, and the dotted keys that it sets."""
+Choice = tuple[str, tuple[Setting, ...]]
+"""A label, and what it sets."""
 
 
 def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
@@ -52,6 +60,8 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
     ``rule: {none: {aggregator: {name: mean}}, ...}`` gives each choice a label and the dotted keys
     that it sets. The cells are all combinations; of a list of grids, those of each. ``reference:``
     beside it may name a label of the axis ``attack``. ``overrides`` change the config beneath.
+    A choice that gives a component another name drops what the other one does not have, with an
+    ``OverrideWarning``; see :func:`fedrobust.overrides.apply`.
 
     Raises: ``ConfigError`` for a grid that is none, and for every cell that could not be run.
     """
@@ -63,34 +73,39 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
             "grid: {seed: [0, 1, 2]}; fedrobust run plays a single experiment"
         )
     base = {key: value for key, value in content.items() if key != "grid"}
-    for text in overrides:
-        override(base, text)
+    said = override(Experiment, base, overrides)
     reference = base.pop("reference", None)
     if not isinstance(base.get("name"), str):
         raise ConfigError(f"{path}: name: is required, and must be a text")
     grids = content["grid"] if isinstance(content["grid"], list) else [content["grid"]]
     cells: dict[str, Cell] = {}
     axes: dict[str, tuple[str, ...]] = {}
-    problems = []
-    for grid in grids:
-        choices = _axes(path, grid)
+    problems, dropped = [], dict[str, None]()
+    each = [_axes(path, grid) for grid in grids]
+    _refuse_too_many(path, each)
+    for choices in each:
         for axis, options in choices.items():
             labels = axes.get(axis, ()) + tuple(label for label, _ in options)
             axes[axis] = tuple(dict.fromkeys(labels))
-        for place, config in _combinations(base, choices):
+        for place, config, gone in _combinations(base, choices, said):
+            dropped |= dict.fromkeys(gone)
             name = "-".join(place.values())
             if name in cells:
-                raise ConfigError(f"{path}: two cells are called {name}: give them other labels")
+                raise ConfigError(
+                    f"{path}: two cells are called {shortened(name)}: give them other labels"
+                )
             config["name"] = f"{base['name']}-{name}"
             try:
                 cells[name] = Cell(name, place, config, from_config(Experiment, config))
             except ConfigError as error:
-                problems.append(f"cell {name}: " + str(error).replace("\n", "\n  "))
+                told = str(error).replace("\n", "\n  ")
+                problems.append(f"cell {shortened(name)}: {told}")
     if problems:
-        shown = "\n".join(dict.fromkeys(problems[:10]))
-        more = f"\nand {len(problems) - 10} cells more" if len(problems) > 10 else ""
-        raise ConfigError(f"{path}:\n{shown}{more}")
-    parts = {"base": base, "grid": grids}
+        shown = listed(problems[:10], "cells", max(0, len(problems) - 10))
+        raise ConfigError(f"{path}:\n{shown}")
+    if dropped:
+        warnings.warn(listed(dropped, "names"), OverrideWarning, stacklevel=2)
+    parts = {"base": base, "grid": _texts(grids)}
     if reference is not None:
         parts["reference"] = reference = _attack(path, str(reference), axes)
     whole = json.dumps(parts, sort_keys=True, default=str)
@@ -101,46 +116,73 @@ def _attack(path: Path, label: str, axes: Mapping[str, Sequence[str]]) -> str:
     """``label`` itself. Raises: ``ConfigError`` where no choice of the axis attack is called so."""
     if label not in axes.get("attack", ()):
         there = ", ".join(axes.get("attack", ())) or "this grid has none"
-        raise ConfigError(f"{path}: reference: {label} is no choice of the axis attack ({there})")
+        raise ConfigError(
+            f"{path}: reference: {shortened(label)} is no choice of the axis attack "
+            f"({shortened(there, 300)})"
+        )
     return label
+
+
+def _refuse_too_many(path: Path, grids: Sequence[Mapping[str, Sequence[Choice]]]) -> None:
+    count = sum(math.prod(map(len, axes.values())) for axes in grids)
+    if count > _CELLS:
+        raise ConfigError(
+            f"{path}: the grid has {count:,} cells, more than {_CELLS:,}: split it into sweeps"
+        )
 
 
 def _axes(path: Path, grid: object) -> dict[str, list[Choice]]:
     if not isinstance(grid, Mapping) or not grid:
         raise ConfigError(f"{path}: grid must map axes to choices, such as {{seed: [0, 1, 2]}}")
-    axes = {str(axis): _choices(f"{path}: grid.{axis}", str(axis), v) for axis, v in grid.items()}
-    keys = {axis: {key for _, sets in choices for key in sets} for axis, choices in axes.items()}
+    axes = {
+        str(axis): _choices(f"{path}: {_at(str(axis))}", str(axis), value)
+        for axis, value in grid.items()
+    }
+    keys = {axis: {s.path for _, sets in choices for s in sets} for axis, choices in axes.items()}
     for one, other in permutations(axes, 2):
-        for a, b in product(keys[one], keys[other]):
-            if a == b or b.startswith(f"{a}."):
+        for key in keys[other]:
+            if any(key[:end] in keys[one] for end in range(1, len(key) + 1)):
                 raise ConfigError(
-                    f"{path}: grid.{one} and grid.{other} both set {b}: one would undo the other; "
-                    "put what belongs together on one axis"
+                    f"{path}: {_at(one)} and {_at(other)} both set "
+                    f"{shortened(shown(key))}: one would undo the other; put what belongs "
+                    "together on one axis"
                 )
     return axes
 
 
+def _at(axis: str) -> str:
+    return shown(["grid", *axis.split(".")])
+
+
 def _choices(where: str, axis: str, value: object) -> list[Choice]:
+    made: list[Choice] = []
     if isinstance(value, Mapping):
-        made: list[Choice] = []
         for label, keys in value.items():
+            at = f"{where}.{shown([label])}"
             if not isinstance(keys, Mapping):
-                raise ConfigError(f"{where}.{label}: must map dotted keys to values; got {keys!r}")
-            made.append((str(label), {str(k): v for k, v in keys.items()}))
+                raise ConfigError(f"{at}: must map dotted keys to values; got {quoted(keys)}")
+            made.append((str(label), tuple(_set(at, str(k), v) for k, v in keys.items())))
     elif isinstance(value, list):
-        made = [(_label(item), {axis: item}) for item in value]
+        made += [(_label(item), (_set(where, axis, item),)) for item in value]
     else:
         raise ConfigError(f"{where}: must be a list of values, or a mapping of labels to keys")
     if not made:
         raise ConfigError(f"{where}: has no choices")
-    labels = [label for label, _ in made]
-    for label in labels:
-        if labels.count(label) > 1 or not _LABEL.fullmatch(label):
+    count = Counter(label for label, _ in made)
+    for label in count:
+        if count[label] > 1 or not _LABEL.fullmatch(label):
             raise ConfigError(
-                f"{where}: {label!r} cannot name a choice (letters, digits, . _ -; once each): "
-                "write the axis as a mapping of labels to keys"
+                f"{where}: {quoted(label)} cannot name a choice (letters, digits, . _ -; once "
+                "each): write the axis as a mapping of labels to keys"
             )
     return made
+
+
+def _set(where: str, key: str, value: object) -> Setting:
+    try:
+        return Setting(dotted(key), value)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def _label(item: object) -> str:
@@ -151,14 +193,22 @@ def _label(item: object) -> str:
 
 
 def _combinations(
-    base: dict[str, Any], axes: dict[str, list[Choice]]
-) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
+    base: dict[str, Any], axes: dict[str, list[Choice]], said: Sequence[Setting]
+) -> Iterator[tuple[dict[str, str], dict[str, Any], list[str]]]:
+    """The place of each cell, its config, and what other names took from the ``base``."""
     for chosen in product(*axes.values()):
         config = deepcopy(base)
-        for _, keys in chosen:
-            for key, value in keys.items():
-                put(config, key, deepcopy(value))
-        yield {axis: label for axis, (label, _) in zip(axes, chosen, strict=True)}, config
+        settings = [Setting(s.path, deepcopy(s.value)) for _, sets in chosen for s in sets]
+        dropped = apply(Experiment, config, settings, said)
+        place = {axis: label for axis, (label, _) in zip(axes, chosen, strict=True)}
+        yield place, config, dropped
+
+
+def _texts(node: Any) -> Any:
+    """``node`` with texts for keys: JSON cannot sort numbers among them."""
+    if isinstance(node, Mapping):
+        return {str(key): _texts(value) for key, value in node.items()}
+    return [_texts(item) for item in node] if isinstance(node, list) else node
 
 
 def same(cell: Cell, stored: Mapping[str, Any]) -> bool:

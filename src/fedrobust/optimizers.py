@@ -87,4 +87,6 @@ OPTIMIZERS: tuple[type, ...] = (Sgd, Adam)
 if TYPE_CHECKING:
     AnyOptimizer: TypeAlias = OptimizerSpec
 else:
-    AnyOptimizer: Any = one_of("optimizer", *OPTIMIZERS, has=("build",))
+    AnyOptimizer: Any = one_of(
+        "optimizer", *OPTIMIZERS, has=("build", "slots"), holds={"lr": Positive}
+    )

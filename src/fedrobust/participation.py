@@ -57,4 +57,4 @@ PARTICIPATIONS: tuple[type, ...] = (All, Sample)
 if TYPE_CHECKING:
     AnyParticipation: TypeAlias = Participation
 else:
-    AnyParticipation: Any = one_of("participation", *PARTICIPATIONS, has=("choose",))
+    AnyParticipation: Any = one_of("participation", *PARTICIPATIONS, has=("size", "choose"))

@@ -1,9 +1,11 @@
 """The program, and how it tells a user's mistake from its own."""
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -29,7 +31,7 @@ def user_errors() -> Iterator[None]:
 
         def show(message: Any, category: Any, *place: Any, **more: Any) -> None:
             if category.__module__ == errors.__name__:
-                typer.echo(f"warning: {message}", err=True)
+                tell(f"warning: {message}")
             else:
                 others(message, category, *place, **more)
 
@@ -37,8 +39,25 @@ def user_errors() -> Iterator[None]:
         try:
             yield
         except errors.UserError as error:
-            typer.echo(f"error: {error}", err=True)
+            tell(f"error: {error}")
             raise typer.Exit(2) from error
+
+
+def tell(message: str) -> None:
+    """Print a message; what is no text, such as a path in another encoding, as its bytes."""
+    typer.echo(message.encode("utf-8", "backslashreplace").decode(), err=True)
+
+
+def look_beside(config: Path | None = None) -> None:
+    """Import a user's own ``module:Class`` from the working directory, or from beside a config.
+
+    Raises: ``ConfigError`` where there is no such place, as for a link to itself.
+    """
+    try:
+        places = [Path.cwd(), *([] if config is None else [config.resolve().parent])]
+    except (OSError, RuntimeError) as error:
+        raise errors.ConfigError(f"cannot look beside {config or 'here'}: {error}") from error
+    sys.path[:0] = [str(place) for place in places]
 
 
 def _print_version(wanted: bool) -> None:

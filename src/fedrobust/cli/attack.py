@@ -1,13 +1,12 @@
 """``fedrobust attack learn``."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from fedrobust.cli.app import app, user_errors
+from fedrobust.cli.app import app, look_beside, user_errors
 
 attack = typer.Typer(help="Prepare attacks.", no_args_is_help=True)
 app.add_typer(attack, name="attack")
@@ -30,8 +29,8 @@ def attack_learn(
     from fedrobust.display import Display
     from fedrobust.experiment import load
 
-    sys.path[:0] = [str(Path.cwd()), str(config.resolve().parent)]
     with user_errors():
+        look_beside(config)
         experiment = load(config, settings or [])
         display = Display(Console(stderr=True))
         try:

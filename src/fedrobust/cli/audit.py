@@ -1,13 +1,12 @@
 """``fedrobust audit``."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from fedrobust.cli.app import app, user_errors
+from fedrobust.cli.app import app, look_beside, user_errors
 
 
 @app.command("audit")
@@ -49,8 +48,8 @@ def audit_command(
     from fedrobust.evaluation.auditing.command import Asked, audited, radius
     from fedrobust.report import write_report
 
-    sys.path[:0] = [str(Path.cwd())]
     with user_errors():
+        look_beside()
         asked = Asked(
             where=model,
             eps=radius(eps) if eps is not None else None,

@@ -64,11 +64,12 @@ def list_command(
 
 def _found(what: str, word: str, known: list[str]) -> str:
     from fedrobust.errors import ConfigError
-    from fedrobust.messages import suggestion
+    from fedrobust.messages import quoted, suggestion
 
     if word not in known:
         raise ConfigError(
-            f"there is no {what} {word!r}{suggestion(word, known)}; there are: {', '.join(known)}"
+            f"there is no {what} {quoted(word)}{suggestion(word, known)}; "
+            f"there are: {', '.join(known)}"
         )
     return word
 

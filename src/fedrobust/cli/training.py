@@ -1,13 +1,12 @@
 """``fedrobust run``, ``sweep`` and ``report``."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from fedrobust.cli.app import app, user_errors
+from fedrobust.cli.app import app, look_beside, user_errors
 
 
 @app.command("run")
@@ -29,9 +28,8 @@ def run_command(
     from fedrobust.experiment import load
     from fedrobust.training import run
 
-    # A config may name a user's own module:Class, next to it or where the command is given.
-    sys.path[:0] = [str(Path.cwd()), str(config.resolve().parent)]
     with user_errors():
+        look_beside(config)
         experiment = load(config, settings or [])
         directory = out or Path("runs") / experiment.name
         display = Display(Console(stderr=True))
@@ -79,8 +77,8 @@ def sweep_command(
     from fedrobust.report import write_report
     from fedrobust.sweep import run_sweep
 
-    sys.path[:0] = [str(Path.cwd()), str(config.resolve().parent)]
     with user_errors():
+        look_beside(config)
         sweep = load_sweep(config, settings or [])
         directory = out or Path("runs") / sweep.name
         display = SweepDisplay(Console(stderr=True), len(sweep.cells))

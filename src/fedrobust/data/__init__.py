@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from fedrobust.component import one_of
+from fedrobust.component import Size, one_of
 from fedrobust.data.dataset import Dataset, DataSpec, Split
 from fedrobust.data.datasets import Cifar10, Digits, FashionMnist, Mnist, Npz
 from fedrobust.data.femnist import Femnist
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     AnyData = DataSpec
     AnyPartition = Partitioner
 else:
-    AnyData = one_of("data set", *DATASETS, has=("load",))
+    AnyData = one_of("data set", *DATASETS, has=("load",), holds={"validation": Size})
     AnyPartition = one_of("partition", *PARTITIONS, has=("split",))
 
 __all__ = [

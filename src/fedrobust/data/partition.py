@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 import torch
+from annotated_types import Le
 from torch import Tensor
 
 from fedrobust.component import Count, Positive, component
@@ -119,7 +120,7 @@ class Dirichlet:
     """
 
     clients: Count
-    alpha: Positive
+    alpha: Annotated[Positive, Le(1e9)]  # NumPy draws NaN for far larger ones
     minimum: Count = 1
     name: Literal["dirichlet"] = "dirichlet"
 

@@ -4,16 +4,20 @@ import math
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Gt
+from annotated_types import Gt, Le
 from torch import Tensor
 
-from fedrobust.component import Count, Positive, Size, component
+from fedrobust.component import Count, Positive, Seed, Size, component
 from fedrobust.data.dataset import Dataset, Split
-from fedrobust.errors import ConfigError
+from fedrobust.errors import ConfigError, DataError
 from fedrobust.streams import Streams
 
 _RAREST = 1e-3
 """The least share of draws that may lie outside the margin; below it, drawing takes for ever."""
+_SMALLEST = 1e-6
+"""The least share of either class; below it, no number of points has one of its examples."""
+Points = Annotated[Count, Le(10_000_000)]
+"""How many points: as many take some hundred MB while they are drawn."""
 
 
 @component
@@ -27,7 +31,8 @@ class SyntheticRing:
 
     Loads x float32 [N, 2] and labels 0 (inside) and 1 (outside).
 
-    Raises: ``ConfigError`` where the margin leaves out nearly every point.
+    Raises: ``ConfigError`` where the margin leaves out nearly every point, or nearly all points
+    have the same label; by ``load``, ``DataError`` where all that are drawn have.
 
     References: DRFL §4; Sinha, Namkoong, Duchi, "Certifying Some Distributional Robustness with
     Principled Adversarial Training", ICLR 2018, §4.1.
@@ -35,19 +40,27 @@ class SyntheticRing:
     Differences from the paper: Y = sign(‖X‖₂ − r) is −1 and 1 there, 0 and 1 here.
     """
 
-    n: Count = 50_000
-    test: Count = 10_000
+    n: Points = 50_000
+    test: Points = 10_000
     radius: Positive = 2.0
     margin: Annotated[Positive, Gt(1)] | None = None
-    seed: Size = 0
+    seed: Seed = 0
     validation: Size = 5000
     name: Literal["synthetic-ring"] = "synthetic-ring"
 
     def __post_init__(self) -> None:
-        if self._kept() < _RAREST:
+        inside, outside = self._shares()
+        kept = inside + outside
+        if kept < _RAREST:
             raise ConfigError(
                 f"radius {self.radius:g} with margin {self.margin:g} leaves out all but "
-                f"{self._kept():.1g} of the points: use a smaller margin"
+                f"{kept:.1g} of the points: use a smaller margin"
+            )
+        if min(inside, outside) < _SMALLEST * kept:
+            side = "outside" if outside < inside else "inside"
+            raise ConfigError(
+                f"radius {self.radius:g} leaves next to no point {side} the ring, so that all have "
+                "one label: use a radius between 0.01 and 5"
             )
 
     def load(self) -> Dataset:
@@ -56,6 +69,11 @@ class SyntheticRing:
         train = self._draw(self.n, streams.generator("synthetic-ring-train"))
         test = self._draw(self.test, streams.generator("synthetic-ring-test"))
         outside = float(train.y.double().mean())
+        if outside in (0.0, 1.0):
+            raise DataError(
+                f"all {self.n:,} training points have label {int(outside)}: draw more points, or "
+                f"use a radius other than {self.radius:g}"
+            )
         note = (
             f"{max(outside, 1 - outside):.1%} of the training points have label "
             f"{int(outside > 0.5)}: "
@@ -63,12 +81,11 @@ class SyntheticRing:
         )
         return Dataset(self.name, train, test, 2, self.validation, (note,))
 
-    def _kept(self) -> float:
-        """The share of N(0, I₂) that the margin leaves: P(‖X‖₂ > t) = exp(−t²/2)."""
-        if self.margin is None:
-            return 1.0
-        near, far = self.radius / self.margin, self.radius * self.margin
-        return 1 - (math.exp(-(near**2) / 2) - math.exp(-(far**2) / 2))
+    def _shares(self) -> tuple[float, float]:
+        """The shares of N(0, I₂) that are kept, inside and outside: P(‖X‖₂ > t) = exp(−t²/2)."""
+        margin = self.margin or 1.0
+        near, far = self.radius / margin, self.radius * margin
+        return -math.expm1(-near * near / 2), math.exp(-far * far / 2)
 
     def _draw(self, count: int, generator: torch.Generator) -> Split:
         kept: list[Tensor] = []
