@@ -186,7 +186,8 @@ def looked(case: Case, work: Path, samples: int, journal: Path) -> dict[str, Any
 
 def table(found: dict[str, Any]) -> str:
     """Every case, then what each sign shows of the honest and of the masked, as Markdown."""
-    names = list(LIMITS)
+    shows = {sign["name"] for row in found["rows"] for sign in row["signs"]}
+    names = [name for name in LIMITS if name in shows]  # not those that there were not yet
     lines = ["| case | ball | clean | claimed | robust | verdict | beyond the limit |"]
     lines += ["|---|---|---|---|---|---|---|"]
     for row in found["rows"]:

@@ -175,6 +175,8 @@ def typed(hint: Any) -> str:
     """A field's type in words."""
     from annotated_types import Ge, Gt, Le, Lt
 
+    from fedrobust.component import MOST
+
     text = str(hint)
     if "Discriminator" in text:
         kinds = {"aggregator": "a rule", "encoding": "an encoding", "optimizer": "an optimiser"}
@@ -183,7 +185,8 @@ def typed(hint: Any) -> str:
     while get_origin(base) is not None and hasattr(base, "__metadata__"):
         for mark in base.__metadata__:
             for kind, sign in ((Ge, "≥"), (Gt, ">"), (Le, "≤"), (Lt, "<")):
-                if isinstance(mark, kind):
+                # The largest number of any kind says nothing of this one.
+                if isinstance(mark, kind) and mark != Le(MOST):
                     bounds.append(f"{sign} {getattr(mark, kind.__name__.lower()):g}")
         base = get_args(base)[0]
     if isinstance(base, type) and base.__module__.startswith("fedrobust"):

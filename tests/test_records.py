@@ -96,3 +96,15 @@ def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.Mo
         atomically(target, full)
     assert target.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_files_that_only_look_like_a_run_begun_are_left(
+    tmp_path: Path, tiny: Callable[..., Experiment]
+) -> None:
+    (tmp_path / "config.yaml").write_text("name: mine\n")
+    for text, said in (('{"mine": 1}', "is not empty"), ("{", r"environment.json is broken")):
+        (tmp_path / "environment.json").write_text(text)
+        with pytest.raises(RecordError, match=said):
+            run(tiny(), tmp_path)
+        assert (tmp_path / "config.yaml").read_text() == "name: mine\n"
+        assert (tmp_path / "environment.json").read_text() == text

@@ -1,24 +1,40 @@
 """Where a run stands, in memory and in its run directory: begun, saved, opened again."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from fedrobust import measure
+from fedrobust.arguments import shortened, told, unfit
 from fedrobust.attacks.learned.journal import JOURNALS
 from fedrobust.component import to_config
 from fedrobust.environment import environment
-from fedrobust.errors import RecordError
+from fedrobust.errors import ConfigError, RecordError
 from fedrobust.execution import Execution
 from fedrobust.experiment import Experiment, completed
 from fedrobust.federation import FederationState
 from fedrobust.flat import write
 from fedrobust.opaque import untold
+from fedrobust.plain import attack_pictures, plain_json
 from fedrobust.prepare import Prepared
+from fedrobust.reading import broken
 from fedrobust.records import Json, RunDirectory
 from fedrobust.typing import Vector
+
+_TOLD = 10
+_COPY = "put a copy back, or start again in a new --out"
+_KEYS: dict[str, Any] = {
+    "digest": str,
+    "state": dict,
+    "metrics": list,
+    "rounds": list,
+    "best": torch.Tensor,
+    "seconds": int | float,
+}
+"""What a checkpoint holds."""
 
 
 @dataclass
@@ -34,19 +50,28 @@ class Course:
     @classmethod
     def start(cls, run: Prepared) -> "Course":
         """The course before the first round."""
-        return cls(run.federation.start(run.start), [], [], run.start)
+        return cls(run.federation.start(run.start, run.streams), [], [], run.start)
 
 
 def stored_plan(experiment: Experiment, directory: RunDirectory) -> Execution:
-    """The plan of the run in ``directory``. Raises: ``RecordError`` if it is another experiment."""
-    stored, asked = completed(directory.config()), to_config(experiment)
+    """The plan of the run in ``directory``.
+
+    Raises: ``RecordError`` if it is another experiment, or its config is none.
+    """
+    file, asked = directory.path / "config.yaml", to_config(experiment)
+    content = directory.config()
+    try:
+        stored = completed(content)
+    except (ConfigError, AttributeError, TypeError, ValueError) as error:
+        raise broken(file, error) from error
     kept = stored.get("execution", {})
     filled = {k: v if v is not None else kept.get(k) for k, v in asked["execution"].items()}
     asked["execution"] = filled
     if differing := list(_differing(stored, asked)):
+        more = f"; and {len(differing) - _TOLD} more" if len(differing) > _TOLD else ""
         raise RecordError(
             f"{directory.path} holds a run of another config, so it cannot be resumed with this "
-            "one; choose another --out. They differ in " + "; ".join(differing)
+            f"one; choose another --out. They differ in {'; '.join(differing[:_TOLD])}{more}"
         )
     if unknown := untold(asked):
         raise RecordError(
@@ -63,46 +88,123 @@ def _differing(there: Mapping[str, Any], here: Mapping[str, Any], at: str = "") 
         if isinstance(a, Mapping) and isinstance(b, Mapping) and a.get("name") == b.get("name"):
             yield from _differing(a, b, f"{at}{key}.")
         elif a != b:
-            yield f"{at}{key}: {a} there, {b} here"
+            stood, asked = shortened(str(a), 60), shortened(str(b), 60)
+            yield f"{shortened(f'{at}{key}', 60)}: {stood} there, {asked} here"
 
 
 def open_course(run: Prepared, directory: RunDirectory) -> Course:
     """The course to go on with; a new one is begun with its config and environment.
 
-    Raises: ``RecordError`` where the directory holds other data or another start.
+    Raises: ``RecordError`` where the directory holds other data or another start, or what it holds
+    is damaged; nothing is changed then.
     """
     checkpoint = directory.load_checkpoint()
+    course = Course.start(run) if checkpoint is None else _restored(run, directory, checkpoint)
+    stored = directory.read_json("environment.json")
     if not directory.has_config:
         directory.write_config(to_config(run.experiment))
-    _note_environment(run, directory)
-    if checkpoint is None:
-        return Course.start(run)
-    if checkpoint["digest"] != run.digest:
+    _note_environment(run, directory, stored, begins=checkpoint is None)
+    return course
+
+
+def _restored(run: Prepared, directory: RunDirectory, content: Json) -> Course:
+    """The course that a checkpoint holds. Raises: ``RecordError`` where it is not this run's."""
+    path = directory.path / "checkpoint.pt"
+    if why := _misfit(run, content):
+        raise broken(path, why, then=_COPY)
+    if content["digest"] != run.digest:
         raise RecordError(
-            f"{directory.path} was run on other data or from other initial parameters; "
-            "choose another --out"
+            f"{directory.path} was run on other data or from other initial parameters "
+            "(checkpoint.pt); choose another --out"
         )
+    _require_same(path, content.get("config"), to_config(run.experiment))
     device = run.start.device
     return Course(
-        FederationState(**_to(checkpoint["state"], device)),
-        checkpoint["metrics"],
-        checkpoint["rounds"],
-        checkpoint["best"].to(device),
-        checkpoint["seconds"],
+        FederationState(**_to(content["state"], device)),
+        content["metrics"],
+        content["rounds"],
+        content["best"].to(device),
+        content["seconds"],
     )
 
 
-def _note_environment(run: Prepared, directory: RunDirectory) -> None:
-    """Keep where the run began, and what differed wherever it was resumed."""
-    now, stored = environment(run.plan), directory.read_json("environment.json")
-    if stored is None:
-        directory.write_json("environment.json", now)
+def _require_same(path: Path, stored: object, asked: Json) -> None:
+    """Raises: ``RecordError`` for the checkpoint of a run of another config; old ones have none."""
+    if not isinstance(stored, dict):
         return
-    last = stored | {k: v for part in stored.get("resumed", []) for k, v in part.items()}
+    try:
+        there = completed(stored)
+    except (ConfigError, AttributeError, TypeError, ValueError) as error:
+        raise broken(path, error, then=_COPY) from error
+    differing = list(_differing(there | {"execution": None}, asked | {"execution": None}))
+    if differing:
+        told = "; ".join(differing[:_TOLD])
+        raise broken(path, f"it is of a run of another config: {told}", then=_COPY)
+
+
+def _misfit(run: Prepared, content: Json) -> str:
+    """Why a checkpoint's content is none of a run of this experiment; empty where it is one."""
+    if lacks := _KEYS.keys() - content.keys():
+        return f"it lacks {min(lacks)}"
+    if more := content.keys() - _KEYS.keys() - {"config"}:
+        return f"it holds {min(map(str, more))}, which this version of fedrobust does not know"
+    for key, kind in _KEYS.items():
+        if not isinstance(content[key], kind):
+            return f"its {key} is {told(content[key])}"
+    state, known = content["state"], {field.name for field in fields(FederationState)}
+    if more := state.keys() - known:
+        return f"its state holds {min(map(str, more))}, which this version does not know"
+    vectors = {"state.parameters": state.get("parameters"), "best": content["best"]}
+    history = state.get("history", ())
+    if not isinstance(history, tuple):
+        return f"its state.history is {told(history)}"
+    vectors |= {f"state.history[{i}]": vector for i, vector in enumerate(history)}
+    for name, vector in vectors.items():
+        if not isinstance(vector, torch.Tensor) or unfit(vector) or not _like(vector, run.start):
+            return f"its {name} is {told(vector)}, and this run has {told(run.start)}"
+    for key in ("store", "root"):
+        if not _holds_tensors(state.get(key, {})):
+            return f"its state.{key} does not hold tensors by client"
+    lines = [*content["rounds"], *content["metrics"]]
+    if not all(isinstance(line, dict) for line in lines):
+        return "its rounds and metrics are no lists of mappings"
+    round, rounds = state.get("round"), [line.get("round") for line in content["rounds"]]
+    # A training of a policy keeps no log of its rounds.
+    if type(round) is not int or (rounds and rounds != list(range(1, round + 1))):
+        return f"it is of round {told(round)}, and tells of {len(rounds)} rounds"
+    if not 0 <= round <= run.experiment.rounds:
+        return f"it is of round {round}, and this run has {run.experiment.rounds}"
+    return ""
+
+
+def _like(vector: torch.Tensor, start: torch.Tensor) -> bool:
+    return vector.shape == start.shape and vector.dtype == start.dtype
+
+
+def _holds_tensors(store: object) -> bool:
+    return isinstance(store, dict) and all(
+        isinstance(kept, dict) and all(isinstance(value, torch.Tensor) for value in kept.values())
+        for kept in store.values()
+    )
+
+
+def _note_environment(
+    run: Prepared, directory: RunDirectory, stored: Json | None, begins: bool
+) -> None:
+    """Keep where the run began, and what differed wherever it was resumed."""
+    now = environment(run.plan)
+    if stored is None:
+        lost = {} if begins else {"lost": "where the run began, as this file was missing later"}
+        directory.write_json("environment.json", now | lost)
+        return
+    resumed = stored.get("resumed", [])
+    if not isinstance(resumed, list) or not all(isinstance(part, dict) for part in resumed):
+        raise broken(directory.path / "environment.json", "its resumed is no list of mappings")
+    last = stored | {k: v for part in resumed for k, v in part.items()}
     changed = {k: v for k, v in now.items() if k != "started" and last.get(k) != v}
     if changed:
         later = {"started": now["started"], **changed}
-        stored["resumed"] = [*stored.get("resumed", []), later]
+        stored["resumed"] = [*resumed, later]
         directory.write_json("environment.json", stored)
 
 
@@ -127,6 +229,7 @@ def save(run: Prepared, directory: RunDirectory, course: Course) -> None:
             "rounds": course.rounds,
             "best": course.best,
             "seconds": course.seconds,
+            "config": to_config(run.experiment),
         }
     )
     _write_lines(directory, course)
@@ -134,7 +237,11 @@ def save(run: Prepared, directory: RunDirectory, course: Course) -> None:
 
 
 def save_end(run: Prepared, directory: RunDirectory, course: Course, summary: Json) -> None:
-    """The models and what a report shows; the summary comes last and says that all is there."""
+    """The models and what a report shows; the summary comes last and says that all is there.
+
+    What no file can hold is left out, and ``summary``, which is changed in place, says so among its
+    ``troubles``.
+    """
     _write_lines(directory, course)
     for name, vector in (("model", course.state.parameters), ("best", course.best)):
         write(run.model, vector)
@@ -142,9 +249,16 @@ def save_end(run: Prepared, directory: RunDirectory, course: Course, summary: Js
     images = measure.strip(run, course.best)
     if images is not None:
         directory.write_arrays("examples.npz", images)
-    shown = measure.on_attack(run, course.state.attack, "pictures")
+    state = course.state.attack
+    shown, left_out = attack_pictures(lambda: measure.on_attack(run, state, "pictures"))
     if shown is not None:
         directory.write_arrays("attack.npz", shown)
+    plain, lost = plain_json(summary, "the summary")
+    summary.clear()
+    summary.update(plain)
+    told_of = [*(f"the attack: {text}" for text in left_out), *lost]
+    if told_of:
+        summary["troubles"] = [*summary.get("troubles", []), *told_of]
     directory.write_json("summary.json", summary)
 
 

@@ -92,7 +92,7 @@ class Display:
         self._training: TaskID | None = None
         self._tenths = self._rounds = 0
         self._troubles: set[str] = set()
-        self.progress = Watch(self._started, self._played, self._evaluated)
+        self.progress = Watch(self._started, self._played, self._evaluated, self._repaired)
 
     def __enter__(self) -> "Display":
         self._bar.start()
@@ -122,6 +122,9 @@ class Display:
         if text not in self._troubles:  # each of several attackers may have it
             self._troubles.add(text)
             _say(self._console, f"the attack: {text}")
+
+    def _repaired(self, text: str) -> None:
+        _say(self._console, text)
 
     def _started(self, run: Prepared, done: int) -> None:
         experiment, self._rounds = run.experiment, run.experiment.rounds
@@ -196,4 +199,8 @@ class AuditDisplay:
             total[text] = run.experiment.rounds
             self.watch(text, done, total[text])
 
-        return Watch(started, lambda log: self.watch(text, log.round, total[text]))
+        return Watch(
+            started,
+            lambda log: self.watch(text, log.round, total[text]),
+            repaired=lambda text: _say(self._console, text),
+        )

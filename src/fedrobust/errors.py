@@ -33,6 +33,10 @@ class PointWarning(UserWarning):
     """A perturbation that gave points which are no adversarial examples."""
 
 
+class RecordWarning(UserWarning):
+    """A record that was missing or damaged, and is made again."""
+
+
 class OverrideWarning(UserWarning):
     """An override that took other settings with it."""
 

@@ -1,6 +1,7 @@
 """Measuring a run's model on its held-out and its test examples."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from fedrobust.evaluation.accuracy import Scores, admissible, no_points, score
 from fedrobust.flat import write
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import per_example
+from fedrobust.plain import attack_report
 from fedrobust.prepare import Prepared
 from fedrobust.streams import drawing
 from fedrobust.typing import Indices, Vector
@@ -111,8 +113,8 @@ def _of_attackers(
     assert attack is not None
     own = local.data.take(torch.cat([local.clients[client] for client in clients]))
     truth = Truth(local.data, own, local.classes)
-    found: Json | None = getattr(traits(attack), what)(state, truth)
-    return found
+    say: Callable[[], Json | None] = partial(getattr(traits(attack), what), state, truth)
+    return attack_report(say) if what == "report" else say()
 
 
 def by_group(scores: Scores, groups: dict[int, Indices]) -> Json:

@@ -2,7 +2,7 @@
 
 import hashlib
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from io import BytesIO
 from types import CodeType, FunctionType
@@ -71,10 +71,14 @@ def _pickled(value: object) -> bytes | None:
 
 def foreign(value: object) -> bool:
     """Whether ``value``, or a component within it, is not fedrobust's own, so may do anything."""
+    if value is None or isinstance(value, bool | int | float | str | bytes):
+        return False
+    if isinstance(value, Mapping):
+        return any(map(foreign, value.values()))
+    if isinstance(value, tuple | list | set | frozenset):
+        return any(map(foreign, value))
     kind = value if isinstance(value, FunctionType) else type(value)
-    if kind.__module__ == "builtins":
-        return callable(value)
-    if kind.__module__.partition(".")[0] != "fedrobust":
+    if (kind.__module__ or "").partition(".")[0] != "fedrobust":
         return True
     return is_dataclass(value) and any(foreign(getattr(value, f.name)) for f in fields(value))
 

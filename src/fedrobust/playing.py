@@ -1,6 +1,7 @@
 """Playing rounds, and keeping what it takes to go on after a kill."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -8,12 +9,13 @@ from pathlib import Path
 
 from fedrobust.attacks.learned.journal import journals_in
 from fedrobust.course import Course, open_course, save, stored_plan
-from fedrobust.errors import ConfigError
+from fedrobust.errors import ConfigError, RecordWarning
 from fedrobust.experiment import Experiment
 from fedrobust.federation import RoundLog, run_round
 from fedrobust.opaque import stateful
 from fedrobust.prepare import Prepared, prepare
-from fedrobust.records import Json, RunDirectory
+from fedrobust.records import Json, RunDirectory, require_storable
+from fedrobust.repair import repaired
 
 SAVE_EVERY = 60.0
 """Seconds between checkpoints, where the caller asks for none that often."""
@@ -26,6 +28,10 @@ class Progress:
     started: Callable[[Prepared, int], object] = field(default=lambda run, done: None)
     played: Callable[[RoundLog], object] = field(default=lambda log: None)
     evaluated: Callable[[Json], object] = field(default=lambda metrics: None)
+    repaired: Callable[[str], object] = field(
+        default=lambda text: warnings.warn(text, RecordWarning, stacklevel=2)
+    )
+    """Told of each file that was missing or damaged and is made again."""
 
 
 @dataclass
@@ -35,6 +41,7 @@ class Playing:
     run: Prepared
     course: Course
     directory: RunDirectory | None
+    repairs: tuple[str, ...] = ()
 
     def rounds(
         self, progress: Progress, after: Callable[[RoundLog], bool], over: Callable[[], bool]
@@ -47,6 +54,8 @@ class Playing:
         Raises: ``ConfigError`` where a user's object keeps state that no checkpoint holds.
         """
         run, course = self.run, self.course
+        for text in self.repairs:
+            progress.repaired(text)
         progress.started(run, course.state.round)
         changed = stateful(
             {"aggregator": run.experiment.aggregator, "attack": run.experiment.attack}
@@ -82,9 +91,11 @@ def opened(experiment: Experiment, path: Path | None, resume: bool) -> Iterator[
     try:
         plan = stored_plan(experiment, directory) if directory.has_config else None
         prepared = prepare(experiment, plan)
+        require_storable(prepared.model)
         course = open_course(prepared, directory)
         with prepared.plan.active(), journals_in(directory.path):
-            yield Playing(prepared, course, directory)
+            repairs = repaired(prepared, course, directory) if course.state.round else []
+            yield Playing(prepared, course, directory, tuple(repairs))
     finally:
         directory.close()
 

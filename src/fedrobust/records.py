@@ -2,33 +2,39 @@
 
 ``checkpoint.pt`` is the one truth: state, metrics and round logs of the same moment, replaced
 atomically. The other files are made from it, so a run that was killed between two writes is put
-right when it resumes.
+right when it resumes. A file that is damaged is set aside before another takes its place.
 """
 
 import json
 import os
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import filelock
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from ruamel.yaml import YAML
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from fedrobust.errors import RecordError
-from fedrobust.experiment import read_yaml
+from fedrobust import checkpoint
+from fedrobust.arguments import shortened, told, unfit
+from fedrobust.errors import ConfigError, RecordError
+from fedrobust.plain import plain_json
+from fedrobust.reading import json_of, mapping_of, present
 
 Json = dict[str, Any]
 
 
 BEGUN = {"config.yaml", "environment.json"}
 """What a run directory holds before its first checkpoint; one alone may be a user's own file."""
+_PLAYED = ("metrics.jsonl", "rounds.jsonl", "summary.json", "model.safetensors", "best.safetensors")
+"""What there is only where there was a checkpoint."""
 
 
 class RunDirectory:
@@ -49,23 +55,38 @@ class RunDirectory:
             raise RecordError(f"another process is running in {path}: wait for it") from error
         except OSError as error:
             raise RecordError(f"cannot write to {path}: {error}; choose another --out") from error
+        try:
+            self._require_ours(resume)
+        except OSError as error:
+            self.close()
+            raise RecordError(f"cannot read {path}: {error}; choose another --out") from error
+        except RecordError:
+            self.close()
+            raise
+
+    def _require_ours(self, resume: bool) -> None:
         # A kill leaves the lock, and at most one file that was not yet put in its place.
-        there = sorted(p.name for p in path.iterdir() if not is_leftover(p.name))
-        if not resume and set(there) == BEGUN:
-            for name in BEGUN:  # begun, but no round was saved: nothing is lost
-                (path / name).unlink()
-            there = []
-        if there and not resume:
-            self.close()
-            what = "already holds a run" if self.has_config else f"is not empty ({there[0]}, ...)"
+        there = sorted(p.name for p in self.path.iterdir() if not is_leftover(p.name))
+        if not there:
+            return
+        if not self.has_config:
             raise RecordError(
-                f"{path} {what}: continue it with --resume (resume=True), or choose another --out"
-                if self.has_config
-                else f"{path} {what}: choose another --out"
+                f"{self.path} is no run directory ({there[0]}, ..., but no config.yaml): choose "
+                "another --out"
+                if resume
+                else f"{self.path} is not empty ({there[0]}, ...): choose another --out"
             )
-        if there and not self.has_config:
-            self.close()
-            raise RecordError(f"{path} is no run directory ({there[0]}, ...): choose another --out")
+        if resume:
+            return
+        if set(there) != BEGUN:
+            raise RecordError(
+                f"{self.path} already holds a run: continue it with --resume (resume=True), or "
+                "choose another --out"
+            )
+        if "fedrobust" not in json_of(self.path / "environment.json", dict):
+            raise RecordError(f"{self.path} is not empty ({there[0]}, ...): choose another --out")
+        for name in BEGUN:  # begun, but no round was saved: nothing is lost
+            (self.path / name).unlink()
 
     def close(self) -> None:
         """Let other processes in."""
@@ -74,12 +95,11 @@ class RunDirectory:
     @property
     def has_config(self) -> bool:
         """Whether a run was begun here."""
-        return (self.path / "config.yaml").exists()
+        return present(self.path / "config.yaml")
 
     def config(self) -> Json:
-        """The config of the run that was begun here."""
-        content: Json = read_yaml(self.path / "config.yaml")
-        return content
+        """The config of the run that was begun here. Raises: ``RecordError`` where it is none."""
+        return mapping_of(self.path / "config.yaml")
 
     def write_config(self, config: Json) -> None:
         """The complete config, from which ``fedrobust run`` plays the same run."""
@@ -92,72 +112,130 @@ class RunDirectory:
         self._write("config.yaml", text.getvalue())
 
     def write_json(self, name: str, content: Any) -> None:
-        """One JSON object as ``name``."""
-        self._write(name, json.dumps(content, indent=2, allow_nan=False) + "\n")
+        """One JSON object as ``name``; what is not finite is written as null."""
+        plain, _ = plain_json(content, name)
+        self._write(name, json.dumps(plain, indent=2, allow_nan=False) + "\n")
 
     def read_json(self, name: str) -> Any:
-        """The JSON object ``name``, or None where there is none."""
+        """The JSON object ``name``, or None where there is none.
+
+        Raises: ``RecordError`` where it is broken.
+        """
         path = self.path / name
-        return json.loads(path.read_text("utf-8")) if path.exists() else None
+        content: Json | None = json_of(path, dict) if present(path) else None
+        return content
 
     def write_lines(self, name: str, lines: Sequence[Json]) -> None:
-        """One JSON object a line."""
-        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
-        self._write(name, text)
+        """One JSON object a line; what is not finite is written as null."""
+        self._write(name, as_lines(lines))
 
     def write_model(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Named tensors as safetensors."""
+        """Named tensors as safetensors. A model for which :func:`require_storable` holds has such.
+
+        Tensors that share their memory are each written whole.
+        """
         plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
         atomically(self.path / name, lambda file: file.write(save(plain)))
 
     def write_arrays(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Named arrays as compressed .npz."""
-        atomically(
-            self.path / name, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays)
-        )
+
+        def fill(file: IO[bytes]) -> None:
+            # Not NumPy's own savez, which takes some names for its arguments.
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+                for key, array in arrays.items():
+                    with archive.open(f"{key}.npy", "w", force_zip64=True) as part:
+                        np.lib.format.write_array(part, np.asanyarray(array), allow_pickle=False)
+
+        atomically(self.path / name, fill)
 
     def drop(self, pattern: str) -> None:
-        """Remove the files of such a name, which are of no more use."""
+        """Remove the files of such a name, which are of no more use. Raises: ``RecordError``."""
         for path in self.path.glob(pattern):
-            path.unlink()
+            try:
+                path.unlink()
+            except OSError as error:
+                raise RecordError(f"cannot remove {path}: {error}") from error
+
+    def set_aside(self, name: str) -> str:
+        """Give a damaged file another name, so that nothing is overwritten; returns that name.
+
+        Raises: ``RecordError`` where that cannot be done.
+        """
+        path, number = self.path / name, 1
+        while (aside := path.with_name(f"{name}.damaged-{number}")).exists():
+            number += 1
+        try:
+            path.rename(aside)
+        except OSError as error:
+            raise RecordError(f"cannot set {path} aside: {error}") from error
+        return aside.name
 
     def save_checkpoint(self, content: Mapping[str, Any]) -> None:
         """Replace the checkpoint. ``content`` may hold tensors, numbers, texts and containers.
 
         Raises: ``RecordError`` for anything else, which could be written but not read again.
         """
-        _require_plain(content, "")
-        atomically(self.path / "checkpoint.pt", lambda file: torch.save(dict(content), file))
+        checkpoint.require_plain(content)
+        atomically(self.path / "checkpoint.pt", lambda file: checkpoint.write(content, file))
 
     def load_checkpoint(self) -> Json | None:
-        """The checkpoint, on the CPU, or None where there is none yet."""
+        """The checkpoint, on the CPU, or None where there is none yet.
+
+        Raises: ``RecordError`` where it is damaged, or missing though rounds were played.
+        """
         path = self.path / "checkpoint.pt"
-        if not path.exists():
+        beside = [name for name in _PLAYED if (self.path / name).exists()]
+        if not present(path):
+            if beside:
+                raise RecordError(
+                    f"{path} is missing, though {beside[0]} is there: the run cannot be gone on "
+                    "with, and nothing was changed. Put it back, or start again in a new --out"
+                )
             return None
-        try:
-            content: Json = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many kinds
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise RecordError(f"{path} is damaged: {reason}; start again in a new --out") from error
-        return content
+        kept = f" ({', '.join(beside)} beside it stay as they are)" if beside else ""
+        then = f"put a copy back, or start again in a new --out{kept}"
+        return checkpoint.read(path, then)
 
     def _write(self, name: str, text: str) -> None:
         atomically(self.path / name, lambda file: file.write(text.encode()))
 
 
-def _require_plain(value: object, where: str) -> None:
-    """Refuse what a checkpoint can be written with but not loaded from."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            _require_plain(item, f"{where}.{key}" if where else str(key))
-    elif type(value) in (list, tuple):
-        for i, item in enumerate(cast("Sequence[object]", value)):
-            _require_plain(item, f"{where}[{i}]")
-    elif value is not None and type(value) not in (bool, int, float, str, bytes, Tensor):
-        raise RecordError(
-            f"{where} is a {type(value).__module__}.{type(value).__qualname__}, which a checkpoint "
-            "cannot hold: keep tensors, numbers, texts, and lists, tuples and dicts of these"
-        )
+def as_lines(lines: Sequence[Json]) -> str:
+    """One JSON object a line; what is not finite is null, as JSON has no infinity."""
+    return "".join(f"{_as_line(line)}\n" for line in lines)
+
+
+def _as_line(line: Json) -> str:
+    try:
+        return json.dumps(line, allow_nan=False)  # nearly always, and far faster than to look first
+    except (TypeError, ValueError):
+        return json.dumps(plain_json(line, "")[0], allow_nan=False)
+
+
+def require_storable(model: nn.Module) -> None:
+    """Refuse before the first round a network whose weights no .safetensors file holds.
+
+    Raises: ``ConfigError`` for a state that is no tensor, such as a module's ``get_extra_state``,
+    and for tensors that are sparse, complex, quantized or without values.
+    """
+    try:
+        state = dict(model.state_dict())
+    except Exception as error:  # a user's hooks may fail in any way
+        raise ConfigError(
+            f"model: its state_dict fails, so that it cannot be stored: {type(error).__name__}: "
+            f"{shortened(str(error), 300)}"
+        ) from error
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            why = f"{told(value)}, not a tensor; keep it as a buffer, or as a plain attribute"
+        elif is_lazy(value):
+            why = "not initialised yet: call the model once before"
+        elif found := unfit(value):
+            why = f"a tensor that is {found}; make it a dense one of real numbers"
+        else:
+            continue
+        raise ConfigError(f"model: a run directory cannot hold {shortened(str(name))}: it is {why}")
 
 
 def is_leftover(name: str) -> bool:

@@ -16,13 +16,15 @@ from pathlib import Path
 import filelock
 import psutil
 
+from fedrobust.cells import CELLS, begun_with, finished, require_grown
 from fedrobust.component import from_config
 from fedrobust.errors import RecordError, UserError
-from fedrobust.experiment import Experiment, read_yaml
-from fedrobust.grid import Cell, Sweep, same
+from fedrobust.experiment import Experiment
+from fedrobust.grid import Cell, Sweep
+from fedrobust.reading import json_of, present
 from fedrobust.records import Json, atomically, is_leftover
+from fedrobust.schema.sweep import SweepRecord
 
-CELLS = "cells"
 _SECONDS = 0.2
 """How often the progress of running cells is looked at."""
 
@@ -57,7 +59,7 @@ def run_sweep(
     """
     out, seen = Path(out), watch or Watch()
     with _opened(sweep, out, resume, jobs) as threads:
-        waiting = [cell for cell in sweep.cells if not _finished(cell, out)]
+        waiting = [cell for cell in sweep.cells if not finished(cell, out)]
         seen.skipped(len(sweep.cells) - len(waiting))
         at_once = max(1, min(jobs or _cores() // threads, len(waiting)))
         pool = _Pool(out, threads, seen)
@@ -85,8 +87,8 @@ def _opened(sweep: Sweep, out: Path, resume: bool, jobs: int | None) -> Iterator
 
     Raises: ``RecordError``.
     """
-    _refuse_foreign(out)
     try:
+        _refuse_foreign(out, resume)
         out.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(out / ".lock", timeout=0):
             yield _record(sweep, out, resume, jobs)
@@ -96,30 +98,33 @@ def _opened(sweep: Sweep, out: Path, resume: bool, jobs: int | None) -> Iterator
         raise RecordError(f"cannot write to {out}: {error}; choose another --out") from error
 
 
-def _refuse_foreign(out: Path) -> None:
+def _refuse_foreign(out: Path, resume: bool) -> None:
     """Raises: ``RecordError`` for a folder in which something lies that is no sweep."""
-    if not out.is_dir() or (out / "sweep.json").is_file():
+    if not out.is_dir() or present(out / "sweep.json"):
         return
     there = sorted(p.name for p in out.iterdir() if not is_leftover(p.name))
+    # Its cells say themselves what they are: without its record a sweep can go on.
+    if resume and CELLS in there and set(there) <= {CELLS, "failed", "report"}:
+        return
     if there:
         raise RecordError(f"{out} is not empty ({there[0]}, ...): choose another --out")
 
 
 def _record(sweep: Sweep, out: Path, resume: bool, jobs: int | None) -> int:
     record = out / "sweep.json"
-    if record.is_file():
-        stored = _read(record)
+    if present(record):
         if not resume:
             raise RecordError(
                 f"{out} already holds a sweep: continue it with --resume (resume=True), or "
                 "choose another --out"
             )
-        threads = int(stored["threads"])
-        if stored.get("config") == sweep.content:
+        stored = json_of(record, SweepRecord)
+        threads = stored.threads or _threads(sweep, out, jobs)
+        if stored.config == sweep.content:
             return threads
-        _require_grown(stored, sweep, out)
+        require_grown(stored, sweep, out)
     else:
-        threads = max(1, _cores() // min(jobs or _cores(), len(sweep.cells)))
+        threads = _threads(sweep, out, jobs)
     content: Json = {
         "name": sweep.name,
         "axes": {axis: list(labels) for axis, labels in sweep.axes.items()},
@@ -133,46 +138,9 @@ def _record(sweep: Sweep, out: Path, resume: bool, jobs: int | None) -> int:
     return threads
 
 
-def _require_grown(stored: Json, sweep: Sweep, out: Path) -> None:
-    """A grid may gain cells, such as further seeds; those that were there must be as they were.
-
-    Raises: ``RecordError``.
-    """
-    cells = {cell.name: cell for cell in sweep.cells}
-    lost = [cell["name"] for cell in stored["cells"] if cell["name"] not in cells]
-    for name, cell in cells.items():
-        path = out / CELLS / name / "config.yaml"
-        if path.is_file() and not same(cell, read_yaml(path)):
-            lost.append(name)
-    if lost:
-        raise RecordError(
-            f"{out} holds a sweep of another config: this one has no cell {lost[0]}, or an altered "
-            "one. A grid can gain cells, such as seeds, and go on; otherwise choose another --out"
-        )
-
-
-def _read(record: Path) -> Json:
-    """The content of sweep.json. Raises: ``RecordError`` where it is no sweep's."""
-    try:
-        content = json.loads(record.read_text("utf-8"))
-    except ValueError as error:
-        raise RecordError(f"{record} is broken: {error}") from error
-    shape = {"threads": int, "cells": list}
-    if not isinstance(content, dict) or any(
-        not isinstance(content.get(key), kind) for key, kind in shape.items()
-    ):
-        raise RecordError(f"{record} was not written by fedrobust sweep: choose another --out")
-    return content
-
-
-def _finished(cell: Cell, out: Path) -> bool:
-    """Whether the cell's run is there and done. Raises: ``RecordError`` where another's is."""
-    path = out / CELLS / cell.name
-    if not (path / "summary.json").is_file():
-        return False
-    if not same(cell, read_yaml(path / "config.yaml")):
-        raise RecordError(f"{path} holds a run of another config; choose another --out")
-    return True
+def _threads(sweep: Sweep, out: Path, jobs: int | None) -> int:
+    """Those that the cells there began with, else an equal share of the cores."""
+    return begun_with(out) or max(1, _cores() // min(jobs or _cores(), len(sweep.cells)))
 
 
 class _Pool:
@@ -215,7 +183,7 @@ class _Pool:
             failure = None
             if process.exitcode != 0:
                 failure = self._said.get(name) or _sudden(process.exitcode)
-                self.failures[name] = failure.strip().splitlines()[-1]
+                self.failures[name] = (failure.strip().splitlines() or [failure])[-1]
                 folder = self._out / "failed"
                 folder.mkdir(exist_ok=True)
                 (folder / f"{name}.txt").write_text(failure, "utf-8")

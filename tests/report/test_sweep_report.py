@@ -144,6 +144,7 @@ def test_audits_have_columns_and_a_curve_of_their_own(copy: Path) -> None:
     before = len(course(SweepRecords.read(copy), 9.0).axes[0].lines)
     for i, folder in enumerate(sorted((copy / "cells").iterdir())):
         found = {"verdict": "masked" if i % 2 else "genuine", "claimed": 0.8, "robust": i / 10}
+        found["examples"] = 200
         lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         text = "".join(json.dumps(line | {"audit": found}) + "\n" for line in lines)
         (folder / "metrics.jsonl").write_text(text)

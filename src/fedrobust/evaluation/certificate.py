@@ -12,10 +12,10 @@ from fedrobust import arguments
 from fedrobust.compute.network import answers, batched_logits, cross_entropy, evaluating, frozen
 from fedrobust.evaluation.smoothness import smoothness_bound
 from fedrobust.perturb.inputs import require_inputs, require_price
+from fedrobust.perturb.transport import Transport
 from fedrobust.perturb.wasserstein import (
     THOROUGH,
     Ascent,
-    Transport,
     still,
     warn_curvature,
 )

@@ -7,7 +7,8 @@ from fedrobust.perturb.apgd import Apgd
 from fedrobust.perturb.fab import Fab, Nearest
 from fedrobust.perturb.pgd import Perturbation, Pgd, pgd
 from fedrobust.perturb.square import Square
-from fedrobust.perturb.wasserstein import Ascent, Transport, wasserstein_ascent
+from fedrobust.perturb.transport import Transport
+from fedrobust.perturb.wasserstein import Ascent, wasserstein_ascent
 
 PERTURBATIONS: tuple[type, ...] = (Pgd, Apgd, Fab, Square)
 if TYPE_CHECKING:

@@ -2,9 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Gt
@@ -13,34 +11,26 @@ from torch import Tensor, nn
 
 from fedrobust import arguments
 from fedrobust.component import Count, Flag, NonNegative, component
-from fedrobust.compute.network import ascent, cross_entropy, frozen, logits
+from fedrobust.compute.network import cross_entropy, frozen, logits
 from fedrobust.errors import ConcavityWarning
 from fedrobust.perturb.geometry import per_example
 from fedrobust.perturb.inputs import begin, require_inputs, require_price
+from fedrobust.perturb.transport import (
+    Loss,
+    Transport,
+    losses,
+    near,
+    slope_along,
+    sound,
+    squares,
+    usable,
+)
 from fedrobust.typing import Images, Labels
 
 Price = Annotated[float, Strict(), AllowInfNan(True), Gt(0)]
 """γ, the price of a unit of squared distance; infinity forbids every move."""
-Loss: TypeAlias = Callable[[Tensor, Labels], Tensor]
-"""From the model's outputs and labels to the loss of each example [b]."""
 _HALVINGS = 30
 """Of a backtracking step: after these, the point stays where it is."""
-
-
-@dataclass(frozen=True, eq=False)
-class Transport:
-    """The moved points x [b, ...] and what tells how good they are, each [b].
-
-    ``loss`` is l(θ; x), ``cost`` is ‖x − x₀‖₂², ``residual`` is ‖∇ₓ l − 2γ(x − x₀)‖₂ (with a box,
-    of its part that points into the box), 0 at a maximiser. ``curvature`` is the largest slope of
-    ∇ₓ l seen between consecutive points: above 2γ the problem is not concave there.
-    """
-
-    x: Images
-    loss: Tensor
-    cost: Tensor
-    residual: Tensor
-    curvature: Tensor
 
 
 @component
@@ -124,16 +114,19 @@ class Ascent:
     def _move(
         self, model: nn.Module, start: Images, y: Labels, gamma: float, function: Loss
     ) -> Images:
-        at, steep = start, torch.zeros((), dtype=torch.bool, device=start.device)
+        at, value = start, torch.zeros(0)
+        steep = torch.zeros((), dtype=torch.bool, device=start.device)
         for t in range(1, self.steps + 1):
-            slope = losses(model, at, y, function)[1]
+            loss, slope = losses(model, at, y, function)
+            value = loss if t == 1 else value
             # The sum is finite where all are, but for an overflow, which only takes longer.
             steep = steep | ~slope.sum().isfinite()
-            if t in (1, self.steps) and steep:
-                return self._solve(model, start, y, gamma, function).x
-            at = self._boxed(
-                at + self._length(t) / (2 * gamma) * (slope - 2 * gamma * (at - start))
-            )
+            if t in (1, self.steps) and steep and sound(model):
+                found = self._solve(model, start, y, gamma, function).x
+                # A model that has blown up gives no points: ρ̂ must not be 0 there.
+                return torch.where(per_example(value.isfinite(), found), found, torch.nan)
+            rise = slope - 2 * gamma * (at - start)
+            at = self._boxed(at + self._length(t) / (2 * gamma) * rise)
         return at
 
     def _length(self, t: int) -> float:
@@ -147,7 +140,7 @@ class Ascent:
     ) -> Transport:
         x = x0
         loss, slope = losses(model, x, y, function)
-        slope, curvature = _finite(slope), torch.zeros_like(loss)
+        slope, curvature = usable(slope, x, x0), torch.zeros_like(loss)
         for t in range(1, self.steps + 1):
             rise = slope - 2 * gamma * (x - x0)
             moving = self._residual(x, rise) > self.tolerance
@@ -158,29 +151,29 @@ class Ascent:
                 step = self._shorter(model, x, x0, y, gamma, function, loss, rise, step)
             after = self._boxed(x + step * rise)
             loss_after, slope_after = losses(model, after, y, function)
-            lost = loss.isfinite() & ~loss_after.isfinite()
+            lost = loss.isfinite() & ~loss_after.isfinite() & near(after, x0)
             if lost.any():  # the model has no value there: the example stays where it was
                 stay = per_example(lost, x)
                 after, loss_after = torch.where(stay, x, after), torch.where(lost, loss, loss_after)
                 slope_after = torch.where(stay, slope, slope_after)
-            loss, slope_after = loss_after, _finite(slope_after)
-            curvature = torch.maximum(curvature, _slope(slope_after - slope, after - x))
+            loss, slope_after = loss_after, usable(slope_after, after, x0)
+            curvature = torch.maximum(curvature, slope_along(slope_after - slope, after - x))
             x, slope = after, slope_after
         residual = self._residual(x, slope - 2 * gamma * (x - x0))
-        return Transport(x, loss, _squares(x - x0), residual, curvature)
+        return Transport(x, loss, squares(x - x0), residual, curvature)
 
     def judge(
         self, model: nn.Module, x: Images, x0: Images, y: Labels, gamma: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Loss, cost and residual [b] of points x that came from x0."""
         loss, slope = losses(model, x, y)
-        residual = self._residual(x, _finite(slope) - 2 * gamma * (x - x0))
-        return loss, _squares(x - x0), residual
+        residual = self._residual(x, usable(slope, x, x0) - 2 * gamma * (x - x0))
+        return loss, squares(x - x0), residual
 
     def _residual(self, x: Images, rise: Tensor) -> Tensor:
         if self.box:  # what pushes against a wall is no reason to move
             rise = rise.where(~((x <= 0) & (rise < 0) | (x >= 1) & (rise > 0)), 0)
-        return _squares(rise).sqrt()
+        return squares(rise).sqrt()
 
     def _shorter(
         self,
@@ -195,13 +188,13 @@ class Ascent:
         step: Tensor,
     ) -> Tensor:
         """Each example's step halved until the objective rises by a quarter of the promise."""
-        before = loss - gamma * _squares(x - x0)
+        before = loss - gamma * squares(x - x0)
         with torch.no_grad():
             for _ in range(_HALVINGS):
                 after = self._boxed(x + step * rise)
                 value = function(logits(model, after), y)
                 promise = (rise * (after - x)).flatten(1).sum(dim=1)
-                price = gamma * _squares(after - x0)
+                price = gamma * squares(after - x0)
                 slack = 4 * torch.finfo(x.dtype).eps * (value.abs() + price)
                 short = ~(value - price >= before + promise / 4 - slack)  # NaN is short too
                 if not short.any():
@@ -275,27 +268,3 @@ def warn_curvature(found: Transport, gamma: float) -> None:
             ConcavityWarning,
             stacklevel=3,
         )
-
-
-def losses(
-    model: nn.Module, x: Images, y: Labels, loss: Loss = cross_entropy
-) -> tuple[Tensor, Tensor]:
-    """The loss of each example [b], and its gradient by the input [b, ...]."""
-    _, value, slope = ascent(model, x, lambda found: loss(found, y))
-    return value, slope
-
-
-def _finite(slope: Tensor) -> Tensor:
-    """``slope`` with 0 where it is none: a coordinate of infinite slope has no step of its own."""
-    return slope.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def _slope(rise: Tensor, run: Tensor) -> Tensor:
-    """⟨rise, run⟩ / ‖run‖² of each example; 0 where it moved too little to tell from rounding."""
-    length = _squares(run)
-    told = length > torch.finfo(run.dtype).eps
-    return torch.where(told, (rise * run).flatten(1).sum(dim=1) / torch.where(told, length, 1), 0)
-
-
-def _squares(x: Tensor) -> Tensor:
-    return x.flatten(1).square().sum(dim=1)

@@ -1,6 +1,5 @@
 """What the page of an audit shows, as the template's values, and its two figures."""
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fedrobust.evaluation.auditing import Audit, Surface
-from fedrobust.evaluation.auditing.command import stored
+from fedrobust.evaluation.auditing.command import stored, stored_words
 from fedrobust.report.drawing import ACCURACY, MUTED, NARROW, RIGHT, ROBUST, printable
 from fedrobust.report.words import number, percent
 
@@ -28,6 +27,7 @@ _MEANS = {
     "restarts take more": "plain PGD ends in other places each time",
     "the battery beats plain PGD": "the claim is far from what is robust",
     "the claim is overstated": "if nothing else shows, the attack behind the claim is too weak",
+    "one answer beats the model": "labels or pixels may not be those that it was trained on",
     "survives the largest ball": "any image may be reached, and PGD still does not find a mistake",
 }
 _SCALE = LinearSegmentedColormap.from_list("loss", ["#f2f5f9", "#56b4e9", "#0072b2", "#1f2933"])
@@ -35,8 +35,7 @@ _SCALE = LinearSegmentedColormap.from_list("loss", ["#f2f5f9", "#56b4e9", "#0072
 
 def audit_values(folder: Path, figure: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     """Everything that the page says of the audit in ``folder``."""
-    found = stored(folder)
-    about = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+    found, about = stored(folder), stored_words(folder)
     shares = {name: percent(share.value) for name, share in found.shares.items()}
     return {
         "model": str(about.get("model", folder.name)),

@@ -1,6 +1,5 @@
 """What the page shows of a learned attack: observing, training, and what it reconstructed."""
 
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,54 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
 from numpy.typing import NDArray
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass as checked
 
-from fedrobust.component import Size
-from fedrobust.errors import RecordError
+from fedrobust.reading import arrays_of, broken, present, shaped
 from fedrobust.report.drawing import ACCURACY, MALICIOUS, MUTED, NARROW, ROBUST, SERIES
-from fedrobust.report.run import ReportRun
-
-_OPEN = ConfigDict(extra="ignore")
-
-
-@checked(frozen=True, config=_OPEN)
-class Compared:
-    """W₁ to the truth of equally many examples, and the shares of the classes."""
-
-    own: float
-    learned: float
-    floor: float
-    examples: int
-    nearest: float
-    labels: dict[str, tuple[float, ...]]
-
-
-@checked(frozen=True, config=_OPEN)
-class LearnedReport:
-    """What a learned attack says of itself in summary.json."""
-
-    observed_rounds: Size
-    reconstructed: Size
-    distances: tuple[float, ...]
-    matching: tuple[tuple[float, float], ...]
-    unused: tuple[float, ...]
-    returns: tuple[float, ...]
-    checks: tuple[tuple[float, float], ...]
-    simulated_rounds: Size
-    seconds: float
-    acts: bool
-    comparison: Compared | None = None
-    value: float | None = None
-    source: str | None = None
-    acts_from: Size | None = None
-
-    @property
-    def kept(self) -> int | None:
-        """The step of the check that was best, whose policy acts; None where only one was there."""
-        if len(self.checks) < 2:
-            return None
-        return int(max(self.checks, key=lambda check: check[1])[0])
+from fedrobust.report.run import ReportRun, require_pictures
+from fedrobust.schema.learned import Compared, LearnedReport
 
 
 @dataclass(frozen=True)
@@ -80,27 +36,18 @@ def learned_report(run: ReportRun) -> LearnedReport | None:
     if content is None or "observed_rounds" not in content:
         return None
     try:
-        return TypeAdapter(LearnedReport).validate_python(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise RecordError(
-            f"{run.path / 'summary.json'} is broken: attack.{first['loc'][0]}: {first['msg']}"
-        ) from error
+        return shaped(LearnedReport, content)
+    except ValueError as error:
+        raise broken(run.path / "summary.json", f"attack.{error}") from error
 
 
 def pictures_of(path: Path) -> Pictures | None:
     """The reconstructions that a run kept. Raises: ``RecordError`` where the file is broken."""
     file = path / "attack.npz"
-    if not file.exists():
+    if not present(file):
         return None
-    try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
-            found = Pictures(**{name: archive[name] for name in Pictures.__dataclass_fields__})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise RecordError(f"{file} is broken: {error}") from error
-    shape = found.learned.shape
-    if len(shape) != 4 or found.nearest.shape != shape or found.labels.shape != shape[:1]:
-        raise RecordError(f"{file} is broken: its arrays do not fit together")
+    found = Pictures(**arrays_of(file, *Pictures.__dataclass_fields__))
+    require_pictures(file, (found.learned, found.nearest), (found.labels,))
     return found
 
 

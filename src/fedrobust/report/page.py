@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from fedrobust.errors import RecordError
+from fedrobust.reading import present
 from fedrobust.report import compare, figures, words
 from fedrobust.report.audit_page import audit_values
 from fedrobust.report.drawing import SERIES, THEME, render
@@ -41,8 +42,11 @@ def write_report(runs: Sequence[Path], out: Path | None = None) -> Path:
     if not paths:
         raise RecordError("there is no run to report on; give at least one run directory")
     for record, build in (("sweep.json", _build_sweep), ("audit.json", _build_audit)):
-        if len(paths) == 1 and (paths[0] / record).is_file():
+        if len(paths) == 1 and present(paths[0] / record):
             return _publish(out or paths[0] / "report", partial(build, paths[0]))
+    for path in paths:
+        if (path / "progress.jsonl").is_file() and not present(path / "config.yaml"):
+            raise RecordError(f"{path} holds an audit that is not finished: go on with --resume")
     read = [ReportRun.read(path) for path in paths]
     labels = compare.unique_labels(read)
     if out is None:

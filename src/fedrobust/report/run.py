@@ -1,128 +1,34 @@
 """A run directory as the report sees it: read once, checked, never changed."""
 
-import json
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass as checked
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from fedrobust.component import Count, Fraction, Size
 from fedrobust.errors import RecordError
+from fedrobust.reading import (
+    arrays_of,
+    broken,
+    evaluations_of,
+    json_of,
+    mapping_of,
+    present,
+    rounds_of,
+    shaped,
+    text_of,
+)
+from fedrobust.schema.run import Audited, Evaluation, PerUser, Round, Score, Summary, Test, Troubles
 
-T = TypeVar("T")
+__all__ = ["Audited", "Evaluation", "Examples", "PerUser", "ReportRun", "Round", "Score", "Summary"]
 
 _NEEDED = {"name": str, "rounds": int, "malicious": int} | dict.fromkeys(
     ("data", "partition", "aggregator", "evaluation"), dict
 )
-_OPEN = ConfigDict(extra="ignore")  # records may hold more than a page shows
-
-
-@checked(frozen=True, config=_OPEN)
-class PerUser:
-    """Scores of each user of the data, or of each client's own part of the test set, by id."""
-
-    accuracy: dict[str, Fraction]
-    robust_accuracy: dict[str, Fraction]
-    examples: dict[str, Size]
-
-    def __post_init__(self) -> None:
-        if not self.accuracy.keys() == self.robust_accuracy.keys() == self.examples.keys():
-            raise ValueError("accuracy, robust_accuracy and examples name different users")
-        if not self.accuracy:
-            raise ValueError("there are no users; leave per_user out")
-
-
-@checked(frozen=True, config=_OPEN)
-class Robustness:
-    """The Wasserstein certificate of one model."""
-
-    gamma: float | None
-    rho: float | None
-    worst_case_loss: float | None
-    certified: bool
-
-
-@checked(frozen=True, config=_OPEN)
-class Audited:
-    """What an audit said of one model."""
-
-    verdict: str
-    claimed: Fraction
-    robust: Fraction
-    examples: Count
-    masked: tuple[str, ...] = ()
-
-
-@checked(frozen=True, config=_OPEN)
-class Score:
-    """One model's shares of right answers, over ``examples`` held-out examples."""
-
-    accuracy: Fraction
-    robust_accuracy: Fraction
-    examples: Count
-    per_user: PerUser | None = None
-    per_client: PerUser | None = None
-    wasserstein: Robustness | None = None
-    audit: Audited | None = None
-
-
-@checked(frozen=True, config=_OPEN)
-class Evaluation:
-    """One line of ``metrics.jsonl``: a round's score; ``seconds`` is the training time so far."""
-
-    round: Size
-    split: str
-    seconds: float
-    accuracy: Fraction
-    robust_accuracy: Fraction
-    examples: Count
-    per_user: PerUser | None = None
-    audit: Audited | None = None
-
-
-@checked(frozen=True, config=_OPEN)
-class Round:
-    """One line of ``rounds.jsonl``; ``participants`` is None where everyone took part."""
-
-    round: Count
-    participants: frozenset[int] | None
-    malicious: frozenset[int]
-    kept: frozenset[int] | None
-    dropped: tuple[int, ...]
-    applied: bool
-    reason: str | None = None
-
-
-@checked(frozen=True, config=_OPEN)
-class Test:
-    """The test split's one reading: the model that validation chose, and the last one."""
-
-    best: Score
-    final: Score
-
-
-@checked(frozen=True, config=_OPEN)
-class Summary:
-    """What a finished run adds."""
-
-    rounds: Count
-    clients: Count
-    parameters: Count
-    best_round: Size
-    seconds: float
-    notes: tuple[str, ...] = ()
-    threat: str | None = None
-    test: Test | None = None
-    attack: dict[str, Any] | None = None
+_LARGEST = 4096
+"""The longest side of a picture, and the most pictures, that a page shows."""
 
 
 @dataclass(frozen=True)
@@ -157,41 +63,41 @@ class ReportRun:
     def read(cls, path: Path) -> "ReportRun":
         """Read the run directory at ``path``."""
         path = Path(path)
-        if not (path / "config.yaml").is_file():
-            problem = "holds no config.yaml" if path.is_dir() else "is not a folder"
+        if not present(path / "config.yaml"):
+            lacking = "holds no config.yaml, and no sweep.json or audit.json either"
+            problem = lacking if path.is_dir() else "is not a folder"
             raise RecordError(
                 f"{path} {problem}, so it is not a run directory; "
                 "give the folder that `fedrobust run` wrote"
             )
-        text = _text(path / "config.yaml")
-        config = _config(path / "config.yaml", text)
+        config = _config(path / "config.yaml")
         metrics = path / "metrics.jsonl"
-        evaluations = _lines(metrics, Evaluation) if metrics.is_file() else ()
+        evaluations = evaluations_of(metrics, config)
         if not evaluations:
             raise RecordError(
                 f"{path} has no evaluations yet: metrics.jsonl is missing or empty; "
                 "report on it after its first evaluation"
             )
-        rounds = _lines(path / "rounds.jsonl", Round)
+        rounds = rounds_of(path / "rounds.jsonl", Round)
         for name, found in (("metrics", evaluations), ("rounds", rounds)):
             numbers = [entry.round for entry in found]
-            if any(b <= a for a, b in pairwise(numbers)):
-                raise RecordError(f"{path / name}.jsonl is broken: its rounds are not in order")
-        finished, pictures = path / "summary.json", path / "examples.npz"
-        summary = _json(finished, Summary) if finished.exists() else None
-        if summary and summary.best_round not in {e.round for e in evaluations}:
-            raise RecordError(
-                f"{finished} is broken: its best_round {summary.best_round} was never evaluated"
-            )
+            if numbers and numbers[-1] > config["rounds"]:
+                raise broken(
+                    path / f"{name}.jsonl", f"it goes to round {numbers[-1]} of {config['rounds']}"
+                )
+        if rounds and len(rounds) != rounds[-1].round:
+            raise broken(path / "rounds.jsonl", "rounds are missing in it")
+        summary = _summary(path / "summary.json", evaluations, rounds)
+        pictures, place = path / "examples.npz", path / "environment.json"
         return cls(
             path=path.resolve(),
             config=config,
-            config_text=text,
-            environment=_json(path / "environment.json", dict[str, Any]),
+            config_text=text_of(path / "config.yaml"),
+            environment=_environment(place),
             evaluations=evaluations,
             rounds=rounds,
             summary=summary,
-            examples=_examples(pictures) if pictures.exists() else None,
+            examples=_examples(pictures) if present(pictures) else None,
         )
 
     @property
@@ -238,58 +144,72 @@ class ReportRun:
         return evaluation.per_user, "users", source
 
 
-def _text(path: Path) -> str:
+def _summary(
+    path: Path, evaluations: tuple[Evaluation, ...], rounds: tuple[Round, ...]
+) -> Summary | None:
+    """What the run's end added. Raises: ``RecordError`` where it does not fit the rest."""
+    if not present(path):
+        return None
+    found = json_of(path, Summary)
+    by_round, last = {e.round: e for e in evaluations}, evaluations[-1].round
+    if found.best_round not in by_round:
+        raise broken(path, f"its best_round {found.best_round} was never evaluated")
+    if found.rounds != last or found.rounds != len(rounds):
+        raise broken(
+            path,
+            f"it is of {found.rounds} rounds, rounds.jsonl has {len(rounds)}, and metrics.jsonl "
+            f"ends with round {last}",
+        )
+    told = found.validation
+    for name, round in (("best", found.best_round), ("final", last)):
+        repeated = getattr(told, name, None)
+        here = by_round[round]
+        if repeated is not None and any(
+            repeated.get(key) != getattr(here, key)
+            for key in ("round", "accuracy", "robust_accuracy")
+        ):
+            raise broken(path, f"its validation.{name} is not the line of metrics.jsonl")
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"cannot read {path}: {error}") from error
+        shaped(Troubles, found.attack or {})
+    except ValueError as error:
+        raise broken(path, f"attack: {error}") from error
+    return found
 
 
-def _parse(where: str, text: str, kind: type[T]) -> T:
-    try:
-        return TypeAdapter(kind).validate_python(json.loads(text))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(step) for step in first["loc"])
-        raise RecordError(f"{where} is broken: {key}: {first['msg']}") from error
-    except json.JSONDecodeError as error:
-        raise RecordError(f"{where} is broken: {error}") from error
+def _environment(path: Path) -> Mapping[str, Any]:
+    if not present(path):
+        return {"environment": f"not known: {path.name} is missing"}
+    return json_of(path, dict)
 
 
-def _json(path: Path, kind: type[T]) -> T:
-    return _parse(str(path), _text(path), kind)
-
-
-def _lines(path: Path, kind: type[T]) -> tuple[T, ...]:
-    lines = enumerate(_text(path).splitlines(), start=1)
-    return tuple(_parse(f"{path}, line {i}", line, kind) for i, line in lines if line.strip())
-
-
-def _config(path: Path, text: str) -> Mapping[str, Any]:
-    try:
-        config = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise RecordError(f"{path} is broken: {error}") from error
-    if not isinstance(config, dict):
-        raise RecordError(f"{path} is broken: it is not a mapping of keys to values")
+def _config(path: Path) -> Mapping[str, Any]:
+    config = mapping_of(path)
     for key, kind in _NEEDED.items():
-        if not isinstance(config.get(key), kind):
-            raise RecordError(f"{path} is broken: its {key} is missing or no {kind.__name__}")
+        value = config.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise broken(path, f"its {key} is missing or no {kind.__name__}")
+    for key, least in (("rounds", 1), ("malicious", 0)):
+        if not least <= config[key] < 2**63:
+            raise broken(path, f"its {key} is {config[key]:.3g}")
     return config
 
 
 def _examples(path: Path) -> Examples:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            found = Examples(**{name: archive[name] for name in Examples.__dataclass_fields__})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise RecordError(f"{path} is broken: {error}") from error
-    shape = found.clean.shape
+    found = Examples(**arrays_of(path, *Examples.__dataclass_fields__))
     answers = (found.labels, found.clean_answers, found.adversarial_answers)
+    require_pictures(path, (found.clean, found.adversarial), answers)
+    return found
+
+
+def require_pictures(
+    path: Path, pictures: Sequence[NDArray[Any]], labels: Sequence[NDArray[Any]]
+) -> None:
+    """Raises: ``RecordError`` for arrays that are not [b, c, h, w] each, with labels [b]."""
+    shape = pictures[0].shape
     if (
         len(shape) != 4
-        or found.adversarial.shape != shape
-        or any(a.shape != shape[:1] for a in answers)
+        or not all(0 < length <= _LARGEST for length in shape)
+        or any(found.shape != shape or found.dtype.kind != "f" for found in pictures)
+        or any(found.shape != shape[:1] or found.dtype.kind not in "iu" for found in labels)
     ):
-        raise RecordError(f"{path} is broken: its arrays do not fit together")
-    return found
+        raise broken(path, "its arrays do not fit together")

@@ -4,7 +4,6 @@ Cells that differ in their seed alone are one group; figures are given as the me
 the least and the greatest.
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,10 @@ from statistics import median
 from typing import Any, TypeAlias
 
 from fedrobust.errors import RecordError
-from fedrobust.experiment import read_yaml
+from fedrobust.reading import broken, evaluations_of, json_of, lines_of, mapping_of, present, shaped
+from fedrobust.schema.learned import LearnedReport
+from fedrobust.schema.run import Summary, Troubles
+from fedrobust.schema.sweep import SweepRecord
 
 SEED = "seed"
 
@@ -56,8 +58,11 @@ class SweepCell:
     @property
     def metrics(self) -> list[Mapping[str, Any]]:
         """What was measured on held-out examples during training, a mapping for each time."""
-        lines = (self.path / "metrics.jsonl").read_text("utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        path = self.path / "metrics.jsonl"
+        found = evaluations_of(path, self.config)
+        if not found or found[-1].round != self.summary["rounds"]:
+            raise broken(path, f"it does not end with round {self.summary['rounds']}")
+        return list(lines_of(path, dict))
 
     @property
     def attacked(self) -> bool:
@@ -100,44 +105,80 @@ class SweepRecords:
     @classmethod
     def read(cls, path: Path) -> "SweepRecords":
         """Raises: ``RecordError`` for a folder that is no sweep, is broken, or has nothing done."""
-        try:
-            content = json.loads((path / "sweep.json").read_text("utf-8"))
-            axes = tuple(axis for axis in content["axes"] if axis != SEED)
-            cells, missing = [], []
-            for entry in content["cells"]:
-                where = path / "cells" / entry["name"]
-                if not (where / "summary.json").is_file():
-                    missing.append(entry["name"])
-                    continue
-                summary = json.loads((where / "summary.json").read_text("utf-8"))
-                config = read_yaml(where / "config.yaml")
-                cells.append(SweepCell(entry["name"], entry["labels"], where, config, summary))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RecordError(f"{path} holds a broken sweep: {error}") from error
+        record = path / "sweep.json"
+        content = json_of(record, SweepRecord)
+        axes = tuple(axis for axis in content.axes if axis != SEED)
+        cells, missing = [], []
+        for entry in content.cells:
+            if strange := _strange(content, entry.labels):
+                raise broken(record, f"cell {entry.name} lies at {strange}, which no axis has")
+            where = path / "cells" / entry.name
+            if not present(where / "summary.json"):
+                missing.append(entry.name)
+                continue
+            cells.append(SweepCell(entry.name, entry.labels, where, *_cell(where)))
         if not cells:
             raise RecordError(f"{path}: no cell of this sweep is finished yet")
         places: dict[tuple[str, ...], list[SweepCell]] = {}
         for cell in cells:
             places.setdefault(tuple(cell.labels.get(axis, "") for axis in axes), []).append(cell)
         failed = {
-            name: text.read_text("utf-8").strip().splitlines()[-1]
+            name: _failure(text)
             for name in missing
             if (text := path / "failed" / f"{name}.txt").is_file()
         }
         # Axis by axis in the order of its labels: a list of grids, or one that grew, has none.
-        ranks = [["", *content["axes"][axis]] for axis in axes]
+        ranks = [["", *content.axes[axis]] for axis in axes]
 
         def place(labels: tuple[str, ...]) -> list[int]:
             return [rank.index(label) for rank, label in zip(ranks, labels, strict=True)]
 
         groups = tuple(Group(labels, tuple(places[labels])) for labels in sorted(places, key=place))
-        found = path, content["name"], axes, groups, tuple(missing), failed
-        return cls(*found, content.get("reference"))
+        found = path, content.name, axes, groups, tuple(missing), failed
+        return cls(*found, content.reference)
 
     @property
     def seeds(self) -> int:
         """The most seeds that any place has."""
         return max(len(group.cells) for group in self.groups)
+
+
+def _strange(content: SweepRecord, labels: Mapping[str, str]) -> str:
+    """A place that a cell names and its sweep has not; empty where there is none."""
+    known = content.axes
+    return next(
+        (f"{a}: {label}" for a, label in labels.items() if label not in known.get(a, ())), ""
+    )
+
+
+def _cell(where: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The config and the summary of a finished cell. Raises: ``RecordError`` for broken ones."""
+    path, file = where / "summary.json", where / "config.yaml"
+    found, summary = json_of(path, Summary), json_of(path, dict)
+    if found.test is None:
+        raise broken(path, "it has no test scores")
+    try:
+        shaped(Troubles, found.attack or {})
+        if "observed_rounds" in (found.attack or {}):
+            shaped(LearnedReport, found.attack)
+    except ValueError as error:
+        raise broken(path, f"attack: {error}") from error
+    config = mapping_of(file)
+    malicious, data = config.get("malicious"), config.get("data")
+    if type(malicious) is not int or not isinstance(data, dict):
+        raise broken(file, "its malicious or its data is missing")
+    if type(config.get("rounds")) is not int:
+        raise broken(file, "its rounds is missing or no int")
+    if config.get("rounds") != found.rounds:
+        told = f"it is of {found.rounds} rounds, {file.name} beside it of {config['rounds']}"
+        raise broken(path, told)
+    return config, summary
+
+
+def _failure(path: Path) -> str:
+    """The last line of what a failed cell left; it may be cut off."""
+    lines = path.read_text("utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"{path.name} does not say why"
 
 
 Columns: TypeAlias = Mapping[str, Callable[["SweepCell"], float | None]]
@@ -181,7 +222,7 @@ def certified_figure(cell: SweepCell, name: str) -> float | None:
     """A figure of the certificate; infinity where it is not finite, which JSON cannot hold."""
     if not cell.wasserstein:
         return None
-    value: float | None = cell.wasserstein[name]
+    value: float | None = cell.wasserstein.get(name)
     return math.inf if value is None else value
 
 

@@ -10,11 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 
 from fedrobust.component import from_config
+from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
 from fedrobust.models import build_model
+from fedrobust.reading import broken, fill
 from fedrobust.report.drawing import (
     MARKERS,
     NARROW,
@@ -166,15 +167,22 @@ def plane(records: SweepRecords) -> bool:
 
 
 def _data(cell: SweepCell) -> tuple[NDArray[Any], NDArray[Any]]:
-    train = from_config(Experiment, cell.config).data.load().train
+    train = _experiment(cell).data.load().train
     return train.x[:_POINTS].numpy(), train.y[:_POINTS].numpy()
+
+
+def _experiment(cell: SweepCell) -> Experiment:
+    """Raises: ``RecordError`` where the cell's config is none."""
+    try:
+        return from_config(Experiment, cell.config)
+    except ConfigError as error:
+        raise broken(cell.path / "config.yaml", error) from error
 
 
 def _margin(cell: SweepCell, side: NDArray[Any]) -> NDArray[Any]:
     """The logit of class 1 less that of class 0 over the plane."""
-    spec = from_config(Experiment, cell.config).model
-    model = build_model(spec, (2,), 2, Streams(0).generator("any"))
-    model.load_state_dict(load_file(cell.path / "model.safetensors"))
+    model = build_model(_experiment(cell).model, (2,), 2, Streams(0).generator("any"))
+    fill(model, cell.path / "model.safetensors")
     across, up = np.meshgrid(side, side)
     x = torch.tensor(np.stack([across.ravel(), up.ravel()], axis=1), dtype=torch.float32)
     with torch.no_grad():

@@ -36,19 +36,20 @@ def _of(read: Callable[[Mapping[str, Any]], float | None]) -> Callable[[SweepCel
 
 
 def _compared(name: str) -> Callable[[SweepCell], float | None]:
-    return _of(lambda report: (report["comparison"] or {}).get(name))
+    return _of(lambda report: (report.get("comparison") or {}).get(name))
 
 
 def _labels(report: Mapping[str, Any], whose: str) -> float | None:
-    if not report["comparison"]:
+    shares = (report.get("comparison") or {}).get("labels", {})
+    if whose not in shares or len(shares[whose]) != len(shares.get("truth", ())):
         return None
-    shares = report["comparison"]["labels"]
     pairs = zip(shares[whose], shares["truth"], strict=True)
     return float(sum(abs(a - b) for a, b in pairs)) / 2
 
 
-def _middle(values: list[float]) -> float | None:
-    return median(values) if values else None
+def _middle(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
 
 
 LEARNED: Columns = {

@@ -192,7 +192,11 @@ def warnings(run: ReportRun) -> list[str]:
             f"(client{'s' * (len(clients) > 1)} {_short(clients)})."
         )
     attack = (run.summary.attack if run.summary else None) or {}
-    found += [f"The attack: {text.rstrip('.')}." for text in attack.get("troubles", [])]
+    told = list(attack.get("troubles", []))
+    if run.summary:  # what could not be stored of it is told in the summary alone
+        said = (text.partition("the attack: ") for text in run.summary.troubles)
+        told += [text for before, mark, text in said if mark and not before and text not in told]
+    found += [f"The attack: {text.rstrip('.')}." for text in told]
     return found
 
 

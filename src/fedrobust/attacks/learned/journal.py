@@ -56,6 +56,8 @@ class Journal:
         """
         self._path, self._size = path, 0
         self._began, self.earlier = time.monotonic(), 0.0
+        if path.is_symlink() and not path.exists():
+            raise RecordError(f"{path} is a link that leads nowhere: remove it")
         with self._writing():
             path.touch()
             self._file: IO[bytes] = path.open("rb")
@@ -150,7 +152,13 @@ def _written(question: bytes, answer: Answer, seconds: float) -> bytes:
         "rounds": answer.rounds,
         "seconds": round(seconds, 3),
     }
-    return json.dumps(content).encode() + b"\n"
+    return json.dumps(content | {"seal": _seal(content)}).encode() + b"\n"
+
+
+def _seal(content: dict[str, object]) -> str:
+    """What tells a line with a bit turned over from what was written; the time is no part of it."""
+    told = {key: value for key, value in content.items() if key != "seconds"}
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
 def _read(line: bytes, question: bytes) -> tuple[Answer, float] | None:
@@ -159,12 +167,12 @@ def _read(line: bytes, question: bytes) -> tuple[Answer, float] | None:
         return None
     try:
         content = json.loads(line)
-        if content["asked"] != _asked(question):
+        if content["asked"] != _asked(question) or content.pop("seal") != _seal(content):
             return None
         seen = np.frombuffer(base64.b64decode(content["seen"]), dtype=np.float32).copy()
         answer = Answer(seen, content["harm"], content["round"], content["rounds"])
-        return answer, content["seconds"]
-    except (ValueError, KeyError, TypeError):
+        return answer, float(content["seconds"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -1,23 +1,26 @@
 """Learning a policy once, to use it often."""
 
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 from fedrobust.aggregators.rule import Context, apply
 from fedrobust.attacks.learned.attack import Learned
 from fedrobust.attacks.learned.files import require_new, save_policy
+from fedrobust.attacks.learned.journal import JOURNALS
 from fedrobust.attacks.learned.policy import Policy
 from fedrobust.attacks.learned.simulation import answers
 from fedrobust.attacks.learned.task import price
 from fedrobust.component import to_config
 from fedrobust.course import Course
-from fedrobust.errors import ConfigError
+from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import Experiment
 from fedrobust.playing import Playing, Progress, opened
 from fedrobust.prepare import Prepared
+from fedrobust.records import is_leftover
 from fedrobust.server import rooted
 from fedrobust.typing import Updates, Vector
+
+_OURS = ("config.yaml", "environment.json", "checkpoint.pt", "metrics.jsonl", "rounds.jsonl")
 
 Learnt = tuple[Policy, dict[str, Any]]
 """A policy, and how it came about: the attack, the threat model, and its report."""
@@ -50,13 +53,29 @@ def learn_policy(
             policy, about = _learnt(playing.run, playing.course, known)
         except ConfigError:
             if directory is not None:
-                rmtree(directory.path)  # which has nothing to go on with
+                _remove(directory.path)  # which has nothing to go on with
             raise
         if out is not None:
             save_policy(policy, out, about)
         if directory is not None:
-            rmtree(directory.path)
+            _remove(directory.path)
     return policy, about
+
+
+def _remove(folder: Path) -> None:
+    """Remove what a training wrote, and the folder where that leaves nothing in it.
+
+    Raises: ``RecordError`` where that cannot be done.
+    """
+    try:
+        for path in folder.iterdir():
+            ours = path.name in _OURS or path.match(JOURNALS) or is_leftover(path.name)
+            if ours and (path.is_file() or path.is_symlink()):
+                path.unlink()
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    except OSError as error:
+        raise RecordError(f"cannot remove {folder}, which is of no more use: {error}") from error
 
 
 def _require_learning(experiment: Experiment) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -14,9 +14,10 @@ import filelock
 import torch
 from torch import Tensor
 
+from fedrobust.arguments import shortened
+from fedrobust.compute.network import evaluating
 from fedrobust.data.sources import cache
 from fedrobust.errors import ConfigError, RecordError
-from fedrobust.evaluation.accuracy import evaluating
 from fedrobust.evaluation.auditing.attacks import Budget
 from fedrobust.evaluation.auditing.auditor import audit
 from fedrobust.evaluation.auditing.battle import Watch
@@ -28,6 +29,7 @@ from fedrobust.evaluation.auditing.surrogates import Begins, surrogates
 from fedrobust.execution import Execution, default_device
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import Norm
+from fedrobust.reading import broken, json_of, present
 
 _RESULT, _JOURNAL = "audit.json", "progress.jsonl"
 
@@ -73,55 +75,69 @@ def audited(
         return _audited(asked, _task(asked), None, watch, begins)
     with _folder(asked.out, asked.resume) as journal:
         task, done = _task(asked), asked.out / _RESULT
-        if done.exists():
+        if present(done):
             return _finished(asked, task)
         # Before the model goes to a GPU: the examples stay here.
         about = task.about().to_json()
         found = _audited(asked, task, journal, watch, begins)
         content = {"fedrobust": version("fedrobust")} | asked.content() | found.to_json()
         content["about"] = about
-        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         write_whole(done, text)
-        journal.unlink()
+        journal.unlink(missing_ok=True)
     return found
 
 
 def stored(folder: Path) -> Audit:
     """The audit that was written to ``folder``. Raises: ``RecordError`` where it is broken."""
+    path = folder / _RESULT
+    content = stored_words(folder)
     try:
-        return Audit.from_json(json.loads((folder / _RESULT).read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RecordError(f"{folder / _RESULT} cannot be read: {error}") from error
+        return Audit.from_json(content)
+    except ValueError as error:
+        raise broken(path, error, then=_then(folder)) from error
+
+
+def stored_words(folder: Path) -> dict[str, Any]:
+    """All that the record of an audit holds. Raises: ``RecordError`` where it cannot be read."""
+    return json_of(folder / _RESULT, dict, then=_then(folder))
+
+
+def _then(folder: Path) -> str:
+    """What to do about a broken result: its journal is there until it is written."""
+    if (folder / _JOURNAL).is_file():
+        return "remove it and go on with the audit with --resume"
+    return "audit again in a new --out"
 
 
 def _finished(asked: Asked, task: "_Task") -> Audit:
     """The audit that is done there. Raises: ``RecordError`` where that is another one."""
     assert asked.out is not None
     found = stored(asked.out)
-    told = json.loads((asked.out / _RESULT).read_text(encoding="utf-8"))
+    told = stored_words(asked.out)
     differing = _differing(told, asked.content())
     if not differing and not task.about().matches(told.get("about")):
         differing = ["what the model holds or answers, or the examples"]
     if differing:
         raise RecordError(
-            f"{asked.out} holds an audit of another model, or with other settings: choose another "
-            "--out. They differ in " + "; ".join(differing)
+            f"{asked.out} holds an audit ({_RESULT}) of another model, or with other settings: "
+            "choose another --out. They differ in " + "; ".join(differing)
         )
     return found
 
 
 def _differing(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """What was asked for, name by name, where it is not the same."""
+    asked = [told.get("asked") for told in (there, here)]
     flat = [
-        {"model": told.get("model"), "data": told.get("data"), **told.get("asked", {})}
-        for told in (there, here)
+        {"model": told.get("model"), "data": told.get("data")}
+        | (more if isinstance(more, dict) else {})
+        for told, more in zip((there, here), asked, strict=True)
     ]
-    names = dict.fromkeys([*flat[0], *flat[1]])
-    return [
-        f"{name}: {flat[0].get(name)} there, {flat[1].get(name)} here"
-        for name in names
-        if flat[0].get(name) != flat[1].get(name)
-    ]
+    # Only what can be asked for: a record may hold anything else.
+    names = list(flat[1])
+    pairs = [(name, *(shortened(str(told.get(name))) for told in flat)) for name in names]
+    return [f"{name}: {a} there, {b} here" for name, a, b in pairs if a != b]
 
 
 @contextmanager
@@ -129,7 +145,10 @@ def _folder(out: Path, resume: bool) -> Iterator[Path]:
     """The journal in ``out``, which is empty or holds an audit to go on with, for us alone."""
     if out.exists() and not out.is_dir():
         raise RecordError(f"{out} is a file; give a folder for the audit")
-    _writing(out, lambda: out.mkdir(parents=True, exist_ok=True))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecordError(f"cannot write {out}: {error}") from error
     lock = filelock.FileLock(out / ".lock")
     try:
         lock.acquire(timeout=0)
@@ -138,7 +157,10 @@ def _folder(out: Path, resume: bool) -> Iterator[Path]:
     except OSError as error:
         raise RecordError(f"cannot write to {out}: {error}") from error
     try:
-        there = {path.name for path in out.iterdir()} - {".lock"}
+        try:
+            there = {path.name for path in out.iterdir()} - {".lock"}
+        except OSError as error:
+            raise RecordError(f"cannot read {out}: {error}") from error
         if there and not there & {_RESULT, _JOURNAL}:
             raise RecordError(f"{out} is not empty and holds no audit: choose another --out")
         if there and not resume:
@@ -244,10 +266,3 @@ def radius(text: str) -> float:
     except (ValueError, OverflowError, ZeroDivisionError) as error:
         raise ConfigError(f"--eps is {text}; write a number such as 0.3 or 8/255") from error
     return value
-
-
-def _writing(path: Path, write: Callable[[], object]) -> None:
-    try:
-        write()
-    except OSError as error:
-        raise RecordError(f"cannot write {path}: {error}") from error

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedrobust.compute.network import same
 from fedrobust.errors import RecordError
-from fedrobust.evaluation.auditing.subject import same
+from fedrobust.reading import parsed, text_of
 
 _ROUNDING = 1e-3
+_MOST_THREADS = 4096
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,10 @@ class About:
         said = stored.get("said")
         if said is None or self.said is None:
             return said is None and self.said is None
-        other = torch.tensor([[float(v) for v in row] for row in said], dtype=torch.float64)
+        try:
+            other = torch.tensor([[float(v) for v in row] for row in said], dtype=torch.float64)
+        except (TypeError, ValueError):  # not what to_json gives
+            return False
         return same(self.said.double(), other, _ROUNDING)
 
 
@@ -60,11 +65,12 @@ class Journal:
     """Results by name, one JSON line each; without a path they are only passed through.
 
     Raises: ``RecordError`` where the file was written for anything else than ``about``, or cannot
-    be read or written. A last line that a kill cut off is done again.
+    be read or written. A last line that a kill cut off is done again. Every line but the first has
+    a digest of itself, so that no other damage is taken for a result.
     """
 
     def __init__(self, path: Path | None, about: About) -> None:
-        self._path, self._known = path, {}
+        self._path, self._known = path, dict[str, Any]()
         if path is None:
             return
         lines = self._lines(path) if path.exists() else []
@@ -76,7 +82,13 @@ class Journal:
                 f"{path} belongs to an audit of another model, of other examples or with other "
                 "settings; name another place, or remove it"
             )
-        self._known = {line["name"]: line["found"] for line in lines[1:]}
+        for number, line in enumerate(lines[1:], start=2):
+            if line != _sealed(line.get("name"), line.get("found")):
+                raise RecordError(
+                    f"{path}, line {number}, cannot be read: it is not as it was written; remove "
+                    "that line, and what it told is done again"
+                )
+            self._known[line["name"]] = line["found"]
         self._write([head, *lines[1:]])
 
     def recall(self, name: str, work: Callable[[], Any]) -> Any:
@@ -84,7 +96,7 @@ class Journal:
         if name not in self._known:
             self._known[name] = work()
             if self._path is not None:
-                self._append({"name": name, "found": self._known[name]})
+                self._append(_sealed(name, self._known[name]))
         return self._known[name]
 
     @classmethod
@@ -92,19 +104,24 @@ class Journal:
         """The threads that the audit in ``path`` began with; None where none has begun."""
         lines = cls._lines(path) if path.exists() else []
         found = lines[0].get("threads") if lines else None
-        return found if isinstance(found, int) else None
+        return found if type(found) is int and 1 <= found <= _MOST_THREADS else None
 
     @staticmethod
     def _lines(path: Path) -> list[dict[str, Any]]:
-        try:
-            texts = path.read_text(encoding="utf-8").splitlines()
-            whole = texts if path.read_bytes().endswith(b"\n") else texts[:-1]
-            lines = [json.loads(text) for text in whole]
-            if not all(isinstance(line, dict) for line in lines):
-                raise ValueError("it is no journal")
-            return lines
-        except (OSError, UnicodeDecodeError, ValueError) as error:
-            raise RecordError(f"{path} cannot be read: {error}; remove it") from error
+        text = text_of(path, then="remove it")
+        whole = text.split("\n")[:-1]  # a kill cuts off the last line
+        found = []
+        for number, line in enumerate(whole, start=1):
+            try:
+                value = parsed(line)
+                if not isinstance(value, dict):
+                    raise ValueError("it is no journal")
+            except (ValueError, RecursionError) as error:
+                where = f"{path}, line {number},"
+                cure = "that line, and what it told is done again" if number > 1 else "the file"
+                raise RecordError(f"{where} cannot be read: {error}; remove {cure}") from error
+            found.append(value)
+        return found
 
     def _write(self, lines: Sequence[dict[str, Any]]) -> None:
         assert self._path is not None
@@ -117,6 +134,12 @@ class Journal:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
             raise RecordError(f"cannot write {self._path}: {error}") from error
+
+
+def _sealed(name: object, found: object) -> dict[str, Any]:
+    """A line of the journal, with a digest of what it says."""
+    digest = hashlib.sha256(json.dumps([name, found]).encode()).hexdigest()[:16]
+    return {"name": name, "found": found, "seal": digest}
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from fedrobust.component import from_config
@@ -18,6 +16,7 @@ from fedrobust.experiment import Experiment, read_yaml
 from fedrobust.messages import explain
 from fedrobust.models import AnyModel, build_model
 from fedrobust.perturb import Pgd
+from fedrobust.reading import broken, fill, mapping_of, present
 
 
 @dataclass(frozen=True)
@@ -75,16 +74,20 @@ def opened(where: str, data: str | None, spec: str | None, last: bool) -> Source
 
 def _of_run(path: Path, data: str | None, last: bool) -> Source:
     file = path / ("model.safetensors" if last else "best.safetensors")
-    if not (path / "config.yaml").is_file():
+    if not present(path / "config.yaml"):
         cells = path / "cells"
         inside = f"; it is a sweep: audit one of {cells}" if cells.is_dir() else ""
         raise RecordError(f"{path} is no run directory: it holds no config.yaml{inside}")
-    if not file.is_file():
+    if not present(file):
         raise RecordError(
             f"{path} holds no {file.name}: finish the run with --resume, or try "
             f"{'without --last' if last else '--last'}"
         )
-    experiment = from_config(Experiment, read_yaml(path / "config.yaml"))
+    content = mapping_of(path / "config.yaml")
+    try:
+        experiment = from_config(Experiment, content)
+    except ConfigError as error:
+        raise broken(path / "config.yaml", error) from error
     source = experiment.data if data is None else _component(AnyData, data, "--data")
     dataset = source.load()
     attack = experiment.evaluation.attack
@@ -95,23 +98,15 @@ def _of_run(path: Path, data: str | None, last: bool) -> Source:
 
 def _filled(spec: Any, file: Path, dataset: Dataset) -> nn.Module:
     draw = torch.Generator().manual_seed(0)
-    model = build_model(spec, dataset.shape, dataset.classes, draw)
-    try:
-        model.load_state_dict(load_file(file))
-    except (OSError, SafetensorError) as error:
-        raise RecordError(f"{file} cannot be read: {error}") from error
-    except RuntimeError as error:
-        raise ConfigError(f"{file} holds the weights of another network: {error}") from error
+    model = build_model(spec, dataset.shape, dataset.classes, draw, trains=False)
+    fill(model, file)
     return model
 
 
 def _component(kind: Any, text: str, option: str) -> Any:
     """A component from its name, or from YAML such as {name: elu-cnn, width: 16}."""
-    content = read_yaml(text)
-    if isinstance(content, str):
-        content = {"name": content}
     try:
-        return TypeAdapter(kind).validate_python(content)
+        return TypeAdapter(kind).validate_python(read_yaml(text))
     except ValidationError as error:
         raise ConfigError(f"{option} {text}: {explain(error, kind)}") from error
 
