@@ -1,127 +1,12 @@
 """The networks of both papers, by name: from images in [0, 1] to logits."""
 
-from copy import deepcopy
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import nn
 
-from fedrobust.arguments import shortened, told
-from fedrobust.component import component, one_of
-from fedrobust.compute.network import evaluating, logits, require_logits
+from fedrobust.component import component
 from fedrobust.elu_network import EluNetwork
-from fedrobust.errors import ConfigError, ModelError
-from fedrobust.streams import isolated, seed_globally
-
-
-class ModelSpec(Protocol):
-    """Something that builds a network for images of a shape and a number of classes."""
-
-    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        """A freshly initialised network."""
-        ...
-
-
-def build_model(
-    spec: "ModelSpec | nn.Module",
-    shape: tuple[int, ...],
-    classes: int,
-    generator: torch.Generator,
-    *,
-    trains: bool = True,
-) -> nn.Module:
-    """The network of ``spec`` for examples of ``shape``, initialised from ``generator``.
-
-    A network that is already built is copied and keeps its parameters. Networks initialise from
-    global generators, which are set here and left as they were.
-
-    Raises: ``ConfigError`` where the network does not give one logit per class on such examples,
-    and, if it ``trains``, where a federation cannot train it: see :func:`require_trainable`.
-    """
-    if not isinstance(spec, nn.Module) and not hasattr(spec, "build"):
-        raise ConfigError(
-            f"model must be a torch.nn.Module, or have build(shape, classes) that makes one; "
-            f"{type(spec).__name__} is neither"
-        )
-    with isolated():
-        seed_globally(generator.initial_seed() % 2**63)
-        try:
-            model = deepcopy(spec) if isinstance(spec, nn.Module) else spec.build(shape, classes)
-        except Exception as error:  # a user's network may fail in any way
-            reason = shortened(f"{type(error).__name__}: {error}", 300)
-            raise ConfigError(
-                f"the model does not fit examples of shape {shape}: {reason}{_hint(shape)}"
-            ) from error
-        if not isinstance(model, nn.Module):
-            raise ConfigError(
-                f"model: build(shape, classes) must give a torch.nn.Module; it gave {told(model)}"
-            )
-        model = model.cpu()
-        try:
-            with evaluating(model), torch.no_grad():
-                found = logits(model, torch.rand(4, *shape, dtype=_dtype(model)))
-        except ModelError as error:
-            raise ModelError(f"{error}{_hint(shape)}") from error
-    if found.shape[1] != classes:
-        raise ConfigError(
-            f"the model must give one logit for each of the {classes} classes; it gives "
-            f"{found.shape[1]}"
-        )
-    if trains:
-        require_trainable(model, shape)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-def _hint(shape: tuple[int, ...]) -> str:
-    """What examples of this shape may be mistaken for."""
-    if len(shape) == 2:
-        return (
-            f". Images of one channel are [N, 1, h, w]: pass x[:, None] where these are images of "
-            f"{shape[0]} by {shape[1]} pixels"
-        )
-    if len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] > 4:
-        return ". The channels seem to be last: pass x.permute(0, 3, 1, 2)"
-    return ""
-
-
-def require_trainable(model: nn.Module, shape: tuple[int, ...]) -> None:
-    """Refuse a model that a federation cannot train, or whose figures would mean nothing.
-
-    Raises: ``ConfigError`` for one that gives probabilities, whose answers depend on the rest of a
-    batch, or whose buffers change in training.
-    """
-    with isolated():
-        seed_globally(0)
-        x = torch.rand(4, *shape, dtype=_dtype(model))
-        require_logits(model, x)
-        modes = [(module, module.training) for module in model.modules()]
-        buffers = [buffer.clone() for buffer in model.buffers()]
-        model.train()
-        with torch.no_grad():
-            logits(model, x)
-        for module, training in modes:
-            module.training = training
-    for (name, after), before in zip(model.named_buffers(), buffers, strict=True):
-        if not torch.equal(after.nan_to_num(), before.nan_to_num()):
-            raise ConfigError(
-                f"the model's buffer {name} changes in training outside the parameters, and a "
-                f"federation aggregates parameters only. {_instead(model, name)}"
-            )
-
-
-def _instead(model: nn.Module, buffer: str) -> str:
-    """What to use instead of the layer that holds a buffer."""
-    owner = model.get_submodule(buffer.rpartition(".")[0])
-    hooks = [type(hook).__name__ for hook in owner._forward_pre_hooks.values()]
-    if isinstance(owner, nn.modules.batchnorm._BatchNorm):
-        return "Use GroupNorm instead of BatchNorm"
-    if any("SpectralNorm" in name for name in [type(owner).__name__, *hooks]):
-        return "Leave spectral normalisation out, or bound the weights in another way"
-    return f"Make what {type(owner).__name__} keeps a parameter, or leave it out"
-
-
-def _dtype(model: nn.Module) -> torch.dtype:
-    return next((p.dtype for p in model.parameters()), torch.float32)
 
 
 def _after(body: nn.Sequential, shape: tuple[int, ...]) -> int:
@@ -297,18 +182,3 @@ class RingMlp:
         return nn.Sequential(
             *(nn.Linear(features, 4), nn.ELU()), *(nn.Linear(4, 2), nn.ELU()), nn.Linear(2, classes)
         )
-
-
-MODELS: tuple[type, ...] = (
-    DigitsCnn,
-    MnistCnn,
-    MnistCnnSmall,
-    CifarCnn,
-    LeafCnn,
-    EluCnn,
-    RingMlp,
-)
-if TYPE_CHECKING:
-    AnyModel: TypeAlias = ModelSpec | nn.Module
-else:
-    AnyModel: Any = one_of("model", *MODELS, has=("build",), or_is=(nn.Module, "a torch.nn.Module"))
