@@ -34,6 +34,7 @@ format: setup
 
 bench: setup
 	$(BIN)/python benchmarks/round.py
+	$(BIN)/python benchmarks/checks.py
 	$(BIN)/python benchmarks/aggregators.py
 
 # The pages of all rules and attacks, from their docstrings, and the table of the benchmark.
