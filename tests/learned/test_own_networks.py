@@ -34,9 +34,10 @@ class Exact(Casting):
 
 
 def test_the_run_goes_on_and_the_trouble_is_told() -> None:
-    few = ["rounds=20", "attack.wait=4", "attack.observe=3", "attack.horizon=8", "attack.hold=2"]
-    few += ["attack.training={algorithm: constant, steps: 12}", "evaluation.every=20"]
-    few += ["attack.inversion.iterations=20", "data.n=3000", "evaluation.wasserstein=null"]
+    few = ["rounds=9", "attack.wait=3", "attack.observe=3", "attack.horizon=4", "attack.hold=2"]
+    few += ["attack.training={algorithm: constant, steps: 4}", "evaluation.every=9"]
+    few += ["attack.inversion.iterations=4", "data.n=3000", "evaluation.wasserstein=null"]
+    few += ["objective=erm", "attack.reward=loss"]
     experiment = load(CONFIG, few)
     casting, exact = (run(replace(experiment, model=kind())) for kind in (Casting, Exact))
     told = casting.summary["attack"]["troubles"]

@@ -90,7 +90,7 @@ def test_robust_accuracy_is_what_the_attack_does_and_not_what_nan_does() -> None
     [
         {"name": "adversarial", "ratio": 0.5, "attack": L2},
         {"name": "wasserstein-dro", "gamma": 1.0},
-        {"name": "wasserstein-dro", "gamma": 1.0, "ascent": {"rule": "backtracking"}},
+        {"name": "wasserstein-dro", "gamma": 1.0, "ascent": {"rule": "backtracking", "steps": 4}},
         {"name": "wasserstein-dro", "gamma": 1.0, "ascent": {"box": True}},
     ],
 )

@@ -114,20 +114,21 @@ class Ascent:
     def _move(
         self, model: nn.Module, start: Images, y: Labels, gamma: float, function: Loss
     ) -> Images:
-        at, value = start, torch.zeros(0)
-        steep = torch.zeros((), dtype=torch.bool, device=start.device)
+        at, value, steep = start, torch.zeros(0), False
         for t in range(1, self.steps + 1):
             loss, slope = losses(model, at, y, function)
-            value = loss if t == 1 else value
-            # The sum is finite where all are, but for an overflow, which only takes longer.
-            steep = steep | ~slope.sum().isfinite()
-            if t in (1, self.steps) and steep and sound(model):
-                found = self._solve(model, start, y, gamma, function).x
-                # A model that has blown up gives no points: ρ̂ must not be 0 there.
-                return torch.where(per_example(value.isfinite(), found), found, torch.nan)
+            if t == 1:  # later ones show in the point itself
+                value, steep = loss, not slope.sum().isfinite()
+            if steep and sound(model):
+                break
             rise = slope - 2 * gamma * (at - start)
             at = self._boxed(at + self._length(t) / (2 * gamma) * rise)
-        return at
+        # The sum is finite where all are, but for an overflow, which only takes longer.
+        if (not steep and at.sum().isfinite()) or not sound(model):
+            return at
+        found = self._solve(model, start, y, gamma, function).x
+        # A model that has blown up gives no points: ρ̂ must not be 0 there.
+        return torch.where(per_example(value.isfinite(), found), found, torch.nan)
 
     def _length(self, t: int) -> float:
         return self.size / math.sqrt(t) if self.rule == "decaying" else self.size
