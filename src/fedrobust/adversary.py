@@ -149,8 +149,10 @@ def rule_of(
     def tried(rows: Updates) -> Vector:
         with own_draws(own, rng, "rule, as it is tried"):
             # A user's own may work in place, and who tries it may try the same rows again.
-            given = rows.clone() if own else rows
-            answer = apply(rule, given, Context(memory=memory, root=trusted)).vector
+            given, kept, root = (
+                deepcopy((rows.detach(), memory, trusted)) if own else (rows, memory, trusted)
+            )
+            answer = apply(rule, given, Context(memory=kept, root=root)).vector
         return answer if graph else answer.detach()
 
     return tried

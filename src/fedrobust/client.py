@@ -17,6 +17,7 @@ from fedrobust.errors import ConfigError
 from fedrobust.flat import write
 from fedrobust.objectives import Objective
 from fedrobust.optimizers import Adam, AnyOptimizer, Sgd
+from fedrobust.perturb.pgd import Draw
 from fedrobust.streams import Streams, isolated, seed_globally
 from fedrobust.typing import Images, Indices, Labels, Updates, Vector
 
@@ -126,7 +127,7 @@ class LocalTraining:
 
     def _perturb_first(self, group: "list[_Turn]", round: int) -> None:
         """Replace, in every client's first batch, the inputs that the objective perturbs."""
-        counts = [self.objective.perturbed(len(t.first[1]), round) for t in group]
+        counts = [self.count(len(t.first[1]), round) for t in group]
         if not any(counts):
             return
         inputs = [t.first[0][:k] for t, k in zip(group, counts, strict=True)]
@@ -139,9 +140,31 @@ class LocalTraining:
 
         x, y = torch.cat(inputs), torch.cat(labels)
         with evaluating(self.model):
-            perturbed = self.objective.maximise(self.model, x, y, draw, batch=self.batch)
+            perturbed = self.perturbed(x, y, draw)
         for turn, k, piece in zip(group, counts, torch.split(perturbed, counts), strict=True):
             turn.first[0][:k] = piece
+
+    def count(self, examples: int, round: int) -> int:
+        """How many of a batch the objective perturbs. Raises: ``ConfigError`` for no number."""
+        found = self.objective.perturbed(examples, round)
+        if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= examples:
+            raise ConfigError(
+                f"perturbed of the objective {type(self.objective).__name__} must give a whole "
+                f"number from 0 to {examples}; it gave {arguments.told(found)}"
+            )
+        return found
+
+    def perturbed(self, x: Images, y: Labels, draw: Draw) -> Images:
+        """The objective's points for x. Raises: ``ConfigError`` where they are no tensor like x."""
+        # Copies, since a user's own may work in place, and y stays the label that is learned.
+        found = self.objective.maximise(self.model, x.clone(), y.clone(), draw, batch=self.batch)
+        plain = isinstance(found, Tensor) and not arguments.unfit(found)
+        if not plain or found.shape != x.shape or not found.is_floating_point():
+            raise ConfigError(
+                f"maximise of the objective {type(self.objective).__name__} must give a "
+                f"floating-point tensor {list(x.shape)}; it gave {arguments.told(found)}"
+            )
+        return found.detach()
 
 
 class _Turn:
@@ -181,6 +204,11 @@ class _Turn:
         task, keeps = self.task, self.task.config.keep_optimizer
         local = nn.Parameter(parameters.clone())
         optimizer = task.config.optimizer.build(local)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise ConfigError(
+                f"build of the optimiser {type(task.config.optimizer).__name__} must give a "
+                f"torch.optim.Optimizer; it gave {arguments.told(optimizer)}"
+            )
         if keeps and (state := store.get(self.client)) is not None:
             # A step writes into the state, and a batch after it may yet be refused.
             optimizer.state[local] = _copied(state) if len(self.batches) > 1 else state
@@ -209,15 +237,11 @@ class _Turn:
         """A later batch, perturbed at the client's own parameters."""
         x, y = self._load(index)
         objective = self.task.objective
-        if k := objective.perturbed(len(y), self.round):
+        if k := self.task.count(len(y), self.round):
             inputs = x[:k].clone()
             with evaluating(self.task.model):
-                x[:k] = objective.maximise(
-                    self.task.model,
-                    inputs,
-                    y[:k],
-                    lambda: objective.draw(inputs, self.noise),
-                    batch=self.task.batch,
+                x[:k] = self.task.perturbed(
+                    inputs, y[:k], lambda: objective.draw(inputs, self.noise)
                 )
         return x, y
 

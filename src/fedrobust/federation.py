@@ -225,7 +225,8 @@ def run_round(
     counts = torch.tensor([len(federation.local.clients[c]) for c in participants])
     context = Context(
         counts=counts.to(rows.device),
-        memory=state.memory,
+        # A user's own rule may write to its memory in a round that then makes no step.
+        memory=deepcopy(state.memory) if federation.own_rule else state.memory,
         root=root,
         generator=rng.generator("aggregation", number),
     )

@@ -64,7 +64,7 @@ def _pickled(value: object) -> bytes | None:
     stream = BytesIO()
     try:
         _Content(stream, protocol=4).dump(value)
-    except (pickle.PicklingError, TypeError, AttributeError):
+    except (pickle.PicklingError, TypeError, AttributeError, ValueError, RuntimeError):
         return None  # says "cannot be told", which a resuming run refuses
     return stream.getvalue()
 

@@ -14,6 +14,7 @@ from fedrobust.client import LocalTraining
 from fedrobust.compute.network import differentiable, evaluating
 from fedrobust.data import Dataset, Partition, Split
 from fedrobust.data.dataset import loaded
+from fedrobust.data.sharing import shared_out
 from fedrobust.errors import ConfigError, UndifferentiableError, UserError
 from fedrobust.evaluation.accuracy import admissible
 from fedrobust.execution import Execution, require_memory
@@ -23,6 +24,7 @@ from fedrobust.flat import Layout, read, write
 from fedrobust.models import build_model
 from fedrobust.objectives import settled
 from fedrobust.opaque import foreign
+from fedrobust.own_draws import own_draws
 from fedrobust.perturb import Apgd, Fab, Pgd
 from fedrobust.server import rooted
 from fedrobust.streams import Streams, drawing
@@ -73,14 +75,15 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
     ``ResourceError`` for a run that this machine cannot hold.
     """
     streams = Streams(experiment.seed)
-    dataset = loaded(experiment.data)
+    with own_draws(foreign(experiment.data), streams, "data"):
+        dataset = loaded(experiment.data)
     _require_pixels(experiment, dataset)
     train, validation = dataset.hold_out(streams.generator("validation"))
     objective = settled(experiment.objective, train)
     check = experiment.evaluation.wasserstein
     gamma = math.inf if check is None else check.price(objective, train)
     train, root = _root_set(train, experiment.server.root, streams.generator("root"))
-    partition = experiment.partition.split(train, dataset.test, streams.generator("partition"))
+    partition = shared_out(experiment.partition, train, dataset.test, streams)
     clients = len(partition.train)
     try:
         experiment.require_clients(clients)
@@ -90,7 +93,9 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
     model = build_model(
         experiment.model, dataset.shape, dataset.classes, streams.generator("initial parameters")
     )
-    layout, start = Layout.of(model), experiment.server.projection.project(read(model))
+    layout = Layout.of(model)
+    with own_draws(foreign(experiment.server.projection), streams, "projection"):
+        start = experiment.server.inside(read(model))
     ascent = getattr(objective, "ascent", None)
     if experiment.execution.precision == "bfloat16" and getattr(ascent, "searches", False):
         raise ConfigError(
@@ -167,7 +172,7 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
             *getattr(objective, "notes", ()),
             *_notes(experiment, len(chooses)),
         ),
-        digest=_digest(dataset, start),
+        digest=_digest(dataset, start, partition if foreign(experiment.partition) else None),
     )
 
 
@@ -282,12 +287,14 @@ def _some(total: int, wanted: int | None, generator: torch.Generator) -> Indices
     return torch.randperm(total, generator=generator)[:wanted].sort().values
 
 
-def _digest(dataset: Dataset, start: Vector) -> str:
-    """What the data and the initial parameters are, in 16 hexadecimal digits."""
+def _digest(dataset: Dataset, start: Vector, partition: Partition | None) -> str:
+    """What the data, the initial parameters and a user's own partition are, in 16 digits."""
     digest = hashlib.sha256()
     for split in (dataset.train, dataset.test):
         for tensor in (split.x, split.y, split.user):
             if tensor is not None:
                 digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+    for part in () if partition is None else (*partition.train, *partition.test):
+        digest.update(part.numpy().tobytes())
     digest.update(start.cpu().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]

@@ -49,16 +49,20 @@ class Server:
     projection: AnyProjection = Everywhere()
     root: Count | None = None
 
+    def inside(self, point: Vector) -> Vector:
+        """Π_Θ(point). Raises: ``ConfigError`` where a user's own gives no such vector."""
+        if type(self.projection) in PROJECTIONS:
+            return self.projection.project(point)
+        # A user's own may write to what it is given.
+        return _point(self.projection.project(point.clone()), point, self.projection)
+
     def step(self, parameters: Vector, outcome: Outcome) -> tuple[Vector, Outcome]:
         """The parameters after the step; the same ones where there is none, or it overflows."""
         if outcome.vector is None:
             return parameters, outcome
         after = parameters + self.lr * outcome.vector
         if torch.isfinite(after).all():
-            if type(self.projection) in PROJECTIONS:
-                inside = self.projection.project(after)
-            else:  # a user's own, which may write to what it is given
-                inside = _point(self.projection.project(after.clone()), after, self.projection)
+            inside = self.inside(after)
             return inside, replace(outcome, projected=not torch.equal(inside, after))
         return parameters, replace(outcome, vector=None, reason=NOT_FINITE)
 

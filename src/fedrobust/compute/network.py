@@ -70,7 +70,8 @@ def _no_logits(found: object, count: int) -> str:
 def batched_logits(model: nn.Module, x: Images, batch: int) -> Tensor:
     """The logits [b, classes], worked out ``batch`` at a time, without a gradient."""
     with torch.no_grad():
-        return torch.cat([logits(model, part) for part in torch.split(x, batch)])
+        # Copies: a model may give the same memory again.
+        return torch.cat([logits(model, part).clone() for part in torch.split(x, batch)])
 
 
 def answers(found: Tensor) -> Tensor:
@@ -177,7 +178,7 @@ def parameter_gradient(model: nn.Module, x: Images, y: Labels) -> Vector:
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """Within, autograd builds no graph over the parameters: only inputs are differentiated."""
-    trained = [p for p in model.parameters() if p.requires_grad]
+    trained = [p for p in model.parameters() if p.requires_grad and p.is_leaf]
     for parameter in trained:
         parameter.requires_grad_(False)
     try:
@@ -210,7 +211,7 @@ def require_logits(model: nn.Module, x: Images, *, alone: bool = True) -> int:
     """
     some = _spread(x)
     with evaluating(model), isolated(), torch.no_grad():
-        found = logits(model, some)
+        found = logits(model, some).clone()
         if found.shape[1] < 2:
             raise ModelError(
                 "the model gives one number for each example; it must give one logit for each of "
@@ -222,6 +223,11 @@ def require_logits(model: nn.Module, x: Images, *, alone: bool = True) -> int:
                 "the model gives probabilities, not logits: leave out its softmax, which the "
                 "cross-entropy applies itself; twice, it hides gradients and makes a model look "
                 "robust"
+            )
+        if alone and _differs(model, some, found):
+            raise ModelError(
+                "the model's answer depends on whether gradients are taken "
+                "(torch.is_grad_enabled): attacks would see another model than is measured"
             )
         if alone and len(some) > 1 and _mixes(model, some, found):
             raise ModelError(
@@ -244,6 +250,13 @@ def are_probabilities(found: Tensor) -> bool:
     return bool((found >= 0).all() and ((total - 1).abs() <= rounding).all())
 
 
+def _differs(model: nn.Module, x: Images, without: Tensor) -> bool:
+    """Whether the model answers otherwise where gradients are taken, and is not randomised."""
+    with torch.enable_grad():
+        with_gradient = logits(model, x).detach().clone()
+    return not same(with_gradient, without, _MIXED) and same(logits(model, x), without)
+
+
 def mixes(model: nn.Module, x: Images) -> bool:
     """Whether the first example's answer depends on the rest of the batch, in the mode it is in.
 
@@ -251,11 +264,11 @@ def mixes(model: nn.Module, x: Images) -> bool:
     """
     some = _spread(x)
     with isolated(), torch.no_grad():
-        return len(some) > 1 and _mixes(model, some, logits(model, some))
+        return len(some) > 1 and _mixes(model, some, logits(model, some).clone())
 
 
 def _mixes(model: nn.Module, x: Images, together: Tensor) -> bool:
-    alone = logits(model, x[:1])
+    alone = logits(model, x[:1]).clone()
     size, gap = (
         float(found.where(found.isfinite(), 0).abs().amax())
         for found in (together, alone - together[:1])

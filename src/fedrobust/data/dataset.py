@@ -155,7 +155,7 @@ def loaded(spec: DataSpec) -> Dataset:
         found = spec.load()
     except UserError:
         raise
-    except Exception as error:  # a user's own may fail in any way
+    except (Exception, SystemExit) as error:  # a user's own may fail in any way
         reason = arguments.shortened(f"{type(error).__name__}: {error}", 300)
         raise DataError(f"the data set {name} could not be loaded: {reason}") from error
     if not isinstance(found, Dataset):

@@ -119,14 +119,19 @@ def score(
         open_ = correct.nonzero().squeeze(1)
 
         def draw() -> Tensor | None:
-            noise = attack.draw(x, generator)
+            noise = attack.draw(x.clone(), generator)
+            if noise is not None and (not isinstance(noise, Tensor) or noise.shape[:1] != y.shape):
+                raise ConfigError(
+                    f"draw of the attack {name_of(type(attack))} must give a tensor with an entry "
+                    f"for each of {len(x)} examples, or None; it gave {arguments.told(noise)}"
+                )
             return None if noise is None else noise[open_]
 
         robust, refused = correct.clone(), torch.zeros_like(correct)
         if len(open_):
             at, labels = x[open_], y[open_]
-            # A copy, since one that works in place would be compared with itself.
-            moved = attack.maximise(model, at.clone(), labels, draw, batch=batch_size)
+            # Copies, since one that works in place would be compared with itself.
+            moved = attack.maximise(model, at.clone(), labels.clone(), draw, batch=batch_size)
             fit = admissible(moved, at, attack)
             moved = torch.where(per_example(fit, at), moved, at)
             robust[open_], refused[open_] = right(model, moved, labels, batch_size), ~fit

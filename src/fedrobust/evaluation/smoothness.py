@@ -39,9 +39,12 @@ def smoothness_bound(model: nn.Module, shape: tuple[int, ...]) -> float | None:
 def _layers(model: nn.Module) -> list[nn.Module] | None:
     """The layers in order; None where something might change what they compute.
 
-    A subclass may override ``forward``, and a hook may change what goes in or comes out.
+    A subclass may override ``forward``, and a hook may change what goes in or comes out, gradients
+    included, by which residuals are measured.
     """
-    if model._forward_hooks or model._forward_pre_hooks or "forward" in vars(model):
+    forward = (model._forward_hooks, model._forward_pre_hooks)
+    backward = (model._backward_hooks, model._backward_pre_hooks)
+    if any((*forward, *backward)) or "forward" in vars(model):
         return None
     if not isinstance(model, nn.Sequential) or type(model) not in (nn.Sequential, EluNetwork):
         return [model]

@@ -1,5 +1,6 @@
 """A network from its spec, or a user's own: built, tried out, and fit to be trained."""
 
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Protocol
 
@@ -93,18 +94,27 @@ def require_trainable(model: nn.Module, shape: tuple[int, ...]) -> None:
         x = torch.rand(4, *shape, dtype=_dtype(model))
         require_logits(model, x)
         modes = [(module, module.training) for module in model.modules()]
-        buffers = [buffer.clone() for buffer in model.buffers()]
+        before = {name: value.clone() for name, value in _held(model)}
         model.train()
         with torch.no_grad():
             logits(model, x)
         for module, training in modes:
             module.training = training
-    for (name, after), before in zip(model.named_buffers(), buffers, strict=True):
-        if not torch.equal(after.nan_to_num(), before.nan_to_num()):
+    for name, after in _held(model):
+        if not torch.equal(after.nan_to_num(), before[name].nan_to_num()):
             raise ConfigError(
                 f"the model's buffer {name} changes in training outside the parameters, and a "
                 f"federation aggregates parameters only. {_instead(model, name)}"
             )
+
+
+def _held(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Everything that a model holds and that training does not change: buffers, frozen parameters.
+
+    A forward pass changes no parameter that is trained either.
+    """
+    yield from model.named_buffers()
+    yield from ((name, value.detach()) for name, value in model.named_parameters())
 
 
 def _instead(model: nn.Module, buffer: str) -> str:

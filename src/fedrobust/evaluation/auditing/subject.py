@@ -82,7 +82,7 @@ def subject(model: nn.Module, x: Images, y: Labels, batch: int = 256) -> Subject
     """
     some = x[:16]
     with torch.no_grad():
-        first, again = logits(model, some), logits(model, some)
+        first, again = (logits(model, some).clone() for _ in range(2))
     classes = first.shape[1]
     if classes < 2:
         raise ModelError("the model gives one number an example; an audit needs two logits or more")
