@@ -258,3 +258,22 @@ def test_traced_and_lazy_networks_train(tiny: Tiny) -> None:
     for model in (traced, lazy):
         result = run(tiny(model=model, rounds=2))
         assert result.summary["troubles"] == []
+
+
+class Attached:
+    """A poisoning whose images keep an autograd history."""
+
+    def __init__(self) -> None:
+        self.shift = 0.1
+
+    def poison(self, x: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+        return x * torch.ones(1, requires_grad=True), y
+
+    def craft(self, state: Any, view: Any, rng: torch.Generator) -> Any:
+        return view.own, state
+
+
+def test_poisoned_images_leave_their_history_behind(tiny: Tiny) -> None:
+    found = run(tiny(attack=Attached(), rounds=2))
+    assert found.summary["troubles"] == []
+    assert not found.state.parameters.requires_grad

@@ -256,7 +256,7 @@ def poisoned(attack: Poisons, x: Images, y: Labels, classes: int) -> tuple[Image
         inputs, labels = given
         if arguments.tensor(inputs, "x").shape[1:] != x.shape[1:] or not len(inputs):
             raise ValueError(f"x has shape {list(inputs.shape)} where it was {list(x.shape)}")
-        return inputs, arguments.labels(labels, len(inputs), classes)
+        return inputs.detach(), arguments.labels(labels, len(inputs), classes)
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"poison of the attack {type(attack).__name__} must give a batch (x, y): {error}"

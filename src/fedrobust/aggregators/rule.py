@@ -137,7 +137,14 @@ def called(component: object) -> str:
 
 def lowered(rule: Aggregator, dropped: int) -> Aggregator:
     """``rule`` with ``dropped`` fewer Byzantine rows to tolerate, where it tolerates a number."""
-    return rule.tolerating(dropped) if hasattr(rule, "tolerating") else rule
+    if not hasattr(rule, "tolerating"):
+        return rule
+    found = rule.tolerating(dropped)
+    if not callable(found) and not hasattr(found, "aggregate"):
+        raise ConfigError(
+            f"tolerating of the aggregator {called(rule)} must give a rule; it gave {told(found)}"
+        )
+    return found
 
 
 def check_within(wrapper: Aggregator, rule: Aggregator, n: int) -> None:
