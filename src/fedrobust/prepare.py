@@ -172,7 +172,8 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
             *getattr(objective, "notes", ()),
             *_notes(experiment, len(chooses)),
         ),
-        digest=_digest(dataset, start, partition if foreign(experiment.partition) else None),
+        digest=_digest(dataset, start)
+        + _parts(partition if foreign(experiment.partition) else None),
     )
 
 
@@ -287,14 +288,22 @@ def _some(total: int, wanted: int | None, generator: torch.Generator) -> Indices
     return torch.randperm(total, generator=generator)[:wanted].sort().values
 
 
-def _digest(dataset: Dataset, start: Vector, partition: Partition | None) -> str:
-    """What the data, the initial parameters and a user's own partition are, in 16 digits."""
+def _parts(own: Partition | None) -> str:
+    """What a user's own partition gave, in 8 hexadecimal digits; nothing of fedrobust's."""
+    if own is None:
+        return ""
+    digest = hashlib.sha256()
+    for part in (*own.train, *own.test):
+        digest.update(part.numpy().tobytes() + b"|")
+    return digest.hexdigest()[:8]
+
+
+def _digest(dataset: Dataset, start: Vector) -> str:
+    """What the data and the initial parameters are, in 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for split in (dataset.train, dataset.test):
         for tensor in (split.x, split.y, split.user):
             if tensor is not None:
                 digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
-    for part in () if partition is None else (*partition.train, *partition.test):
-        digest.update(part.numpy().tobytes())
     digest.update(start.cpu().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
