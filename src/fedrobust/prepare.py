@@ -11,21 +11,19 @@ from fedrobust import arguments
 from fedrobust.attacks.attack import Attack, poisons, traits
 from fedrobust.backends import backend_for
 from fedrobust.client import LocalTraining
-from fedrobust.compute.network import differentiable, evaluating
 from fedrobust.data import Dataset, Partition, Split
 from fedrobust.data.dataset import loaded
 from fedrobust.data.sharing import shared_out
-from fedrobust.errors import ConfigError, UndifferentiableError, UserError
-from fedrobust.evaluation.accuracy import admissible
+from fedrobust.errors import ConfigError
 from fedrobust.execution import Execution, require_memory
-from fedrobust.experiment import Evaluation, Experiment
+from fedrobust.experiment import Experiment
 from fedrobust.federation import LOCAL, Backend, Federation
-from fedrobust.flat import Layout, read, write
+from fedrobust.flat import Layout, read
 from fedrobust.models import build_model
 from fedrobust.objectives import settled
 from fedrobust.opaque import foreign
 from fedrobust.own_draws import own_draws
-from fedrobust.perturb import Apgd, Fab, Pgd
+from fedrobust.rehearsal import rehearse
 from fedrobust.server import rooted
 from fedrobust.streams import Streams, drawing
 from fedrobust.typing import Indices, Vector
@@ -152,7 +150,7 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
         )
     evaluation = experiment.evaluation
     with resolved.active(), drawing(0):
-        _rehearse(model, evaluation, chooses, start.to(device))
+        rehearse(model, evaluation, chooses, start.to(device))
     return Prepared(
         experiment=experiment,
         dataset=dataset,
@@ -175,34 +173,6 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
         digest=_digest(dataset, start)
         + _parts(partition if foreign(experiment.partition) else None),
     )
-
-
-def _rehearse(model: nn.Module, evaluation: Evaluation, split: Split, start: Vector) -> None:
-    """Try what an evaluation will ask on two examples: it must not fail after rounds of training.
-
-    Raises: ``ConfigError`` where it fails.
-    """
-    attack, first = evaluation.attack, torch.arange(min(2, len(split)))
-    x, y = split.images(first).to(start), split.y[first].to(start.device)
-    write(model, start)
-    climbs = evaluation.wasserstein is not None or isinstance(attack, Pgd | Apgd | Fab)
-    if climbs and not differentiable(model, x):
-        raise UndifferentiableError(
-            "no gradient reaches the model's input, so that evaluation.attack finds nothing: "
-            "evaluate with square, which needs none, and without wasserstein"
-        )
-    if not foreign(attack):
-        return
-    source = torch.Generator().manual_seed(0)
-    try:
-        with evaluating(model):
-            moved = attack.maximise(model, x, y, lambda: attack.draw(x, source), batch=len(x))
-            admissible(moved, x, attack)
-    except UserError:
-        raise
-    except Exception as error:  # a user's own may fail in any way
-        reason = arguments.shortened(f"{type(error).__name__}: {error}", 300)
-        raise ConfigError(f"evaluation.attack fails on two examples: {reason}") from error
 
 
 def _backend(local: LocalTraining, plan: Execution, attack: Attack | None) -> Backend:
