@@ -134,7 +134,9 @@ class LocalTraining:
         labels = [t.first[1][:k] for t, k in zip(group, counts, strict=True)]
 
         def draw() -> Tensor | None:
-            starts = [self.objective.draw(x, t.noise) for x, t in zip(inputs, group, strict=True)]
+            starts = [
+                self.objective.draw(x.clone(), t.noise) for x, t in zip(inputs, group, strict=True)
+            ]
             given = [start for start in starts if start is not None]
             return torch.cat(given) if given else None
 
@@ -241,7 +243,7 @@ class _Turn:
             inputs = x[:k].clone()
             with evaluating(self.task.model):
                 x[:k] = self.task.perturbed(
-                    inputs, y[:k], lambda: objective.draw(inputs, self.noise)
+                    inputs, y[:k], lambda: objective.draw(inputs.clone(), self.noise)
                 )
         return x, y
 

@@ -254,7 +254,7 @@ def _differs(model: nn.Module, x: Images, without: Tensor) -> bool:
     """Whether the model answers otherwise where gradients are taken, and is not randomised."""
     with torch.enable_grad():
         with_gradient = logits(model, x).detach().clone()
-    return not same(with_gradient, without, _MIXED) and same(logits(model, x), without)
+    return _apart(with_gradient, without, without) and same(logits(model, x), without)
 
 
 def mixes(model: nn.Module, x: Images) -> bool:
@@ -269,12 +269,16 @@ def mixes(model: nn.Module, x: Images) -> bool:
 
 def _mixes(model: nn.Module, x: Images, together: Tensor) -> bool:
     alone = logits(model, x[:1]).clone()
-    size, gap = (
-        float(found.where(found.isfinite(), 0).abs().amax())
-        for found in (together, alone - together[:1])
+    apart = _apart(alone, together[:1], together)
+    return apart and same(logits(model, x), together)  # else it is randomised
+
+
+def _apart(first: Tensor, other: Tensor, scale: Tensor) -> bool:
+    """Whether answers differ by more than rounding, in parts of the largest logit of ``scale``."""
+    gap, size = (
+        float(found.where(found.isfinite(), 0).abs().amax()) for found in (first - other, scale)
     )
-    rounding = max(_MIXED, 8 * torch.finfo(together.dtype).eps)
-    return gap > rounding * size and same(logits(model, x), together)  # else it is randomised
+    return gap > max(_MIXED, 8 * torch.finfo(scale.dtype).eps) * size
 
 
 def same(first: Tensor, again: Tensor, rounding: float = 1e-6) -> bool:
