@@ -16,6 +16,7 @@ from fedrobust.evaluation import certificate, robust_accuracy, score
 from fedrobust.experiment import Experiment
 from fedrobust.models import DigitsCnn
 from fedrobust.perturb import Apgd, Ascent, Fab, Pgd, Square, pgd, wasserstein_ascent
+from fedrobust.perturb.geometry import allowed
 
 
 class Gamma(nn.Module):
@@ -145,3 +146,10 @@ def test_the_gradient_itself_is_still_the_papers_where_it_is_finite() -> None:
     torch.nn.functional.cross_entropy(network()(leaf), y, reduction="sum").backward()
     moved = pgd(network(), x, y, eps=0.05, step_size=0.05, steps=1, random_start=False)
     assert torch.equal(moved, (x + 0.05 * leaf.grad.sign()).clamp(0, 1))
+
+
+def test_a_point_that_is_not_finite_is_none_also_without_a_ball_and_a_box() -> None:
+    x = torch.zeros(3, 2)
+    found = torch.tensor([[1e9, -1e9], [torch.nan, 0.0], [torch.inf, 0.0]])
+    assert allowed(found, x, None, "linf", box=False).tolist() == [True, False, False]
+    assert allowed(found, x, None, "linf", box=True).tolist() == [False, False, False]
