@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,24 +10,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from demo import demo_config
+from damaged import Originals, cut, digest, records, refused, resumed
 from fedrobust import run
 from fedrobust.attacks.learned.files import load_policy
 from fedrobust.component import from_config
-from fedrobust.errors import ConfigError, UserError
+from fedrobust.errors import ConfigError
 from fedrobust.evaluation.auditing.command import Asked, audited
 from fedrobust.experiment import Experiment
 from fedrobust.grid import load_sweep
-from fedrobust.playing import Progress
 from fedrobust.records import RunDirectory
 from fedrobust.report import write_report
 from fedrobust.sweep import run_sweep
 from run_contents import contents
-
-sys.path.append(str(Path(__file__).parent / "fuzz"))
-
-import records
-from records import Originals, digest
 
 
 @pytest.fixture(scope="module")
@@ -41,32 +34,6 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Originals:
 def copy(originals: Originals, tmp_path: Path) -> Callable[[str], Path]:
     """Makes a copy of one of the records to spoil."""
     return lambda name: Path(shutil.copytree(originals.folder / name, tmp_path / name))
-
-
-def tiny() -> Experiment:
-    changes: dict[str, Any] = {"rounds": 3, "evaluation": records.demo_evaluation()}
-    return from_config(Experiment, demo_config(**changes))
-
-
-def refused(folder: Path, message: str, read: Callable[[], object]) -> str:
-    """The message of a refusal, which changed nothing in the folder."""
-    before = digest(folder)
-    with pytest.raises(UserError, match=message) as error:
-        read()
-    assert digest(folder) == before
-    return str(error.value)
-
-
-def cut(path: Path, share: float = 0.5) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[: int(share * len(content))])
-
-
-def resumed(folder: Path) -> list[str]:
-    """What a resumed run says it made again."""
-    told: list[str] = []
-    run(tiny(), folder, resume=True, progress=Progress(repaired=told.append))
-    return told
 
 
 def test_a_checkpoint_that_a_full_disk_cut(copy: Callable[[str], Path]) -> None:

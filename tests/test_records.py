@@ -10,8 +10,8 @@ import pytest
 from fedrobust import run
 from fedrobust.errors import RecordError
 from fedrobust.experiment import Experiment
+from fedrobust.files import atomically
 from fedrobust.playing import Progress
-from fedrobust.records import atomically
 from run_contents import contents
 
 

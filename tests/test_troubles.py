@@ -16,7 +16,8 @@ from fedrobust.experiment import Experiment
 from fedrobust.federation import run_round
 from fedrobust.prepare import prepare
 from fedrobust.server import aggregate
-from fedrobust.training import doubts, run, troubles
+from fedrobust.tally import Tally
+from fedrobust.training import doubts, run
 
 SOUND: dict[str, Any] = {"gamma": 2.0, "rho": 0.04, "curvature": 3.0, "residual": 1e-4}
 
@@ -81,6 +82,7 @@ def line(round: int, dropped: list[int], reason: str | None = None) -> dict[str,
         "round": round,
         "dropped": dropped,
         "malicious": [],
+        "kept": None,
         "applied": reason is None,
         "reason": reason,
     }
@@ -88,15 +90,15 @@ def line(round: int, dropped: list[int], reason: str | None = None) -> dict[str,
 
 def test_refused_rows_and_rounds_without_a_step_are_told_shortly() -> None:
     refused = "not finite, or no dense rows [d] of real numbers"
-    assert troubles([line(1, []), line(2, [4])]) == [
+    assert Tally.of([line(1, []), line(2, [4])]).troubles() == [
         f"rows of client 4 were refused in 1 round, the first 2: they were {refused}"
     ]
-    (trouble,) = troubles([line(3, [7, 5]), line(4, list(range(3000)))])
+    (trouble,) = Tally.of([line(3, [7, 5]), line(4, list(range(3000)))]).troubles()
     assert trouble == (
         "rows of clients 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2990 more were refused in 2 rounds, "
         f"the first 3: they were {refused}"
     )
-    assert troubles([line(1, []), line(2, [], "1 client took part: too few")]) == [
+    assert Tally.of([line(1, []), line(2, [], "1 client took part: too few")]).troubles() == [
         "1 round made no step, the first 2: 1 client took part: too few"
     ]
 

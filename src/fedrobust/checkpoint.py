@@ -5,6 +5,7 @@ of all that is in it, and what does not match its digest is not gone on with.
 """
 
 import hashlib
+import os
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from fedrobust.arguments import shortened
 from fedrobust.errors import RecordError
+from fedrobust.execution import available_memory
+from fedrobust.files import opened
 
 Json = dict[str, Any]
 _SEAL = "seal"
@@ -65,11 +68,15 @@ def read(path: Path, then: str) -> Json:
     Raises: ``RecordError`` for one that is not as it was written; ``then`` says what to do.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with opened(path) as file:
+            size = _require_unpacked(file)
+            file.seek(0)
+            content = torch.load(file, map_location="cpu", weights_only=True)
         if not isinstance(content, dict):
             raise ValueError(f"it holds a {type(content).__name__}, not a checkpoint")
+        _require_small(content, size)
         if _SEAL not in content:  # of an earlier version: what the archive itself can tell
-            with zipfile.ZipFile(path) as archive:
+            with opened(path) as file, zipfile.ZipFile(file) as archive:
                 if torn := archive.testzip():
                     raise ValueError(f"the part {torn} is not as it was written")
         elif content.pop(_SEAL) != _digest(content):
@@ -78,6 +85,35 @@ def read(path: Path, then: str) -> Json:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise RecordError(f"{path} is damaged: {reason}; {then}") from error
     return content
+
+
+def _require_unpacked(file: IO[bytes]) -> int:
+    """The bytes of the file, which holds no part that would be larger once it is read.
+
+    Raises: ``OSError``, and ``ValueError`` for a file that :func:`write` does not write.
+    """
+    size = os.fstat(file.fileno()).st_size
+    if size > (free := available_memory("cpu")):
+        raise ValueError(f"it has {size:,} bytes, and there is memory for {free:,}")
+    with zipfile.ZipFile(file) as archive:
+        parts = archive.infolist()
+        if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+            raise ValueError("it is compressed, which no checkpoint is")
+        if sum(part.file_size for part in parts) > size:
+            raise ValueError("its parts are larger than the file")
+    return size
+
+
+def _require_small(value: object, size: int) -> None:
+    """Raises: ``ValueError`` for a tensor of more bytes than the file has, by repeating entries."""
+    if isinstance(value, Mapping):
+        for item in value.values():
+            _require_small(item, size)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _require_small(item, size)
+    elif isinstance(value, Tensor) and value.numel() * value.element_size() > size:
+        raise ValueError(f"a tensor of shape {list(value.shape)} is larger than the file")
 
 
 def _require_plain(value: object, where: str, depth: int) -> None:

@@ -31,6 +31,7 @@ from pydantic import (
     Tag,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
 )
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from pydantic.dataclasses import is_pydantic_dataclass, rebuild_dataclass
@@ -39,7 +40,8 @@ from pydantic_core import PydanticCustomError
 from fedrobust.errors import ConfigError
 from fedrobust.messages import explain, quoted, suggestion
 from fedrobust.opaque import describe
-from fedrobust.own import Required, made
+from fedrobust.own import UNTRUSTED, Required, allowed, made
+from fedrobust.trust import NOTHING, Trusted, UntrustedError
 
 T = TypeVar("T")
 
@@ -151,7 +153,7 @@ def one_of(
     def name_of_value(value: object) -> object:
         return getattr(value, "name", None) if type(value) in members else None
 
-    def own(value: object) -> object:
+    def own(value: object, info: ValidationInfo) -> object:
         if value is None or type(value) in (bool, int, float, list, tuple):
             raise PydanticCustomError(
                 "not_a_component",
@@ -162,7 +164,8 @@ def one_of(
             return required.checked(value)
         name = value.get("name")
         if isinstance(name, str) and ":" in name:
-            given = {key: item for key, item in value.items() if key != "name"}
+            block = allowed(value, info.context)
+            given = {key: item for key, item in block.items() if key != "name"}
             return required.checked(made(name, given))
         if "opaque" in value:
             raise PydanticCustomError(
@@ -253,3 +256,16 @@ def from_config(cls: type[T], content: Mapping[str, Any]) -> T:
         return TypeAdapter(cls).validate_python(content)
     except ValidationError as error:
         raise ConfigError(explain(error, cls)) from error
+
+
+def from_record(cls: Any, content: object, trusted: Trusted = NOTHING) -> Any:
+    """The same for a stored record, which may be anybody's: ``cls`` is any type of a config.
+
+    Raises: ``UntrustedError`` where it names code that is not ``trusted``, which was not imported;
+    ``ConfigError`` for anything else that is wrong.
+    """
+    try:
+        return TypeAdapter(cls).validate_python(content, context=trusted)
+    except ValidationError as error:
+        refused = any(d["type"] == UNTRUSTED for d in error.errors(include_url=False))
+        raise (UntrustedError if refused else ConfigError)(explain(error, cls)) from error

@@ -1,238 +1,70 @@
-"""Where a run stands, in memory and in its run directory: begun, saved, opened again."""
+"""Where a run stands, in memory and in its run directory."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any
-
-import torch
+from dataclasses import asdict, dataclass, field
 
 from fedrobust import measure
-from fedrobust.arguments import shortened, told, unfit
 from fedrobust.attacks.learned.journal import JOURNALS
 from fedrobust.component import to_config
-from fedrobust.environment import environment
-from fedrobust.errors import ConfigError, RecordError
-from fedrobust.execution import Execution
-from fedrobust.experiment import Experiment, completed
 from fedrobust.federation import FederationState
 from fedrobust.flat import write
-from fedrobust.opaque import untold
 from fedrobust.plain import attack_pictures, plain_json
 from fedrobust.prepare import Prepared
-from fedrobust.reading import broken
 from fedrobust.records import Json, RunDirectory
+from fedrobust.rounds_log import RoundsLog
+from fedrobust.tally import Tally
 from fedrobust.typing import Vector
 
-_TOLD = 10
-_COPY = "put a copy back, or start again in a new --out"
-_KEYS: dict[str, Any] = {
-    "digest": str,
-    "state": dict,
-    "metrics": list,
-    "rounds": list,
-    "best": torch.Tensor,
-    "seconds": int | float,
-}
-"""What a checkpoint holds."""
+FORMAT = 2
+"""That of a checkpoint. The first, which had no number, held all rounds in itself."""
 
 
 @dataclass
 class Course:
-    """What a checkpoint holds: the state, what was recorded so far, and the chosen parameters."""
+    """Where a run stands: the state, what was recorded so far, and the chosen parameters.
+
+    ``log`` has the rounds that were played; a run that leaves no records has none.
+    """
 
     state: FederationState
     metrics: list[Json]
-    rounds: list[Json]
     best: Vector
     seconds: float = 0.0
+    tally: Tally = field(default_factory=Tally)
+    log: RoundsLog | None = None
 
     @classmethod
-    def start(cls, run: Prepared) -> "Course":
+    def start(cls, run: Prepared, log: RoundsLog | None = None) -> "Course":
         """The course before the first round."""
-        return cls(run.federation.start(run.start, run.streams), [], [], run.start)
+        return cls(run.federation.start(run.start, run.streams), [], run.start, log=log)
 
-
-def stored_plan(experiment: Experiment, directory: RunDirectory) -> Execution:
-    """The plan of the run in ``directory``.
-
-    Raises: ``RecordError`` if it is another experiment, or its config is none.
-    """
-    file, asked = directory.path / "config.yaml", to_config(experiment)
-    content = directory.config()
-    try:
-        stored = completed(content)
-    except (ConfigError, AttributeError, TypeError, ValueError) as error:
-        raise broken(file, error) from error
-    kept = stored.get("execution", {})
-    filled = {k: v if v is not None else kept.get(k) for k, v in asked["execution"].items()}
-    asked["execution"] = filled
-    if differing := list(_differing(stored, asked)):
-        more = f"; and {len(differing) - _TOLD} more" if len(differing) > _TOLD else ""
-        raise RecordError(
-            f"{directory.path} holds a run of another config, so it cannot be resumed with this "
-            f"one; choose another --out. They differ in {'; '.join(differing[:_TOLD])}{more}"
-        )
-    if unknown := untold(asked):
-        raise RecordError(
-            f"{directory.path} cannot be resumed: nothing tells whether {' and '.join(unknown)} is "
-            "the object of that run. Make it an importable dataclass, or one that can be pickled"
-        )
-    return Execution(**filled)
-
-
-def _differing(there: Mapping[str, Any], here: Mapping[str, Any], at: str = "") -> Iterator[str]:
-    """Where two configs differ, each place with both values."""
-    for key in {**there, **here}:
-        a, b = there.get(key), here.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping) and a.get("name") == b.get("name"):
-            yield from _differing(a, b, f"{at}{key}.")
-        elif a != b:
-            stood, asked = shortened(str(a), 60), shortened(str(b), 60)
-            yield f"{shortened(f'{at}{key}', 60)}: {stood} there, {asked} here"
-
-
-def open_course(run: Prepared, directory: RunDirectory) -> Course:
-    """The course to go on with; a new one is begun with its config and environment.
-
-    Raises: ``RecordError`` where the directory holds other data or another start, or what it holds
-    is damaged; nothing is changed then.
-    """
-    checkpoint = directory.load_checkpoint()
-    course = Course.start(run) if checkpoint is None else _restored(run, directory, checkpoint)
-    stored = directory.read_json("environment.json")
-    if not directory.has_config:
-        directory.write_config(to_config(run.experiment))
-    _note_environment(run, directory, stored, begins=checkpoint is None)
-    return course
-
-
-def _restored(run: Prepared, directory: RunDirectory, content: Json) -> Course:
-    """The course that a checkpoint holds. Raises: ``RecordError`` where it is not this run's."""
-    path = directory.path / "checkpoint.pt"
-    if why := _misfit(run, content):
-        raise broken(path, why, then=_COPY)
-    if content["digest"] != run.digest:
-        raise RecordError(
-            f"{directory.path} was run on other data or from other initial parameters "
-            "(checkpoint.pt); choose another --out"
-        )
-    _require_same(path, content.get("config"), to_config(run.experiment))
-    device = run.start.device
-    return Course(
-        FederationState(**_to(content["state"], device)),
-        content["metrics"],
-        content["rounds"],
-        content["best"].to(device),
-        content["seconds"],
-    )
-
-
-def _require_same(path: Path, stored: object, asked: Json) -> None:
-    """Raises: ``RecordError`` for the checkpoint of a run of another config; old ones have none."""
-    if not isinstance(stored, dict):
-        return
-    try:
-        there = completed(stored)
-    except (ConfigError, AttributeError, TypeError, ValueError) as error:
-        raise broken(path, error, then=_COPY) from error
-    differing = list(_differing(there | {"execution": None}, asked | {"execution": None}))
-    if differing:
-        told = "; ".join(differing[:_TOLD])
-        raise broken(path, f"it is of a run of another config: {told}", then=_COPY)
-
-
-def _misfit(run: Prepared, content: Json) -> str:
-    """Why a checkpoint's content is none of a run of this experiment; empty where it is one."""
-    if lacks := _KEYS.keys() - content.keys():
-        return f"it lacks {min(lacks)}"
-    if more := content.keys() - _KEYS.keys() - {"config"}:
-        return f"it holds {min(map(str, more))}, which this version of fedrobust does not know"
-    for key, kind in _KEYS.items():
-        if not isinstance(content[key], kind):
-            return f"its {key} is {told(content[key])}"
-    state, known = content["state"], {field.name for field in fields(FederationState)}
-    if more := state.keys() - known:
-        return f"its state holds {min(map(str, more))}, which this version does not know"
-    vectors = {"state.parameters": state.get("parameters"), "best": content["best"]}
-    history = state.get("history", ())
-    if not isinstance(history, tuple):
-        return f"its state.history is {told(history)}"
-    vectors |= {f"state.history[{i}]": vector for i, vector in enumerate(history)}
-    for name, vector in vectors.items():
-        if not isinstance(vector, torch.Tensor) or unfit(vector) or not _like(vector, run.start):
-            return f"its {name} is {told(vector)}, and this run has {told(run.start)}"
-    for key in ("store", "root"):
-        if not _holds_tensors(state.get(key, {})):
-            return f"its state.{key} does not hold tensors by client"
-    lines = [*content["rounds"], *content["metrics"]]
-    if not all(isinstance(line, dict) for line in lines):
-        return "its rounds and metrics are no lists of mappings"
-    round, rounds = state.get("round"), [line.get("round") for line in content["rounds"]]
-    # A training of a policy keeps no log of its rounds.
-    if type(round) is not int or (rounds and rounds != list(range(1, round + 1))):
-        return f"it is of round {told(round)}, and tells of {len(rounds)} rounds"
-    if not 0 <= round <= run.experiment.rounds:
-        return f"it is of round {round}, and this run has {run.experiment.rounds}"
-    return ""
-
-
-def _like(vector: torch.Tensor, start: torch.Tensor) -> bool:
-    return vector.shape == start.shape and vector.dtype == start.dtype
-
-
-def _holds_tensors(store: object) -> bool:
-    return isinstance(store, dict) and all(
-        isinstance(kept, dict) and all(isinstance(value, torch.Tensor) for value in kept.values())
-        for kept in store.values()
-    )
-
-
-def _note_environment(
-    run: Prepared, directory: RunDirectory, stored: Json | None, begins: bool
-) -> None:
-    """Keep where the run began, and what differed wherever it was resumed."""
-    now = environment(run.plan)
-    if stored is None:
-        lost = {} if begins else {"lost": "where the run began, as this file was missing later"}
-        directory.write_json("environment.json", now | lost)
-        return
-    resumed = stored.get("resumed", [])
-    if not isinstance(resumed, list) or not all(isinstance(part, dict) for part in resumed):
-        raise broken(directory.path / "environment.json", "its resumed is no list of mappings")
-    last = stored | {k: v for part in resumed for k, v in part.items()}
-    changed = {k: v for k, v in now.items() if k != "started" and last.get(k) != v}
-    if changed:
-        later = {"started": now["started"], **changed}
-        stored["resumed"] = [*resumed, later]
-        directory.write_json("environment.json", stored)
-
-
-def _to(value: Any, device: torch.device) -> Any:
-    """``value`` with every tensor in it, however deep, on ``device``."""
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return {key: _to(item, device) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_to(item, device) for item in value)
-    return value
+    def played(self, line: Json) -> None:
+        """Record a round."""
+        self.tally.add(line)
+        if self.log is not None:
+            self.log.add(line)
 
 
 def save(run: Prepared, directory: RunDirectory, course: Course) -> None:
-    """The checkpoint, then what is made from it; it holds what trainings have come to."""
+    """The rounds, the checkpoint, then what is made from it; it holds what trainings have come to.
+
+    Raises: ``WriteError`` where it cannot be written; the last checkpoint is then still there.
+    """
+    assert course.log is not None
+    course.log.write(directory.path)
     directory.save_checkpoint(
         {
+            "format": FORMAT,
             "digest": run.digest,
             "state": vars(course.state),
             "metrics": course.metrics,
-            "rounds": course.rounds,
+            "log": course.log.extent.plain(),
+            "tally": asdict(course.tally),
             "best": course.best,
             "seconds": course.seconds,
             "config": to_config(run.experiment),
         }
     )
-    _write_lines(directory, course)
+    directory.write_lines("metrics.jsonl", course.metrics)
     directory.drop(JOURNALS)
 
 
@@ -242,7 +74,7 @@ def save_end(run: Prepared, directory: RunDirectory, course: Course, summary: Js
     What no file can hold is left out, and ``summary``, which is changed in place, says so among its
     ``troubles``.
     """
-    _write_lines(directory, course)
+    directory.write_lines("metrics.jsonl", course.metrics)
     for name, vector in (("model", course.state.parameters), ("best", course.best)):
         write(run.model, vector)
         directory.write_model(f"{name}.safetensors", run.model.state_dict())
@@ -260,8 +92,3 @@ def save_end(run: Prepared, directory: RunDirectory, course: Course, summary: Js
     if told_of:
         summary["troubles"] = [*summary.get("troubles", []), *told_of]
     directory.write_json("summary.json", summary)
-
-
-def _write_lines(directory: RunDirectory, course: Course) -> None:
-    directory.write_lines("metrics.jsonl", course.metrics)
-    directory.write_lines("rounds.jsonl", course.rounds)

@@ -92,7 +92,9 @@ class Display:
         self._training: TaskID | None = None
         self._tenths = self._rounds = 0
         self._troubles: set[str] = set()
-        self.progress = Watch(self._started, self._played, self._evaluated, self._repaired)
+        self.progress = Watch(
+            self._started, self._played, self._evaluated, self._repaired, self._unkept
+        )
 
     def __enter__(self) -> "Display":
         self._bar.start()
@@ -125,6 +127,9 @@ class Display:
 
     def _repaired(self, text: str) -> None:
         _say(self._console, text)
+
+    def _unkept(self, text: str) -> None:
+        _say(self._console, f"warning: {text}")
 
     def _started(self, run: Prepared, done: int) -> None:
         experiment, self._rounds = run.experiment, run.experiment.rounds

@@ -17,6 +17,14 @@ class RecordError(UserError):
     """A run directory that cannot be written, resumed or read."""
 
 
+class FormatError(RecordError):
+    """A record of a later version, in a format that this one does not know."""
+
+
+class WriteError(RecordError):
+    """A record that could not be written, since the disk is full, say; what was there still is."""
+
+
 class ResourceError(UserError):
     """A run that this machine cannot hold."""
 

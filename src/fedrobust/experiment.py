@@ -2,10 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import MISSING, fields
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, StringConstraints, model_validator
+from pydantic import (
+    BeforeValidator,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from fedrobust.aggregators import AnyAggregator, Mean
 from fedrobust.aggregators.rule import check
@@ -28,7 +36,7 @@ from fedrobust.errors import ConfigError
 from fedrobust.evaluation.auditing.following import Auditing
 from fedrobust.evaluation.wasserstein import Wasserstein
 from fedrobust.execution import Execution
-from fedrobust.messages import quoted
+from fedrobust.messages import explain, field_types, quoted
 from fedrobust.models import AnyModel
 from fedrobust.objectives import ERM, AnyObjective
 from fedrobust.overrides import override
@@ -38,6 +46,7 @@ from fedrobust.perturb import AnyPerturbation, Pgd
 from fedrobust.plain_yaml import read_yaml
 from fedrobust.server import Server, rooted
 from fedrobust.threat import ThreatModel
+from fedrobust.trust import Trusted
 
 __all__ = ["Evaluation", "Experiment", "Name", "completed", "load", "read_yaml"]
 
@@ -203,11 +212,12 @@ _BEFORE = {
 }
 
 
-def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
+def completed(stored: Mapping[str, Any], like: object = None) -> dict[str, Any]:
     """A stored config with the fields that fedrobust has gained since, at their defaults.
 
     Where a default is not what was done before there was the field, ``_BEFORE`` says what was. What
-    cannot be read, such as an object that no file can rebuild, stays as it is.
+    cannot be read, such as an object that no file can rebuild, stays as it is, and so does code
+    that ``like`` does not name in the same way: that is the user's own config, as plain data.
 
     Raises: ``ConfigError`` where it is no config, or its execution plan is none.
     """
@@ -218,12 +228,24 @@ def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
         *way, last = path.split(".")
         for node in _nodes(content, way):
             node.setdefault(last, value)
-    try:
-        found: dict[str, Any] = to_config(from_config(Experiment, content))
-    except ConfigError:
-        plan = content.get("execution", {})
-        return dict(stored) | {"execution": to_config(from_config(Execution, plan))}
+    trusted, found = Trusted.of(like), dict(stored)
+    for field in fields(cast("Any", Experiment)):
+        key = field.name
+        if key not in content:
+            if field.default is not MISSING:
+                found[key] = to_config(field.default)
+            continue
+        try:
+            found[key] = to_config(_adapter(key).validate_python(content[key], context=trusted))
+        except ValidationError as error:
+            if key == "execution":
+                raise ConfigError(explain(error, Execution)) from error
     return found
+
+
+@cache
+def _adapter(key: str) -> TypeAdapter[Any]:
+    return TypeAdapter(field_types(Experiment)[key])
 
 
 def _nodes(content: Any, way: Sequence[str]) -> list[dict[str, Any]]:

@@ -12,10 +12,12 @@ from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from fedrobust.arguments import shortened
 from fedrobust.component import from_config, to_config
 from fedrobust.errors import ConfigError, OverrideWarning
-from fedrobust.experiment import Experiment, completed, read_yaml
+from fedrobust.experiment import Experiment, Name, completed, read_yaml
 from fedrobust.messages import listed, quoted, shown
 from fedrobust.overrides import Setting, apply, dotted, override
 
@@ -77,7 +79,16 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
     reference = base.pop("reference", None)
     if not isinstance(base.get("name"), str):
         raise ConfigError(f"{path}: name: is required, and must be a text")
+    try:
+        TypeAdapter(Name).validate_python(base["name"])
+    except ValidationError as error:
+        raise ConfigError(
+            f"{path}: name: {quoted(base['name'])} cannot name a folder: write letters, digits and "
+            ". _ -, a letter or digit first, at most 200"
+        ) from error
     grids = content["grid"] if isinstance(content["grid"], list) else [content["grid"]]
+    if not grids:
+        raise ConfigError(f"{path}: grid is an empty list: give it axes, such as {{seed: [0, 1]}}")
     cells: dict[str, Cell] = {}
     axes: dict[str, tuple[str, ...]] = {}
     problems, dropped = [], dict[str, None]()
@@ -214,6 +225,6 @@ def _texts(node: Any) -> Any:
 def same(cell: Cell, stored: Mapping[str, Any]) -> bool:
     """Whether ``stored``, the config of a run, is this cell's, whatever its execution plan."""
     asked = to_config(cell.experiment)
-    return {k: v for k, v in completed(stored).items() if k != "execution"} == {
+    return {k: v for k, v in completed(stored, like=asked).items() if k != "execution"} == {
         k: v for k, v in asked.items() if k != "execution"
     }

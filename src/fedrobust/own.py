@@ -1,6 +1,5 @@
 """A user's own objects, which may stand where a component does: how they are made and checked."""
 
-import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,9 +9,11 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
+from fedrobust import beside
 from fedrobust.arguments import shortened
 from fedrobust.errors import UserError
 from fedrobust.messages import explain, quoted, reason
+from fedrobust.trust import Trusted
 
 _DATA = (
     frozenset({str, bytes, bytearray, bool, int, float, complex})
@@ -21,6 +22,9 @@ _DATA = (
 """Plain data is no object of a user's, even where it has the methods: a text has ``split``."""
 
 _ABSENT = object()
+
+UNTRUSTED = "untrusted"
+"""The type of the mistake that :func:`allowed` tells of."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,22 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True))
 
 
+def allowed(block: Mapping[str, Any], context: object) -> Mapping[str, Any]:
+    """``block``, which names code. A context that is a ``Trusted`` is that of a stored record.
+
+    Raises: ``PydanticCustomError`` where it is not trusted. Nothing was imported then.
+    """
+    if isinstance(context, Trusted) and not context.allows(block):
+        raise PydanticCustomError(
+            UNTRUSTED,
+            "{name} is code, and code that a record names is not run unless you name it yourself",
+            {"name": quoted(block.get("name"))},
+        )
+    return block
+
+
 def made(name: str, arguments: Mapping[str, Any]) -> object:
-    """What ``module:Class`` gives for ``arguments``.
+    """What ``module:Class`` gives for ``arguments``, which is to run the code that it names.
 
     Raises: ``PydanticCustomError`` where there is no such thing, or it fails in any way, an attempt
     to end the program included. A ``KeyboardInterrupt`` passes through.
@@ -126,15 +144,16 @@ def _imported(name: str, shown: str) -> Any:
     if not all([*module.split("."), *attribute.split(".")]):
         raise _failure(f"{shown} names nothing: write module:Class, such as my_rules:ClippedMean")
     try:
-        target: Any = importlib.import_module(module)
+        target: Any = beside.module(module)
         for part in attribute.split("."):
             target = getattr(target, part)
     except (Exception, SystemExit) as error:  # a user's module may fail in any way
-        raise _failure(
-            f"cannot import {shown}: {reason(error)}; "
-            "the config's folder and this one were looked in first"
-        ) from error
+        raise _failure(f"cannot import {shown}: {reason(error)}{_hint(module, error)}") from error
     return target
+
+
+def _hint(module: str, error: BaseException) -> str:
+    return shortened(beside.hint(module, error), 500) if module.isprintable() else ""
 
 
 def _said(error: BaseException) -> str:

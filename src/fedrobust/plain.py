@@ -148,13 +148,13 @@ def attack_report(say: Callable[[], object]) -> Json | None:
     """
     try:
         value = say()
-    except Exception as error:  # an attack of a user's own may fail in any way
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            return {"troubles": [f"its report is {told(value)}, not a mapping: it was left out"]}
+        found, lost = plain_json(value, "its report")
+    except (Exception, SystemExit) as error:  # an attack of a user's own may fail in any way
         return {"troubles": [_failed("report", error)]}
-    if value is None:
-        return None
-    if not isinstance(value, Mapping):
-        return {"troubles": [f"its report is {told(value)}, not a mapping: it was left out"]}
-    found, lost = plain_json(value, "its report")
     own = found.pop("troubles", None) or []
     texts = own if isinstance(own, list) else [own]
     troubles = [*(text if isinstance(text, str) else repr(text) for text in texts), *lost]
@@ -167,10 +167,10 @@ def attack_pictures(
     """The arrays that an attack shows of itself, None where there are none; what was left out."""
     try:
         return plain_arrays(show(), "its pictures")
-    except Exception as error:  # an attack of a user's own may fail in any way
+    except (Exception, SystemExit) as error:  # an attack of a user's own may fail in any way
         return None, [_failed("pictures", error)]
 
 
-def _failed(what: str, error: Exception) -> str:
+def _failed(what: str, error: BaseException) -> str:
     reason = " ".join(islice(str(error).split(), 60))
     return f"its {what} failed and left nothing: {type(error).__name__}: {shortened(reason, 300)}"

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedrobust.attacks.learned.journal import journals_in
-from fedrobust.course import Course, open_course, save, stored_plan
-from fedrobust.errors import ConfigError, RecordWarning
+from fedrobust.course import Course, save
+from fedrobust.errors import ConfigError, RecordWarning, WriteError
 from fedrobust.experiment import Experiment
 from fedrobust.federation import RoundLog, run_round
 from fedrobust.opaque import stateful
 from fedrobust.prepare import Prepared, prepare
 from fedrobust.records import Json, RunDirectory, require_storable
 from fedrobust.repair import repaired
+from fedrobust.restoring import open_course, stored_plan
 
 SAVE_EVERY = 60.0
 """Seconds between checkpoints, where the caller asks for none that often."""
@@ -32,6 +33,10 @@ class Progress:
         default=lambda text: warnings.warn(text, RecordWarning, stacklevel=2)
     )
     """Told of each file that was missing or damaged and is made again."""
+    unkept: Callable[[str], object] = field(
+        default=lambda text: warnings.warn(text, RecordWarning, stacklevel=2)
+    )
+    """Told when a checkpoint could not be written; the run goes on, and tries again."""
 
 
 @dataclass
@@ -42,6 +47,8 @@ class Playing:
     course: Course
     directory: RunDirectory | None
     repairs: tuple[str, ...] = ()
+    unkept: str | None = None
+    """Why the directory does not hold where the run stands; None where it does."""
 
     def rounds(
         self, progress: Progress, after: Callable[[RoundLog], bool], over: Callable[[], bool]
@@ -50,6 +57,9 @@ class Playing:
 
         ``after`` is called with each, and tells whether there must be a checkpoint now; there is
         one after the first and every ``SAVE_EVERY`` seconds in any case.
+
+        A checkpoint that cannot be written, since the disk is full, say, is tried again when the
+        next one is due: a full disk costs no results that are still in memory.
 
         Raises: ``ConfigError`` where a user's object keeps state that no checkpoint holds.
         """
@@ -70,8 +80,19 @@ class Playing:
             due = after(log) or log.round == 1 or course.seconds - saved > SAVE_EVERY
             if self.directory is not None and due:
                 _require_stateless(changed(), log.round)
-                save(run, self.directory, course)
+                self.save(progress)
                 saved = course.seconds
+
+    def save(self, progress: Progress) -> None:
+        """Write a checkpoint, if it can be written; ``unkept`` says if not."""
+        assert self.directory is not None
+        try:
+            save(self.run, self.directory, self.course)
+            self.unkept = None
+        except WriteError as error:
+            if self.unkept is None:
+                progress.unkept(f"{error}; the run goes on, and tries again later")
+            self.unkept = str(error)
 
 
 @contextmanager

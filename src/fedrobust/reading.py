@@ -14,15 +14,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load
 from torch import Tensor, nn
 
+from fedrobust import bounded
 from fedrobust.arguments import shortened
-from fedrobust.errors import ConfigError, RecordError
-from fedrobust.plain_yaml import read_yaml
+from fedrobust.bounded import named, why
+from fedrobust.errors import ConfigError, FormatError, RecordError
+from fedrobust.npz import arrays_in
+from fedrobust.plain_yaml import TEXT, read_stored_yaml
+from fedrobust.schema.formats import known_format
 from fedrobust.schema.run import Evaluation
 
 T = TypeVar("T")
@@ -40,6 +43,8 @@ REMADE = (
 _DEPTH = 64
 """No record of ours is nested deeper; what is could not be worked with."""
 _MOST = 2**63
+_ARRAYS = 2**30
+"""The most bytes of pictures that a record holds."""
 
 
 def present(path: Path) -> bool:
@@ -62,39 +67,30 @@ def cure(path: Path) -> str:
     }.get(path.name, "restore it, or choose another")
 
 
-def broken(path: Path, why: object, *, line: int | None = None, then: str = "") -> RecordError:
+def broken(path: Path, reason: object, *, line: int | None = None, then: str = "") -> RecordError:
     """The error for a file that can be read and is not what it should be."""
-    where = f"{path}, line {line}" if line else str(path)
-    return RecordError(f"{where} is broken: {_brief(why)}; {then or cure(path)}")
+    where = f"{named(path)}, line {line}" if line else named(path)
+    return RecordError(f"{where} is broken: {why(reason)}; {then or cure(path)}")
 
 
 def unreadable(path: Path, error: Exception, then: str = "") -> RecordError:
     """The error for a file that cannot be read."""
-    why = getattr(error, "strerror", None) or error
-    return RecordError(f"cannot read {path}: {_brief(why)}; {then or cure(path)}")
+    return RecordError(f"cannot read {named(path)}: {why(error)}; {then or cure(path)}")
 
 
-def _brief(why: object) -> str:
-    """A reason in one line: other libraries print whole files, over many."""
-    if isinstance(why, RecursionError):
-        return "it is nested too deep"
-    text = " ".join(str(why).split())
-    return shortened(text, 300) if text else type(why).__name__
-
-
-def content_of(path: Path, then: str = "") -> bytes:
-    """The bytes of a file. Raises: ``RecordError``."""
+def content_of(path: Path, then: str = "", most: int | None = None) -> bytes:
+    """The bytes of a file, ``most`` at most. Raises: ``RecordError``."""
     try:
-        return path.read_bytes()
-    except OSError as error:
+        return bounded.contents(path, most)
+    except (OSError, ValueError) as error:
         raise unreadable(path, error, then) from error
 
 
-def text_of(path: Path, then: str = "") -> str:
-    """The text of a UTF-8 file. Raises: ``RecordError``."""
+def text_of(path: Path, then: str = "", most: int = bounded.TEXT, *, damaged: bool = False) -> str:
+    """The text of a UTF-8 file; ``damaged`` bytes are replaced. Raises: ``RecordError``."""
     try:
-        return content_of(path, then).decode("utf-8")
-    except UnicodeDecodeError as error:
+        return content_of(path, then, most).decode("utf-8", "replace" if damaged else "strict")
+    except (UnicodeDecodeError, MemoryError) as error:
         raise unreadable(path, error, then) from error
 
 
@@ -102,20 +98,31 @@ def json_of(path: Path, kind: type[T], then: str = "") -> T:
     """The JSON value of a file, checked to be a ``kind``. Raises: ``RecordError``."""
     text = text_of(path, then)
     try:
-        return shaped(kind, parsed(text))
-    except (ValueError, RecursionError) as error:
+        bounded.require_room_for_json(text)
+        content = parsed(text)
+        if known_format(path.name, content):
+            return shaped(kind, content)
+    except (ValueError, RecursionError, MemoryError) as error:
         raise broken(path, error if text.strip() else "it is empty", then=then) from error
+    raise FormatError(
+        f"{named(path)} is of format {content['format']}, which this version of fedrobust does not "
+        "know; update fedrobust"
+    )
 
 
 def lines_of(path: Path, kind: type[T], then: str = "") -> tuple[T, ...]:
     """The JSON values of a file that holds one a line. Raises: ``RecordError``."""
-    found = []
-    for number, line in enumerate(text_of(path, then).split("\n"), start=1):
+    found, text = [], text_of(path, then)
+    try:
+        bounded.require_room_for_json(text)
+    except ValueError as error:
+        raise unreadable(path, error, then) from error
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
             found.append(shaped(kind, parsed(line)))
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RecursionError, MemoryError) as error:
             raise broken(path, error, line=number, then=then) from error
     return tuple(found)
 
@@ -213,9 +220,9 @@ def shaped(kind: type[T], value: Any) -> T:
 
 def mapping_of(path: Path) -> dict[str, Any]:
     """The mapping of a YAML file. Raises: ``RecordError``."""
-    text_of(path)  # which says what to do where it cannot be read
+    text_of(path, most=4 * TEXT)  # which says what to do where it cannot be read
     try:
-        content = read_yaml(path)
+        content = read_stored_yaml(path)
     except ConfigError as error:
         raise broken(path, str(error).replace(f"{path} ", "it ", 1)) from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
@@ -226,14 +233,16 @@ def mapping_of(path: Path) -> dict[str, Any]:
 def arrays_of(path: Path, *names: str) -> dict[str, NDArray[Any]]:
     """The arrays of these ``names`` in an .npz file, all of numbers. Raises: ``RecordError``."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in names or archive.files}
-    except OSError as error:
-        raise unreadable(path, error) if error.errno else broken(path, error) from error
-    except Exception as error:  # a damaged archive fails in many ways
+        file = bounded.opened(path, _ARRAYS)
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
+    try:
+        with file:
+            found = arrays_in(file, min(_ARRAYS, bounded.room()), names)
+    except ValueError as error:
         raise broken(path, error) from error
     for name, array in found.items():
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        if array.dtype.kind not in "biuf":
             raise broken(path, f"{name} is no array of numbers")
     return found
 
@@ -244,7 +253,7 @@ def tensors_of(path: Path) -> dict[str, Tensor]:
     try:
         found: dict[str, Tensor] = load(content)
     except Exception as error:  # a damaged file fails in many ways
-        raise broken(path, f"it cannot be read: {error}") from error
+        raise broken(path, f"it cannot be read: {why(error)}") from error
     return found
 
 
@@ -254,9 +263,9 @@ def fill(model: nn.Module, path: Path) -> None:
     Raises: ``RecordError`` for a file that is broken, or of another network.
     """
     found, wanted = tensors_of(path), model.state_dict()
-    if why := _unlike(found, wanted):
+    if unlike := _unlike(found, wanted):
         then = cure(path) if path.name in REMADE else "name the network that it is of"
-        raise RecordError(f"{path} holds the weights of another network: {why}; {then}")
+        raise RecordError(f"{path} holds the weights of another network: {unlike}; {then}")
     model.load_state_dict(found)
 
 
@@ -268,5 +277,8 @@ def _unlike(found: dict[str, Tensor], wanted: dict[str, Any]) -> str:
         there, here = list(found[name].shape), list(wanted[name].shape)
         if there != here:
             return f"{shortened(name)} is {shortened(str(there))} there, {here} in the network"
+        kind, other = found[name].dtype, wanted[name].dtype
+        if (kind.is_floating_point, kind.is_complex) != (other.is_floating_point, other.is_complex):
+            return f"{shortened(name)} is of {kind} there, of {other} in the network"
     more = next((name for name in found if name not in wanted), None)
     return "" if more is None else f"the network has no {shortened(more)}"

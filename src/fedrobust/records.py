@@ -1,20 +1,20 @@
 """The run directory: what a run leaves behind, written so that a kill at any moment loses nothing.
 
-``checkpoint.pt`` is the one truth: state, metrics and round logs of the same moment, replaced
-atomically. The other files are made from it, so a run that was killed between two writes is put
-right when it resumes. A file that is damaged is set aside before another takes its place.
+``checkpoint.pt`` is the one truth: state and metrics of the same moment, replaced atomically, and
+how far the log of the rounds went then. The other files are made from it, so a run that was killed
+between two writes is put right when it resumes. A file that is damaged is set aside before another
+takes its place.
 """
 
 import json
 import os
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from io import StringIO
 from pathlib import Path
 from typing import IO, Any
 
-import filelock
 import numpy as np
 from numpy.typing import NDArray
 from ruamel.yaml import YAML
@@ -24,17 +24,19 @@ from torch.nn.parameter import is_lazy
 
 from fedrobust import checkpoint
 from fedrobust.arguments import shortened, told, unfit
-from fedrobust.errors import ConfigError, RecordError
+from fedrobust.errors import ConfigError, RecordError, WriteError
+from fedrobust.files import atomically, held, listing, reason, written
 from fedrobust.plain import plain_json
 from fedrobust.reading import json_of, mapping_of, present
+from fedrobust.rounds_log import SHOWN, as_lines
 
 Json = dict[str, Any]
 
 
 BEGUN = {"config.yaml", "environment.json"}
 """What a run directory holds before its first checkpoint; one alone may be a user's own file."""
-_PLAYED = ("metrics.jsonl", "rounds.jsonl", "summary.json", "model.safetensors", "best.safetensors")
-"""What there is only where there was a checkpoint."""
+_PLAYED = ("metrics.jsonl", SHOWN, "summary.json", "model.safetensors", "best.safetensors")
+"""What there is only where there was a checkpoint; the log of the rounds is written before it."""
 
 
 class RunDirectory:
@@ -47,14 +49,8 @@ class RunDirectory:
         process is running it, or where it cannot be written.
         """
         self.path = path
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock = filelock.FileLock(path / ".lock")
-            self._lock.acquire(timeout=0)
-        except filelock.Timeout as error:
-            raise RecordError(f"another process is running in {path}: wait for it") from error
-        except OSError as error:
-            raise RecordError(f"cannot write to {path}: {error}; choose another --out") from error
+        self._held = ExitStack()
+        self._held.enter_context(held(path, f"another process is running in {path}"))
         try:
             self._require_ours(resume)
         except OSError as error:
@@ -65,8 +61,7 @@ class RunDirectory:
             raise
 
     def _require_ours(self, resume: bool) -> None:
-        # A kill leaves the lock, and at most one file that was not yet put in its place.
-        there = sorted(p.name for p in self.path.iterdir() if not is_leftover(p.name))
+        there = listing(self.path)
         if not there:
             return
         if not self.has_config:
@@ -90,7 +85,7 @@ class RunDirectory:
 
     def close(self) -> None:
         """Let other processes in."""
-        self._lock.release()
+        self._held.close()
 
     @property
     def has_config(self) -> bool:
@@ -109,12 +104,12 @@ class RunDirectory:
         yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
         yaml.width = 100
         yaml.dump(config, text)
-        self._write("config.yaml", text.getvalue())
+        written(self.path / "config.yaml", text.getvalue())
 
     def write_json(self, name: str, content: Any) -> None:
         """One JSON object as ``name``; what is not finite is written as null."""
         plain, _ = plain_json(content, name)
-        self._write(name, json.dumps(plain, indent=2, allow_nan=False) + "\n")
+        written(self.path / name, json.dumps(plain, indent=2, allow_nan=False) + "\n")
 
     def read_json(self, name: str) -> Any:
         """The JSON object ``name``, or None where there is none.
@@ -127,7 +122,7 @@ class RunDirectory:
 
     def write_lines(self, name: str, lines: Sequence[Json]) -> None:
         """One JSON object a line; what is not finite is written as null."""
-        self._write(name, as_lines(lines))
+        written(self.path / name, as_lines(lines))
 
     def write_model(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Named tensors as safetensors. A model for which :func:`require_storable` holds has such.
@@ -155,7 +150,7 @@ class RunDirectory:
             try:
                 path.unlink()
             except OSError as error:
-                raise RecordError(f"cannot remove {path}: {error}") from error
+                raise WriteError(f"cannot remove {path}: {reason(error)}") from error
 
     def set_aside(self, name: str) -> str:
         """Give a damaged file another name, so that nothing is overwritten; returns that name.
@@ -163,12 +158,12 @@ class RunDirectory:
         Raises: ``RecordError`` where that cannot be done.
         """
         path, number = self.path / name, 1
-        while (aside := path.with_name(f"{name}.damaged-{number}")).exists():
+        while os.path.lexists(aside := path.with_name(f"{name}.damaged-{number}")):
             number += 1
         try:
             path.rename(aside)
         except OSError as error:
-            raise RecordError(f"cannot set {path} aside: {error}") from error
+            raise WriteError(f"cannot set {path} aside: {reason(error)}") from error
         return aside.name
 
     def save_checkpoint(self, content: Mapping[str, Any]) -> None:
@@ -187,7 +182,7 @@ class RunDirectory:
         path = self.path / "checkpoint.pt"
         beside = [name for name in _PLAYED if (self.path / name).exists()]
         if not present(path):
-            if beside:
+            if beside and beside != [SHOWN]:
                 raise RecordError(
                     f"{path} is missing, though {beside[0]} is there: the run cannot be gone on "
                     "with, and nothing was changed. Put it back, or start again in a new --out"
@@ -196,21 +191,6 @@ class RunDirectory:
         kept = f" ({', '.join(beside)} beside it stay as they are)" if beside else ""
         then = f"put a copy back, or start again in a new --out{kept}"
         return checkpoint.read(path, then)
-
-    def _write(self, name: str, text: str) -> None:
-        atomically(self.path / name, lambda file: file.write(text.encode()))
-
-
-def as_lines(lines: Sequence[Json]) -> str:
-    """One JSON object a line; what is not finite is null, as JSON has no infinity."""
-    return "".join(f"{_as_line(line)}\n" for line in lines)
-
-
-def _as_line(line: Json) -> str:
-    try:
-        return json.dumps(line, allow_nan=False)  # nearly always, and far faster than to look first
-    except (TypeError, ValueError):
-        return json.dumps(plain_json(line, "")[0], allow_nan=False)
 
 
 def require_storable(model: nn.Module) -> None:
@@ -236,31 +216,3 @@ def require_storable(model: nn.Module) -> None:
         else:
             continue
         raise ConfigError(f"model: a run directory cannot hold {shortened(str(name))}: it is {why}")
-
-
-def is_leftover(name: str) -> bool:
-    """Whether a kill may have left this file behind."""
-    return name == ".lock" or (name.startswith(".") and name.endswith(".part"))
-
-
-def atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Fill ``path`` so that whoever looks, whenever, sees the old content or the new, whole.
-
-    Raises: ``RecordError`` where it cannot be written; the old content is then still there.
-    """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise RecordError(f"cannot write {path}: {error}") from error

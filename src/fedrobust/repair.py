@@ -8,12 +8,13 @@ from torch import Tensor
 
 from fedrobust import measure
 from fedrobust.course import Course
-from fedrobust.errors import RecordError
+from fedrobust.errors import FormatError, RecordError
 from fedrobust.flat import read, write
 from fedrobust.plain import attack_pictures, plain_json
 from fedrobust.prepare import Prepared
-from fedrobust.reading import arrays_of, json_of, present, tensors_of
-from fedrobust.records import Json, RunDirectory, as_lines
+from fedrobust.reading import arrays_of, content_of, cure, json_of, present, tensors_of
+from fedrobust.records import Json, RunDirectory
+from fedrobust.rounds_log import as_lines
 from fedrobust.schema.run import Summary
 from fedrobust.typing import Vector
 
@@ -35,8 +36,9 @@ def repaired(run: Prepared, course: Course, directory: RunDirectory) -> list[str
     if why:
         told.append(_aside(directory, summary.name, why))
     whole = ended and present(summary)
-    for name, lines in (("metrics.jsonl", course.metrics), ("rounds.jsonl", course.rounds)):
-        told += _lines(directory, name, lines, whole)
+    told += _lines(directory, "metrics.jsonl", course.metrics, whole)
+    if course.log is not None:
+        told += course.log.repair(directory.path, ended, lambda name: directory.set_aside(name))
     if whole:
         for name, vector in (("model", course.state.parameters), ("best", course.best)):
             told += _model(run, directory, f"{name}.safetensors", vector)
@@ -62,8 +64,10 @@ def _not_this_runs(path: Path, course: Course, ended: bool) -> str:
     try:
         found = json_of(path, Summary)
         content = json_of(path, dict)
+    except FormatError:
+        raise
     except RecordError as error:
-        return str(error)
+        return _cause(path, error)
     if found.rounds != course.state.round:
         return f"it is of {found.rounds} rounds, and this run has {course.state.round}"
     if found.test is None or not isinstance(content.get("troubles"), list):
@@ -78,9 +82,9 @@ def _lines(directory: RunDirectory, name: str, lines: Sequence[Json], whole: boo
     """A kill leaves fewer lines than the checkpoint has; anything else is damage."""
     path, wanted = directory.path / name, as_lines(lines).encode()
     try:
-        there = path.read_bytes() if present(path) else b""
-    except OSError as error:
-        there, why = None, str(error)
+        there = content_of(path) if present(path) else b""
+    except RecordError as error:
+        there, why = None, _cause(path, error)
     else:
         why = "it does not hold what the checkpoint does"
     if there == wanted and path.exists():
@@ -103,7 +107,7 @@ def _model(run: Prepared, directory: RunDirectory, name: str, vector: Vector) ->
         found = tensors_of(path)
         why = "" if _alike(found, wanted) and _same(run, found, vector) else "it is another model"
     except RecordError as error:
-        why = str(error)
+        why = _cause(path, error)
     if not why:
         return []
     told = [_again(directory, name, why)]
@@ -148,5 +152,10 @@ def _unreadable(path: Path, *names: str) -> str:
     try:
         arrays_of(path, *names)
     except RecordError as error:
-        return str(error)
+        return _cause(path, error)
     return ""
+
+
+def _cause(path: Path, error: RecordError) -> str:
+    """What is wrong, without the advice to resume the run, which is what happens here."""
+    return str(error).removesuffix(f"; {cure(path)}")

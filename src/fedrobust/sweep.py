@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -13,18 +14,23 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-import filelock
 import psutil
 
+from fedrobust import beside
 from fedrobust.cells import CELLS, begun_with, finished, require_grown
 from fedrobust.component import from_config
-from fedrobust.errors import RecordError, UserError
+from fedrobust.errors import RecordError, RecordWarning, UserError, WriteError
 from fedrobust.experiment import Experiment
+from fedrobust.files import held, listing, reason, written
 from fedrobust.grid import Cell, Sweep
 from fedrobust.reading import json_of, present
-from fedrobust.records import Json, atomically, is_leftover
+from fedrobust.records import Json
+from fedrobust.schema.formats import with_format
 from fedrobust.schema.sweep import SweepRecord
 
+FAILED = "failed"
+"""The folder within a sweep's that tells of each cell that failed."""
+_SAFE_PATH = "PYTHONSAFEPATH"
 _SECONDS = 0.2
 """How often the progress of running cells is looked at."""
 
@@ -89,25 +95,34 @@ def _opened(sweep: Sweep, out: Path, resume: bool, jobs: int | None) -> Iterator
     """
     try:
         _refuse_foreign(out, resume)
-        out.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(out / ".lock", timeout=0):
-            yield _record(sweep, out, resume, jobs)
-    except filelock.Timeout as error:
-        raise RecordError(f"another process is running the sweep in {out}: wait for it") from error
+        _refuse_links(sweep, out)
     except OSError as error:
-        raise RecordError(f"cannot write to {out}: {error}; choose another --out") from error
+        raise RecordError(f"cannot read {out}: {reason(error)}; choose another --out") from error
+    with held(out, f"another process is running the sweep in {out}"):
+        yield _record(sweep, out, resume, jobs)
 
 
 def _refuse_foreign(out: Path, resume: bool) -> None:
     """Raises: ``RecordError`` for a folder in which something lies that is no sweep."""
     if not out.is_dir() or present(out / "sweep.json"):
         return
-    there = sorted(p.name for p in out.iterdir() if not is_leftover(p.name))
+    there = listing(out)
     # Its cells say themselves what they are: without its record a sweep can go on.
-    if resume and CELLS in there and set(there) <= {CELLS, "failed", "report"}:
+    if resume and CELLS in there and set(there) <= {CELLS, FAILED, "report"}:
         return
     if there:
         raise RecordError(f"{out} is not empty ({there[0]}, ...): choose another --out")
+
+
+def _refuse_links(sweep: Sweep, out: Path) -> None:
+    """Raises: ``RecordError`` for a link in ``out`` through which a cell would write elsewhere."""
+    cells = [f"{CELLS}/{cell.name}" for cell in sweep.cells]
+    for name in (CELLS, FAILED, *cells):
+        if (path := out / name).is_symlink():
+            raise RecordError(
+                f"{path} is a link, and a sweep writes into its own folder alone: put the folder "
+                "itself there, or choose another --out"
+            )
 
 
 def _record(sweep: Sweep, out: Path, resume: bool, jobs: int | None) -> int:
@@ -133,8 +148,8 @@ def _record(sweep: Sweep, out: Path, resume: bool, jobs: int | None) -> int:
         "config": sweep.content,
         "reference": sweep.reference,
     }
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    atomically(record, lambda file: file.write(text.encode()))
+    text = json.dumps(with_format(record.name, content), indent=1, ensure_ascii=False)
+    written(record, f"{text}\n")
     return threads
 
 
@@ -157,9 +172,11 @@ class _Pool:
         path = self._out / CELLS / cell.name
         # A pipe for each: a cell that is killed amid a message leaves the others' alone.
         ours, theirs = self._context.Pipe(duplex=False)
-        arguments = (cell.config, path, self._threads, sys.path, theirs)
-        process = self._context.Process(target=_play, args=arguments, daemon=True)
-        process.start()
+        with _safe_path() as before:
+            known = beside.places(), before
+            arguments = (cell.config, path, self._threads, known, theirs)
+            process = self._context.Process(target=_play, args=arguments, daemon=True)
+            process.start()
         theirs.close()
         self.running[cell.name] = cell, process, ours
         self._watch.started(cell)
@@ -184,12 +201,20 @@ class _Pool:
             if process.exitcode != 0:
                 failure = self._said.get(name) or _sudden(process.exitcode)
                 self.failures[name] = (failure.strip().splitlines() or [failure])[-1]
-                folder = self._out / "failed"
-                folder.mkdir(exist_ok=True)
-                (folder / f"{name}.txt").write_text(failure, "utf-8")
+                self._keep(name, failure)
             else:
-                (self._out / "failed" / f"{name}.txt").unlink(missing_ok=True)
+                with suppress(OSError):  # what is told of it is out of date, and no more
+                    (self._out / FAILED / f"{name}.txt").unlink(missing_ok=True)
             self._watch.ended(cell, self.failures.get(name))
+
+    def _keep(self, name: str, failure: str) -> None:
+        """Keep why a cell failed; where that cannot be done, the other cells go on all the same."""
+        path = self._out / FAILED / f"{name}.txt"
+        try:
+            path.parent.mkdir(exist_ok=True)
+            written(path, failure)
+        except (OSError, WriteError) as error:
+            warnings.warn(f"cannot write {path}: {reason(error)}", RecordWarning, stacklevel=2)
 
     def stop(self) -> None:
         for _, process, _ in self.running.values():
@@ -205,9 +230,43 @@ def _sudden(code: int | None) -> str:
     )
 
 
-def _play(config: Json, path: Path, threads: int, search: list[str], pipe: Connection) -> None:
-    """The life of one cell's process."""
-    sys.path[:] = search
+@contextmanager
+def _safe_path() -> Iterator[str | None]:
+    """Within, a Python process that begins does not import from the working directory.
+
+    Else it would, before it is told this one's search path: one for the cell, and one of
+    ``multiprocessing`` beside it. What lies in the working directory may be anybody's. Gives what
+    the environment said before.
+    """
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield before
+    finally:
+        _restore(before)
+
+
+def _restore(before: str | None) -> None:
+    if before is None:
+        os.environ.pop(_SAFE_PATH, None)
+    else:
+        os.environ[_SAFE_PATH] = before
+
+
+def _play(
+    config: Json,
+    path: Path,
+    threads: int,
+    known: tuple[tuple[str, ...], str | None],
+    pipe: Connection,
+) -> None:
+    """The life of one cell's process. The ``config`` is the user's own, not a record of it.
+
+    ``known`` are the places of the user's own modules, and what :func:`_safe_path` gave.
+    """
+    places, before = known
+    beside.look_in(places)
+    _restore(before)
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     import torch
 
@@ -221,7 +280,9 @@ def _play(config: Json, path: Path, threads: int, search: list[str], pipe: Conne
         played=lambda log: pipe.send(("round", (log.round, rounds))),
     )
     try:
-        run(from_config(Experiment, config), path, resume=path.exists(), progress=progress)
+        ended = run(from_config(Experiment, config), path, resume=path.exists(), progress=progress)
+        if ended.unkept is not None:
+            raise WriteError(ended.unkept)
     except UserError as error:
         pipe.send(("failed", str(error)))
         sys.exit(1)

@@ -8,21 +8,19 @@ from torch import nn
 
 from fedrobust import measure
 from fedrobust.attacks.attack import traits
-from fedrobust.course import Course, save_end
-from fedrobust.errors import ConfigError
+from fedrobust.course import Course, save, save_end
+from fedrobust.errors import ConfigError, WriteError
 from fedrobust.experiment import Experiment
 from fedrobust.federation import FederationState, RoundLog
 from fedrobust.flat import write
 from fedrobust.playing import Playing, Progress, opened
 from fedrobust.prepare import Prepared
-from fedrobust.records import Json
+from fedrobust.records import Json, RunDirectory
+from fedrobust.schema.formats import with_format
 from fedrobust.typing import Vector
 
 _SLACK = 0.05
 """A residual is small below this share of the price's own pull, 2γ times the distance moved."""
-
-_CLIENTS_NAMED = 10
-"""A trouble names this many clients and counts the rest."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,8 @@ class Run:
 
     ``summary`` holds the test scores of the final model and of the one that validation chose, whose
     parameters are ``best``; ``path`` is the run directory, None for a run that left none.
+    ``unkept`` says what of the end could not be written there, as where the disk was full; with
+    ``resume`` the run goes on from the last checkpoint that could. None where all is there.
     """
 
     state: FederationState
@@ -39,6 +39,7 @@ class Run:
     summary: Json
     best: Vector
     path: Path | None
+    unkept: str | None = None
 
 
 def run(
@@ -69,7 +70,7 @@ def _play(playing: Playing, watch: Progress) -> Run:
     run, course, directory = playing.run, playing.course, playing.directory
 
     def recorded(log: RoundLog) -> bool:
-        course.rounds.append(_line(log, run.federation.clients))
+        course.played(_line(log, run.federation.clients))
         last = log.round == run.experiment.rounds
         due = last or log.round % run.experiment.evaluation.every == 0
         if due:
@@ -81,11 +82,27 @@ def _play(playing: Playing, watch: Progress) -> Run:
     if summary is None:
         summary = _finish(run, course)
         if directory is not None:
-            save_end(run, directory, course, summary)
+            playing.unkept = _kept(playing, directory, summary)
+            if playing.unkept is not None:
+                summary["troubles"].append(f"the records are not whole: {playing.unkept}")
     write(run.model, course.state.parameters)
     run.model.eval()
     path = directory.path if directory is not None else None
-    return Run(course.state, course.metrics, run.model, summary, course.best, path)
+    return Run(course.state, course.metrics, run.model, summary, course.best, path, playing.unkept)
+
+
+def _kept(playing: Playing, directory: RunDirectory, summary: Json) -> str | None:
+    """Write the end of the run; why it could not be kept, if so.
+
+    The summary says that all is there, so it comes only after a checkpoint of the last round.
+    """
+    try:
+        if playing.unkept is not None:
+            save(playing.run, directory, playing.course)
+        save_end(playing.run, directory, playing.course, summary)
+    except WriteError as error:
+        return str(error)
+    return None
 
 
 def _evaluate(run: Prepared, course: Course, log: RoundLog) -> Json:
@@ -135,12 +152,12 @@ def _finish(run: Prepared, course: Course) -> Json:
     final = measure.on_test(run, course.state.parameters, last["round"])
     attack = measure.on_attack(run, course.state.attack, "report")
     best = final if chosen is last else measure.on_test(run, course.best, chosen["round"])
-    return {
+    content = {
         "name": run.experiment.name,
         "rounds": course.state.round,
         "clients": run.federation.clients,
         "malicious": sorted(run.federation.malicious),
-        "malicious_kept": kept_share(course.rounds),
+        "malicious_kept": course.tally.kept_share,
         "users": run.partition.users,
         "parameters": run.layout.size,
         "seconds": round(course.seconds, 3),
@@ -151,12 +168,13 @@ def _finish(run: Prepared, course: Course) -> Json:
         "notes": list(run.notes),
         "attack": attack,
         "troubles": [
-            *troubles(course.rounds, _least(run)),
+            *course.tally.troubles(_least(run)),
             *measure.odd([*course.metrics, best, final], run.experiment.evaluation.attack),
             *(f"the attack: {text}" for text in (attack or {}).get("troubles", [])),
             *doubts(final.get("wasserstein")),
         ],
     }
+    return with_format("summary.json", content)
 
 
 def doubts(certificate: Json | None) -> list[str]:
@@ -181,51 +199,7 @@ def doubts(certificate: Json | None) -> list[str]:
     return found
 
 
-def kept_share(rounds: list[Json]) -> float | None:
-    """The share of malicious rows that the rule selected; None where there are none to select."""
-    chosen = [line for line in rounds if line["kept"] is not None]
-    sent = sum(len(line["malicious"]) for line in chosen)
-    kept = sum(len(set(line["malicious"]) & set(line["kept"])) for line in chosen)
-    return kept / sent if sent else None
-
-
 def _least(run: Prepared) -> int:
     """How many malicious clients must take part in a round for the attack to do anything."""
     attack, threat = run.federation.attack, run.federation.threat
     return 1 if attack is None or threat.benign else traits(attack).least
-
-
-def troubles(rounds: list[Json], least: int = 1) -> list[str]:
-    """What a reader of the results must know: refused rows, and rounds that made no step."""
-    found = []
-    dropped = [line for line in rounds if line["dropped"]]
-    if dropped:
-        clients = sorted({client for line in dropped for client in line["dropped"]})
-        found.append(
-            f"rows of {_named(clients)} were refused in {_rounds(len(dropped))}, the first "
-            f"{dropped[0]['round']}: they were not finite, or no dense rows [d] of real numbers"
-        )
-    still = [line for line in rounds if not line["applied"]]
-    if still:
-        found.append(
-            f"{_rounds(len(still))} made no step, the first {still[0]['round']}: "
-            f"{still[0]['reason']}"
-        )
-    powerless = [line for line in rounds if 0 < len(line["malicious"]) < least]
-    if powerless:
-        found.append(
-            f"in {len(powerless)} of the rounds with malicious clients fewer than {least} took "
-            f"part, too few for the attack, the first time in round {powerless[0]['round']}"
-        )
-    return found
-
-
-def _rounds(number: int) -> str:
-    return f"{number} round{'' if number == 1 else 's'}"
-
-
-def _named(clients: list[int]) -> str:
-    """The first few clients by id; a federation may have thousands."""
-    listed = ", ".join(map(str, clients[:_CLIENTS_NAMED]))
-    more = f" and {len(clients) - _CLIENTS_NAMED} more" if len(clients) > _CLIENTS_NAMED else ""
-    return f"client{'' if len(clients) == 1 else 's'} {listed}{more}"

@@ -25,7 +25,7 @@ from fedrobust.attacks.learned.journal import Answer, Journal, journals_in
 from fedrobust.attacks.learned.planning import best_constant
 from fedrobust.attacks.learned.policy import train
 from fedrobust.component import from_config
-from fedrobust.errors import RecordError
+from fedrobust.errors import RecordWarning
 from fedrobust.federation import run_round
 from fedrobust.participation import Sample
 from fedrobust.prepare import prepare
@@ -167,19 +167,34 @@ def test_what_a_search_over_attacks_tries_is_not_mixed_up(tmp_path: Path) -> Non
     assert len(list(tmp_path.glob("learning-1-*.jsonl"))) == 2
 
 
-def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
-    (tmp_path / "journal").mkdir()
-    said = r"cannot write .*, which a training needs"
-    with pytest.raises(RecordError, match=said):
-        Journal(tmp_path / "journal")
+def test_a_training_goes_on_without_a_journal_that_cannot_be_written(
+    task: Task, tmp_path: Path
+) -> None:
+    wanted = trained(task, tmp_path / "journal")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for name in ("folder", "link"):
+        said = rf"cannot write .*{name}: .*; the attacker's training goes on"
+        with pytest.warns(RecordWarning, match=said) as told:
+            assert trained(task, tmp_path / name) == wanted
+        assert len(told) == 1
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_full_disk_is_said_once(tmp_path: Path) -> None:
     full = Journal(tmp_path / "full")
     assert full.recall(b"asked") is None
+    answer = Answer(np.zeros(3, dtype=np.float32), 0.0, 1, 1)
+    full.note(b"asked", answer)
+    before = (tmp_path / "full").read_bytes()
+    nothing = Path("/dev/full").open("wb", buffering=0)  # which has no space left  # noqa: SIM115
+    full._file = nothing
+    with pytest.warns(RecordWarning, match="No space left on device; the attacker's training"):
+        full.note(b"asked again", answer)
+    nothing.close()
+    full.note(b"and again", answer)
     full.close()
-    with Path("/dev/full").open("ab") as full._file:  # which has no space left
-        with pytest.raises(RecordError, match=said):
-            full.note(b"asked", Answer(np.zeros(3, dtype=np.float32), 0.0, 1, 1))
-        with pytest.raises(RecordError, match=said):
-            full.close()  # as the end of a training does, whatever ended it
+    assert (tmp_path / "full").read_bytes() == before
 
 
 class Wide(Watching):
@@ -204,8 +219,9 @@ def test_runs_leave_no_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     real = environment.FederationEnv.reset
 
     def spied(self: Any, **options: Any) -> Any:
+        found = real(self, **options)
         seen.append(len(list(tmp_path.glob("run/learning-*.jsonl"))))
-        return real(self, **options)
+        return found
 
     monkeypatch.setattr(environment.FederationEnv, "reset", spied)
     changes = learned(inversion=None) | {"rounds": 6}

@@ -11,7 +11,7 @@ import pytest
 from synthetic_run import make_run
 
 from fedrobust.errors import RecordError
-from fedrobust.report import ReportRun, page, write_report
+from fedrobust.report import ReportRun, write_report
 
 HOSTILE = "<script>alert(1)</script> $x_$ -->\u6f22 \" onload='y"
 
@@ -258,7 +258,7 @@ def test_a_write_that_fails_leaves_the_old_page(
     def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(page.Path, "replace", full)
+    monkeypatch.setattr("fedrobust.files.os.replace", full)
     with pytest.raises(RecordError, match="no space left"):
         write_report([path])
     assert {p.name: p.read_bytes() for p in found.parent.iterdir()} == before

@@ -8,11 +8,11 @@ side, and hold no lock, so that threads can share the columns.
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from fedrobust.aggregators.sorting_network import BOTH, SMALLER
+from fedrobust.aggregators.unconfigured import numba
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]

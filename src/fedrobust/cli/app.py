@@ -1,6 +1,5 @@
 """The program, and how it tells a user's mistake from its own."""
 
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fedrobust import errors
+from fedrobust import beside, errors
 
 app = typer.Typer(
     help="Train federated models meant to be robust, attack their training, measure honestly.",
@@ -49,7 +48,7 @@ def tell(message: str) -> None:
 
 
 def look_beside(config: Path | None = None) -> None:
-    """Import a user's own ``module:Class`` from the working directory, or from beside a config.
+    """Look for a user's own ``module:Class`` in the working directory too, and beside a config.
 
     Raises: ``ConfigError`` where there is no such place, as for a link to itself.
     """
@@ -57,7 +56,7 @@ def look_beside(config: Path | None = None) -> None:
         places = [Path.cwd(), *([] if config is None else [config.resolve().parent])]
     except (OSError, RuntimeError) as error:
         raise errors.ConfigError(f"cannot look beside {config or 'here'}: {error}") from error
-    sys.path[:0] = [str(place) for place in places]
+    beside.look_in(places)
 
 
 def _print_version(wanted: bool) -> None:

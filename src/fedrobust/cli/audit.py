@@ -39,6 +39,10 @@ def audit_command(
         Path | None, typer.Option(help="A new folder for the result and its page.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the audit there.")] = False,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Run code (module:name) that a run's config names."),
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 unless the verdict is genuine.")
     ] = False,
@@ -63,17 +67,21 @@ def audit_command(
             last=last,
             out=out,
             resume=resume,
+            trust=trust,
         )
         display = AuditDisplay(Console(stderr=True))
         try:
             with display:
                 found = audited(asked, display.watch, display.begins)
         except KeyboardInterrupt as stop:
-            kept = f"go on with --resume --out {out}" if out else "nothing was kept without --out"
-            typer.echo(f"stopped; {kept}", err=True)
+            then = f"go on with --resume --out {out}" if out else "nothing was kept without --out"
+            typer.echo(f"stopped; {then}", err=True)
             raise typer.Exit(130) from stop
         typer.echo(str(found))
-        if out is not None:
+        kept = out is not None and (out / "audit.json").is_file()
+        if out is not None and kept:
             typer.echo(f"report: {write_report([out])}")
+    if out is not None and not kept:
+        raise typer.Exit(1)
     if strict and found.verdict != "genuine":
         raise typer.Exit(1)

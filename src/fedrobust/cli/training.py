@@ -54,6 +54,9 @@ def run_command(
     for trouble in result.summary["troubles"]:
         typer.echo(f"warning: {trouble}")
     typer.echo(f"records: {directory}")
+    if result.unkept is not None:
+        typer.echo(f"error: {result.unkept}; free some space, then go on with --resume", err=True)
+        raise typer.Exit(1)
 
 
 @app.command("sweep")
@@ -72,10 +75,12 @@ def sweep_command(
     ] = None,
 ) -> None:
     """Play every cell of a grid, and report on all."""
+    from fedrobust.component import to_config
     from fedrobust.display import SweepDisplay
     from fedrobust.grid import load_sweep
     from fedrobust.report import write_report
     from fedrobust.sweep import run_sweep
+    from fedrobust.trust import Trusted
 
     with user_errors():
         look_beside(config)
@@ -93,7 +98,8 @@ def sweep_command(
         done = len(sweep.cells) - len(failed)
         typer.echo(f"{done} of {len(sweep.cells)} cells are done; records: {directory}")
         if done:
-            typer.echo(f"report: {write_report([directory])}")
+            named = Trusted.of(*(to_config(cell.experiment) for cell in sweep.cells))
+            typer.echo(f"report: {write_report([directory], trust=named)}")
     if failed:
         raise typer.Exit(1)
 
@@ -105,9 +111,12 @@ def report(
         typer.Argument(help="A run, several to compare, a sweep, or an audit."),
     ],
     out: Annotated[Path | None, typer.Option(help="The folder of the report.")] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run code (module:name) that a sweep's configs name.")
+    ] = False,
 ) -> None:
     """Make one self-contained HTML page, and its figures as PNG and SVG."""
     from fedrobust.report import write_report
 
     with user_errors():
-        typer.echo(f"report: {write_report(runs, out)}")
+        typer.echo(f"report: {write_report(runs, out, trust=trust)}")

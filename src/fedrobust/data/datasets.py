@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedrobust.bounded import contents, named, why
 from fedrobust.component import Size, Text, component
 from fedrobust.data import formats
 from fedrobust.data.dataset import Dataset, Split
@@ -122,20 +123,24 @@ class Npz:
 
     def load(self) -> Dataset:
         """Read the data set."""
-        path = Path(self.path).expanduser()
+        what = named(self.path)
         try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-        arrays = formats.npz(content, str(path))
-        needed = formats.required(arrays, ["x_train", "y_train", "x_test", "y_test"], str(path))
-        return Dataset.from_tensors(
-            *needed,
-            user_train=arrays.get("user_train"),
-            user_test=arrays.get("user_test"),
-            validation=self.validation,
-            name=path.stem,
-        )
+            path = Path(self.path).expanduser()
+            content = contents(path)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise DataError(f"{what} cannot be read: {why(error)}") from error
+        arrays = formats.npz(content, what)
+        needed = formats.required(arrays, ["x_train", "y_train", "x_test", "y_test"], what)
+        try:
+            return Dataset.from_tensors(
+                *needed,
+                user_train=arrays.get("user_train"),
+                user_test=arrays.get("user_test"),
+                validation=self.validation,
+                name=path.stem,
+            )
+        except (DataError, MemoryError) as error:
+            raise DataError(f"{what}: {why(error)}") from error
 
 
 def _idx(name: str, validation: int) -> Dataset:
@@ -154,16 +159,22 @@ def _cifar_npz(found: Found, validation: int) -> Dataset:
     arrays = formats.npz(content, what)
     needed = formats.required(arrays, ["x_train", "y_train", "x_test", "y_test"], what)
     x_train, y_train, x_test, y_test = needed
-    data = Dataset.from_tensors(
-        _channels_first(x_train), y_train, _channels_first(x_test), y_test, name="cifar10"
-    )
+    try:
+        data = Dataset.from_tensors(
+            _channels_first(x_train), y_train, _channels_first(x_test), y_test, name="cifar10"
+        )
+    except (DataError, MemoryError) as error:
+        raise DataError(f"{what}: {why(error)}") from error
     if data.classes > 10 or data.shape != (3, 32, 32) or data.train.x.dtype != torch.uint8:
         raise DataError(f"{what} is not CIFAR-10: it needs uint8 images of 32 by 32 in 10 classes")
     notes = list(found.notes)
     for part, split, full in (("training", data.train, 50_000), ("test", data.test, 10_000)):
         if len(split) < full:
             notes.append(f"{len(split):,} of CIFAR-10's {full:,} {part} images")
-    lossy = int((~arrays["lossless_test"]).sum()) if "lossless_test" in arrays else 0
+    exact = arrays.get("lossless_test", np.ones(len(data.test), bool))
+    if exact.dtype != bool or exact.shape != (len(data.test),):
+        raise DataError(f"{what}: lossless_test is not one flag for each test image")
+    lossy = int((~exact).sum())
     if lossy:
         notes.append(f"{lossy} of the {len(data.test):,} test images are JPEG decodes, not exact")
     return Dataset("cifar10", data.train, data.test, 10, validation, tuple(notes))

@@ -4,17 +4,16 @@ Labels are LEAF's: 0-9, A-Z (10 to 35), a-z (36 to 61). Images are dark on white
 """
 
 import importlib.util
-import io
-from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from fedrobust.arguments import shortened
+from fedrobust.bounded import named, why
 from fedrobust.component import Size, component
-from fedrobust.data import checks, formats
+from fedrobust.data import checks, formats, parquet
 from fedrobust.data.dataset import Dataset, Split
 from fedrobust.data.sources import Found, ensure, find
 from fedrobust.errors import DataError
@@ -48,7 +47,8 @@ class Femnist:
         if found.form == "npz":
             train, test, names, notes = _npz(found)
         elif found.form == "parquet":
-            train, test, names, notes = _parquet(found)
+            whole, names = parquet.joined(found)
+            train, test, notes = *_by_writer(whole), [_SPLIT_NOTE]
         else:
             train, test, names, notes = _leaf(found)
         _check_labels(found, train, test)
@@ -64,7 +64,7 @@ _Parts = tuple[Split, Split, list[str], list[str]]
 def _npz(found: Found) -> _Parts:
     what, content = found.only()
     arrays = formats.npz(content, what)
-    names = [str(name) for name in formats.required(arrays, ["users"], what)[0]]
+    names = _names(formats.required(arrays, ["users"], what)[0], what)
     splits = []
     for part in ("train", "test"):
         keys = [f"{key}_{part}" for key in ("x", "y", "user")]
@@ -81,11 +81,28 @@ def _npz(found: Found) -> _Parts:
     return splits[0], splits[1], names, []
 
 
+def _names(users: NDArray[Any], what: str) -> list[str]:
+    try:
+        names = [str(name) for name in users]
+        "".join(names).encode()
+    except (TypeError, ValueError, SystemError) as error:  # the last for what is no character
+        raise DataError(f"{what}: users are no names: {why(error)}") from error
+    if users.ndim != 1 or users.dtype.kind not in "US" or len(set(names)) < len(names):
+        raise DataError(f"{what}: users must be names [N], each once")
+    return names
+
+
 def _leaf(found: Found) -> _Parts:
     rows = {"train": list[_Rows](), "test": list[_Rows]()}
     for path, content in zip(found.paths, found.contents(), strict=True):
         part = "test" if found.form == "leaf-split" and path.parent.name == "test" else "train"
-        rows[part] += formats.leaf(content, str(path))
+        more = formats.leaf(content, named(path))
+        if twice := {user for user, _, _ in rows[part]} & {user for user, _, _ in more}:
+            raise DataError(
+                f"{named(path)} holds the user {shortened(min(twice))}, and so does another file "
+                "beside it: remove one"
+            )
+        rows[part] += more
     names = sorted({user for part in rows.values() for user, _, _ in part})
     ids = {name: number for number, name in enumerate(names)}
     train = _joined(rows["train"], ids, found)
@@ -114,36 +131,6 @@ def _need_pyarrow() -> None:
         )
 
 
-def _parquet(found: Found) -> _Parts:
-    """Columns image {bytes: PNG}, writer_id, character (flwrlabs/femnist: no test split)."""
-    import pyarrow
-    import pyarrow.parquet
-
-    columns = ["image", "writer_id", "character"]
-    images: list[Tensor] = []
-    labels: list[int] = []
-    writers: list[str] = []
-    for path, content in zip(found.paths, found.contents(), strict=True):
-        try:
-            file = pyarrow.parquet.ParquetFile(io.BytesIO(content))
-            for batch in file.iter_batches(10_000, columns=columns):
-                images.append(_pixels(image["bytes"] for image in batch["image"].to_pylist()))
-                labels += batch["character"].to_pylist()
-                writers += batch["writer_id"].to_pylist()
-        except (pyarrow.ArrowException, LookupError, TypeError, ValueError, OSError) as error:
-            raise DataError(f"{path} is not FE-MNIST in parquet: {error}") from error
-    names, user = np.unique(np.array(writers), return_inverse=True)
-    whole = Split(torch.cat(images), torch.tensor(labels), torch.from_numpy(user).long())
-    return *_by_writer(whole), [str(name) for name in names], [_SPLIT_NOTE]
-
-
-def _pixels(pngs: Iterable[bytes]) -> Tensor:
-    from PIL import Image
-
-    rows = [np.asarray(Image.open(io.BytesIO(png)).convert("L")) for png in pngs]
-    return torch.from_numpy(np.stack(rows).reshape(-1, 1, 28, 28))
-
-
 def _by_writer(whole: Split) -> tuple[Split, Split]:
     """Split each writer's n images at random: max(1, ⌊0.9 n⌋) train, as LEAF's own script does."""
     assert whole.user is not None
@@ -160,7 +147,8 @@ def _by_writer(whole: Split) -> tuple[Split, Split]:
 def _check_labels(found: Found, train: Split, test: Split) -> None:
     for split in (train, test):
         if len(split) and not 0 <= int(split.y.min()) <= int(split.y.max()) < _CLASSES:
-            raise DataError(f"{found.root}: a label is outside 0 to {_CLASSES - 1}")
+            where = found.root if len(found.paths) > 1 else found.paths[0]
+            raise DataError(f"{named(where)}: a label is outside 0 to {_CLASSES - 1}")
 
 
 def _facts(train: Split, test: Split, writers: int) -> list[str]:

@@ -1,11 +1,12 @@
 """Read the file formats that public data sets come in. No file is ever unpickled freely."""
 
+import gzip
 import io
 import json
+import math
 import pickle
 import struct
 import tarfile
-import zipfile
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -15,14 +16,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedrobust.bounded import require_room_for_json, room, why
+from fedrobust.data import pickled
 from fedrobust.data.catalogue import BATCHES
 from fedrobust.errors import DataError
+from fedrobust.npz import arrays_in
 
 NpArray = NDArray[Any]
 
+FILE = 2**26
+"""The most bytes of one file of MNIST, which has 47 MB, or CIFAR-10, which has 31."""
+_ARCHIVE = 2**28
+"""The most bytes of an archive of CIFAR-10, which has 186 MB."""
+_CLASSES = 62
+"""The classes of FE-MNIST."""
+
 _UNREADABLE = (
-    *(pickle.UnpicklingError, AttributeError, EOFError, ImportError, LookupError),
-    *(OverflowError, RuntimeError, TypeError, ValueError),
+    *(pickle.UnpicklingError, AttributeError, EOFError, ImportError, LookupError, MemoryError),
+    *(OverflowError, RuntimeError, TypeError, ValueError, AssertionError, struct.error),
 )
 """What reading a broken pickle, or a pickle of something else, may end in."""
 
@@ -35,23 +46,31 @@ def idx(content: bytes, what: str) -> Tensor:
     """
     dimensions = content[3] if len(content) > 3 else 0
     header = 4 + 4 * dimensions
-    if content[:3] != b"\0\0\x08" or len(content) < header:
+    if content[:3] != b"\0\0\x08" or len(content) < header or not 0 < dimensions <= 4:
         raise DataError(f"{what} is not an IDX file of unsigned bytes")
     shape = struct.unpack(f">{dimensions}I", content[4:header])
     values = np.frombuffer(content, np.uint8, offset=header)
-    if len(values) != int(np.prod(shape)):
+    if len(values) != math.prod(shape):
         raise DataError(f"{what} has {len(values)} values where its header announces {shape}")
     return torch.from_numpy(values.reshape(shape).copy())
+
+
+def unzipped(content: bytes, most: int) -> bytes:
+    """The content of a .gz file. Raises: ``ValueError``, or ``OSError`` and others if damaged."""
+    found = bytearray()
+    with gzip.open(io.BytesIO(content)) as file:
+        while part := file.read(2**20):
+            found += part
+            if len(found) > most:
+                raise ValueError(f"it would be more than {most:,} bytes, which no such file is")
+    return bytes(found)
 
 
 def npz(content: bytes, what: str) -> dict[str, NpArray]:
     """The arrays of an .npz file; pickled objects in it are refused. Raises: ``DataError``."""
     try:
-        arrays = np.load(io.BytesIO(content), allow_pickle=False)
-        if not isinstance(arrays, np.lib.npyio.NpzFile):
-            raise DataError(f"{what} is a single array, not an .npz file")
-        return {key: arrays[key] for key in arrays.files}
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError) as error:
+        return arrays_in(io.BytesIO(content), room())
+    except ValueError as error:
         raise DataError(f"{what} cannot be read as an .npz file: {error}") from error
 
 
@@ -67,14 +86,13 @@ def required(arrays: dict[str, NpArray], names: Sequence[str], what: str) -> lis
 def cifar_python(batch: bytes, what: str) -> tuple[Tensor, Tensor]:
     """Pixels uint8 [N, 3, 32, 32] and labels int64 [N] of a batch of the python version."""
     try:
-        content = _Batch(io.BytesIO(batch), encoding="bytes").load()
-        pixels, labels = content[b"data"], content[b"labels"]
-        return (
-            torch.from_numpy(np.asarray(pixels, np.uint8).reshape(-1, 3, 32, 32).copy()),
-            torch.tensor(labels, dtype=torch.int64),
-        )
+        pixels, labels = pickled.batch(batch)
+        x = torch.from_numpy(pixels.reshape(-1, 3, 32, 32).copy())
     except _UNREADABLE as error:
-        raise DataError(f"{what} is not a CIFAR-10 batch: {error}") from error
+        raise DataError(f"{what} is not a CIFAR-10 batch: {why(error)}") from error
+    if len(x) != len(labels):
+        raise DataError(f"{what} has {len(x)} images and {len(labels)} labels")
+    return x, torch.tensor(labels, dtype=torch.int64)
 
 
 def cifar_binary(batch: bytes, what: str) -> tuple[Tensor, Tensor]:
@@ -89,14 +107,19 @@ def cifar_archive(archive: bytes, what: str) -> list[bytes]:
     """The six batches in a CIFAR-10 archive, the test batch last. Nothing is unpacked to disk."""
     found: dict[str, bytes] = {}
     try:
-        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as members:
+        content = io.BytesIO(unzipped(archive, _ARCHIVE))
+        with tarfile.open(fileobj=content, mode="r:") as members:
             for member in members:
                 batch = member.name.rpartition("/")[2].removesuffix(".bin")
-                content = members.extractfile(member) if batch in BATCHES else None
-                if content is not None:
-                    found[batch] = content.read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{what} is not a complete archive: {error}") from error
+                if batch not in BATCHES or not member.isfile():
+                    continue
+                if member.size > FILE or batch in found:
+                    told = "more than once" if batch in found else f"with {member.size:,} bytes"
+                    raise ValueError(f"it holds {batch} {told}")
+                part = members.extractfile(member)
+                found[batch] = b"" if part is None else part.read()
+    except (tarfile.TarError, *_UNREADABLE, OSError, zlib.error) as error:
+        raise DataError(f"{what} is not a complete archive: {why(error)}") from error
     missing = [batch for batch in BATCHES if batch not in found]
     if missing:
         raise DataError(f"{what} has no {', '.join(missing)}")
@@ -109,33 +132,61 @@ def leaf(content: bytes, what: str) -> list[tuple[str, NpArray, NpArray]]:
     LEAF writes each image as 784 numbers in [0, 1], which are multiples of 1/255.
     """
     try:
-        users = json.loads(content)["user_data"]
-        return [(str(user), *_leaf_user(data)) for user, data in users.items()]
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{what} is not a LEAF FE-MNIST file: {error}") from error
+        require_room_for_json(content)
+        found = json.loads(content, parse_constant=_no_number, object_pairs_hook=_once)
+        users = found["user_data"]
+        rows = [(user, *_leaf_user(user, data)) for user, data in users.items()]
+        _require_told(found, {user: len(labels) for user, _, labels in rows})
+    except (*_UNREADABLE, RecursionError) as error:
+        raise DataError(f"{what} is not a LEAF FE-MNIST file: {why(error)}") from error
+    return rows
 
 
-def _leaf_user(data: Any) -> tuple[NpArray, NpArray]:
-    pixels = np.asarray(data["x"], np.float64).reshape(len(data["x"]), 1, 28, 28)
-    labels = np.asarray(data["y"])
-    if len(labels) != len(pixels) or (len(labels) and labels.dtype.kind not in "iu"):
-        raise ValueError(f"{len(pixels)} images with {len(labels)} labels of type {labels.dtype}")
+def _no_number(name: str) -> None:
+    raise ValueError(f"it holds {name}, which is no number")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("it holds a user or another key twice")
+    return found
+
+
+def _require_told(found: dict[str, Any], counts: dict[str, int]) -> None:
+    """Raises: ``ValueError`` where the lists of users and of their sizes say something else."""
+    users, sizes = found.get("users", list(counts)), found.get("num_samples")
+    if not isinstance(users, list) or any(type(user) is not str for user in users):
+        raise ValueError("its users are no list of names")
+    if len(set(users)) < len(users):
+        raise ValueError("its users hold a name twice")
+    if set(users) != counts.keys():
+        raise ValueError("its users are not those of its user_data")
+    if sizes is not None and sizes != [counts[user] for user in users]:
+        raise ValueError("its num_samples are not how many images each of its users has")
+
+
+def _leaf_user(user: str, data: Any) -> tuple[NpArray, NpArray]:
+    pixels, labels = (np.asarray(_listed(data, key)) for key in ("x", "y"))
+    user.encode()  # half a character cannot be written
+    if len(labels) != len(pixels):
+        raise ValueError(f"{user} has {len(pixels)} images with {len(labels)} labels")
+    if not len(labels):
+        return np.zeros((0, 1, 28, 28), np.uint8), np.zeros(0, np.int64)
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise ValueError(f"{user} has labels of type {labels.dtype}")
+    if not 0 <= labels.min() <= labels.max() < _CLASSES:
+        raise ValueError(f"{user} has a label that is outside 0 to {_CLASSES - 1}")
+    if pixels.dtype.kind not in "iuf" or pixels.shape != (len(labels), 784):
+        raise ValueError(f"{user} has images of {pixels.dtype}, {list(pixels.shape)}")
     if not ((pixels >= 0) & (pixels <= 1)).all():
-        raise ValueError("pixels outside [0, 1]")
-    return np.rint(255 * pixels).astype(np.uint8), labels.astype(np.int64)
+        raise ValueError(f"{user} has pixels outside [0, 1]")
+    images = np.rint(255.0 * pixels).astype(np.uint8).reshape(-1, 1, 28, 28)
+    return images, labels.astype(np.int64)
 
 
-# numpy's own function, wherever its version keeps it.
-_RECONSTRUCT = np.zeros(0).__reduce__()[0]
-
-
-class _Batch(pickle.Unpickler):
-    """Reads the dictionaries of arrays and lists that CIFAR-10 batches are, and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """What rebuilds a numpy array, in the names of old and new numpy."""
-        if (module.replace("_core", "core"), name) == ("numpy.core.multiarray", "_reconstruct"):
-            return _RECONSTRUCT
-        if (module, name) in {("numpy", "ndarray"), ("numpy", "dtype")}:
-            return getattr(np, name)
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no batch needs")
+def _listed(data: Any, key: str) -> list[Any]:
+    found = data[key]
+    if not isinstance(found, list):
+        raise TypeError(f"{key} is a {type(found).__name__} and no list")
+    return found

@@ -12,14 +12,15 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from gzip import decompress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import platformdirs
 
+from fedrobust.bounded import contents, named, why
 from fedrobust.data.catalogue import CHECKSUMS, FORMS, IDX, ORIGINS
 from fedrobust.data.download import Source, SourceError
+from fedrobust.data.formats import FILE, unzipped
 from fedrobust.errors import DataError
 from fedrobust.messages import suggestion
 
@@ -64,17 +65,24 @@ class Found:
 def cache() -> Path:
     """The folder that downloads are kept in."""
     own = os.environ.get("FEDROBUST_CACHE")
-    return Path(own).expanduser() if own else platformdirs.user_cache_path("fedrobust")
+    return _home(own, "FEDROBUST_CACHE") if own else platformdirs.user_cache_path("fedrobust")
 
 
 def folders() -> list[Path]:
     """The folders of FEDROBUST_DATA. Raises: ``DataError`` for one that does not exist."""
     names = os.environ.get("FEDROBUST_DATA", "").split(os.pathsep)
-    named = [Path(name).expanduser() for name in names if name.strip()]
-    for folder in named:
-        if not folder.is_dir():
-            raise DataError(f"FEDROBUST_DATA names {folder}, which is not a folder")
-    return named
+    given = [_home(name, "FEDROBUST_DATA") for name in names if name.strip()]
+    for folder in given:
+        if not os.path.isdir(folder):
+            raise DataError(f"FEDROBUST_DATA names {named(folder)}, which is not a folder")
+    return given
+
+
+def _home(name: str, variable: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:  # ~ of nobody
+        raise DataError(f"{variable} names {named(name)}: {why(error)}") from error
 
 
 def find(name: str) -> Found | None:
@@ -125,10 +133,17 @@ def get(name: str, report: Callable[[str], None]) -> list[Path]:
 
 def _matches(root: Path, pattern: str) -> list[Path]:
     """The files that ``pattern`` names; of an IDX file and its .gz, the first that exists."""
-    if pattern in IDX:
-        both = (root / pattern, root / f"{pattern}.gz")
-        return [path for path in both if path.is_file()][:1]
-    return sorted(path for path in root.glob(pattern) if path.is_file())
+    try:
+        if pattern in IDX:
+            both = (root / pattern, root / f"{pattern}.gz")
+            there = [path for path in both if os.path.lexists(path)]
+            return sorted(there, key=lambda path: not path.is_file())[:1]
+        # What is no regular file is found, too: reading it says so.
+        if "*" not in pattern:
+            return [root / pattern] if os.path.lexists(root / pattern) else []
+        return sorted(root.glob(pattern))
+    except OSError as error:
+        raise DataError(f"{named(root)} cannot be read: {why(error)}") from error
 
 
 def _key(root: Path, path: Path) -> str:
@@ -143,14 +158,19 @@ class _CorruptError(Exception):
 
 def _content(name: str, root: Path, path: Path) -> bytes:
     try:
-        return _verified(name, _key(root, path), path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        return _verified(name, _key(root, path), _read(path))
     except _CorruptError as error:
         cure = "replace or remove it"
         if cache() in path.parents:
             cure = f"fedrobust data get {name} fetches it again"
         raise DataError(f"{path} is corrupt: {error}; {cure}") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return contents(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{named(path)} cannot be read: {why(error)}") from error
 
 
 def _verified(name: str, key: str, content: bytes) -> bytes:
@@ -162,10 +182,12 @@ def _verified(name: str, key: str, content: bytes) -> bytes:
     # By content, not by name: browsers decompress what they save under a name in .gz.
     if key in IDX and content.startswith(b"\x1f\x8b"):
         try:
-            content = decompress(content)
+            content = unzipped(content, FILE)
             what = "its decompressed content"
-        except (EOFError, OSError, zlib.error) as error:
-            what = f"it does not decompress ({error}) and as it is"
+        except (EOFError, OSError, ValueError, MemoryError, zlib.error) as error:
+            if expected is None:
+                raise _CorruptError(f"it does not decompress: {why(error)}") from error
+            what = f"it does not decompress ({why(error)}) and as it is"
     actual = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
     if expected is not None and actual != expected:
         raise _CorruptError(f"{what} has {label} {actual}, and {expected} is expected")
@@ -177,7 +199,7 @@ def _clean_cache(name: str, report: Callable[[str], None]) -> None:
     for patterns in FORMS[name].values():
         for path in [path for pattern in patterns for path in _matches(root, pattern)]:
             try:
-                _verified(name, _key(root, path), path.read_bytes())
+                _verified(name, _key(root, path), _read(path))
             except _CorruptError as error:
                 report(f"{path} is corrupt: {error}; removing it")
                 with _writing():
@@ -225,7 +247,7 @@ def _keep_verified(name: str, source: Source, missing: Sequence[str], root: Path
     with TemporaryDirectory(prefix=".partial-", dir=root) as folder:
         for path in source.fetch(missing, Path(folder)):
             try:
-                _verified(name, _key(path.parent, path), path.read_bytes())
-            except _CorruptError as error:
+                _verified(name, _key(path.parent, path), _read(path))
+            except (_CorruptError, DataError) as error:
                 raise SourceError(f"{path.name} is not the file: {error}") from error
             os.replace(path, root / path.name)

@@ -1,16 +1,23 @@
 """A network from its spec, or a user's own: built, tried out, and fit to be trained."""
 
+import logging
+import math
 from collections.abc import Iterator
 from copy import deepcopy
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from fedrobust.arguments import shortened, told
 from fedrobust.compute.network import evaluating, logits, require_logits
-from fedrobust.errors import ConfigError, ModelError
+from fedrobust.errors import ConfigError, ModelError, ResourceError
+from fedrobust.execution import available_memory
 from fedrobust.streams import isolated, seed_globally
+
+_LOG = logging.getLogger(__name__)
+_PLENTY = 2**14
+"""Numbers in an example, from which on a network of the papers may fill a machine."""
 
 
 class ModelSpec(Protocol):
@@ -35,7 +42,8 @@ def build_model(
     global generators, which are set here and left as they were.
 
     Raises: ``ConfigError`` where the network does not give one logit per class on such examples,
-    and, if it ``trains``, where a federation cannot train it: see :func:`require_trainable`.
+    and, if it ``trains``, where a federation cannot train it: see :func:`require_trainable`;
+    ``ResourceError`` where this machine cannot hold it.
     """
     if not isinstance(spec, nn.Module) and not hasattr(spec, "build"):
         raise ConfigError(
@@ -43,6 +51,9 @@ def build_model(
             f"{type(spec).__name__} is neither"
         )
     with isolated():
+        own = not type(spec).__module__.startswith(f"{__package__}.")
+        if not isinstance(spec, nn.Module) and (math.prod(shape) > _PLENTY or (own and not trains)):
+            _require_fits(spec, shape, classes)
         seed_globally(generator.initial_seed() % 2**63)
         try:
             model = deepcopy(spec) if isinstance(spec, nn.Module) else spec.build(shape, classes)
@@ -69,6 +80,36 @@ def build_model(
     if trains:
         require_trainable(model, shape)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _require_fits(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> None:
+    """Refuse a network that would take more memory than there is, without building it.
+
+    PyTorch's meta device has shapes and no values. Raises: ``ResourceError``.
+    """
+    seen = 0
+
+    def count(module: nn.Module, given: Any, found: Any) -> None:
+        nonlocal seen
+        seen += found.numel() if isinstance(found, torch.Tensor) else 0
+
+    needed = 0
+    try:
+        with torch.device("meta"), torch.no_grad():
+            model = spec.build(shape, classes)
+            needed = 2 * sum(value.numel() for value in model.state_dict().values())
+            for module in model.modules():
+                if not any(True for _ in module.children()):
+                    module.register_forward_hook(count)
+            model(torch.zeros(4, *shape))
+    except Exception as error:  # it is said when it is built; what was counted so far counts
+        _LOG.debug("the size of a model is not known: %s", error)
+    needed, free = 4 * (needed + 2 * seen), available_memory("cpu")
+    if needed > free:
+        raise ResourceError(
+            f"the model is too large for this machine on examples of shape {shape}: it needs about "
+            f"{needed / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB are free"
+        )
 
 
 def _hint(shape: tuple[int, ...]) -> str:

@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
+from fedrobust.report.svg import compact
+
 PAPER, INK, MUTED, RULE = "#ffffff", "#1f2933", "#667085", "#e3e7ec"
 ACCURACY, ROBUST, MALICIOUS, RIGHT = "#0072b2", "#d55e00", "#b0417f", "#009e73"
 THEME = {
@@ -76,10 +78,10 @@ class Drawing:
 def render(draw: Callable[[float], Figure], narrow: bool = True) -> Drawing:
     """Draw at both widths, the user's own matplotlib settings notwithstanding."""
     with mpl.style.context(["default", _STYLE]):
-        wide = draw(WIDE)
-        svg, png = _save(wide, "svg"), _save(wide, "png")
-        phone = _save(draw(NARROW), "svg") if narrow else svg
-    return Drawing(svg.decode(), phone.decode(), png)
+        wide = _laid_out(draw(WIDE))
+        svg, png = _svg(wide), _png(wide)
+        phone = _svg(_laid_out(draw(NARROW))) if narrow else svg
+    return Drawing(svg, phone, png)
 
 
 def printable(text: str, length: int) -> str:
@@ -104,11 +106,23 @@ def rounds_axis(axes: Axes, last: int, first: int = 0) -> None:
     axes.set_xlabel("round")
 
 
-def _save(figure: Figure, form: str) -> bytes:
+def _laid_out(figure: Figure) -> Figure:
+    """The figure with its places fixed, which else are sought again for each file."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine(None)
+    return figure
+
+
+def _svg(figure: Figure) -> str:
     out = io.BytesIO()
-    if form == "svg":
-        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        figure.savefig(out, format="svg", metadata=nothing)
-    else:
-        figure.savefig(out, format="png", dpi=200, metadata={"Software": None})
+    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    figure.savefig(out, format="svg", metadata=nothing)
+    return compact(out.getvalue().decode())
+
+
+def _png(figure: Figure) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=200, metadata={"Software": None})
     return out.getvalue()

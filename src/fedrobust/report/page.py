@@ -2,25 +2,28 @@
 
 import os
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from fedrobust.errors import RecordError
+from fedrobust.errors import RecordError, WriteError
+from fedrobust.files import atomically, held, listing, reason, written
 from fedrobust.reading import present
 from fedrobust.report import compare, figures, words
-from fedrobust.report.audit_page import audit_values
 from fedrobust.report.drawing import SERIES, THEME, render
 from fedrobust.report.run import ReportRun
 from fedrobust.report.sections import curve_words, section, table
+from fedrobust.report.svg import bare, renamed
 from fedrobust.report.sweep_page import sweep_values
+from fedrobust.trust import Trusted, trusting
 
+Content = tuple[str, dict[str, bytes]]
+"""A page, and the files beside it by name."""
 _MARK = '<meta name="generator" content="fedrobust report">'
 _PAGE = "index.html"
 _FIGURE = re.compile(
@@ -28,57 +31,77 @@ _FIGURE = re.compile(
 )
 
 
-def write_report(runs: Sequence[Path], out: Path | None = None) -> Path:
+def write_report(
+    runs: Sequence[Path], out: Path | None = None, *, trust: bool | Trusted = False
+) -> Path:
     """Write the report on a run, on several, on a sweep or on an audit; returns its path.
 
     ``out`` is the folder for ``index.html`` and the figures: by default ``report`` in the run
     directory or the sweep's, for several runs ``report-`` and their names in the current folder.
     The content depends on nothing but the run directories: the same runs give the same bytes.
+    ``trust`` lets the configs of a sweep's cells name code (``module:name``) as their model, which
+    is run; without, the figure that needs such a model is left out, and the page says so.
 
     Raises: ``RecordError`` for a folder that is no run directory, has no evaluations yet or holds
     a broken file, and for an ``out`` that cannot be written or holds anything but a report.
     """
-    paths = list(dict.fromkeys(Path(path).resolve() for path in runs))
+    try:
+        paths = list(dict.fromkeys(Path(path).resolve() for path in runs))
+    except (OSError, RuntimeError, ValueError) as error:  # a link to itself is a RuntimeError
+        raise RecordError(f"cannot read {', '.join(map(str, runs))}: {reason(error)}") from error
     if not paths:
         raise RecordError("there is no run to report on; give at least one run directory")
-    for record, build in (("sweep.json", _build_sweep), ("audit.json", _build_audit)):
+    sweep = partial(_build_sweep, trusted=trusting(trust))
+    for record, build in (("sweep.json", sweep), ("audit.json", _build_audit)):
         if len(paths) == 1 and present(paths[0] / record):
-            return _publish(out or paths[0] / "report", partial(build, paths[0]))
+            return _publish(out, paths[0], partial(build, paths[0]))
     for path in paths:
-        if (path / "progress.jsonl").is_file() and not present(path / "config.yaml"):
+        if os.path.isfile(path / "progress.jsonl") and not present(path / "config.yaml"):
             raise RecordError(f"{path} holds an audit that is not finished: go on with --resume")
     read = [ReportRun.read(path) for path in paths]
     labels = compare.unique_labels(read)
-    if out is None:
+    if out is None and len(paths) > 1:
         names = "-".join(_slug(label) for label in labels)[:100]
-        out = paths[0] / "report" if len(paths) == 1 else Path(f"report-{names}")
-    return _publish(out, lambda: _build(read, labels))
+        out = Path(f"report-{names}")
+    return _publish(out, paths[0], lambda: _build(read, labels))
 
 
-def _publish(out: Path, build: Callable[[], tuple[str, dict[str, bytes]]]) -> Path:
-    """Write the page and its files to ``out``, in place of an older report's."""
-    out = Path(out)
+def _publish(out: Path | None, inside: Path, build: Callable[[], Content]) -> Path:
+    """Write the page and its files to ``out``, in place of an older report's.
+
+    Left out, ``out`` is the folder ``report`` ``inside`` what is reported on.
+    """
+    if out is None and (inside / "report").is_symlink():
+        raise RecordError(
+            f"{inside / 'report'} is a link: name the folder of the report with --out"
+        )
+    out = Path(out or inside / "report")
     try:
         _check_ours(out)
         html, files = build()
-        out.mkdir(parents=True, exist_ok=True)
-        # The page comes first: it is what makes the folder ours, should we be stopped here.
-        _write(out / _PAGE, html.encode())
-        for name, content in files.items():
-            _write(out / name, content)
-        for old in out.iterdir():
-            if _FIGURE.fullmatch(old.name) and old.name not in files:
-                old.unlink()
-    except OSError as error:
-        raise RecordError(f"cannot write the report to {out}: {error}") from error
+        # A page that is stopped amid its writing makes no folder that is not ours.
+        with held(out, f"another process is writing a report to {out}", remove=True):
+            # The page comes first: it is what makes the folder ours, should we be stopped here.
+            written(out / _PAGE, html)
+            for name, content in files.items():
+                atomically(out / name, partial(_fill, content))
+            for old in listing(out):
+                if _FIGURE.fullmatch(old) and old not in files:
+                    (out / old).unlink()
+    except (OSError, WriteError) as error:
+        raise RecordError(f"cannot write the report to {out}: {reason(error)}") from error
     return out / _PAGE
+
+
+def _fill(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)
 
 
 def _check_ours(out: Path) -> None:
     """Refuse a folder in which something lies that is not a report."""
-    if out.exists() and not out.is_dir():
+    if os.path.exists(out) and not os.path.isdir(out):
         raise RecordError(f"{out} is a file; give a folder for the report")
-    if not out.exists() or not any(out.iterdir()):
+    if not os.path.exists(out) or not listing(out):
         return
     page = out / _PAGE
     if not page.is_file() or _MARK not in page.read_text(encoding="utf-8", errors="replace"):
@@ -88,7 +111,7 @@ def _check_ours(out: Path) -> None:
         )
 
 
-def _build(runs: Sequence[ReportRun], labels: Sequence[str]) -> tuple[str, dict[str, bytes]]:
+def _build(runs: Sequence[ReportRun], labels: Sequence[str]) -> Content:
     """The page and the files beside it, by name."""
     files: dict[str, bytes] = {}
     figure = _collector(files)
@@ -116,17 +139,19 @@ def _build(runs: Sequence[ReportRun], labels: Sequence[str]) -> tuple[str, dict[
     return html, files
 
 
-def _build_sweep(path: Path) -> tuple[str, dict[str, bytes]]:
+def _build_sweep(path: Path, trusted: Trusted) -> Content:
     """The page of a sweep and the files beside it, by name."""
     files: dict[str, bytes] = {}
-    values, tables = sweep_values(path, _collector(files))
+    values, tables = sweep_values(path, _collector(files), trusted)
     files |= tables
     page = _templates().get_template("sweep.html.j2")
     return page.render(mark=Markup(_MARK), sweep=values, files=sorted(files)), files
 
 
-def _build_audit(path: Path) -> tuple[str, dict[str, bytes]]:
+def _build_audit(path: Path) -> Content:
     """The page of an audit and the files beside it, by name."""
+    from fedrobust.report.audit_page import audit_values  # and all of the audit, for this page only
+
     files: dict[str, bytes] = {}
     values = audit_values(path, _collector(files))
     page = _templates().get_template("audit.html.j2")
@@ -171,10 +196,7 @@ def _inline(svg: str, prefix: str, alt: str) -> Markup:
 
     Matplotlib has escaped the texts in it.
     """
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"\s*\n\s*", " ", svg)
-    for before in ('id="', "url(#", 'href="#'):
-        svg = svg.replace(before, f"{before}{prefix}-")
+    svg = renamed(bare(svg), prefix)
     for colour, name in THEME.items():
         svg = svg.replace(colour, f"var(--{name})")
     return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1))
@@ -186,16 +208,3 @@ def _strong_numbers(text: str) -> Markup:
 
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "run"
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace ``path`` as a whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

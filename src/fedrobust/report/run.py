@@ -29,6 +29,10 @@ _NEEDED = {"name": str, "rounds": int, "malicious": int} | dict.fromkeys(
 )
 _LARGEST = 4096
 """The longest side of a picture, and the most pictures, that a page shows."""
+_MOST = 2**25
+"""The most numbers in all of its pictures."""
+_LABELS = 2**31
+"""No data set has as many classes."""
 
 
 @dataclass(frozen=True)
@@ -213,3 +217,7 @@ def require_pictures(
         or any(found.shape != shape[:1] or found.dtype.kind not in "iu" for found in labels)
     ):
         raise broken(path, "its arrays do not fit together")
+    if pictures[0].size > _MOST:
+        raise broken(path, f"its pictures are {list(shape)}, more than a page can show")
+    if any(int(found.min()) < 0 or int(found.max()) >= _LABELS for found in labels):
+        raise broken(path, f"it has labels outside 0 to {_LABELS - 1:,}")

@@ -7,12 +7,22 @@ the least and the greatest.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeAlias
 
 from fedrobust.errors import RecordError
-from fedrobust.reading import broken, evaluations_of, json_of, lines_of, mapping_of, present, shaped
+from fedrobust.reading import (
+    broken,
+    evaluations_of,
+    json_of,
+    lines_of,
+    mapping_of,
+    present,
+    shaped,
+    text_of,
+)
 from fedrobust.schema.learned import LearnedReport
 from fedrobust.schema.run import Summary, Troubles
 from fedrobust.schema.sweep import SweepRecord
@@ -55,7 +65,7 @@ class SweepCell:
         found: Mapping[str, Any] = self.final.get("wasserstein") or {}
         return found
 
-    @property
+    @cached_property
     def metrics(self) -> list[Mapping[str, Any]]:
         """What was measured on held-out examples during training, a mapping for each time."""
         path = self.path / "metrics.jsonl"
@@ -154,7 +164,11 @@ def _strange(content: SweepRecord, labels: Mapping[str, str]) -> str:
 def _cell(where: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The config and the summary of a finished cell. Raises: ``RecordError`` for broken ones."""
     path, file = where / "summary.json", where / "config.yaml"
-    found, summary = json_of(path, Summary), json_of(path, dict)
+    summary = json_of(path, dict)
+    try:
+        found = shaped(Summary, summary)
+    except ValueError as error:
+        raise broken(path, error) from error
     if found.test is None:
         raise broken(path, "it has no test scores")
     try:
@@ -177,7 +191,7 @@ def _cell(where: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _failure(path: Path) -> str:
     """The last line of what a failed cell left; it may be cut off."""
-    lines = path.read_text("utf-8", errors="replace").strip().splitlines()
+    lines = text_of(path, damaged=True).strip().splitlines()
     return lines[-1] if lines else f"{path.name} does not say why"
 
 

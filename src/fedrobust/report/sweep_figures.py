@@ -1,21 +1,14 @@
-"""The figures of a sweep: curves over rounds and over the shift, and the regions of a plane."""
+"""The figures of a sweep over rounds and places, and what all its figures have in common."""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from numpy.typing import NDArray
 
-from fedrobust.component import from_config
-from fedrobust.errors import ConfigError
-from fedrobust.experiment import Experiment
-from fedrobust.models import build_model
-from fedrobust.reading import broken, fill
 from fedrobust.report.drawing import (
     MARKERS,
     NARROW,
@@ -24,16 +17,10 @@ from fedrobust.report.drawing import (
     printable,
     rounds_axis,
 )
-from fedrobust.report.sweep import Group, SweepCell, SweepRecords
-from fedrobust.streams import Streams
+from fedrobust.report.sweep import Group, SweepRecords
 
 _LEGEND_ROWS, _LEGEND_ROW = 3, 0.2
 """The rows of a legend that a figure has room for, and what each beyond them adds, in inches."""
-_SIDE = 241
-"""Points along each side of a panel, where the model is asked."""
-_REACH = 4.0
-_POINTS = 1200
-_DATA = ("#8fb8d8", "#f2b27a")
 
 
 def panels(records: SweepRecords) -> dict[str, list[Group]]:
@@ -51,9 +38,10 @@ def curve_name(group: Group) -> str:
 
 def followed(records: SweepRecords) -> bool:
     """Whether training was looked at often enough, in cells few enough, to draw its course."""
+    if max(map(len, panels(records).values())) > len(SERIES):
+        return False
     rounds = [tuple(m["round"] for m in c.metrics) for g in records.groups for c in g.cells]
-    few = max(map(len, panels(records).values())) <= len(SERIES)
-    return few and len(set(rounds)) == 1 and len(rounds[0]) >= 3
+    return len(set(rounds)) == 1 and len(rounds[0]) >= 3
 
 
 def course(records: SweepRecords, width: float) -> Figure:
@@ -110,85 +98,6 @@ def matrix(records: SweepRecords, width: float) -> Figure:
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)
     return figure
-
-
-def boundaries(records: SweepRecords, width: float) -> Figure:
-    """Where each model of plane data changes its answer; one panel a defence, one colour an attack.
-
-    The models are those of each group's first seed, after the last round.
-    """
-    groups = panels(records)
-    figure, axes = grid(groups, width, 3.4, square=True)
-    drawn = styles(records)
-    side = np.linspace(-_REACH, _REACH, _SIDE)
-    first = next(iter(groups.values()))[0].cells[0]
-    points, labels = _data(first)
-    for panel, (title, members) in zip(axes, groups.items(), strict=True):
-        panel.set_title(printable(title, 40))
-        for label in (0, 1):
-            at = points[labels == label]
-            panel.plot(
-                at[:, 0], at[:, 1], ".", ms=1.5, color=_DATA[label], zorder=1, rasterized=True
-            )
-        for group in members:
-            margin = _margin(group.cells[0], side)
-            if margin.min() < 0 < margin.max():
-                style = drawn[curve_name(group)]
-                lines: dict[str, Any] = {"colors": [style.colour], "linestyles": [style.dash]}
-                panel.contour(side, side, margin, levels=[0], linewidths=1.8, **lines)
-        panel.set(
-            xlim=(-_REACH, _REACH), ylim=(-_REACH, _REACH), aspect="equal", xticks=[], yticks=[]
-        )
-        panel.grid(visible=False)
-        panel.spines["bottom"].set_visible(False)
-    legend(figure, drawn, width, dashed=True)
-    return figure
-
-
-def without_boundary(records: SweepRecords) -> str:
-    """Which models of :func:`boundaries` give the same answer everywhere, panel by panel."""
-    side = np.linspace(-_REACH, _REACH, _SIDE)
-    found = []
-    for title, members in panels(records).items():
-        margins = {curve_name(group): _margin(group.cells[0], side) for group in members}
-        names = [name for name, margin in margins.items() if not margin.min() < 0 < margin.max()]
-        if names:
-            found.append(f"{title or 'here'}: {', '.join(names)}")
-    return "; ".join(found)
-
-
-def plane(records: SweepRecords) -> bool:
-    """Whether every cell's data are points of a plane in two classes, so that regions show."""
-    return all(
-        cell.config["data"].get("name") == "synthetic-ring"
-        for group in records.groups
-        for cell in group.cells
-    )
-
-
-def _data(cell: SweepCell) -> tuple[NDArray[Any], NDArray[Any]]:
-    train = _experiment(cell).data.load().train
-    return train.x[:_POINTS].numpy(), train.y[:_POINTS].numpy()
-
-
-def _experiment(cell: SweepCell) -> Experiment:
-    """Raises: ``RecordError`` where the cell's config is none."""
-    try:
-        return from_config(Experiment, cell.config)
-    except ConfigError as error:
-        raise broken(cell.path / "config.yaml", error) from error
-
-
-def _margin(cell: SweepCell, side: NDArray[Any]) -> NDArray[Any]:
-    """The logit of class 1 less that of class 0 over the plane."""
-    model = build_model(_experiment(cell).model, (2,), 2, Streams(0).generator("any"))
-    fill(model, cell.path / "model.safetensors")
-    across, up = np.meshgrid(side, side)
-    x = torch.tensor(np.stack([across.ravel(), up.ravel()], axis=1), dtype=torch.float32)
-    with torch.no_grad():
-        logits = model.eval()(x)
-    margin: NDArray[Any] = (logits[:, 1] - logits[:, 0]).numpy().reshape(across.shape)
-    return margin
 
 
 def grid(

@@ -11,9 +11,16 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from fedrobust.report import sweep_figures, sweep_learned, sweep_paired, sweep_shift
+from fedrobust.report import (
+    sweep_figures,
+    sweep_learned,
+    sweep_paired,
+    sweep_plane,
+    sweep_shift,
+)
 from fedrobust.report.sweep import COLUMNS, Group, Spread, SweepRecords, shown, table
 from fedrobust.report.sweep_paired import paired
+from fedrobust.trust import CURE, NOTHING, Trusted
 
 AddFigure = Callable[[str, str, Callable[[float], Figure]], dict[str, Any]]
 _NUMBER = re.compile(r"[\d,.]*\d")
@@ -22,8 +29,12 @@ _NAMED = 4
 _REACHED = " Points stand at the shift that was reached; a curve ends where a model has blown up."
 
 
-def sweep_values(path: Path, figure: AddFigure) -> tuple[dict[str, Any], dict[str, bytes]]:
+def sweep_values(
+    path: Path, figure: AddFigure, trusted: Trusted = NOTHING
+) -> tuple[dict[str, Any], dict[str, bytes]]:
     """What the template shows of the sweep at ``path``, and the table as files.
+
+    A figure that would need code that is not ``trusted`` is left out, and a line says so.
 
     Raises: ``RecordError`` for a folder that is broken or has no finished cell.
     """
@@ -47,6 +58,7 @@ def sweep_values(path: Path, figure: AddFigure) -> tuple[dict[str, Any], dict[st
         table_of = {"title": "How much harm each attack does", "heads": heads, "rows": body}
         tables.append(table_of | {"caption": sweep_paired.CAPTION})
         files["harm.md"] = _markdown(heads, body).encode()
+    left_out = _left_out(records, trusted)
     content = {
         "name": records.name,
         "tables": tables,
@@ -54,8 +66,8 @@ def sweep_values(path: Path, figure: AddFigure) -> tuple[dict[str, Any], dict[st
         "seeds": records.seeds,
         "missing": records.missing,
         "failed": records.failed,
-        "troubles": _troubles(records),
-        "figures": list(_figures(records, figure)),
+        "troubles": [*left_out, *_troubles(records)],
+        "figures": list(_figures(records, figure, None if left_out else trusted)),
         "cells": sum(len(group.cells) for group in records.groups),
     }
     return content, files
@@ -127,8 +139,17 @@ def _plain(value: Spread | None) -> dict[str, Any] | None:
     return {k: v if math.isfinite(v) else "infinite" for k, v in asdict(value).items()}
 
 
-def _figures(records: SweepRecords, figure: AddFigure) -> Any:
-    """Title, drawing and caption of every figure that the records have the data for."""
+def _left_out(records: SweepRecords, trusted: Trusted) -> list[str]:
+    """Why there are no decision boundaries, where the code of a model would have to be run."""
+    refused = sweep_plane.refused(records, trusted) if sweep_plane.plane(records) else ""
+    return [f"The decision boundaries are not drawn. {refused}; {CURE}."] if refused else []
+
+
+def _figures(records: SweepRecords, figure: AddFigure, trusted: Trusted | None) -> Any:
+    """Title, drawing and caption of every figure that the records have the data for.
+
+    Without ``trusted`` there are no decision boundaries.
+    """
     cells = [cell for group in records.groups for cell in group.cells]
     spread = " Bands reach from the least to the greatest seed." if records.seeds > 1 else ""
     sides = [{group.labels[i] for group in records.groups} for i in range(len(records.axes))]
@@ -145,12 +166,12 @@ def _figures(records: SweepRecords, figure: AddFigure) -> Any:
         if any("audit" in m for cell in cells for m in cell.metrics):
             caption += " Dashed: what stands against the whole battery of an audit."
         yield "Robust accuracy", drawn, caption + spread
-    if sweep_figures.plane(records):
-        drawn = figure(
-            "boundaries", "Decision boundaries", partial(sweep_figures.boundaries, records)
-        )
+    if trusted is not None and sweep_plane.plane(records):
+        plane = sweep_plane.Plane.of(records, trusted)
+        draw = partial(sweep_plane.boundaries, plane, records)
+        drawn = figure("boundaries", "Decision boundaries", draw)
         caption = "Where each model changes its answer, over training points of both classes."
-        if constant := sweep_figures.without_boundary(records):
+        if constant := plane.constant():
             caption += f" Without a boundary, since they give one answer everywhere: {constant}."
         yield "Decision boundaries", drawn, caption
     shifts = [cell.final.get("shift") or [] for cell in cells]
@@ -160,8 +181,8 @@ def _figures(records: SweepRecords, figure: AddFigure) -> Any:
     ):
         if not all(any(s["method"] == method for s in found) for found in shifts):
             continue
-        draw = partial(sweep_shift.shift, records, method, "error")
-        drawn = figure(f"error-{method}", f"Error against shift by {method}", draw)
+        curves = partial(sweep_shift.shift, records, method, "error")
+        drawn = figure(f"error-{method}", f"Error against shift by {method}", curves)
         yield (
             f"Error under shift ({method.upper()})",
             drawn,
@@ -171,8 +192,8 @@ def _figures(records: SweepRecords, figure: AddFigure) -> Any:
             + spread,
         )
     if all(any(s["method"] == "wrm" for s in found) for found in shifts):
-        draw = partial(sweep_shift.shift, records, "wrm", "loss", certificate=True)
-        drawn = figure("loss-wrm", "Loss against shift", draw)
+        bounded = partial(sweep_shift.shift, records, "wrm", "loss", certificate=True)
+        drawn = figure("loss-wrm", "Loss against shift", bounded)
         yield (
             "Loss under shift, and the certificate",
             drawn,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from statistics import fmean
 
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from fedrobust.report.sweep import COLUMNS, SEED, Group, SweepCell, SweepRecords
 
@@ -125,4 +125,4 @@ def interval(values: list[float]) -> tuple[float, float]:
     n = len(values)
     mean = sum(values) / n
     deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
-    return mean, float(t.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
+    return mean, float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)

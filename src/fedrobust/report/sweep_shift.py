@@ -47,7 +47,7 @@ def shift(
             if not any(cell.attacked for cell in group.cells):
                 _mark(panel, group, what)
         if above:
-            text = f"off the scale: {', '.join(above)}"
+            text = f"off the scale: {', '.join(printable(name, 60) for name in above)}"
             panel.annotate(
                 text, (0.98, 0.04), xycoords="axes fraction", ha="right", color=INK, fontsize=8
             )
@@ -58,7 +58,8 @@ def shift(
         axes[0].set_yscale("log")
         low, high = axes[0].get_ylim()
         axes[0].yaxis.set_major_locator(LogLocator(subs=(1,) if high / low > 100 else (1, 2, 5)))
-        axes[0].tick_params(which="minor", left=False)
+        for panel in axes:
+            panel.tick_params(which="minor", left=False)
         axes[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes[0].yaxis.set_minor_formatter(NullFormatter())
     axes[0].set_ylabel("misclassified" if what == "error" else "mean loss")

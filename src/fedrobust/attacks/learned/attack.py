@@ -1,7 +1,7 @@
 """The two-stage learned attack (DRFL §3)."""
 
+import os
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -91,8 +91,8 @@ class Learned:
         if self.policy is not None:
             from fedrobust.attacks.learned.files import opened
 
-            if not Path(self.policy).is_file():
-                is_there = "no file, but a folder" if Path(self.policy).is_dir() else "no file"
+            if not os.path.isfile(self.policy):
+                is_there = "no file, but a folder" if os.path.isdir(self.policy) else "no file"
                 raise ValueError(
                     f"policy: {self.policy} is {is_there}; fedrobust attack learn writes one"
                 )

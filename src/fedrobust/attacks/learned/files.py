@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from fedrobust.arguments import shortened
-from fedrobust.errors import ConfigError
+from fedrobust import bounded
+from fedrobust.bounded import named, why
+from fedrobust.errors import ConfigError, RecordError
+from fedrobust.files import atomically, clear
 from fedrobust.plain import plain_json
 from fedrobust.reading import parsed, shaped
-from fedrobust.records import atomically
 from fedrobust.schema.learned import PolicyRecord
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ def save_policy(policy: "Policy", path: Path | str, about: dict[str, Any]) -> No
     metadata = {"format": _FORMAT, "about": text, "seal": _digest(text, tensors)}
     content = save(tensors, metadata=metadata)
     atomically(path, lambda file: file.write(content))
+    try:
+        clear(path.parent, of=path)
+    except OSError as error:
+        raise RecordError(f"cannot remove what a kill left of {path}: {error}") from error
 
 
 def require_new(path: Path) -> None:
@@ -58,30 +63,47 @@ def require_new(path: Path) -> None:
 def opened(path: Path | str) -> Iterator[Any]:
     """The file of a policy, which is as it was written. Raises: ``ConfigError`` where it is not."""
     try:
+        bounded.opened(Path(path)).close()
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                raise ConfigError(f"{path} holds no policy: fedrobust attack learn writes one")
+            _require_format(path, metadata.get("format", ""))
             _require_whole(file, metadata)
             yield file
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError, MemoryError) as error:
         if isinstance(error, ConfigError):
             raise
+        raise _unfit(path, error) from error
+
+
+def _unfit(path: Path | str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"{named(path)} cannot be read as a policy: {why(error)}; train it again, with fedrobust "
+        "attack learn, or restore it"
+    )
+
+
+def _require_format(path: Path | str, found: str) -> None:
+    """Raises: ``ConfigError`` for what is no policy, or one that another version wrote."""
+    if found == _FORMAT:
+        return
+    name, number = _FORMAT.rsplit(" ", 1)
+    kind, _, other = found.rpartition(" ")
+    if kind == name and other.isdecimal() and len(other) < 9 and int(other) > int(number):
         raise ConfigError(
-            f"{path} cannot be read as a policy: {shortened(str(error), 300)}; train it again, "
-            "with fedrobust attack learn, or restore it"
-        ) from error
+            f"{named(path)} is of format {int(other)}, which this version of fedrobust does not "
+            "know; update fedrobust"
+        )
+    raise ConfigError(f"{named(path)} holds no policy: fedrobust attack learn writes one")
 
 
 def _require_whole(file: Any, metadata: dict[str, str]) -> None:
     """Raises: ``ValueError`` where the file is damaged, or ``SafetensorError``."""
     text = metadata.get("about", "")
-    about = parsed(text)
-    if "seal" in metadata:
-        if metadata["seal"] != _digest(text, _tensors(file)):
-            raise ValueError("its content is not what was written")
-    else:  # of an earlier version
-        shaped(PolicyRecord, about)
+    bounded.require_room_for_json(text)
+    shaped(PolicyRecord, parsed(text))
+    # One of an earlier version has no seal.
+    if "seal" in metadata and metadata["seal"] != _digest(text, _tensors(file)):
+        raise ValueError("its content is not what was written")
 
 
 def _tensors(file: Any) -> dict[str, Tensor]:
@@ -105,6 +127,24 @@ def load_policy(path: Path | str) -> tuple["Policy", dict[str, Any]]:
         about: dict[str, Any] = parsed(file.metadata()["about"])
         try:
             policy = Policy.of(_tensors(file))
-        except (ConfigError, TypeError, ValueError) as error:
-            raise ConfigError(f"{path} cannot be read as a policy: {error}") from error
+            _require_sound(policy, file.keys())
+        except (ConfigError, TypeError, ValueError, RuntimeError) as error:
+            raise _unfit(path, error) from error
     return policy, about
+
+
+def _require_sound(policy: "Policy", names: Iterable[str]) -> None:
+    """Raises: ``ValueError`` where it is no policy whose actions mean anything."""
+    tensors, (seen, actions) = policy.tensors(), policy.sizes
+    if tensors.keys() != set(names):
+        raise ValueError("it holds other tensors than a policy does")
+    for name, tensor in tensors.items():
+        if tensor.dtype not in (torch.float32, torch.float64) or not tensor.isfinite().all():
+            raise ValueError(f"its {name} is not of finite floating-point numbers")
+    if any(tensor.shape != (seen,) for tensor in (policy.mean, policy.deviation)):
+        raise ValueError(f"its mean and deviation are not of the {seen} numbers that it sees")
+    if not (policy.deviation > 0).all():
+        raise ValueError("its deviation is not above 0")
+    found = policy(torch.zeros(seen).numpy())
+    if found.shape != (actions,):
+        raise ValueError(f"it gives {list(found.shape)} actions, where {actions} are said")

@@ -9,10 +9,10 @@ but for those of the episodes that were under way.
 import base64
 import hashlib
 import json
-import os
 import time
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,8 @@ import numpy as np
 from torch import Tensor
 
 from fedrobust.attacks.learned.encoding import Observation
-from fedrobust.errors import RecordError
+from fedrobust.errors import RecordWarning, WriteError
+from fedrobust.files import appending, opened, reason
 
 JOURNALS = "learning-*.jsonl"
 """Their names."""
@@ -46,61 +47,79 @@ class Journal:
 
     One line each, flushed at once: a kill cuts off the last line at most. From the first line on
     that is damaged, or answers another question than is asked, a journal is of no use, and is
-    written anew.
+    written anew. Where it cannot be written, a training goes on without it.
+
+    Warns: ``RecordWarning``, once, when it cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
-        """Go on with what is in ``path``, if it is there.
-
-        Raises: ``RecordError``, as all that it does, where the file cannot be read or written.
-        """
+        """Go on with what is in ``path``, if it is there."""
         self._path, self._size = path, 0
         self._began, self.earlier = time.monotonic(), 0.0
-        if path.is_symlink() and not path.exists():
-            raise RecordError(f"{path} is a link that leads nowhere: remove it")
-        with self._writing():
-            path.touch()
-            self._file: IO[bytes] = path.open("rb")
+        self._writing = ExitStack()
+        self._file: IO[bytes] | None = None
+        self._kept = _opened(path)
         self._recalls = True
 
     def recall(self, question: bytes) -> Answer | None:
         """What was answered, if this is the question that was asked here; else None from now on."""
         if not self._recalls:
             return None
-        line = self._file.readline()
+        line = self._kept.readline() if self._kept is not None else b""
         found = _read(line, question)
-        if found is None:
-            self._file.close()
-            with self._writing():
-                os.truncate(self._path, self._size)
-                self._file, self._recalls = self._path.open("ab"), False
-            return None
-        answer, self.earlier = found
-        self._size += len(line)
-        return answer
+        if found is not None:
+            answer, self.earlier = found
+            self._size += len(line)
+            return answer
+        if self._kept is not None:
+            self._kept.close()
+        self._recalls = False
+        try:
+            self._file = self._writing.enter_context(appending(self._path, self._size))
+        except WriteError as error:
+            self._lose(error)
+        return None
 
     def note(self, question: bytes, answer: Answer) -> None:
         """Keep an answer that was not recalled."""
         line = _written(question, answer, self.earlier + time.monotonic() - self._began)
         self._size += len(line)
-        if self._size <= MOST:
-            with self._writing():
-                self._file.write(line)
-                self._file.flush()
+        if self._file is None or self._size > MOST:
+            return
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:
+            self._lose(error)
 
     def close(self) -> None:
         """Nothing more is asked."""
-        with self._writing():
-            self._file.close()  # which writes what could not be written before
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
+        if self._kept is not None:
+            self._kept.close()
         try:
-            yield
-        except OSError as error:
-            raise RecordError(
-                f"cannot write {self._path}, which a training needs to go on after a kill: {error}"
-            ) from error
+            self._writing.close()  # which writes what could not be written before
+        except WriteError as error:
+            self._lose(error)
+
+    def _lose(self, error: Exception) -> None:
+        """Go on without a journal. ``error`` says why."""
+        self._file = None
+        with suppress(WriteError):
+            self._writing.close()
+        warnings.warn(
+            f"cannot write {self._path}: {reason(error)}; the attacker's training goes on, but "
+            "after a kill it would begin anew",
+            RecordWarning,
+            stacklevel=2,
+        )
+
+
+def _opened(path: Path) -> IO[bytes] | None:
+    """What was kept before; None where there is nothing, or nothing that can be read."""
+    try:
+        return opened(path)
+    except OSError:
+        return None
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from typing import Any
 
 from fedrobust.aggregators.rule import Context, apply
 from fedrobust.attacks.learned.attack import Learned
-from fedrobust.attacks.learned.files import require_new, save_policy
+from fedrobust.attacks.learned.files import load_policy, require_new, save_policy
 from fedrobust.attacks.learned.journal import JOURNALS
 from fedrobust.attacks.learned.policy import Policy
 from fedrobust.attacks.learned.simulation import answers
@@ -14,13 +14,14 @@ from fedrobust.component import to_config
 from fedrobust.course import Course
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import Experiment
+from fedrobust.files import held, is_leftover
 from fedrobust.playing import Playing, Progress, opened
 from fedrobust.prepare import Prepared
-from fedrobust.records import is_leftover
+from fedrobust.rounds_log import KEPT, SHOWN
 from fedrobust.server import rooted
 from fedrobust.typing import Updates, Vector
 
-_OURS = ("config.yaml", "environment.json", "checkpoint.pt", "metrics.jsonl", "rounds.jsonl")
+_OURS = ("config.yaml", "environment.json", "checkpoint.pt", "metrics.jsonl", KEPT, SHOWN)
 
 Learnt = tuple[Policy, dict[str, Any]]
 """A policy, and how it came about: the attack, the threat model, and its report."""
@@ -37,16 +38,19 @@ def learn_policy(
 
     ``out`` is the file to write. Until it is there, a folder beside it, ``out`` with ``.learning``
     at its end, has what it takes to go on after a kill, with ``resume``, to the same policy: a
-    checkpoint of the federation, and the journal of the training.
+    checkpoint of the federation, and the journal of the training. With ``resume`` a policy that is
+    finished is read.
 
     Raises: ``ConfigError`` where the experiment's attack does not learn, or came to no policy, or
     ``out`` is there; ``RecordError`` where the folder holds another experiment.
     """
     _require_learning(experiment)
     watch = progress or Progress()
-    if out is not None:
-        require_new(out)
     folder = out.with_name(f"{out.name}.learning") if out is not None else None
+    if out is not None and folder is not None:
+        if resume and out.is_file():
+            return _finished(experiment, out, folder)
+        require_new(out)
     with opened(experiment, folder, resume) as playing:
         known, directory = _played(playing, watch), playing.directory
         try:
@@ -59,6 +63,18 @@ def learn_policy(
             save_policy(policy, out, about)
         if directory is not None:
             _remove(directory.path)
+    return policy, about
+
+
+def _finished(experiment: Experiment, out: Path, folder: Path) -> Learnt:
+    """The policy that is there. Raises: ``ConfigError`` where it is of another experiment."""
+    policy, about = load_policy(out)
+    asked = {"attack": experiment.attack, "threat": experiment.threat}
+    if any(about.get(key) != to_config(value) for key, value in asked.items()):
+        raise ConfigError(f"{out} exists, and is a policy of another config: choose another file")
+    if folder.is_dir() and not folder.is_symlink():
+        with held(folder, f"another process is learning in {folder}"):
+            _remove(folder)  # which a kill after the policy was written has left
     return policy, about
 
 

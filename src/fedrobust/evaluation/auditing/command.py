@@ -2,34 +2,37 @@
 
 import json
 import math
+import os
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
-import filelock
 import torch
 from torch import Tensor
 
 from fedrobust.arguments import shortened
 from fedrobust.compute.network import evaluating
 from fedrobust.data.sources import cache
-from fedrobust.errors import ConfigError, RecordError
+from fedrobust.errors import ConfigError, RecordError, RecordWarning, WriteError
 from fedrobust.evaluation.auditing.attacks import Budget
 from fedrobust.evaluation.auditing.auditor import audit
 from fedrobust.evaluation.auditing.battle import Watch
-from fedrobust.evaluation.auditing.journal import About, Journal, write_whole
+from fedrobust.evaluation.auditing.journal import About, Journal
 from fedrobust.evaluation.auditing.result import Audit
 from fedrobust.evaluation.auditing.source import Source, opened
 from fedrobust.evaluation.auditing.subject import subject
 from fedrobust.evaluation.auditing.surrogates import Begins, surrogates
 from fedrobust.execution import Execution, default_device
+from fedrobust.files import held, listing, reason, written
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import Norm
 from fedrobust.reading import broken, json_of, present
+from fedrobust.schema.formats import with_format
 
 _RESULT, _JOURNAL = "audit.json", "progress.jsonl"
 
@@ -50,10 +53,12 @@ class Asked:
     last: bool = False
     out: Path | None = None
     resume: bool = False
+    trust: bool = False
 
     def content(self) -> dict[str, Any]:
         """What the record says of the question."""
-        asked = {k: v for k, v in asdict(self).items() if k not in ("where", "out", "resume")}
+        silent = ("where", "out", "resume", "trust")
+        asked = {k: v for k, v in asdict(self).items() if k not in silent}
         return {"model": self.where, "data": self.data or "the run's own", "asked": asked}
 
 
@@ -76,16 +81,33 @@ def audited(
     with _folder(asked.out, asked.resume) as journal:
         task, done = _task(asked), asked.out / _RESULT
         if present(done):
-            return _finished(asked, task)
+            found = _finished(asked, task)
+            _forget(journal)
+            return found
         # Before the model goes to a GPU: the examples stay here.
         about = task.about().to_json()
         found = _audited(asked, task, journal, watch, begins)
         content = {"fedrobust": version("fedrobust")} | asked.content() | found.to_json()
         content["about"] = about
-        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        write_whole(done, text)
-        journal.unlink(missing_ok=True)
+        content = with_format(_RESULT, content)
+        _keep(done, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return found
+
+
+def _keep(done: Path, text: str) -> None:
+    """Write what an audit found; where that fails it is still told, and its journal goes on."""
+    try:
+        written(done, text)
+    except WriteError as error:
+        warnings.warn(f"the audit was not kept: {error}", RecordWarning, stacklevel=2)
+    else:
+        _forget(done.with_name(_JOURNAL))
+
+
+def _forget(journal: Path) -> None:
+    """Remove the journal of a finished audit, which a later one may remove as well."""
+    with suppress(OSError):
+        journal.unlink(missing_ok=True)
 
 
 def stored(folder: Path) -> Audit:
@@ -143,24 +165,13 @@ def _differing(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
 @contextmanager
 def _folder(out: Path, resume: bool) -> Iterator[Path]:
     """The journal in ``out``, which is empty or holds an audit to go on with, for us alone."""
-    if out.exists() and not out.is_dir():
+    if os.path.exists(out) and not os.path.isdir(out):
         raise RecordError(f"{out} is a file; give a folder for the audit")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RecordError(f"cannot write {out}: {error}") from error
-    lock = filelock.FileLock(out / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise RecordError(f"another process is auditing in {out}: wait for it") from error
-    except OSError as error:
-        raise RecordError(f"cannot write to {out}: {error}") from error
-    try:
+    with held(out, f"another process is auditing in {out}"):
         try:
-            there = {path.name for path in out.iterdir()} - {".lock"}
+            there = set(listing(out))
         except OSError as error:
-            raise RecordError(f"cannot read {out}: {error}") from error
+            raise RecordError(f"cannot read {out}: {reason(error)}") from error
         if there and not there & {_RESULT, _JOURNAL}:
             raise RecordError(f"{out} is not empty and holds no audit: choose another --out")
         if there and not resume:
@@ -169,8 +180,6 @@ def _folder(out: Path, resume: bool) -> Iterator[Path]:
                 "or choose another --out"
             )
         yield out / _JOURNAL
-    finally:
-        lock.release()
 
 
 @dataclass(frozen=True)
@@ -196,7 +205,7 @@ class _Task:
 
 
 def _task(asked: Asked) -> _Task:
-    source = opened(asked.where, asked.data, asked.network, asked.last)
+    source = opened(asked.where, asked.data, asked.network, asked.last, asked.trust)
     return _Task(source, *_claimed(asked, source), *_examples(source, asked))
 
 

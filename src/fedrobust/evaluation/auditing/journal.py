@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from fedrobust.compute.network import same
-from fedrobust.errors import RecordError
+from fedrobust.errors import RecordError, RecordWarning, WriteError
+from fedrobust.files import appending, written
 from fedrobust.reading import parsed, text_of
 
 _ROUNDING = 1e-3
@@ -71,6 +73,7 @@ class Journal:
 
     def __init__(self, path: Path | None, about: About) -> None:
         self._path, self._known = path, dict[str, Any]()
+        self._size: int | None = None
         if path is None:
             return
         lines = self._lines(path) if path.exists() else []
@@ -89,14 +92,15 @@ class Journal:
                     "that line, and what it told is done again"
                 )
             self._known[line["name"]] = line["found"]
-        self._write([head, *lines[1:]])
+        text = "".join(json.dumps(line) + "\n" for line in [head, *lines[1:]])
+        written(path, text)
+        self._size = len(text.encode())
 
     def recall(self, name: str, work: Callable[[], Any]) -> Any:
         """What ``work`` gives, a JSON value: done now, unless it stands in the file."""
         if name not in self._known:
             self._known[name] = work()
-            if self._path is not None:
-                self._append(_sealed(name, self._known[name]))
+            self._append(_sealed(name, self._known[name]))
         return self._known[name]
 
     @classmethod
@@ -123,34 +127,25 @@ class Journal:
             found.append(value)
         return found
 
-    def _write(self, lines: Sequence[dict[str, Any]]) -> None:
-        assert self._path is not None
-        write_whole(self._path, "".join(json.dumps(line) + "\n" for line in lines))
-
     def _append(self, line: dict[str, Any]) -> None:
-        assert self._path is not None
+        """Keep one line more; an audit goes on without a journal, and says so once."""
+        if self._path is None or self._size is None:
+            return
+        text = (json.dumps(line) + "\n").encode()
         try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise RecordError(f"cannot write {self._path}: {error}") from error
+            with appending(self._path, self._size) as file:
+                file.write(text)
+            self._size += len(text)
+        except WriteError as error:
+            self._size = None
+            told = f"{error}; the audit goes on, but after a kill it would begin anew from there"
+            warnings.warn(told, RecordWarning, stacklevel=2)
 
 
 def _sealed(name: object, found: object) -> dict[str, Any]:
     """A line of the journal, with a digest of what it says."""
     digest = hashlib.sha256(json.dumps([name, found]).encode()).hexdigest()[:16]
     return {"name": name, "found": found, "seal": digest}
-
-
-def write_whole(path: Path, text: str) -> None:
-    """All of ``text``, or nothing where a kill comes between. Raises: ``RecordError``."""
-    partial = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise RecordError(f"cannot write {path}: {error}") from error
 
 
 def _fingerprint(

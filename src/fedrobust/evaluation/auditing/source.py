@@ -1,6 +1,7 @@
 """Where a model to audit comes from: a run, a file of weights, or a user's own module."""
 
-import importlib
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,16 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from fedrobust.component import from_config
+from fedrobust import beside
+from fedrobust.component import component, from_record
 from fedrobust.data import AnyData, Dataset
 from fedrobust.errors import ConfigError, RecordError
-from fedrobust.experiment import Experiment, read_yaml
 from fedrobust.messages import explain
 from fedrobust.models import AnyModel, build_model
-from fedrobust.perturb import Pgd
+from fedrobust.perturb import AnyPerturbation, Pgd
+from fedrobust.plain_yaml import read_yaml
 from fedrobust.reading import broken, fill, mapping_of, present
+from fedrobust.trust import CURE, EVERYTHING, NOTHING, Trusted, UntrustedError
 
 
 @dataclass(frozen=True)
@@ -33,24 +36,41 @@ class Source:
     claim: Pgd | None = None
 
 
-def opened(where: str, data: str | None, spec: str | None, last: bool) -> Source:
+@component
+class _Recorded:
+    """What an audit needs of a run's config. The rest is never looked at: it may name code."""
+
+    model: AnyModel
+    data: AnyData | None
+
+
+@component
+class _Claiming:
+    attack: AnyPerturbation
+
+
+def opened(
+    where: str, data: str | None, spec: str | None, last: bool, trust: bool = False
+) -> Source:
     """The model ``where``: a run directory, a .safetensors file, or module:name.
 
     ``data`` and ``spec`` name a data set and a network, by name or as YAML; a run knows its own.
     ``last`` takes a run's last model and not the one that validation chose. Of a module of one's
-    own ``spec`` is the network of its surrogates.
+    own ``spec`` is the network of its surrogates. ``trust`` lets a run's config name code as its
+    model or its data.
 
-    Raises: ``ConfigError`` for what cannot be found or does not fit, ``RecordError`` for a run that
-    is not finished or broken, ``DataError`` for the data.
+    Raises: ``UntrustedError`` where it does so without, ``ConfigError`` for what cannot be found or
+    does not fit, ``RecordError`` for a run that is not finished or broken, ``DataError`` for the
+    data.
     """
     path = Path(where)
-    if path.is_dir():
+    if os.path.isdir(path):
         if spec is not None:
             raise ConfigError(f"{where} is a run and knows its network: leave --model out")
-        return _of_run(path, data, last)
+        return _of_run(path, data, last, EVERYTHING if trust else NOTHING)
     if last:
         raise ConfigError(f"--last is for run directories, and {where} is none: leave it out")
-    if not path.exists() and (path.suffix or ":" not in where or "/" in where):
+    if not os.path.exists(path) and (path.suffix or ":" not in where or "/" in where):
         raise ConfigError(
             f"{where} does not exist: give a run directory, a .safetensors file, or a module of "
             "your own as package.module:name, without .py"
@@ -72,7 +92,7 @@ def opened(where: str, data: str | None, spec: str | None, last: bool) -> Source
     return Source(_own(where), dataset, source, network)
 
 
-def _of_run(path: Path, data: str | None, last: bool) -> Source:
+def _of_run(path: Path, data: str | None, last: bool, trusted: Trusted) -> Source:
     file = path / ("model.safetensors" if last else "best.safetensors")
     if not present(path / "config.yaml"):
         cells = path / "cells"
@@ -83,17 +103,37 @@ def _of_run(path: Path, data: str | None, last: bool) -> Source:
             f"{path} holds no {file.name}: finish the run with --resume, or try "
             f"{'without --last' if last else '--last'}"
         )
-    content = mapping_of(path / "config.yaml")
+    config = path / "config.yaml"
+    content = mapping_of(config)
+    needed = {key: content[key] for key in ("model", "data") if key in content}
+    if data is not None:
+        needed["data"] = None
     try:
-        experiment = from_config(Experiment, content)
+        recorded = from_record(_Recorded, needed, trusted)
+        claim = _claim(content.get("evaluation"))
+    except UntrustedError as error:
+        raise UntrustedError(f"{config}: {error}; {CURE}") from error
     except ConfigError as error:
-        raise broken(path / "config.yaml", error) from error
-    source = experiment.data if data is None else _component(AnyData, data, "--data")
+        raise broken(config, error) from error
+    if data is None and recorded.data is None:
+        raise broken(config, "its data is missing")
+    source = recorded.data if data is None else _component(AnyData, data, "--data")
     dataset = source.load()
-    attack = experiment.evaluation.attack
-    claim = attack if isinstance(attack, Pgd) else None
-    model = _filled(experiment.model, file, dataset)
-    return Source(model, dataset, source, experiment.model, claim)
+    model = _filled(recorded.model, file, dataset)
+    return Source(model, dataset, source, recorded.model, claim)
+
+
+def _claim(evaluation: object) -> Pgd | None:
+    """The attack that a run's claim rests on, where it is PGD. No other one is made."""
+    if not isinstance(evaluation, Mapping) or "attack" not in evaluation:
+        raise ConfigError("its evaluation.attack is missing")
+    try:
+        attack = from_record(_Claiming, {"attack": evaluation["attack"]}).attack
+    except UntrustedError:  # one of somebody's own is no PGD
+        return None
+    except ConfigError as error:
+        raise ConfigError(f"evaluation.{error}") from error
+    return attack if isinstance(attack, Pgd) else None
 
 
 def _filled(spec: Any, file: Path, dataset: Dataset) -> nn.Module:
@@ -114,10 +154,11 @@ def _component(kind: Any, text: str, option: str) -> Any:
 def _own(where: str) -> nn.Module:
     module, _, name = where.partition(":")
     try:
-        found = getattr(importlib.import_module(module), name)
+        found = getattr(beside.module(module), name)
         model = found if isinstance(found, nn.Module) or not callable(found) else found()
     except Exception as error:  # a user's module may fail in any way
-        raise ConfigError(f"{where}: {type(error).__name__}: {error}") from error
+        hint = beside.hint(module, error)
+        raise ConfigError(f"{where}: {type(error).__name__}: {error}{hint}") from error
     if not isinstance(model, nn.Module):
         raise ConfigError(f"{where} is no torch.nn.Module, and gives none when called")
     return model

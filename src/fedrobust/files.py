@@ -1,0 +1,197 @@
+"""Files that are written whole or not at all, and folders that one process at a time writes to.
+
+Every record of a run, a sweep, an audit, a policy or a report is written here. No link is followed,
+so nothing outside the folder is changed, and what a kill leaves behind is known by its name.
+"""
+
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+import filelock
+
+from fedrobust.errors import RecordError, WriteError
+
+LOCK = ".lock"
+
+_PART = re.compile(r"\..+\.[0-9a-f]{16}\.part")
+_OLDER_PART = re.compile(
+    r"\.(config\.yaml|checkpoint\.pt|(environment|summary|sweep)\.json|(metrics|rounds)\.jsonl|"
+    r"(model|best)\.safetensors|(examples|attack)\.npz)\.part"
+    r"|(progress\.jsonl|audit\.json)\.part"
+    r"|\.index\.html\.[a-z0-9_]{8}"
+)
+"""What earlier versions called them."""
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a kill may have left a file of this name behind, or it is the lock of a folder."""
+    return name == LOCK or _is_part(name)
+
+
+def _is_part(name: str) -> bool:
+    return bool(_PART.fullmatch(name) or _OLDER_PART.fullmatch(name))
+
+
+def listing(folder: Path) -> list[str]:
+    """The names in ``folder``, sorted, without leftovers. Raises: ``OSError``."""
+    return sorted(name for name in os.listdir(folder) if not is_leftover(name))
+
+
+def clear(folder: Path, of: Path | None = None) -> None:
+    """Remove the files that a kill left in ``folder``, which no other process writes to.
+
+    ``of`` is the one file whose leftovers go, where others may be written at the same time.
+
+    Raises: ``OSError``.
+    """
+    ours = _is_part if of is None else _part_of(of).fullmatch
+    for name in os.listdir(folder):
+        if ours(name) and not (path := folder / name).is_dir():
+            path.unlink(missing_ok=True)
+
+
+def _part_of(path: Path) -> re.Pattern[str]:
+    return re.compile(rf"{re.escape(_begin(path))}[0-9a-f]{{16}}\.part")
+
+
+def _begin(path: Path) -> str:
+    """How the names of the new files begin that are to take the place of ``path``."""
+    return f".{path.name[:60]}."
+
+
+@contextmanager
+def held(folder: Path, busy: str, *, remove: bool = False) -> Iterator[None]:
+    """Within, this process alone writes to ``folder``, which is made, and has no leftovers.
+
+    ``remove`` takes the lock's file away in the end. Raises: ``RecordError``, which says ``busy``
+    where another process holds it.
+    """
+    path = folder / LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+            raise RecordError(f"{path} is no regular file, so it is not ours: remove it")
+        lock = filelock.FileLock(path)
+        lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise RecordError(f"{busy}: wait for it") from error
+    except (OSError, ValueError) as error:
+        why = reason(error)
+        raise WriteError(f"cannot write to {folder}: {why}; choose another --out") from error
+    try:
+        try:
+            clear(folder)
+        except OSError as error:
+            why = reason(error)
+            raise RecordError(f"cannot read {folder}: {why}; choose another --out") from error
+        yield
+    finally:
+        if remove:
+            with suppress(OSError):
+                path.unlink()
+        lock.release()
+
+
+def atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Fill ``path`` so that whoever looks, whenever, sees the old content or the new, whole.
+
+    The new content goes into a new file beside it, which then takes its place; a link there is
+    replaced and not followed.
+
+    Raises: ``WriteError`` where it cannot be written; the old content is then still there.
+    """
+    part = path.with_name(f"{_begin(path)}{secrets.token_hex(8)}.part")
+    try:
+        number = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINKS, 0o666)
+        try:
+            with os.fdopen(number, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except BaseException:
+            with suppress(OSError):
+                part.unlink()
+            raise
+        _sync(path.parent)
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {reason(error)}") from error
+
+
+def written(path: Path, text: str) -> None:
+    """Fill ``path`` with ``text``, whole or not at all. Raises: ``WriteError``."""
+    atomically(path, lambda file: file.write(text.encode()))
+
+
+@contextmanager
+def appending(path: Path, size: int) -> Iterator[IO[bytes]]:
+    """``path``, open for what follows its first ``size`` bytes; what lies beyond them is cut off.
+
+    What was written is on the disk when this ends. A file that has a second name elsewhere becomes
+    one of its own first, so that the other one stays as it is.
+
+    Raises: ``WriteError`` where it cannot be written, or is no regular file, such as a link.
+    """
+    try:
+        with os.fdopen(_alone(path), "r+b") as file:
+            if os.fstat(file.fileno()).st_size != size:
+                file.truncate(size)
+            file.seek(size)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {reason(error)}") from error
+
+
+def _alone(path: Path) -> int:
+    """The descriptor of a regular file that has no other name. Raises: ``OSError``."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | _NO_LINKS
+    if path.is_symlink():
+        raise OSError("it is a link: remove it")
+    number = os.open(path, flags, 0o666)
+    found = os.fstat(number)
+    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+        return number
+    try:
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError("it is no regular file: remove it")
+        with os.fdopen(os.dup(number), "rb") as there:
+            atomically(path, lambda file: shutil.copyfileobj(there, file))
+    finally:
+        os.close(number)
+    return os.open(path, flags, 0o666)
+
+
+def opened(path: Path) -> IO[bytes]:
+    """A regular file, open for reading; a pipe or a device, which may never end, is refused.
+
+    Raises: ``OSError``.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    number = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError("it is no regular file")
+    return os.fdopen(number, "rb")
+
+
+def _sync(folder: Path) -> None:
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def reason(error: Exception) -> str:
+    """Why a file could not be written or read, in the system's own words."""
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,172 @@
+"""The log of a run's rounds, one JSON line each: appended to, never written anew.
+
+A run of many rounds has a long log, so no checkpoint holds it. There are two files that are alike,
+``rounds.jsonl`` for readers and ``checkpoint.rounds.jsonl``, and each is made again from the other
+where it is damaged. The checkpoint says how long they were when it was written, and their digest;
+what a kill left beyond that is played again.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fedrobust.errors import RecordError
+from fedrobust.files import appending, atomically, opened
+from fedrobust.plain import plain_json
+from fedrobust.reading import present
+
+Json = dict[str, Any]
+
+KEPT, SHOWN = "checkpoint.rounds.jsonl", "rounds.jsonl"
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How many rounds a log has, the bytes of their lines, and the digest of these."""
+
+    rounds: int = 0
+    size: int = 0
+    sha256: str = hashlib.sha256().hexdigest()
+
+    def plain(self) -> Json:
+        """As a checkpoint holds it."""
+        return asdict(self)
+
+
+class RoundsLog:
+    """The rounds that were played, of which some wait to be written."""
+
+    def __init__(self) -> None:
+        self.extent = Extent()
+        self._digest = hashlib.sha256()
+        self._waiting: list[Json] = []
+        self._older: bytes | None = None
+
+    @classmethod
+    def found(cls, folder: Path, extent: Extent) -> "RoundsLog":
+        """The log in ``folder`` that a checkpoint tells of; nothing is changed.
+
+        Raises: ``RecordError`` where neither file holds it.
+        """
+        log = cls()
+        digests = [_digest(folder / name, extent) for name in (KEPT, SHOWN)]
+        digest = next((found for found in digests if found is not None), None)
+        if digest is None:
+            raise RecordError(
+                f"{folder / SHOWN} and {KEPT} beside it are both missing or not what the "
+                "checkpoint tells of: put a copy of one of them back, or start again in a new --out"
+            )
+        log.extent, log._digest = extent, digest
+        return log
+
+    @classmethod
+    def older(cls, lines: Sequence[Json]) -> "RoundsLog":
+        """That of a checkpoint of an earlier version, which held all lines itself."""
+        log = cls()
+        log._older = as_lines(lines).encode()
+        log._digest.update(log._older)
+        log.extent = Extent(len(lines), len(log._older), log._digest.hexdigest())
+        return log
+
+    def add(self, line: Json) -> None:
+        """One more round was played."""
+        self._waiting.append(line)
+
+    def write(self, folder: Path) -> None:
+        """Put on the disk what waits. Raises: ``WriteError``; then it goes on waiting."""
+        if not self._waiting:
+            return
+        text = as_lines(self._waiting).encode()
+        for name in (KEPT, SHOWN):
+            with appending(folder / name, self.extent.size) as file:
+                file.write(text)
+        self._digest.update(text)
+        rounds, size = self.extent.rounds + len(self._waiting), self.extent.size + len(text)
+        self.extent = Extent(rounds, size, self._digest.hexdigest())
+        self._waiting.clear()
+
+    def repair(self, folder: Path, ended: bool, aside: Callable[[str], str]) -> list[str]:
+        """Make both files what the checkpoint tells of, and say what was made again.
+
+        ``aside`` gives a damaged file another name, and returns it. A run that has ``ended`` is not
+        killed amid a line, so that whatever follows its last one is damage too.
+
+        Raises: ``WriteError``.
+        """
+        said: list[str] = []
+        content = self._content(folder)
+        for name, other in ((KEPT, SHOWN), (SHOWN, KEPT)):
+            path = folder / name
+            if not content and not present(path):
+                continue
+            there = _beginning(path, len(content) + 1)
+            if there is not None and there[: len(content)] == content:
+                if len(there) == len(content):
+                    continue
+                if not ended:
+                    with appending(path, len(content)):
+                        continue
+            source = "checkpoint.pt" if self._older is not None else other
+            # Earlier versions wrote the log after the checkpoint, so a kill cut it off.
+            begun = self._older is not None and there is not None and _is_start(there, content)
+            if present(path) and not begun:
+                said.append(
+                    f"{name} is made again from {source}, and the old one kept as {aside(name)}: "
+                    "it does not hold what the checkpoint does"
+                )
+            elif ended and name == SHOWN:
+                said.append(f"{name} was cut off or missing, and is made again from {source}")
+            atomically(path, lambda file: file.write(content))
+        return said
+
+    def _content(self, folder: Path) -> bytes:
+        """The lines that the checkpoint tells of."""
+        if self._older is not None:
+            return self._older
+        for name in (KEPT, SHOWN):
+            if _digest(folder / name, self.extent) is not None:
+                return _beginning(folder / name, self.extent.size) or b""
+        return b""
+
+
+def _is_start(there: bytes, content: bytes) -> bool:
+    return content.startswith(there) and (not there or there.endswith(b"\n"))
+
+
+def _beginning(path: Path, size: int) -> bytes | None:
+    """The first ``size`` bytes of a file, or all; None where it cannot be read."""
+    try:
+        with opened(path) as file:
+            return file.read(size)
+    except OSError:
+        return None
+
+
+def _digest(path: Path, extent: Extent) -> Any:
+    """A digest of the lines that ``extent`` tells of; None where ``path`` does not hold them."""
+    found, left = hashlib.sha256(), extent.size
+    if left:
+        try:
+            with opened(path) as file:
+                while left and (part := file.read(min(left, _CHUNK))):
+                    found.update(part)
+                    left -= len(part)
+        except OSError:
+            return None
+    return found if not left and found.hexdigest() == extent.sha256 else None
+
+
+def as_lines(lines: Sequence[Json]) -> str:
+    """One JSON object a line; what is not finite is null, as JSON has no infinity."""
+    return "".join(f"{_as_line(line)}\n" for line in lines)
+
+
+def _as_line(line: Json) -> str:
+    try:
+        return json.dumps(line, allow_nan=False)  # nearly always, and far faster than to look first
+    except (TypeError, ValueError):
+        return json.dumps(plain_json(line, "")[0], allow_nan=False)

@@ -1,0 +1,96 @@
+"""What a summary tells of all rounds, counted while they are played: no round is kept for it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+_CLIENTS_NAMED = 10
+"""A trouble names this many clients and counts the rest."""
+
+
+@dataclass
+class Tally:
+    """Counts over rounds, each a line of ``rounds.jsonl``.
+
+    ``sent`` malicious rows came to rounds in which the rule selects, and ``kept`` of them were
+    selected. ``present`` maps a number of malicious participants to how many rounds had so many,
+    and to the first of these.
+    """
+
+    sent: int = 0
+    kept: int = 0
+    refused: int = 0
+    first_refused: int = 0
+    refused_clients: list[int] = field(default_factory=list)
+    still: int = 0
+    first_still: int = 0
+    why_still: str | None = None
+    present: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, lines: Iterable[Mapping[str, Any]]) -> "Tally":
+        """That of rounds which were kept."""
+        found = cls()
+        for line in lines:
+            found.add(line)
+        return found
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Count one more round."""
+        round, malicious = line["round"], line["malicious"]
+        if line["kept"] is not None:
+            self.sent += len(malicious)
+            self.kept += len(set(malicious) & set(line["kept"]))
+        if line["dropped"]:
+            self.first_refused = self.first_refused or round
+            self.refused += 1
+            self.refused_clients = sorted({*self.refused_clients, *line["dropped"]})
+        if not line["applied"]:
+            if not self.still:
+                self.first_still, self.why_still = round, line["reason"]
+            self.still += 1
+        if malicious:
+            count, first = self.present.get(len(malicious), (0, round))
+            self.present[len(malicious)] = count + 1, first
+
+    @property
+    def kept_share(self) -> float | None:
+        """The share of malicious rows that the rule selected; None where there are none."""
+        return self.kept / self.sent if self.sent else None
+
+    def troubles(self, least: int = 1) -> list[str]:
+        """What a reader of the results must know: refused rows, and rounds that made no step.
+
+        ``least`` malicious clients must take part in a round for the attack to do anything.
+        """
+        found = []
+        if self.refused:
+            found.append(
+                f"rows of {_named(self.refused_clients)} were refused in "
+                f"{_rounds(self.refused)}, the first {self.first_refused}: they were not finite, "
+                "or no dense rows [d] of real numbers"
+            )
+        if self.still:
+            found.append(
+                f"{_rounds(self.still)} made no step, the first {self.first_still}: "
+                f"{self.why_still}"
+            )
+        powerless = [self.present[number] for number in self.present if number < least]
+        if powerless:
+            found.append(
+                f"in {sum(count for count, _ in powerless)} of the rounds with malicious clients "
+                f"fewer than {least} took part, too few for the attack, the first time in round "
+                f"{min(first for _, first in powerless)}"
+            )
+        return found
+
+
+def _rounds(number: int) -> str:
+    return f"{number} round{'' if number == 1 else 's'}"
+
+
+def _named(clients: list[int]) -> str:
+    """The first few clients by id; a federation may have thousands."""
+    listed = ", ".join(map(str, clients[:_CLIENTS_NAMED]))
+    more = f" and {len(clients) - _CLIENTS_NAMED} more" if len(clients) > _CLIENTS_NAMED else ""
+    return f"client{'' if len(clients) == 1 else 's'} {listed}{more}"
