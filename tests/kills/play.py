@@ -16,6 +16,7 @@ import os
 import shutil
 import struct
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -35,11 +36,16 @@ Point = tuple[int, str, str]
 """Its number, what is done there, and to which file."""
 
 
-def forked(act: Callable[[], object]) -> int:
-    """How a process that does this ends: 0, 2 for a user's error, 1 for any other, -9 if killed."""
+def forked(act: Callable[[], object], said: Path) -> int:
+    """How a process that does this ends: 0, 2 for a user's error, 1 for any other, -9 if killed.
+
+    What it prints as errors is in ``said``.
+    """
     sys.stdout.flush()
     if (child := os.fork()) == 0:
         os.setsid()
+        os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        warnings.simplefilter("always")
         code = 1
         try:
             act()
@@ -52,7 +58,12 @@ def forked(act: Callable[[], object]) -> int:
         finally:
             sys.stderr.flush()
             os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    with contextlib.suppress(ProcessLookupError):
+        for _ in range(500):  # whatever it had forked dies with it, perhaps a moment later
+            os.killpg(child, 0)
+            time.sleep(0.01)
+    return code
 
 
 class Counter:
@@ -79,8 +90,8 @@ def points(command: Command, place: Path) -> list[Point]:
         Faults(place, counter).install()
         command.play(place)
 
-    if code := forked(act):
-        raise SystemExit(f"the command itself ends with {code}")
+    if code := forked(act, place.parent / "said.txt"):
+        raise SystemExit(f"the command ends with {code}: {(place.parent / 'said.txt').read_text()}")
     lines = [line.split("\t") for line in log.read_text().splitlines()]
     return [(int(number), call, name) for number, call, name in lines]
 
@@ -101,12 +112,10 @@ def trial(command: Command, place: Path, point: Point, full: bool, wanted: Any) 
     counter, said = Counter(), place.parent / "said.txt"
 
     def act() -> None:
-        with said.open("w") as text, contextlib.redirect_stderr(text):
-            warnings.simplefilter("always")
-            Faults(place, counter, point[0], full).install()
-            command.play(place)
+        Faults(place, counter, point[0], full).install()
+        command.play(place)
 
-    code = forked(act)
+    code = forked(act, said)
     told = said.read_text()
     if full and code not in (0, 2):
         return f"on a full disk it ends with {code}: {told[-600:]}"
@@ -119,11 +128,7 @@ def trial(command: Command, place: Path, point: Point, full: bool, wanted: Any) 
     if not full and code != -9:
         return f"it was to be killed, and ended with {code}: {told[-600:]}"
 
-    def again() -> None:
-        with said.open("w") as text, contextlib.redirect_stderr(text):
-            command.play(place)
-
-    if code := forked(again):
+    if code := forked(lambda: command.play(place), said):
         return f"it cannot be gone on with, {code}: {said.read_text()[-600:]}"
     if left := leftovers(place):
         return f"{left} is left"
@@ -138,7 +143,7 @@ def main(name: str, folder: Path, number: str) -> None:
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     command = COMMANDS[name](folder / "before")
-    if code := forked(command.once):
+    if code := forked(command.once, folder / "said.txt"):
         raise SystemExit(f"what {name} needs ends with {code}")
     place = folder / "place"
     command.prepare(place)

@@ -16,12 +16,12 @@ TRIED = os.environ.get("FEDROBUST_KILLS")
 @pytest.mark.parametrize(
     ("command", "least", "tried"),
     [
-        ("run", 100, 10),
-        ("sweep", 100, 6),
-        ("attack-learn", 60, 4),
-        ("learned", 100, 6),
-        ("audit", 30, 6),
-        ("report", 40, 4),
+        ("run", 100, 6),
+        ("sweep", 100, 4),
+        ("attack-learn", 60, 3),
+        ("learned", 100, 4),
+        ("audit", 30, 4),
+        ("report", 40, 3),
     ],
 )
 def test_a_fault_at_any_write_loses_nothing(

@@ -12,12 +12,12 @@ from fedrobust.attacks.learned.environment import Task
 from fedrobust.attacks.learned.knowledge import Knowledge
 from fedrobust.attacks.learned.task import task_for
 from fedrobust.calculus import calculus
-from fedrobust.component import from_config
+from fedrobust.component import from_config, to_config
 from fedrobust.data import Split
 from fedrobust.experiment import Experiment
 from fedrobust.federation import FederationState, run_round
 from fedrobust.prepare import Prepared, prepare
-from fedrobust.threat import View
+from fedrobust.threat import ThreatModel, View
 from fedrobust.typing import Updates
 
 CONFIG: dict[str, Any] = {
@@ -165,3 +165,15 @@ class Watching:
 
     def rows(self, action: torch.Tensor, view: Any, means: Any) -> torch.Tensor:
         return self.inner.rows(action, view, means)
+
+
+def described(attack: Learned) -> dict[str, Any]:
+    """What a file says of the policy of such an attack on this federation."""
+    threat = to_config(ThreatModel(clients=True))
+    return {
+        "attack": to_config(attack),
+        "parameters": 28,
+        "gamma": 2.0,
+        "threat": threat,
+        "report": {"value": 0.25},
+    }

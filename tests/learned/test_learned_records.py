@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ring import CONFIG, LEARNED, experiment, known_after, learned
+from ring import CONFIG, LEARNED, described, experiment, known_after, learned
 from typer.testing import CliRunner
 
 from fedrobust.attacks.learned import Learned, Training
@@ -27,7 +27,6 @@ from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import completed
 from fedrobust.federation import run_round
 from fedrobust.prepare import prepare
-from fedrobust.threat import ThreatModel
 from fedrobust.training import run
 
 
@@ -216,18 +215,6 @@ def test_the_page_shows_what_was_learned(tmp_path: Path) -> None:
     (out / "attack.npz").write_bytes(b"cut")
     with pytest.raises(RecordError, match=r"attack.npz is broken"):
         write_report([out])
-
-
-def described(attack: Learned) -> dict[str, Any]:
-    """What a file says of the policy of such an attack on this federation."""
-    threat = to_config(ThreatModel(clients=True))
-    return {
-        "attack": to_config(attack),
-        "parameters": 28,
-        "gamma": 2.0,
-        "threat": threat,
-        "report": {"value": 0.25},
-    }
 
 
 def test_a_policy_from_a_file_waits_too(tmp_path: Path) -> None:

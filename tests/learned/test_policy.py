@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ring import task_of, watched
+from ring import described, task_of, watched
 from safetensors.torch import save_file
 
-from fedrobust.attacks.learned import PAPER, Training
+from fedrobust.attacks.learned import PAPER, Learned, Training
 from fedrobust.attacks.learned.encoding import Basis, Full
 from fedrobust.attacks.learned.environment import FederationEnv, Task
 from fedrobust.attacks.learned.files import load_policy, save_policy
@@ -166,15 +166,18 @@ def test_a_constant_policy_gives_its_action_whatever_it_sees(task: Task) -> None
 def test_a_policy_survives_its_file_and_another_file_is_refused(task: Task, tmp_path: Path) -> None:
     found = train(task, SHORT, seed=0).policy
     path = tmp_path / "deep" / "policy.safetensors"
-    save_policy(found, path, {"parameters": 28})
+    save_policy(found, path, described(Learned()))
     loaded, about = load_policy(path)
-    assert about == {"parameters": 28}
+    assert about == described(Learned())
     observation, _ = FederationEnv(task).reset(seed=0)
     assert torch.equal(loaded(observation), found(observation))
     before = path.read_bytes()
     with pytest.raises(ConfigError, match="exists"):
-        save_policy(found, path, {})
+        save_policy(found, path, described(Learned()))
     assert path.read_bytes() == before
+    with pytest.raises(ConfigError, match="about: attack: Field required"):
+        save_policy(found, tmp_path / "about nothing", {})
+    assert not (tmp_path / "about nothing").exists()
     save_file({"x": torch.zeros(2)}, tmp_path / "model.safetensors")
     with pytest.raises(ConfigError, match="holds no policy"):
         load_policy(tmp_path / "model.safetensors")

@@ -29,12 +29,18 @@ _FORMAT = "fedrobust policy 2"
 def save_policy(policy: "Policy", path: Path | str, about: dict[str, Any]) -> None:
     """Write ``policy``, and ``about``, how it was trained, with a digest of both.
 
-    Raises: ``ConfigError`` where there is a file already, or where none can be.
+    Raises: ``ConfigError`` where there is a file already, or where none can be, and where ``about``
+    is not what :func:`load_policy` could read.
     """
     path = Path(path)
     require_new(path)
     tensors = {name: tensor.contiguous() for name, tensor in policy.tensors().items()}
-    text = json.dumps(plain_json(about, "about")[0], allow_nan=False)
+    content, _ = plain_json(about, "about")
+    try:
+        shaped(PolicyRecord, content)
+    except ValueError as error:
+        raise ConfigError(f"about: {error}") from error
+    text = json.dumps(content, allow_nan=False)
     metadata = {"format": _FORMAT, "about": text, "seal": _digest(text, tensors)}
     content = save(tensors, metadata=metadata)
     atomically(path, lambda file: file.write(content))
