@@ -169,7 +169,7 @@ LEARNED = {
     "observe": 2,
     "threshold": 0.0,
     "inversion": {"iterations": 5},
-    "training": {"algorithm": "constant"},
+    "training": {"algorithm": "constant", "steps": 60, "check_episodes": 1},
     "horizon": 2,
     "hold": 2,
     "samples": 20,
