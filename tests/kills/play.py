@@ -29,7 +29,14 @@ from faults import FREEING, Faults
 
 from fedrobust.errors import UserError
 
-BEGINS = ("run", ".lock", "config.yaml.part", "environment.json.part", ".progress.jsonl.part")
+BEGINS = (
+    "run",
+    "audit",
+    ".lock",
+    "config.yaml.part",
+    "environment.json.part",
+    ".progress.jsonl.part",
+)
 """What a command must write before it begins; where it cannot, nothing is lost."""
 
 Point = tuple[int, str, str]

@@ -154,6 +154,16 @@ def test_training_from_an_action_begins_there_and_loses_nothing(algorithm: Any, 
     assert kept == pytest.approx(max(value for _, value in longer.checks))
 
 
+def test_a_training_writes_nothing(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stable-Baselines3 would make a folder among the temporary files for each."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    train(task, SHORT, seed=0)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_constant_policy_gives_its_action_whatever_it_sees(task: Task) -> None:
     action = np.array([0.3, -1.0, 0.0], dtype=np.float32)
     policy = Policy.constant(action, 15)

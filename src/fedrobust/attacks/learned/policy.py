@@ -120,6 +120,7 @@ def train(task: Task, training: Training, seed: int, start: Observation | None =
     try:
         from stable_baselines3 import DDPG, SAC, TD3
         from stable_baselines3.common.callbacks import BaseCallback
+        from stable_baselines3.common.logger import Logger
         from stable_baselines3.common.noise import NormalActionNoise
         from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
     except ImportError as error:
@@ -183,6 +184,7 @@ def train(task: Task, training: Training, seed: int, start: Observation | None =
             _begin_at(model, start)
             if training.check_every:
                 check(Policy.constant(start, task.encoding.seen(task.layout)), 0)
+        model.set_logger(Logger(None, []))  # its own would make a folder among temporary files
         model.learn(training.steps, callback=Watching())
         if training.check_every and (not checks or checks[-1][0] < model.num_timesteps):
             check(_exported(model, vector), model.num_timesteps)
