@@ -32,7 +32,7 @@ _SMALL: dict[str, Any] = {
         "attack": {"name": "pgd", "eps": 0.15, "step_size": 0.05, "steps": 1},
     },
 }
-_TIMES = {"seconds", "started", "simulated_rounds", "rounds_per_second"}
+_TIMES = {"seconds", "started", "commit", "simulated_rounds", "rounds_per_second"}
 
 
 class Command:
