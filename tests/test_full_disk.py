@@ -42,7 +42,7 @@ def test_the_command_goes_on_and_says_what_it_could_not_keep(tmp_path: Path) -> 
     said = [line for line in ended.stderr.splitlines() if why in line]
     assert said == [
         f"warning: {why}; the run goes on, and tries again later",
-        f"error: {why}; free some space, then go on with --resume",
+        f"error: {why}; put that right, then go on with --resume",
     ]
     assert "round 6 (final): " in ended.stdout
     assert f"warning: the records are not whole: {why}" in ended.stdout

@@ -12,10 +12,21 @@ from ruamel.yaml import YAML
 
 from demo import demo_config
 from fedrobust import run
+from fedrobust.attacks.learned.learning import learn_policy
+from fedrobust.component import from_config
 from fedrobust.errors import RecordError, UserError
 from fedrobust.evaluation.auditing.command import Asked, audited
 from fedrobust.experiment import Experiment
-from fedrobust.files import appending, atomically, clear, held, is_leftover, listing, written
+from fedrobust.files import (
+    appending,
+    atomically,
+    clear,
+    held,
+    is_leftover,
+    listing,
+    opened,
+    written,
+)
 from fedrobust.grid import load_sweep
 from fedrobust.playing import Progress
 from fedrobust.report import write_report
@@ -162,3 +173,56 @@ def test_a_folder_is_held_by_one_and_left_as_it_was(tmp_path: Path) -> None:
             pass
         assert os.listdir(tmp_path) == [".lock"]
     assert os.listdir(tmp_path) == []
+
+
+def test_nothing_is_removed_from_a_folder_that_is_refused(
+    tmp_path: Path, tiny: Callable[..., Experiment]
+) -> None:
+    names = ["progress.jsonl.part", ".my.0123456789abcdef.part", ".index.html.abcdefgh", "thesis"]
+    for name in names:
+        written(tmp_path / name, "mine")
+    for resume in (False, True):
+        with pytest.raises(RecordError, match=r"thesis"):
+            run(tiny(), tmp_path, resume=resume)
+        with pytest.raises(RecordError, match="holds no audit"):
+            audited(Asked("anything", samples=4, out=tmp_path, resume=resume))
+    assert sorted(os.listdir(tmp_path)) == sorted(names)
+
+
+def test_a_learning_does_not_follow_a_link(tmp_path: Path, mine: Path) -> None:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    written(folder / "config.yaml", "mine")
+    (tmp_path / "policy.safetensors.learning").symlink_to(folder)
+    attack = {"name": "learned", "observe": 0, "inversion": None}
+    changes = {"malicious": 1, "objective": {"name": "erm"}, "threat": {"clients": True}}
+    config = demo_config(attack=attack, **changes)
+    for resume in (False, True):
+        with pytest.raises(RecordError, match=r"policy.safetensors.learning is a link"):
+            learn_policy(from_config(Experiment, config), tmp_path / "policy.safetensors", resume)
+    assert os.listdir(folder) == ["config.yaml"]
+
+
+def test_a_new_file_is_new(tmp_path: Path, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where somebody knows what it will be called."""
+    monkeypatch.setattr("fedrobust.files.secrets.token_hex", lambda n: "0" * 16)
+    (tmp_path / f".log.{'0' * 16}.part").symlink_to(mine)
+    with pytest.raises(RecordError, match="File exists"):
+        written(tmp_path / "log", "new")
+    assert mine.read_bytes() == MINE
+
+
+def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="no regular file"):
+        opened(tmp_path / "pipe")
+
+
+def test_a_file_that_has_become_shorter_is_not_filled_up(tmp_path: Path) -> None:
+    written(tmp_path / "log", "short")
+    with (
+        pytest.raises(RecordError, match="somebody else has changed it"),
+        appending(tmp_path / "log", 9),
+    ):
+        pass
+    assert (tmp_path / "log").read_text() == "short"

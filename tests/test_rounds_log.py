@@ -194,3 +194,27 @@ def test_a_tally_is_that_of_the_lines() -> None:
     ]
     assert Tally().kept_share is None
     assert Tally().troubles() == []
+
+
+@pytest.mark.parametrize("names", [FILES[:1], FILES[1:], FILES])
+def test_a_log_that_is_changed_while_the_run_goes_on(
+    straight: Path, tmp_path: Path, tiny: Callable[..., Experiment], names: tuple[str, ...]
+) -> None:
+    """It is made again from the other; where both are lost the run says so at its end."""
+    out = tmp_path / "run"
+
+    def spoil_them(log: Any) -> None:
+        if log.round == 5:
+            for name in names:
+                spoil(out / name, "cut" if len(names) == 1 else "missing")
+
+    told: list[str] = []
+    ended = run(tiny(), out, progress=Progress(played=spoil_them, unkept=told.append))
+    if len(names) == 1:
+        assert ended.unkept is None
+        assert contents(out) == contents(straight)
+    else:
+        assert ended.unkept is not None
+        assert "were changed by somebody else" in ended.unkept
+        assert not (out / "summary.json").exists()
+        assert len(told) == 1

@@ -22,7 +22,7 @@ from fedrobust.experiment import completed, load
 from fedrobust.grid import load_sweep
 from fedrobust.models import RingMlp
 from fedrobust.report import write_report
-from fedrobust.trust import EVERYTHING, NOTHING, Trusted, UntrustedError
+from fedrobust.trust import NOTHING, Trusted, UntrustedError
 from hostile.folder import RING, put, slots
 
 Tiny = Callable[..., Experiment]
@@ -96,18 +96,20 @@ def test_every_slot_is_refused_at_once(tmp_path: Path) -> None:
 
 def test_what_is_trusted_is_the_whole_block() -> None:
     known = Trusted.of({"aggregator": {"name": "bucketing", "s": 2, "rule": STEADY}})
-    assert known.allows(STEADY)
-    assert known.allows({k: v for k, v in STEADY.items() if k != "least"}), "it gained a field"
-    assert not known.allows(STEADY | {"scale": 0.25})
-    assert not known.allows(STEADY | {"more": 1})
-    assert not known.allows(STEADY | {"least": False})
-    assert not known.allows(STEADY | {"name": "os:system"})
+    assert known.meant(STEADY) == STEADY
+    assert known.meant({k: v for k, v in STEADY.items() if k != "least"}) == STEADY
+    assert not known.meant(STEADY | {"scale": 0.25})
+    assert not known.meant(STEADY | {"more": 1})
+    assert not known.meant(STEADY | {"least": False})
+    assert not known.meant(STEADY | {"name": "os:system"})
     nested = Trusted.of({"name": "a:B", "rule": {"name": "krum", "f": 2}, "sizes": [1, 2]})
-    assert nested.allows({"name": "a:B", "rule": {"name": "krum"}})
-    assert not nested.allows({"name": "a:B", "rule": {"name": "os:system"}})
-    assert not nested.allows({"name": "a:B", "sizes": [1]})
-    assert EVERYTHING.allows(STEADY)
-    assert not NOTHING.allows(STEADY)
+    assert nested.meant({"name": "a:B", "rule": {"name": "krum", "f": 2}})
+    assert not nested.meant({"name": "a:B", "rule": {"name": "krum"}})
+    assert not nested.meant({"name": "a:B", "sizes": [1]})
+    assert not NOTHING.meant(STEADY)
+    less = {k: v for k, v in STEADY.items() if k != "scale"}
+    with pytest.raises(UntrustedError, match="is code"):  # it would act by its default
+        from_record(Experiment, demo_config(aggregator=less), Trusted.of(STEADY))
     made = from_record(Experiment, demo_config(aggregator=STEADY), known)
     assert made.aggregator == Steady(0.5)
 
@@ -235,14 +237,17 @@ def test_a_place_is_searched_only_for_what_is_named(tmp_path: Path) -> None:
     assert sys.path == [*before, str(second)]
 
 
-def test_the_working_directory_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_of_the_config_goes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module(tmp_path / "here", "twice_own.py")
     module(tmp_path / "there", "twice_own.py")
     config = put(tmp_path / "there" / "a.yaml", demo_config(aggregator="twice_own:Rule", rounds=1))
     monkeypatch.chdir(tmp_path / "here")
     words = ["run", str(config), "--out", str(tmp_path / "run")]
     CliRunner().invoke(app, words)
-    assert sys.modules["twice_own"].__file__ == str(tmp_path / "here" / "twice_own.py")
+    assert sys.modules["twice_own"].__file__ == str(tmp_path / "there" / "twice_own.py")
+    assert str(tmp_path / "here") not in sys.path
 
 
 def test_a_folder_without_init_gives_way_to_a_module(tmp_path: Path) -> None:

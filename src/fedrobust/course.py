@@ -50,7 +50,7 @@ def save(run: Prepared, directory: RunDirectory, course: Course) -> None:
     Raises: ``WriteError`` where it cannot be written; the last checkpoint is then still there.
     """
     assert course.log is not None
-    course.log.write(directory.path)
+    course.log.write(directory.path, directory.set_aside)
     directory.save_checkpoint(
         {
             "format": FORMAT,

@@ -15,6 +15,7 @@ from rich.progress import (
 from fedrobust.attacks.learned.training import FOLLOWING, Following
 from fedrobust.federation import RoundLog
 from fedrobust.grid import Cell
+from fedrobust.messages import printable
 from fedrobust.playing import Progress as Watch
 from fedrobust.prepare import Prepared
 from fedrobust.records import Json
@@ -23,7 +24,7 @@ from fedrobust.sweep import Watch as SweepWatch
 
 def _say(console: Console, text: str) -> None:
     """Print ``text`` as it is: brackets are no markup, and no line is cut in two."""
-    console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    console.print(printable(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class SweepDisplay:

@@ -50,12 +50,16 @@ def clear(folder: Path, of: Path | None = None) -> None:
 
     ``of`` is the one file whose leftovers go, where others may be written at the same time.
 
-    Raises: ``OSError``.
+    Raises: ``RecordError`` where they cannot be removed.
     """
     ours = _is_part if of is None else _part_of(of).fullmatch
-    for name in os.listdir(folder):
-        if ours(name) and not (path := folder / name).is_dir():
-            path.unlink(missing_ok=True)
+    try:
+        for name in os.listdir(folder):
+            if ours(name) and not (path := folder / name).is_dir():
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        why = reason(error)
+        raise RecordError(f"cannot remove what a kill left in {folder}: {why}") from error
 
 
 def _part_of(path: Path) -> re.Pattern[str]:
@@ -69,10 +73,12 @@ def _begin(path: Path) -> str:
 
 @contextmanager
 def held(folder: Path, busy: str, *, remove: bool = False) -> Iterator[None]:
-    """Within, this process alone writes to ``folder``, which is made, and has no leftovers.
+    """Within, this process alone writes to ``folder``, which is made.
 
-    ``remove`` takes the lock's file away in the end. Raises: ``RecordError``, which says ``busy``
-    where another process holds it.
+    Whoever has found that it is theirs calls :func:`clear`. ``remove`` takes the lock's file away
+    in the end.
+
+    Raises: ``RecordError``, which says ``busy`` where another process holds it.
     """
     path = folder / LOCK
     try:
@@ -87,11 +93,6 @@ def held(folder: Path, busy: str, *, remove: bool = False) -> Iterator[None]:
         why = reason(error)
         raise WriteError(f"cannot write to {folder}: {why}; choose another --out") from error
     try:
-        try:
-            clear(folder)
-        except OSError as error:
-            why = reason(error)
-            raise RecordError(f"cannot read {folder}: {why}; choose another --out") from error
         yield
     finally:
         if remove:
@@ -138,11 +139,15 @@ def appending(path: Path, size: int) -> Iterator[IO[bytes]]:
     What was written is on the disk when this ends. A file that has a second name elsewhere becomes
     one of its own first, so that the other one stays as it is.
 
-    Raises: ``WriteError`` where it cannot be written, or is no regular file, such as a link.
+    Raises: ``WriteError`` where it cannot be written, is no regular file, such as a link, or has
+    become shorter than ``size``.
     """
     try:
         with os.fdopen(_alone(path), "r+b") as file:
-            if os.fstat(file.fileno()).st_size != size:
+            there = os.fstat(file.fileno()).st_size
+            if there < size:
+                raise OSError("somebody else has changed it")
+            if there > size:
                 file.truncate(size)
             file.seek(size)
             yield file

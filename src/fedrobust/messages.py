@@ -6,6 +6,7 @@ mistakes the first are told.
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -154,3 +155,10 @@ def _plain(hint: Any) -> Any:
     while get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     return hint
+
+
+def printable(text: str) -> str:
+    """``text`` for a terminal, which obeys control characters: these are shown by their codes."""
+    return "".join(
+        ascii(c)[1:-1] if unicodedata.category(c)[0] == "C" and c not in "\n\t" else c for c in text
+    )

@@ -1,8 +1,9 @@
 """A user's own objects, which may stand where a component does: how they are made and checked."""
 
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cache
 from typing import Any
 
@@ -13,7 +14,7 @@ from fedrobust import beside
 from fedrobust.arguments import shortened
 from fedrobust.errors import UserError
 from fedrobust.messages import explain, quoted, reason
-from fedrobust.trust import Trusted
+from fedrobust.trust import Trusted, same
 
 _DATA = (
     frozenset({str, bytes, bytearray, bool, int, float, complex})
@@ -102,17 +103,38 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def allowed(block: Mapping[str, Any], context: object) -> Mapping[str, Any]:
-    """``block``, which names code. A context that is a ``Trusted`` is that of a stored record.
+    """What is to be made of ``block``, which names code: itself, in a user's own config.
+
+    A context that is a ``Trusted`` is that of a stored record. Of what the user names too, the
+    user's own block is made. Fields that the record lacks must have the defaults of their class,
+    which has gained them since.
 
     Raises: ``PydanticCustomError`` where it is not trusted. Nothing was imported then.
     """
-    if isinstance(context, Trusted) and not context.allows(block):
+    if not isinstance(context, Trusted) or context.everything:
+        return block
+    known = context.meant(block)
+    if known is None or not _defaults(known, known.keys() - block.keys()):
         raise PydanticCustomError(
             UNTRUSTED,
             "{name} is code, and code that a record names is not run unless you name it yourself",
             {"name": quoted(block.get("name"))},
         )
-    return block
+    return known
+
+
+def _defaults(block: Mapping[str, Any], keys: Set[str]) -> bool:
+    """Whether ``block`` has the defaults of its class for these keys; nothing is imported."""
+    if not keys:
+        return True
+    module, _, path = str(block["name"]).partition(":")
+    target: Any = sys.modules.get(module)
+    for part in path.split("."):
+        target = getattr(target, part, None)
+    if not isinstance(target, type) or not is_dataclass(target):
+        return False
+    known = {field.name: field.default for field in fields(target)}
+    return all(same(known.get(key, MISSING), block[key]) for key in keys)
 
 
 def made(name: str, arguments: Mapping[str, Any]) -> object:

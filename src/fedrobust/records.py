@@ -25,7 +25,7 @@ from torch.nn.parameter import is_lazy
 from fedrobust import checkpoint
 from fedrobust.arguments import shortened, told, unfit
 from fedrobust.errors import ConfigError, RecordError, WriteError
-from fedrobust.files import atomically, held, listing, reason, written
+from fedrobust.files import atomically, clear, held, listing, reason, written
 from fedrobust.plain import plain_json
 from fedrobust.reading import json_of, mapping_of, present
 from fedrobust.rounds_log import SHOWN, as_lines
@@ -50,20 +50,28 @@ class RunDirectory:
         """
         self.path = path
         self._held = ExitStack()
-        self._held.enter_context(held(path, f"another process is running in {path}"))
-        try:
-            self._require_ours(resume)
-        except OSError as error:
-            self.close()
-            raise RecordError(f"cannot read {path}: {error}; choose another --out") from error
-        except RecordError:
-            self.close()
-            raise
+        if os.path.isdir(path):
+            self._require_ours(resume)  # before anything in it is changed
+        with ExitStack() as opening:
+            opening.enter_context(held(path, f"another process is running in {path}"))
+            begun = self._require_ours(resume)
+            clear(path)
+            for name in begun:  # no round was saved: nothing is lost
+                (path / name).unlink()
+            self._held = opening.pop_all()
 
-    def _require_ours(self, resume: bool) -> None:
-        there = listing(self.path)
+    def _require_ours(self, resume: bool) -> set[str]:
+        """What may be removed, as a run was begun here that saved no round.
+
+        Raises: ``RecordError`` where there is anything that a run must not change.
+        """
+        try:
+            there = listing(self.path)
+        except OSError as error:
+            why = reason(error)
+            raise RecordError(f"cannot read {self.path}: {why}; choose another --out") from error
         if not there:
-            return
+            return set()
         if not self.has_config:
             raise RecordError(
                 f"{self.path} is no run directory ({there[0]}, ..., but no config.yaml): choose "
@@ -72,7 +80,7 @@ class RunDirectory:
                 else f"{self.path} is not empty ({there[0]}, ...): choose another --out"
             )
         if resume:
-            return
+            return set()
         if set(there) != BEGUN:
             raise RecordError(
                 f"{self.path} already holds a run: continue it with --resume (resume=True), or "
@@ -80,8 +88,7 @@ class RunDirectory:
             )
         if "fedrobust" not in json_of(self.path / "environment.json", dict):
             raise RecordError(f"{self.path} is not empty ({there[0]}, ...): choose another --out")
-        for name in BEGUN:  # begun, but no round was saved: nothing is lost
-            (self.path / name).unlink()
+        return BEGUN
 
     def close(self) -> None:
         """Let other processes in."""
@@ -147,6 +154,8 @@ class RunDirectory:
     def drop(self, pattern: str) -> None:
         """Remove the files of such a name, which are of no more use. Raises: ``RecordError``."""
         for path in self.path.glob(pattern):
+            if path.is_dir() and not path.is_symlink():
+                continue  # which is none of ours
             try:
                 path.unlink()
             except OSError as error:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fedrobust.errors import RecordError
+from fedrobust.errors import RecordError, WriteError
 from fedrobust.files import appending, atomically, opened
 from fedrobust.plain import plain_json
 from fedrobust.reading import present
@@ -76,18 +76,29 @@ class RoundsLog:
         """One more round was played."""
         self._waiting.append(line)
 
-    def write(self, folder: Path) -> None:
-        """Put on the disk what waits. Raises: ``WriteError``; then it goes on waiting."""
+    def write(self, folder: Path, aside: Callable[[str], str]) -> None:
+        """Put on the disk what waits. Raises: ``WriteError``; then it goes on waiting.
+
+        A file that somebody has changed meanwhile is made again, as by :meth:`repair`.
+        """
         if not self._waiting:
             return
         text = as_lines(self._waiting).encode()
-        for name in (KEPT, SHOWN):
-            with appending(folder / name, self.extent.size) as file:
-                file.write(text)
+        try:
+            self._append(folder, text)
+        except WriteError:
+            if any(_digest(folder / name, self.extent) is None for name in (KEPT, SHOWN)):
+                self.repair(folder, False, aside)
+            self._append(folder, text)
         self._digest.update(text)
         rounds, size = self.extent.rounds + len(self._waiting), self.extent.size + len(text)
         self.extent = Extent(rounds, size, self._digest.hexdigest())
         self._waiting.clear()
+
+    def _append(self, folder: Path, text: bytes) -> None:
+        for name in (KEPT, SHOWN):
+            with appending(folder / name, self.extent.size) as file:
+                file.write(text)
 
     def repair(self, folder: Path, ended: bool, aside: Callable[[str], str]) -> list[str]:
         """Make both files what the checkpoint tells of, and say what was made again.
@@ -130,7 +141,7 @@ class RoundsLog:
         for name in (KEPT, SHOWN):
             if _digest(folder / name, self.extent) is not None:
                 return _beginning(folder / name, self.extent.size) or b""
-        return b""
+        raise WriteError(f"{folder / KEPT} and {SHOWN} beside it were changed by somebody else")
 
 
 def _is_start(there: bytes, content: bytes) -> bool:

@@ -21,7 +21,7 @@ from fedrobust.cells import CELLS, begun_with, finished, require_grown
 from fedrobust.component import from_config
 from fedrobust.errors import RecordError, RecordWarning, UserError, WriteError
 from fedrobust.experiment import Experiment
-from fedrobust.files import held, listing, reason, written
+from fedrobust.files import clear, held, listing, reason, written
 from fedrobust.grid import Cell, Sweep
 from fedrobust.reading import json_of, present
 from fedrobust.records import Json
@@ -99,6 +99,7 @@ def _opened(sweep: Sweep, out: Path, resume: bool, jobs: int | None) -> Iterator
     except OSError as error:
         raise RecordError(f"cannot read {out}: {reason(error)}; choose another --out") from error
     with held(out, f"another process is running the sweep in {out}"):
+        clear(out)
         yield _record(sweep, out, resume, jobs)
 
 
@@ -278,6 +279,8 @@ def _play(
     progress = Progress(
         started=lambda ready, done: pipe.send(("round", (done, rounds))),
         played=lambda log: pipe.send(("round", (log.round, rounds))),
+        repaired=lambda text: print(f"{path.name}: {text}", file=sys.stderr),
+        unkept=lambda text: print(f"{path.name}: warning: {text}", file=sys.stderr),
     )
     try:
         ended = run(from_config(Experiment, config), path, resume=path.exists(), progress=progress)

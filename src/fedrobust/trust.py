@@ -24,8 +24,8 @@ class UntrustedError(ConfigError):
 class Trusted:
     """What of a record's own objects may be made: those of ``blocks``, or ``everything``.
 
-    A block is a mapping with ``name: module:name``. One of a record is allowed where each of its
-    fields is as in one of ``blocks``. It may lack some, which the object has gained since.
+    A block is a mapping with ``name: module:name``. One of a record is allowed where it repeats one
+    of ``blocks``; then that one is made, which is the user's.
     """
 
     blocks: tuple[Mapping[str, Any], ...] = ()
@@ -39,9 +39,12 @@ class Trusted:
             found += [block for block in _own(config) if block not in found]
         return cls(tuple(found))
 
-    def allows(self, block: Mapping[str, Any]) -> bool:
-        """Whether the object that a record's ``block`` names may be made."""
-        return self.everything or any(_within(block, known) for known in self.blocks)
+    def meant(self, block: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The user's block that a record's ``block`` repeats, which may lack fields of it.
+
+        None where there is no such.
+        """
+        return next((known for known in self.blocks if _repeats(block, known)), None)
 
 
 NOTHING = Trusted()
@@ -68,10 +71,14 @@ def _own(node: object) -> Iterator[Mapping[str, Any]]:
             yield from _own(item)
 
 
-def _within(part: object, whole: object) -> bool:
-    """Whether all that ``part`` says stands in ``whole``."""
-    if isinstance(part, Mapping) and isinstance(whole, Mapping):
-        return all(key in whole and _within(item, whole[key]) for key, item in part.items())
-    if isinstance(part, list | tuple) and isinstance(whole, list | tuple):
-        return len(part) == len(whole) and all(map(_within, part, whole))
-    return isinstance(part, bool) == isinstance(whole, bool) and bool(part == whole)
+def _repeats(block: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+    return all(key in known and same(item, known[key]) for key, item in block.items())
+
+
+def same(one: object, other: object) -> bool:
+    """Whether two pieces of plain data are the same; 1 and 1.0 are, and true is neither."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)

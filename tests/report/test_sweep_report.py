@@ -217,6 +217,30 @@ def test_learned_attacks_have_a_table_of_their_own(tmp_path: Path) -> None:
     assert not (page.parent / "learned.md").exists()
 
 
+def test_what_a_stranger_wrote_is_text(copy: Path, tmp_path: Path) -> None:
+    """A page and its tables are passed on: no HTML of theirs, and no file of the reader's."""
+    shutil.rmtree(copy / "cells" / "none-none-1")
+    (copy / "failed").mkdir()
+    (tmp_path / "private").write_text("a password")
+    (copy / "failed" / "none-none-1.txt").symlink_to(tmp_path / "private")
+    record = json.loads((copy / "sweep.json").read_text())
+    axis, label = next(
+        (axis, labels[0]) for axis, labels in record["axes"].items() if axis != "seed"
+    )
+    hostile = "<img src=x>|a"
+    record["axes"][axis][0] = hostile
+    for cell in record["cells"]:
+        if cell["labels"].get(axis) == label:
+            cell["labels"][axis] = hostile
+    (copy / "sweep.json").write_text(json.dumps(record))
+    page = write_report([copy])
+    assert "a password" not in page.read_text()
+    assert "none-none-1.txt is a link" in page.read_text()
+    table = (page.parent / "table.md").read_text()
+    assert "&lt;img src=x>\\|a" in table
+    assert "<img" not in table
+
+
 def test_what_is_missing_or_failed_is_named(copy: Path) -> None:
     shutil.rmtree(copy / "cells" / "none-flip-0")
     (copy / "cells" / "none-none-1" / "summary.json").unlink()

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from fedrobust import beside, errors
+from fedrobust.messages import printable
 
 app = typer.Typer(
     help="Train federated models meant to be robust, attack their training, measure honestly.",
@@ -43,17 +44,25 @@ def user_errors() -> Iterator[None]:
 
 
 def tell(message: str) -> None:
-    """Print a message; what is no text, such as a path in another encoding, as its bytes."""
-    typer.echo(message.encode("utf-8", "backslashreplace").decode(), err=True)
+    """Print a message as :func:`say` does, where errors and warnings go."""
+    say(message, err=True)
+
+
+def say(text: str, err: bool = False) -> None:
+    """Print a text; what is no text, such as a path in another encoding, as its bytes.
+
+    It may come from somebody's records: no character that a terminal obeys is printed.
+    """
+    typer.echo(printable(text.encode("utf-8", "backslashreplace").decode()), err=err)
 
 
 def look_beside(config: Path | None = None) -> None:
-    """Look for a user's own ``module:Class`` in the working directory too, and beside a config.
+    """Look for a user's own ``module:Class`` beside a config too, then in the working directory.
 
     Raises: ``ConfigError`` where there is no such place, as for a link to itself.
     """
     try:
-        places = [Path.cwd(), *([] if config is None else [config.resolve().parent])]
+        places = [*([] if config is None else [config.resolve().parent]), Path.cwd()]
     except (OSError, RuntimeError) as error:
         raise errors.ConfigError(f"cannot look beside {config or 'here'}: {error}") from error
     beside.look_in(places)

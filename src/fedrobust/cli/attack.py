@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedrobust.cli.app import app, look_beside, user_errors
+from fedrobust.cli.app import app, look_beside, say, user_errors
 
 attack = typer.Typer(help="Prepare attacks.", no_args_is_help=True)
 app.add_typer(attack, name="attack")
@@ -37,13 +37,13 @@ def attack_learn(
             with display:
                 _, about = learn_policy(experiment, out, resume, progress=display.progress)
         except KeyboardInterrupt as stop:
-            typer.echo("stopped; go on with --resume", err=True)
+            say("stopped; go on with --resume", err=True)
             raise typer.Exit(130) from stop
     spent = about["report"]
-    typer.echo(
+    say(
         f"{spent['simulated_rounds']:,} simulated rounds, {spent['seconds']:.0f} s, after "
         f"{spent['observed_rounds']} observed ones; the policy gets {spent['value']:.3g} of the "
         f"harm there was to do, in fresh episodes of the simulation; policy: {out}"
     )
     for trouble in spent["troubles"]:
-        typer.echo(f"warning: {trouble}")
+        say(f"warning: {trouble}")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedrobust.cli.app import app, look_beside, user_errors
+from fedrobust.cli.app import app, look_beside, say, user_errors
 
 
 @app.command("audit")
@@ -75,12 +75,12 @@ def audit_command(
                 found = audited(asked, display.watch, display.begins)
         except KeyboardInterrupt as stop:
             then = f"go on with --resume --out {out}" if out else "nothing was kept without --out"
-            typer.echo(f"stopped; {then}", err=True)
+            say(f"stopped; {then}", err=True)
             raise typer.Exit(130) from stop
-        typer.echo(str(found))
+        say(str(found))
         kept = out is not None and (out / "audit.json").is_file()
         if out is not None and kept:
-            typer.echo(f"report: {write_report([out])}")
+            say(f"report: {write_report([out])}")
     if out is not None and not kept:
         raise typer.Exit(1)
     if strict and found.verdict != "genuine":

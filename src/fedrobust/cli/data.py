@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from fedrobust.cli.app import app, user_errors
+from fedrobust.cli.app import app, say, user_errors
 
 data = typer.Typer(help="Get and check data sets.", no_args_is_help=True)
 app.add_typer(data, name="data")
@@ -18,4 +18,4 @@ def data_get(
     from fedrobust.data import get
 
     with user_errors():
-        get(name, typer.echo)
+        get(name, say)

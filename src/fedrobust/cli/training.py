@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedrobust.cli.app import app, look_beside, user_errors
+from fedrobust.cli.app import app, look_beside, say, user_errors
 
 
 @app.command("run")
@@ -37,25 +37,25 @@ def run_command(
             with display:
                 result = run(experiment, directory, resume, progress=display.progress)
         except KeyboardInterrupt as stop:
-            typer.echo(f"stopped; go on with --resume --out {directory}", err=True)
+            say(f"stopped; go on with --resume --out {directory}", err=True)
             raise typer.Exit(130) from stop
     chosen, final = result.summary["test"]["best"], result.summary["test"]["final"]
     for label, scores in (("chosen on validation", chosen), ("final", final)):
-        typer.echo(
+        say(
             f"round {scores['round']} ({label}): {scores['accuracy']:.2%} accurate, "
             f"{scores['robust_accuracy']:.2%} robust on {scores['examples']:,} test examples"
         )
     if found := final.get("audit"):
-        typer.echo(
+        say(
             f"audit of the final model: {found['verdict']}; plain PGD leaves "
             f"{found['claimed']:.2%} of {found['examples']:,} test examples standing, "
             f"the whole battery {found['robust']:.2%}"
         )
     for trouble in result.summary["troubles"]:
-        typer.echo(f"warning: {trouble}")
-    typer.echo(f"records: {directory}")
+        say(f"warning: {trouble}")
+    say(f"records: {directory}")
     if result.unkept is not None:
-        typer.echo(f"error: {result.unkept}; free some space, then go on with --resume", err=True)
+        say(f"error: {result.unkept}; put that right, then go on with --resume", err=True)
         raise typer.Exit(1)
 
 
@@ -91,15 +91,17 @@ def sweep_command(
             with display:
                 failed = run_sweep(sweep, directory, resume, jobs=jobs, watch=display.watch)
         except KeyboardInterrupt as stop:
-            typer.echo(f"stopped; go on with --resume --out {directory}", err=True)
+            say(f"stopped; go on with --resume --out {directory}", err=True)
             raise typer.Exit(130) from stop
         for name, reason in failed.items():
-            typer.echo(f"failed: {name}: {reason} (see {directory}/failed/{name}.txt)", err=True)
+            why = directory / "failed" / f"{name}.txt"
+            more = f" (see {why})" if why.is_file() else ""
+            say(f"failed: {name}: {reason}{more}", err=True)
         done = len(sweep.cells) - len(failed)
-        typer.echo(f"{done} of {len(sweep.cells)} cells are done; records: {directory}")
+        say(f"{done} of {len(sweep.cells)} cells are done; records: {directory}")
         if done:
             named = Trusted.of(*(to_config(cell.experiment) for cell in sweep.cells))
-            typer.echo(f"report: {write_report([directory], trust=named)}")
+            say(f"report: {write_report([directory], trust=named)}")
     if failed:
         raise typer.Exit(1)
 
@@ -119,4 +121,4 @@ def report(
     from fedrobust.report import write_report
 
     with user_errors():
-        typer.echo(f"report: {write_report(runs, out, trust=trust)}")
+        say(f"report: {write_report(runs, out, trust=trust)}")

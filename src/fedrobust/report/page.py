@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from fedrobust.errors import RecordError, WriteError
-from fedrobust.files import atomically, held, listing, reason, written
+from fedrobust.files import atomically, clear, held, listing, reason, written
 from fedrobust.reading import present
 from fedrobust.report import compare, figures, words
 from fedrobust.report.drawing import SERIES, THEME, render
@@ -81,6 +81,7 @@ def _publish(out: Path | None, inside: Path, build: Callable[[], Content]) -> Pa
         html, files = build()
         # A page that is stopped amid its writing makes no folder that is not ours.
         with held(out, f"another process is writing a report to {out}", remove=True):
+            clear(out)
             # The page comes first: it is what makes the folder ours, should we be stopped here.
             written(out / _PAGE, html)
             for name, content in files.items():

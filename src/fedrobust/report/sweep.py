@@ -191,6 +191,8 @@ def _cell(where: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _failure(path: Path) -> str:
     """The last line of what a failed cell left; it may be cut off."""
+    if path.is_symlink():
+        return f"{path.name} is a link, which may lead anywhere: it was not read"
     lines = text_of(path, damaged=True).strip().splitlines()
     return lines[-1] if lines else f"{path.name} does not say why"
 

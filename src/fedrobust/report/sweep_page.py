@@ -114,7 +114,13 @@ def _row(
 
 def _markdown(heads: list[str], body: list[list[str]]) -> str:
     lines = [heads, ["---"] * len(heads), *body]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    return "".join("| " + " | ".join(map(_cell, line)) + " |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """``text`` as it is in a cell of a Markdown table, where it could be HTML or end the cell."""
+    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return plain.replace("\\", "\\\\").replace("|", "\\|")
 
 
 def _json(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedrobust import bounded
 from fedrobust.bounded import named, why
-from fedrobust.errors import ConfigError, RecordError
+from fedrobust.errors import ConfigError
 from fedrobust.files import atomically, clear
 from fedrobust.plain import plain_json
 from fedrobust.reading import parsed, shaped
@@ -44,10 +44,7 @@ def save_policy(policy: "Policy", path: Path | str, about: dict[str, Any]) -> No
     metadata = {"format": _FORMAT, "about": text, "seal": _digest(text, tensors)}
     content = save(tensors, metadata=metadata)
     atomically(path, lambda file: file.write(content))
-    try:
-        clear(path.parent, of=path)
-    except OSError as error:
-        raise RecordError(f"cannot remove what a kill left of {path}: {error}") from error
+    clear(path.parent, of=path)
 
 
 def require_new(path: Path) -> None:

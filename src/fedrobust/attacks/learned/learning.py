@@ -48,6 +48,8 @@ def learn_policy(
     watch = progress or Progress()
     folder = out.with_name(f"{out.name}.learning") if out is not None else None
     if out is not None and folder is not None:
+        if folder.is_symlink():
+            raise RecordError(f"{folder} is a link, and nothing is written there: remove it")
         if resume and out.is_file():
             return _finished(experiment, out, folder)
         require_new(out)
@@ -72,7 +74,7 @@ def _finished(experiment: Experiment, out: Path, folder: Path) -> Learnt:
     asked = {"attack": experiment.attack, "threat": experiment.threat}
     if any(about.get(key) != to_config(value) for key, value in asked.items()):
         raise ConfigError(f"{out} exists, and is a policy of another config: choose another file")
-    if folder.is_dir() and not folder.is_symlink():
+    if folder.is_dir():
         with held(folder, f"another process is learning in {folder}"):
             _remove(folder)  # which a kill after the policy was written has left
     return policy, about

@@ -28,7 +28,7 @@ from fedrobust.evaluation.auditing.source import Source, opened
 from fedrobust.evaluation.auditing.subject import subject
 from fedrobust.evaluation.auditing.surrogates import Begins, surrogates
 from fedrobust.execution import Execution, default_device
-from fedrobust.files import held, listing, reason, written
+from fedrobust.files import clear, held, listing, reason, written
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import Norm
 from fedrobust.reading import broken, json_of, present
@@ -165,21 +165,29 @@ def _differing(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
 @contextmanager
 def _folder(out: Path, resume: bool) -> Iterator[Path]:
     """The journal in ``out``, which is empty or holds an audit to go on with, for us alone."""
-    if os.path.exists(out) and not os.path.isdir(out):
-        raise RecordError(f"{out} is a file; give a folder for the audit")
+    if os.path.exists(out):
+        _require_ours(out, resume)  # before anything in it is changed
     with held(out, f"another process is auditing in {out}"):
-        try:
-            there = set(listing(out))
-        except OSError as error:
-            raise RecordError(f"cannot read {out}: {reason(error)}") from error
-        if there and not there & {_RESULT, _JOURNAL}:
-            raise RecordError(f"{out} is not empty and holds no audit: choose another --out")
-        if there and not resume:
-            raise RecordError(
-                f"{out} holds an audit, which was not overwritten: go on with it with --resume, "
-                "or choose another --out"
-            )
+        _require_ours(out, resume)
+        clear(out)
         yield out / _JOURNAL
+
+
+def _require_ours(out: Path, resume: bool) -> None:
+    """Raises: ``RecordError`` where there is anything that an audit must not change."""
+    if not os.path.isdir(out):
+        raise RecordError(f"{out} is a file; give a folder for the audit")
+    try:
+        there = set(listing(out))
+    except OSError as error:
+        raise RecordError(f"cannot read {out}: {reason(error)}") from error
+    if there and not there & {_RESULT, _JOURNAL}:
+        raise RecordError(f"{out} is not empty and holds no audit: choose another --out")
+    if there and not resume:
+        raise RecordError(
+            f"{out} holds an audit, which was not overwritten: go on with it with --resume, "
+            "or choose another --out"
+        )
 
 
 @dataclass(frozen=True)
