@@ -106,3 +106,25 @@ def test_a_checkpoint_of_a_later_version_stays(
         checkpoint.write(content | {"format": 3, "more": 1}, file)
     with pytest.raises(RecordError, match="it is of format 3, which this version of fedrobust"):
         resumed(ended, tiny(rounds=2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": [2]}, "it is of format"),
+        ({"format": True}, "it is of format"),
+        ({"log": {"rounds": 2, "size": -5, "sha256": ""}}, "a length below 0"),
+        ({"log": {"rounds": 2, "size": 10**15, "sha256": "", "more": 1}}, "both missing or not"),
+        ({"log": {"rounds": "two", "size": 1, "sha256": ""}}, "what it tells of the rounds"),
+        ({"tally": {"sent": "many"}}, "what it tells of the rounds"),
+    ],
+)
+def test_a_forged_checkpoint_is_named(
+    ended: Path, tiny: Callable[..., Experiment], changes: dict[str, Any], message: str
+) -> None:
+    """One that says that it is whole, as its digest can be made by anybody."""
+    content: dict[str, Any] = checkpoint.read(ended / "checkpoint.pt", "")
+    with (ended / "checkpoint.pt").open("wb") as file:
+        checkpoint.write(content | changes, file)
+    with pytest.raises(RecordError, match=message):
+        resumed(ended, tiny(rounds=2))

@@ -208,10 +208,13 @@ def test_a_log_that_is_changed_while_the_run_goes_on(
             for name in names:
                 spoil(out / name, "cut" if len(names) == 1 else "missing")
 
-    told: list[str] = []
-    ended = run(tiny(), out, progress=Progress(played=spoil_them, unkept=told.append))
+    told, made = list[str](), list[str]()
+    watch = Progress(played=spoil_them, unkept=told.append, repaired=made.append)
+    ended = run(tiny(), out, progress=watch)
     if len(names) == 1:
         assert ended.unkept is None
+        (said,) = made
+        assert said.startswith(f"{names[0]} is made again from")
         assert contents(out) == contents(straight)
     else:
         assert ended.unkept is not None

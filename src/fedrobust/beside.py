@@ -7,12 +7,15 @@ at the end, so that the module finds its own neighbours.
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from types import ModuleType
 
+_SAFE_PATH = "PYTHONSAFEPATH"
 _places: tuple[str, ...] = ()
 
 
@@ -85,3 +88,27 @@ def _modules(top: str) -> Iterator[ModuleSpec]:
 def _is_folder(spec: ModuleSpec) -> bool:
     """Whether a module is a folder without ``__init__.py``."""
     return spec.origin is None and spec.submodule_search_locations is not None
+
+
+@contextmanager
+def safe_path() -> Iterator[str | None]:
+    """Within, a Python process that begins does not import from the working directory.
+
+    Else it would, before it is told this one's search path: one for the cell, and one of
+    ``multiprocessing`` beside it. What lies in the working directory may be anybody's. Gives what
+    the environment said before.
+    """
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield before
+    finally:
+        restore(before)
+
+
+def restore(before: str | None) -> None:
+    """Let the environment say again what it said ``before``."""
+    if before is None:
+        os.environ.pop(_SAFE_PATH, None)
+    else:
+        os.environ[_SAFE_PATH] = before

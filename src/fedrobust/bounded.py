@@ -12,6 +12,7 @@ from typing import IO
 from fedrobust import files
 from fedrobust.arguments import shortened
 from fedrobust.execution import available_memory
+from fedrobust.messages import printable
 
 TEXT = 2**30
 """The most bytes of a record of text: 3,000 times as many as the largest of ours."""
@@ -81,7 +82,7 @@ def _count(text: bytes | str, sign: str) -> int:
 
 def named(path: Path | str) -> str:
     """A path as a message can carry it: in one line, its end where it is too long."""
-    text = _printable(str(path))
+    text = printable(str(path), keep="")
     return text if len(text) <= 1000 else f"…{text[-500:]}"
 
 
@@ -92,9 +93,5 @@ def why(error: object) -> str:
     if isinstance(error, MemoryError):
         return "there is not enough memory for it"
     told = files.reason(error) if isinstance(error, OSError) else str(error)
-    text = _printable(" ".join(told.split()))
+    text = printable(" ".join(told.split()), keep="")
     return shortened(text, 300) if text else type(error).__name__
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -44,13 +44,15 @@ class Course:
             self.log.add(line)
 
 
-def save(run: Prepared, directory: RunDirectory, course: Course) -> None:
+def save(run: Prepared, directory: RunDirectory, course: Course) -> list[str]:
     """The rounds, the checkpoint, then what is made from it; it holds what trainings have come to.
+
+    Returns: what had to be made again, as somebody had changed it.
 
     Raises: ``WriteError`` where it cannot be written; the last checkpoint is then still there.
     """
     assert course.log is not None
-    course.log.write(directory.path, directory.set_aside)
+    said = course.log.write(directory.path, directory.set_aside)
     directory.save_checkpoint(
         {
             "format": FORMAT,
@@ -66,6 +68,7 @@ def save(run: Prepared, directory: RunDirectory, course: Course) -> None:
     )
     directory.write_lines("metrics.jsonl", course.metrics)
     directory.drop(JOURNALS)
+    return said
 
 
 def save_end(run: Prepared, directory: RunDirectory, course: Course, summary: Json) -> None:

@@ -157,8 +157,11 @@ def _plain(hint: Any) -> Any:
     return hint
 
 
-def printable(text: str) -> str:
-    """``text`` for a terminal, which obeys control characters: these are shown by their codes."""
+def printable(text: str, keep: str = "\n\t") -> str:
+    """``text`` for a terminal, which obeys control characters: these are shown by their codes.
+
+    Those of ``keep`` stay.
+    """
     return "".join(
-        ascii(c)[1:-1] if unicodedata.category(c)[0] == "C" and c not in "\n\t" else c for c in text
+        ascii(c)[1:-1] if unicodedata.category(c)[0] == "C" and c not in keep else c for c in text
     )

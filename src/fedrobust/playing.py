@@ -87,7 +87,8 @@ class Playing:
         """Write a checkpoint, if it can be written; ``unkept`` says if not."""
         assert self.directory is not None
         try:
-            save(self.run, self.directory, self.course)
+            for text in save(self.run, self.directory, self.course):
+                progress.repaired(text)
             self.unkept = None
         except WriteError as error:
             if self.unkept is None:

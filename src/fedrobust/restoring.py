@@ -123,7 +123,7 @@ def _rounds(directory: RunDirectory, content: Json) -> tuple[Tally, RoundsLog]:
     """What there is of the rounds that were played. Raises: ``RecordError``."""
     if "rounds" in content:
         return Tally.of(content["rounds"]), RoundsLog.older(content["rounds"])
-    log = RoundsLog.found(directory.path, Extent(**content["log"]))
+    log = RoundsLog.found(directory.path, shaped(Extent, content["log"]))
     return shaped(Tally, content["tally"]), log
 
 
@@ -144,7 +144,7 @@ def _require_same(path: Path, stored: object, asked: Json) -> None:
 def _misfit(run: Prepared, content: Json) -> str:
     """Why a checkpoint's content is none of a run of this experiment; empty where it is one."""
     format = content.get("format", 1)
-    if format not in _KEYS:
+    if type(format) is not int or format not in _KEYS:
         return f"it is of format {told(format)}, which this version of fedrobust does not know"
     keys = _KEYS[format]
     if lacks := keys.keys() - content.keys():
@@ -187,7 +187,10 @@ def _number(content: Json) -> int:
     """How many rounds a checkpoint tells of. Raises: ``ValueError``, ``KeyError``."""
     if "rounds" not in content:
         shaped(Tally, content["tally"])
-        return shaped(Extent, content["log"]).rounds
+        found = shaped(Extent, content["log"])
+        if min(found.rounds, found.size) < 0:
+            raise ValueError("it has a length below 0")
+        return found.rounds
     rounds = [line["round"] for line in content["rounds"]]
     if rounds != list(range(1, len(rounds) + 1)):
         raise ValueError("they are not in order")

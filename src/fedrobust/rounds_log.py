@@ -76,24 +76,26 @@ class RoundsLog:
         """One more round was played."""
         self._waiting.append(line)
 
-    def write(self, folder: Path, aside: Callable[[str], str]) -> None:
+    def write(self, folder: Path, aside: Callable[[str], str]) -> list[str]:
         """Put on the disk what waits. Raises: ``WriteError``; then it goes on waiting.
 
-        A file that somebody has changed meanwhile is made again, as by :meth:`repair`.
+        A file that somebody has changed meanwhile is made again, as by :meth:`repair`, and said.
         """
+        said: list[str] = []
         if not self._waiting:
-            return
+            return said
         text = as_lines(self._waiting).encode()
         try:
             self._append(folder, text)
         except WriteError:
             if any(_digest(folder / name, self.extent) is None for name in (KEPT, SHOWN)):
-                self.repair(folder, False, aside)
+                said = self.repair(folder, False, aside)
             self._append(folder, text)
         self._digest.update(text)
         rounds, size = self.extent.rounds + len(self._waiting), self.extent.size + len(text)
         self.extent = Extent(rounds, size, self._digest.hexdigest())
         self._waiting.clear()
+        return said
 
     def _append(self, folder: Path, text: bytes) -> None:
         for name in (KEPT, SHOWN):

@@ -30,7 +30,6 @@ from fedrobust.schema.sweep import SweepRecord
 
 FAILED = "failed"
 """The folder within a sweep's that tells of each cell that failed."""
-_SAFE_PATH = "PYTHONSAFEPATH"
 _SECONDS = 0.2
 """How often the progress of running cells is looked at."""
 
@@ -173,7 +172,7 @@ class _Pool:
         path = self._out / CELLS / cell.name
         # A pipe for each: a cell that is killed amid a message leaves the others' alone.
         ours, theirs = self._context.Pipe(duplex=False)
-        with _safe_path() as before:
+        with beside.safe_path() as before:
             known = beside.places(), before
             arguments = (cell.config, path, self._threads, known, theirs)
             process = self._context.Process(target=_play, args=arguments, daemon=True)
@@ -231,29 +230,6 @@ def _sudden(code: int | None) -> str:
     )
 
 
-@contextmanager
-def _safe_path() -> Iterator[str | None]:
-    """Within, a Python process that begins does not import from the working directory.
-
-    Else it would, before it is told this one's search path: one for the cell, and one of
-    ``multiprocessing`` beside it. What lies in the working directory may be anybody's. Gives what
-    the environment said before.
-    """
-    before = os.environ.get(_SAFE_PATH)
-    os.environ[_SAFE_PATH] = "1"
-    try:
-        yield before
-    finally:
-        _restore(before)
-
-
-def _restore(before: str | None) -> None:
-    if before is None:
-        os.environ.pop(_SAFE_PATH, None)
-    else:
-        os.environ[_SAFE_PATH] = before
-
-
 def _play(
     config: Json,
     path: Path,
@@ -263,11 +239,11 @@ def _play(
 ) -> None:
     """The life of one cell's process. The ``config`` is the user's own, not a record of it.
 
-    ``known`` are the places of the user's own modules, and what :func:`_safe_path` gave.
+    ``known`` are the places of the user's own modules, and what ``beside.safe_path`` gave.
     """
     places, before = known
     beside.look_in(places)
-    _restore(before)
+    beside.restore(before)
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     import torch
 

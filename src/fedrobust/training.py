@@ -8,14 +8,14 @@ from torch import nn
 
 from fedrobust import measure
 from fedrobust.attacks.attack import traits
-from fedrobust.course import Course, save, save_end
+from fedrobust.course import Course, save_end
 from fedrobust.errors import ConfigError, WriteError
 from fedrobust.experiment import Experiment
 from fedrobust.federation import FederationState, RoundLog
 from fedrobust.flat import write
 from fedrobust.playing import Playing, Progress, opened
 from fedrobust.prepare import Prepared
-from fedrobust.records import Json, RunDirectory
+from fedrobust.records import Json
 from fedrobust.schema.formats import with_format
 from fedrobust.typing import Vector
 
@@ -82,7 +82,7 @@ def _play(playing: Playing, watch: Progress) -> Run:
     if summary is None:
         summary = _finish(run, course)
         if directory is not None:
-            playing.unkept = _kept(playing, directory, summary)
+            _keep(playing, watch, summary)
             if playing.unkept is not None:
                 summary["troubles"].append(f"the records are not whole: {playing.unkept}")
     write(run.model, course.state.parameters)
@@ -91,18 +91,19 @@ def _play(playing: Playing, watch: Progress) -> Run:
     return Run(course.state, course.metrics, run.model, summary, course.best, path, playing.unkept)
 
 
-def _kept(playing: Playing, directory: RunDirectory, summary: Json) -> str | None:
-    """Write the end of the run; why it could not be kept, if so.
+def _keep(playing: Playing, watch: Progress, summary: Json) -> None:
+    """Write the end of the run; ``playing.unkept`` says why it could not be kept, if so.
 
     The summary says that all is there, so it comes only after a checkpoint of the last round.
     """
-    try:
-        if playing.unkept is not None:
-            save(playing.run, directory, playing.course)
-        save_end(playing.run, directory, playing.course, summary)
-    except WriteError as error:
-        return str(error)
-    return None
+    assert playing.directory is not None
+    if playing.unkept is not None:
+        playing.save(watch)
+    if playing.unkept is None:
+        try:
+            save_end(playing.run, playing.directory, playing.course, summary)
+        except WriteError as error:
+            playing.unkept = str(error)
 
 
 def _evaluate(run: Prepared, course: Course, log: RoundLog) -> Json:

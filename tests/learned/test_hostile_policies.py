@@ -169,3 +169,20 @@ def test_a_policy_that_is_sound_acts(policy: Path, tmp_path: Path) -> None:
         known, _ = known_after(2, **learned(**TRAINED, policy=str(file)))
         assert known.troubles == []
         assert known.policy is not None
+
+
+def test_a_policy_that_names_code_runs_none(policy: Path, tmp_path: Path) -> None:
+    """At each place of what it says of its training."""
+    mark = tmp_path / "MARK"
+    code = {"name": "os:mkdir", "path": str(mark)}
+
+    def change(about: Any, tensors: Tensors) -> None:
+        about["attack"] |= dict.fromkeys(("encoding", "ascent", "inversion", "training"), code)
+        about |= {"rule": code | {"clients": 10, "answers": [0.0]}}
+
+    forged(policy, tmp_path / "policy.safetensors", change)
+    _, about = load_policy(tmp_path / "policy.safetensors")
+    assert about["attack"]["encoding"] == code
+    known, _ = known_after(2, **learned(**TRAINED, policy=str(tmp_path / "policy.safetensors")))
+    assert known.report()["troubles"]
+    assert not mark.exists()
