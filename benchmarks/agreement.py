@@ -24,10 +24,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedrobust.environment import commit
 from fedrobust.evaluation import audit
 from fedrobust.perturb import Apgd, Pgd
 from fedrobust.perturb.geometry import Norm
+from fedrobust.runs.provenance import commit
 from fedrobust.typing import Images, Labels, Mask
 from subjects import RECIPES, Recipe, tested, trained
 

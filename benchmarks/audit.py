@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from fedrobust.environment import commit
 from fedrobust.evaluation import audit
+from fedrobust.runs.provenance import commit
 from subjects import EPS, RECIPES, tested, trained
 
 

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from fedrobust.data import FashionMnist
-from fedrobust.environment import commit
 from fedrobust.evaluation import audit
 from fedrobust.evaluation.auditing.signs import LIMITS
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import Norm
+from fedrobust.runs.provenance import commit
 from subjects import Recipe, splits, trained
 
 SEED = 0

@@ -14,19 +14,19 @@ from unittest.mock import patch
 
 import torch
 
-from fedrobust import client
-from fedrobust.client import Client
+from fedrobust.clients import local_training as client
+from fedrobust.clients.local_training import Client
+from fedrobust.clients.optimizers import Adam
 from fedrobust.compute import network
+from fedrobust.compute.execution import Execution
 from fedrobust.data import Iid, Mnist
-from fedrobust.execution import Execution
 from fedrobust.experiment import Evaluation, Experiment
-from fedrobust.federation import run_round
-from fedrobust.measure import on_held_out
+from fedrobust.federation.round import run_round
 from fedrobust.models import MnistCnnSmall
 from fedrobust.objectives import ERM, Adversarial, Objective
-from fedrobust.optimizers import Adam
 from fedrobust.perturb import Pgd
-from fedrobust.prepare import Prepared, prepare
+from fedrobust.runs.measure import on_held_out
+from fedrobust.runs.prepare import Prepared, prepare
 
 TURNS, ROUNDS = 20, 40
 

@@ -21,17 +21,17 @@ import torch
 from torch import nn
 
 from fedrobust import Experiment, run
-from fedrobust.component import from_config
+from fedrobust.compute.execution import emulates_bfloat16
+from fedrobust.compute.parameters import write
+from fedrobust.config.component import from_config
 from fedrobust.data import SyntheticRing
 from fedrobust.evaluation import worst_shift
-from fedrobust.execution import emulates_bfloat16
-from fedrobust.federation import run_round
-from fedrobust.flat import write
-from fedrobust.grid import load_sweep
+from fedrobust.federation.round import run_round
 from fedrobust.models import EluCnn
 from fedrobust.objectives import ERM
 from fedrobust.perturb import Ascent
-from fedrobust.prepare import Prepared, prepare
+from fedrobust.runs.grid import load_sweep
+from fedrobust.runs.prepare import Prepared, prepare
 
 HERE = Path(__file__).parents[1] / "experiments" / "drfl"
 STEPS = (8, 15, 30, 100)

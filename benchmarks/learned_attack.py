@@ -32,14 +32,14 @@ from fedrobust.attacks.learned.planning import best_constant
 from fedrobust.attacks.learned.policy import train
 from fedrobust.attacks.learned.simulation import Harm
 from fedrobust.attacks.learned.task import task_for
-from fedrobust.calculus import Autograd, Precision, calculus
-from fedrobust.environment import commit
-from fedrobust.execution import emulates_bfloat16
-from fedrobust.federation import LOCAL, run_round
-from fedrobust.grid import load_sweep
+from fedrobust.clients.gradients import Autograd, Precision, calculus
+from fedrobust.compute.execution import emulates_bfloat16
+from fedrobust.federation.round import LOCAL, run_round
+from fedrobust.federation.threat import ThreatModel, View
 from fedrobust.perturb import Ascent
-from fedrobust.prepare import prepare
-from fedrobust.threat import ThreatModel, View
+from fedrobust.runs.grid import load_sweep
+from fedrobust.runs.prepare import prepare
+from fedrobust.runs.provenance import commit
 
 HERE = Path(__file__).parents[1]
 ASCENT = Ascent(steps=8, rule="decaying", size=1.5)

@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 
 from fedrobust.attacks import Poisons
+from fedrobust.compute.parameters import read, write
+from fedrobust.compute.randomness import Streams
 from fedrobust.experiment import load
-from fedrobust.federation import Federation, FederationState, run_round
-from fedrobust.flat import read, write
+from fedrobust.federation.round import Federation, FederationState, run_round
 from fedrobust.objectives import Adversarial
 from fedrobust.perturb import Pgd
-from fedrobust.prepare import prepare
-from fedrobust.streams import Streams
+from fedrobust.runs.prepare import prepare
 from fedrobust.typing import Updates
 
 CONFIG = Path(__file__).parent.parent / "experiments" / "fat" / "mnist-bulyan-alie.yaml"

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from fedrobust.records import RunDirectory
-from fedrobust.rounds_log import RoundsLog
-from fedrobust.tally import Tally
+from fedrobust.runs.records import RunDirectory
+from fedrobust.runs.rounds_log import RoundsLog
+from fedrobust.runs.tally import Tally
 
 EVERY, CLIENTS, PARTICIPANTS = 25, 3500, 1000
 

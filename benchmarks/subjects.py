@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fedrobust.compute.randomness import Streams
 from fedrobust.data import FashionMnist, Mnist
 from fedrobust.data.dataset import Split
 from fedrobust.evaluation import accuracy, robust_accuracy
 from fedrobust.models import MnistCnnSmall, build_model
 from fedrobust.objectives import ERM, Adversarial, Objective
 from fedrobust.perturb import Pgd
-from fedrobust.streams import Streams
 
 MNIST = Mnist()
 EPS = 0.3

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedrobust.compute.randomness import isolated
 from fedrobust.perturb import Apgd, Pgd
 from fedrobust.perturb.geometry import Norm
 from fedrobust.perturb.pgd import answers, frozen
-from fedrobust.streams import isolated
 from fedrobust.typing import Images, Labels, Mask
 
 # ART makes a folder in the home directory when it is imported; this one does not last.

@@ -17,9 +17,9 @@ from measured import measured, measured_pages
 from fedrobust.aggregators import AGGREGATORS
 from fedrobust.attacks import ATTACKS
 from fedrobust.attacks.attack import traits
-from fedrobust.component import from_config, name_of
+from fedrobust.config.component import from_config, name_of
 from fedrobust.experiment import read_yaml
-from fedrobust.threat import ThreatModel
+from fedrobust.federation.threat import ThreatModel
 
 HERE = Path(__file__).parent
 
@@ -175,7 +175,7 @@ def typed(hint: Any) -> str:
     """A field's type in words."""
     from annotated_types import Ge, Gt, Le, Lt
 
-    from fedrobust.component import MOST
+    from fedrobust.config.component import MOST
 
     text = str(hint)
     if "Discriminator" in text:

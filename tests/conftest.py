@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from demo import demo_config
-from fedrobust.component import from_config
+from fedrobust.config.component import from_config
 from fedrobust.experiment import Experiment
 
 

@@ -13,10 +13,10 @@ import pytest
 
 from demo import demo_config
 from fedrobust import run
-from fedrobust.component import from_config
+from fedrobust.config.component import from_config
 from fedrobust.errors import UserError
 from fedrobust.experiment import Experiment
-from fedrobust.playing import Progress
+from fedrobust.runs.loop import Progress
 
 sys.path.append(str(Path(__file__).parent / "fuzz"))
 

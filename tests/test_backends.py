@@ -14,16 +14,16 @@ from torch import nn
 
 from fedrobust import run
 from fedrobust.attacks.attack import poisons
-from fedrobust.backends import OneStep, takes_one_step
-from fedrobust.calculus import calculus
-from fedrobust.component import from_config
+from fedrobust.clients.compiled_mlp import SmallNetwork
+from fedrobust.clients.gradients import calculus
+from fedrobust.config.component import from_config
 from fedrobust.errors import ConfigError, PrecisionWarning
 from fedrobust.experiment import Experiment
-from fedrobust.federation import LOCAL, RoundLog
+from fedrobust.federation.one_step import OneStep, takes_one_step
+from fedrobust.federation.round import LOCAL, RoundLog
 from fedrobust.models import RingMlp
-from fedrobust.playing import Progress
-from fedrobust.prepare import Prepared, prepare
-from fedrobust.small_network import SmallNetwork
+from fedrobust.runs.loop import Progress
+from fedrobust.runs.prepare import Prepared, prepare
 
 
 def ring(**changes: Any) -> Experiment:

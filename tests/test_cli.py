@@ -61,7 +61,7 @@ def test_run_writes_a_complete_directory(config: Path, tmp_path: Path) -> None:
 def test_the_test_split_is_read_once_when_the_run_ends(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fedrobust import measure
+    from fedrobust.runs import measure
 
     calls: list[int] = []
     real = measure.on_test
@@ -211,7 +211,7 @@ def test_list_names_every_component() -> None:
 def test_list_tells_all_of_one_component() -> None:
     """Every field to its last part: what is printed can be written into a config."""
     from fedrobust.attacks import Learned
-    from fedrobust.component import from_config
+    from fedrobust.config.component import from_config
 
     told = invoke("list", "attack", "learned").stdout
     assert "Reference: DRFL §3" in told
@@ -248,7 +248,7 @@ def test_report_of_what_is_no_run(tmp_path: Path) -> None:
 )
 def test_every_config_is_valid(path: Path) -> None:
     from fedrobust import load
-    from fedrobust.grid import load_sweep
+    from fedrobust.runs.grid import load_sweep
 
     if "\ngrid:" in path.read_text():
         sweep = load_sweep(path)
@@ -294,7 +294,7 @@ def test_every_result_can_be_played_again(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*/*/sweep.json")), ids=named)
 def test_every_sweep_is_the_committed_grid_and_whole(path: Path) -> None:
     from fedrobust.experiment import read_yaml
-    from fedrobust.grid import load_sweep, same
+    from fedrobust.runs.grid import load_sweep, same
 
     sweep = load_sweep(ROOT / "experiments" / f"{named(path)}.yaml")
     cells = {folder.name: folder for folder in (path.parent / "cells").iterdir()}

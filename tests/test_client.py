@@ -10,15 +10,15 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from fedrobust.client import Client, LocalTraining, Store
+from fedrobust.clients.local_training import Client, LocalTraining, Store
+from fedrobust.clients.optimizers import Adam, OptimizerSpec, Sgd
+from fedrobust.compute.parameters import read
+from fedrobust.compute.randomness import Streams
 from fedrobust.data import Split
 from fedrobust.experiment import Experiment
-from fedrobust.flat import read
 from fedrobust.objectives import ERM, Adversarial, Objective
-from fedrobust.optimizers import Adam, OptimizerSpec, Sgd
 from fedrobust.perturb import Pgd
-from fedrobust.prepare import prepare
-from fedrobust.streams import Streams
+from fedrobust.runs.prepare import prepare
 
 ATTACK = Adversarial(ratio=0.5, attack=Pgd(eps=0.2, step_size=0.1, steps=3, restarts=2))
 STREAMS = Streams(11)
@@ -154,7 +154,7 @@ def test_large_groups_are_pooled_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
     config = Client(batch_size=8, batches=1, optimizer=Sgd(0.1))
     task, start = training(config, ATTACK), read(network())
     together = task.updates(start, {}, range(5), STREAMS, 1)
-    monkeypatch.setattr("fedrobust.client.POOL", 16)
+    monkeypatch.setattr("fedrobust.clients.local_training.POOL", 16)
     torch.testing.assert_close(task.updates(start, {}, range(5), STREAMS, 1), together)
 
 

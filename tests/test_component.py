@@ -12,18 +12,26 @@ from pydantic import TypeAdapter, ValidationError
 from fedrobust.aggregators import AnyAggregator
 from fedrobust.attacks import AnyAttack, Distillation, Learned
 from fedrobust.attacks.learned.encoding import AnyEncoding, Basis, Full
-from fedrobust.component import Count, Pixels, Positive, component, from_config, one_of, to_config
+from fedrobust.clients.optimizers import Adam, AnyOptimizer
+from fedrobust.config.component import (
+    Count,
+    Pixels,
+    Positive,
+    component,
+    from_config,
+    one_of,
+    to_config,
+)
+from fedrobust.config.fingerprint import fingerprint
 from fedrobust.data import AnyData, AnyPartition
 from fedrobust.errors import ConfigError
 from fedrobust.evaluation.wasserstein import Wasserstein
+from fedrobust.federation.participation import AnyParticipation
+from fedrobust.federation.projection import AnyProjection
 from fedrobust.models import AnyModel
 from fedrobust.objectives import AnyObjective
-from fedrobust.opaque import fingerprint
-from fedrobust.optimizers import Adam, AnyOptimizer
-from fedrobust.participation import AnyParticipation
 from fedrobust.perturb import AnyPerturbation
 from fedrobust.perturb.wasserstein import Ascent
-from fedrobust.projection import AnyProjection
 
 
 @component

@@ -11,18 +11,18 @@ from demo import demo_config
 from fedrobust.attacks.learned.inversion import Inversion
 from fedrobust.attacks.learned.training import Training
 from fedrobust.cli import kinds
-from fedrobust.client import Client
-from fedrobust.component import from_config
+from fedrobust.clients.local_training import Client
+from fedrobust.config.component import from_config
+from fedrobust.config.explain import field_types
+from fedrobust.config.yaml import DEPTH, NODES, TEXT
 from fedrobust.data import SyntheticRing
 from fedrobust.errors import ConfigError, DataError
 from fedrobust.evaluation.wasserstein import Wasserstein
 from fedrobust.experiment import Evaluation, Experiment, completed, load, read_yaml
-from fedrobust.grid import load_sweep
-from fedrobust.messages import field_types
+from fedrobust.federation.server import Server
 from fedrobust.objectives import Phase, Relative
 from fedrobust.perturb import Ascent
-from fedrobust.plain_yaml import DEPTH, NODES, TEXT
-from fedrobust.server import Server
+from fedrobust.runs.grid import load_sweep
 
 
 def refusal(**changes: Any) -> str:

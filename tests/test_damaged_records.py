@@ -13,14 +13,14 @@ from safetensors.torch import save_file
 from damaged import Originals, cut, digest, records, refused, resumed
 from fedrobust import run
 from fedrobust.attacks.learned.files import load_policy
-from fedrobust.component import from_config
+from fedrobust.config.component import from_config
 from fedrobust.errors import ConfigError
 from fedrobust.evaluation.auditing.command import Asked, audited
 from fedrobust.experiment import Experiment
-from fedrobust.grid import load_sweep
-from fedrobust.records import RunDirectory
 from fedrobust.report import write_report
-from fedrobust.sweep import run_sweep
+from fedrobust.runs.grid import load_sweep
+from fedrobust.runs.records import RunDirectory
+from fedrobust.runs.sweep import run_sweep
 from run_contents import contents
 
 
@@ -79,7 +79,7 @@ def test_a_full_disk_is_called_so_and_leaves_the_checkpoint(
         def flush(self) -> None:
             pass
 
-    monkeypatch.setattr("fedrobust.checkpoint._Stream", Full)
+    monkeypatch.setattr("fedrobust.runs.checkpoint._Stream", Full)
     directory = RunDirectory(folder, resume=True)
     content = directory.load_checkpoint()
     assert content is not None

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedrobust.compute.randomness import Streams
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
-from fedrobust.federation import LOCAL, Federation, FederationState, run_round
-from fedrobust.participation import All, Sample
-from fedrobust.prepare import Prepared, prepare
-from fedrobust.server import Server
-from fedrobust.streams import Streams
+from fedrobust.federation.participation import All, Sample
+from fedrobust.federation.round import LOCAL, Federation, FederationState, run_round
+from fedrobust.federation.server import Server
+from fedrobust.runs.prepare import Prepared, prepare
 
 SGD = {"batch_size": 16, "batches": 1, "optimizer": {"name": "sgd", "lr": 0.1}}
 

@@ -10,7 +10,7 @@ from demo import demo_config
 from fedrobust.cli import app
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import load
-from fedrobust.grid import load_sweep
+from fedrobust.runs.grid import load_sweep
 from hostile.folder import put
 
 

@@ -16,7 +16,7 @@ from fedrobust import run
 from fedrobust.errors import RecordError, RecordWarning, WriteError
 from fedrobust.experiment import Experiment, load
 from fedrobust.files import atomically
-from fedrobust.playing import Progress
+from fedrobust.runs.loop import Progress
 from run_contents import contents
 
 _LIMIT = 100_000
@@ -66,7 +66,7 @@ def full_for(names: dict[str, range], monkeypatch: pytest.MonkeyPatch) -> None:
                 raise WriteError(f"cannot write {path}: No space left on device")
         atomically(path, fill)
 
-    monkeypatch.setattr("fedrobust.records.atomically", write)
+    monkeypatch.setattr("fedrobust.runs.records.atomically", write)
 
 
 def test_a_disk_that_is_full_for_a_while_leaves_no_trace(

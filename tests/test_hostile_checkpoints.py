@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from fedrobust import checkpoint, run
+from fedrobust import run
 from fedrobust.errors import FormatError, RecordError
 from fedrobust.experiment import Experiment
-from fedrobust.playing import Progress
+from fedrobust.runs import checkpoint
+from fedrobust.runs.loop import Progress
 from modest import modestly
 
 

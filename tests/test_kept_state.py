@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from fedrobust import Experiment, run
-from fedrobust.client import Client, LocalTraining, Store
+from fedrobust.clients.local_training import Client, LocalTraining, Store
+from fedrobust.clients.optimizers import Adam, OptimizerSpec, Sgd
+from fedrobust.compute.parameters import read
+from fedrobust.compute.randomness import Streams
 from fedrobust.data import Dataset, Split
-from fedrobust.flat import read
 from fedrobust.objectives import ERM
-from fedrobust.optimizers import Adam, OptimizerSpec, Sgd
-from fedrobust.streams import Streams
 
 
 class ByLength(nn.Module):

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from demo import demo_config
 from fedrobust import run
 from fedrobust.attacks.learned.learning import learn_policy
-from fedrobust.component import from_config
+from fedrobust.config.component import from_config
 from fedrobust.errors import RecordError, UserError
 from fedrobust.evaluation.auditing.command import Asked, audited
 from fedrobust.experiment import Experiment
@@ -27,10 +27,10 @@ from fedrobust.files import (
     opened,
     written,
 )
-from fedrobust.grid import load_sweep
-from fedrobust.playing import Progress
 from fedrobust.report import write_report
-from fedrobust.sweep import run_sweep
+from fedrobust.runs.grid import load_sweep
+from fedrobust.runs.loop import Progress
+from fedrobust.runs.sweep import run_sweep
 
 MINE = b"not yours\n"
 

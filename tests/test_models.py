@@ -8,10 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from fedrobust.elu_network import EluNetwork
+from fedrobust.compute.parameters import Layout, read, write
 from fedrobust.errors import ConfigError
 from fedrobust.evaluation import smoothness_bound
-from fedrobust.flat import Layout, read, write
 from fedrobust.models import (
     CifarCnn,
     DigitsCnn,
@@ -23,6 +22,7 @@ from fedrobust.models import (
     RingMlp,
     build_model,
 )
+from fedrobust.models.elu_network import EluNetwork
 
 G = torch.Generator().manual_seed(3)
 

@@ -12,11 +12,11 @@ from demo import demo_config
 from fedrobust.aggregators import Bulyan, CenteredClipping, Krum, Mean, MultiKrum
 from fedrobust.attacks import ALittleIsEnough, Delayed, Jittered, Shrink, SignFlip
 from fedrobust.cli import app
+from fedrobust.clients.optimizers import Adam, Sgd
 from fedrobust.data import Digits
 from fedrobust.errors import ConfigError, OverrideWarning
 from fedrobust.experiment import Experiment, load
-from fedrobust.grid import load_sweep
-from fedrobust.optimizers import Adam, Sgd
+from fedrobust.runs.grid import load_sweep
 
 DELAYED = {"name": "delayed", "start": 3, "attack": {"name": "a-little-is-enough", "k": -1.0}}
 

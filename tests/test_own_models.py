@@ -15,7 +15,7 @@ from fedrobust.errors import ConfigError, DataError
 from fedrobust.evaluation import accuracy, robust_accuracy
 from fedrobust.models import DigitsCnn
 from fedrobust.perturb import Pgd
-from fedrobust.prepare import prepare
+from fedrobust.runs.prepare import prepare
 
 PGD = Pgd(eps=0.15, step_size=0.05, steps=3)
 

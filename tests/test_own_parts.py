@@ -13,7 +13,7 @@ from fedrobust.data import Dataset, Partition, Split
 from fedrobust.errors import ConfigError, ModelError
 from fedrobust.evaluation import accuracy, certificate, robust_accuracy, smoothness_bound
 from fedrobust.perturb import Pgd
-from fedrobust.prepare import prepare
+from fedrobust.runs.prepare import prepare
 
 Tiny = Callable[..., Experiment]
 

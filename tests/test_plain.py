@@ -15,7 +15,7 @@ from fedrobust import run
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
 from fedrobust.plain import attack_pictures, attack_report, plain_json
-from fedrobust.records import RunDirectory, require_storable
+from fedrobust.runs.records import RunDirectory, require_storable
 
 
 @dataclass

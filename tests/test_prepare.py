@@ -12,14 +12,14 @@ from torch import nn
 from fedrobust import Client, Dataset, Evaluation, Experiment, run
 from fedrobust.aggregators import Median
 from fedrobust.attacks import GaussianNoise
+from fedrobust.clients.optimizers import Adam, Sgd
+from fedrobust.compute.execution import SIZES, Execution, available_memory, fastest_batch
 from fedrobust.data import ByWriter, Iid, Mnist
 from fedrobust.errors import ConfigError, DataError, RecordError, ResourceError
-from fedrobust.execution import SIZES, Execution, available_memory, fastest_batch
 from fedrobust.models import MnistCnnSmall
 from fedrobust.objectives import ERM
-from fedrobust.optimizers import Adam, Sgd
 from fedrobust.perturb import Pgd
-from fedrobust.prepare import memory_needed, prepare
+from fedrobust.runs.prepare import memory_needed, prepare
 
 PGD = Pgd(eps=0.1, step_size=0.05, steps=2)
 
@@ -117,7 +117,7 @@ def test_a_run_that_cannot_fit_is_refused_with_the_figures(
     )
     d = 65 * 100_000 + 10 * 100_001
     assert memory_needed(experiment, 500, 4 * d) == pytest.approx(4 * d * 4 * 500, rel=0.02)
-    monkeypatch.setattr("fedrobust.execution.available_memory", lambda device: 20 * 2**30)
+    monkeypatch.setattr("fedrobust.compute.execution.available_memory", lambda device: 20 * 2**30)
     with pytest.raises(ResourceError, match=r"needs about 56.\d GiB and 20.0 GiB are free: 500 cl"):
         prepare(experiment)
 
@@ -176,7 +176,9 @@ def test_threads_are_put_back() -> None:
 def test_the_fastest_batch_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine where 256 is fastest by far, 256 is chosen; a gain of 1 % is not enough."""
     cost = {64: 1.0, 128: 0.9, 256: 0.5, 512: 0.499, 1024: 2.0}
-    monkeypatch.setattr("fedrobust.execution._time", lambda m, x, y: cost[len(x)] * len(x) / 1e4)
+    monkeypatch.setattr(
+        "fedrobust.compute.execution._time", lambda m, x, y: cost[len(x)] * len(x) / 1e4
+    )
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     assert fastest_batch(model, (1, 2, 2), 2) == 256
 

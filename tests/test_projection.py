@@ -7,9 +7,9 @@ import torch
 
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
-from fedrobust.projection import Ball, Box, Everywhere
-from fedrobust.server import Outcome, Server
-from fedrobust.training import run
+from fedrobust.federation.projection import Ball, Box, Everywhere
+from fedrobust.federation.server import Outcome, Server
+from fedrobust.runs.run import run
 
 V = torch.tensor([3.0, -4.0, 0.0, 12.0])
 

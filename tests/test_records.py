@@ -11,7 +11,7 @@ from fedrobust import run
 from fedrobust.errors import RecordError
 from fedrobust.experiment import Experiment
 from fedrobust.files import atomically
-from fedrobust.playing import Progress
+from fedrobust.runs.loop import Progress
 from run_contents import contents
 
 
@@ -51,7 +51,7 @@ def test_other_data_under_the_same_config_are_refused(
     tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(tiny(rounds=2), tmp_path / "run")
-    monkeypatch.setattr("fedrobust.prepare._digest", lambda data, start: "0" * 16)
+    monkeypatch.setattr("fedrobust.runs.prepare._digest", lambda data, start: "0" * 16)
     with pytest.raises(RecordError, match="other data"):
         run(tiny(rounds=2), tmp_path / "run", resume=True)
 

@@ -21,8 +21,8 @@ from fedrobust import run
 from fedrobust.aggregators import Aggregation
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import Experiment
-from fedrobust.federation import run_round
-from fedrobust.playing import Progress
+from fedrobust.federation.round import run_round
+from fedrobust.runs.loop import Progress
 from run_contents import contents, without_seconds
 
 
@@ -75,7 +75,7 @@ def stop_in_round(
         if log.round == number:
             raise KilledError
 
-    monkeypatch.setattr("fedrobust.playing.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("fedrobust.runs.loop.SAVE_EVERY", 0.0)
     with pytest.raises(KilledError):
         run(experiment, out, progress=Progress(played=stop))
     monkeypatch.undo()
@@ -181,7 +181,7 @@ def test_a_resume_elsewhere_is_recorded(
     path = tmp_path / "run" / "environment.json"
     run(tiny(rounds=2), tmp_path / "run", resume=True)
     assert "resumed" not in json.loads(path.read_text())
-    monkeypatch.setattr("fedrobust.environment.platform.machine", lambda: "pdp11")
+    monkeypatch.setattr("fedrobust.runs.provenance.platform.machine", lambda: "pdp11")
     run(tiny(rounds=2), tmp_path / "run", resume=True)
     (later,) = json.loads(path.read_text())["resumed"]
     assert later["machine"] == "pdp11"
@@ -237,7 +237,7 @@ def test_the_same_run_in_memory_and_on_disk(
 
 def test_rounds_do_not_depend_on_having_been_interrupted(tiny: Callable[..., Experiment]) -> None:
     """The state alone decides: a round played from a deep copy of it is the same round."""
-    from fedrobust.prepare import prepare
+    from fedrobust.runs.prepare import prepare
 
     ready = prepare(tiny())
     state = ready.federation.start(ready.start)

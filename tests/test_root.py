@@ -10,9 +10,9 @@ import torch
 from fedrobust.aggregators import Context
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
-from fedrobust.federation import run_round
-from fedrobust.prepare import Prepared, prepare
-from fedrobust.training import run
+from fedrobust.federation.round import run_round
+from fedrobust.runs.prepare import Prepared, prepare
+from fedrobust.runs.run import run
 
 TRUST: dict[str, Any] = {"aggregator": {"name": "fl-trust"}, "server": {"root": 100}}
 
@@ -91,7 +91,7 @@ def test_a_run_with_a_root_resumes_to_the_same_bits(
         if log.round == 4:
             raise KeyboardInterrupt
 
-    from fedrobust.playing import Progress
+    from fedrobust.runs.loop import Progress
 
     with pytest.raises(KeyboardInterrupt):
         run(experiment, tmp_path / "run", progress=Progress(played=stop))

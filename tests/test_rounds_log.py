@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from fedrobust import checkpoint, run
+from fedrobust import run
 from fedrobust.errors import RecordError
 from fedrobust.experiment import Experiment
-from fedrobust.playing import Progress
-from fedrobust.records import RunDirectory
-from fedrobust.tally import Tally
+from fedrobust.runs import checkpoint
+from fedrobust.runs.loop import Progress
+from fedrobust.runs.records import RunDirectory
+from fedrobust.runs.tally import Tally
 from run_contents import contents
 
 FILES = ("checkpoint.rounds.jsonl", "rounds.jsonl")
@@ -152,7 +153,7 @@ def test_a_checkpoint_does_not_grow_with_the_rounds(
     tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor is the log written anew: each save writes what was played since the last one."""
-    monkeypatch.setattr("fedrobust.playing.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("fedrobust.runs.loop.SAVE_EVERY", 0.0)
     written = dict[int, int]()
     real = RunDirectory.save_checkpoint
 

@@ -16,7 +16,7 @@ from fedrobust.aggregators import (
     Median,
 )
 from fedrobust.errors import ConfigError
-from fedrobust.server import Outcome, Server, aggregate, place
+from fedrobust.federation.server import Outcome, Server, aggregate, place
 
 ROWS = torch.randn(11, 5, generator=torch.Generator().manual_seed(0))
 

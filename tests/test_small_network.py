@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from fedrobust.calculus import Autograd, Compiled, calculus
-from fedrobust.flat import read
+from fedrobust.clients.compiled_mlp import SmallNetwork
+from fedrobust.clients.gradients import Autograd, Compiled, calculus
+from fedrobust.compute.parameters import read
 from fedrobust.perturb.wasserstein import Ascent, cross_entropy
-from fedrobust.small_network import SmallNetwork
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from demo import demo_config
 from fedrobust.cli import app
 from fedrobust.errors import ConfigError, RecordError
-from fedrobust.grid import load_sweep
 from fedrobust.report import write_report
 from fedrobust.report.sweep import SweepRecords
-from fedrobust.sweep import Watch, run_sweep
-from fedrobust.training import run
+from fedrobust.runs.grid import load_sweep
+from fedrobust.runs.run import run
+from fedrobust.runs.sweep import Watch, run_sweep
 
 GRID: dict[str, Any] = {
     "rule": {

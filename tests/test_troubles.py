@@ -13,11 +13,11 @@ from fedrobust.aggregators.rule import NoAnswerError
 from fedrobust.attacks import InnerProduct, Optimized
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
-from fedrobust.federation import run_round
-from fedrobust.prepare import prepare
-from fedrobust.server import aggregate
-from fedrobust.tally import Tally
-from fedrobust.training import doubts, run
+from fedrobust.federation.round import run_round
+from fedrobust.federation.server import aggregate
+from fedrobust.runs.prepare import prepare
+from fedrobust.runs.run import doubts, run
+from fedrobust.runs.tally import Tally
 
 SOUND: dict[str, Any] = {"gamma": 2.0, "rho": 0.04, "curvature": 3.0, "residual": 1e-4}
 

@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from demo import demo_config
-from fedrobust import Experiment, beside, run
+from fedrobust import Experiment, run
 from fedrobust.cli import app
-from fedrobust.component import from_config, from_record, to_config
+from fedrobust.config import beside
+from fedrobust.config.component import from_config, from_record, to_config
+from fedrobust.config.trust import NOTHING, Trusted, UntrustedError
 from fedrobust.errors import ConfigError
 from fedrobust.evaluation.auditing.source import opened
 from fedrobust.experiment import completed
 from fedrobust.models import RingMlp
 from fedrobust.report import write_report
-from fedrobust.trust import NOTHING, Trusted, UntrustedError
 from hostile.folder import RING, put, slots
 
 Tiny = Callable[..., Experiment]
@@ -71,7 +72,9 @@ def _as_before() -> Iterator[None]:
 # Names
 
 
-@pytest.mark.parametrize("name", ["os:system", "fedrobust.data.download:_run", "fedrobust.sweep:x"])
+@pytest.mark.parametrize(
+    "name", ["os:system", "fedrobust.data.download:_run", "fedrobust.runs.sweep:x"]
+)
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_record_names_no_code(name: str, wrapped: bool, tmp_path: Path) -> None:
     block: Any = {"name": name, "command": f"touch {tmp_path / 'PWNED'}"}

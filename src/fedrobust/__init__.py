@@ -14,30 +14,30 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
-    from fedrobust.client import Client
+    from fedrobust.clients.local_training import Client
+    from fedrobust.compute.execution import Execution
     from fedrobust.data import Dataset
     from fedrobust.errors import UserError
-    from fedrobust.execution import Execution
     from fedrobust.experiment import Evaluation, Experiment, load
-    from fedrobust.playing import Progress
-    from fedrobust.server import Server
-    from fedrobust.threat import ThreatModel, View
-    from fedrobust.training import Run, run
+    from fedrobust.federation.server import Server
+    from fedrobust.federation.threat import ThreatModel, View
+    from fedrobust.runs.loop import Progress
+    from fedrobust.runs.run import Run, run
 
 _HOMES = {
-    "Client": "client",
+    "Client": "clients.local_training",
     "Dataset": "data",
     "Evaluation": "experiment",
-    "Execution": "execution",
+    "Execution": "compute.execution",
     "Experiment": "experiment",
-    "Progress": "playing",
-    "Run": "training",
-    "Server": "server",
-    "ThreatModel": "threat",
+    "Progress": "runs.loop",
+    "Run": "runs.run",
+    "Server": "federation.server",
+    "ThreatModel": "federation.threat",
     "UserError": "errors",
-    "View": "threat",
+    "View": "federation.threat",
     "load": "experiment",
-    "run": "training",
+    "run": "runs.run",
 }
 
 __all__ = [

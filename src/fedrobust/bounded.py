@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import IO
 
 from fedrobust import files
-from fedrobust.arguments import shortened
-from fedrobust.execution import available_memory
-from fedrobust.messages import printable
+from fedrobust.compute.execution import available_memory
+from fedrobust.config.arguments import shortened
+from fedrobust.config.explain import printable
 
 TEXT = 2**30
 """The most bytes of a record of text: 3,000 times as many as the largest of ours."""

@@ -17,11 +17,12 @@ from pydantic import (
 
 from fedrobust.aggregators import AnyAggregator, Mean
 from fedrobust.aggregators.rule import check
-from fedrobust.arguments import shortened
 from fedrobust.attacks import AnyAttack
 from fedrobust.attacks.attack import traits
-from fedrobust.client import Client
-from fedrobust.component import (
+from fedrobust.clients.local_training import Client
+from fedrobust.compute.execution import Execution
+from fedrobust.config.arguments import shortened
+from fedrobust.config.component import (
     Count,
     Seed,
     Size,
@@ -31,22 +32,21 @@ from fedrobust.component import (
     name_of,
     to_config,
 )
+from fedrobust.config.explain import explain, field_types, quoted
+from fedrobust.config.overrides import override
+from fedrobust.config.own import asking
+from fedrobust.config.trust import Trusted
+from fedrobust.config.yaml import read_yaml
 from fedrobust.data import AnyData, AnyPartition
 from fedrobust.errors import ConfigError
 from fedrobust.evaluation.auditing.following import Auditing
 from fedrobust.evaluation.wasserstein import Wasserstein
-from fedrobust.execution import Execution
-from fedrobust.messages import explain, field_types, quoted
+from fedrobust.federation.participation import All, AnyParticipation
+from fedrobust.federation.server import Server, rooted
+from fedrobust.federation.threat import ThreatModel
 from fedrobust.models import AnyModel
 from fedrobust.objectives import ERM, AnyObjective
-from fedrobust.overrides import override
-from fedrobust.own import asking
-from fedrobust.participation import All, AnyParticipation
 from fedrobust.perturb import AnyPerturbation, Pgd
-from fedrobust.plain_yaml import read_yaml
-from fedrobust.server import Server, rooted
-from fedrobust.threat import ThreatModel
-from fedrobust.trust import Trusted
 
 __all__ = ["Evaluation", "Experiment", "Name", "completed", "load", "read_yaml"]
 
@@ -185,7 +185,7 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
     """The experiment of a YAML file, with ``dotted.key=value`` overrides.
 
     An override that gives a component another name drops what the other one does not have, with an
-    ``OverrideWarning``; see :func:`fedrobust.overrides.apply`.
+    ``OverrideWarning``; see :func:`fedrobust.config.overrides.apply`.
 
     Raises: ``ConfigError`` for a file that cannot be read and for every key that is wrong.
     """

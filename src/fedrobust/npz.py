@@ -16,8 +16,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from fedrobust.arguments import shortened
 from fedrobust.bounded import why
+from fedrobust.config.arguments import shortened
 
 Arrays = dict[str, NDArray[Any]]
 

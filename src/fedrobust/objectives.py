@@ -10,8 +10,8 @@ import torch
 from pydantic import Discriminator, Field, Tag, field_validator
 from torch import Tensor, nn
 
-from fedrobust import arguments
-from fedrobust.component import (
+from fedrobust.config import arguments
+from fedrobust.config.component import (
     Count,
     Fraction,
     Positive,

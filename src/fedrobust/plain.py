@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedrobust.arguments import shortened, told, unfit
+from fedrobust.config.arguments import shortened, told, unfit
 
 Json = dict[str, Any]
 

@@ -20,11 +20,11 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from fedrobust import bounded
-from fedrobust.arguments import shortened
 from fedrobust.bounded import named, why
+from fedrobust.config.arguments import shortened
+from fedrobust.config.yaml import TEXT, read_stored_yaml
 from fedrobust.errors import ConfigError, FormatError, RecordError
 from fedrobust.npz import arrays_in
-from fedrobust.plain_yaml import TEXT, read_stored_yaml
 from fedrobust.schema.formats import known_format
 from fedrobust.schema.run import Evaluation
 

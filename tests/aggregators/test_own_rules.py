@@ -20,7 +20,7 @@ from fedrobust.aggregators import (
 )
 from fedrobust.aggregators.rule import apply
 from fedrobust.errors import ConfigError
-from fedrobust.server import aggregate
+from fedrobust.federation.server import aggregate
 
 ROWS = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
 

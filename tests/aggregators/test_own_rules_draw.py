@@ -15,9 +15,9 @@ from fedrobust.aggregators import (
     NearestNeighborMixing,
 )
 from fedrobust.experiment import Experiment
-from fedrobust.federation import run_round
-from fedrobust.prepare import Prepared, prepare
-from fedrobust.threat import View
+from fedrobust.federation.round import run_round
+from fedrobust.federation.threat import View
+from fedrobust.runs.prepare import Prepared, prepare
 
 BY_HAND: dict[str, Any] = {
     "objective": {"name": "erm"},
@@ -121,7 +121,7 @@ def test_fedrobusts_own_rules_ask_no_global_generator(
     tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor do they pay for it: setting one costs more than a simulated round's rule."""
-    monkeypatch.setattr("fedrobust.own_draws.drawing", None)
+    monkeypatch.setattr("fedrobust.compute.own_draws.drawing", None)
     for rule in (Median(), Bucketing(2, Median())):
         ready = prepare(tiny(**BY_HAND | {"aggregator": rule}))
         assert not ready.federation.own_rule

@@ -22,9 +22,9 @@ from fedrobust.aggregators import (
     NearestNeighborMixing,
     TrimmedMean,
 )
-from fedrobust.component import component, from_config, to_config
+from fedrobust.config.component import component, from_config, to_config
 from fedrobust.errors import ConfigError
-from fedrobust.server import aggregate, rooted
+from fedrobust.federation.server import aggregate, rooted
 
 
 def normal(n: int, d: int, seed: int = 0) -> Tensor:

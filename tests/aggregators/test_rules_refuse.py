@@ -16,7 +16,7 @@ from fedrobust.aggregators import (
     Krum,
     MultiKrum,
 )
-from fedrobust.component import component, from_config, to_config
+from fedrobust.config.component import component, from_config, to_config
 
 
 def hole(value: float) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedrobust.aggregators import CenteredClipping, Context, FLTrust, NormBound
-from fedrobust.server import aggregate
+from fedrobust.federation.server import aggregate
 
 
 def normal(n: int, d: int, seed: int = 0) -> Tensor:

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from fedrobust.aggregators import Aggregator
 from fedrobust.attacks.attack import Attack, traits
-from fedrobust.client import Client
+from fedrobust.clients.local_training import Client
+from fedrobust.clients.optimizers import Sgd
+from fedrobust.federation.projection import Everywhere
+from fedrobust.federation.threat import View
 from fedrobust.objectives import ERM
-from fedrobust.optimizers import Sgd
-from fedrobust.projection import Everywhere
-from fedrobust.threat import View
 
 
 def float64(*rows: list[float]) -> Tensor:

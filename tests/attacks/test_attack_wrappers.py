@@ -30,7 +30,7 @@ from fedrobust.attacks import (
 from fedrobust.attacks.attack import Truth, traits
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError
-from fedrobust.threat import View
+from fedrobust.federation.threat import View
 from fedrobust.typing import Updates
 
 

@@ -14,16 +14,16 @@ from demo import demo_config
 from fedrobust.aggregators import Mean
 from fedrobust.attacks import ATTACKS
 from fedrobust.attacks.attack import traits
-from fedrobust.component import from_config, name_of, to_config
+from fedrobust.compute.parameters import write
+from fedrobust.config.component import from_config, name_of, to_config
 from fedrobust.errors import ConfigError
 from fedrobust.evaluation import accuracy
 from fedrobust.experiment import Experiment, load
-from fedrobust.federation import run_round
-from fedrobust.flat import write
-from fedrobust.playing import Progress
-from fedrobust.prepare import Prepared, prepare
-from fedrobust.threat import ThreatModel
-from fedrobust.training import run
+from fedrobust.federation.round import run_round
+from fedrobust.federation.threat import ThreatModel
+from fedrobust.runs.loop import Progress
+from fedrobust.runs.prepare import Prepared, prepare
+from fedrobust.runs.run import run
 from run_contents import contents
 
 Json = dict[str, Any]
@@ -221,7 +221,7 @@ def test_what_mimic_has_learnt_survives_a_kill(
         if log.round == stop + 1:
             raise KilledError
 
-    monkeypatch.setattr("fedrobust.playing.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("fedrobust.runs.loop.SAVE_EVERY", 0.0)
     with pytest.raises(KilledError):
         run(experiment, tmp_path / "killed", progress=Progress(played=die))
     resumed = run(experiment, tmp_path / "killed", resume=True)

@@ -22,11 +22,11 @@ from fedrobust.attacks import (
     ZeroUpdate,
 )
 from fedrobust.attacks.attack import traits
-from fedrobust.component import from_config
+from fedrobust.config.component import from_config
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
-from fedrobust.federation import run_round
-from fedrobust.prepare import Prepared, prepare
+from fedrobust.federation.round import run_round
+from fedrobust.runs.prepare import Prepared, prepare
 
 SETTINGS: dict[str, Any] = {
     "objective": {"name": "erm"},

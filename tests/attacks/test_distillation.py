@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from fedrobust.attacks import Distillation
 from fedrobust.attacks.distillation import layer_of
-from fedrobust.component import name_of
+from fedrobust.clients.optimizers import Adam, Sgd
+from fedrobust.compute.parameters import Layout, read
+from fedrobust.compute.randomness import isolated
+from fedrobust.config.component import name_of
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError
-from fedrobust.flat import Layout, read
+from fedrobust.federation.threat import View
 from fedrobust.models import MODELS
-from fedrobust.optimizers import Adam, Sgd
-from fedrobust.streams import isolated
-from fedrobust.threat import View
 
 Array = NDArray[np.float64]
 WHOLE = 1000

@@ -8,8 +8,8 @@ import pytest
 
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
-from fedrobust.playing import Progress
-from fedrobust.training import run
+from fedrobust.runs.loop import Progress
+from fedrobust.runs.run import run
 from run_contents import contents
 
 
@@ -42,7 +42,7 @@ def test_it_goes_on_after_a_kill_where_clients_are_sampled(
         if log.round == 5:
             raise KilledError
 
-    monkeypatch.setattr("fedrobust.playing.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("fedrobust.runs.loop.SAVE_EVERY", 0.0)
     with pytest.raises(KilledError):
         run(experiment, tmp_path / "killed", progress=Progress(played=die))
     resumed = run(experiment, tmp_path / "killed", resume=True)

@@ -12,15 +12,15 @@ from torch import nn
 from demo import demo_config
 from fedrobust.aggregators import Aggregator, Bulyan, Krum, MeanAroundMedian
 from fedrobust.attacks import Distillation
-from fedrobust.component import from_config
+from fedrobust.clients.optimizers import Adam
+from fedrobust.compute.parameters import write
+from fedrobust.config.component import from_config
 from fedrobust.evaluation import score
 from fedrobust.evaluation.auditing.subject import Scaled
 from fedrobust.experiment import Experiment
-from fedrobust.federation import run_round
-from fedrobust.flat import write
-from fedrobust.optimizers import Adam
+from fedrobust.federation.round import run_round
 from fedrobust.perturb import Pgd
-from fedrobust.prepare import Prepared, prepare
+from fedrobust.runs.prepare import Prepared, prepare
 
 EPS = 0.2
 TRAINING: dict[str, Any] = {"name": "pgd", "eps": EPS, "step_size": EPS / 2, "steps": 3}

@@ -26,7 +26,7 @@ from fedrobust.attacks import (
 )
 from fedrobust.attacks.beliefs import expected_benign, honest
 from fedrobust.attacks.moments import lengths, mean, moments
-from fedrobust.threat import View
+from fedrobust.federation.threat import View
 
 SIZES = [1e-30, 1e-20, 1e-10, 1.0, 1e10, 1e20, 1e30]
 ATTACKS: dict[str, Any] = {

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedrobust.aggregators import Median
 from fedrobust.attacks import Mimic
-from fedrobust.threat import View
+from fedrobust.federation.threat import View
 
 Rounds = list[tuple[Tensor, tuple[int, ...]]]
 

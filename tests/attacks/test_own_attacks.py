@@ -13,9 +13,9 @@ from fedrobust.attacks import Budgeted, Delayed, Jittered, Mimic, SignFlip
 from fedrobust.attacks.attack import traits
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
-from fedrobust.federation import FederationState, RoundLog, run_round
-from fedrobust.prepare import Prepared, prepare
-from fedrobust.threat import View
+from fedrobust.federation.round import FederationState, RoundLog, run_round
+from fedrobust.federation.threat import View
+from fedrobust.runs.prepare import Prepared, prepare
 
 SIMPLE: dict[str, Any] = {
     "objective": {"name": "erm"},

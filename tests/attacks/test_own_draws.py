@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from fedrobust.attacks import Budgeted, Jittered, Optimized
-from fedrobust.component import component
+from fedrobust.config.component import component
 from fedrobust.experiment import Experiment
-from fedrobust.federation import FederationState, RoundLog, run_round
-from fedrobust.prepare import Prepared, prepare
-from fedrobust.threat import View
+from fedrobust.federation.round import FederationState, RoundLog, run_round
+from fedrobust.federation.threat import View
+from fedrobust.runs.prepare import Prepared, prepare
 
 SIMPLE: dict[str, Any] = {
     "objective": {"name": "erm"},

@@ -9,13 +9,13 @@ from crafting import BENIGN, OWN, view_of
 from torch import Tensor
 
 from fedrobust.attacks import beliefs
-from fedrobust.component import from_config
+from fedrobust.config.component import from_config
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
-from fedrobust.federation import run_round
-from fedrobust.prepare import prepare
-from fedrobust.threat import ThreatModel, View
-from fedrobust.training import run
+from fedrobust.federation.round import run_round
+from fedrobust.federation.threat import ThreatModel, View
+from fedrobust.runs.prepare import prepare
+from fedrobust.runs.run import run
 from fedrobust.typing import Updates
 
 

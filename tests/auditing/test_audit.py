@@ -20,12 +20,12 @@ from planted import (
 )
 from torch import Tensor, nn
 
+from fedrobust.compute.randomness import Streams
 from fedrobust.evaluation import Audit, audit, robust_accuracy
 from fedrobust.evaluation.auditing.battle import Battle, attacked
 from fedrobust.evaluation.auditing.journal import About, Journal
 from fedrobust.evaluation.auditing.subject import subject
 from fedrobust.perturb import Pgd
-from fedrobust.streams import Streams
 
 FOUND: dict[str, Audit] = {}
 

@@ -7,6 +7,7 @@ import torch
 from planted import EPS, Probabilities, Rounded, Times, digits, natural, robust, trained
 from torch import Tensor, nn
 
+from fedrobust.compute.randomness import Streams
 from fedrobust.evaluation import audit
 from fedrobust.evaluation.auditing.attacks import (
     Attack,
@@ -22,7 +23,6 @@ from fedrobust.evaluation.auditing.journal import About, Journal
 from fedrobust.evaluation.auditing.subject import Logs, same
 from fedrobust.evaluation.auditing.surface import surface
 from fedrobust.perturb import Apgd, Fab, Pgd, Square
-from fedrobust.streams import Streams
 
 
 def battle(model: nn.Module, x: Tensor, y: Tensor, eps: float, batch: int = 64) -> Battle:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from fedrobust import Experiment, run
-from fedrobust.component import from_config, to_config
+from fedrobust.config.component import from_config, to_config
 from fedrobust.evaluation import audit
 from fedrobust.evaluation.auditing.following import Auditing
 from fedrobust.experiment import load
-from fedrobust.prepare import prepare
 from fedrobust.report import write_report
+from fedrobust.runs.prepare import prepare
 
 PGD = {"name": "pgd", "eps": 0.1, "step_size": 0.05, "steps": 4}
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedrobust.component import component, from_config, to_config
+from fedrobust.config.component import component, from_config, to_config
 from fedrobust.data import AnyData, Dataset, Digits, Split
 from fedrobust.errors import ConfigError, DataError
 

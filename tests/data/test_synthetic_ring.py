@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fedrobust.component import from_config
+from fedrobust.config.component import from_config
 from fedrobust.data import SyntheticRing
 from fedrobust.errors import ConfigError
 

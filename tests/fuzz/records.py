@@ -10,17 +10,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import fedrobust.sweep
+import fedrobust.runs.sweep
 from demo import demo_config
 from fedrobust.attacks.learned.learning import learn_policy
-from fedrobust.component import from_config
+from fedrobust.config.component import from_config
 from fedrobust.errors import UserError
 from fedrobust.evaluation.auditing.command import Asked, audited
 from fedrobust.experiment import Experiment
-from fedrobust.grid import load_sweep
-from fedrobust.playing import Progress
-from fedrobust.sweep import run_sweep
-from fedrobust.training import run
+from fedrobust.runs.grid import load_sweep
+from fedrobust.runs.loop import Progress
+from fedrobust.runs.run import run
+from fedrobust.runs.sweep import run_sweep
 
 
 class KilledError(Exception):
@@ -53,12 +53,12 @@ class OneByOne:
 @contextmanager
 def in_this_process() -> Iterator[None]:
     """Within, sweeps play their cells here."""
-    pool = fedrobust.sweep._Pool
-    fedrobust.sweep._Pool = OneByOne  # type: ignore[misc, assignment]
+    pool = fedrobust.runs.sweep._Pool
+    fedrobust.runs.sweep._Pool = OneByOne  # type: ignore[misc, assignment]
     try:
         yield
     finally:
-        fedrobust.sweep._Pool = pool  # type: ignore[misc]
+        fedrobust.runs.sweep._Pool = pool  # type: ignore[misc]
 
 
 RING: dict[str, Any] = {

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from fedrobust import aggregators, attacks
 from fedrobust.aggregators import Context, Krum, Mean, Median
 from fedrobust.attacks.attack import poisons
-from fedrobust.client import Client
+from fedrobust.clients.local_training import Client
+from fedrobust.clients.optimizers import Sgd
+from fedrobust.federation.projection import Everywhere
+from fedrobust.federation.threat import View
 from fedrobust.objectives import ERM
-from fedrobust.optimizers import Sgd
-from fedrobust.projection import Everywhere
-from fedrobust.threat import View
 
 CALLS = int(os.environ.get("FEDROBUST_FUZZ", "100"))
 MOST = 2000

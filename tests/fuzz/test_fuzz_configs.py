@@ -12,10 +12,10 @@ import pytest
 from configs import Case, case
 from pydantic import TypeAdapter, ValidationError
 
-from fedrobust.component import from_config, to_config
+from fedrobust.config.component import from_config, to_config
 from fedrobust.errors import OverrideWarning, UserError
 from fedrobust.experiment import Experiment, load, read_yaml
-from fedrobust.grid import load_sweep
+from fedrobust.runs.grid import load_sweep
 
 COUNT = int(os.environ.get("FEDROBUST_FUZZ", "100"))
 """How many cases are tried: 100, or as many as the environment says."""

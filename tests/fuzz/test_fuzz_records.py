@@ -23,16 +23,16 @@ from records import RING, Originals, asked, copied, digest
 from demo import demo_config
 from fedrobust.attacks.learned.files import load_policy
 from fedrobust.attacks.learned.learning import learn_policy
-from fedrobust.component import from_config
+from fedrobust.config.component import from_config
 from fedrobust.errors import UserError
 from fedrobust.evaluation.auditing.command import audited
 from fedrobust.experiment import Experiment
-from fedrobust.grid import load_sweep
 from fedrobust.report import page as page_module
 from fedrobust.report import write_report
 from fedrobust.report.drawing import WIDE, Drawing, render
-from fedrobust.sweep import run_sweep
-from fedrobust.training import run
+from fedrobust.runs.grid import load_sweep
+from fedrobust.runs.run import run
+from fedrobust.runs.sweep import run_sweep
 from run_contents import contents
 
 COUNT = int(os.environ.get("FEDROBUST_FUZZ", "100"))

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from demo import demo_config
-from fedrobust.component import from_config, to_config
+from fedrobust.config.component import from_config, to_config
 from fedrobust.experiment import Experiment
-from fedrobust.training import run
+from fedrobust.runs.run import run
 
 MODULES = (
     "sklearn/__init__.py",
@@ -63,7 +63,10 @@ def slots(mark: Path) -> dict[str, Any]:
         "participation": "evil:Participation",
         "attack": {"name": "budgeted", "budget": 1.0, "attack": own(mark, "attack")},
         "aggregator": {"name": "bucketing", "s": 2, "rule": own(mark, "aggregator")},
-        "server": {"lr": 1.0, "projection": {"name": "fedrobust.sweep:os.system", "command": "x"}},
+        "server": {
+            "lr": 1.0,
+            "projection": {"name": "fedrobust.runs.sweep:os.system", "command": "x"},
+        },
         "evaluation": config["evaluation"] | {"attack": own(mark, "evaluation")},
     }
 

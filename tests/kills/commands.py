@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 from ruamel.yaml import YAML
 
-import fedrobust.playing
 import fedrobust.report
-import fedrobust.sweep
+import fedrobust.runs.loop
+import fedrobust.runs.sweep
 from demo import demo_config
 from fedrobust.attacks.learned.files import load_policy
 from fedrobust.attacks.learned.learning import learn_policy
-from fedrobust.component import from_config
+from fedrobust.config.component import from_config
 from fedrobust.errors import UserError
 from fedrobust.evaluation.auditing.command import Asked, audited
 from fedrobust.experiment import Experiment
-from fedrobust.grid import load_sweep
-from fedrobust.training import run
+from fedrobust.runs.grid import load_sweep
+from fedrobust.runs.run import run
 
 _SMALL: dict[str, Any] = {
     "rounds": 2,
@@ -40,7 +40,7 @@ class Command:
 
     def __init__(self, before: Path) -> None:
         self.before = before
-        fedrobust.playing.SAVE_EVERY = 0.0
+        fedrobust.runs.loop.SAVE_EVERY = 0.0
 
     def once(self) -> None:
         """Make what every trial needs."""
@@ -119,8 +119,8 @@ class Sweep(Command):
     def play(self, place: Path) -> None:
         sweep = load_sweep(self.before / "sweep.yaml")
         fork = multiprocessing.get_context("fork")
-        fedrobust.sweep.multiprocessing.get_context = lambda kind: fork  # type: ignore[assignment]
-        failed = fedrobust.sweep.run_sweep(sweep, place / "sweep", resume=True, jobs=1)
+        fedrobust.runs.sweep.multiprocessing.get_context = lambda kind: fork  # type: ignore[assignment]
+        failed = fedrobust.runs.sweep.run_sweep(sweep, place / "sweep", resume=True, jobs=1)
         if failed:
             raise UserError(str(failed))
 

@@ -11,13 +11,13 @@ from fedrobust.attacks.learned.encoding import Basis
 from fedrobust.attacks.learned.environment import Task
 from fedrobust.attacks.learned.knowledge import Knowledge
 from fedrobust.attacks.learned.task import task_for
-from fedrobust.calculus import calculus
-from fedrobust.component import from_config, to_config
+from fedrobust.clients.gradients import calculus
+from fedrobust.config.component import from_config, to_config
 from fedrobust.data import Split
 from fedrobust.experiment import Experiment
-from fedrobust.federation import FederationState, run_round
-from fedrobust.prepare import Prepared, prepare
-from fedrobust.threat import ThreatModel, View
+from fedrobust.federation.round import FederationState, run_round
+from fedrobust.federation.threat import ThreatModel, View
+from fedrobust.runs.prepare import Prepared, prepare
 from fedrobust.typing import Updates
 
 CONFIG: dict[str, Any] = {

@@ -33,7 +33,7 @@ from fedrobust.attacks.learned.encoding import Basis, Compact, Full
 from fedrobust.attacks.learned.environment import FederationEnv
 from fedrobust.attacks.learned.planning import EPISODES, Plan, gradient_ascent, rollout, value_of
 from fedrobust.attacks.learned.policy import played
-from fedrobust.calculus import calculus
+from fedrobust.clients.gradients import calculus
 from fedrobust.perturb.wasserstein import Ascent
 
 ASCENT = Ascent(steps=6, rule="decaying")

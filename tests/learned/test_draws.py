@@ -16,8 +16,8 @@ from fedrobust.attacks.learned.knowledge import Knowledge
 from fedrobust.attacks.learned.task import sampled
 from fedrobust.attacks.learned.training import Training
 from fedrobust.data import Split
-from fedrobust.federation import run_round
-from fedrobust.prepare import prepare
+from fedrobust.federation.round import run_round
+from fedrobust.runs.prepare import prepare
 
 
 @pytest.fixture(scope="module")

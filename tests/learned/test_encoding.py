@@ -10,11 +10,11 @@ from ring import Seen, normal, watched
 
 from fedrobust.attacks.learned.encoding import Basis, Compact, Encoding, Full, Means, Sight
 from fedrobust.attacks.learned.simulation import Harm
-from fedrobust.calculus import calculus
-from fedrobust.client import parameter_gradient
-from fedrobust.flat import Layout
+from fedrobust.clients.gradients import calculus
+from fedrobust.clients.local_training import parameter_gradient
+from fedrobust.compute.parameters import Layout
+from fedrobust.federation.threat import View
 from fedrobust.perturb import Ascent
-from fedrobust.threat import View
 
 
 @pytest.fixture(scope="module")

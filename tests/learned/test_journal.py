@@ -24,12 +24,12 @@ from fedrobust.attacks.learned.environment import Task
 from fedrobust.attacks.learned.journal import Answer, Journal, journals_in
 from fedrobust.attacks.learned.planning import best_constant
 from fedrobust.attacks.learned.policy import train
-from fedrobust.component import from_config
+from fedrobust.config.component import from_config
 from fedrobust.errors import RecordWarning
-from fedrobust.federation import run_round
-from fedrobust.participation import Sample
-from fedrobust.prepare import prepare
-from fedrobust.training import run
+from fedrobust.federation.participation import Sample
+from fedrobust.federation.round import run_round
+from fedrobust.runs.prepare import prepare
+from fedrobust.runs.run import run
 
 
 @pytest.fixture(scope="module")

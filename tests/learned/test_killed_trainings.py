@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from fedrobust.attacks.learned.files import load_policy
 from fedrobust.cli import app
 from fedrobust.errors import RecordError
-from fedrobust.training import run
+from fedrobust.runs.run import run
 
 LONG = TRAINING | {"steps": 400, "check_every": 200, "start": "constant"}
 

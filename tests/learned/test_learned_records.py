@@ -22,12 +22,12 @@ from fedrobust.attacks.learned.knowledge import Knowledge
 from fedrobust.attacks.learned.learning import learn_policy
 from fedrobust.attacks.learned.policy import Policy
 from fedrobust.cli import app
-from fedrobust.component import to_config
+from fedrobust.config.component import to_config
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import completed
-from fedrobust.federation import run_round
-from fedrobust.prepare import prepare
-from fedrobust.training import run
+from fedrobust.federation.round import run_round
+from fedrobust.runs.prepare import prepare
+from fedrobust.runs.run import run
 
 
 def test_a_plan_is_no_policy_to_keep() -> None:
@@ -155,7 +155,7 @@ def test_what_cannot_be_learned_once_is_refused(
 
 
 def test_the_config_of_a_learned_attack_comes_back_whole(tmp_path: Path) -> None:
-    from fedrobust.component import from_config, to_config
+    from fedrobust.config.component import from_config, to_config
 
     attack = Learned(
         observe=2, training=Training(algorithm="sac"), encoding=Compact(scale="zeta"), relearn=5

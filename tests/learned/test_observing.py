@@ -10,9 +10,9 @@ from ring import Seen, experiment, known_after, learned, seeded, watched
 from fedrobust.attacks.learned import Inversion, Learned
 from fedrobust.attacks.learned.knowledge import Knowledge
 from fedrobust.attacks.learned.observing import observe
-from fedrobust.client import parameter_gradient
+from fedrobust.clients.local_training import parameter_gradient
 from fedrobust.data import Split
-from fedrobust.federation import run_round
+from fedrobust.federation.round import run_round
 
 
 def test_it_waits_before_it_observes() -> None:

@@ -13,9 +13,9 @@ from fedrobust.attacks.learned.environment import FederationEnv
 from fedrobust.attacks.learned.knowledge import Knowledge
 from fedrobust.attacks.learned.planning import EPISODES, Plan
 from fedrobust.attacks.learned.policy import Actor, Policy, acting, played, train
-from fedrobust.federation import run_round
-from fedrobust.prepare import prepare
-from fedrobust.training import run
+from fedrobust.federation.round import run_round
+from fedrobust.runs.prepare import prepare
+from fedrobust.runs.run import run
 
 
 def test_it_observes_honestly_then_learns_then_acts() -> None:

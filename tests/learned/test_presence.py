@@ -14,12 +14,12 @@ from fedrobust.attacks.learned.environment import FederationEnv
 from fedrobust.attacks.learned.knowledge import Knowledge
 from fedrobust.attacks.learned.planning import Plan, cross_entropy, gradient_ascent, value_of
 from fedrobust.attacks.learned.task import task_for
-from fedrobust.calculus import calculus
-from fedrobust.federation import run_round
-from fedrobust.participation import Sample
-from fedrobust.prepare import prepare
-from fedrobust.threat import View
-from fedrobust.training import run
+from fedrobust.clients.gradients import calculus
+from fedrobust.federation.participation import Sample
+from fedrobust.federation.round import run_round
+from fedrobust.federation.threat import View
+from fedrobust.runs.prepare import prepare
+from fedrobust.runs.run import run
 
 SEVERAL = {"batch_size": 16, "batches": 2, "optimizer": {"name": "sgd", "lr": 0.3}}
 

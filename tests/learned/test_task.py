@@ -56,7 +56,7 @@ def test_who_sees_the_benign_rows_can_count_them() -> None:
 def test_in_the_simulation_the_attacker_holds_what_it_holds() -> None:
     """Benign clients draw from what was learned; it trains on its own examples, as it does."""
     from fedrobust.attacks.learned.task import task_for
-    from fedrobust.calculus import calculus
+    from fedrobust.clients.gradients import calculus
 
     seen = watched(5)
     known = Knowledge(met=5, x=torch.zeros(20, 2), y=torch.zeros(20, dtype=torch.long))
@@ -106,7 +106,7 @@ def test_a_rule_that_refuses_what_is_left_makes_no_step() -> None:
     """Krum with one row of five not finite: the simulated server goes on, as the real one does."""
     from fedrobust.aggregators import Context, Krum
     from fedrobust.attacks.learned.simulation import Overheard
-    from fedrobust.server import aggregate
+    from fedrobust.federation.server import aggregate
 
     rows = torch.randn(5, 4, generator=seeded())
     rows[2, 0] = torch.nan
@@ -116,7 +116,7 @@ def test_a_rule_that_refuses_what_is_left_makes_no_step() -> None:
 
 
 def test_an_infinite_price_moves_nothing_for_any_network() -> None:
-    from fedrobust.calculus import Autograd
+    from fedrobust.clients.gradients import Autograd
     from fedrobust.perturb.wasserstein import Ascent
 
     model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
@@ -128,8 +128,8 @@ def test_an_infinite_price_moves_nothing_for_any_network() -> None:
 
 def test_bfloat16_simulates_a_convolutional_network_as_float32_does() -> None:
     """ρ̂, its points and the clients' gradients within a few per cent, and the model untouched."""
-    from fedrobust.calculus import Autograd, calculus
-    from fedrobust.flat import read
+    from fedrobust.clients.gradients import Autograd, calculus
+    from fedrobust.compute.parameters import read
     from fedrobust.models import EluCnn
     from fedrobust.perturb.wasserstein import Ascent
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from demo import demo_config
 from fedrobust import run
-from fedrobust.component import from_config
+from fedrobust.config.component import from_config
 from fedrobust.data import Digits
 from fedrobust.evaluation import certificate, robust_accuracy, score
 from fedrobust.experiment import Experiment

@@ -12,11 +12,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from ruamel.yaml import YAML
 
-from fedrobust import plain_yaml
-from fedrobust.grid import load_sweep
+from fedrobust.config import yaml as plain_yaml
 from fedrobust.report import sweep_plane, write_report
 from fedrobust.report.sweep import SweepRecords
-from fedrobust.sweep import run_sweep
+from fedrobust.runs.grid import load_sweep
+from fedrobust.runs.sweep import run_sweep
 from report.test_sweep_report import CONFIG
 
 CELLS = 200

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from fedrobust import plain_yaml
+from fedrobust.config import yaml as plain_yaml
+from fedrobust.config.yaml import NODES, read_stored_yaml, read_yaml
 from fedrobust.errors import ConfigError
-from fedrobust.plain_yaml import NODES, read_stored_yaml, read_yaml
 
 ROOT = Path(__file__).parents[2]
 TEXTS = [

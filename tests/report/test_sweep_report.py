@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from fedrobust.errors import RecordError
-from fedrobust.grid import load_sweep
 from fedrobust.report import write_report
 from fedrobust.report.drawing import NARROW
 from fedrobust.report.sweep import Spread, SweepRecords, shown, table
 from fedrobust.report.sweep_figures import Style, course, grid, legend
-from fedrobust.sweep import run_sweep
+from fedrobust.runs.grid import load_sweep
+from fedrobust.runs.sweep import run_sweep
 
 CONFIG: dict[str, Any] = {
     "name": "ring",

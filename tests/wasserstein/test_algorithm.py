@@ -11,12 +11,12 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from fedrobust.aggregators import Krum, Median
-from fedrobust.component import from_config
+from fedrobust.compute.parameters import Layout
+from fedrobust.config.component import from_config
 from fedrobust.experiment import Experiment
-from fedrobust.federation import run_round
-from fedrobust.flat import Layout
-from fedrobust.prepare import Prepared, prepare
-from fedrobust.training import run
+from fedrobust.federation.round import run_round
+from fedrobust.runs.prepare import Prepared, prepare
+from fedrobust.runs.run import run
 
 ETA, GAMMA, RADIUS, STEPS = 0.3, 2.0, 1.5, 6
 

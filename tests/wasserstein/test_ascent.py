@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedrobust.component import component, from_config
+from fedrobust.config.component import component, from_config
 from fedrobust.data import Split
 from fedrobust.errors import ConcavityWarning, ConfigError
 from fedrobust.objectives import ERM, AnyObjective, Relative, WassersteinDRO

@@ -20,7 +20,7 @@ from fedrobust.aggregators.smallest_maximum_eigenvalue_averaging import (
     SmallestMaximumEigenvalueAveraging,
 )
 from fedrobust.aggregators.trimmed_mean import TrimmedMean
-from fedrobust.component import complete, one_of
+from fedrobust.config.component import complete, one_of
 
 AGGREGATORS = (
     Mean,

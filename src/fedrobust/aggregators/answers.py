@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from fedrobust.arguments import told, unfit
+from fedrobust.config.arguments import told, unfit
 from fedrobust.errors import ConfigError
 from fedrobust.typing import Indices, Updates, Vector
 

@@ -15,7 +15,7 @@ from fedrobust.aggregators.rule import (
     lowered,
     validated,
 )
-from fedrobust.component import Count, component
+from fedrobust.config.component import Count, component
 from fedrobust.typing import Updates, Vector
 
 if TYPE_CHECKING:

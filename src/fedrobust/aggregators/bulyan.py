@@ -8,7 +8,7 @@ import torch
 from fedrobust.aggregators.kernels import mean_around_median, squared_distances
 from fedrobust.aggregators.krum import TIE, best, nearest_first
 from fedrobust.aggregators.rule import Aggregation, Context, require, validated
-from fedrobust.component import Size, component
+from fedrobust.config.component import Size, component
 from fedrobust.typing import Indices, Updates, Vector
 
 _MANY = 128

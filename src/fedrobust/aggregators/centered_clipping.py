@@ -6,8 +6,8 @@ import torch
 
 from fedrobust.aggregators.products import combination, norms
 from fedrobust.aggregators.rule import Aggregation, Context, require, validated
-from fedrobust.arguments import unfit
-from fedrobust.component import Count, Positive, component
+from fedrobust.config.arguments import unfit
+from fedrobust.config.component import Count, Positive, component
 from fedrobust.typing import Updates, Vector
 
 

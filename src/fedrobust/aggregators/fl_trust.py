@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fedrobust.aggregators.products import combination, cosines, norms
 from fedrobust.aggregators.rule import Aggregation, Context, NoAnswerError, require, validated
-from fedrobust.component import component
+from fedrobust.config.component import component
 from fedrobust.typing import Updates, Vector
 
 _ROUNDING = 1e-12

@@ -8,7 +8,7 @@ from torch import Tensor
 from fedrobust.aggregators.kernels import row_mean, squared_distances
 from fedrobust.aggregators.products import gram, weights
 from fedrobust.aggregators.rule import Aggregation, Context, NoAnswerError, require, validated
-from fedrobust.component import Count, Flag, Positive, component
+from fedrobust.config.component import Count, Flag, Positive, component
 from fedrobust.typing import Indices, Updates, Vector
 
 _FAR = 2.0**60

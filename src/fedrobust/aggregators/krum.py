@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fedrobust.aggregators.kernels import row_mean, squared_distances
 from fedrobust.aggregators.rule import Aggregation, Aggregator, Context, require, validated
-from fedrobust.component import Count, Size, component
+from fedrobust.config.component import Count, Size, component
 from fedrobust.typing import Indices, Updates, Vector
 
 TIE = 1e-12

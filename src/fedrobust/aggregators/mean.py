@@ -5,7 +5,7 @@ from typing import Literal
 from fedrobust.aggregators.kernels import row_mean
 from fedrobust.aggregators.products import weights
 from fedrobust.aggregators.rule import Aggregation, Context, require, validated
-from fedrobust.component import component
+from fedrobust.config.component import component
 from fedrobust.typing import Updates, Vector
 
 

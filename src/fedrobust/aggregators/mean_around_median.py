@@ -4,7 +4,7 @@ from typing import Literal
 
 from fedrobust.aggregators.kernels import mean_around_median
 from fedrobust.aggregators.rule import Aggregation, Context, require, validated
-from fedrobust.component import Size, component
+from fedrobust.config.component import Size, component
 from fedrobust.typing import Updates, Vector
 
 

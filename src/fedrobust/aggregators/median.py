@@ -4,7 +4,7 @@ from typing import Literal
 
 from fedrobust.aggregators.kernels import middle_mean
 from fedrobust.aggregators.rule import Aggregation, Context, require, validated
-from fedrobust.component import component
+from fedrobust.config.component import component
 from fedrobust.typing import Updates, Vector
 
 

@@ -9,7 +9,7 @@ from fedrobust.aggregators.kernels import row_mean, squared_distances
 from fedrobust.aggregators.krum import nearest_first, ranked
 from fedrobust.aggregators.rule import Aggregation, Context, NoAnswerError, require, validated
 from fedrobust.aggregators.vertex_cover import Graph, Search
-from fedrobust.component import Size, component
+from fedrobust.config.component import Size, component
 from fedrobust.typing import Indices, Updates, Vector
 
 _TIE = 1e-12

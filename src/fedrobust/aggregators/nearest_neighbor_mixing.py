@@ -14,7 +14,7 @@ from fedrobust.aggregators.rule import (
     require,
     validated,
 )
-from fedrobust.component import Size, component
+from fedrobust.config.component import Size, component
 from fedrobust.typing import Updates, Vector
 
 if TYPE_CHECKING:

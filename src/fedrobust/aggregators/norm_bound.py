@@ -6,7 +6,7 @@ import torch
 
 from fedrobust.aggregators.products import combination, norms, weights
 from fedrobust.aggregators.rule import Aggregation, Context, require, validated
-from fedrobust.component import Positive, component
+from fedrobust.config.component import Positive, component
 from fedrobust.typing import Updates, Vector
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedrobust.aggregators.answers import indices, vector
-from fedrobust.arguments import shortened, told, unfit
+from fedrobust.config.arguments import shortened, told, unfit
 from fedrobust.errors import ConfigError
 from fedrobust.typing import Indices, Updates, Vector
 

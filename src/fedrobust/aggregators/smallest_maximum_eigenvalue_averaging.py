@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedrobust.aggregators.kernels import row_mean, squared_distances
 from fedrobust.aggregators.rule import Aggregation, Context, require, validated
-from fedrobust.component import Size, component
+from fedrobust.config.component import Size, component
 from fedrobust.typing import Indices, Updates, Vector
 
 _MOST = 1e9

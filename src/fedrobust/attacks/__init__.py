@@ -20,7 +20,7 @@ from fedrobust.attacks.optimized import Optimized
 from fedrobust.attacks.shrink import Shrink
 from fedrobust.attacks.sign_flip import SignFlip
 from fedrobust.attacks.zero_update import ZeroUpdate
-from fedrobust.component import complete, one_of
+from fedrobust.config.component import complete, one_of
 
 ATTACKS: tuple[type, ...] = (
     GaussianNoise,

@@ -8,8 +8,8 @@ import torch
 from fedrobust.attacks import beliefs
 from fedrobust.attacks.checks import validate
 from fedrobust.attacks.moments import moments
-from fedrobust.component import Real, component
-from fedrobust.threat import Knowledge, View, not_granted
+from fedrobust.config.component import Real, component
+from fedrobust.federation.threat import Knowledge, View, not_granted
 from fedrobust.typing import Updates
 
 

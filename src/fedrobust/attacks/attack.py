@@ -6,11 +6,11 @@ from typing import Any, Protocol, get_args, runtime_checkable
 
 import torch
 
-from fedrobust.arguments import told
-from fedrobust.component import name_of
+from fedrobust.config.arguments import told
+from fedrobust.config.component import name_of
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError
-from fedrobust.threat import Knowledge, View
+from fedrobust.federation.threat import Knowledge, View
 from fedrobust.typing import Images, Labels, Updates
 
 _KNOWLEDGE: frozenset[str] = frozenset(get_args(Knowledge))

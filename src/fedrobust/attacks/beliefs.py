@@ -3,9 +3,9 @@
 import torch
 
 from fedrobust.aggregators.rule import finite_rows
-from fedrobust.arguments import tensor
 from fedrobust.attacks.moments import moments
-from fedrobust.threat import View
+from fedrobust.config.arguments import tensor
+from fedrobust.federation.threat import View
 from fedrobust.typing import Updates, Vector
 
 

@@ -7,8 +7,8 @@ import torch
 from fedrobust.attacks.attack import Truth, poisons, traits
 from fedrobust.attacks.checks import crafted, fits, numbers, poisoned, validate
 from fedrobust.attacks.moments import lengths
-from fedrobust.component import Positive, component
-from fedrobust.threat import Knowledge, View
+from fedrobust.config.component import Positive, component
+from fedrobust.federation.threat import Knowledge, View
 from fedrobust.typing import Images, Labels, Updates
 
 if TYPE_CHECKING:

@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedrobust import arguments
-from fedrobust.arguments import told, unfit
 from fedrobust.attacks.attack import Attack, Poisons, poisons
-from fedrobust.component import name_of
+from fedrobust.config import arguments
+from fedrobust.config.arguments import told, unfit
+from fedrobust.config.component import name_of
 from fedrobust.errors import ConfigError
-from fedrobust.threat import View
+from fedrobust.federation.threat import View
 from fedrobust.typing import Images, Labels, Updates
 
 

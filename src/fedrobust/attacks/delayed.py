@@ -7,8 +7,8 @@ from pydantic import model_validator
 
 from fedrobust.attacks.attack import Truth, poisons, traits
 from fedrobust.attacks.checks import crafted, validate
-from fedrobust.component import Count, component, name_of
-from fedrobust.threat import Knowledge, View
+from fedrobust.config.component import Count, component, name_of
+from fedrobust.federation.threat import Knowledge, View
 from fedrobust.typing import Updates
 
 if TYPE_CHECKING:

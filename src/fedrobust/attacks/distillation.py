@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from fedrobust.attacks.attack import Truth
 from fedrobust.attacks.checks import validate
-from fedrobust.component import Count, Flag, Positive, Text, component
+from fedrobust.clients.optimizers import Adam, AnyOptimizer
 from fedrobust.compute.network import batched_logits, logits
+from fedrobust.compute.parameters import read, trainable, write
+from fedrobust.compute.randomness import isolated, seed_globally
+from fedrobust.config.component import Count, Flag, Positive, Text, component
+from fedrobust.config.explain import suggestion
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError
-from fedrobust.flat import read, trainable, write
-from fedrobust.messages import suggestion
-from fedrobust.optimizers import Adam, AnyOptimizer
-from fedrobust.streams import isolated, seed_globally
-from fedrobust.threat import Knowledge, View
+from fedrobust.federation.threat import Knowledge, View
 from fedrobust.typing import Images, Indices, Updates, Vector
 
 Targets: TypeAlias = Callable[[Images, Indices], Tensor]

@@ -7,8 +7,8 @@ import torch
 from fedrobust.attacks import beliefs
 from fedrobust.attacks.checks import validate
 from fedrobust.attacks.moments import mean
-from fedrobust.component import Positive, component
-from fedrobust.threat import Knowledge, View
+from fedrobust.config.component import Positive, component
+from fedrobust.federation.threat import Knowledge, View
 from fedrobust.typing import Updates
 
 

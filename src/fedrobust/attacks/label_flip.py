@@ -6,9 +6,9 @@ import torch
 from pydantic import model_validator
 
 from fedrobust.attacks.checks import batch, validate
-from fedrobust.component import Size, component
+from fedrobust.config.component import Size, component
 from fedrobust.errors import ConfigError
-from fedrobust.threat import Knowledge, View
+from fedrobust.federation.threat import Knowledge, View
 from fedrobust.typing import Images, Labels, Updates
 
 

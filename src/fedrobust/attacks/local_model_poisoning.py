@@ -12,8 +12,8 @@ from fedrobust.aggregators.rule import NoAnswerError, finite_rows
 from fedrobust.attacks import beliefs
 from fedrobust.attacks.checks import validate
 from fedrobust.attacks.moments import mean, moments
-from fedrobust.component import Positive, component
-from fedrobust.threat import Knowledge, View
+from fedrobust.config.component import Positive, component
+from fedrobust.federation.threat import Knowledge, View
 from fedrobust.typing import Updates, Vector
 
 Stretch = Annotated[float, Strict(), AllowInfNan(False), Gt(1)]

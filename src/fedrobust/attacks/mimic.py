@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from fedrobust.aggregators.rule import finite_rows
-from fedrobust.arguments import told
 from fedrobust.attacks.checks import validate
 from fedrobust.attacks.moments import mean
-from fedrobust.component import Count, component
-from fedrobust.threat import Knowledge, View, not_granted
+from fedrobust.config.arguments import told
+from fedrobust.config.component import Count, component
+from fedrobust.federation.threat import Knowledge, View, not_granted
 from fedrobust.typing import Updates
 
 State: TypeAlias = dict[str, Any] | None

@@ -8,8 +8,8 @@ from fedrobust.aggregators.kernels import squared_distances
 from fedrobust.attacks import beliefs
 from fedrobust.attacks.checks import validate
 from fedrobust.attacks.deviation import Deviation, away
-from fedrobust.component import component
-from fedrobust.threat import Knowledge, View
+from fedrobust.config.component import component
+from fedrobust.federation.threat import Knowledge, View
 from fedrobust.typing import Updates
 
 

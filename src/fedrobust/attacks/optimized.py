@@ -11,14 +11,14 @@ from annotated_types import Ge
 from pydantic import Strict, model_validator
 
 from fedrobust.aggregators.rule import NoAnswerError, finite_rows
-from fedrobust.arguments import shortened, told
 from fedrobust.attacks import beliefs
 from fedrobust.attacks.attack import Attack, Truth, traits
 from fedrobust.attacks.checks import crafted, fits, numbers, poisoned, validate
 from fedrobust.attacks.moments import mean
-from fedrobust.component import Positive, Size, Text, component, name_of
+from fedrobust.config.arguments import shortened, told
+from fedrobust.config.component import Positive, Size, Text, component, name_of
 from fedrobust.errors import ConfigError
-from fedrobust.threat import Knowledge, View, not_granted
+from fedrobust.federation.threat import Knowledge, View, not_granted
 from fedrobust.typing import Images, Labels, Updates, Vector
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from typing import ClassVar, Literal
 import torch
 
 from fedrobust.attacks.checks import validate
-from fedrobust.component import Positive, component
-from fedrobust.threat import Knowledge, View
+from fedrobust.config.component import Positive, component
+from fedrobust.federation.threat import Knowledge, View
 from fedrobust.typing import Updates
 
 

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from fedrobust import beside, errors
-from fedrobust.messages import printable
+from fedrobust import errors
+from fedrobust.config import beside
+from fedrobust.config.explain import printable
 
 app = typer.Typer(
     help="Train federated models meant to be robust, attack their training, measure honestly.",

@@ -26,7 +26,7 @@ def attack_learn(
 ) -> None:
     """Train a policy, for attack: {name: learned, policy: FILE}."""
     from fedrobust.attacks.learned.learning import learn_policy
-    from fedrobust.display import Display
+    from fedrobust.cli.progress import Display
     from fedrobust.experiment import load
 
     with user_errors():

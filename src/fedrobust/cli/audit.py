@@ -48,7 +48,7 @@ def audit_command(
     ] = False,
 ) -> None:
     """Is the robustness that plain PGD shows real? A battery of attacks, and a verdict."""
-    from fedrobust.display import AuditDisplay
+    from fedrobust.cli.progress import AuditDisplay
     from fedrobust.evaluation.auditing.command import Asked, audited, radius
     from fedrobust.report import write_report
 

@@ -17,13 +17,13 @@ def kinds() -> dict[str, tuple[type, ...]]:
     """What ``fedrobust list`` lists: the members of every union."""
     from fedrobust.aggregators import AGGREGATORS
     from fedrobust.attacks import ATTACKS
+    from fedrobust.clients.optimizers import OPTIMIZERS
     from fedrobust.data import DATASETS, PARTITIONS
+    from fedrobust.federation.participation import PARTICIPATIONS
+    from fedrobust.federation.projection import PROJECTIONS
     from fedrobust.models import MODELS
     from fedrobust.objectives import OBJECTIVES
-    from fedrobust.optimizers import OPTIMIZERS
-    from fedrobust.participation import PARTICIPATIONS
     from fedrobust.perturb import PERTURBATIONS
-    from fedrobust.projection import PROJECTIONS
 
     return {
         "data": DATASETS,
@@ -45,7 +45,7 @@ def list_command(
     name: Annotated[str | None, typer.Argument(help="One of that kind, such as krum.")] = None,
 ) -> None:
     """List the kinds of components, those of a kind, or all there is to say of one."""
-    from fedrobust.component import name_of
+    from fedrobust.config.component import name_of
 
     known = kinds()
     if kind is None:
@@ -63,8 +63,8 @@ def list_command(
 
 
 def _found(what: str, word: str, known: list[str]) -> str:
+    from fedrobust.config.explain import quoted, suggestion
     from fedrobust.errors import ConfigError
-    from fedrobust.messages import quoted, suggestion
 
     if word not in known:
         raise ConfigError(
@@ -75,7 +75,7 @@ def _found(what: str, word: str, known: list[str]) -> str:
 
 
 def _table(kind: str, members: tuple[type, ...]) -> Table:
-    from fedrobust.component import name_of
+    from fedrobust.config.component import name_of
 
     table = Table(box=None, pad_edge=False)
     for column in ["name", "fields", "what it is"] + ["must know"] * (kind == "attack"):
@@ -114,7 +114,7 @@ def _parts(owner: Any, path: str = "") -> list[tuple[str, str]]:
 
 def _knowledge(member: type) -> str:
     """What an attack must know beyond its own data."""
-    from fedrobust.threat import ThreatModel
+    from fedrobust.federation.threat import ThreatModel
 
     needs: Any = getattr(member, "needs", frozenset())
     if not isinstance(needs, frozenset):
@@ -133,7 +133,7 @@ def _fields(member: type) -> str:
 
 def _shown(value: Any) -> str:
     """A value as YAML has it; of a component, its name and what is not the default of its class."""
-    from fedrobust.component import to_config
+    from fedrobust.config.component import to_config
 
     if not is_dataclass(value):
         return value if isinstance(value, str) else json.dumps(to_config(value))

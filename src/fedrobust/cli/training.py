@@ -24,9 +24,9 @@ def run_command(
     ] = False,
 ) -> None:
     """Play one experiment and record it."""
-    from fedrobust.display import Display
+    from fedrobust.cli.progress import Display
     from fedrobust.experiment import load
-    from fedrobust.training import run
+    from fedrobust.runs.run import run
 
     with user_errors():
         look_beside(config)
@@ -75,12 +75,12 @@ def sweep_command(
     ] = None,
 ) -> None:
     """Play every cell of a grid, and report on all."""
-    from fedrobust.component import to_config
-    from fedrobust.display import SweepDisplay
-    from fedrobust.grid import load_sweep
+    from fedrobust.cli.progress import SweepDisplay
+    from fedrobust.config.component import to_config
+    from fedrobust.config.trust import Trusted
     from fedrobust.report import write_report
-    from fedrobust.sweep import run_sweep
-    from fedrobust.trust import Trusted
+    from fedrobust.runs.grid import load_sweep
+    from fedrobust.runs.sweep import run_sweep
 
     with user_errors():
         look_beside(config)

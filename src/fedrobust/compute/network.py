@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedrobust import arguments
+from fedrobust.compute.randomness import isolated
+from fedrobust.config import arguments
 from fedrobust.errors import ModelError, UndifferentiableError
-from fedrobust.streams import isolated
 from fedrobust.typing import Images, Labels, Mask, Vector
 
 _FEW = 8

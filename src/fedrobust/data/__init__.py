@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from fedrobust.component import Size, one_of
+from fedrobust.config.component import Size, one_of
 from fedrobust.data.dataset import Dataset, DataSpec, Split
 from fedrobust.data.datasets import Cifar10, Digits, FashionMnist, Mnist, Npz
 from fedrobust.data.femnist import Femnist

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedrobust import arguments
+from fedrobust.config import arguments
 from fedrobust.errors import DataError
 
 Array: TypeAlias = Tensor | NDArray[Any]

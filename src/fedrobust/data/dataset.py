@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fedrobust import arguments
+from fedrobust.config import arguments
 from fedrobust.data import checks
 from fedrobust.data.checks import Array
 from fedrobust.errors import DataError, UserError

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedrobust.bounded import contents, named, why
-from fedrobust.component import Size, Text, component
+from fedrobust.config.component import Size, Text, component
 from fedrobust.data import formats
 from fedrobust.data.dataset import Dataset, Split
 from fedrobust.data.sources import Found, ensure

@@ -9,7 +9,7 @@ import torch
 from annotated_types import Le
 from torch import Tensor
 
-from fedrobust.component import Count, Positive, component
+from fedrobust.config.component import Count, Positive, component
 from fedrobust.data.dataset import Split
 from fedrobust.errors import DataError
 from fedrobust.typing import Indices, Labels

@@ -5,13 +5,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fedrobust.arguments import shortened, told, unfit
+from fedrobust.compute.own_draws import own_draws
+from fedrobust.compute.randomness import Streams
+from fedrobust.config.arguments import shortened, told, unfit
+from fedrobust.config.fingerprint import foreign
 from fedrobust.data.dataset import Split
 from fedrobust.data.partition import Partition, Partitioner
 from fedrobust.errors import ConfigError, UserError
-from fedrobust.opaque import foreign
-from fedrobust.own_draws import own_draws
-from fedrobust.streams import Streams
 
 
 def shared_out(spec: Partitioner, train: Split, test: Split, streams: Streams) -> Partition:

@@ -18,11 +18,11 @@ from tempfile import TemporaryDirectory
 import platformdirs
 
 from fedrobust.bounded import contents, named, why
+from fedrobust.config.explain import suggestion
 from fedrobust.data.catalogue import CHECKSUMS, FORMS, IDX, ORIGINS
 from fedrobust.data.download import Source, SourceError
 from fedrobust.data.formats import FILE, unzipped
 from fedrobust.errors import DataError
-from fedrobust.messages import suggestion
 
 _LOG = logging.getLogger(__name__)
 

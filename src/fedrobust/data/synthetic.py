@@ -7,10 +7,10 @@ import torch
 from annotated_types import Gt, Le
 from torch import Tensor
 
-from fedrobust.component import Count, Positive, Seed, Size, component
+from fedrobust.compute.randomness import Streams
+from fedrobust.config.component import Count, Positive, Seed, Size, component
 from fedrobust.data.dataset import Dataset, Split
 from fedrobust.errors import ConfigError, DataError
-from fedrobust.streams import Streams
 
 _RAREST = 1e-3
 """The least share of draws that may lie outside the margin; below it, drawing takes for ever."""

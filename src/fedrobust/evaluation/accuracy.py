@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedrobust import arguments
-from fedrobust.component import name_of
 from fedrobust.compute.network import (
     answers,
     batched_logits,
@@ -16,10 +14,12 @@ from fedrobust.compute.network import (
     require_logits,
     right,
 )
+from fedrobust.compute.randomness import drawing
+from fedrobust.config import arguments
+from fedrobust.config.component import name_of
 from fedrobust.errors import ConfigError, PointWarning
 from fedrobust.perturb import Perturbation
 from fedrobust.perturb.geometry import allowed, per_example
-from fedrobust.streams import drawing
 from fedrobust.typing import Images, Labels, Mask
 
 

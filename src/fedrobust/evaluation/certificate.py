@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fedrobust import arguments
 from fedrobust.compute.network import answers, batched_logits, cross_entropy, evaluating, frozen
+from fedrobust.compute.randomness import drawing
+from fedrobust.config import arguments
 from fedrobust.evaluation.smoothness import smoothness_bound
 from fedrobust.perturb.inputs import require_inputs, require_price
 from fedrobust.perturb.transport import Transport
@@ -19,7 +20,6 @@ from fedrobust.perturb.wasserstein import (
     still,
     warn_curvature,
 )
-from fedrobust.streams import drawing
 from fedrobust.typing import Images, Labels, Mask
 
 

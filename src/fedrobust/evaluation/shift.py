@@ -7,12 +7,12 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from fedrobust import arguments
 from fedrobust.compute.network import answers, batched_logits, cross_entropy, evaluating
+from fedrobust.compute.randomness import drawing
+from fedrobust.config import arguments
 from fedrobust.perturb.inputs import require_inputs
 from fedrobust.perturb.pgd import Pgd
 from fedrobust.perturb.wasserstein import THOROUGH, Ascent
-from fedrobust.streams import drawing
 from fedrobust.typing import Images, Labels
 
 Method: TypeAlias = Literal["wrm", "pgd"]

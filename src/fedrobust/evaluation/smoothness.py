@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedrobust.elu_network import EluNetwork
+from fedrobust.models.elu_network import EluNetwork
 
 _LARGEST = 4096
 """Side of the largest matrix whose norm is worked out exactly; above, a cheaper bound serves."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from fedrobust.component import Count, NonNegative, component
+from fedrobust.config.component import Count, NonNegative, component
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError
 from fedrobust.evaluation.certificate import Certificate, worst_shift

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import nn
 
-from fedrobust.component import one_of
+from fedrobust.config.component import one_of
 from fedrobust.models.build import ModelSpec, build_model, require_trainable
 from fedrobust.models.networks import (
     CifarCnn,

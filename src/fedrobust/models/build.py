@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from fedrobust.arguments import shortened, told
+from fedrobust.compute.execution import available_memory
 from fedrobust.compute.network import evaluating, logits, require_logits
+from fedrobust.compute.randomness import isolated, seed_globally
+from fedrobust.config.arguments import shortened, told
 from fedrobust.errors import ConfigError, ModelError, ResourceError
-from fedrobust.execution import available_memory
-from fedrobust.streams import isolated, seed_globally
 
 _LOG = logging.getLogger(__name__)
 _PLENTY = 2**14

@@ -5,8 +5,8 @@ from typing import Literal, TypeAlias
 import torch
 from torch import nn
 
-from fedrobust.component import component
-from fedrobust.elu_network import EluNetwork
+from fedrobust.config.component import component
+from fedrobust.models.elu_network import EluNetwork
 
 
 def _after(body: nn.Sequential, shape: tuple[int, ...]) -> int:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from fedrobust.component import one_of
+from fedrobust.config.component import one_of
 from fedrobust.perturb.apgd import Apgd
 from fedrobust.perturb.fab import Fab, Nearest
 from fedrobust.perturb.pgd import Perturbation, Pgd, pgd

@@ -8,8 +8,8 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from fedrobust.component import Count, Flag, Pixels, component
 from fedrobust.compute.network import answers, ascent, cross_entropy, frozen, logit_of, usable
+from fedrobust.config.component import Count, Flag, Pixels, component
 from fedrobust.perturb.geometry import Norm, inside, on_sphere, per_example, require_radius, unit
 from fedrobust.perturb.inputs import begin, drawn, require_draws
 from fedrobust.perturb.pgd import Draw, ranked

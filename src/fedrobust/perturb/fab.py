@@ -7,9 +7,9 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from fedrobust import arguments
-from fedrobust.component import Count, Flag, Pixels, component
 from fedrobust.compute.network import ascent, frozen, logit_of, right, usable
+from fedrobust.config import arguments
+from fedrobust.config.component import Count, Flag, Pixels, component
 from fedrobust.perturb.geometry import Norm, on_sphere, per_example, require_radius, size
 from fedrobust.perturb.inputs import begin, drawn, require_draws
 from fedrobust.perturb.pgd import Draw, ranked

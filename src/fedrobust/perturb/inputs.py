@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from fedrobust import arguments
 from fedrobust.compute.network import require_logits
+from fedrobust.config import arguments
 from fedrobust.typing import Images, Labels
 
 

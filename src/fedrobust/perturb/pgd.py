@@ -8,8 +8,6 @@ from annotated_types import Gt
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from fedrobust import arguments
-from fedrobust.component import Count, Flag, Pixels, component
 from fedrobust.compute.network import (
     answers,
     batched_logits,
@@ -19,6 +17,8 @@ from fedrobust.compute.network import (
     require_logits,
     usable,
 )
+from fedrobust.config import arguments
+from fedrobust.config.component import Count, Flag, Pixels, component
 from fedrobust.perturb.geometry import Norm, inside, per_example, require_radius, unit
 from fedrobust.perturb.inputs import begin, drawn, require_draws
 from fedrobust.typing import Images, Labels, Mask

@@ -7,9 +7,9 @@ import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from fedrobust import arguments
-from fedrobust.component import Count, Flag, Pixels, component
 from fedrobust.compute.network import answers, batched_logits, margin
+from fedrobust.config import arguments
+from fedrobust.config.component import Count, Flag, Pixels, component
 from fedrobust.perturb.geometry import Norm, per_example, require_radius
 from fedrobust.perturb.inputs import begin, require_draws
 from fedrobust.perturb.pgd import Draw

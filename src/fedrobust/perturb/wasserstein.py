@@ -9,9 +9,9 @@ from annotated_types import Gt
 from pydantic import AllowInfNan, Strict
 from torch import Tensor, nn
 
-from fedrobust import arguments
-from fedrobust.component import Count, Flag, NonNegative, component
 from fedrobust.compute.network import cross_entropy, frozen, logits
+from fedrobust.config import arguments
+from fedrobust.config.component import Count, Flag, NonNegative, component
 from fedrobust.errors import ConcavityWarning
 from fedrobust.perturb.geometry import per_example
 from fedrobust.perturb.inputs import begin, require_inputs, require_price

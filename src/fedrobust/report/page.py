@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
+from fedrobust.config.trust import Trusted, trusting
 from fedrobust.errors import RecordError, WriteError
 from fedrobust.files import atomically, clear, held, listing, reason, written
 from fedrobust.reading import present
@@ -20,7 +21,6 @@ from fedrobust.report.run import ReportRun
 from fedrobust.report.sections import curve_words, section, table
 from fedrobust.report.svg import bare, renamed
 from fedrobust.report.sweep_page import sweep_values
-from fedrobust.trust import Trusted, trusting
 
 Content = tuple[str, dict[str, bytes]]
 """A page, and the files beside it by name."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from fedrobust.config.trust import CURE, NOTHING, Trusted
 from fedrobust.report import (
     sweep_figures,
     sweep_learned,
@@ -20,7 +21,6 @@ from fedrobust.report import (
 )
 from fedrobust.report.sweep import COLUMNS, Group, Spread, SweepRecords, shown, table
 from fedrobust.report.sweep_paired import paired
-from fedrobust.trust import CURE, NOTHING, Trusted
 
 AddFigure = Callable[[str, str, Callable[[float], Figure]], dict[str, Any]]
 _NUMBER = re.compile(r"[\d,.]*\d")

@@ -11,7 +11,9 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from numpy.typing import NDArray
 
-from fedrobust.component import component, from_record
+from fedrobust.compute.randomness import Streams
+from fedrobust.config.component import component, from_record
+from fedrobust.config.trust import Trusted, UntrustedError
 from fedrobust.data import AnyData
 from fedrobust.errors import ConfigError
 from fedrobust.models import AnyModel, build_model
@@ -19,8 +21,6 @@ from fedrobust.reading import broken, fill
 from fedrobust.report.drawing import printable
 from fedrobust.report.sweep import Group, SweepCell, SweepRecords
 from fedrobust.report.sweep_figures import curve_name, grid, legend, panels, styles
-from fedrobust.streams import Streams
-from fedrobust.trust import Trusted, UntrustedError
 
 Array = NDArray[np.float64]
 _SIDE = 241

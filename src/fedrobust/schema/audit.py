@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, Strict
 from pydantic.dataclasses import dataclass as checked
 
-from fedrobust.component import Count, Fraction, Size
+from fedrobust.config.component import Count, Fraction, Size
 from fedrobust.schema.figures import OPEN, Figure, Maybe, Verdict
 
 

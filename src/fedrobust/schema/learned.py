@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic.dataclasses import dataclass as checked
 
-from fedrobust.component import Count, Flag, Size
+from fedrobust.config.component import Count, Flag, Size
 from fedrobust.schema.figures import OPEN, Drawn, Figure, Maybe
 
 

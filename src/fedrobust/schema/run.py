@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic.dataclasses import dataclass as checked
 
-from fedrobust.component import Count, Flag, Fraction, Size
+from fedrobust.config.component import Count, Flag, Fraction, Size
 from fedrobust.schema.figures import OPEN, Figure, Maybe, Verdict
 
 

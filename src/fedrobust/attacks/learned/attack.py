@@ -13,11 +13,11 @@ from fedrobust.attacks.checks import validate
 from fedrobust.attacks.learned.encoding import AnyEncoding, Basis
 from fedrobust.attacks.learned.inversion import Inversion
 from fedrobust.attacks.learned.training import Training
-from fedrobust.component import Count, NonNegative, Size, Text, keyword_component
+from fedrobust.config.component import Count, NonNegative, Size, Text, keyword_component
 from fedrobust.errors import ConfigError
+from fedrobust.federation.threat import Knowledge as Granted
+from fedrobust.federation.threat import View
 from fedrobust.perturb.wasserstein import Ascent
-from fedrobust.threat import Knowledge as Granted
-from fedrobust.threat import View
 from fedrobust.typing import Updates
 
 State = dict[str, Any]

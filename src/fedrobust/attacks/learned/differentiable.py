@@ -1,8 +1,8 @@
 """Simulated rounds with a gradient: what an attack's return changes by, for each of its numbers.
 
-A round is the federation's own, :func:`~fedrobust.federation.run_round`, in float64. What a client
-computes, and the harm, are PyTorch operations whose graph is kept, inner ascents included. A rule
-hands on no graph; it is linearised by what it does at the rows that it was given.
+A round is the federation's own, :func:`~fedrobust.federation.round.run_round`, in float64. What
+a client computes, and the harm, are PyTorch operations whose graph is kept, inner ascents included.
+A rule hands on no graph; it is linearised by what it does at the rows that it was given.
 """
 
 from collections.abc import Callable
@@ -19,12 +19,12 @@ from fedrobust.aggregators import Aggregator
 from fedrobust.aggregators.rule import Aggregation, Context, apply
 from fedrobust.attacks.learned.environment import Task
 from fedrobust.attacks.learned.simulation import Harm
-from fedrobust.backends import OneStep
-from fedrobust.calculus import Compiled
+from fedrobust.clients.gradients import Compiled
 from fedrobust.compute.network import cross_entropy
+from fedrobust.compute.parameters import Layout
 from fedrobust.data import Split
-from fedrobust.federation import FederationState
-from fedrobust.flat import Layout
+from fedrobust.federation.one_step import OneStep
+from fedrobust.federation.round import FederationState
 from fedrobust.objectives import ERM, Objective, WassersteinDRO
 from fedrobust.perturb.wasserstein import Ascent
 from fedrobust.typing import Images, Labels, Updates, Vector
@@ -40,7 +40,7 @@ _AGREES = 1e-3
 
 @dataclass(frozen=True)
 class Differentiable:
-    """A :class:`~fedrobust.calculus.Calculus` that keeps the graph; any network."""
+    """A :class:`~fedrobust.clients.gradients.Calculus` that keeps the graph; any network."""
 
     model: nn.Module
 

@@ -16,15 +16,15 @@ from pydantic import model_validator
 from torch import Tensor
 
 from fedrobust.attacks.moments import lengths
-from fedrobust.component import Positive, component, one_of
+from fedrobust.compute.parameters import Layout
+from fedrobust.config.component import Positive, component, one_of
 from fedrobust.data import Split
-from fedrobust.flat import Layout
-from fedrobust.threat import View
+from fedrobust.federation.threat import View
 from fedrobust.typing import Updates, Vector
 
 if TYPE_CHECKING:
     from fedrobust.attacks.learned.simulation import Harm
-    from fedrobust.calculus import Calculus
+    from fedrobust.clients.gradients import Calculus
 
 Observation: TypeAlias = npt.NDArray[np.float32]
 Scale: TypeAlias = Literal["norm", "zeta"]

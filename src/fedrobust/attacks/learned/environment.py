@@ -13,12 +13,12 @@ from torch import Tensor
 
 from fedrobust.attacks.learned.encoding import Encoding, Means, Observation, Sight
 from fedrobust.attacks.learned.journal import Answer, Journal
-from fedrobust.federation import LOCAL, Backend, Federation, FederationState, run_round
-from fedrobust.flat import Layout
-from fedrobust.opaque import foreign
-from fedrobust.own_draws import own_draws
-from fedrobust.streams import Streams, drawing
-from fedrobust.threat import Knowledge, View
+from fedrobust.compute.own_draws import own_draws
+from fedrobust.compute.parameters import Layout
+from fedrobust.compute.randomness import Streams, drawing
+from fedrobust.config.fingerprint import foreign
+from fedrobust.federation.round import LOCAL, Backend, Federation, FederationState, run_round
+from fedrobust.federation.threat import Knowledge, View
 from fedrobust.typing import Updates, Vector
 
 Action: TypeAlias = Observation | None
@@ -90,9 +90,9 @@ class Task:
 class FederationEnv(gymnasium.Env[Observation, Observation]):
     """The attacker's Markov decision process (DRFL §3), for any rule, data, network and encoding.
 
-    A step plays :func:`~fedrobust.federation.run_round` on the simulated federation ``hold`` times,
-    and the rounds after that in which the attacker does not take part. The observation is the
-    encoding's; the reward Σ harm(θ^t) − harm(θ^{t−1}), scaled. An episode is truncated at the
+    A step plays :func:`~fedrobust.federation.round.run_round` on the simulated federation ``hold``
+    times, and the rounds after that in which the attacker does not take part. The observation is
+    the encoding's; the reward Σ harm(θ^t) − harm(θ^{t−1}), scaled. An episode is truncated at the
     horizon, never terminated. Each episode draws its own batches, from the seed of ``reset``.
     """
 

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedrobust.component import Count, NonNegative, Positive, component
 from fedrobust.compute.network import evaluating, logits
-from fedrobust.flat import trainable
+from fedrobust.compute.parameters import trainable
+from fedrobust.config.component import Count, NonNegative, Positive, component
 from fedrobust.objectives import ERM, Objective
 from fedrobust.typing import Images, Labels, Vector
 

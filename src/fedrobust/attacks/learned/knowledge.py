@@ -11,7 +11,7 @@ from fedrobust.attacks.attack import Truth
 from fedrobust.attacks.learned import distribution
 from fedrobust.attacks.learned.training import FOLLOWING, Following
 from fedrobust.data import Split
-from fedrobust.threat import View
+from fedrobust.federation.threat import View
 from fedrobust.typing import Images, Vector
 
 PICTURES = 8

@@ -10,15 +10,15 @@ from fedrobust.attacks.learned.journal import JOURNALS
 from fedrobust.attacks.learned.policy import Policy
 from fedrobust.attacks.learned.simulation import answers
 from fedrobust.attacks.learned.task import price
-from fedrobust.component import to_config
-from fedrobust.course import Course
+from fedrobust.config.component import to_config
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import Experiment
+from fedrobust.federation.server import rooted
 from fedrobust.files import held, is_leftover
-from fedrobust.playing import Playing, Progress, opened
-from fedrobust.prepare import Prepared
-from fedrobust.rounds_log import KEPT, SHOWN
-from fedrobust.server import rooted
+from fedrobust.runs.course import Course
+from fedrobust.runs.loop import Playing, Progress, opened
+from fedrobust.runs.prepare import Prepared
+from fedrobust.runs.rounds_log import KEPT, SHOWN
 from fedrobust.typing import Updates, Vector
 
 _OURS = ("config.yaml", "environment.json", "checkpoint.pt", "metrics.jsonl", KEPT, SHOWN)

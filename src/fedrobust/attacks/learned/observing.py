@@ -12,12 +12,12 @@ from fedrobust.attacks.learned import distribution
 from fedrobust.attacks.learned.inversion import Inversion, invert
 from fedrobust.attacks.learned.knowledge import Knowledge, real_data
 from fedrobust.attacks.learned.simulation import some_rows
-from fedrobust.calculus import calculus
+from fedrobust.clients.gradients import calculus
+from fedrobust.clients.optimizers import Sgd
+from fedrobust.compute.parameters import read, write
 from fedrobust.data import Split
-from fedrobust.flat import read, write
+from fedrobust.federation.threat import View
 from fedrobust.objectives import Objective
-from fedrobust.optimizers import Sgd
-from fedrobust.threat import View
 from fedrobust.typing import Vector
 
 if TYPE_CHECKING:

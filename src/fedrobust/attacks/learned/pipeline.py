@@ -18,12 +18,12 @@ from fedrobust.attacks.learned.planning import best_constant, fresh_episodes, se
 from fedrobust.attacks.learned.policy import Policy, acting, played, train
 from fedrobust.attacks.learned.simulation import answers
 from fedrobust.attacks.learned.task import fresh, harm_of, lacking, price, sampled, task_for
-from fedrobust.calculus import calculus
-from fedrobust.component import to_config
+from fedrobust.clients.gradients import calculus
+from fedrobust.compute.parameters import Layout
+from fedrobust.config.component import to_config
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError
-from fedrobust.flat import Layout
-from fedrobust.threat import View
+from fedrobust.federation.threat import View
 from fedrobust.typing import Updates
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from torch import Tensor
 from fedrobust.attacks.learned.encoding import Observation
 from fedrobust.attacks.learned.environment import FederationEnv, Task
 from fedrobust.attacks.learned.training import FOLLOWING, Following, Training
+from fedrobust.compute.randomness import isolated
 from fedrobust.errors import ConfigError
-from fedrobust.streams import isolated
 
 _EPSILON = 1e-8
 _INNER = 0.6

@@ -10,14 +10,14 @@ from torch import Tensor
 from fedrobust.aggregators import Aggregator
 from fedrobust.aggregators.rule import Aggregation, Context, NoAnswerError
 from fedrobust.attacks.attack import Attack
-from fedrobust.calculus import Calculus
-from fedrobust.client import LocalTraining
+from fedrobust.clients.gradients import Calculus
+from fedrobust.clients.local_training import LocalTraining
 from fedrobust.data import Split
-from fedrobust.federation import Federation
-from fedrobust.participation import Participation
+from fedrobust.federation.participation import Participation
+from fedrobust.federation.round import Federation
+from fedrobust.federation.server import Server
+from fedrobust.federation.threat import ThreatModel, View
 from fedrobust.perturb.wasserstein import Ascent
-from fedrobust.server import Server
-from fedrobust.threat import ThreatModel, View
 from fedrobust.typing import Indices, Updates, Vector
 
 

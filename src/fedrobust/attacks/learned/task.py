@@ -12,13 +12,13 @@ from fedrobust.attacks.learned.encoding import Means, extremes
 from fedrobust.attacks.learned.environment import Puppet, Task, before
 from fedrobust.attacks.learned.knowledge import Knowledge, material
 from fedrobust.attacks.learned.simulation import Harm, Overheard, simulated, some_rows
-from fedrobust.backends import OneStep, takes_one_step
-from fedrobust.calculus import Calculus
+from fedrobust.clients.gradients import Calculus
 from fedrobust.data import Split
-from fedrobust.federation import LOCAL, FederationState
+from fedrobust.federation.one_step import OneStep, takes_one_step
+from fedrobust.federation.participation import All, Sample
+from fedrobust.federation.round import LOCAL, FederationState
+from fedrobust.federation.threat import View
 from fedrobust.objectives import Objective, WassersteinDRO
-from fedrobust.participation import All, Sample
-from fedrobust.threat import View
 from fedrobust.typing import Indices
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from annotated_types import Gt, Le
 from pydantic import Strict, model_validator
 
-from fedrobust.component import Count, Flag, NonNegative, Positive, Size, component
+from fedrobust.config.component import Count, Flag, NonNegative, Positive, Size, component
 
 Discount = Annotated[float, Strict(), Gt(0), Le(1)]
 

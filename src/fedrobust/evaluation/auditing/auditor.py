@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fedrobust import arguments
 from fedrobust.compute.network import ascent, cross_entropy, evaluating, frozen
+from fedrobust.compute.randomness import drawing
+from fedrobust.config import arguments
 from fedrobust.evaluation.auditing.attacks import (
     Attack,
     Budget,
@@ -29,7 +30,6 @@ from fedrobust.evaluation.auditing.subject import Subject, subject
 from fedrobust.evaluation.auditing.surface import Surface, surface
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import Norm, require_radius
-from fedrobust.streams import drawing
 from fedrobust.typing import Images, Labels, Mask
 
 _MANY = 16

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from fedrobust.compute.network import batched_logits, right
+from fedrobust.compute.randomness import Streams, drawing
 from fedrobust.evaluation.auditing.attacks import Attack
 from fedrobust.evaluation.auditing.journal import Journal
 from fedrobust.evaluation.auditing.subject import Scaled
 from fedrobust.perturb import Perturbation
 from fedrobust.perturb.geometry import Norm, allowed
-from fedrobust.streams import Streams, drawing
 from fedrobust.typing import Images, Indices, Labels, Mask
 
 Watch: TypeAlias = Callable[[str, int, int], object]

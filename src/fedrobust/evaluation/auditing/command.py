@@ -15,8 +15,9 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from fedrobust.arguments import shortened
+from fedrobust.compute.execution import Execution, default_device
 from fedrobust.compute.network import evaluating
+from fedrobust.config.arguments import shortened
 from fedrobust.data.sources import cache
 from fedrobust.errors import ConfigError, RecordError, RecordWarning, WriteError
 from fedrobust.evaluation.auditing.attacks import Budget
@@ -27,7 +28,6 @@ from fedrobust.evaluation.auditing.result import Audit
 from fedrobust.evaluation.auditing.source import Source, opened
 from fedrobust.evaluation.auditing.subject import subject
 from fedrobust.evaluation.auditing.surrogates import Begins, surrogates
-from fedrobust.execution import Execution, default_device
 from fedrobust.files import clear, held, listing, reason, written
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import Norm

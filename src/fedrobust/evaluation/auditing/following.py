@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from fedrobust.component import Count, component
+from fedrobust.config.component import Count, component
 from fedrobust.evaluation.auditing.attacks import Budget
 from fedrobust.evaluation.auditing.auditor import audit
 from fedrobust.perturb import Pgd

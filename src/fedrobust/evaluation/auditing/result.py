@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from scipy.stats import binomtest, norm
 
-from fedrobust.arguments import shortened
+from fedrobust.config.arguments import shortened
 
 if TYPE_CHECKING:
     from fedrobust.evaluation.auditing.battle import Taken

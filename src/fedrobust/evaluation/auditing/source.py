@@ -10,16 +10,16 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from fedrobust import beside
-from fedrobust.component import component, from_record
+from fedrobust.config import beside
+from fedrobust.config.component import component, from_record
+from fedrobust.config.explain import explain
+from fedrobust.config.trust import CURE, EVERYTHING, NOTHING, Trusted, UntrustedError
+from fedrobust.config.yaml import read_yaml
 from fedrobust.data import AnyData, Dataset
 from fedrobust.errors import ConfigError, RecordError
-from fedrobust.messages import explain
 from fedrobust.models import AnyModel, build_model
 from fedrobust.perturb import AnyPerturbation, Pgd
-from fedrobust.plain_yaml import read_yaml
 from fedrobust.reading import broken, fill, mapping_of, present
-from fedrobust.trust import CURE, EVERYTHING, NOTHING, Trusted, UntrustedError
 
 
 @dataclass(frozen=True)

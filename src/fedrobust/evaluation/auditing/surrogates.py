@@ -8,16 +8,16 @@ from typing import Any
 
 from torch import nn
 
-from fedrobust.client import Client
-from fedrobust.component import to_config
+from fedrobust.clients.local_training import Client
+from fedrobust.clients.optimizers import Adam
+from fedrobust.config.component import to_config
 from fedrobust.data.partition import Iid
 from fedrobust.experiment import Evaluation, Experiment
 from fedrobust.objectives import ERM, Adversarial, Objective
-from fedrobust.optimizers import Adam
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import Norm
-from fedrobust.playing import Progress
-from fedrobust.training import run
+from fedrobust.runs.loop import Progress
+from fedrobust.runs.run import run
 
 Begins = Callable[[str], Progress | None]
 """Told which surrogate is trained; gives what follows its rounds."""

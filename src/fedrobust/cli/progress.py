@@ -1,0 +1,212 @@
+"""The live progress of a run: bars on a terminal, a line now and then anywhere else."""
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from fedrobust.attacks.learned.training import FOLLOWING, Following
+from fedrobust.config.explain import printable
+from fedrobust.federation.round import RoundLog
+from fedrobust.runs.grid import Cell
+from fedrobust.runs.loop import Progress as Watch
+from fedrobust.runs.prepare import Prepared
+from fedrobust.runs.records import Json
+from fedrobust.runs.sweep import Watch as SweepWatch
+
+
+def _say(console: Console, text: str) -> None:
+    """Print ``text`` as it is: brackets are no markup, and no line is cut in two."""
+    console.print(printable(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+class SweepDisplay:
+    """Draws one bar for the sweep and one for each running cell; a line for each that ended."""
+
+    def __init__(self, console: Console, cells: int) -> None:
+        """On what is no terminal, only the lines are printed."""
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._console = console
+        self._all = self._bar.add_task("cells", total=cells)
+        self._tasks: dict[str, TaskID] = {}
+        self.watch = SweepWatch(self._skipped, self._started, self._moved, self._ended)
+
+    def __enter__(self) -> "SweepDisplay":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def _skipped(self, cells: int) -> None:
+        if cells:
+            _say(self._console, f"{cells} cells were done before")
+        self._bar.update(self._all, advance=cells)
+
+    def _started(self, cell: Cell) -> None:
+        self._tasks[cell.name] = self._bar.add_task(cell.name, total=cell.experiment.rounds)
+
+    def _moved(self, name: str, done: int, rounds: int) -> None:
+        self._bar.update(self._tasks[name], completed=done, total=rounds)
+
+    def _ended(self, cell: Cell, failure: str | None) -> None:
+        self._bar.remove_task(self._tasks.pop(cell.name))
+        self._bar.update(self._all, advance=1)
+        _say(self._console, f"{cell.name}: {'done' if failure is None else f'failed: {failure}'}")
+
+
+class Display:
+    """Draws round, accuracies and time left. ``progress`` is what :func:`fedrobust.run` takes."""
+
+    def __init__(self, console: Console) -> None:
+        """On what is no terminal, only notes, evaluations and tenths of a training are printed."""
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[scores]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._console = console
+        self._task = self._bar.add_task("preparing", total=None, scores="")
+        self._training: TaskID | None = None
+        self._tenths = self._rounds = 0
+        self._troubles: set[str] = set()
+        self.progress = Watch(
+            self._started, self._played, self._evaluated, self._repaired, self._unkept
+        )
+
+    def __enter__(self) -> "Display":
+        self._bar.start()
+        self._token = FOLLOWING.set(Following(self._learned, troubled=self._troubled))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        FOLLOWING.reset(self._token)
+        self._bar.stop()
+
+    def _learned(self, done: int, steps: int) -> None:
+        """A learned attack trains its policy within a round."""
+        if self._training is None:
+            self._training = self._bar.add_task("  the attacker trains", total=steps, scores="")
+        tenths = 10 * done // max(steps, 1)
+        if tenths > self._tenths and not self._console.is_terminal:
+            _say(self._console, f"the attacker trains: {done:,} of {steps:,} steps")
+        self._tenths = tenths
+        self._bar.update(self._training, completed=done, total=steps, visible=done < steps)
+
+    def _troubled(self, text: str) -> None:
+        if text not in self._troubles:  # each of several attackers may have it
+            self._troubles.add(text)
+            _say(self._console, f"the attack: {text}")
+
+    def _repaired(self, text: str) -> None:
+        _say(self._console, text)
+
+    def _unkept(self, text: str) -> None:
+        _say(self._console, f"warning: {text}")
+
+    def _started(self, run: Prepared, done: int) -> None:
+        experiment, self._rounds = run.experiment, run.experiment.rounds
+        for note in run.notes:
+            _say(self._console, note)
+        self._bar.reset(
+            self._task,
+            description=experiment.name,
+            total=experiment.rounds,
+            completed=done,
+            scores="accuracy –, robust –",
+        )
+
+    def _played(self, log: RoundLog) -> None:
+        if log.outcome.reason is not None and self._console.is_terminal:
+            _say(self._console, f"round {log.round}: no step, {log.outcome.reason}")
+        if log.dropped and self._console.is_terminal:
+            _say(self._console, f"round {log.round}: dropped rows of clients {log.dropped}")
+        self._bar.update(self._task, completed=log.round)
+
+    def _evaluated(self, metrics: Json) -> None:
+        scores = (
+            f"accuracy {metrics['accuracy']:.1%}, robust {metrics['robust_accuracy']:.1%} "
+            f"(round {metrics['round']})"
+        )
+        self._bar.update(self._task, scores=scores)
+        if not self._console.is_terminal:
+            _say(self._console, f"{scores[:-1]} of {self._rounds})")
+
+
+class AuditDisplay:
+    """Draws one bar for each attack of an audit; on what is no terminal, a line as it begins."""
+
+    def __init__(self, console: Console) -> None:
+        """``console`` gets the bars or the lines."""
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._console, self._tasks = console, dict[str, TaskID]()
+
+    def __enter__(self) -> "AuditDisplay":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def watch(self, name: str, done: int, total: int) -> None:
+        """An attack moved on."""
+        if name not in self._tasks:
+            self._tasks[name] = self._bar.add_task(name, total=total)
+            if not self._console.is_terminal:
+                _say(self._console, f"{name}: {total:,}")
+        self._bar.update(self._tasks[name], completed=done, total=total)
+
+    def begins(self, name: str) -> Watch:
+        """A surrogate is trained, or read where it was."""
+        text = f"training the {name} surrogate"
+        total = dict[str, int]()
+
+        def started(run: Prepared, done: int) -> None:
+            total[text] = run.experiment.rounds
+            self.watch(text, done, total[text])
+
+        return Watch(
+            started,
+            lambda log: self.watch(text, log.round, total[text]),
+            repaired=lambda text: _say(self._console, text),
+        )

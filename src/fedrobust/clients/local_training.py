@@ -1,0 +1,285 @@
+"""Local training: from the broadcast parameters to one update row per client."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from fedrobust.attacks import Poisons
+from fedrobust.clients.optimizers import Adam, AnyOptimizer, Sgd
+from fedrobust.compute.network import evaluating, parameter_gradient
+from fedrobust.compute.parameters import write
+from fedrobust.compute.randomness import Streams, isolated, seed_globally
+from fedrobust.config import arguments
+from fedrobust.config.component import Count, Flag, component
+from fedrobust.data import Split
+from fedrobust.errors import ConfigError
+from fedrobust.objectives import Objective
+from fedrobust.perturb.pgd import Draw
+from fedrobust.typing import Images, Indices, Labels, Updates, Vector
+
+POOL = 8192
+"""At most this many examples of several clients are held at once for one inner maximisation."""
+
+_ORDINARY = 1e15
+"""A slope below this has a square that a float32 holds, and many more like it."""
+
+Store = dict[int, dict[str, Tensor]]
+"""The optimiser state of each client that keeps one and has taken part, by client id."""
+
+
+@component
+class Client:
+    """How a client trains: ``batches`` minibatches or ``epochs`` passes over its data, each round.
+
+    Each round a client shuffles its data anew; more batches than it has continue with another
+    shuffle. ``keep_optimizer`` keeps the optimiser's state from round to round, as FAT does with
+    Adam; without it, every round starts afresh.
+    """
+
+    batch_size: Count = 64
+    batches: Count | None = None
+    epochs: Count | None = None
+    optimizer: AnyOptimizer = Sgd(lr=0.1)
+    keep_optimizer: Flag = False
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Client":
+        if (self.batches is None) == (self.epochs is None):
+            raise ValueError("give either batches or epochs, the length of local training")
+        return self
+
+    def schedule(self, examples: Indices, generator: torch.Generator) -> list[Indices]:
+        """The batches of one round, as indices into the training data."""
+        if self.epochs is not None:
+            shuffles = [_shuffled(examples, generator) for _ in range(self.epochs)]
+            return [b for shuffle in shuffles for b in torch.split(shuffle, self.batch_size)]
+        if not len(examples):
+            raise ValueError("a client without examples cannot train")
+        batches: list[Indices] = []
+        while (missing := (self.batches or 0) - len(batches)) > 0:
+            shuffle = _shuffled(examples, generator)
+            starts = range(0, len(shuffle), self.batch_size)[:missing]
+            batches += [shuffle[start : start + self.batch_size] for start in starts]
+        return batches
+
+
+def _shuffled(examples: Indices, generator: torch.Generator) -> Indices:
+    return examples[torch.randperm(len(examples), generator=generator)]
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """The local training of one round, the same for every client.
+
+    ``model`` is a workspace whose parameters are overwritten; ``clients[i]`` are the indices of
+    client i's examples in ``data``; ``batch`` is the batch of the inner maximisation, which sees
+    the model in evaluation mode: what a layer like dropout draws belongs to one client's training.
+    With ``low_precision``, autocast runs what it can in bfloat16.
+    """
+
+    model: nn.Module
+    data: Split
+    classes: int
+    clients: Sequence[Indices]
+    objective: Objective
+    config: Client
+    batch: int
+    device: torch.device
+    low_precision: bool = False
+
+    def updates(
+        self,
+        parameters: Vector,
+        store: Store,
+        chosen: Sequence[int],
+        streams: Streams,
+        round: int,
+        poison: Mapping[int, Poisons] = {},
+    ) -> Updates:
+        """Local minus global parameters of the ``chosen`` clients [n, d], and ``store`` updated.
+
+        In their first batch all clients hold the same parameters, so the inner maximisation of all
+        of them runs in batches of the size that suits the machine, not of the size of a client's.
+        """
+        rows = parameters.new_empty(len(chosen), len(parameters))
+        per_group = max(1, POOL // self.config.batch_size)
+        self.model.train()
+        # Without its cache, which would keep the weights that a client began with.
+        low = torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.low_precision, cache_enabled=False
+        )
+        with isolated(), low:
+            for start in range(0, len(chosen), per_group):
+                group = [
+                    _Turn(self, client, parameters, streams, round, poison.get(client))
+                    for client in chosen[start : start + per_group]
+                ]
+                write(self.model, parameters)
+                seed_globally(_seed(streams, "model in inner maximisation", round, chosen[start]))
+                self._perturb_first(group, round)
+                for i, turn in enumerate(group):
+                    rows[start + i] = turn.train(parameters, store)
+        return rows
+
+    def _perturb_first(self, group: "list[_Turn]", round: int) -> None:
+        """Replace, in every client's first batch, the inputs that the objective perturbs."""
+        counts = [self.count(len(t.first[1]), round) for t in group]
+        if not any(counts):
+            return
+        inputs = [t.first[0][:k] for t, k in zip(group, counts, strict=True)]
+        labels = [t.first[1][:k] for t, k in zip(group, counts, strict=True)]
+
+        def draw() -> Tensor | None:
+            starts = [
+                self.objective.draw(x.clone(), t.noise) for x, t in zip(inputs, group, strict=True)
+            ]
+            given = [start for start in starts if start is not None]
+            return torch.cat(given) if given else None
+
+        x, y = torch.cat(inputs), torch.cat(labels)
+        with evaluating(self.model):
+            perturbed = self.perturbed(x, y, draw)
+        for turn, k, piece in zip(group, counts, torch.split(perturbed, counts), strict=True):
+            turn.first[0][:k] = piece
+
+    def count(self, examples: int, round: int) -> int:
+        """How many of a batch the objective perturbs. Raises: ``ConfigError`` for no number."""
+        found = self.objective.perturbed(examples, round)
+        if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= examples:
+            raise ConfigError(
+                f"perturbed of the objective {type(self.objective).__name__} must give a whole "
+                f"number from 0 to {examples}; it gave {arguments.told(found)}"
+            )
+        return found
+
+    def perturbed(self, x: Images, y: Labels, draw: Draw) -> Images:
+        """The objective's points for x. Raises: ``ConfigError`` where they are no tensor like x."""
+        # Copies, since a user's own may work in place, and y stays the label that is learned.
+        found = self.objective.maximise(self.model, x.clone(), y.clone(), draw, batch=self.batch)
+        plain = isinstance(found, Tensor) and not arguments.unfit(found)
+        if not plain or found.shape != x.shape or not found.is_floating_point():
+            raise ConfigError(
+                f"maximise of the objective {type(self.objective).__name__} must give a "
+                f"floating-point tensor {list(x.shape)}; it gave {arguments.told(found)}"
+            )
+        return found.detach()
+
+
+class _Turn:
+    """One client's local training in one round."""
+
+    def __init__(
+        self,
+        task: LocalTraining,
+        client: int,
+        parameters: Vector,
+        streams: Streams,
+        round: int,
+        poison: Poisons | None,
+    ) -> None:
+        self.task, self.client, self.round, self.poison = task, client, round, poison
+        self.dtype = parameters.dtype
+        self.noise = streams.generator("inner maximisation", round, client)
+        self.seed = _seed(streams, "model", round, client)
+        if poison is not None:
+            seed_globally(_seed(streams, "poisoning", round, client))
+        shuffles = streams.generator("batches", round, client)
+        self.batches = task.config.schedule(task.clients[client], shuffles)
+        self.first = self._load(self.batches[0])
+
+    def _load(self, index: Indices) -> tuple[Images, Labels]:
+        """A batch that may be written to."""
+        x, y = self.task.data.images(index), self.task.data.y[index]
+        if self.poison is not None:
+            x, y = poisoned(self.poison, x, y, self.task.classes)
+        return x.to(self.task.device, self.dtype), y.to(self.task.device)
+
+    def train(self, parameters: Vector, store: Store) -> Vector:
+        """The client's update [d]; the model may hold anything on return.
+
+        The state of an update that is not finite, which the server refuses, is not kept.
+        """
+        task, keeps = self.task, self.task.config.keep_optimizer
+        local = nn.Parameter(parameters.clone())
+        optimizer = task.config.optimizer.build(local)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise ConfigError(
+                f"build of the optimiser {type(task.config.optimizer).__name__} must give a "
+                f"torch.optim.Optimizer; it gave {arguments.told(optimizer)}"
+            )
+        if keeps and (state := store.get(self.client)) is not None:
+            # A step writes into the state, and a batch after it may yet be refused.
+            optimizer.state[local] = _copied(state) if len(self.batches) > 1 else state
+        seed_globally(self.seed)
+        steepest = 0.0
+        for i, index in enumerate(self.batches):
+            write(task.model, local.detach())
+            x, y = self.first if i == 0 else self._perturbed(index)
+            local.grad = parameter_gradient(task.model, x, y)
+            slope = _largest(local.grad)
+            if not math.isfinite(slope):
+                return torch.full_like(parameters, torch.nan)
+            steepest = max(steepest, slope)
+            optimizer.step()
+        row, state = local.detach() - parameters, optimizer.state[local]
+        # Of ordinary slopes the optimisers here keep ordinary numbers: no need to look at them all.
+        known = steepest < _ORDINARY and isinstance(task.config.optimizer, Sgd | Adam)
+        looked = [row, *(() if known else state.values())]
+        if keeps and all(math.isfinite(_largest(value)) for value in looked):
+            store[self.client] = state
+        elif keeps and len(self.batches) == 1:
+            store.pop(self.client, None)  # the step has overflowed, and written into what was kept
+        return row
+
+    def _perturbed(self, index: Indices) -> tuple[Images, Labels]:
+        """A later batch, perturbed at the client's own parameters."""
+        x, y = self._load(index)
+        objective = self.task.objective
+        if k := self.task.count(len(y), self.round):
+            inputs = x[:k].clone()
+            with evaluating(self.task.model):
+                x[:k] = self.task.perturbed(
+                    inputs, y[:k], lambda: objective.draw(inputs.clone(), self.noise)
+                )
+        return x, y
+
+
+def poisoned(attack: Poisons, x: Images, y: Labels, classes: int) -> tuple[Images, Labels]:
+    """The batch that ``attack`` makes of (x, y).
+
+    Raises: ``ConfigError`` where it is no batch of such examples, with labels below ``classes``.
+    """
+    given = attack.poison(x, y, classes)
+    try:
+        inputs, labels = given
+        if arguments.tensor(inputs, "x").shape[1:] != x.shape[1:] or not len(inputs):
+            raise ValueError(f"x has shape {list(inputs.shape)} where it was {list(x.shape)}")
+        return inputs.detach(), arguments.labels(labels, len(inputs), classes)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"poison of the attack {type(attack).__name__} must give a batch (x, y): {error}"
+        ) from error
+
+
+def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.clone() if isinstance(v, Tensor) else v for k, v in state.items()}
+
+
+def _largest(value: object) -> float:
+    """The largest size of an entry, NaN where one is; 0 for what has none.
+
+    The extremes are not finite exactly where an entry is not, and finding them allocates nothing.
+    """
+    if not isinstance(value, Tensor) or not value.numel() or not value.is_floating_point():
+        return 0.0
+    low, high = (float(end) for end in torch.aminmax(value.detach()))
+    return low if math.isnan(low) else max(-low, high)
+
+
+def _seed(streams: Streams, stream: str, *keys: int) -> int:
+    """Seeds what a model or an attack draws itself, from generators that are global."""
+    return streams.generator(stream, *keys).initial_seed() % 2**63

@@ -1,0 +1,92 @@
+"""The optimiser of a client's local training: PyTorch's own, on the flat parameter vector."""
+
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+import torch
+from pydantic import model_validator
+from torch import nn
+
+from fedrobust.config.component import Decay, Flag, NonNegative, Positive, component, one_of
+
+
+class OptimizerSpec(Protocol):
+    """Something that builds a ``torch.optim.Optimizer``."""
+
+    @property
+    def lr(self) -> float:
+        """The learning rate."""
+        ...
+
+    def build(self, parameter: nn.Parameter) -> torch.optim.Optimizer:
+        """The optimiser of one flat parameter vector."""
+        ...
+
+    def slots(self) -> int:
+        """How many vectors [d] of state it keeps."""
+        ...
+
+
+@component
+class Sgd:
+    """SGD, with momentum if asked for: v ← μv + g, θ ← θ - η v (``torch.optim.SGD``)."""
+
+    lr: Positive
+    momentum: Decay = 0.0
+    weight_decay: NonNegative = 0.0
+    nesterov: Flag = False
+    name: Literal["sgd"] = "sgd"
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> "Sgd":
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+    def build(self, parameter: nn.Parameter) -> torch.optim.Optimizer:
+        """``torch.optim.SGD``."""
+        return torch.optim.SGD(
+            [parameter],
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
+        )
+
+    def slots(self) -> int:
+        """The momentum."""
+        return int(self.momentum > 0)
+
+
+@component
+class Adam:
+    """Adam (Kingma & Ba 2015), as ``torch.optim.Adam``."""
+
+    lr: Positive
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    eps: Positive = 1e-8
+    weight_decay: NonNegative = 0.0
+    name: Literal["adam"] = "adam"
+
+    def build(self, parameter: nn.Parameter) -> torch.optim.Optimizer:
+        """``torch.optim.Adam``, in one fused kernel."""
+        return torch.optim.Adam(
+            [parameter],
+            lr=self.lr,
+            betas=self.betas,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            fused=True,
+        )
+
+    def slots(self) -> int:
+        """The two moments."""
+        return 2
+
+
+OPTIMIZERS: tuple[type, ...] = (Sgd, Adam)
+if TYPE_CHECKING:
+    AnyOptimizer: TypeAlias = OptimizerSpec
+else:
+    AnyOptimizer: Any = one_of(
+        "optimizer", *OPTIMIZERS, has=("build", "slots"), holds={"lr": Positive}
+    )

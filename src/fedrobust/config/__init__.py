@@ -1,0 +1,1 @@
+"""How a value is read, checked, told and written."""

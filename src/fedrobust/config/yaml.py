@@ -1,0 +1,216 @@
+"""YAML 1.2 as plain data: texts, numbers, flags, lists and mappings, and only so many of them.
+
+A config is small. What is deep, huge, or grows huge by aliases is refused before it is built, so
+that reading takes about a second at most and little memory.
+"""
+
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import AliasEvent
+
+from fedrobust.config.arguments import shortened
+from fedrobust.config.explain import quoted, reason, shown
+from fedrobust.errors import ConfigError
+
+TEXT = 500_000
+"""The most bytes of a text."""
+NODES = 20_000
+"""The most keys and values, those that an alias repeats counted each time."""
+DEPTH = 64
+"""The most levels, one within another."""
+
+_LARGEST = 2**63 - 1
+_RECORD = NODES // 2
+"""The most characters of a text that is read by its parts. Without aliases a character makes at
+most one and a half keys and values, so that no such text has more than ``NODES``."""
+_SINGLE = re.compile(r"[A-Za-z_][\w-]*:(?=[ \n]|$)", re.ASCII)
+"""How a line begins that opens a part: a plain key in the first column."""
+_CONTINUED = re.compile(r"[ #]|- |-?$")
+"""How a line begins that goes on with the part before it, or is a comment, or empty."""
+_NAME = re.compile(r"name: ([A-Za-z][\w.]*-[\w.-]*)\n", re.ASCII)
+"""The part that differs from record to record. A word with a hyphen in it is nothing but text."""
+_WHOLE = re.compile("[&*!\ufeff]|[^\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\U0010ffff]")
+"""What makes parts depend on each other, or breaks lines elsewhere than at a newline."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class _TooMuchError(Exception):
+    """Says what a text has too much of."""
+
+
+class _Bounded(Composer):
+    """Counts nodes and levels while it composes, as if every alias were written out."""
+
+    def __init__(self, loader: Any = None) -> None:
+        super().__init__(loader)
+        self.warn_double_anchors = False
+        self._count, self._level, self._reached = 0, 0, 0
+        self._extents: dict[int, tuple[int, int]] = {}
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """The node, once it is known not to be too much. Raises: ``_TooMuchError``."""
+        if self.parser.check_event(AliasEvent):
+            node = self.anchors.get(self.parser.peek_event().anchor)
+            if node is not None:
+                if id(node) not in self._extents:
+                    raise _TooMuchError("has an alias within what it stands for, which never ends")
+                count, height = self._extents[id(node)]
+                self._add(count, height)
+            return super().compose_node(parent, index)
+        count, reached = self._count, self._reached
+        self._level += 1
+        self._reached = 0
+        self._add(1, 0)
+        node = super().compose_node(parent, index)
+        self._extents[id(node)] = self._count - count, self._reached - self._level + 1
+        self._reached = max(self._reached, reached)
+        self._level -= 1
+        return node
+
+    def _add(self, count: int, height: int) -> None:
+        self._count += count
+        self._reached = max(self._reached, self._level + height)
+        if self._count > NODES:
+            raise _TooMuchError(f"has more than {NODES:,} keys and values, aliases written out")
+        if self._reached > DEPTH:
+            raise _TooMuchError(f"is more than {DEPTH} levels deep")
+
+
+def read_yaml(source: Path | str) -> Any:
+    """The content of a YAML 1.2 file, or of a piece of text.
+
+    Raises: ``ConfigError`` for a file that cannot be read, and for what is not valid YAML, more
+    than a config can be (``TEXT``, ``NODES``, ``DEPTH``), or no plain data, such as a date.
+    """
+    if isinstance(source, Path):
+        what = _named(source)
+        return _whole(_text(source, what), what)
+    return _whole(source, shortened(quoted(source, 60), 1000))
+
+
+def read_stored_yaml(path: Path) -> Any:
+    """As :func:`read_yaml`, and fast where many files are nearly alike, as the cells of a sweep.
+
+    What a stored mapping holds under each of its keys is parsed on its own, and only once for all
+    files that have the same there. Whatever is unusual is parsed as a whole.
+
+    Raises: ``ConfigError`` as :func:`read_yaml` does.
+    """
+    what = _named(path)
+    text = _text(path, what)
+    content = _by_parts(text)
+    return _whole(text, what) if content is None else content
+
+
+def _by_parts(text: str) -> dict[Any, Any] | None:
+    """The mapping of a text, put together from its parts; None where it has to be read whole."""
+    parts = _parts(text)
+    content: dict[Any, Any] = {}
+    for found in map(_part, parts):
+        if found is None or not found.keys().isdisjoint(content):
+            return None
+        content |= _plain(found, ())  # a copy: the caller may change it
+    return content or None
+
+
+def _parts(text: str) -> list[str]:
+    """The text of each key of a mapping, together the whole text; none where it cannot be cut."""
+    if len(text) > _RECORD or _WHOLE.search(text):
+        return []
+    parts: list[str] = []
+    for line in text.splitlines(keepends=True):
+        if _SINGLE.match(line):
+            parts.append(line)
+        elif parts and _CONTINUED.match(line):
+            parts[-1] += line
+        else:
+            return []
+    return parts
+
+
+@lru_cache(maxsize=512)
+def _part(text: str) -> dict[Any, Any] | None:
+    """The mapping of one key that ``text`` is; None where it is none, which the whole then says."""
+    if name := _NAME.fullmatch(text):
+        return {"name": name[1]}
+    try:
+        content = _whole(text, "")
+    except ConfigError:
+        return None
+    return content if isinstance(content, dict) and len(content) == 1 else None
+
+
+def _named(path: Path) -> str:
+    return shortened(str(path), 1000)
+
+
+def _whole(text: str, what: str) -> Any:
+    """The content of a text that messages call ``what``. Raises: ``ConfigError``."""
+    if len(text) > TEXT:
+        raise ConfigError(f"{what} has more than {TEXT:,} characters: no config has so many")
+    if _SURROGATE.search(text):
+        raise ConfigError(f"{what} is not valid text: it holds bytes that are not UTF-8")
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Composer = _Bounded
+    try:
+        content = yaml.load(text)
+    except _TooMuchError as error:
+        raise ConfigError(f"{what} {error}") from error
+    except YAMLError as error:
+        why = str(error).partition("\n\nTo suppress")[0]  # a hint for programmers
+        raise ConfigError(f"{what} is not valid YAML: {shortened(why, 600)}") from error
+    except Exception as error:  # a tag or a date that its constructor stumbles over
+        raise ConfigError(f"{what} is not valid YAML: {reason(error)}") from error
+    try:
+        return _plain(content, ())
+    except ValueError as error:
+        raise ConfigError(f"{what}: {error}") from error
+
+
+def _text(path: Path, what: str) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(4 * TEXT)  # enough to see that it is too much
+        return content.decode("utf-8", "strict" if len(content) < 4 * TEXT else "replace")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"cannot read {what}: it is not UTF-8 text ({error.reason})") from error
+    except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
+        why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
+        raise ConfigError(f"cannot read {what}: {why}") from error
+
+
+def _plain(node: Any, path: tuple[Any, ...]) -> Any:
+    """``node`` with nothing in it twice: a YAML alias is a copy, which an override leaves alone.
+
+    Raises: ``ValueError`` that says where something is no plain data.
+    """
+    if type(node) is dict:
+        return {_key(key, path): _plain(value, (*path, key)) for key, value in node.items()}
+    if type(node) is list:
+        return [_plain(item, (*path, i)) for i, item in enumerate(node)]
+    where = f"{shown(path)}: " if path else ""
+    if type(node) is int and abs(node) > _LARGEST:
+        raise ValueError(f"{where}is a whole number of more than 64 bits: nothing can be so large")
+    if type(node) is str and _SURROGATE.search(node):
+        raise ValueError(f"{where}holds half a character (\\ud800 to \\udfff), which is no text")
+    if node is None or type(node) in (bool, int, float, str):
+        return node
+    raise ValueError(
+        f"{where}{quoted(node)} is read as a value of type {type(node).__name__}, which no config "
+        "holds: in quotes it is a text"
+    )
+
+
+def _key(key: Any, path: tuple[Any, ...]) -> Any:
+    where = f"{shown(path)}: " if path else ""
+    if type(key) is str and not _SURROGATE.search(key):
+        return key
+    if key is None or type(key) in (bool, float) or (type(key) is int and abs(key) <= _LARGEST):
+        return key
+    raise ValueError(f"{where}{quoted(key)} cannot be a key: in quotes it is a text")

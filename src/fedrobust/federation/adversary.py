@@ -1,0 +1,158 @@
+"""The adversary's part of a round: what malicious clients are shown, and what they send."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from fedrobust.aggregators import Context
+from fedrobust.aggregators.rule import apply, finite_rows
+from fedrobust.attacks.attack import Traits
+from fedrobust.attacks.checks import crafted
+from fedrobust.compute.own_draws import own_draws
+from fedrobust.compute.parameters import write
+from fedrobust.compute.randomness import Streams
+from fedrobust.federation.server import detached, place
+from fedrobust.federation.threat import View
+from fedrobust.typing import Updates, Vector
+
+if TYPE_CHECKING:
+    from fedrobust.federation.round import Federation, FederationState
+
+
+def attacked(
+    state: "FederationState",
+    federation: "Federation",
+    says: Traits,
+    rows: Updates,
+    root: Vector | None,
+    participants: Sequence[int],
+    bad: list[int],
+    rng: Streams,
+) -> tuple[tuple[int, ...], Any]:
+    """Replace the malicious ``rows`` by what the attack sends: the rows refused, its next state.
+
+    Colluders act as one group; malicious clients that do not collude act one by one. All of them
+    see the honest updates of this round, whatever those before them have sent.
+    """
+    attack, threat = federation.attack, federation.threat
+    assert attack is not None
+    groups = [bad] if threat.colluders else [[i] for i in bad]
+    benign, names = _benign(rows, participants, bad) if threat.benign else (None, None)
+    rule = rule_of(state, federation, root, rng) if threat.rule else None
+    refused: tuple[int, ...] = ()
+    memory, number = state.attack, state.round + 1
+    for group in groups:
+        ids = [participants[i] for i in group]
+        if threat.colluders:
+            mine = memory
+        else:
+            mine = memory[ids[0]] if ids[0] in memory else begun(federation, says, rng, ids[0])
+        view = view_of(
+            state,
+            federation,
+            clients=ids,
+            own=rows[group] if says.trains else rows[:0],
+            participants=len(participants),
+            benign=None if benign is None else benign.clone(),
+            benign_clients=names,
+            rule=rule,
+        )
+        draw = rng.generator("attack", number, ids[0])
+        with own_draws(federation.own_attack, rng, "attack", number, ids[0]):
+            sent, mine = crafted(attack, mine, view, draw)
+        mine = mine if federation.graph else detached(mine)
+        memory = mine if threat.colluders else {**memory, ids[0]: mine}
+        refused += place(rows, group, sent, graph=federation.graph)
+    return refused, memory
+
+
+def begun(federation: "Federation", says: Traits, rng: Streams, *client: int) -> Any:
+    """The attack's state before its first round."""
+    with own_draws(federation.own_attack, rng, "attack's start", *client):
+        return says.init()
+
+
+def _benign(
+    rows: Updates, participants: Sequence[int], bad: list[int]
+) -> tuple[Updates, tuple[int, ...]]:
+    """The benign rows and whose they are, without those that are not finite.
+
+    The server drops these, and what is worked out from a row of NaN is NaN too: one client whose
+    training blows up would disarm the attack.
+    """
+    others = sorted(set(range(len(rows))) - set(bad))
+    benign = rows[others]
+    fit = finite_rows(benign)
+    if not all(fit):
+        others = [i for i, finite in zip(others, fit, strict=True) if finite]
+        benign = rows[others]
+    return benign, tuple(participants[i] for i in others)
+
+
+def view_of(
+    state: "FederationState",
+    federation: "Federation",
+    *,
+    clients: list[int],
+    own: Updates,
+    participants: int,
+    benign: Updates | None,
+    benign_clients: tuple[int, ...] | None,
+    rule: Callable[[Updates], Vector] | None,
+) -> View:
+    """What ``clients`` see: copies, and functions that reach nothing beyond what they return."""
+    local, threat = federation.local, federation.threat
+    parameters, network, data = state.parameters.clone(), local.model, local.data
+    examples = [local.clients[client] for client in clients]
+    known_examples = [local.clients[client] for client in federation.known]
+
+    def model() -> nn.Module:
+        copy = deepcopy(network)
+        write(copy, parameters)
+        return copy
+
+    return View(
+        round=state.round + 1,
+        parameters=parameters,
+        history=tuple(vector.clone() for vector in state.history),
+        model=model,
+        objective=local.objective,
+        client=local.config,
+        classes=local.classes,
+        server_lr=federation.server.lr,
+        projection=federation.server.projection,
+        rows=len(clients),
+        data=lambda: tuple(data.take(index) for index in examples),
+        others=lambda: tuple(data.take(index) for index in known_examples),
+        own=own,
+        benign=benign,
+        benign_clients=benign_clients,
+        rule=rule,
+        clients=participants if threat.clients is True else threat.clients or None,
+        clients_exactly=threat.clients is True,
+    )
+
+
+def rule_of(
+    state: "FederationState", federation: "Federation", root: Vector | None, rng: Streams
+) -> Callable[[Updates], Vector]:
+    """The server's rule as it stands in this round; every row weighs the same.
+
+    A user's own rule that draws does so the same way each time that it is tried, in every round,
+    as ``Bucketing`` does: whoever tries it learns what it does, and not what it will draw.
+    """
+    rule, memory, own = federation.aggregator, deepcopy(state.memory), federation.own_rule
+    trusted, graph = None if root is None else root.clone(), federation.graph
+
+    def tried(rows: Updates) -> Vector:
+        with own_draws(own, rng, "rule, as it is tried"):
+            # A user's own may work in place, and who tries it may try the same rows again.
+            given, kept, root = (
+                deepcopy((rows.detach(), memory, trusted)) if own else (rows, memory, trusted)
+            )
+            answer = apply(rule, given, Context(memory=kept, root=root)).vector
+        return answer if graph else answer.detach()
+
+    return tried

@@ -1,0 +1,94 @@
+"""Backends of a round that play it faster than one client after the other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from fedrobust.attacks import Poisons
+from fedrobust.clients.compiled_mlp import SmallNetwork
+from fedrobust.clients.gradients import Calculus, Compiled, calculus
+from fedrobust.clients.local_training import LocalTraining
+from fedrobust.clients.optimizers import Sgd
+from fedrobust.compute.randomness import Streams
+from fedrobust.federation.round import LOCAL, Backend, Federation, FederationState
+from fedrobust.objectives import ERM, WassersteinDRO
+from fedrobust.typing import Indices, Updates
+
+
+@dataclass(frozen=True)
+class OneStep:
+    """Clients that take one plain SGD step: all of them in one call.
+
+    Each draws the batch that local training would draw, so that the updates are local training's
+    up to rounding. With ``replacement`` one generator draws all batches, with replacement from each
+    client's examples: as good where these are a sample themselves, and several times cheaper.
+    """
+
+    calculus: Calculus
+    replacement: bool = False
+
+    def local_updates(
+        self,
+        federation: Federation,
+        state: FederationState,
+        clients: Sequence[int],
+        rng: Streams,
+        poison: dict[int, Poisons],
+    ) -> Updates:
+        """Δ = −η · mean gradient at the perturbed examples [n, d]."""
+        local, theta, number = federation.local, state.parameters, state.round + 1
+        if not clients:
+            return theta.new_empty(0, len(theta))
+        picks = self._picks(local, clients, rng, number)
+        index = torch.cat(picks)
+        x, y = local.data.images(index).to(theta), local.data.y[index].to(theta.device)
+        x = self.calculus.perturbed(theta, x, y, local.objective, number)
+        sizes = [len(pick) for pick in picks]
+        if len(set(sizes)) == 1:
+            rows = self.calculus.gradients(theta, x, y, len(sizes))
+        else:
+            parts = zip(torch.split(x, sizes), torch.split(y, sizes), strict=True)
+            rows = torch.cat([self.calculus.gradients(theta, *part, 1) for part in parts])
+        return (-local.config.optimizer.lr * rows).to(theta)
+
+    def _picks(
+        self, local: LocalTraining, clients: Sequence[int], rng: Streams, number: int
+    ) -> list[Indices]:
+        """The batch of each client, as indices into the training data."""
+        if not self.replacement:
+            draws = [rng.generator("batches", number, client) for client in clients]
+            held = [local.clients[client] for client in clients]
+            return [local.config.schedule(*pair)[0] for pair in zip(held, draws, strict=True)]
+        held, size = [local.clients[client] for client in clients], local.config.batch_size
+        shares = torch.rand((len(held), size), generator=rng.generator("batches", number))
+        places = (shares * torch.tensor([[len(part)] for part in held])).long()
+        return [part[place[: len(part)]] for part, place in zip(held, places, strict=True)]
+
+
+def takes_one_step(local: LocalTraining) -> bool:
+    """Whether a client's round is one plain SGD step, on clean or on transported examples."""
+    config, optimizer = local.config, local.config.optimizer
+    plain = isinstance(optimizer, Sgd) and optimizer == Sgd(optimizer.lr)
+    alone = config.batches == 1 and not config.keep_optimizer
+    known = isinstance(local.objective, ERM | WassersteinDRO)
+    return plain and alone and known and not any(map(_draws, local.model.modules()))
+
+
+def _draws(layer: nn.Module) -> bool:
+    """Whether a layer draws in training, which a step without a training mode would leave out."""
+    kinds = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+    return isinstance(layer, kinds)
+
+
+def backend_for(local: LocalTraining, *, poisons: bool = False) -> Backend:
+    """The fastest backend that plays this local training.
+
+    Compiled loops serve small ELU networks on a CPU, whose clients take one plain SGD step each,
+    on examples that no attack has poisoned.
+    """
+    if poisons or not takes_one_step(local) or SmallNetwork.of(local.model) is None:
+        return LOCAL
+    found = calculus(local.model)
+    return OneStep(found) if isinstance(found, Compiled) else LOCAL

@@ -1,0 +1,71 @@
+"""Θ: where the server keeps the parameters."""
+
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+import torch
+from pydantic import model_validator
+
+from fedrobust.config.component import Positive, Real, component, one_of
+from fedrobust.typing import Vector
+
+_ROUNDING = 1e-6
+"""A point that was projected in float32 lies up to this share outside."""
+
+
+class Projection(Protocol):
+    """The nearest point of a closed convex set Θ."""
+
+    def project(self, parameters: Vector) -> Vector:
+        """Π_Θ(θ) [d]; θ itself where it lies in Θ."""
+        ...
+
+
+@component
+class Everywhere:
+    """Θ = ℝᵈ: no projection."""
+
+    name: Literal["none"] = "none"
+
+    def project(self, parameters: Vector) -> Vector:
+        """θ itself."""
+        return parameters
+
+
+@component
+class Ball:
+    """Θ = {θ : ‖θ‖₂ ≤ radius}: θ · min(1, radius / ‖θ‖₂)."""
+
+    radius: Positive
+    name: Literal["ball"] = "ball"
+
+    def project(self, parameters: Vector) -> Vector:
+        """The nearest point of the ball; θ itself where only rounding puts it outside."""
+        length = torch.linalg.vector_norm(parameters.double())
+        inside = float(length.detach()) <= self.radius * (1 + _ROUNDING)
+        return parameters if inside else parameters * (self.radius / length).to(parameters)
+
+
+@component
+class Box:
+    """Θ = [low, high]ᵈ."""
+
+    low: Real
+    high: Real
+    name: Literal["box"] = "box"
+
+    @model_validator(mode="after")
+    def _rising(self) -> "Box":
+        if not self.low < self.high:
+            raise ValueError(f"low must be below high; got low {self.low:g}, high {self.high:g}")
+        return self
+
+    def project(self, parameters: Vector) -> Vector:
+        """Every parameter moved to the nearest value of the interval."""
+        return parameters.clamp(self.low, self.high)
+
+
+PROJECTIONS: tuple[type, ...] = (Everywhere, Ball, Box)
+if TYPE_CHECKING:
+    AnyProjection: TypeAlias = Projection
+else:
+    AnyProjection: Any = one_of("projection", *PROJECTIONS, has=("project",))

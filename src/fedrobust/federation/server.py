@@ -1,0 +1,176 @@
+"""The server's side of a round. It trusts nobody: what arrives is checked before it is used."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedrobust.aggregators import Aggregator, Context
+from fedrobust.aggregators.rule import NoAnswerError, apply, called, check, finite_rows, lowered
+from fedrobust.config.arguments import told, unfit
+from fedrobust.config.component import Count, Positive, component
+from fedrobust.errors import ConfigError
+from fedrobust.federation.projection import PROJECTIONS, AnyProjection, Everywhere
+from fedrobust.typing import Updates, Vector
+
+NOT_FINITE = "the aggregated step is not finite"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the server makes of a round's rows.
+
+    ``vector`` [d] is the aggregated update, or None where the round applies no step, for which
+    ``reason`` says why. ``kept`` are the rows that the rule selected, where it selects, and
+    ``dropped`` those refused before it saw them, both as rows of the round's matrix.
+    ``projected`` says that the step left Θ and was cut back, so that it was not the vector's.
+    """
+
+    vector: Vector | None
+    memory: object
+    kept: Tensor | None = None
+    dropped: tuple[int, ...] = ()
+    reason: str | None = None
+    projected: bool = False
+
+
+@component
+class Server:
+    """The server's step: θ ← Π_Θ(θ + lr · (aggregated update)), Θ from ``projection``.
+
+    ``root`` is how many training examples the server holds itself, drawn at random and given to no
+    client. Where it holds some, it trains on them each round as a client does, and the update goes
+    to a rule that trusts it, such as FLTrust.
+    """
+
+    lr: Positive = 1.0
+    projection: AnyProjection = Everywhere()
+    root: Count | None = None
+
+    def inside(self, point: Vector) -> Vector:
+        """Π_Θ(point). Raises: ``ConfigError`` where a user's own gives no such vector."""
+        if type(self.projection) in PROJECTIONS:
+            return self.projection.project(point)
+        # A user's own may write to what it is given.
+        return _point(self.projection.project(point.clone()), point, self.projection)
+
+    def step(self, parameters: Vector, outcome: Outcome) -> tuple[Vector, Outcome]:
+        """The parameters after the step; the same ones where there is none, or it overflows."""
+        if outcome.vector is None:
+            return parameters, outcome
+        after = parameters + self.lr * outcome.vector
+        if torch.isfinite(after).all():
+            inside = self.inside(after)
+            return inside, replace(outcome, projected=not torch.equal(inside, after))
+        return parameters, replace(outcome, vector=None, reason=NOT_FINITE)
+
+
+def _point(point: object, like: Vector, projection: object) -> Vector:
+    """``point``. Raises: ``ConfigError`` where a user's projection gives no finite vector [d]."""
+    if isinstance(point, Tensor) and not unfit(point) and point.shape == like.shape:
+        if bool(torch.isfinite(point).all()):
+            return point.to(like)
+        given = "one that is not finite"
+    else:
+        given = told(point)
+    raise ConfigError(
+        f"the projection {called(projection)} must give the nearest point of its set, a tensor "
+        f"[{len(like)}]; it gave {given}"
+    )
+
+
+def place(
+    rows: Updates, at: Sequence[int], sent: Tensor, *, graph: bool = False
+) -> tuple[int, ...]:
+    """Put the ``sent`` rows in their places, and return those refused.
+
+    Refused are rows of another shape, and tensors that are not dense or hold no real numbers: of
+    a complex one the server would take half. Whole numbers and truth values are numbers. Their
+    autograd history stays behind, unless ``graph``.
+    """
+    if unfit(sent) or tuple(sent.shape) != (len(at), rows.shape[1]):
+        return tuple(at)
+    rows[list(at)] = (sent if graph else sent.detach()).to(rows)
+    return ()
+
+
+def aggregate(
+    rule: Aggregator,
+    rows: Updates,
+    context: Context,
+    refused: Sequence[int] = (),
+    *,
+    graph: bool = False,
+) -> Outcome:
+    """Aggregate the finite rows of ``rows`` [n, d] that are not ``refused``.
+
+    k dropped rows count against the tolerance of the rule: it sees n - k rows, with f lowered by k
+    but not below 0. Where its condition then fails, it has no answer, or its answer is not finite,
+    there is no step. The vector and the memory leave without autograd history, unless ``graph``.
+    """
+    refuse = set(refused)
+    good = [i for i, fit in enumerate(finite_rows(rows)) if fit and i not in refuse]
+    dropped = tuple(sorted(set(range(len(rows))) - set(good)))
+    if dropped:
+        rows = rows[good]
+        if context.counts is not None:
+            context = replace(context, counts=context.counts[good])
+        rule = lowered(rule, len(dropped))
+    try:
+        check(rule, len(good))
+    except ValueError as error:
+        reason = _too_few(len(rows), len(dropped), str(error))
+        return Outcome(None, context.memory, dropped=dropped, reason=reason)
+    try:
+        result = apply(rule, rows, context)
+    except NoAnswerError as error:
+        return Outcome(None, context.memory, dropped=dropped, reason=str(error))
+    if not torch.isfinite(result.vector).all():
+        return Outcome(None, context.memory, dropped=dropped, reason=NOT_FINITE)
+    kept = result.kept
+    if kept is not None and dropped:
+        kept = torch.tensor(good, device=kept.device)[kept]
+    if graph:
+        return Outcome(result.vector, result.memory, kept, dropped)
+    return Outcome(result.vector.detach(), detached(result.memory), kept, dropped)
+
+
+def _too_few(left: int, dropped: int, error: str) -> str:
+    """Why a rule has too few rows: its own condition, and whose fault it is."""
+    if not dropped:
+        return f"{_counted(left, 'client')} took part: {error}"
+    were = "was" if dropped == 1 else "were"
+    return (
+        f"{_counted(dropped, 'row')} {were} not finite or had the wrong shape, which leaves "
+        f"{left}: {error}"
+    )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def detached(value: Any) -> Any:
+    """``value``, a rule's memory or an attack's state, with no autograd history in its tensors."""
+    if not _has_history(value):
+        return value
+    if isinstance(value, Tensor):
+        return value.detach()
+    if type(value) is dict:
+        return {key: detached(item) for key, item in value.items()}
+    return type(value)(detached(item) for item in value)
+
+
+def _has_history(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.requires_grad
+    if type(value) is dict:
+        return any(map(_has_history, value.values()))
+    return type(value) in (list, tuple) and any(map(_has_history, value))
+
+
+def rooted(rule: Aggregator) -> bool:
+    """Whether ``rule``, or one within it, needs the server's own update."""
+    return bool(getattr(rule, "rooted", False))

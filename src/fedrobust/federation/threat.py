@@ -1,0 +1,203 @@
+"""What the adversary knows: declared in a :class:`ThreatModel`, enforced by a :class:`View`."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import torch
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from fedrobust.config.arguments import real, told, unfit, whole
+from fedrobust.config.component import Count, Flag, Size, component, name_of
+from fedrobust.data import Split
+from fedrobust.typing import Updates, Vector
+
+if TYPE_CHECKING:
+    from fedrobust.clients.local_training import Client
+    from fedrobust.federation.projection import Projection
+    from fedrobust.objectives import Objective
+
+Knowledge: TypeAlias = Literal["colluders", "benign", "rule", "clients"]
+"""What a threat model can grant beyond what any client has."""
+
+_WORDS: dict[Knowledge, str] = {
+    "colluders": "the colluders' honest updates",
+    "benign": "benign updates",
+    "rule": "the rule",
+    "clients": "the number of clients",
+}
+
+
+@component
+class ThreatModel:
+    """What malicious clients know beyond what any client knows.
+
+    Any client has the broadcast parameters, the model, the objective, how clients train, the
+    server's learning rate and Θ, its own data and its own honest update. ``colluders``: malicious
+    clients see each other's honest updates and act as one; ``benign``: the updates of the benign
+    clients of the round; ``rule``: the server's aggregation rule, as a function; ``clients``: how
+    many clients take part, or, as a number, only a lower bound on it; ``data``: the training
+    examples of so many benign clients. With ``classes``, malicious clients have examples of these
+    classes only, repeated until they are as many as they would have been.
+    """
+
+    colluders: Flag = True
+    benign: Flag = False
+    rule: Flag = False
+    clients: Flag | Count = False
+    data: Size = 0
+    classes: tuple[Size, ...] | None = None
+
+    @model_validator(mode="after")
+    def _some_class(self) -> "ThreatModel":
+        if self.classes is not None and len(set(self.classes)) != max(1, len(self.classes)):
+            raise ValueError(f"classes must be one or more, each once; got {list(self.classes)}")
+        return self
+
+    def knows(self, what: Knowledge) -> bool:
+        """Whether ``what`` is granted. Who sees all benign updates can count the clients."""
+        return getattr(self, what) is not False or (what == "clients" and self.benign)
+
+    def lacks(self, needs: frozenset[Knowledge]) -> tuple[str, ...]:
+        """What of ``needs`` is not granted, in words."""
+        return tuple(_WORDS[what] for what in _WORDS if what in needs and not self.knows(what))
+
+    def __str__(self) -> str:
+        words = dict(_WORDS)
+        if type(self.clients) is int:
+            words["clients"] = f"that there are at least {self.clients} clients"
+        of = "" if self.classes is None else f" of classes {', '.join(map(str, self.classes))} only"
+        known = [f"own data{of}", *(text for what, text in words.items() if self.knows(what))]
+        if self.data:
+            known.append(f"the data of {self.data} benign clients")
+        hidden = [text for what, text in words.items() if not self.knows(what)]
+        tail = f"; does not know: {', '.join(hidden)}" if hidden else ""
+        return f"knows: {', '.join(known)}{tail}"
+
+
+def not_granted(attack: object, what: Knowledge) -> ValueError:
+    """The refusal of an attack whose view does not hold ``what``."""
+    name = name_of(type(attack))
+    return ValueError(f"attack {name} needs {_WORDS[what]}, which its view does not hold")
+
+
+@dataclass(frozen=True)
+class View:
+    """Everything that the adversary may see in one round, and nothing else.
+
+    ``rows`` is m, how many malicious clients act together and so how many updates they send;
+    ``own`` are their honest updates [m, d]; ``data()`` are the examples of each, ``others()`` those
+    of each benign client whose data are known; ``model()`` is a copy of the broadcast model;
+    ``client`` is how every client trains, ``projection`` Θ. ``benign`` [b, d] are the rows of the
+    clients ``benign_clients``; ``rule`` is the server's rule as it stands in this round, with its
+    memory and root update, and refuses unfit rows as the rule itself does. ``clients`` is their
+    number in this round, or, unless ``clients_exactly``, a lower bound on it. What the threat model
+    does not grant is None. An attack that does not train gets ``own`` without rows, [0, d].
+
+    Raises: ``ValueError`` that names the field, for what is no such thing or does not fit the rest.
+    Numbers need not be finite: a client's training may blow up.
+    """
+
+    round: int
+    parameters: Vector
+    history: tuple[Vector, ...]
+    model: Callable[[], nn.Module]
+    objective: "Objective"
+    client: "Client"
+    classes: int
+    server_lr: float
+    projection: "Projection"
+    rows: int
+    data: Callable[[], tuple[Split, ...]]
+    own: Updates
+    benign: Updates | None = None
+    benign_clients: tuple[int, ...] | None = None
+    rule: Callable[[Updates], Vector] | None = None
+    clients: int | None = None
+    clients_exactly: bool = True
+    others: Callable[[], tuple[Split, ...]] = tuple
+
+    def __post_init__(self) -> None:
+        # A view is made in each simulated round, so that all of this has to take microseconds.
+        _floats("parameters", self.parameters, 1)
+        size = self.parameters.shape[0]
+        if size == 0:
+            raise ValueError("the view's parameters are empty: d = 0")
+        _whole("rows", self.rows, 1)
+        own = _floats("own", self.own, 2).shape
+        if own[1] != size or own[0] not in (0, self.rows):
+            raise ValueError(
+                f"the view's own updates must be [{self.rows}, {size}], or [0, {size}] without "
+                f"any; got {list(own)}"
+            )
+        self._check_the_rest(size)
+        if self.benign is not None:
+            self._check_benign(self.benign, size)
+
+    def _check_the_rest(self, size: int) -> None:
+        _whole("round", self.round, 1)
+        _whole("classes", self.classes, 1)
+        if self.clients is not None:
+            _whole("clients", self.clients, 1)
+        if type(self.clients_exactly) is not bool:
+            given = told(self.clients_exactly)
+            raise ValueError(f"the view's clients_exactly must be true or false; got {given}")
+        if type(self.server_lr) is not float or not 0 < self.server_lr < math.inf:
+            real("the view's server_lr", self.server_lr, above=0)
+        if type(self.history) is not tuple:
+            raise ValueError(f"the view's history must be a tuple; got {told(self.history)}")
+        for earlier in self.history:
+            if _floats("history", earlier, 1).shape[0] != size:
+                raise ValueError(
+                    f"the view's history must hold vectors [{size}]; got {list(earlier.shape)}"
+                )
+        for name in _CALLABLE:
+            if not callable(getattr(self, name)):
+                raise ValueError(
+                    f"the view's {name} must be a function; got {told(getattr(self, name))}"
+                )
+        if self.rule is not None and not callable(self.rule):
+            raise ValueError(f"the view's rule must be a function or None; got {told(self.rule)}")
+        if not hasattr(self.projection, "project"):
+            raise ValueError(
+                f"the view's projection must have a method project; got {told(self.projection)}"
+            )
+
+    def _check_benign(self, benign: Updates, size: int) -> None:
+        rows = _floats("benign", benign, 2).shape
+        if rows[1] != size:
+            raise ValueError(f"the view's benign rows must be [b, {size}]; got {list(rows)}")
+        names = self.benign_clients
+        if names is not None and (not isinstance(names, tuple) or len(names) != rows[0]):
+            given = f"{len(names)} of them" if isinstance(names, tuple) else told(names)
+            raise ValueError(
+                f"the view's benign_clients must be a tuple that names the client of each of the "
+                f"{rows[0]} benign rows; got {given}"
+            )
+
+
+_CALLABLE = ("model", "data", "others")
+_FLOATS = frozenset({torch.float32, torch.float64, torch.float16, torch.bfloat16})
+
+
+def _whole(name: str, value: object, least: int) -> None:
+    if type(value) is not int or value < least:
+        whole(f"the view's {name}", value, least)
+
+
+def _floats(name: str, value: object, dimensions: int) -> Tensor:
+    """``value``. Raises: ``ValueError`` for what is no dense tensor of so many ``dimensions``."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"the view's {name} must be a tensor; got {told(value)}")
+    if why := unfit(value):
+        raise ValueError(
+            f"the view's {name} must be a dense tensor of plain numbers; this one is {why}"
+        )
+    if value.dtype not in _FLOATS:
+        raise ValueError(f"the view's {name} must be floating point; got {value.dtype}")
+    if value.ndim != dimensions:
+        wanted = "[d]" if dimensions == 1 else "[rows, d]"
+        raise ValueError(f"the view's {name} must be {wanted}; got shape {list(value.shape)}")
+    return value

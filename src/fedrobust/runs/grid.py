@@ -1,0 +1,230 @@
+"""From one config with a ``grid:`` to the experiments that it means."""
+
+import json
+import math
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import permutations, product
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from fedrobust.config.arguments import shortened
+from fedrobust.config.component import from_config, to_config
+from fedrobust.errors import ConfigError, OverrideWarning
+from fedrobust.experiment import Experiment, Name, completed, read_yaml
+from fedrobust.config.explain import listed, quoted, shown
+from fedrobust.config.overrides import Setting, apply, dotted, override
+
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_CELLS = 10_000
+"""The most cells of a sweep. Every cell is checked before the first is played."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One experiment of a sweep. ``labels`` is its place on every axis, ``name`` their sum."""
+
+    name: str
+    labels: dict[str, str]
+    config: dict[str, Any]
+    experiment: Experiment
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A name, the axes with their labels in order, and the cells.
+
+    ``content`` is the whole config as a text, the same for the same config. ``reference`` is the
+    attack with which the report compares the others.
+    """
+
+    name: str
+    axes: dict[str, tuple[str, ...]]
+    cells: tuple[Cell, ...]
+    content: str
+    reference: str | None = None
+
+
+Choice = tuple[str, tuple[Setting, ...]]
+"""A label, and what it sets."""
+
+
+def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
+    """The sweep of a YAML file: an experiment with a ``grid:``, or a list of grids.
+
+    A grid maps axes to choices. ``seed: [0, 1, 2]`` sets a dotted key to each of the values;
+    ``rule: {none: {aggregator: {name: mean}}, ...}`` gives each choice a label and the dotted keys
+    that it sets. The cells are all combinations; of a list of grids, those of each. ``reference:``
+    beside it may name a label of the axis ``attack``. ``overrides`` change the config beneath.
+    A choice that gives a component another name drops what the other one does not have, with an
+    ``OverrideWarning``; see :func:`fedrobust.config.overrides.apply`.
+
+    Raises: ``ConfigError`` for a grid that is none, and for every cell that could not be run.
+    """
+    path = Path(path)
+    content = read_yaml(path)
+    if not isinstance(content, dict) or "grid" not in content:
+        raise ConfigError(
+            f"{path}: a sweep is an experiment's config with a grid: key, such as "
+            "grid: {seed: [0, 1, 2]}; fedrobust run plays a single experiment"
+        )
+    base = {key: value for key, value in content.items() if key != "grid"}
+    said = override(Experiment, base, overrides)
+    reference = base.pop("reference", None)
+    if not isinstance(base.get("name"), str):
+        raise ConfigError(f"{path}: name: is required, and must be a text")
+    try:
+        TypeAdapter(Name).validate_python(base["name"])
+    except ValidationError as error:
+        raise ConfigError(
+            f"{path}: name: {quoted(base['name'])} cannot name a folder: write letters, digits and "
+            ". _ -, a letter or digit first, at most 200"
+        ) from error
+    grids = content["grid"] if isinstance(content["grid"], list) else [content["grid"]]
+    if not grids:
+        raise ConfigError(f"{path}: grid is an empty list: give it axes, such as {{seed: [0, 1]}}")
+    cells: dict[str, Cell] = {}
+    axes: dict[str, tuple[str, ...]] = {}
+    problems, dropped = [], dict[str, None]()
+    each = [_axes(path, grid) for grid in grids]
+    _refuse_too_many(path, each)
+    for choices in each:
+        for axis, options in choices.items():
+            labels = axes.get(axis, ()) + tuple(label for label, _ in options)
+            axes[axis] = tuple(dict.fromkeys(labels))
+        for place, config, gone in _combinations(base, choices, said):
+            dropped |= dict.fromkeys(gone)
+            name = "-".join(place.values())
+            if name in cells:
+                raise ConfigError(
+                    f"{path}: two cells are called {shortened(name)}: give them other labels"
+                )
+            config["name"] = f"{base['name']}-{name}"
+            try:
+                cells[name] = Cell(name, place, config, from_config(Experiment, config))
+            except ConfigError as error:
+                told = str(error).replace("\n", "\n  ")
+                problems.append(f"cell {shortened(name)}: {told}")
+    if problems:
+        shown = listed(problems[:10], "cells", max(0, len(problems) - 10))
+        raise ConfigError(f"{path}:\n{shown}")
+    if dropped:
+        warnings.warn(listed(dropped, "names"), OverrideWarning, stacklevel=2)
+    parts = {"base": base, "grid": _texts(grids)}
+    if reference is not None:
+        parts["reference"] = reference = _attack(path, str(reference), axes)
+    whole = json.dumps(parts, sort_keys=True, default=str)
+    return Sweep(base["name"], axes, tuple(cells.values()), whole, reference)
+
+
+def _attack(path: Path, label: str, axes: Mapping[str, Sequence[str]]) -> str:
+    """``label`` itself. Raises: ``ConfigError`` where no choice of the axis attack is called so."""
+    if label not in axes.get("attack", ()):
+        there = ", ".join(axes.get("attack", ())) or "this grid has none"
+        raise ConfigError(
+            f"{path}: reference: {shortened(label)} is no choice of the axis attack "
+            f"({shortened(there, 300)})"
+        )
+    return label
+
+
+def _refuse_too_many(path: Path, grids: Sequence[Mapping[str, Sequence[Choice]]]) -> None:
+    count = sum(math.prod(map(len, axes.values())) for axes in grids)
+    if count > _CELLS:
+        raise ConfigError(
+            f"{path}: the grid has {count:,} cells, more than {_CELLS:,}: split it into sweeps"
+        )
+
+
+def _axes(path: Path, grid: object) -> dict[str, list[Choice]]:
+    if not isinstance(grid, Mapping) or not grid:
+        raise ConfigError(f"{path}: grid must map axes to choices, such as {{seed: [0, 1, 2]}}")
+    axes = {
+        str(axis): _choices(f"{path}: {_at(str(axis))}", str(axis), value)
+        for axis, value in grid.items()
+    }
+    keys = {axis: {s.path for _, sets in choices for s in sets} for axis, choices in axes.items()}
+    for one, other in permutations(axes, 2):
+        for key in keys[other]:
+            if any(key[:end] in keys[one] for end in range(1, len(key) + 1)):
+                raise ConfigError(
+                    f"{path}: {_at(one)} and {_at(other)} both set "
+                    f"{shortened(shown(key))}: one would undo the other; put what belongs "
+                    "together on one axis"
+                )
+    return axes
+
+
+def _at(axis: str) -> str:
+    return shown(["grid", *axis.split(".")])
+
+
+def _choices(where: str, axis: str, value: object) -> list[Choice]:
+    made: list[Choice] = []
+    if isinstance(value, Mapping):
+        for label, keys in value.items():
+            at = f"{where}.{shown([label])}"
+            if not isinstance(keys, Mapping):
+                raise ConfigError(f"{at}: must map dotted keys to values; got {quoted(keys)}")
+            made.append((str(label), tuple(_set(at, str(k), v) for k, v in keys.items())))
+    elif isinstance(value, list):
+        made += [(_label(item), (_set(where, axis, item),)) for item in value]
+    else:
+        raise ConfigError(f"{where}: must be a list of values, or a mapping of labels to keys")
+    if not made:
+        raise ConfigError(f"{where}: has no choices")
+    count = Counter(label for label, _ in made)
+    for label in count:
+        if count[label] > 1 or not _LABEL.fullmatch(label):
+            raise ConfigError(
+                f"{where}: {quoted(label)} cannot name a choice (letters, digits, . _ -; once "
+                "each): write the axis as a mapping of labels to keys"
+            )
+    return made
+
+
+def _set(where: str, key: str, value: object) -> Setting:
+    try:
+        return Setting(dotted(key), value)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _label(item: object) -> str:
+    if isinstance(item, Mapping) and "name" in item:
+        rest = [str(value) for key, value in item.items() if key != "name"]
+        return "-".join([str(item["name"]), *rest])
+    return str(item)
+
+
+def _combinations(
+    base: dict[str, Any], axes: dict[str, list[Choice]], said: Sequence[Setting]
+) -> Iterator[tuple[dict[str, str], dict[str, Any], list[str]]]:
+    """The place of each cell, its config, and what other names took from the ``base``."""
+    for chosen in product(*axes.values()):
+        config = deepcopy(base)
+        settings = [Setting(s.path, deepcopy(s.value)) for _, sets in chosen for s in sets]
+        dropped = apply(Experiment, config, settings, said)
+        place = {axis: label for axis, (label, _) in zip(axes, chosen, strict=True)}
+        yield place, config, dropped
+
+
+def _texts(node: Any) -> Any:
+    """``node`` with texts for keys: JSON cannot sort numbers among them."""
+    if isinstance(node, Mapping):
+        return {str(key): _texts(value) for key, value in node.items()}
+    return [_texts(item) for item in node] if isinstance(node, list) else node
+
+
+def same(cell: Cell, stored: Mapping[str, Any]) -> bool:
+    """Whether ``stored``, the config of a run, is this cell's, whatever its execution plan."""
+    asked = to_config(cell.experiment)
+    return {k: v for k, v in completed(stored, like=asked).items() if k != "execution"} == {
+        k: v for k, v in asked.items() if k != "execution"
+    }

@@ -1,0 +1,131 @@
+"""Playing rounds, and keeping what it takes to go on after a kill."""
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedrobust.attacks.learned.journal import journals_in
+from fedrobust.runs.course import Course, save
+from fedrobust.errors import ConfigError, RecordWarning, WriteError
+from fedrobust.experiment import Experiment
+from fedrobust.federation.round import RoundLog, run_round
+from fedrobust.config.fingerprint import stateful
+from fedrobust.runs.prepare import Prepared, prepare
+from fedrobust.runs.records import Json, RunDirectory, require_storable
+from fedrobust.runs.repair import repaired
+from fedrobust.runs.restoring import open_course, stored_plan
+
+SAVE_EVERY = 60.0
+"""Seconds between checkpoints, where the caller asks for none that often."""
+
+
+@dataclass
+class Progress:
+    """What a caller may watch; the command line draws it."""
+
+    started: Callable[[Prepared, int], object] = field(default=lambda run, done: None)
+    played: Callable[[RoundLog], object] = field(default=lambda log: None)
+    evaluated: Callable[[Json], object] = field(default=lambda metrics: None)
+    repaired: Callable[[str], object] = field(
+        default=lambda text: warnings.warn(text, RecordWarning, stacklevel=2)
+    )
+    """Told of each file that was missing or damaged and is made again."""
+    unkept: Callable[[str], object] = field(
+        default=lambda text: warnings.warn(text, RecordWarning, stacklevel=2)
+    )
+    """Told when a checkpoint could not be written; the run goes on, and tries again."""
+
+
+@dataclass
+class Playing:
+    """An experiment under way: made ready, where it stands, and where it is kept, if anywhere."""
+
+    run: Prepared
+    course: Course
+    directory: RunDirectory | None
+    repairs: tuple[str, ...] = ()
+    unkept: str | None = None
+    """Why the directory does not hold where the run stands; None where it does."""
+
+    def rounds(
+        self, progress: Progress, after: Callable[[RoundLog], bool], over: Callable[[], bool]
+    ) -> None:
+        """Play the rounds that are left, until it is ``over``.
+
+        ``after`` is called with each, and tells whether there must be a checkpoint now; there is
+        one after the first and every ``SAVE_EVERY`` seconds in any case.
+
+        A checkpoint that cannot be written, since the disk is full, say, is tried again when the
+        next one is due: a full disk costs no results that are still in memory.
+
+        Raises: ``ConfigError`` where a user's object keeps state that no checkpoint holds.
+        """
+        run, course = self.run, self.course
+        for text in self.repairs:
+            progress.repaired(text)
+        progress.started(run, course.state.round)
+        changed = stateful(
+            {"aggregator": run.experiment.aggregator, "attack": run.experiment.attack}
+        )
+        clock, saved = time.monotonic() - course.seconds, course.seconds
+        while course.state.round < run.experiment.rounds and not over():
+            course.state, log = run_round(
+                course.state, run.federation, run.streams, backend=run.backend
+            )
+            progress.played(log)
+            course.seconds = time.monotonic() - clock
+            due = after(log) or log.round == 1 or course.seconds - saved > SAVE_EVERY
+            if self.directory is not None and due:
+                _require_stateless(changed(), log.round)
+                self.save(progress)
+                saved = course.seconds
+
+    def save(self, progress: Progress) -> None:
+        """Write a checkpoint, if it can be written; ``unkept`` says if not."""
+        assert self.directory is not None
+        try:
+            for text in save(self.run, self.directory, self.course):
+                progress.repaired(text)
+            self.unkept = None
+        except WriteError as error:
+            if self.unkept is None:
+                progress.unkept(f"{error}; the run goes on, and tries again later")
+            self.unkept = str(error)
+
+
+@contextmanager
+def opened(experiment: Experiment, path: Path | None, resume: bool) -> Iterator[Playing]:
+    """``experiment`` under its plan of execution, from where its run directory left it.
+
+    ``path`` is that directory; None keeps nothing. With ``resume`` one that is there goes on.
+
+    Raises: ``UserError``, of the kind that says what is wrong: config, data, records, resources.
+    """
+    if path is None:
+        prepared = prepare(experiment)
+        with prepared.plan.active():
+            yield Playing(prepared, Course.start(prepared), None)
+        return
+    directory = RunDirectory(path, resume=resume)
+    try:
+        plan = stored_plan(experiment, directory) if directory.has_config else None
+        prepared = prepare(experiment, plan)
+        require_storable(prepared.model)
+        course = open_course(prepared, directory)
+        with prepared.plan.active(), journals_in(directory.path):
+            repairs = repaired(prepared, course, directory) if course.state.round else []
+            yield Playing(prepared, course, directory, tuple(repairs))
+    finally:
+        directory.close()
+
+
+def _require_stateless(changed: list[str], round: int) -> None:
+    if changed:
+        raise ConfigError(
+            f"the {' and the '.join(changed)} changed in the rounds up to {round}: no checkpoint "
+            "holds what such an object keeps in itself. A rule returns its memory in "
+            "Aggregation.memory, an attack its state from craft"
+        )

@@ -1,0 +1,213 @@
+"""Measuring a run's model on its held-out and its test examples."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from fedrobust.attacks.attack import Truth, traits
+from fedrobust.compute.network import answers, batched_logits, evaluating
+from fedrobust.data import Split
+from fedrobust.evaluation.accuracy import Scores, admissible, no_points, score
+from fedrobust.compute.parameters import write
+from fedrobust.perturb import Pgd
+from fedrobust.perturb.geometry import per_example
+from fedrobust.plain import attack_report
+from fedrobust.runs.prepare import Prepared
+from fedrobust.compute.randomness import drawing
+from fedrobust.typing import Indices, Vector
+
+Json = dict[str, Any]
+STRIP = 8
+"""How many clean and adversarial images a report shows."""
+
+
+def on_held_out(run: Prepared, parameters: Vector, round: int) -> Json:
+    """The scores that choose a round, by user too where the data has users."""
+    scores = _scores(run, parameters, run.chooses, run.held_out, "evaluation", round)
+    content: Json = {
+        "accuracy": scores.accuracy,
+        "robust_accuracy": scores.robust_accuracy,
+        "loss": _finite(scores.mean_loss),
+        "examples": len(run.held_out),
+        "split": run.experiment.evaluation.split,
+    } | _odd(scores)
+    check = run.experiment.evaluation.wasserstein
+    if check is not None:
+        x, y = _examples(run, run.chooses, run.held_out)
+        content["wasserstein"] = check.certify(run.model, x, y, run.gamma, run.plan.batch or 1)
+    content |= _audited(run, run.chooses, run.held_out)
+    if run.chooses.user is not None:
+        users = run.chooses.user[run.held_out]
+        groups = {int(u): (users == u).nonzero()[:, 0] for u in torch.unique(users)}
+        content["per_user"] = by_group(scores, groups)
+    return content
+
+
+def on_test(run: Prepared, parameters: Vector, round: int) -> Json:
+    """The scores on the test split, and of each client on its own part of it.
+
+    ``clients`` holds the mean over the clients weighted by their test examples, as FAT reports it.
+    """
+    scores = _scores(run, parameters, run.dataset.test, run.test, "test", round)
+    place = torch.full((len(run.dataset.test),), -1)
+    place[run.test] = torch.arange(len(run.test))
+    parts = {i: place[part][place[part] >= 0] for i, part in enumerate(run.partition.test)}
+    parts = {i: part for i, part in parts.items() if len(part)}
+    content: Json = {
+        "round": round,
+        "accuracy": scores.accuracy,
+        "robust_accuracy": scores.robust_accuracy,
+        "loss": _finite(scores.mean_loss),
+        "examples": len(run.test),
+    } | _odd(scores)
+    check = run.experiment.evaluation.wasserstein
+    if check is not None:
+        x, y = _examples(run, run.dataset.test, run.test)
+        batch = run.plan.batch or 1
+        content["wasserstein"] = check.certify(run.model, x, y, run.gamma, batch, classes=True)
+        content["shift"] = check.shift(run.model, x, y, batch)
+    content |= _audited(run, run.dataset.test, run.test)
+    if parts:
+        everyone = torch.cat(list(parts.values()))
+        content["clients"] = {
+            "examples": len(everyone),
+            "accuracy": scores.correct[everyone].double().mean().item(),
+            "robust_accuracy": scores.robust[everyone].double().mean().item(),
+        }
+        content["per_client"] = by_group(scores, parts)
+    return content
+
+
+def on_attack(run: Prepared, state: Any, what: Literal["report", "pictures"]) -> Json | None:
+    """What the attack says or shows of itself.
+
+    Where several attackers do not collude, the first one's, with the troubles of all of them.
+    """
+    federation = run.federation
+    if federation.attack is None or state is None:
+        return None
+    bad, says = sorted(federation.malicious), traits(federation.attack)
+    if federation.threat.colluders:
+        return _of_attackers(run, state, bad, what)
+    states = [state[i] if i in state else says.init() for i in bad]
+    found = [_of_attackers(run, one, [i], what) for i, one in zip(bad, states, strict=True)]
+    first = next(
+        (content for client, content in zip(bad, found, strict=True) if client in state), found[0]
+    )
+    if what == "pictures" or first is None or len(bad) == 1:
+        return first
+    each = zip(bad, (content or {} for content in found), strict=True)
+    told = [f"client {i}: {text}" for i, content in each for text in content.get("troubles", [])]
+    return first | {"troubles": told} if told else first
+
+
+def _of_attackers(
+    run: Prepared, state: Any, clients: list[int], what: Literal["report", "pictures"]
+) -> Json | None:
+    """What the attack of these clients says or shows of itself."""
+    attack, local = run.federation.attack, run.federation.local
+    assert attack is not None
+    own = local.data.take(torch.cat([local.clients[client] for client in clients]))
+    truth = Truth(local.data, own, local.classes)
+    say: Callable[[], Json | None] = partial(getattr(traits(attack), what), state, truth)
+    return attack_report(say) if what == "report" else say()
+
+
+def by_group(scores: Scores, groups: dict[int, Indices]) -> Json:
+    """The number of examples and both accuracies of each group."""
+    return {
+        "examples": {str(g): len(index) for g, index in groups.items()},
+        "accuracy": {str(g): scores.correct[i].double().mean().item() for g, i in groups.items()},
+        "robust_accuracy": {
+            str(g): scores.robust[i].double().mean().item() for g, i in groups.items()
+        },
+    }
+
+
+def strip(run: Prepared, parameters: Vector) -> dict[str, np.ndarray[Any, Any]] | None:
+    """A few held-out images, clean and attacked, with the model's answers; None for other data."""
+    if len(run.dataset.shape) != 3:
+        return None
+    x, y = _examples(run, run.chooses, run.held_out[:STRIP])
+    write(run.model, parameters)
+    attack, generator = run.experiment.evaluation.attack, run.streams.generator("strip")
+    batch = run.plan.batch or 1
+    with evaluating(run.model), drawing(generator.initial_seed()):
+        draw = partial(attack.draw, x.clone(), generator)
+        moved = attack.maximise(run.model, x.clone(), y.clone(), draw, batch=batch)
+        moved = torch.where(per_example(admissible(moved, x, attack), x), moved, x)
+        chosen = [answers(batched_logits(run.model, images, batch)) for images in (x, moved)]
+    content = {
+        "clean": x,
+        "adversarial": moved,
+        "labels": y,
+        "clean_answers": chosen[0],
+        "adversarial_answers": chosen[1],
+    }
+    plain = {name: t.float() if t.is_floating_point() else t for name, t in content.items()}
+    return {name: tensor.cpu().numpy() for name, tensor in plain.items()}
+
+
+def _odd(scores: Scores) -> Json:
+    """How many examples have no finite loss, or got a point that is no adversarial example."""
+    counts = {
+        "not_finite": int((~scores.loss.isfinite()).sum()),
+        "refused_points": int(scores.refused.sum()),
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def odd(evaluations: list[Json], attack: object) -> list[str]:
+    """What a reader must know of examples without a finite loss, and of points that are none."""
+    found = []
+    if blown := [line for line in evaluations if line.get("not_finite")]:
+        first = blown[0]
+        found.append(
+            f"the model has no finite loss on {first['not_finite']} of {first['examples']} examples"
+            f" in round {first['round']}, the first of {len(blown)} such evaluations"
+        )
+    if points := [line for line in evaluations if line.get("refused_points")]:
+        first = points[0]
+        told = no_points(attack, first["refused_points"], first["examples"])
+        found.append(f"in round {first['round']}, the first of {len(points)} evaluations, {told}")
+    return found
+
+
+def _finite(value: float) -> float | None:
+    """``value``, or None where a model has blown up: JSON has no infinity."""
+    return value if math.isfinite(value) else None
+
+
+def _examples(run: Prepared, split: Split, index: Indices) -> tuple[torch.Tensor, torch.Tensor]:
+    device = run.start.device
+    return split.images(index).to(device, run.start.dtype), split.y[index].to(device)
+
+
+def _audited(run: Prepared, split: Split, index: Indices) -> Json:
+    """What an audit says, of the model as it was last written; nothing where none is asked for."""
+    asked, claim = run.experiment.evaluation.audit, run.experiment.evaluation.attack
+    if asked is None or not isinstance(claim, Pgd):
+        return {}
+    x, y = _examples(run, split, index[: asked.samples])
+    batch = run.plan.batch or 1
+    return {"audit": asked.look(run.model, x, y, claim, batch, run.experiment.seed)}
+
+
+def _scores(
+    run: Prepared, parameters: Vector, split: Split, index: Indices, stream: str, round: int
+) -> Scores:
+    write(run.model, parameters)
+    x, y = _examples(run, split, index)
+    scores = score(
+        run.model,
+        x,
+        y,
+        attack=run.experiment.evaluation.attack,
+        generator=run.streams.generator(stream, round),
+        batch_size=run.plan.batch or 1,
+    )
+    return scores.cpu()

@@ -1,0 +1,45 @@
+"""What a run will need at its end, tried before its first round."""
+
+import torch
+from torch import nn
+
+from fedrobust.config import arguments
+from fedrobust.compute.network import differentiable, evaluating
+from fedrobust.data import Split
+from fedrobust.errors import ConfigError, UndifferentiableError, UserError
+from fedrobust.evaluation.accuracy import admissible
+from fedrobust.experiment import Evaluation
+from fedrobust.compute.parameters import write
+from fedrobust.config.fingerprint import foreign
+from fedrobust.perturb import Apgd, Fab, Pgd
+from fedrobust.typing import Vector
+
+
+def rehearse(model: nn.Module, evaluation: Evaluation, split: Split, start: Vector) -> None:
+    """Try what an evaluation will ask on two examples: it must not fail after rounds of training.
+
+    Raises: ``ConfigError`` where it fails.
+    """
+    attack, first = evaluation.attack, torch.arange(min(2, len(split)))
+    x, y = split.images(first).to(start), split.y[first].to(start.device)
+    write(model, start)
+    climbs = evaluation.wasserstein is not None or isinstance(attack, Pgd | Apgd | Fab)
+    if climbs and not differentiable(model, x):
+        raise UndifferentiableError(
+            "no gradient reaches the model's input, so that evaluation.attack finds nothing: "
+            "evaluate with square, which needs none, and without wasserstein"
+        )
+    if not foreign(attack):
+        return
+    source = torch.Generator().manual_seed(0)
+    try:
+        with evaluating(model):
+            moved = attack.maximise(
+                model, x.clone(), y.clone(), lambda: attack.draw(x.clone(), source), batch=len(x)
+            )
+            admissible(moved, x, attack)
+    except UserError:
+        raise
+    except Exception as error:  # a user's own may fail in any way
+        reason = arguments.shortened(f"{type(error).__name__}: {error}", 300)
+        raise ConfigError(f"evaluation.attack fails on two examples: {reason}") from error

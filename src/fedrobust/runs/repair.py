@@ -1,0 +1,161 @@
+"""Putting a run directory right when its run is resumed: what the checkpoint can make again."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fedrobust.runs import measure
+from fedrobust.runs.course import Course
+from fedrobust.errors import FormatError, RecordError
+from fedrobust.compute.parameters import read, write
+from fedrobust.plain import attack_pictures, plain_json
+from fedrobust.runs.prepare import Prepared
+from fedrobust.reading import arrays_of, content_of, cure, json_of, present, tensors_of
+from fedrobust.runs.records import Json, RunDirectory
+from fedrobust.runs.rounds_log import as_lines
+from fedrobust.schema.run import Summary
+from fedrobust.typing import Vector
+
+_PICTURES = ("clean", "adversarial", "labels", "clean_answers", "adversarial_answers")
+
+
+def repaired(run: Prepared, course: Course, directory: RunDirectory) -> list[str]:
+    """Make again what is missing or damaged in ``directory``, and say what that was.
+
+    A damaged file is set aside under another name. A summary that is not this run's is only set
+    aside: the end of the run writes it, and all that belongs to it.
+
+    Raises: ``RecordError`` where something cannot be set aside or written.
+    """
+    told: list[str] = []
+    ended = course.state.round >= run.experiment.rounds
+    summary = directory.path / "summary.json"
+    why = _not_this_runs(summary, course, ended) if present(summary) else ""
+    if why:
+        told.append(_aside(directory, summary.name, why))
+    whole = ended and present(summary)
+    told += _lines(directory, "metrics.jsonl", course.metrics, whole)
+    if course.log is not None:
+        told += course.log.repair(directory.path, ended, lambda name: directory.set_aside(name))
+    if whole:
+        for name, vector in (("model", course.state.parameters), ("best", course.best)):
+            told += _model(run, directory, f"{name}.safetensors", vector)
+        told += _pictures(run, course, directory)
+    return told
+
+
+def _aside(directory: RunDirectory, name: str, why: object) -> str:
+    kept = directory.set_aside(name)
+    return f"{name} is made again from checkpoint.pt, and the old one kept as {kept}: {why}"
+
+
+def _again(directory: RunDirectory, name: str, why: object) -> str:
+    if present(directory.path / name):
+        return _aside(directory, name, why)
+    return f"{name} was missing, and is made again from checkpoint.pt"
+
+
+def _not_this_runs(path: Path, course: Course, ended: bool) -> str:
+    """Why a summary is not that of a run which stands here; empty where it is."""
+    if not ended:
+        return f"it is of a finished run, and this one stands at round {course.state.round}"
+    try:
+        found = json_of(path, Summary)
+        content = json_of(path, dict)
+    except FormatError:
+        raise
+    except RecordError as error:
+        return _cause(path, error)
+    if found.rounds != course.state.round:
+        return f"it is of {found.rounds} rounds, and this run has {course.state.round}"
+    if found.test is None or not isinstance(content.get("troubles"), list):
+        return "it has no test scores, or no troubles"
+    last = plain_json(course.metrics[-1:], "")[0]
+    if found.validation is not None and [found.validation.final] != last:
+        return "its last evaluation is not this run's"
+    return ""
+
+
+def _lines(directory: RunDirectory, name: str, lines: Sequence[Json], whole: bool) -> list[str]:
+    """A kill leaves fewer lines than the checkpoint has; anything else is damage."""
+    path, wanted = directory.path / name, as_lines(lines).encode()
+    try:
+        there = content_of(path) if present(path) else b""
+    except RecordError as error:
+        there, why = None, _cause(path, error)
+    else:
+        why = "it does not hold what the checkpoint does"
+    if there == wanted and path.exists():
+        return []
+    cut_off = there is not None and wanted.startswith(there) and (not there or there[-1:] == b"\n")
+    told = []
+    if not cut_off:
+        told.append(_aside(directory, name, why))
+    elif whole:
+        told.append(f"{name} was cut off or missing, and is made again from checkpoint.pt")
+    directory.write_lines(name, lines)
+    return told
+
+
+def _model(run: Prepared, directory: RunDirectory, name: str, vector: Vector) -> list[str]:
+    write(run.model, vector)
+    wanted = run.model.state_dict()
+    path = directory.path / name
+    try:
+        found = tensors_of(path)
+        why = "" if _alike(found, wanted) and _same(run, found, vector) else "it is another model"
+    except RecordError as error:
+        why = _cause(path, error)
+    if not why:
+        return []
+    told = [_again(directory, name, why)]
+    write(run.model, vector)
+    directory.write_model(name, run.model.state_dict())
+    return told
+
+
+def _alike(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
+    return found.keys() == wanted.keys() and all(
+        found[k].shape == wanted[k].shape and found[k].dtype == wanted[k].dtype for k in wanted
+    )
+
+
+def _same(run: Prepared, found: Mapping[str, Tensor], vector: Vector) -> bool:
+    """Whether the parameters that training changes are those of ``vector``, bit by bit."""
+    run.model.load_state_dict(found)
+    here, there = (v.detach().cpu().contiguous() for v in (read(run.model), vector))
+    return torch.equal(here.view(torch.uint8), there.view(torch.uint8))
+
+
+def _pictures(run: Prepared, course: Course, directory: RunDirectory) -> list[str]:
+    told = []
+    path = directory.path / "examples.npz"
+    if why := _unreadable(path, *_PICTURES):
+        images = measure.strip(run, course.best)
+        if images is not None:
+            told.append(_again(directory, path.name, why))
+            directory.write_arrays(path.name, images)
+    path = directory.path / "attack.npz"
+    if present(path) and (why := _unreadable(path)):
+        told.append(_aside(directory, path.name, why))
+        attack = course.state.attack
+        arrays, lost = attack_pictures(lambda: measure.on_attack(run, attack, "pictures"))
+        told += [f"the attack: {text}" for text in lost]
+        if arrays is not None:
+            directory.write_arrays(path.name, arrays)
+    return told
+
+
+def _unreadable(path: Path, *names: str) -> str:
+    try:
+        arrays_of(path, *names)
+    except RecordError as error:
+        return _cause(path, error)
+    return ""
+
+
+def _cause(path: Path, error: RecordError) -> str:
+    """What is wrong, without the advice to resume the run, which is what happens here."""
+    return str(error).removesuffix(f"; {cure(path)}")

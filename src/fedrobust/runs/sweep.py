@@ -1,0 +1,278 @@
+"""Playing a grid of experiments: in processes of their own, resumable to the cell."""
+
+import json
+import multiprocessing
+import os
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+import psutil
+
+from fedrobust.config import beside
+from fedrobust.runs.cells import CELLS, begun_with, finished, require_grown
+from fedrobust.config.component import from_config
+from fedrobust.errors import RecordError, RecordWarning, UserError, WriteError
+from fedrobust.experiment import Experiment
+from fedrobust.files import clear, held, listing, reason, written
+from fedrobust.runs.grid import Cell, Sweep
+from fedrobust.reading import json_of, present
+from fedrobust.runs.records import Json
+from fedrobust.schema.formats import with_format
+from fedrobust.schema.sweep import SweepRecord
+
+FAILED = "failed"
+"""The folder within a sweep's that tells of each cell that failed."""
+_SECONDS = 0.2
+"""How often the progress of running cells is looked at."""
+
+
+@dataclass
+class Watch:
+    """What a caller may see of a sweep while it runs."""
+
+    skipped: Callable[[int], object] = field(default=lambda cells: None)
+    started: Callable[[Cell], object] = field(default=lambda cell: None)
+    moved: Callable[[str, int, int], object] = field(default=lambda name, done, rounds: None)
+    ended: Callable[[Cell, str | None], object] = field(default=lambda cell, failure: None)
+
+
+def run_sweep(
+    sweep: Sweep,
+    out: Path | str,
+    resume: bool = False,
+    *,
+    jobs: int | None = None,
+    watch: Watch | None = None,
+) -> dict[str, str]:
+    """Play every cell of ``sweep`` that is not finished; returns the failed ones and why.
+
+    ``out`` holds sweep.json, cells/NAME, each an ordinary run directory, and failed/NAME.txt with
+    the traceback of a cell that failed; the others are played whatever happens to it. ``jobs``
+    cells run at a time, in a process each, and share the cores; by default as many as there are
+    cores. With ``resume`` finished cells are kept and begun ones go on; the grid may have gained
+    cells since.
+
+    Raises: ``RecordError`` where ``out`` holds something else.
+    """
+    out, seen = Path(out), watch or Watch()
+    with _opened(sweep, out, resume, jobs) as threads:
+        waiting = [cell for cell in sweep.cells if not finished(cell, out)]
+        seen.skipped(len(sweep.cells) - len(waiting))
+        at_once = max(1, min(jobs or _cores() // threads, len(waiting)))
+        pool = _Pool(out, threads, seen)
+        try:
+            while waiting or pool.running:
+                while waiting and len(pool.running) < at_once:
+                    pool.start(waiting.pop(0))
+                pool.look()
+        finally:
+            pool.stop()
+    return pool.failures
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return min(len(os.sched_getaffinity(0)), psutil.cpu_count(logical=False) or 1)
+    return psutil.cpu_count(logical=False) or os.cpu_count() or 1
+
+
+@contextmanager
+def _opened(sweep: Sweep, out: Path, resume: bool, jobs: int | None) -> Iterator[int]:
+    """Within, ``out`` is this sweep's and no other process's; gives the threads of a cell.
+
+    They are fixed when a sweep begins, so that its results do not depend on when it was stopped.
+
+    Raises: ``RecordError``.
+    """
+    try:
+        _refuse_foreign(out, resume)
+        _refuse_links(sweep, out)
+    except OSError as error:
+        raise RecordError(f"cannot read {out}: {reason(error)}; choose another --out") from error
+    with held(out, f"another process is running the sweep in {out}"):
+        clear(out)
+        yield _record(sweep, out, resume, jobs)
+
+
+def _refuse_foreign(out: Path, resume: bool) -> None:
+    """Raises: ``RecordError`` for a folder in which something lies that is no sweep."""
+    if not out.is_dir() or present(out / "sweep.json"):
+        return
+    there = listing(out)
+    # Its cells say themselves what they are: without its record a sweep can go on.
+    if resume and CELLS in there and set(there) <= {CELLS, FAILED, "report"}:
+        return
+    if there:
+        raise RecordError(f"{out} is not empty ({there[0]}, ...): choose another --out")
+
+
+def _refuse_links(sweep: Sweep, out: Path) -> None:
+    """Raises: ``RecordError`` for a link in ``out`` through which a cell would write elsewhere."""
+    cells = [f"{CELLS}/{cell.name}" for cell in sweep.cells]
+    for name in (CELLS, FAILED, *cells):
+        if (path := out / name).is_symlink():
+            raise RecordError(
+                f"{path} is a link, and a sweep writes into its own folder alone: put the folder "
+                "itself there, or choose another --out"
+            )
+
+
+def _record(sweep: Sweep, out: Path, resume: bool, jobs: int | None) -> int:
+    record = out / "sweep.json"
+    if present(record):
+        if not resume:
+            raise RecordError(
+                f"{out} already holds a sweep: continue it with --resume (resume=True), or "
+                "choose another --out"
+            )
+        stored = json_of(record, SweepRecord)
+        threads = stored.threads or _threads(sweep, out, jobs)
+        if stored.config == sweep.content:
+            return threads
+        require_grown(stored, sweep, out)
+    else:
+        threads = _threads(sweep, out, jobs)
+    content: Json = {
+        "name": sweep.name,
+        "axes": {axis: list(labels) for axis, labels in sweep.axes.items()},
+        "cells": [{"name": cell.name, "labels": cell.labels} for cell in sweep.cells],
+        "threads": threads,
+        "config": sweep.content,
+        "reference": sweep.reference,
+    }
+    text = json.dumps(with_format(record.name, content), indent=1, ensure_ascii=False)
+    written(record, f"{text}\n")
+    return threads
+
+
+def _threads(sweep: Sweep, out: Path, jobs: int | None) -> int:
+    """Those that the cells there began with, else an equal share of the cores."""
+    return begun_with(out) or max(1, _cores() // min(jobs or _cores(), len(sweep.cells)))
+
+
+class _Pool:
+    """The cells that are running, each in a process of its own."""
+
+    def __init__(self, out: Path, threads: int, watch: Watch) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._out, self._threads, self._watch = out, threads, watch
+        self.running: dict[str, tuple[Cell, SpawnProcess, Connection]] = {}
+        self.failures: dict[str, str] = {}
+        self._said: dict[str, str] = {}
+
+    def start(self, cell: Cell) -> None:
+        path = self._out / CELLS / cell.name
+        # A pipe for each: a cell that is killed amid a message leaves the others' alone.
+        ours, theirs = self._context.Pipe(duplex=False)
+        with beside.safe_path() as before:
+            known = beside.places(), before
+            arguments = (cell.config, path, self._threads, known, theirs)
+            process = self._context.Process(target=_play, args=arguments, daemon=True)
+            process.start()
+        theirs.close()
+        self.running[cell.name] = cell, process, ours
+        self._watch.started(cell)
+
+    def look(self) -> None:
+        """Pass on what running cells report, and take leave of those that ended."""
+        wait([process.sentinel for _, process, _ in self.running.values()], timeout=_SECONDS)
+        ended = [name for name, (_, process, _) in self.running.items() if not process.is_alive()]
+        for name, (_, _, pipe) in self.running.items():
+            with suppress(EOFError, OSError):  # it has ended, perhaps amid a message
+                while pipe.poll():
+                    kind, value = pipe.recv()
+                    if kind == "round":
+                        self._watch.moved(name, *value)
+                    else:
+                        self._said[name] = value
+        for name in ended:
+            cell, process, pipe = self.running.pop(name)
+            process.join()
+            pipe.close()
+            failure = None
+            if process.exitcode != 0:
+                failure = self._said.get(name) or _sudden(process.exitcode)
+                self.failures[name] = (failure.strip().splitlines() or [failure])[-1]
+                self._keep(name, failure)
+            else:
+                with suppress(OSError):  # what is told of it is out of date, and no more
+                    (self._out / FAILED / f"{name}.txt").unlink(missing_ok=True)
+            self._watch.ended(cell, self.failures.get(name))
+
+    def _keep(self, name: str, failure: str) -> None:
+        """Keep why a cell failed; where that cannot be done, the other cells go on all the same."""
+        path = self._out / FAILED / f"{name}.txt"
+        try:
+            path.parent.mkdir(exist_ok=True)
+            written(path, failure)
+        except (OSError, WriteError) as error:
+            warnings.warn(f"cannot write {path}: {reason(error)}", RecordWarning, stacklevel=2)
+
+    def stop(self) -> None:
+        for _, process, _ in self.running.values():
+            process.terminate()
+        for _, process, _ in self.running.values():
+            process.join()
+
+
+def _sudden(code: int | None) -> str:
+    return (
+        f"the process ended with code {code}, without a word: it was killed from outside, or the "
+        "machine ran out of memory (run fewer --jobs at a time)"
+    )
+
+
+def _play(
+    config: Json,
+    path: Path,
+    threads: int,
+    known: tuple[tuple[str, ...], str | None],
+    pipe: Connection,
+) -> None:
+    """The life of one cell's process. The ``config`` is the user's own, not a record of it.
+
+    ``known`` are the places of the user's own modules, and what ``beside.safe_path`` gave.
+    """
+    places, before = known
+    beside.look_in(places)
+    beside.restore(before)
+    threading.Thread(target=_end_with_the_sweep, daemon=True).start()
+    import torch
+
+    from fedrobust.runs.loop import Progress
+    from fedrobust.runs.run import run
+
+    torch.set_num_threads(threads)
+    rounds = config["rounds"]
+    progress = Progress(
+        started=lambda ready, done: pipe.send(("round", (done, rounds))),
+        played=lambda log: pipe.send(("round", (log.round, rounds))),
+        repaired=lambda text: print(f"{path.name}: {text}", file=sys.stderr),
+        unkept=lambda text: print(f"{path.name}: warning: {text}", file=sys.stderr),
+    )
+    try:
+        ended = run(from_config(Experiment, config), path, resume=path.exists(), progress=progress)
+        if ended.unkept is not None:
+            raise WriteError(ended.unkept)
+    except UserError as error:
+        pipe.send(("failed", str(error)))
+        sys.exit(1)
+    except Exception:
+        pipe.send(("failed", traceback.format_exc()))
+        sys.exit(1)
+
+
+def _end_with_the_sweep() -> None:
+    """However the sweep's process ends, SIGKILL included, no cell runs on without it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
