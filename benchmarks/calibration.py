@@ -3,7 +3,8 @@
     python benchmarks/calibration.py --out results/benchmarks/calibration.json
 
 trains networks on MNIST and Fashion-MNIST, masks some of them, and audits each on validation
-examples with the budget ``full``. The limits of ``fedrobust.evaluation.auditing.signs`` lie between
+examples with the budget ``full``. The limits of ``fedrobust.evaluation.auditing.indicators`` lie
+between
 the two; the tests judge them on other models, of digits. Models and finished audits are kept in
 ``--work``, so that a second call goes on where the first was ended.
 
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from fedrobust.data import FashionMnist
 from fedrobust.evaluation import audit
-from fedrobust.evaluation.auditing.signs import LIMITS
+from fedrobust.evaluation.auditing.indicators import LIMITS
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import Norm
 from fedrobust.runs.provenance import commit

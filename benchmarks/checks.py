@@ -15,7 +15,7 @@ from unittest.mock import patch
 import torch
 
 from fedrobust.clients import local_training as client
-from fedrobust.clients.local_training import Client
+from fedrobust.clients.client import Client
 from fedrobust.clients.optimizers import Adam
 from fedrobust.compute import network
 from fedrobust.compute.execution import Execution

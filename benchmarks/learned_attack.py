@@ -24,17 +24,18 @@ import numpy as np
 import torch
 
 from fedrobust.attacks.learned import Inversion, Learned, Training
+from fedrobust.attacks.learned.attacker_state import Knowledge, real_data
 from fedrobust.attacks.learned.encoding import Basis, Compact, Full
 from fedrobust.attacks.learned.environment import FederationEnv, Task
 from fedrobust.attacks.learned.inversion import invert
-from fedrobust.attacks.learned.knowledge import Knowledge, real_data
 from fedrobust.attacks.learned.planning import best_constant
 from fedrobust.attacks.learned.policy import train
 from fedrobust.attacks.learned.simulation import Harm
 from fedrobust.attacks.learned.task import task_for
 from fedrobust.clients.gradients import Autograd, Precision, calculus
 from fedrobust.compute.execution import emulates_bfloat16
-from fedrobust.federation.round import LOCAL, run_round
+from fedrobust.federation.backends import LOCAL
+from fedrobust.federation.round import run_round
 from fedrobust.federation.threat import ThreatModel, View
 from fedrobust.perturb import Ascent
 from fedrobust.runs.grid import load_sweep

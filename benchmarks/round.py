@@ -20,7 +20,8 @@ from fedrobust.attacks import Poisons
 from fedrobust.compute.parameters import read, write
 from fedrobust.compute.randomness import Streams
 from fedrobust.experiment import load
-from fedrobust.federation.round import Federation, FederationState, run_round
+from fedrobust.federation.round import run_round
+from fedrobust.federation.state import Federation, FederationState
 from fedrobust.objectives import Adversarial
 from fedrobust.perturb import Pgd
 from fedrobust.runs.prepare import prepare

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from fedrobust.runs.records import RunDirectory
+from fedrobust.runs.directory import RunDirectory
 from fedrobust.runs.rounds_log import RoundsLog
 from fedrobust.runs.tally import Tally
 

@@ -16,9 +16,10 @@ from measured import measured, measured_pages
 
 from fedrobust.aggregators import AGGREGATORS
 from fedrobust.attacks import ATTACKS
-from fedrobust.attacks.attack import traits
-from fedrobust.config.component import from_config, name_of
+from fedrobust.config.component import from_config
+from fedrobust.config.kind import name_of
 from fedrobust.experiment import read_yaml
+from fedrobust.federation.attack import requirements
 from fedrobust.federation.threat import ThreatModel
 
 HERE = Path(__file__).parent
@@ -136,14 +137,18 @@ def _heading(match: re.Match[str]) -> str:
 
 def needs(attack: Any) -> str:
     """What an attack must know, in words."""
-    found = traits(attack)
-    known = ThreatModel(colluders=False).lacks(found.needs)
+    found = requirements(attack)
+    known = ThreatModel(colluders=False).lacks(found.knowledge)
     lines = [f"Knowledge: own data{''.join(', ' + w for w in known)}."]
     lines.append(
-        f"At least {found.least} malicious client{'s' if found.least > 1 else ''}"
-        + (", unless benign updates are granted." if found.least > 1 else ".")
+        f"At least {found.min_colluders} malicious client{'s' if found.min_colluders > 1 else ''}"
+        + (", unless benign updates are granted." if found.min_colluders > 1 else ".")
     )
-    lines.append("Honest updates are trained." if found.trains else "No honest update is trained.")
+    lines.append(
+        "Honest updates are trained."
+        if found.uses_honest_updates
+        else "No honest update is trained."
+    )
     return " ".join(lines)
 
 
@@ -175,7 +180,7 @@ def typed(hint: Any) -> str:
     """A field's type in words."""
     from annotated_types import Ge, Gt, Le, Lt
 
-    from fedrobust.config.component import MOST
+    from fedrobust.config.scalars import MOST
 
     text = str(hint)
     if "Discriminator" in text:

@@ -13,14 +13,15 @@ from ruamel.yaml import YAML
 from torch import nn
 
 from fedrobust import run
-from fedrobust.attacks.attack import poisons
 from fedrobust.clients.compiled_mlp import SmallNetwork
 from fedrobust.clients.gradients import calculus
 from fedrobust.config.component import from_config
 from fedrobust.errors import ConfigError, PrecisionWarning
 from fedrobust.experiment import Experiment
+from fedrobust.federation.attack import poisons
+from fedrobust.federation.backends import LOCAL
 from fedrobust.federation.one_step import OneStep, takes_one_step
-from fedrobust.federation.round import LOCAL, RoundLog
+from fedrobust.federation.state import RoundLog
 from fedrobust.models import RingMlp
 from fedrobust.runs.loop import Progress
 from fedrobust.runs.prepare import Prepared, prepare

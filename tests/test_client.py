@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from fedrobust.clients.local_training import Client, LocalTraining, Store
+from fedrobust.clients.client import Client
+from fedrobust.clients.local_training import LocalTraining, Store
 from fedrobust.clients.optimizers import Adam, OptimizerSpec, Sgd
 from fedrobust.compute.parameters import read
 from fedrobust.compute.randomness import Streams

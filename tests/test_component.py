@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 import torch
@@ -13,19 +13,13 @@ from fedrobust.aggregators import AnyAggregator
 from fedrobust.attacks import AnyAttack, Distillation, Learned
 from fedrobust.attacks.learned.encoding import AnyEncoding, Basis, Full
 from fedrobust.clients.optimizers import Adam, AnyOptimizer
-from fedrobust.config.component import (
-    Count,
-    Pixels,
-    Positive,
-    component,
-    from_config,
-    one_of,
-    to_config,
-)
+from fedrobust.config.component import component, from_config, to_config
 from fedrobust.config.fingerprint import fingerprint
+from fedrobust.config.kind import Kind
+from fedrobust.config.scalars import Count, Pixels, Positive
 from fedrobust.data import AnyData, AnyPartition
 from fedrobust.errors import ConfigError
-from fedrobust.evaluation.wasserstein import Wasserstein
+from fedrobust.evaluation.wasserstein_metrics import Wasserstein
 from fedrobust.federation.participation import AnyParticipation
 from fedrobust.federation.projection import AnyProjection
 from fedrobust.models import AnyModel
@@ -43,19 +37,27 @@ class Ball:
         return self.eps
 
 
+BALL = Kind("shape", has=("area",))
+BALL.of(Ball)
+
+
 @component
 class Cube:
     side: Count = 1
-    inner: one_of("shape", Ball, has=("area",)) = Ball(0.5)
+    inner: Annotated[Any, BALL] = Ball(0.5)
     name: Literal["cube"] = "cube"
 
     def area(self) -> float:
         return 1.0
 
 
+SHAPE = Kind("shape", has=("area",))
+SHAPE.of(Ball, Cube)
+
+
 @component
 class Scene:
-    shape: one_of("shape", Ball, Cube, has=("area",))
+    shape: Annotated[Any, SHAPE]
     scale: Positive = 1.0
 
 
@@ -251,3 +253,25 @@ def test_opaque_objects_are_told_apart() -> None:
 def test_components_are_frozen() -> None:
     with pytest.raises((AttributeError, TypeError)):
         Ball(0.1).eps = 0.2  # type: ignore[misc]
+
+
+def test_a_member_may_hold_another_of_its_own_kind() -> None:
+    kind = Kind("link", has=("area",))
+
+    @component
+    class Link:
+        next: Annotated[Any, kind] | None = None
+        name: Literal["link"] = "link"
+
+        def area(self) -> float:
+            return 0.0
+
+    with pytest.raises(RuntimeError, match="the kind link has no members yet"):
+        Link(next={"name": "link"})
+    kind.of(Link)
+    chain = from_config(Link, {"next": {"name": "link", "next": {"name": "link"}}})
+    assert chain == Link(next=Link(next=Link()))
+    with pytest.raises(ConfigError, match=r"^next\.next\.nxt: unknown key \(did you mean 'next'"):
+        from_config(Link, {"next": {"next": {"name": "link", "nxt": 1}, "name": "link"}})
+    with pytest.raises(ValueError, match="the members of the kind link are listed already"):
+        kind.of(Link)

@@ -11,18 +11,19 @@ from demo import demo_config
 from fedrobust.attacks.learned.inversion import Inversion
 from fedrobust.attacks.learned.training import Training
 from fedrobust.cli import kinds
-from fedrobust.clients.local_training import Client
+from fedrobust.clients.client import Client
 from fedrobust.config.component import from_config
 from fedrobust.config.explain import field_types
 from fedrobust.config.yaml import DEPTH, NODES, TEXT
 from fedrobust.data import SyntheticRing
 from fedrobust.errors import ConfigError, DataError
-from fedrobust.evaluation.wasserstein import Wasserstein
-from fedrobust.experiment import Evaluation, Experiment, completed, load, read_yaml
+from fedrobust.evaluation.wasserstein_metrics import Wasserstein
+from fedrobust.experiment import Evaluation, Experiment, load, read_yaml
 from fedrobust.federation.server import Server
 from fedrobust.objectives import Phase, Relative
 from fedrobust.perturb import Ascent
 from fedrobust.runs.grid import load_sweep
+from fedrobust.runs.older_configs import completed
 
 
 def refusal(**changes: Any) -> str:

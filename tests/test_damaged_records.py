@@ -12,14 +12,14 @@ from safetensors.torch import save_file
 
 from damaged import Originals, cut, digest, records, refused, resumed
 from fedrobust import run
-from fedrobust.attacks.learned.files import load_policy
+from fedrobust.attacks.learned.policy_files import load_policy
 from fedrobust.config.component import from_config
 from fedrobust.errors import ConfigError
-from fedrobust.evaluation.auditing.command import Asked, audited
 from fedrobust.experiment import Experiment
 from fedrobust.report import write_report
+from fedrobust.runs.audit import Asked, audited
+from fedrobust.runs.directory import RunDirectory
 from fedrobust.runs.grid import load_sweep
-from fedrobust.runs.records import RunDirectory
 from fedrobust.runs.sweep import run_sweep
 from run_contents import contents
 

@@ -12,9 +12,11 @@ from torch import Tensor
 from fedrobust.compute.randomness import Streams
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
+from fedrobust.federation.backends import LOCAL
 from fedrobust.federation.participation import All, Sample
-from fedrobust.federation.round import LOCAL, Federation, FederationState, run_round
+from fedrobust.federation.round import run_round
 from fedrobust.federation.server import Server
+from fedrobust.federation.state import Federation, FederationState
 from fedrobust.runs.prepare import Prepared, prepare
 
 SGD = {"batch_size": 16, "batches": 1, "optimizer": {"name": "sgd", "lr": 0.1}}

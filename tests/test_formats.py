@@ -9,13 +9,13 @@ import pytest
 
 from damaged import refused
 from demo import ROOT
-from fedrobust import reading
 from fedrobust.evaluation.auditing.result import Audit
-from fedrobust.experiment import completed
-from fedrobust.report.run import ReportRun
-from fedrobust.schema.formats import NEWEST, with_format
-from fedrobust.schema.run import Evaluation, Round, Summary
-from fedrobust.schema.sweep import SweepRecord
+from fedrobust.records import reading
+from fedrobust.records.schema.formats import NEWEST, with_format
+from fedrobust.records.schema.run import Evaluation, Round, Summary
+from fedrobust.records.schema.sweep import SweepRecord
+from fedrobust.report.run_records import ReportRun
+from fedrobust.runs.older_configs import completed
 
 RESULTS = ROOT / "results"
 

@@ -66,7 +66,7 @@ def full_for(names: dict[str, range], monkeypatch: pytest.MonkeyPatch) -> None:
                 raise WriteError(f"cannot write {path}: No space left on device")
         atomically(path, fill)
 
-    monkeypatch.setattr("fedrobust.runs.records.atomically", write)
+    monkeypatch.setattr("fedrobust.runs.directory.atomically", write)
 
 
 def test_a_disk_that_is_full_for_a_while_leaves_no_trace(

@@ -16,11 +16,12 @@ import pytest
 import torch
 
 from damaged import ODD, put, records, refused, tiny
-from fedrobust import bounded, reading, run
+from fedrobust import run
 from fedrobust.errors import RecordError
-from fedrobust.evaluation.auditing.command import audited
+from fedrobust.records import bounded, reading
 from fedrobust.report import page, write_report
-from fedrobust.report.drawing import WIDE, Drawing
+from fedrobust.report.style import WIDE, Drawing
+from fedrobust.runs.audit import audited
 from modest import modestly
 
 Copy = Callable[[str], Path]

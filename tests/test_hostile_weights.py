@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from damaged import refused, tensors
-from fedrobust import reading
 from fedrobust.errors import ResourceError
 from fedrobust.models import EluCnn, LeafCnn, MnistCnn, build, build_model
+from fedrobust.records import reading
 from modest import modestly
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from fedrobust import Experiment, run
-from fedrobust.clients.local_training import Client, LocalTraining, Store
+from fedrobust.clients.client import Client
+from fedrobust.clients.local_training import LocalTraining, Store
 from fedrobust.clients.optimizers import Adam, OptimizerSpec, Sgd
 from fedrobust.compute.parameters import read
 from fedrobust.compute.randomness import Streams

@@ -12,10 +12,8 @@ from ruamel.yaml import YAML
 
 from demo import demo_config
 from fedrobust import run
-from fedrobust.attacks.learned.learning import learn_policy
 from fedrobust.config.component import from_config
 from fedrobust.errors import RecordError, UserError
-from fedrobust.evaluation.auditing.command import Asked, audited
 from fedrobust.experiment import Experiment
 from fedrobust.files import (
     appending,
@@ -28,7 +26,9 @@ from fedrobust.files import (
     written,
 )
 from fedrobust.report import write_report
+from fedrobust.runs.audit import Asked, audited
 from fedrobust.runs.grid import load_sweep
+from fedrobust.runs.learn_policy import learn_policy
 from fedrobust.runs.loop import Progress
 from fedrobust.runs.sweep import run_sweep
 

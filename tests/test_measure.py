@@ -9,7 +9,7 @@ from torch import nn
 from fedrobust.experiment import Experiment
 from fedrobust.runs.measure import on_test
 from fedrobust.runs.prepare import prepare
-from fedrobust.runs.run import best_of
+from fedrobust.runs.summary import best_of
 
 
 def test_robust_accuracy_chooses_then_accuracy_then_the_earlier() -> None:

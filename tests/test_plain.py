@@ -14,8 +14,8 @@ from torch import nn
 from fedrobust import run
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
-from fedrobust.plain import attack_pictures, attack_report, plain_json
-from fedrobust.runs.records import RunDirectory, require_storable
+from fedrobust.records.plain import attack_pictures, attack_report, plain_json
+from fedrobust.runs.directory import RunDirectory, require_storable
 
 
 @dataclass
@@ -207,7 +207,7 @@ def test_tied_weights_are_stored_whole(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path, resume=False)
     directory.write_model("tied.safetensors", model.state_dict())
     directory.close()
-    from fedrobust.reading import fill
+    from fedrobust.records.reading import fill
 
     other = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     fill(other, tmp_path / "tied.safetensors")

@@ -13,7 +13,8 @@ from fedrobust import Client, Dataset, Evaluation, Experiment, run
 from fedrobust.aggregators import Median
 from fedrobust.attacks import GaussianNoise
 from fedrobust.clients.optimizers import Adam, Sgd
-from fedrobust.compute.execution import SIZES, Execution, available_memory, fastest_batch
+from fedrobust.compute.execution import SIZES, Execution, fastest_batch
+from fedrobust.compute.memory import available_memory
 from fedrobust.data import ByWriter, Iid, Mnist
 from fedrobust.errors import ConfigError, DataError, RecordError, ResourceError
 from fedrobust.models import MnistCnnSmall
@@ -117,7 +118,7 @@ def test_a_run_that_cannot_fit_is_refused_with_the_figures(
     )
     d = 65 * 100_000 + 10 * 100_001
     assert memory_needed(experiment, 500, 4 * d) == pytest.approx(4 * d * 4 * 500, rel=0.02)
-    monkeypatch.setattr("fedrobust.compute.execution.available_memory", lambda device: 20 * 2**30)
+    monkeypatch.setattr("fedrobust.compute.memory.available_memory", lambda device: 20 * 2**30)
     with pytest.raises(ResourceError, match=r"needs about 56.\d GiB and 20.0 GiB are free: 500 cl"):
         prepare(experiment)
 

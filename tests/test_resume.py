@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 from demo import demo_config
 from fedrobust import run
 from fedrobust.aggregators import Aggregation
+from fedrobust.attacks import Requirements
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.round import run_round
@@ -97,7 +98,7 @@ def test_a_checkpoint_between_evaluations_changes_nothing(
 class Drifting:
     """An attack with a state of its own, which wants two earlier parameter vectors."""
 
-    memory = 2
+    requires = Requirements(history=2)
 
     def craft(self, state: Any, view: Any, rng: Any) -> Any:
         state = state or {"sum": torch.zeros(1), "rounds": 0}

@@ -12,8 +12,8 @@ from fedrobust import run
 from fedrobust.errors import RecordError
 from fedrobust.experiment import Experiment
 from fedrobust.runs import checkpoint
+from fedrobust.runs.directory import RunDirectory
 from fedrobust.runs.loop import Progress
-from fedrobust.runs.records import RunDirectory
 from fedrobust.runs.tally import Tally
 from run_contents import contents
 

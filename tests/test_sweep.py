@@ -15,7 +15,7 @@ from demo import demo_config
 from fedrobust.cli import app
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.report import write_report
-from fedrobust.report.sweep import SweepRecords
+from fedrobust.report.sweep.records import SweepRecords
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.run import run
 from fedrobust.runs.sweep import Watch, run_sweep

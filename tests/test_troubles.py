@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from fedrobust.aggregators import Aggregation, Context, SmallestMaximumEigenvalueAveraging
-from fedrobust.aggregators.rule import NoAnswerError
+from fedrobust.aggregators.aggregator import NoAnswerError
 from fedrobust.attacks import InnerProduct, Optimized
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.round import run_round
 from fedrobust.federation.server import aggregate
 from fedrobust.runs.prepare import prepare
-from fedrobust.runs.run import doubts, run
+from fedrobust.runs.run import run
+from fedrobust.runs.summary import doubts
 from fedrobust.runs.tally import Tally
 
 SOUND: dict[str, Any] = {"gamma": 2.0, "rho": 0.04, "curvature": 3.0, "residual": 1e-4}

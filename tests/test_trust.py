@@ -19,10 +19,10 @@ from fedrobust.config import beside
 from fedrobust.config.component import from_config, from_record, to_config
 from fedrobust.config.trust import NOTHING, Trusted, UntrustedError
 from fedrobust.errors import ConfigError
-from fedrobust.evaluation.auditing.source import opened
-from fedrobust.experiment import completed
 from fedrobust.models import RingMlp
 from fedrobust.report import write_report
+from fedrobust.runs.audited_model import opened
+from fedrobust.runs.older_configs import completed
 from hostile.folder import RING, put, slots
 
 Tiny = Callable[..., Experiment]

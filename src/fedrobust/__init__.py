@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
-    from fedrobust.clients.local_training import Client
+    from fedrobust.clients.client import Client
     from fedrobust.compute.execution import Execution
     from fedrobust.data import Dataset
     from fedrobust.errors import UserError

@@ -1,46 +1,33 @@
 """One run as one frozen, validated value: the same in Python, in YAML and on the command line."""
 
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
-from dataclasses import MISSING, fields
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal
 
 from pydantic import (
     BeforeValidator,
     StringConstraints,
-    TypeAdapter,
-    ValidationError,
     model_validator,
 )
 
 from fedrobust.aggregators import AnyAggregator, Mean
-from fedrobust.aggregators.rule import check
+from fedrobust.aggregators.aggregator import check
 from fedrobust.attacks import AnyAttack
-from fedrobust.attacks.attack import traits
-from fedrobust.clients.local_training import Client
+from fedrobust.clients.client import Client
 from fedrobust.compute.execution import Execution
 from fedrobust.config.arguments import shortened
-from fedrobust.config.component import (
-    Count,
-    Seed,
-    Size,
-    component,
-    from_config,
-    keyword_component,
-    name_of,
-    to_config,
-)
-from fedrobust.config.explain import explain, field_types, quoted
+from fedrobust.config.component import component, from_config, keyword_component
+from fedrobust.config.explain import quoted
+from fedrobust.config.kind import name_of
 from fedrobust.config.overrides import override
 from fedrobust.config.own import asking
-from fedrobust.config.trust import Trusted
+from fedrobust.config.scalars import Count, Seed, Size
 from fedrobust.config.yaml import read_yaml
 from fedrobust.data import AnyData, AnyPartition
 from fedrobust.errors import ConfigError
-from fedrobust.evaluation.auditing.following import Auditing
-from fedrobust.evaluation.wasserstein import Wasserstein
+from fedrobust.evaluation.auditing.in_training import Auditing
+from fedrobust.evaluation.wasserstein_metrics import Wasserstein
+from fedrobust.federation.attack import requirements
 from fedrobust.federation.participation import All, AnyParticipation
 from fedrobust.federation.server import Server, rooted
 from fedrobust.federation.threat import ThreatModel
@@ -48,7 +35,7 @@ from fedrobust.models import AnyModel
 from fedrobust.objectives import ERM, AnyObjective
 from fedrobust.perturb import AnyPerturbation, Pgd
 
-__all__ = ["Evaluation", "Experiment", "Name", "completed", "load", "read_yaml"]
+__all__ = ["Evaluation", "Experiment", "Name", "load", "read_yaml"]
 
 Name = Annotated[
     str, StringConstraints(strict=True, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -116,19 +103,19 @@ class Experiment:
             raise ValueError(f"malicious is {self.malicious}, but there is no attack to play")
         if self.attack is not None and self.malicious > 0:
             with asking("the attack, asked what it needs,"):
-                asked = traits(self.attack)
-            lacking = self.threat.lacks(asked.needs)
+                asked = requirements(self.attack)
+            lacking = self.threat.lacks(asked.knowledge)
             if lacking:
                 raise ValueError(
                     f"attack {name_of(type(self.attack))} needs {' and '.join(lacking)}, "
                     "which the threat model does not grant"
                 )
-            if self.malicious < asked.least and not self.threat.benign:
+            if self.malicious < asked.min_colluders and not self.threat.benign:
                 raise ValueError(
-                    f"attack {name_of(type(self.attack))} needs {asked.least} malicious clients, "
-                    f"or threat.benign: true; malicious is {self.malicious}"
+                    f"attack {name_of(type(self.attack))} needs {asked.min_colluders} malicious "
+                    f"clients, or threat.benign: true; malicious is {self.malicious}"
                 )
-            if "rule" in asked.needs:
+            if "rule" in asked.knowledge:
                 self._require_rows_to_try()
         if rooted(self.aggregator) and self.server.root is None:
             raise ValueError(
@@ -202,64 +189,3 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
         settings = " ".join(f"-s {text}" for text in overrides)
         source = f"{path} with {shortened(settings, 300)}" if overrides else str(path)
         raise ConfigError(f"{source}:\n{error}") from error
-
-
-_BEFORE = {
-    "attack.encoding=basis.draws": "fixed",
-    "attack.training.check_episodes": 1,
-    "attack.training.start": "random",
-    "execution.gradients": "autograd",
-}
-
-
-def completed(stored: Mapping[str, Any], like: object = None) -> dict[str, Any]:
-    """A stored config with the fields that fedrobust has gained since, at their defaults.
-
-    Where a default is not what was done before there was the field, ``_BEFORE`` says what was. What
-    cannot be read, such as an object that no file can rebuild, stays as it is, and so does code
-    that ``like`` does not name in the same way: that is the user's own config, as plain data.
-
-    Raises: ``ConfigError`` where it is no config, or its execution plan is none.
-    """
-    if not isinstance(stored, Mapping):
-        raise ConfigError(f"a stored config must be a mapping of keys; it is {quoted(stored)}")
-    content = deepcopy(dict(stored))
-    for path, value in _BEFORE.items():
-        *way, last = path.split(".")
-        for node in _nodes(content, way):
-            node.setdefault(last, value)
-    trusted, found = Trusted.of(like), dict(stored)
-    for field in fields(cast("Any", Experiment)):
-        key = field.name
-        if key not in content:
-            if field.default is not MISSING:
-                found[key] = to_config(field.default)
-            continue
-        try:
-            found[key] = to_config(_adapter(key).validate_python(content[key], context=trusted))
-        except ValidationError as error:
-            if key == "execution":
-                raise ConfigError(explain(error, Execution)) from error
-    return found
-
-
-@cache
-def _adapter(key: str) -> TypeAdapter[Any]:
-    return TypeAdapter(field_types(Experiment)[key])
-
-
-def _nodes(content: Any, way: Sequence[str]) -> list[dict[str, Any]]:
-    """The mappings at ``way``; an attack may lie within another that wraps it.
-
-    A step ``key=name`` leads to the component of that name alone.
-    """
-    if not isinstance(content, dict):
-        return []
-    if not way:
-        return [content]
-    key, _, name = way[0].partition("=")
-    first, rest = content.get(key), way[1:]
-    if name and (not isinstance(first, dict) or first.get("name") != name):
-        first = None
-    wrapped = _nodes(first, way) if way[0] == "attack" else []
-    return [*_nodes(first, rest), *wrapped]

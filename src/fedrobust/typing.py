@@ -5,6 +5,8 @@ n: client rows of one round; d: model parameters; b: examples; c, h, w: channels
 
 from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
@@ -17,3 +19,8 @@ Images: TypeAlias = Float[Tensor, "b c h w"]
 Labels: TypeAlias = Int64[Tensor, " b"]
 Mask: TypeAlias = Bool[Tensor, " b"]
 Indices: TypeAlias = Int64[Tensor, " b"]
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+Doubles: TypeAlias = npt.NDArray[np.float64]
+Integers: TypeAlias = npt.NDArray[np.int64]
+"""Arrays of any shape that compiled loops work on."""

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from fedrobust.aggregators import compiled
+from fedrobust.aggregators.kernels import compiled
 
 
 @pytest.fixture(params=["torch", "compiled"])

@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedrobust.aggregators import bulyan, compiled, kernels, loops
-from fedrobust.aggregators.sorting_network import comparators
+from fedrobust.aggregators import bulyan
+from fedrobust.aggregators.kernels import compiled, dispatch, loops
+from fedrobust.aggregators.kernels.sorting_network import comparators
 
 
 def normal(n: int, d: int, seed: int = 0) -> Tensor:
@@ -69,11 +70,11 @@ def test_no_comparator_could_be_left_out(n: int) -> None:
 
 
 KERNELS: dict[str, Callable[[Tensor], Tensor]] = {
-    "row-mean": kernels.row_mean,
-    "middle-mean": lambda x: kernels.middle_mean(x, 5),
-    "mean-around-median": lambda x: kernels.mean_around_median(x, 12),
-    "of-rows": lambda x: kernels.mean_around_median(x, 4, torch.arange(1, len(x), 2)),
-    "squared-distances": kernels.squared_distances,
+    "row-mean": dispatch.row_mean,
+    "middle-mean": lambda x: dispatch.middle_mean(x, 5),
+    "mean-around-median": lambda x: dispatch.mean_around_median(x, 12),
+    "of-rows": lambda x: dispatch.mean_around_median(x, 4, torch.arange(1, len(x), 2)),
+    "squared-distances": dispatch.squared_distances,
 }
 every_kernel = pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
 
@@ -117,7 +118,7 @@ def test_a_loop_that_raises_raises_in_the_caller(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(loops, "mean_of_closest", fail)
     torch.set_num_threads(2)
     with pytest.raises(MemoryError, match="no room"):
-        kernels.middle_mean(normal(20, 100_000), 3)
+        dispatch.middle_mean(normal(20, 100_000), 3)
     torch.set_num_threads(1)
 
 

@@ -5,7 +5,7 @@ import torch
 from rule_oracles import distances as exact_distances
 from torch import Tensor
 
-from fedrobust.aggregators import kernels
+from fedrobust.aggregators.kernels import dispatch
 
 
 def normal(n: int, d: int, seed: int = 0) -> Tensor:
@@ -40,7 +40,7 @@ HARD = {
 @pytest.mark.parametrize("updates", HARD.values(), ids=HARD)
 @pytest.mark.usefixtures("path")
 def test_distances_have_twelve_right_digits(updates: Tensor) -> None:
-    got = kernels.squared_distances(updates)
+    got = dispatch.squared_distances(updates)
     want = torch.tensor(exact_distances(updates.double().tolist()), dtype=torch.float64)
     assert got.dtype == torch.float64
     assert torch.equal(got, got.T)
@@ -51,7 +51,7 @@ def test_long_rows_that_nearly_cancel_keep_twelve_digits() -> None:
     # Just above the share of the norms below which a distance is taken again.
     updates = (normal(1, 200_000) + 0.13 * normal(16, 200_000, seed=1)).double()
     want = torch.stack([((updates - row) ** 2).sum(dim=1) for row in updates])
-    torch.testing.assert_close(kernels.squared_distances(updates), want, rtol=1e-12, atol=0)
+    torch.testing.assert_close(dispatch.squared_distances(updates), want, rtol=1e-12, atol=0)
 
 
 def test_float64_entries_whose_squares_overflow_give_infinity_and_equal_rows_zero() -> None:
@@ -62,7 +62,7 @@ def test_float64_entries_whose_squares_overflow_give_infinity_and_equal_rows_zer
     updates[6] = updates[4]
     updates[7] = 1.7e308
     updates[3] = -1.7e308
-    got = kernels.squared_distances(updates)
+    got = dispatch.squared_distances(updates)
     want = torch.tensor(exact_distances(updates.tolist()), dtype=torch.float64)
     assert got[4, 6] == 0
     assert got[3, 7] == got[0, 1] == torch.inf
@@ -88,9 +88,9 @@ def test_cancelled_pairs_are_taken_again_together(
     monkeypatch: pytest.MonkeyPatch, updates: Tensor, most: int
 ) -> None:
     passes = []
-    once = kernels._gram_distances
+    once = dispatch._gram_distances
     monkeypatch.setattr(
-        kernels, "_gram_distances", lambda *args: passes.append(args) or once(*args)
+        dispatch, "_gram_distances", lambda *args: passes.append(args) or once(*args)
     )
-    kernels.squared_distances(updates)
+    dispatch.squared_distances(updates)
     assert len(passes) <= most

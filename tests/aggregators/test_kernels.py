@@ -19,11 +19,10 @@ from fedrobust.aggregators import (
     Median,
     MultiKrum,
     TrimmedMean,
-    compiled,
-    kernels,
 )
-from fedrobust.aggregators.kernels import mean_around_median, middle_mean, row_mean
-from fedrobust.aggregators.sorting_network import sort_columns
+from fedrobust.aggregators.kernels import compiled, dispatch
+from fedrobust.aggregators.kernels.dispatch import mean_around_median, middle_mean, row_mean
+from fedrobust.aggregators.kernels.sorting_network import sort_columns
 
 SIZES = [*range(1, 36), 50, 51, 63, 64, 65, 100, 129, 300]
 """Numbers of rows."""
@@ -125,7 +124,7 @@ KERNELS: dict[str, Callable[[Tensor], Tensor]] = {
     "middle-mean": lambda x: middle_mean(x, 2),
     "mean-around-median": lambda x: mean_around_median(x, 4),
     "mean-around-median-of-rows": lambda x: mean_around_median(x, 2, torch.tensor([0, 2, 5])),
-    "squared-distances": kernels.squared_distances,
+    "squared-distances": dispatch.squared_distances,
 }
 
 
@@ -137,7 +136,7 @@ def test_blocks_of_columns_leave_no_seam(
     updates = normal(7, d)
     before = updates.clone()
     whole = kernel(updates)
-    monkeypatch.setattr(kernels, "_BLOCK", 8 * 7)
+    monkeypatch.setattr(dispatch, "_BLOCK", 8 * 7)
     torch.testing.assert_close(kernel(updates), whole, rtol=1e-6, atol=0)
     assert torch.equal(updates, before)
 
@@ -221,4 +220,4 @@ def test_three_hundred_clients_need_no_second_copy(rule: Any) -> None:
         rule(updates)
     arrays = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert largest.bytes + arrays <= 10 * kernels._BLOCK < updates.numel() * 4
+    assert largest.bytes + arrays <= 10 * dispatch._BLOCK < updates.numel() * 4

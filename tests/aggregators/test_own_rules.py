@@ -18,7 +18,7 @@ from fedrobust.aggregators import (
     NearestNeighborMixing,
     NormBound,
 )
-from fedrobust.aggregators.rule import apply
+from fedrobust.aggregators.aggregator import apply
 from fedrobust.errors import ConfigError
 from fedrobust.federation.server import aggregate
 

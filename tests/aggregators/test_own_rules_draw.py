@@ -14,6 +14,7 @@ from fedrobust.aggregators import (
     Median,
     NearestNeighborMixing,
 )
+from fedrobust.attacks import Requirements
 from fedrobust.experiment import Experiment
 from fedrobust.federation.round import run_round
 from fedrobust.federation.threat import View
@@ -94,7 +95,7 @@ def test_the_rule_of_a_view_draws_the_same_each_time(
     answers: list[Tensor] = []
 
     class Asking:
-        needs = frozenset({"rule"})
+        requires = Requirements(knowledge={"rule"})
 
         def craft(self, state: Any, view: View, rng: Any) -> Any:
             assert view.rule is not None

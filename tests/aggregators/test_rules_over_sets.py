@@ -16,10 +16,10 @@ from fedrobust.aggregators import (
     MinimumDiameterAveraging,
     MultiKrum,
     SmallestMaximumEigenvalueAveraging,
-    vertex_cover,
 )
-from fedrobust.aggregators.krum import ranked
-from fedrobust.aggregators.vertex_cover import Search
+from fedrobust.aggregators.kernels import vertex_cover
+from fedrobust.aggregators.kernels.ranking import ranked
+from fedrobust.aggregators.kernels.vertex_cover import Search
 
 
 def normal(n: int, d: int, seed: int = 0) -> Tensor:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from fedrobust.aggregators import Aggregator
-from fedrobust.attacks.attack import Attack, traits
-from fedrobust.clients.local_training import Client
+from fedrobust.clients.client import Client
 from fedrobust.clients.optimizers import Sgd
+from fedrobust.federation.attack import Attack, initial_state
 from fedrobust.federation.projection import Everywhere
 from fedrobust.federation.threat import View
 from fedrobust.objectives import ERM
@@ -90,7 +90,7 @@ class Quadratic:
     ) -> Tensor:
         """θ after ``rounds`` from 0 with rate 0.2; the malicious rows come first."""
         theta, draws, own = torch.zeros_like(self.best), seeded(3), seeded(4)
-        state = None if attack is None else traits(attack).init()
+        state = None if attack is None else initial_state(attack)
         for number in range(1, rounds + 1):
             noise = torch.randn(self.n, len(theta), generator=draws, dtype=theta.dtype)
             rows = 0.2 * (self.minima - theta + self.noise * noise)

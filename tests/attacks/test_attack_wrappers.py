@@ -25,11 +25,11 @@ from fedrobust.attacks import (
     Poisons,
     SignFlip,
     ZeroUpdate,
-    beliefs,
+    estimates,
 )
-from fedrobust.attacks.attack import Truth, traits
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError
+from fedrobust.federation.attack import Requirements, Truth, account, requirements
 from fedrobust.federation.threat import View
 from fedrobust.typing import Updates
 
@@ -68,15 +68,18 @@ def test_jitter_points_everywhere() -> None:
     assert (counts - 2500).abs().max() < 200
 
 
-def test_a_wrapper_has_the_traits_of_what_it_wraps() -> None:
+def test_a_wrapper_requires_what_it_wraps_requires() -> None:
     for inner in (ALittleIsEnough(k="max"), Mimic(), ZeroUpdate(), LocalModelPoisoning("krum")):
-        mine, its = traits(Jittered(inner, radius=0.1)), traits(inner)
-        assert (mine.needs, mine.least, mine.trains) == (its.needs, its.least, its.trains)
+        mine, its = requirements(Jittered(inner, radius=0.1)), requirements(inner)
+        assert mine == replace(its, poisons_data=False)
     own = Optimized(Counting(1.0))
     assert own.init() == []
-    assert (own.needs, own.least, own.trains) == ({"colluders", "rule", "clients"}, 2, True)
-    assert Optimized(LocalModelPoisoning("krum"), parameter="b", low=2.0).least == 3
-    assert Jittered(own, radius=0.1).needs == own.needs
+    asked = own.requires
+    assert asked.knowledge == {"colluders", "rule", "clients"}
+    assert (asked.min_colluders, asked.uses_honest_updates) == (2, True)
+    krum = Optimized(LocalModelPoisoning("krum"), parameter="b", low=2.0)
+    assert krum.requires.min_colluders == 3
+    assert Jittered(own, radius=0.1).requires.knowledge == asked.knowledge
 
 
 def test_a_wrapper_poisons_where_what_it_wraps_does() -> None:
@@ -183,16 +186,16 @@ def test_rows_that_overflow_are_not_played() -> None:
 def test_benign_rows_that_are_not_seen_are_simulated() -> None:
     """The colluders' own first; then draws with their mean and their unbiased deviation."""
     own = normal(4, 30_000) * 2 + 3
-    rows = beliefs.expected_benign(view_of(own), 4 + 9, seeded())
+    rows = estimates.expected_benign(view_of(own), 4 + 9, seeded())
     assert rows.shape == (9, 30_000)
     assert torch.equal(rows[:4], own)
     deviation, mean = torch.std_mean(own, dim=0, correction=1)
     z = (rows[4:] - mean) / deviation
     assert float(z.mean()) == pytest.approx(0, abs=0.02)
     assert float(z.std()) == pytest.approx(1, abs=0.02)
-    assert torch.equal(beliefs.expected_benign(view_of(own), 6, seeded()), own[:2])
-    assert torch.equal(beliefs.expected_benign(view_of(own), 3, seeded()), own[:1])
-    assert torch.equal(beliefs.expected_benign(SEEN, 99, seeded()), beliefs.honest(SEEN))
+    assert torch.equal(estimates.expected_benign(view_of(own), 6, seeded()), own[:2])
+    assert torch.equal(estimates.expected_benign(view_of(own), 3, seeded()), own[:1])
+    assert torch.equal(estimates.expected_benign(SEEN, 99, seeded()), estimates.honest(SEEN))
 
     counts = []
 
@@ -267,8 +270,7 @@ def test_a_budget_cuts_what_is_too_long_and_nothing_else() -> None:
     """Each row against its own honest update: one is cut, one is within, one is not finite."""
 
     class Given:
-        needs = frozenset({"benign"})
-        least = 3
+        requires = Requirements(knowledge={"benign"}, min_colluders=3)
 
         def craft(self, state: int, view: View, rng: torch.Generator) -> tuple[Tensor, int]:
             rows = torch.stack([10 * OWN[1], OWN[0] / 2, torch.full((3,), torch.inf).double()])
@@ -285,11 +287,13 @@ def test_a_budget_cuts_what_is_too_long_and_nothing_else() -> None:
     torch.testing.assert_close(rows[0], 1.5 * OWN[0].norm() * OWN[1] / OWN[1].norm())
     assert torch.equal(rows[1], OWN[0] / 2)
     assert rows[2].isinf().all()
-    assert (attack.needs, attack.least, attack.trains) == (frozenset({"benign"}), 3, True)
+    asked = attack.requires
+    assert (asked.knowledge, asked.min_colluders) == (frozenset({"benign"}), 3)
+    assert asked.uses_honest_updates
     some = Split(torch.zeros(1, 1), torch.zeros(1, dtype=torch.long))
     truth = Truth(some, some, 3)
     for wrapper in (attack, Jittered(Given(), radius=0.1)):
-        assert traits(wrapper).report(state, truth) == {"played": 1, "classes": 3}
-        assert traits(wrapper).pictures(state, truth) == {"shown": 1}
+        assert account(wrapper, "report", state, truth) == {"played": 1, "classes": 3}
+        assert account(wrapper, "pictures", state, truth) == {"shown": 1}
     idle = view_of(torch.zeros(2, 3, dtype=torch.float64))
     assert not rows_of(Budgeted(GaussianNoise(scale=1.0), budget=5.0), idle).any()

@@ -13,12 +13,13 @@ from ruamel.yaml import YAML
 from demo import demo_config
 from fedrobust.aggregators import Mean
 from fedrobust.attacks import ATTACKS
-from fedrobust.attacks.attack import traits
 from fedrobust.compute.parameters import write
-from fedrobust.config.component import from_config, name_of, to_config
+from fedrobust.config.component import from_config, to_config
+from fedrobust.config.kind import name_of
 from fedrobust.errors import ConfigError
 from fedrobust.evaluation import accuracy
 from fedrobust.experiment import Experiment, load
+from fedrobust.federation.attack import requirements
 from fedrobust.federation.round import run_round
 from fedrobust.federation.threat import ThreatModel
 from fedrobust.runs.loop import Progress
@@ -141,7 +142,7 @@ def test_an_attack_plays_under_every_threat_model_that_grants_its_needs(
         assert attack is not None
         have = {what for what, value in threat.items() if value is not False}
         have |= {"clients"} if "benign" in have else set()
-        lacking = traits(attack).needs - have
+        lacking = requirements(attack).knowledge - have
         if lacking:
             with pytest.raises(ConfigError, match="which the threat model does not") as refusal:
                 tiny(**settings)
@@ -175,7 +176,7 @@ def test_an_attack_changes_what_the_server_gets(config: Json, ready: Prepared) -
 
     federation: Any = ready.federation
     # Only where it is needed: a rule like this one takes no row, and Krum's attack would give up.
-    threat = ThreatModel(benign=True, rule="rule" in traits(attack_of(config)).needs)
+    threat = ThreatModel(benign=True, rule="rule" in requirements(attack_of(config)).knowledge)
     for name, plays in (("honest", None), ("attacked", attack_of(config))):
         chosen: Any = replace(federation, aggregator=keeping(name), attack=plays, threat=threat)
         if plays is None:

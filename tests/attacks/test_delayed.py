@@ -10,10 +10,10 @@ from crafting import OWN, rows_of, seeded, view_of
 
 from demo import demo_config
 from fedrobust.attacks import (
+    ALittleIsEnough,
     Budgeted,
     Delayed,
     Distillation,
-    InnerProduct,
     Jittered,
     LabelFlip,
     Learned,
@@ -21,10 +21,10 @@ from fedrobust.attacks import (
     Shrink,
     ZeroUpdate,
 )
-from fedrobust.attacks.attack import traits
 from fedrobust.config.component import from_config
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
+from fedrobust.federation.attack import Requirements, requirements
 from fedrobust.federation.round import run_round
 from fedrobust.runs.prepare import Prepared, prepare
 
@@ -70,10 +70,11 @@ def test_the_inner_attacks_own_rounds_begin_at_the_start() -> None:
 
 
 def test_it_asks_for_honest_updates_only_where_they_are_sent() -> None:
-    assert Delayed(ZeroUpdate(), start=2).trains
-    assert not Delayed(ZeroUpdate(), start=1).trains
-    assert Delayed(Shrink(), start=1).trains
-    assert Delayed(InnerProduct(epsilon=1.0), start=9).needs == InnerProduct(epsilon=1.0).needs
+    assert Delayed(ZeroUpdate(), start=2).requires.uses_honest_updates
+    assert not Delayed(ZeroUpdate(), start=1).requires.uses_honest_updates
+    assert Delayed(Shrink(), start=1).requires.uses_honest_updates
+    within = ALittleIsEnough(k="max")
+    assert Delayed(within, start=9).requires.knowledge == within.requires.knowledge
     assert not rows_of(Delayed(ZeroUpdate(), start=1)).any()
     assert torch.equal(rows_of(Delayed(ZeroUpdate(), start=2)), OWN)
 
@@ -124,7 +125,7 @@ def test_what_poisons_data_cannot_be_held_back(tiny: Callable[..., Experiment]) 
 def test_a_run_that_ends_before_its_attack_begins_says_so_before_it_starts(
     attack: Any, begins: int, tiny: Callable[..., Experiment]
 ) -> None:
-    assert traits(attack).begins == begins
+    assert requirements(attack).first_round == begins
     threat = {"clients": True}
     for rounds in (begins, begins - 1):
         settings = SETTINGS | {"attack": attack, "rounds": max(rounds, 1), "threat": threat}
@@ -133,19 +134,15 @@ def test_a_run_that_ends_before_its_attack_begins_says_so_before_it_starts(
         assert (f"{never}: nobody attacks" in notes) == (1 <= rounds < begins)
 
 
-def test_a_users_own_begins_is_taken_where_it_is_a_round() -> None:
+def test_a_users_own_attack_may_declare_its_first_round(tiny: Callable[..., Experiment]) -> None:
     class Own:
-        begins: Any = 5
+        requires = Requirements(first_round=5)
 
         def craft(self, state: None, view: Any, rng: Any) -> tuple[torch.Tensor, None]:
             return view.own, None
 
-    own = Own()
-    assert traits(own).begins == 5
-    own.begins = lambda: 5
-    assert traits(own).begins == 1
-    own.begins = None
-    assert traits(own).begins == 1
-    own.begins = 0
-    with pytest.raises(ConfigError, match="begins of the attack Own must be a whole number from 1"):
-        traits(own)
+    notes = prepare(tiny(**SETTINGS | {"attack": Own(), "rounds": 4})).notes
+    assert (
+        "the attack cannot act before round 5, and the run ends with round 4: nobody attacks"
+        in (notes)
+    )

@@ -18,7 +18,7 @@ from fedrobust.attacks.distillation import layer_of
 from fedrobust.clients.optimizers import Adam, Sgd
 from fedrobust.compute.parameters import Layout, read
 from fedrobust.compute.randomness import isolated
-from fedrobust.config.component import name_of
+from fedrobust.config.kind import name_of
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError
 from fedrobust.federation.threat import View
@@ -231,10 +231,10 @@ def test_it_sends_honest_updates_up_to_its_start_and_trains_none_without_a_wait(
     for round_, honest in ((1, True), (2, True), (3, False), (4, False)):
         rows = rows_of(attack, seen(model, own, round=round_))
         assert bool((rows == 1).all()) == honest, round_
-    assert attack.trains
-    assert not Distillation().trains
-    assert Distillation(shared=True).needs == {"colluders"}
-    assert Distillation().needs == frozenset()
+    assert attack.requires.uses_honest_updates
+    assert not Distillation().requires.uses_honest_updates
+    assert Distillation(shared=True).requires.knowledge == {"colluders"}
+    assert Distillation().requires.knowledge == frozenset()
 
 
 def test_what_it_reports_is_how_far_it_drove_the_logits_apart() -> None:

@@ -16,7 +16,7 @@ from fedrobust.clients.optimizers import Adam
 from fedrobust.compute.parameters import write
 from fedrobust.config.component import from_config
 from fedrobust.evaluation import score
-from fedrobust.evaluation.auditing.subject import Scaled
+from fedrobust.evaluation.auditing.model_check import Scaled
 from fedrobust.experiment import Experiment
 from fedrobust.federation.round import run_round
 from fedrobust.perturb import Pgd

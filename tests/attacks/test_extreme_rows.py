@@ -24,7 +24,7 @@ from fedrobust.attacks import (
     Shrink,
     SignFlip,
 )
-from fedrobust.attacks.beliefs import expected_benign, honest
+from fedrobust.attacks.estimates import expected_benign, honest
 from fedrobust.attacks.moments import lengths, mean, moments
 from fedrobust.federation.threat import View
 

@@ -208,7 +208,7 @@ def test_partial_knowledge_draws_three_to_four_deviations_off() -> None:
 
 
 def test_too_few_colluders_send_honest_updates() -> None:
-    assert (KRUM.least, TRIM.least) == (3, 2)
+    assert (KRUM.requires.min_colluders, TRIM.requires.min_colluders) == (3, 2)
     for attack, m in ((KRUM, 2), (KRUM, 1), (TRIM, 1)):
         assert torch.equal(rows_of(attack, view_of(OWN[:m])), OWN[:m])
         assert torch.equal(rows_of(attack, view_of(OWN[:m], OWN[:0])), OWN[:m])

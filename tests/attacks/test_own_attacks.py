@@ -10,10 +10,11 @@ from crafting import OWN, VIEW, seeded
 from torch import Tensor
 
 from fedrobust.attacks import Budgeted, Delayed, Jittered, Mimic, SignFlip
-from fedrobust.attacks.attack import traits
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
-from fedrobust.federation.round import FederationState, RoundLog, run_round
+from fedrobust.federation.attack import Requirements, requirements
+from fedrobust.federation.round import run_round
+from fedrobust.federation.state import FederationState, RoundLog
 from fedrobust.federation.threat import View
 from fedrobust.runs.prepare import Prepared, prepare
 
@@ -154,38 +155,46 @@ def test_no_autograd_history_outlives_a_round(tiny: Make) -> None:
     assert torch.equal(state.parameters, plain.parameters)
 
 
-NEEDS = "a set of benign, clients, colluders, rule"
-TRAITS: dict[str, tuple[str, Any, str]] = {
-    "text": ("needs", "rule", f"must be {NEEDS}; it is 'rule'"),
-    "unknown": ("needs", {"nonsense"}, f"must be {NEEDS}; it is 'nonsense'"),
-    "mixed": ("needs", [["rule"]], f"must be {NEEDS}"),
-    "least": ("least", 0, "must be a whole number from 1 on; it is 0"),
-    "least half": ("least", 1.5, "whole number from 1 on; it is 1.5"),
-    "memory": ("memory", -1, "whole number from 0 on; it is -1"),
-    "memory all": ("memory", True, "whole number from 0 on; it is True"),
-    "trains": ("trains", "no", "must be true or false; it is 'no'"),
-    "begins": ("begins", 0, "whole number from 1 on; it is 0"),
-    "begins late": ("begins", "late", "whole number from 1 on; it is 'late'"),
-    "init": ("init", 3, "must be a method; it is 3"),
+KNOWLEDGE = "a set of benign, clients, colluders, rule"
+UNFIT: dict[str, tuple[str, Any, str]] = {
+    "text": ("knowledge", "rule", f"must be {KNOWLEDGE}; it is 'rule'"),
+    "unknown": ("knowledge", {"nonsense"}, f"must be {KNOWLEDGE}; it is 'nonsense'"),
+    "mixed": ("knowledge", [["rule"]], f"must be {KNOWLEDGE}"),
+    "colluders": ("min_colluders", 0, "must be a whole number from 1 on; it is 0"),
+    "half a colluder": ("min_colluders", 1.5, "whole number from 1 on; it is 1.5"),
+    "history": ("history", -1, "whole number from 0 on; it is -1"),
+    "all history": ("history", True, "whole number from 0 on; it is True"),
+    "honest updates": ("uses_honest_updates", "no", "must be true or false; it is 'no'"),
+    "first round": ("first_round", 0, "whole number from 1 on; it is 0"),
+    "late": ("first_round", "late", "whole number from 1 on; it is 'late'"),
+    "poison": ("poisons_data", "x", "must be true, false or None; it is 'x'"),
+    "start": ("start_field", 3, "must be the name of a field or None; it is 3"),
 }
 
 
-@pytest.mark.parametrize(("name", "value", "message"), TRAITS.values(), ids=TRAITS)
-def test_traits_that_are_none_are_refused(name: str, value: Any, message: str, tiny: Make) -> None:
-    attack: Any = Given(sevens)
-    setattr(attack, name, value)
-    with pytest.raises(ConfigError, match=f"{name} of the attack Given must be") as told:
-        traits(attack)
+@pytest.mark.parametrize(("name", "value", "message"), UNFIT.values(), ids=UNFIT)
+def test_requirements_of_another_kind_are_refused(name: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} of the requirements of an attack must") as told:
+        Requirements(**{name: value})
     assert message in str(told.value)
-    with pytest.raises(ValueError, match=f"{name} of the attack Given"):
+
+
+def test_what_a_users_own_attack_declares_must_be_requirements(tiny: Make) -> None:
+    attack: Any = Given(sevens)
+    assert requirements(attack) == Requirements()
+    attack.requires = {"knowledge": {"rule"}}
+    with pytest.raises(ConfigError, match="requires of the attack Given must be a fedrobust"):
+        requirements(attack)
+    with pytest.raises(ValueError, match="requires of the attack Given"):
+        play(ready_for(tiny, attack))
+    attack.requires, attack.init = Requirements(), 3
+    with pytest.raises(ConfigError, match="init of the attack Given must be a method; it is 3"):
         play(ready_for(tiny, attack))
 
 
-def test_needs_may_be_any_collection_of_names() -> None:
-    attack: Any = Given(sevens)
-    for needs in (["rule"], ("rule",), {"rule"}, frozenset({"rule"})):
-        attack.needs = needs
-        assert traits(attack).needs == frozenset({"rule"})
+def test_knowledge_may_be_any_collection_of_names() -> None:
+    for given in (["rule"], ("rule",), {"rule"}, frozenset({"rule"})):
+        assert Requirements(knowledge=given).knowledge == frozenset({"rule"})  # type: ignore[arg-type]
 
 
 def test_a_poisoning_that_is_none_is_the_users_mistake(tiny: Make) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 from fedrobust.attacks import Budgeted, Jittered, Optimized
 from fedrobust.config.component import component
 from fedrobust.experiment import Experiment
-from fedrobust.federation.round import FederationState, RoundLog, run_round
+from fedrobust.federation.round import run_round
+from fedrobust.federation.state import FederationState, RoundLog
 from fedrobust.federation.threat import View
 from fedrobust.runs.prepare import Prepared, prepare
 

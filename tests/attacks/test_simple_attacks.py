@@ -42,7 +42,7 @@ def test_gaussian_noise_has_the_scale_and_new_draws_for_each_client() -> None:
 def test_zero_update_sends_nothing_and_trains_on_nothing() -> None:
     view = replace(VIEW, own=OWN[:0])
     assert torch.equal(rows_of(ZeroUpdate(), view), torch.zeros_like(OWN))
-    assert not ZeroUpdate().trains
+    assert not ZeroUpdate().requires.uses_honest_updates
 
 
 def test_sign_flip_turns_each_row_round() -> None:
@@ -162,8 +162,8 @@ def test_benign_updates_tell_the_number_of_clients() -> None:
 
 
 def test_the_largest_deviation_needs_the_number_of_clients() -> None:
-    assert ALittleIsEnough(k="max").needs == {"colluders", "clients"}
-    assert ALittleIsEnough(k=-1.0).needs == {"colluders"}
+    assert ALittleIsEnough(k="max").requires.knowledge == {"colluders", "clients"}
+    assert ALittleIsEnough(k=-1.0).requires.knowledge == {"colluders"}
     with pytest.raises(ValueError, match="a-little-is-enough needs the number of clients, which"):
         rows_of(ALittleIsEnough(k="max"))
     with pytest.raises(ValidationError, match="max"):

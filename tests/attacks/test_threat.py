@@ -8,7 +8,7 @@ import torch
 from crafting import BENIGN, OWN, view_of
 from torch import Tensor
 
-from fedrobust.attacks import beliefs
+from fedrobust.attacks import Requirements, estimates
 from fedrobust.config.component import from_config
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
@@ -42,7 +42,7 @@ def test_nothing_that_an_attack_writes_to_its_view_reaches_the_server(
     tiny: Callable[..., Experiment],
 ) -> None:
     class Vandal:
-        memory = 1
+        requires = Requirements(history=1)
 
         def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
             honest = view.own.clone()
@@ -55,7 +55,7 @@ def test_nothing_that_an_attack_writes_to_its_view_reaches_the_server(
             return honest, state
 
     class Honest:
-        memory = 1
+        requires = Requirements(history=1)
 
         def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
             return view.own, state
@@ -160,11 +160,11 @@ def test_a_lower_bound_is_called_one() -> None:
 def test_who_sees_the_benign_updates_can_count_the_clients() -> None:
     assert ThreatModel(benign=True).lacks(frozenset({"clients"})) == ()
     assert ThreatModel().lacks(frozenset({"clients"})) == ("the number of clients",)
-    assert beliefs.clients(view_of(OWN)) is None
-    assert beliefs.clients(view_of(OWN, BENIGN)) == 5
-    assert beliefs.clients(view_of(OWN, BENIGN, clients=4)) == 5
-    assert beliefs.clients(view_of(OWN, clients=9)) == 9
-    assert beliefs.clients(view_of(OWN, clients=2)) == 3
+    assert estimates.clients(view_of(OWN)) is None
+    assert estimates.clients(view_of(OWN, BENIGN)) == 5
+    assert estimates.clients(view_of(OWN, BENIGN, clients=4)) == 5
+    assert estimates.clients(view_of(OWN, clients=9)) == 9
+    assert estimates.clients(view_of(OWN, clients=2)) == 3
 
 
 def test_a_lower_bound_that_is_none_is_refused(tiny: Callable[..., Experiment]) -> None:
@@ -184,7 +184,7 @@ class Spy:
 
     def __init__(self) -> None:
         self.views: list[View] = []
-        self.memory = 2
+        self.requires = Requirements(history=2)
 
     def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
         self.views.append(view)

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from fedrobust.compute.randomness import Streams
 from fedrobust.evaluation import Audit, audit, robust_accuracy
-from fedrobust.evaluation.auditing.battle import Battle, attacked
-from fedrobust.evaluation.auditing.journal import About, Journal
-from fedrobust.evaluation.auditing.subject import subject
+from fedrobust.evaluation.auditing.model_check import subject
+from fedrobust.evaluation.auditing.progress_file import About, Journal
+from fedrobust.evaluation.auditing.runner import Battle, attacked
 from fedrobust.perturb import Pgd
 
 FOUND: dict[str, Audit] = {}

@@ -16,7 +16,6 @@ from fedrobust import Experiment, run
 from fedrobust.cli import app
 from fedrobust.data import Digits
 from fedrobust.evaluation import Audit, audit
-from fedrobust.evaluation.auditing import command
 from fedrobust.models import DigitsCnn, build_model
 from fedrobust.perturb import Pgd
 
@@ -137,7 +136,7 @@ def test_what_an_audit_is_of_is_noted_before_the_model_moves(
         model.double()
         return found
 
-    monkeypatch.setattr(command, "audit", moving)
+    monkeypatch.setattr("fedrobust.runs.audit.audit", moving)
     found = called(str(tmp_path / "run"), *QUICK, "--out", str(tmp_path / "audit"))
     assert found.exit_code == 0, found.output
 

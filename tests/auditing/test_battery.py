@@ -9,19 +9,12 @@ from torch import Tensor, nn
 
 from fedrobust.compute.randomness import Streams
 from fedrobust.evaluation import audit
-from fedrobust.evaluation.auditing.attacks import (
-    Attack,
-    Noise,
-    Transfer,
-    battery,
-    compared,
-    longer,
-)
 from fedrobust.evaluation.auditing.auditor import _later, _surrogate
-from fedrobust.evaluation.auditing.battle import Battle
-from fedrobust.evaluation.auditing.journal import About, Journal
-from fedrobust.evaluation.auditing.subject import Logs, same
-from fedrobust.evaluation.auditing.surface import surface
+from fedrobust.evaluation.auditing.battery import Attack, Noise, Transfer, battery, compared, longer
+from fedrobust.evaluation.auditing.loss_surface import surface
+from fedrobust.evaluation.auditing.model_check import Logs, same
+from fedrobust.evaluation.auditing.progress_file import About, Journal
+from fedrobust.evaluation.auditing.runner import Battle
 from fedrobust.perturb import Apgd, Fab, Pgd, Square
 
 

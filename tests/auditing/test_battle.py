@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedrobust.evaluation.auditing.attacks import Attack
-from fedrobust.evaluation.auditing.battle import Battle
-from fedrobust.evaluation.auditing.journal import About, Journal
+from fedrobust.evaluation.auditing.battery import Attack
+from fedrobust.evaluation.auditing.progress_file import About, Journal
+from fedrobust.evaluation.auditing.runner import Battle
 
 
 def silent(name: str, done: int, total: int) -> None: ...

@@ -10,7 +10,7 @@ import pytest
 from fedrobust import Experiment, run
 from fedrobust.config.component import from_config, to_config
 from fedrobust.evaluation import audit
-from fedrobust.evaluation.auditing.following import Auditing
+from fedrobust.evaluation.auditing.in_training import Auditing
 from fedrobust.experiment import load
 from fedrobust.report import write_report
 from fedrobust.runs.prepare import prepare

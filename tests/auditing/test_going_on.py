@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fedrobust.data import Digits
 from fedrobust.errors import RecordError
 from fedrobust.evaluation import Audit, audit
-from fedrobust.evaluation.auditing.journal import Journal
+from fedrobust.evaluation.auditing.progress_file import Journal
 from fedrobust.models import DigitsCnn, build_model
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedrobust.evaluation.auditing.signs import LIMITS, OVERSTATED, Sign, lead, share, verdict
+from fedrobust.evaluation.auditing.indicators import LIMITS, OVERSTATED, Sign, lead, share, verdict
 
 SQUARE = "Square beats plain PGD"
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from fedrobust.errors import ModelError
 from fedrobust.evaluation import audit
-from fedrobust.evaluation.auditing.signs import AT_CHANCE, Sign, at_chance
+from fedrobust.evaluation.auditing.indicators import AT_CHANCE, Sign, at_chance
 
 
 def sign_of(found: object) -> Sign:

@@ -20,7 +20,7 @@ from modest import modestly
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("fedrobust.bounded.available_memory", lambda device: 2**28)
+    monkeypatch.setattr("fedrobust.records.bounded.available_memory", lambda device: 2**28)
     monkeypatch.setenv("FEDROBUST_DATA", str(tmp_path))
     monkeypatch.setenv("FEDROBUST_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(CHECKSUMS, "femnist", {})

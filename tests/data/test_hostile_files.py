@@ -24,7 +24,7 @@ ROOM = 2**27
 @pytest.fixture(autouse=True)
 def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of 256 MiB, half of which may be read."""
-    monkeypatch.setattr("fedrobust.bounded.available_memory", lambda device: 2 * ROOM)
+    monkeypatch.setattr("fedrobust.records.bounded.available_memory", lambda device: 2 * ROOM)
 
 
 ZEROS = bytes(ROOM + 2**20)

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from demo import ROOT, demo_config
 from fedrobust.cli import kinds
-from fedrobust.config.component import name_of
+from fedrobust.config.kind import name_of
 
 Path = tuple[Any, ...]
 

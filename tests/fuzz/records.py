@@ -12,12 +12,12 @@ from typing import Any
 
 import fedrobust.runs.sweep
 from demo import demo_config
-from fedrobust.attacks.learned.learning import learn_policy
 from fedrobust.config.component import from_config
 from fedrobust.errors import UserError
-from fedrobust.evaluation.auditing.command import Asked, audited
 from fedrobust.experiment import Experiment
+from fedrobust.runs.audit import Asked, audited
 from fedrobust.runs.grid import load_sweep
+from fedrobust.runs.learn_policy import learn_policy
 from fedrobust.runs.loop import Progress
 from fedrobust.runs.run import run
 from fedrobust.runs.sweep import run_sweep

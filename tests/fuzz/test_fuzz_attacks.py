@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from fedrobust import aggregators, attacks
 from fedrobust.aggregators import Context, Krum, Mean, Median
-from fedrobust.attacks.attack import poisons
-from fedrobust.clients.local_training import Client
+from fedrobust.clients.client import Client
 from fedrobust.clients.optimizers import Sgd
+from fedrobust.federation.attack import poisons
 from fedrobust.federation.projection import Everywhere
 from fedrobust.federation.threat import View
 from fedrobust.objectives import ERM

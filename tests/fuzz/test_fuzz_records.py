@@ -21,16 +21,16 @@ from matplotlib.figure import Figure
 from records import RING, Originals, asked, copied, digest
 
 from demo import demo_config
-from fedrobust.attacks.learned.files import load_policy
-from fedrobust.attacks.learned.learning import learn_policy
+from fedrobust.attacks.learned.policy_files import load_policy
 from fedrobust.config.component import from_config
 from fedrobust.errors import UserError
-from fedrobust.evaluation.auditing.command import audited
 from fedrobust.experiment import Experiment
 from fedrobust.report import page as page_module
 from fedrobust.report import write_report
-from fedrobust.report.drawing import WIDE, Drawing, render
+from fedrobust.report.style import WIDE, Drawing, render
+from fedrobust.runs.audit import audited
 from fedrobust.runs.grid import load_sweep
+from fedrobust.runs.learn_policy import learn_policy
 from fedrobust.runs.run import run
 from fedrobust.runs.sweep import run_sweep
 from run_contents import contents

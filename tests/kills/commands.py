@@ -14,13 +14,13 @@ import fedrobust.report
 import fedrobust.runs.loop
 import fedrobust.runs.sweep
 from demo import demo_config
-from fedrobust.attacks.learned.files import load_policy
-from fedrobust.attacks.learned.learning import learn_policy
+from fedrobust.attacks.learned.policy_files import load_policy
 from fedrobust.config.component import from_config
 from fedrobust.errors import UserError
-from fedrobust.evaluation.auditing.command import Asked, audited
 from fedrobust.experiment import Experiment
+from fedrobust.runs.audit import Asked, audited
 from fedrobust.runs.grid import load_sweep
+from fedrobust.runs.learn_policy import learn_policy
 from fedrobust.runs.run import run
 
 _SMALL: dict[str, Any] = {

@@ -6,16 +6,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedrobust.attacks import Requirements
 from fedrobust.attacks.learned import Learned
+from fedrobust.attacks.learned.attacker_state import Knowledge
 from fedrobust.attacks.learned.encoding import Basis
 from fedrobust.attacks.learned.environment import Task
-from fedrobust.attacks.learned.knowledge import Knowledge
 from fedrobust.attacks.learned.task import task_for
 from fedrobust.clients.gradients import calculus
 from fedrobust.config.component import from_config, to_config
 from fedrobust.data import Split
 from fedrobust.experiment import Experiment
-from fedrobust.federation.round import FederationState, run_round
+from fedrobust.federation.round import run_round
+from fedrobust.federation.state import FederationState
 from fedrobust.federation.threat import ThreatModel, View
 from fedrobust.runs.prepare import Prepared, prepare
 from fedrobust.typing import Updates
@@ -53,7 +55,7 @@ class Spy:
     """Sends honest updates and keeps what it saw."""
 
     name = "spy"
-    memory = 1
+    requires = Requirements(history=1)
 
     def __init__(self) -> None:
         self.views: list[View] = []

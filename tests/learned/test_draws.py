@@ -10,9 +10,9 @@ from ring import Seen, experiment, learned, seeded, task_of, watched
 from torch import Tensor
 
 from fedrobust.attacks.learned import Learned
+from fedrobust.attacks.learned.attacker_state import Knowledge
 from fedrobust.attacks.learned.encoding import Basis
 from fedrobust.attacks.learned.environment import FederationEnv
-from fedrobust.attacks.learned.knowledge import Knowledge
 from fedrobust.attacks.learned.task import sampled
 from fedrobust.attacks.learned.training import Training
 from fedrobust.data import Split

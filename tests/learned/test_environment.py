@@ -15,13 +15,14 @@ from fedrobust.attacks.learned.differentiable import Differentiable
 from fedrobust.attacks.learned.encoding import Basis, Compact, Full, Sight
 from fedrobust.attacks.learned.environment import FederationEnv
 from fedrobust.attacks.learned.simulation import Harm
-from fedrobust.clients.local_training import Client
+from fedrobust.clients.client import Client
 from fedrobust.clients.optimizers import Adam, Sgd
 from fedrobust.compute.randomness import Streams
 from fedrobust.data import Split
+from fedrobust.federation.backends import LOCAL
 from fedrobust.federation.one_step import OneStep, backend_for
 from fedrobust.federation.participation import Sample
-from fedrobust.federation.round import LOCAL, run_round
+from fedrobust.federation.round import run_round
 from fedrobust.objectives import ERM, Adversarial
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.wasserstein import Ascent

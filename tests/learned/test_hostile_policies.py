@@ -12,9 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from damaged import ODD, put
-from fedrobust.attacks.learned.files import _digest, load_policy
-from fedrobust.attacks.learned.learning import learn_policy
+from fedrobust.attacks.learned.policy_files import _digest, load_policy
 from fedrobust.errors import ConfigError
+from fedrobust.runs.learn_policy import learn_policy
 from modest import modestly
 
 TRAINED = {"observe": 0, "inversion": None, "training": {"algorithm": "constant", "steps": 30}}

@@ -21,9 +21,9 @@ from ring import (
 
 from fedrobust.attacks.learned import Training, environment
 from fedrobust.attacks.learned.environment import Task
-from fedrobust.attacks.learned.journal import Answer, Journal, journals_in
 from fedrobust.attacks.learned.planning import best_constant
 from fedrobust.attacks.learned.policy import train
+from fedrobust.attacks.learned.rollout_cache import Answer, Journal, journals_in
 from fedrobust.config.component import from_config
 from fedrobust.errors import RecordWarning
 from fedrobust.federation.participation import Sample
@@ -95,7 +95,7 @@ def test_what_was_asked_otherwise_is_not_answered(
 def test_a_journal_has_an_end(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not fit is played again."""
     whole = trained(task, tmp_path / "whole")
-    monkeypatch.setattr("fedrobust.attacks.learned.journal.MOST", 5000)
+    monkeypatch.setattr("fedrobust.attacks.learned.rollout_cache.MOST", 5000)
     for _ in range(2):
         assert trained(task, tmp_path / "short") == whole
         assert 4000 < (tmp_path / "short").stat().st_size <= 5000

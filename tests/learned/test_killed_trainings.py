@@ -19,7 +19,7 @@ from ring import (
 )
 from typer.testing import CliRunner
 
-from fedrobust.attacks.learned.files import load_policy
+from fedrobust.attacks.learned.policy_files import load_policy
 from fedrobust.cli import app
 from fedrobust.errors import RecordError
 from fedrobust.runs.run import run
@@ -88,7 +88,7 @@ def test_a_policy_whose_learning_was_killed(
 
     # What it has come to is not lost where it cannot be written.
     with monkeypatch.context() as full:
-        full.setattr("fedrobust.attacks.learned.learning.save_policy", no_space)
+        full.setattr("fedrobust.runs.learn_policy.save_policy", no_space)
         failed = CliRunner().invoke(app, [*learn, str(out), "--resume"])
     assert failed.exit_code == 2
     assert "No space left" in failed.output

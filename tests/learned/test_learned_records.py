@@ -16,16 +16,16 @@ from ring import CONFIG, LEARNED, described, experiment, known_after, learned
 from typer.testing import CliRunner
 
 from fedrobust.attacks.learned import Learned, Training
+from fedrobust.attacks.learned.attacker_state import Knowledge
 from fedrobust.attacks.learned.encoding import Basis, Compact
-from fedrobust.attacks.learned.files import load_policy, save_policy
-from fedrobust.attacks.learned.knowledge import Knowledge
-from fedrobust.attacks.learned.learning import learn_policy
 from fedrobust.attacks.learned.policy import Policy
+from fedrobust.attacks.learned.policy_files import load_policy, save_policy
 from fedrobust.cli import app
 from fedrobust.config.component import to_config
 from fedrobust.errors import ConfigError, RecordError
-from fedrobust.experiment import completed
 from fedrobust.federation.round import run_round
+from fedrobust.runs.learn_policy import learn_policy
+from fedrobust.runs.older_configs import completed
 from fedrobust.runs.prepare import prepare
 from fedrobust.runs.run import run
 

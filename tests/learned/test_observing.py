@@ -8,8 +8,8 @@ import torch
 from ring import Seen, experiment, known_after, learned, seeded, watched
 
 from fedrobust.attacks.learned import Inversion, Learned
-from fedrobust.attacks.learned.knowledge import Knowledge
-from fedrobust.attacks.learned.observing import observe
+from fedrobust.attacks.learned.attacker_state import Knowledge
+from fedrobust.attacks.learned.stage_one import observe
 from fedrobust.clients.local_training import parameter_gradient
 from fedrobust.data import Split
 from fedrobust.federation.round import run_round
@@ -50,12 +50,11 @@ def test_it_begins_where_it_says_that_it_can(
     known, _ = known_after(acts, **learned(**changes))
     assert known.acts
     assert known.report()["acts_from"] == acts
-    assert experiment(**learned(**changes)).attack.begins == acts  # type: ignore[union-attr]
+    assert experiment(**learned(**changes)).attack.requires.first_round == acts  # type: ignore[union-attr]
 
 
 def revealed(seen: Seen, own: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor | None:
     """The gradient that the attacker takes the last step for, its own row then being ``own``."""
-    from fedrobust.attacks.learned import observing
 
     found: list[torch.Tensor] = []
 
@@ -63,7 +62,7 @@ def revealed(seen: Seen, own: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> 
         found.append(gradient)
         return type("Found", (), {"x": x, "y": y, "before": 1.0, "after": 0.5})
 
-    monkeypatch.setattr(observing, "invert", spy)
+    monkeypatch.setattr("fedrobust.attacks.learned.stage_one.invert", spy)
     known = Knowledge(own=own, last=seen.view.round - 1)
     observe(known, Learned(inversion=Inversion()), seen.view, seeded())
     return found[0] if found else None

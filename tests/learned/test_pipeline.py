@@ -8,9 +8,9 @@ import pytest
 import torch
 from ring import LEARNED, TRAINING, Watching, experiment, known_after, learned, seeded, watched
 
-from fedrobust.attacks.learned import Learned, Training, pipeline
+from fedrobust.attacks.learned import Learned, Training, stage_two
+from fedrobust.attacks.learned.attacker_state import Knowledge
 from fedrobust.attacks.learned.environment import FederationEnv
-from fedrobust.attacks.learned.knowledge import Knowledge
 from fedrobust.attacks.learned.planning import EPISODES, Plan
 from fedrobust.attacks.learned.policy import Actor, Policy, acting, played, train
 from fedrobust.federation.round import run_round
@@ -59,8 +59,8 @@ def test_training_begins_at_the_best_constant_action_of_its_own_simulation(
         asked.append((task, start, seed))
         return train(task, training, seed, start)
 
-    monkeypatch.setattr(pipeline, "best_constant", spied)
-    monkeypatch.setattr(pipeline, "train", trained)
+    monkeypatch.setattr(stage_two, "best_constant", spied)
+    monkeypatch.setattr(stage_two, "train", trained)
     training = TRAINING | {"start": "constant"}
     known, _ = known_after(4, **learned(inversion=None, training=training))
     (searched, steps, seed), (learned_on, start, again) = asked
@@ -142,7 +142,7 @@ def test_a_policy_is_worth_what_it_gets_in_episodes_that_its_training_has_not_se
             resets.add(keys.get("seed"))
             return super().reset(**keys)
 
-    monkeypatch.setattr("fedrobust.attacks.learned.pipeline.played", recorded)
+    monkeypatch.setattr("fedrobust.attacks.learned.stage_two.played", recorded)
     monkeypatch.setattr("fedrobust.attacks.learned.policy.FederationEnv", Noting)
     known, _ = known_after(3, **learned(observe=0, inversion=None))
     assert known.policy is not None
@@ -192,7 +192,7 @@ def test_it_trains_again_when_told_to() -> None:
 def test_a_training_that_fails_leaves_the_policy_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its examples too; it is tried again as late as the next one would have been, and told of."""
     tried: list[int] = []
-    found = pipeline.task_for
+    found = stage_two.task_for
 
     def once(known: Any, attack: Any, view: Any, *rest: Any) -> Any:
         tried.append(view.round)
@@ -202,7 +202,7 @@ def test_a_training_that_fails_leaves_the_policy_as_it_was(monkeypatch: pytest.M
 
     changes = {"inversion": None, "encoding": {"name": "basis", "draws": "fixed"}}
     undisturbed, _ = known_after(13, **learned(**changes))
-    monkeypatch.setattr(pipeline, "task_for", once)
+    monkeypatch.setattr(stage_two, "task_for", once)
     known, _ = known_after(13, **learned(**changes, relearn=4))
     assert tried == [4, 8, 12]
     for ours, theirs in ((known.sample, undisturbed.sample), ([known.start], [undisturbed.start])):
@@ -234,7 +234,7 @@ def test_an_action_is_held_as_long_as_in_training() -> None:
 
 
 def test_a_model_that_has_blown_up_is_left_alone() -> None:
-    from fedrobust.attacks.learned.pipeline import learn
+    from fedrobust.attacks.learned.stage_two import learn
 
     seen = watched(3)
     view = replace(seen.view, parameters=torch.full_like(seen.view.parameters, torch.nan))

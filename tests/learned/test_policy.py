@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 from fedrobust.attacks.learned import PAPER, Learned, Training
 from fedrobust.attacks.learned.encoding import Basis, Full
 from fedrobust.attacks.learned.environment import FederationEnv, Task
-from fedrobust.attacks.learned.files import load_policy, save_policy
 from fedrobust.attacks.learned.planning import (
     cross_entropy,
 )
 from fedrobust.attacks.learned.policy import Actor, Policy, acting, played, train
+from fedrobust.attacks.learned.policy_files import load_policy, save_policy
 from fedrobust.attacks.learned.training import FOLLOWING, Following
 from fedrobust.errors import ConfigError
 

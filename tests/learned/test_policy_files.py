@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from ring import experiment, known_after, learned
 
-from fedrobust.attacks.learned.files import load_policy
-from fedrobust.attacks.learned.learning import learn_policy
+from fedrobust.attacks.learned.policy_files import load_policy
+from fedrobust.runs.learn_policy import learn_policy
 
 TRAINED = {"observe": 0, "inversion": None, "training": {"algorithm": "constant", "steps": 30}}
 GAMMA = {"name": "wasserstein-dro", "ascent": {"steps": 6, "rule": "decaying"}}

@@ -9,9 +9,9 @@ import torch
 from ring import LEARNED, Watching, experiment, learned, seeded, task_of, watched
 
 from fedrobust.attacks.learned import Learned, Training
+from fedrobust.attacks.learned.attacker_state import Knowledge
 from fedrobust.attacks.learned.encoding import Basis
 from fedrobust.attacks.learned.environment import FederationEnv
-from fedrobust.attacks.learned.knowledge import Knowledge
 from fedrobust.attacks.learned.planning import Plan, cross_entropy, gradient_ascent, value_of
 from fedrobust.attacks.learned.task import task_for
 from fedrobust.clients.gradients import calculus

@@ -8,8 +8,8 @@ import torch
 from ring import known_after, learned, seeded, task_of, watched
 
 from fedrobust.attacks.learned import Learned
+from fedrobust.attacks.learned.attacker_state import Knowledge, material
 from fedrobust.attacks.learned.environment import FederationEnv
-from fedrobust.attacks.learned.knowledge import Knowledge, material
 
 
 @pytest.mark.parametrize("known_clients", [0, 2])

@@ -13,8 +13,9 @@ from matplotlib.image import imread
 from ruamel.yaml import YAML
 
 from fedrobust.config import yaml as plain_yaml
-from fedrobust.report import sweep_plane, write_report
-from fedrobust.report.sweep import SweepRecords
+from fedrobust.report import write_report
+from fedrobust.report.sweep import plane
+from fedrobust.report.sweep.records import SweepRecords
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.sweep import run_sweep
 from report.test_sweep_report import CONFIG
@@ -75,13 +76,13 @@ def test_the_page_of_a_large_sweep_is_small_and_the_same_each_time(
     large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models: list[str] = []
-    margin = sweep_plane._margin
+    margin = plane._margin
 
     def asked(cell: Any, *given: Any) -> Any:
         models.append(cell.name)
         return margin(cell, *given)
 
-    monkeypatch.setattr(sweep_plane, "_margin", asked)
+    monkeypatch.setattr(plane, "_margin", asked)
     page = write_report([large])
     assert len(models) == len(set(models)) == 20  # one for each place
     assert page.stat().st_size < PAGE
@@ -91,7 +92,7 @@ def test_the_page_of_a_large_sweep_is_small_and_the_same_each_time(
     for svg in page.parent.glob("*.svg"):
         assert svg.stat().st_size < 50_000, svg.name
     picture = imread(page.parent / "boundaries.png")[..., :3]
-    for colour in sweep_plane._DATA:  # the dots of both classes, in the raster, too
+    for colour in plane._DATA:  # the dots of both classes, in the raster, too
         assert (abs(picture - np.array(to_rgb(colour))).max(-1) < 0.02).sum() > 1000
     again = write_report([large], tmp_path / "again")
     for path in page.parent.iterdir():

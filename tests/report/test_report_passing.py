@@ -7,8 +7,8 @@ import pytest
 from synthetic_run import make_run
 
 from fedrobust.report import ReportRun
-from fedrobust.report.passing import passing
-from fedrobust.report.run import Round
+from fedrobust.report.run_records import Round
+from fedrobust.report.selection import passing
 
 
 @pytest.fixture(scope="module")

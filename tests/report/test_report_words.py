@@ -9,7 +9,7 @@ from synthetic_run import PGD, make_run
 
 from fedrobust.report import ReportRun
 from fedrobust.report.compare import differences, unique_labels, unlike
-from fedrobust.report.words import (
+from fedrobust.report.wording import (
     component,
     duration,
     interval,

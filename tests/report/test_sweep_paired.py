@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fedrobust.report.sweep import Group, SweepCell, SweepRecords
-from fedrobust.report.sweep_paired import interval, paired
+from fedrobust.report.sweep.paired import interval, paired
+from fedrobust.report.sweep.records import Group, SweepCell, SweepRecords
 
 
 def cell(seed: int, attack: str, error: float, rho: float | None) -> SweepCell:

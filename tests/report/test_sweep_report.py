@@ -11,9 +11,9 @@ import pytest
 
 from fedrobust.errors import RecordError
 from fedrobust.report import write_report
-from fedrobust.report.drawing import NARROW
-from fedrobust.report.sweep import Spread, SweepRecords, shown, table
-from fedrobust.report.sweep_figures import Style, course, grid, legend
+from fedrobust.report.style import NARROW
+from fedrobust.report.sweep.figures import Style, course, grid, legend
+from fedrobust.report.sweep.records import Spread, SweepRecords, shown, table
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.sweep import run_sweep
 
@@ -90,7 +90,7 @@ def test_a_number_is_shown_as_one_reads_it(value: float, text: str) -> None:
 
 
 def test_a_caption_says_what_is_there() -> None:
-    from fedrobust.report.sweep_learned import caption
+    from fedrobust.report.sweep.learned import caption
 
     assert "W₁" not in caption(["return", "simulated rounds"])
     assert "W₁" in caption(["W₁ reconstructed", "return"])

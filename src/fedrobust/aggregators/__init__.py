@@ -1,8 +1,12 @@
 """Aggregation rules: one round's updates [n, d] in, one vector [d] out."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
+from fedrobust.aggregators.aggregator import (
+    AGGREGATOR,
+    Aggregation,
+    Aggregator,
+    AnyAggregator,
+    Context,
+)
 from fedrobust.aggregators.bucketing import Bucketing
 from fedrobust.aggregators.bulyan import Bulyan
 from fedrobust.aggregators.centered_clipping import CenteredClipping
@@ -15,14 +19,12 @@ from fedrobust.aggregators.median import Median
 from fedrobust.aggregators.minimum_diameter_averaging import MinimumDiameterAveraging
 from fedrobust.aggregators.nearest_neighbor_mixing import NearestNeighborMixing
 from fedrobust.aggregators.norm_bound import NormBound
-from fedrobust.aggregators.rule import Aggregation, Aggregator, Context
 from fedrobust.aggregators.smallest_maximum_eigenvalue_averaging import (
     SmallestMaximumEigenvalueAveraging,
 )
 from fedrobust.aggregators.trimmed_mean import TrimmedMean
-from fedrobust.config.component import complete, one_of
 
-AGGREGATORS = (
+AGGREGATORS = AGGREGATOR.of(
     Mean,
     Median,
     TrimmedMean,
@@ -41,19 +43,6 @@ AGGREGATORS = (
 )
 """Every rule; a new one is added here."""
 
-if TYPE_CHECKING:
-    AnyAggregator = Aggregator
-else:
-    AnyAggregator = one_of(
-        "aggregator",
-        *AGGREGATORS,
-        has=("aggregate",),
-        may_hold={"check": Callable, "tolerating": Callable, "rooted": bool},
-        or_is=(Callable, "a function of the updates"),
-    )
-
-# They hold any rule, and are rules themselves.
-complete(NearestNeighborMixing, Bucketing, AnyAggregator=AnyAggregator)
 
 __all__ = [
     "AGGREGATORS",

@@ -1,25 +1,17 @@
 """Bucketing: the means of random buckets of rows, then any rule."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from fedrobust.aggregators.products import group_means, weights
-from fedrobust.aggregators.rule import (
-    Aggregation,
-    Context,
-    apply,
-    check_within,
-    lowered,
-    validated,
-)
-from fedrobust.config.component import Count, component
+from fedrobust.aggregators.aggregator import Aggregation, AnyAggregator, Context, apply, lowered
+from fedrobust.aggregators.checks import check_within, validated
+from fedrobust.aggregators.kernels.products import group_means, weights
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Count
 from fedrobust.typing import Updates, Vector
-
-if TYPE_CHECKING:
-    from fedrobust.aggregators import AnyAggregator
 
 
 @component
@@ -43,7 +35,7 @@ class Bucketing:
     """
 
     s: Count
-    rule: "AnyAggregator"
+    rule: AnyAggregator
     name: Literal["bucketing"] = "bucketing"
 
     @property

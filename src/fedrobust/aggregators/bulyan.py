@@ -5,10 +5,12 @@ from typing import Literal
 import numpy as np
 import torch
 
-from fedrobust.aggregators.kernels import mean_around_median, squared_distances
-from fedrobust.aggregators.krum import TIE, best, nearest_first
-from fedrobust.aggregators.rule import Aggregation, Context, require, validated
-from fedrobust.config.component import Size, component
+from fedrobust.aggregators.aggregator import Aggregation, Context
+from fedrobust.aggregators.checks import require, validated
+from fedrobust.aggregators.kernels.dispatch import mean_around_median, squared_distances
+from fedrobust.aggregators.kernels.ranking import TIE, best, nearest_first
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Size
 from fedrobust.typing import Indices, Updates, Vector
 
 _MANY = 128
@@ -59,7 +61,7 @@ def iterated_krum(updates: Updates, f: int) -> Indices:
     n = len(updates)
     nearest, who = nearest_first(squared_distances(updates))
     if n >= _MANY:
-        from fedrobust.aggregators.elimination import take_out
+        from fedrobust.aggregators.kernels.iterated_krum import take_out
 
         stays = np.ones(n, np.int64)
         take_out(nearest.numpy(force=True), who.numpy(force=True), f, TIE, stays)

@@ -4,10 +4,12 @@ from typing import Literal
 
 import torch
 
-from fedrobust.aggregators.products import combination, norms
-from fedrobust.aggregators.rule import Aggregation, Context, require, validated
+from fedrobust.aggregators.aggregator import Aggregation, Context
+from fedrobust.aggregators.checks import require, validated
+from fedrobust.aggregators.kernels.products import combination, norms
 from fedrobust.config.arguments import unfit
-from fedrobust.config.component import Count, Positive, component
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Count, Positive
 from fedrobust.typing import Updates, Vector
 
 

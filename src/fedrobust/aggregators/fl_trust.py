@@ -5,8 +5,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from fedrobust.aggregators.products import combination, cosines, norms
-from fedrobust.aggregators.rule import Aggregation, Context, NoAnswerError, require, validated
+from fedrobust.aggregators.aggregator import Aggregation, Context, NoAnswerError
+from fedrobust.aggregators.checks import require, validated
+from fedrobust.aggregators.kernels.products import combination, cosines, norms
 from fedrobust.config.component import component
 from fedrobust.typing import Updates, Vector
 

@@ -5,10 +5,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedrobust.aggregators.kernels import row_mean, squared_distances
-from fedrobust.aggregators.products import gram, weights
-from fedrobust.aggregators.rule import Aggregation, Context, NoAnswerError, require, validated
-from fedrobust.config.component import Count, Flag, Positive, component
+from fedrobust.aggregators.aggregator import Aggregation, Context, NoAnswerError
+from fedrobust.aggregators.checks import require, validated
+from fedrobust.aggregators.kernels.dispatch import row_mean, squared_distances
+from fedrobust.aggregators.kernels.products import gram, weights
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Count, Flag, Positive
 from fedrobust.typing import Indices, Updates, Vector
 
 _FAR = 2.0**60

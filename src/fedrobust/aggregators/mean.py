@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from fedrobust.aggregators.kernels import row_mean
-from fedrobust.aggregators.products import weights
-from fedrobust.aggregators.rule import Aggregation, Context, require, validated
+from fedrobust.aggregators.aggregator import Aggregation, Context
+from fedrobust.aggregators.checks import require, validated
+from fedrobust.aggregators.kernels.dispatch import row_mean
+from fedrobust.aggregators.kernels.products import weights
 from fedrobust.config.component import component
 from fedrobust.typing import Updates, Vector
 

@@ -2,9 +2,11 @@
 
 from typing import Literal
 
-from fedrobust.aggregators.kernels import mean_around_median
-from fedrobust.aggregators.rule import Aggregation, Context, require, validated
-from fedrobust.config.component import Size, component
+from fedrobust.aggregators.aggregator import Aggregation, Context
+from fedrobust.aggregators.checks import require, validated
+from fedrobust.aggregators.kernels.dispatch import mean_around_median
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Size
 from fedrobust.typing import Updates, Vector
 
 

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from fedrobust.aggregators.kernels import middle_mean
-from fedrobust.aggregators.rule import Aggregation, Context, require, validated
+from fedrobust.aggregators.aggregator import Aggregation, Context
+from fedrobust.aggregators.checks import require, validated
+from fedrobust.aggregators.kernels.dispatch import middle_mean
 from fedrobust.config.component import component
 from fedrobust.typing import Updates, Vector
 

@@ -5,11 +5,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedrobust.aggregators.kernels import row_mean, squared_distances
-from fedrobust.aggregators.krum import nearest_first, ranked
-from fedrobust.aggregators.rule import Aggregation, Context, NoAnswerError, require, validated
-from fedrobust.aggregators.vertex_cover import Graph, Search
-from fedrobust.config.component import Size, component
+from fedrobust.aggregators.aggregator import Aggregation, Context, NoAnswerError
+from fedrobust.aggregators.checks import require, validated
+from fedrobust.aggregators.kernels.dispatch import row_mean, squared_distances
+from fedrobust.aggregators.kernels.ranking import nearest_first, ranked
+from fedrobust.aggregators.kernels.vertex_cover import Graph, Search
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Size
 from fedrobust.typing import Indices, Updates, Vector
 
 _TIE = 1e-12

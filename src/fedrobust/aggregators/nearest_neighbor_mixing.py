@@ -1,24 +1,15 @@
 """Nearest-neighbour mixing: every row becomes the mean of its neighbourhood, then any rule."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from fedrobust.aggregators.kernels import squared_distances
-from fedrobust.aggregators.krum import least
-from fedrobust.aggregators.products import group_means
-from fedrobust.aggregators.rule import (
-    Aggregation,
-    Context,
-    apply,
-    check_within,
-    lowered,
-    require,
-    validated,
-)
-from fedrobust.config.component import Size, component
+from fedrobust.aggregators.aggregator import Aggregation, AnyAggregator, Context, apply, lowered
+from fedrobust.aggregators.checks import check_within, require, validated
+from fedrobust.aggregators.kernels.dispatch import squared_distances
+from fedrobust.aggregators.kernels.products import group_means
+from fedrobust.aggregators.kernels.ranking import least
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Size
 from fedrobust.typing import Updates, Vector
-
-if TYPE_CHECKING:
-    from fedrobust.aggregators import AnyAggregator
 
 
 @component
@@ -38,7 +29,7 @@ class NearestNeighborMixing:
     """
 
     f: Size
-    rule: "AnyAggregator"
+    rule: AnyAggregator
     name: Literal["nearest-neighbor-mixing"] = "nearest-neighbor-mixing"
 
     @property

@@ -4,9 +4,11 @@ from typing import Literal
 
 import torch
 
-from fedrobust.aggregators.products import combination, norms, weights
-from fedrobust.aggregators.rule import Aggregation, Context, require, validated
-from fedrobust.config.component import Positive, component
+from fedrobust.aggregators.aggregator import Aggregation, Context
+from fedrobust.aggregators.checks import require, validated
+from fedrobust.aggregators.kernels.products import combination, norms, weights
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Positive
 from fedrobust.typing import Updates, Vector
 
 

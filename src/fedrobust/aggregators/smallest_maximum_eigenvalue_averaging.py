@@ -8,9 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedrobust.aggregators.kernels import row_mean, squared_distances
-from fedrobust.aggregators.rule import Aggregation, Context, require, validated
-from fedrobust.config.component import Size, component
+from fedrobust.aggregators.aggregator import Aggregation, Context
+from fedrobust.aggregators.checks import require, validated
+from fedrobust.aggregators.kernels.dispatch import row_mean, squared_distances
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Size
 from fedrobust.typing import Indices, Updates, Vector
 
 _MOST = 1e9

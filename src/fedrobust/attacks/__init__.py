@@ -1,28 +1,26 @@
 """Attacks on training: what malicious clients send."""
 
-from typing import TYPE_CHECKING, Any, TypeAlias
-
 from fedrobust.attacks.a_little_is_enough import ALittleIsEnough
-from fedrobust.attacks.attack import Attack, Poisons
-from fedrobust.attacks.budgeted import Budgeted
-from fedrobust.attacks.delayed import Delayed
 from fedrobust.attacks.distillation import Distillation
 from fedrobust.attacks.gaussian_noise import GaussianNoise
 from fedrobust.attacks.inner_product import InnerProduct
-from fedrobust.attacks.jittered import Jittered
 from fedrobust.attacks.label_flip import LabelFlip
 from fedrobust.attacks.learned import Learned
 from fedrobust.attacks.local_model_poisoning import LocalModelPoisoning
 from fedrobust.attacks.mimic import Mimic
 from fedrobust.attacks.min_max import MinMax
 from fedrobust.attacks.min_sum import MinSum
-from fedrobust.attacks.optimized import Optimized
 from fedrobust.attacks.shrink import Shrink
 from fedrobust.attacks.sign_flip import SignFlip
+from fedrobust.attacks.wrappers.budgeted import Budgeted
+from fedrobust.attacks.wrappers.delayed import Delayed
+from fedrobust.attacks.wrappers.jittered import Jittered
+from fedrobust.attacks.wrappers.optimized import Optimized
 from fedrobust.attacks.zero_update import ZeroUpdate
-from fedrobust.config.component import complete, one_of
+from fedrobust.clients.poisoning import Poisons
+from fedrobust.federation.attack import ATTACK, AnyAttack, Attack, Requirements
 
-ATTACKS: tuple[type, ...] = (
+ATTACKS = ATTACK.of(
     GaussianNoise,
     ZeroUpdate,
     Shrink,
@@ -43,12 +41,6 @@ ATTACKS: tuple[type, ...] = (
 )
 """Every attack; a new one is added here."""
 
-if TYPE_CHECKING:
-    AnyAttack: TypeAlias = Attack
-else:
-    AnyAttack: Any = one_of("attack", *ATTACKS, has=("craft",))
-    complete(Budgeted, Delayed, Jittered, Optimized, AnyAttack=AnyAttack)
-
 __all__ = [
     "ATTACKS",
     "ALittleIsEnough",
@@ -68,6 +60,7 @@ __all__ = [
     "MinSum",
     "Optimized",
     "Poisons",
+    "Requirements",
     "Shrink",
     "SignFlip",
     "ZeroUpdate",

@@ -1,14 +1,16 @@
 """The convergence attack of FAT."""
 
 from statistics import NormalDist
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 
-from fedrobust.attacks import beliefs
+from fedrobust.attacks import estimates
 from fedrobust.attacks.checks import validate
 from fedrobust.attacks.moments import moments
-from fedrobust.config.component import Real, component
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Real
+from fedrobust.federation.attack import Requirements
 from fedrobust.federation.threat import Knowledge, View, not_granted
 from fedrobust.typing import Updates
 
@@ -40,14 +42,11 @@ class ALittleIsEnough:
     k: Real | Literal["max", "max-of-all"]
     name: Literal["a-little-is-enough"] = "a-little-is-enough"
 
-    least: ClassVar[int] = 2
-    trains: ClassVar[bool] = True
-    memory: ClassVar[int] = 0
-
     @property
-    def needs(self) -> frozenset[Knowledge]:
+    def requires(self) -> Requirements:
         """The colluders' updates, and the number of clients where k follows from it."""
-        return frozenset({"colluders", "clients"} if isinstance(self.k, str) else {"colluders"})
+        counts: set[Knowledge] = {"clients"} if isinstance(self.k, str) else set()
+        return Requirements(knowledge=frozenset[Knowledge]({"colluders"}) | counts, min_colluders=2)
 
     def init(self) -> None:
         """It keeps no state."""
@@ -56,11 +55,11 @@ class ALittleIsEnough:
         """One vector, sent by all [m, d]."""
         validate(self, view, rng)
         k = -self._furthest(view) if isinstance(self.k, str) else self.k
-        deviation, mean = moments(beliefs.honest(view))
+        deviation, mean = moments(estimates.honest(view))
         return (mean + k * deviation).expand(view.rows, -1), None
 
     def _furthest(self, view: View) -> float:
-        n, m = beliefs.clients(view), view.rows
+        n, m = estimates.clients(view), view.rows
         if n is None:
             raise not_granted(self, "clients")
         supporters = max(1, n // 2 + 1 - m)

@@ -1,22 +1,12 @@
 """What an attack may be given, and what it may give back: each check says what would be right."""
 
-from typing import Any
-
-import torch
-from torch import Tensor
-
-from fedrobust.attacks.attack import Attack, Poisons, poisons
+from fedrobust.clients.poisoning import Poisons
 from fedrobust.config import arguments
 from fedrobust.config.arguments import told, unfit
-from fedrobust.config.component import name_of
-from fedrobust.errors import ConfigError
+from fedrobust.federation.attack import Attack, poisons
+from fedrobust.federation.malicious_rows import called
 from fedrobust.federation.threat import View
 from fedrobust.typing import Images, Labels, Updates
-
-
-def called(attack: object) -> str:
-    """What to call an attack in a message."""
-    return name_of(type(attack))
 
 
 def validate(attack: Attack, view: object, rng: object) -> None:
@@ -30,39 +20,11 @@ def validate(attack: Attack, view: object, rng: object) -> None:
             f"attack {called(attack)}: view must be a fedrobust.View; got {told(view)}"
         )
     arguments.generator(rng, f"attack {called(attack)}: rng")
-    if attack.trains and not len(view.own):
+    if attack.requires.uses_honest_updates and not len(view.own):
         raise ValueError(
             f"attack {called(attack)} uses honest updates, but the view's own is "
             f"{list(view.own.shape)}: give one row for each of the {view.rows} clients"
         )
-
-
-def crafted(attack: Attack, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
-    """What ``attack`` sends, and its next state. Rows of any shape and value may be sent.
-
-    Raises: ``ConfigError`` where it does not return a tensor and a state: that is no hostile
-    client, but a mistake in the user's code.
-    """
-    answer = attack.craft(state, view, rng)
-    if not isinstance(answer, tuple) or len(answer) != 2:
-        raise ConfigError(
-            f"the attack {called(attack)} must return (rows, state) from craft; it returned "
-            f"{_parts(answer) if isinstance(answer, tuple) else told(answer)}"
-        )
-    rows, after = answer
-    return tensor_of_rows(rows, f"the rows that the attack {called(attack)} returns"), after
-
-
-def tensor_of_rows(rows: object, what: str) -> Tensor:
-    """``rows``. Raises: ``ConfigError`` for what is no tensor, saying how to make one of it."""
-    if isinstance(rows, Tensor):
-        return rows
-    cure = ""
-    if hasattr(rows, "__array__"):
-        cure = "; torch.from_numpy makes one of an array"
-    elif isinstance(rows, list | tuple):
-        cure = "; torch.stack makes one of a list of rows"
-    raise ConfigError(f"{what} must be one tensor [m, d], not {told(rows)}{cure}")
 
 
 def fits(rows: Updates, view: View) -> bool:
@@ -101,9 +63,3 @@ def poisoned(attack: object, x: Images, y: Labels, classes: int) -> tuple[Images
     return (
         attack.poison(x, y, classes) if isinstance(attack, Poisons) and poisons(attack) else (x, y)
     )
-
-
-def _parts(answer: tuple[object, ...]) -> str:
-    """A tuple in few words."""
-    listed = ", ".join(told(part) for part in answer[:3])
-    return f"a tuple of {len(answer)}: {listed}{', …' if len(answer) > 3 else ''}"

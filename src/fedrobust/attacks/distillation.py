@@ -2,23 +2,24 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedrobust.attacks.attack import Truth
 from fedrobust.attacks.checks import validate
 from fedrobust.clients.optimizers import Adam, AnyOptimizer
 from fedrobust.compute.network import batched_logits, logits
 from fedrobust.compute.parameters import read, trainable, write
 from fedrobust.compute.randomness import isolated, seed_globally
-from fedrobust.config.component import Count, Flag, Positive, Text, component
+from fedrobust.config.component import component
 from fedrobust.config.explain import suggestion
+from fedrobust.config.scalars import Count, Flag, Positive, Text
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError
-from fedrobust.federation.threat import Knowledge, View
+from fedrobust.federation.attack import Requirements, Truth
+from fedrobust.federation.threat import View
 from fedrobust.typing import Images, Indices, Updates, Vector
 
 Targets: TypeAlias = Callable[[Images, Indices], Tensor]
@@ -66,24 +67,15 @@ class Distillation:
     start: Count = 1
     name: Literal["distillation"] = "distillation"
 
-    starts_by: ClassVar[str] = "start"
-    least: ClassVar[int] = 1
-    memory: ClassVar[int] = 0
-
     @property
-    def needs(self) -> frozenset[Knowledge]:
-        """Nothing but own data, unless one vector is shared: that takes collusion."""
-        return frozenset({"colluders"} if self.shared else ())
-
-    @property
-    def trains(self) -> bool:
-        """Whether there are rounds before it starts."""
-        return self.start > 1
-
-    @property
-    def begins(self) -> int:
-        """``start``."""
-        return self.start
+    def requires(self) -> Requirements:
+        """Own data alone; collusion where one vector is shared. It acts from ``start`` on."""
+        return Requirements(
+            knowledge={"colluders"} if self.shared else frozenset(),
+            uses_honest_updates=self.start > 1,
+            first_round=self.start,
+            start_field="start",
+        )
 
     def init(self) -> dict[str, Any]:
         """No round played."""

@@ -5,8 +5,10 @@ from typing import ClassVar, Literal
 import torch
 
 from fedrobust.attacks.checks import validate
-from fedrobust.config.component import Positive, component
-from fedrobust.federation.threat import Knowledge, View
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Positive
+from fedrobust.federation.attack import Requirements
+from fedrobust.federation.threat import View
 from fedrobust.typing import Updates
 
 
@@ -21,10 +23,7 @@ class GaussianNoise:
     scale: Positive
     name: Literal["gaussian-noise"] = "gaussian-noise"
 
-    needs: ClassVar[frozenset[Knowledge]] = frozenset()
-    least: ClassVar[int] = 1
-    trains: ClassVar[bool] = False
-    memory: ClassVar[int] = 0
+    requires: ClassVar[Requirements] = Requirements(uses_honest_updates=False)
 
     def init(self) -> None:
         """It keeps no state."""

@@ -4,11 +4,13 @@ from typing import ClassVar, Literal
 
 import torch
 
-from fedrobust.attacks import beliefs
+from fedrobust.attacks import estimates
 from fedrobust.attacks.checks import validate
 from fedrobust.attacks.moments import mean
-from fedrobust.config.component import Positive, component
-from fedrobust.federation.threat import Knowledge, View
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Positive
+from fedrobust.federation.attack import Requirements
+from fedrobust.federation.threat import View
 from fedrobust.typing import Updates
 
 
@@ -26,10 +28,7 @@ class InnerProduct:
     epsilon: Positive
     name: Literal["inner-product"] = "inner-product"
 
-    needs: ClassVar[frozenset[Knowledge]] = frozenset()
-    least: ClassVar[int] = 1
-    trains: ClassVar[bool] = True
-    memory: ClassVar[int] = 0
+    requires: ClassVar[Requirements] = Requirements()
 
     def init(self) -> None:
         """It keeps no state."""
@@ -37,4 +36,4 @@ class InnerProduct:
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
         """One vector, sent by all [m, d]."""
         validate(self, view, rng)
-        return (-self.epsilon * mean(beliefs.honest(view))).expand(view.rows, -1), None
+        return (-self.epsilon * mean(estimates.honest(view))).expand(view.rows, -1), None

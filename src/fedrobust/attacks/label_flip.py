@@ -6,9 +6,11 @@ import torch
 from pydantic import model_validator
 
 from fedrobust.attacks.checks import batch, validate
-from fedrobust.config.component import Size, component
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Size
 from fedrobust.errors import ConfigError
-from fedrobust.federation.threat import Knowledge, View
+from fedrobust.federation.attack import Requirements
+from fedrobust.federation.threat import View
 from fedrobust.typing import Images, Labels, Updates
 
 
@@ -27,10 +29,7 @@ class LabelFlip:
     target: Size | None = None
     name: Literal["label-flip"] = "label-flip"
 
-    needs: ClassVar[frozenset[Knowledge]] = frozenset()
-    least: ClassVar[int] = 1
-    trains: ClassVar[bool] = True
-    memory: ClassVar[int] = 0
+    requires: ClassVar[Requirements] = Requirements()
 
     @model_validator(mode="after")
     def _fits(self) -> "LabelFlip":

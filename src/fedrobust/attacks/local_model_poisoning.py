@@ -1,19 +1,22 @@
 """The local model poisoning attacks of Fang et al."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Gt
 from pydantic import AllowInfNan, Strict
 from torch import Tensor
 
-from fedrobust.aggregators.kernels import squared_distances
-from fedrobust.aggregators.rule import NoAnswerError, finite_rows
-from fedrobust.attacks import beliefs
+from fedrobust.aggregators.aggregator import NoAnswerError
+from fedrobust.aggregators.checks import finite_rows
+from fedrobust.aggregators.kernels.dispatch import squared_distances
+from fedrobust.attacks import estimates
 from fedrobust.attacks.checks import validate
 from fedrobust.attacks.moments import mean, moments
-from fedrobust.config.component import Positive, component
-from fedrobust.federation.threat import Knowledge, View
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Positive
+from fedrobust.federation.attack import Requirements
+from fedrobust.federation.threat import View
 from fedrobust.typing import Updates, Vector
 
 Stretch = Annotated[float, Strict(), AllowInfNan(False), Gt(1)]
@@ -57,14 +60,11 @@ class LocalModelPoisoning:
     threshold: Positive = 1e-5
     name: Literal["local-model-poisoning"] = "local-model-poisoning"
 
-    needs: ClassVar[frozenset[Knowledge]] = frozenset({"colluders"})
-    trains: ClassVar[bool] = True
-    memory: ClassVar[int] = 0
-
     @property
-    def least(self) -> int:
+    def requires(self) -> Requirements:
         """Two honest rows have a deviation; three have neighbours by which Krum can choose."""
-        return 3 if self.against == "krum" else 2
+        colluders = 3 if self.against == "krum" else 2
+        return Requirements(knowledge={"colluders"}, min_colluders=colluders)
 
     def init(self) -> None:
         """It keeps no state."""
@@ -72,8 +72,8 @@ class LocalModelPoisoning:
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
         """The rows [m, d]: equal ones against Krum, else drawn one by one."""
         validate(self, view, rng)
-        known = beliefs.honest(view)
-        few = not beliefs.sees_benign(view) and len(known) < self.least
+        known = estimates.honest(view)
+        few = not estimates.sees_benign(view) and len(known) < self.requires.min_colluders
         if few or not all(finite_rows(known)):
             return view.own, None
         if self.against == "krum":
@@ -81,13 +81,13 @@ class LocalModelPoisoning:
         return self._beyond(view, rng), None
 
     def _selected(self, view: View, rng: torch.Generator) -> Updates:
-        others = beliefs.honest(view)
+        others = estimates.honest(view)
         signs = mean(others).sign()
-        total, crafted = beliefs.clients(view), range(1, max(2, view.rows - 1))
-        if beliefs.sees_benign(view):
+        total, crafted = estimates.clients(view), range(1, max(2, view.rows - 1))
+        if estimates.sees_benign(view):
             crafted = range(view.rows, view.rows + 1)
         elif view.rule is not None and total is not None:
-            others = beliefs.expected_benign(view, total, rng)
+            others = estimates.expected_benign(view, total, rng)
             crafted = range(view.rows, view.rows + 1)
         for count in crafted:
             trial = _KrumTrial(others, signs, count)
@@ -99,11 +99,11 @@ class LocalModelPoisoning:
         return view.own
 
     def _beyond(self, view: View, rng: torch.Generator) -> Updates:
-        honest = beliefs.honest(view)
+        honest = estimates.honest(view)
         deviation, middle = moments(honest)
         signs = middle.sign()
         draws = torch.rand(view.rows, len(middle), generator=rng, dtype=middle.dtype).to(middle)
-        if not beliefs.sees_benign(view):
+        if not estimates.sees_benign(view):
             return middle - signs * (3 + draws) * deviation
         low, high = torch.aminmax(honest, dim=0)
         edge = torch.where(signs < 0, high, torch.where(signs > 0, low, middle))
@@ -142,7 +142,9 @@ class _KrumTrial:
         if view.rule is not None:
             row = -size * self.signs
             try:
-                answer = beliefs.answer(view, torch.cat([row.expand(self.count, -1), self.honest]))
+                answer = estimates.answer(
+                    view, torch.cat([row.expand(self.count, -1), self.honest])
+                )
             except NoAnswerError:
                 return False
             except ValueError:

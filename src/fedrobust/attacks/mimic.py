@@ -5,12 +5,14 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from fedrobust.aggregators.rule import finite_rows
+from fedrobust.aggregators.checks import finite_rows
 from fedrobust.attacks.checks import validate
 from fedrobust.attacks.moments import mean
 from fedrobust.config.arguments import told
-from fedrobust.config.component import Count, component
-from fedrobust.federation.threat import Knowledge, View, not_granted
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Count
+from fedrobust.federation.attack import Requirements
+from fedrobust.federation.threat import View, not_granted
 from fedrobust.typing import Updates
 
 State: TypeAlias = dict[str, Any] | None
@@ -40,10 +42,7 @@ class Mimic:
     warmup: Count = 20
     name: Literal["mimic"] = "mimic"
 
-    needs: ClassVar[frozenset[Knowledge]] = frozenset({"colluders", "benign"})
-    least: ClassVar[int] = 1
-    trains: ClassVar[bool] = True
-    memory: ClassVar[int] = 0
+    requires: ClassVar[Requirements] = Requirements(knowledge={"colluders", "benign"})
 
     def init(self) -> None:
         """It learns from the first round on."""

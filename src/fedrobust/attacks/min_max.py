@@ -4,12 +4,13 @@ from typing import ClassVar, Literal
 
 import torch
 
-from fedrobust.aggregators.kernels import squared_distances
-from fedrobust.attacks import beliefs
+from fedrobust.aggregators.kernels.dispatch import squared_distances
+from fedrobust.attacks import estimates
 from fedrobust.attacks.checks import validate
-from fedrobust.attacks.deviation import Deviation, away
+from fedrobust.attacks.directions import Deviation, away
 from fedrobust.config.component import component
-from fedrobust.federation.threat import Knowledge, View
+from fedrobust.federation.attack import Requirements
+from fedrobust.federation.threat import View
 from fedrobust.typing import Updates
 
 
@@ -32,10 +33,7 @@ class MinMax:
     direction: Deviation = "std"
     name: Literal["min-max"] = "min-max"
 
-    needs: ClassVar[frozenset[Knowledge]] = frozenset({"colluders"})
-    least: ClassVar[int] = 2
-    trains: ClassVar[bool] = True
-    memory: ClassVar[int] = 0
+    requires: ClassVar[Requirements] = Requirements(knowledge={"colluders"}, min_colluders=2)
 
     def init(self) -> None:
         """It keeps no state."""
@@ -43,7 +41,7 @@ class MinMax:
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
         """One vector, sent by all [m, d]."""
         validate(self, view, rng)
-        honest = beliefs.honest(view)
+        honest = estimates.honest(view)
         mean, p = away(honest, self.direction)
         apart = squared_distances(torch.cat([honest, mean[None]]))
         slack = (apart[:-1, :-1].max() - apart[-1, :-1]).clamp(min=0)

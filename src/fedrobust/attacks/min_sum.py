@@ -4,12 +4,13 @@ from typing import ClassVar, Literal
 
 import torch
 
-from fedrobust.aggregators.kernels import squared_distances
-from fedrobust.attacks import beliefs
+from fedrobust.aggregators.kernels.dispatch import squared_distances
+from fedrobust.attacks import estimates
 from fedrobust.attacks.checks import validate
-from fedrobust.attacks.deviation import Deviation, away
+from fedrobust.attacks.directions import Deviation, away
 from fedrobust.config.component import component
-from fedrobust.federation.threat import Knowledge, View
+from fedrobust.federation.attack import Requirements
+from fedrobust.federation.threat import View
 from fedrobust.typing import Updates
 
 
@@ -31,10 +32,7 @@ class MinSum:
     direction: Deviation = "std"
     name: Literal["min-sum"] = "min-sum"
 
-    needs: ClassVar[frozenset[Knowledge]] = frozenset({"colluders"})
-    least: ClassVar[int] = 2
-    trains: ClassVar[bool] = True
-    memory: ClassVar[int] = 0
+    requires: ClassVar[Requirements] = Requirements(knowledge={"colluders"}, min_colluders=2)
 
     def init(self) -> None:
         """It keeps no state."""
@@ -42,7 +40,7 @@ class MinSum:
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
         """One vector, sent by all [m, d]."""
         validate(self, view, rng)
-        honest = beliefs.honest(view)
+        honest = estimates.honest(view)
         mean, p = away(honest, self.direction)
         reach = squared_distances(torch.cat([honest, mean[None]]))[-1].max().sqrt()
         return (mean + reach * p).to(honest).expand(view.rows, -1), None

@@ -11,7 +11,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from fedrobust.aggregators.products import norms
+from fedrobust.aggregators.kernels.products import norms
 from fedrobust.typing import Updates, Vector
 
 _ENTRIES = 2.0**20

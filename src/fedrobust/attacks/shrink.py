@@ -6,8 +6,10 @@ import torch
 
 from fedrobust.attacks.checks import validate
 from fedrobust.attacks.moments import lengths
-from fedrobust.config.component import Positive, component
-from fedrobust.federation.threat import Knowledge, View
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Positive
+from fedrobust.federation.attack import Requirements
+from fedrobust.federation.threat import View
 from fedrobust.typing import Updates
 
 
@@ -24,10 +26,7 @@ class Shrink:
     scale: Positive = 1.0
     name: Literal["shrink"] = "shrink"
 
-    needs: ClassVar[frozenset[Knowledge]] = frozenset()
-    least: ClassVar[int] = 1
-    trains: ClassVar[bool] = True
-    memory: ClassVar[int] = 0
+    requires: ClassVar[Requirements] = Requirements()
 
     def init(self) -> None:
         """It keeps no state."""

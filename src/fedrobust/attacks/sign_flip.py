@@ -5,8 +5,10 @@ from typing import ClassVar, Literal
 import torch
 
 from fedrobust.attacks.checks import validate
-from fedrobust.config.component import Positive, component
-from fedrobust.federation.threat import Knowledge, View
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Positive
+from fedrobust.federation.attack import Requirements
+from fedrobust.federation.threat import View
 from fedrobust.typing import Updates
 
 
@@ -20,10 +22,7 @@ class SignFlip:
     scale: Positive = 1.0
     name: Literal["sign-flip"] = "sign-flip"
 
-    needs: ClassVar[frozenset[Knowledge]] = frozenset()
-    least: ClassVar[int] = 1
-    trains: ClassVar[bool] = True
-    memory: ClassVar[int] = 0
+    requires: ClassVar[Requirements] = Requirements()
 
     def init(self) -> None:
         """It keeps no state."""

@@ -6,7 +6,8 @@ import torch
 
 from fedrobust.attacks.checks import validate
 from fedrobust.config.component import component
-from fedrobust.federation.threat import Knowledge, View
+from fedrobust.federation.attack import Requirements
+from fedrobust.federation.threat import View
 from fedrobust.typing import Updates
 
 
@@ -21,10 +22,7 @@ class ZeroUpdate:
 
     name: Literal["zero-update"] = "zero-update"
 
-    needs: ClassVar[frozenset[Knowledge]] = frozenset()
-    least: ClassVar[int] = 1
-    trains: ClassVar[bool] = False
-    memory: ClassVar[int] = 0
+    requires: ClassVar[Requirements] = Requirements(uses_honest_updates=False)
 
     def init(self) -> None:
         """It keeps no state."""

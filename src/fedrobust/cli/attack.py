@@ -25,9 +25,9 @@ def attack_learn(
     ] = False,
 ) -> None:
     """Train a policy, for attack: {name: learned, policy: FILE}."""
-    from fedrobust.attacks.learned.learning import learn_policy
     from fedrobust.cli.progress import Display
     from fedrobust.experiment import load
+    from fedrobust.runs.learn_policy import learn_policy
 
     with user_errors():
         look_beside(config)

@@ -49,8 +49,8 @@ def audit_command(
 ) -> None:
     """Is the robustness that plain PGD shows real? A battery of attacks, and a verdict."""
     from fedrobust.cli.progress import AuditDisplay
-    from fedrobust.evaluation.auditing.command import Asked, audited, radius
     from fedrobust.report import write_report
+    from fedrobust.runs.audit import Asked, audited, radius
 
     with user_errors():
         look_beside()

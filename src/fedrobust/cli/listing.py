@@ -45,7 +45,7 @@ def list_command(
     name: Annotated[str | None, typer.Argument(help="One of that kind, such as krum.")] = None,
 ) -> None:
     """List the kinds of components, those of a kind, or all there is to say of one."""
-    from fedrobust.config.component import name_of
+    from fedrobust.config.kind import name_of
 
     known = kinds()
     if kind is None:
@@ -75,7 +75,7 @@ def _found(what: str, word: str, known: list[str]) -> str:
 
 
 def _table(kind: str, members: tuple[type, ...]) -> Table:
-    from fedrobust.config.component import name_of
+    from fedrobust.config.kind import name_of
 
     table = Table(box=None, pad_edge=False)
     for column in ["name", "fields", "what it is"] + ["must know"] * (kind == "attack"):

@@ -14,11 +14,11 @@ from rich.progress import (
 
 from fedrobust.attacks.learned.training import FOLLOWING, Following
 from fedrobust.config.explain import printable
-from fedrobust.federation.round import RoundLog
+from fedrobust.federation.state import RoundLog
+from fedrobust.runs.directory import Json
 from fedrobust.runs.grid import Cell
 from fedrobust.runs.loop import Progress as Watch
 from fedrobust.runs.prepare import Prepared
-from fedrobust.runs.records import Json
 from fedrobust.runs.sweep import Watch as SweepWatch
 
 

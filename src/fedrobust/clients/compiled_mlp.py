@@ -8,15 +8,11 @@ ten clients takes under a millisecond. The arithmetic is float64, of the same de
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from fedrobust.perturb.wasserstein import Ascent
-from fedrobust.typing import Images, Labels, Updates, Vector
-
-Doubles = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
+from fedrobust.typing import Doubles, Images, Integers, Labels, Updates, Vector
 
 MOST = 4096
 """Parameters up to which the compiled network is the faster one."""

@@ -5,20 +5,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from pydantic import model_validator
 from torch import Tensor, nn
 
-from fedrobust.attacks import Poisons
-from fedrobust.clients.optimizers import Adam, AnyOptimizer, Sgd
+from fedrobust.clients.client import Client
+from fedrobust.clients.optimizers import Adam, Sgd
+from fedrobust.clients.poisoning import Poisons, poisoned
 from fedrobust.compute.network import evaluating, parameter_gradient
 from fedrobust.compute.parameters import write
 from fedrobust.compute.randomness import Streams, isolated, seed_globally
 from fedrobust.config import arguments
-from fedrobust.config.component import Count, Flag, component
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError
 from fedrobust.objectives import Objective
-from fedrobust.perturb.pgd import Draw
+from fedrobust.perturb.perturbation import Draw
 from fedrobust.typing import Images, Indices, Labels, Updates, Vector
 
 POOL = 8192
@@ -29,46 +28,6 @@ _ORDINARY = 1e15
 
 Store = dict[int, dict[str, Tensor]]
 """The optimiser state of each client that keeps one and has taken part, by client id."""
-
-
-@component
-class Client:
-    """How a client trains: ``batches`` minibatches or ``epochs`` passes over its data, each round.
-
-    Each round a client shuffles its data anew; more batches than it has continue with another
-    shuffle. ``keep_optimizer`` keeps the optimiser's state from round to round, as FAT does with
-    Adam; without it, every round starts afresh.
-    """
-
-    batch_size: Count = 64
-    batches: Count | None = None
-    epochs: Count | None = None
-    optimizer: AnyOptimizer = Sgd(lr=0.1)
-    keep_optimizer: Flag = False
-
-    @model_validator(mode="after")
-    def _one_length(self) -> "Client":
-        if (self.batches is None) == (self.epochs is None):
-            raise ValueError("give either batches or epochs, the length of local training")
-        return self
-
-    def schedule(self, examples: Indices, generator: torch.Generator) -> list[Indices]:
-        """The batches of one round, as indices into the training data."""
-        if self.epochs is not None:
-            shuffles = [_shuffled(examples, generator) for _ in range(self.epochs)]
-            return [b for shuffle in shuffles for b in torch.split(shuffle, self.batch_size)]
-        if not len(examples):
-            raise ValueError("a client without examples cannot train")
-        batches: list[Indices] = []
-        while (missing := (self.batches or 0) - len(batches)) > 0:
-            shuffle = _shuffled(examples, generator)
-            starts = range(0, len(shuffle), self.batch_size)[:missing]
-            batches += [shuffle[start : start + self.batch_size] for start in starts]
-        return batches
-
-
-def _shuffled(examples: Indices, generator: torch.Generator) -> Indices:
-    return examples[torch.randperm(len(examples), generator=generator)]
 
 
 @dataclass(frozen=True)
@@ -246,23 +205,6 @@ class _Turn:
                     inputs, y[:k], lambda: objective.draw(inputs.clone(), self.noise)
                 )
         return x, y
-
-
-def poisoned(attack: Poisons, x: Images, y: Labels, classes: int) -> tuple[Images, Labels]:
-    """The batch that ``attack`` makes of (x, y).
-
-    Raises: ``ConfigError`` where it is no batch of such examples, with labels below ``classes``.
-    """
-    given = attack.poison(x, y, classes)
-    try:
-        inputs, labels = given
-        if arguments.tensor(inputs, "x").shape[1:] != x.shape[1:] or not len(inputs):
-            raise ValueError(f"x has shape {list(inputs.shape)} where it was {list(x.shape)}")
-        return inputs.detach(), arguments.labels(labels, len(inputs), classes)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"poison of the attack {type(attack).__name__} must give a batch (x, y): {error}"
-        ) from error
 
 
 def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,8 +7,8 @@ instructions throughout.
 
 import numpy as np
 
-from fedrobust.aggregators.loops import compiled, inlined, reassociated
-from fedrobust.clients.compiled_mlp import Doubles, Integers
+from fedrobust.compute.jit import compiled, inlined, reassociated
+from fedrobust.typing import Doubles, Integers
 
 LANES = 16
 

@@ -1,12 +1,14 @@
 """The optimiser of a client's local training: PyTorch's own, on the flat parameter vector."""
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import Annotated, Literal, Protocol, TypeAlias
 
 import torch
 from pydantic import model_validator
 from torch import nn
 
-from fedrobust.config.component import Decay, Flag, NonNegative, Positive, component, one_of
+from fedrobust.config.component import component
+from fedrobust.config.kind import Kind
+from fedrobust.config.scalars import Decay, Flag, NonNegative, Positive
 
 
 class OptimizerSpec(Protocol):
@@ -24,6 +26,10 @@ class OptimizerSpec(Protocol):
     def slots(self) -> int:
         """How many vectors [d] of state it keeps."""
         ...
+
+
+OPTIMIZER = Kind("optimizer", has=("build", "slots"), holds={"lr": Positive})
+AnyOptimizer: TypeAlias = Annotated[OptimizerSpec, OPTIMIZER]
 
 
 @component
@@ -83,10 +89,4 @@ class Adam:
         return 2
 
 
-OPTIMIZERS: tuple[type, ...] = (Sgd, Adam)
-if TYPE_CHECKING:
-    AnyOptimizer: TypeAlias = OptimizerSpec
-else:
-    AnyOptimizer: Any = one_of(
-        "optimizer", *OPTIMIZERS, has=("build", "slots"), holds={"lr": Positive}
-    )
+OPTIMIZERS = OPTIMIZER.of(Sgd, Adam)

@@ -7,18 +7,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Literal
 
-import psutil
 import torch
 from annotated_types import Le
 from torch import nn
 
 from fedrobust.compute.network import differentiable, evaluating, frozen, input_gradient
 from fedrobust.compute.randomness import isolated
-from fedrobust.config.component import Count, component
-from fedrobust.errors import ConfigError, PrecisionWarning, ResourceError
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Count
+from fedrobust.errors import ConfigError, PrecisionWarning
 
 SIZES = (64, 128, 256, 512, 1024)
 _UNMEASURED = 256
@@ -143,24 +142,3 @@ def emulates_bfloat16() -> bool:
 def default_device() -> Literal["cpu", "cuda"]:
     """A GPU where there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def available_memory(device: str) -> int:
-    """Free bytes: of the GPU, or of this machine, less where a container allows less."""
-    if device == "cuda":
-        return int(torch.cuda.mem_get_info()[0])
-    free = int(psutil.virtual_memory().available)
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and used.exists() and (most := limit.read_text().strip()).isdigit():
-        free = min(free, int(most) - int(used.read_text()))
-    return free
-
-
-def require_memory(needed: int, device: str, what: str) -> None:
-    """Refuse before the first round what cannot fit. Raises: ``ResourceError`` with the figures."""
-    available = available_memory(device)
-    if needed > available:
-        raise ResourceError(
-            f"this run needs about {needed / 2**30:.1f} GiB and {available / 2**30:.1f} GiB are "
-            f"free: {what}. Use fewer clients a round, a smaller model, or keep_optimizer: false"
-        )

@@ -144,7 +144,8 @@ def member(hint: Any, tag: int | str) -> Any:
 def members(hint: Any) -> Mapping[int | str, Any]:
     """The members of the union in a type by their tags, "own" for a user's; none where none is."""
     found: dict[int | str, Any] = {}
-    for choice in get_args(hint):
+    kinds = [e.union for e in getattr(hint, "__metadata__", ()) if hasattr(e, "union")]
+    for choice in (*kinds, *get_args(hint)):
         tags = [e.tag for e in getattr(choice, "__metadata__", ()) if isinstance(e, Tag)]
         inner = dict.fromkeys(tags, _plain(choice)) if tags else members(choice)
         found = {**inner, **found}

@@ -1,16 +1,22 @@
 """Data sets, where they come from, and how they are shared out among clients."""
 
-from typing import TYPE_CHECKING
-
-from fedrobust.config.component import Size, one_of
-from fedrobust.data.dataset import Dataset, DataSpec, Split
+from fedrobust.data.dataset import DATASET, AnyData, Dataset, DataSpec, Split
 from fedrobust.data.datasets import Cifar10, Digits, FashionMnist, Mnist, Npz
 from fedrobust.data.femnist import Femnist
-from fedrobust.data.partition import ByWriter, Dirichlet, Iid, Partition, Partitioner, Shards
+from fedrobust.data.partition import (
+    PARTITION,
+    AnyPartition,
+    ByWriter,
+    Dirichlet,
+    Iid,
+    Partition,
+    Partitioner,
+    Shards,
+)
 from fedrobust.data.sources import get
 from fedrobust.data.synthetic import SyntheticRing
 
-DATASETS: tuple[type, ...] = (
+DATASETS = DATASET.of(
     Digits,
     Mnist,
     FashionMnist,
@@ -19,14 +25,7 @@ DATASETS: tuple[type, ...] = (
     Npz,
     SyntheticRing,
 )
-PARTITIONS: tuple[type, ...] = (Iid, Dirichlet, Shards, ByWriter)
-
-if TYPE_CHECKING:
-    AnyData = DataSpec
-    AnyPartition = Partitioner
-else:
-    AnyData = one_of("data set", *DATASETS, has=("load",), holds={"validation": Size})
-    AnyPartition = one_of("partition", *PARTITIONS, has=("split",))
+PARTITIONS = PARTITION.of(Iid, Dirichlet, Shards, ByWriter)
 
 __all__ = [
     "DATASETS",

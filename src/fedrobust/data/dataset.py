@@ -1,12 +1,14 @@
 """A data set in memory: a training and a test split, and what a user must know about them."""
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Annotated, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from fedrobust.config import arguments
+from fedrobust.config.kind import Kind
+from fedrobust.config.scalars import Size
 from fedrobust.data import checks
 from fedrobust.data.checks import Array
 from fedrobust.errors import DataError, UserError
@@ -24,6 +26,10 @@ class DataSpec(Protocol):
     def load(self) -> "Dataset":
         """Read the data set. Raises: ``DataError`` where it is missing or corrupt."""
         ...
+
+
+DATASET = Kind("data set", has=("load",), holds={"validation": Size})
+AnyData: TypeAlias = Annotated[DataSpec, DATASET]
 
 
 @dataclass(frozen=True, eq=False)

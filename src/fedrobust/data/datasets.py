@@ -8,12 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedrobust.bounded import contents, named, why
-from fedrobust.config.component import Size, Text, component
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Size, Text
 from fedrobust.data import formats
 from fedrobust.data.dataset import Dataset, Split
 from fedrobust.data.sources import Found, ensure
 from fedrobust.errors import DataError
+from fedrobust.records.bounded import contents, named, why
 
 
 @component

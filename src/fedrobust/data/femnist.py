@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedrobust.bounded import named, why
 from fedrobust.compute.randomness import Streams
 from fedrobust.config.arguments import shortened
-from fedrobust.config.component import Size, component
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Size
 from fedrobust.data import checks, formats, parquet
 from fedrobust.data.dataset import Dataset, Split
 from fedrobust.data.sources import Found, ensure, find
 from fedrobust.errors import DataError
+from fedrobust.records.bounded import named, why
 
 _CLASSES = 62
 _SPLIT_NOTE = "the source has no test split: 90 % of each writer's images train, by a fixed seed"

@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedrobust.bounded import require_room_for_json, room, why
 from fedrobust.data import pickled
 from fedrobust.data.catalogue import BATCHES
 from fedrobust.errors import DataError
-from fedrobust.npz import arrays_in
+from fedrobust.records.bounded import require_room_for_json, room, why
+from fedrobust.records.npz import arrays_in
 
 NpArray = NDArray[Any]
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedrobust.bounded import named, room, why
 from fedrobust.data.dataset import Split
 from fedrobust.data.sources import Found
 from fedrobust.errors import DataError
+from fedrobust.records.bounded import named, room, why
 
 _COLUMNS = ["image", "writer_id", "character"]
 _ROWS = 1000

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from annotated_types import Le
 from torch import Tensor
 
-from fedrobust.config.component import Count, Positive, component
+from fedrobust.config.component import component
+from fedrobust.config.kind import Kind
+from fedrobust.config.scalars import Count, Positive
 from fedrobust.data.dataset import Split
 from fedrobust.errors import DataError
 from fedrobust.typing import Indices, Labels
@@ -74,6 +76,10 @@ class Partitioner(Protocol):
     def split(self, train: Split, test: Split, generator: torch.Generator) -> Partition:
         """Share out both splits; no example goes to two clients. Raises: ``DataError``."""
         ...
+
+
+PARTITION = Kind("partition", has=("split",))
+AnyPartition: TypeAlias = Annotated[Partitioner, PARTITION]
 
 
 @component

@@ -17,12 +17,12 @@ from tempfile import TemporaryDirectory
 
 import platformdirs
 
-from fedrobust.bounded import contents, named, why
 from fedrobust.config.explain import suggestion
 from fedrobust.data.catalogue import CHECKSUMS, FORMS, IDX, ORIGINS
 from fedrobust.data.download import Source, SourceError
 from fedrobust.data.formats import FILE, unzipped
 from fedrobust.errors import DataError
+from fedrobust.records.bounded import contents, named, why
 
 _LOG = logging.getLogger(__name__)
 

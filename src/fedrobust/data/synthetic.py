@@ -8,7 +8,8 @@ from annotated_types import Gt, Le
 from torch import Tensor
 
 from fedrobust.compute.randomness import Streams
-from fedrobust.config.component import Count, Positive, Seed, Size, component
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Count, Positive, Seed, Size
 from fedrobust.data.dataset import Dataset, Split
 from fedrobust.errors import ConfigError, DataError
 

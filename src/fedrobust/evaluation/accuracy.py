@@ -16,7 +16,7 @@ from fedrobust.compute.network import (
 )
 from fedrobust.compute.randomness import drawing
 from fedrobust.config import arguments
-from fedrobust.config.component import name_of
+from fedrobust.config.kind import name_of
 from fedrobust.errors import ConfigError, PointWarning
 from fedrobust.perturb import Perturbation
 from fedrobust.perturb.geometry import allowed, per_example

@@ -2,29 +2,26 @@
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
 from fedrobust.aggregators import Context
-from fedrobust.aggregators.rule import apply, finite_rows
-from fedrobust.attacks.attack import Traits
-from fedrobust.attacks.checks import crafted
+from fedrobust.aggregators.aggregator import apply
+from fedrobust.aggregators.checks import finite_rows
 from fedrobust.compute.own_draws import own_draws
 from fedrobust.compute.parameters import write
 from fedrobust.compute.randomness import Streams
+from fedrobust.federation.malicious_rows import crafted
 from fedrobust.federation.server import detached, place
+from fedrobust.federation.state import Federation, FederationState
 from fedrobust.federation.threat import View
 from fedrobust.typing import Updates, Vector
 
-if TYPE_CHECKING:
-    from fedrobust.federation.round import Federation, FederationState
-
 
 def attacked(
-    state: "FederationState",
-    federation: "Federation",
-    says: Traits,
+    state: FederationState,
+    federation: Federation,
     rows: Updates,
     root: Vector | None,
     participants: Sequence[int],
@@ -38,6 +35,8 @@ def attacked(
     """
     attack, threat = federation.attack, federation.threat
     assert attack is not None
+    assert federation.requires is not None
+    trains = federation.requires.uses_honest_updates
     groups = [bad] if threat.colluders else [[i] for i in bad]
     benign, names = _benign(rows, participants, bad) if threat.benign else (None, None)
     rule = rule_of(state, federation, root, rng) if threat.rule else None
@@ -48,12 +47,12 @@ def attacked(
         if threat.colluders:
             mine = memory
         else:
-            mine = memory[ids[0]] if ids[0] in memory else begun(federation, says, rng, ids[0])
+            mine = memory[ids[0]] if ids[0] in memory else federation.initial_attack(rng, ids[0])
         view = view_of(
             state,
             federation,
             clients=ids,
-            own=rows[group] if says.trains else rows[:0],
+            own=rows[group] if trains else rows[:0],
             participants=len(participants),
             benign=None if benign is None else benign.clone(),
             benign_clients=names,
@@ -66,12 +65,6 @@ def attacked(
         memory = mine if threat.colluders else {**memory, ids[0]: mine}
         refused += place(rows, group, sent, graph=federation.graph)
     return refused, memory
-
-
-def begun(federation: "Federation", says: Traits, rng: Streams, *client: int) -> Any:
-    """The attack's state before its first round."""
-    with own_draws(federation.own_attack, rng, "attack's start", *client):
-        return says.init()
 
 
 def _benign(
@@ -92,8 +85,8 @@ def _benign(
 
 
 def view_of(
-    state: "FederationState",
-    federation: "Federation",
+    state: FederationState,
+    federation: Federation,
     *,
     clients: list[int],
     own: Updates,
@@ -136,7 +129,7 @@ def view_of(
 
 
 def rule_of(
-    state: "FederationState", federation: "Federation", root: Vector | None, rng: Streams
+    state: FederationState, federation: Federation, root: Vector | None, rng: Streams
 ) -> Callable[[Updates], Vector]:
     """The server's rule as it stands in this round; every row weighs the same.
 

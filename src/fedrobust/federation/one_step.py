@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from fedrobust.attacks import Poisons
 from fedrobust.clients.compiled_mlp import SmallNetwork
 from fedrobust.clients.gradients import Calculus, Compiled, calculus
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.clients.optimizers import Sgd
+from fedrobust.clients.poisoning import Poisons
 from fedrobust.compute.randomness import Streams
-from fedrobust.federation.round import LOCAL, Backend, Federation, FederationState
+from fedrobust.federation.backends import LOCAL, Backend
+from fedrobust.federation.state import Federation, FederationState
 from fedrobust.objectives import ERM, WassersteinDRO
 from fedrobust.typing import Indices, Updates
 

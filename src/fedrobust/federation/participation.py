@@ -1,10 +1,12 @@
 """Who takes part in a round."""
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import Annotated, Literal, Protocol, TypeAlias
 
 import torch
 
-from fedrobust.config.component import Count, component, one_of
+from fedrobust.config.component import component
+from fedrobust.config.kind import Kind
+from fedrobust.config.scalars import Count
 
 
 class Participation(Protocol):
@@ -17,6 +19,10 @@ class Participation(Protocol):
     def choose(self, clients: int, generator: torch.Generator) -> tuple[int, ...]:
         """The client ids of one round, rising."""
         ...
+
+
+PARTICIPATION = Kind("participation", has=("size", "choose"))
+AnyParticipation: TypeAlias = Annotated[Participation, PARTICIPATION]
 
 
 @component
@@ -53,8 +59,4 @@ class Sample:
         return tuple(sorted(chosen.tolist()))
 
 
-PARTICIPATIONS: tuple[type, ...] = (All, Sample)
-if TYPE_CHECKING:
-    AnyParticipation: TypeAlias = Participation
-else:
-    AnyParticipation: Any = one_of("participation", *PARTICIPATIONS, has=("size", "choose"))
+PARTICIPATIONS = PARTICIPATION.of(All, Sample)

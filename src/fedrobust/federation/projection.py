@@ -1,11 +1,13 @@
 """Θ: where the server keeps the parameters."""
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import Annotated, Literal, Protocol, TypeAlias
 
 import torch
 from pydantic import model_validator
 
-from fedrobust.config.component import Positive, Real, component, one_of
+from fedrobust.config.component import component
+from fedrobust.config.kind import Kind
+from fedrobust.config.scalars import Positive, Real
 from fedrobust.typing import Vector
 
 _ROUNDING = 1e-6
@@ -18,6 +20,10 @@ class Projection(Protocol):
     def project(self, parameters: Vector) -> Vector:
         """Π_Θ(θ) [d]; θ itself where it lies in Θ."""
         ...
+
+
+PROJECTION = Kind("projection", has=("project",))
+AnyProjection: TypeAlias = Annotated[Projection, PROJECTION]
 
 
 @component
@@ -64,8 +70,4 @@ class Box:
         return parameters.clamp(self.low, self.high)
 
 
-PROJECTIONS: tuple[type, ...] = (Everywhere, Ball, Box)
-if TYPE_CHECKING:
-    AnyProjection: TypeAlias = Projection
-else:
-    AnyProjection: Any = one_of("projection", *PROJECTIONS, has=("project",))
+PROJECTIONS = PROJECTION.of(Everywhere, Ball, Box)

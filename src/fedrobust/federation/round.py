@@ -6,184 +6,23 @@ simulating attacker and any distributed backend call :func:`run_round`; none has
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any, Protocol
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from fedrobust.aggregators import Aggregator, Context
-from fedrobust.attacks import Attack, Poisons
-from fedrobust.attacks.attack import Traits, poisons, traits
-from fedrobust.attacks.checks import tensor_of_rows
-from fedrobust.clients.local_training import LocalTraining, Store
+from fedrobust.aggregators import Context
+from fedrobust.clients.poisoning import Poisons
 from fedrobust.compute.own_draws import own_draws
 from fedrobust.compute.randomness import Streams
 from fedrobust.config.arguments import told, unfit
-from fedrobust.config.fingerprint import foreign
-from fedrobust.errors import ConfigError
-from fedrobust.federation.adversary import attacked, begun
-from fedrobust.federation.participation import Participation
-from fedrobust.federation.server import Outcome, Server, aggregate, place
-from fedrobust.federation.threat import ThreatModel
+from fedrobust.federation.adversary import attacked
+from fedrobust.federation.attack import poisons
+from fedrobust.federation.backends import LOCAL, Backend
+from fedrobust.federation.malicious_rows import tensor_of_rows
+from fedrobust.federation.server import aggregate, place
+from fedrobust.federation.state import Federation, FederationState, RoundLog
 from fedrobust.typing import Updates, Vector
-
-
-@dataclass(frozen=True)
-class Federation:
-    """Everything about a federation that no round changes."""
-
-    local: LocalTraining
-    participation: Participation
-    malicious: frozenset[int]
-    attack: Attack | None
-    threat: ThreatModel
-    aggregator: Aggregator
-    server: Server
-    known: tuple[int, ...] = ()
-    """The benign clients whose examples the adversary knows."""
-    root: LocalTraining | None = None
-    """The server's own training, as of its only client 0, where the server holds data."""
-    graph: bool = False
-    """Whether rounds keep the autograd history of what they compute, to plan along gradients.
-
-    Else it ends at the rows that come in and at the rule's vector: a tensor with a history would
-    hold on to every round before it.
-    """
-
-    @property
-    def clients(self) -> int:
-        """The number of clients."""
-        return len(self.local.clients)
-
-    @cached_property
-    def own_attack(self) -> bool:
-        """Whether the attack, or one within it, is the user's own: it may draw from anywhere."""
-        return foreign(self.attack)
-
-    @cached_property
-    def own_rule(self) -> bool:
-        """Whether the rule, or one within it, is the user's own."""
-        return foreign(self.aggregator)
-
-    @cached_property
-    def own_participation(self) -> bool:
-        """Whether the participation is the user's own."""
-        return foreign(self.participation)
-
-    @cached_property
-    def own_projection(self) -> bool:
-        """Whether the server's projection is the user's own."""
-        return foreign(self.server.projection)
-
-    def start(self, parameters: Vector, rng: Streams | None = None) -> "FederationState":
-        """The state before the first round.
-
-        ``rng`` are the run's streams, from which a user's own attack draws what its ``init`` draws.
-        """
-        attack = None
-        if self.attack is not None:
-            # Clients that do not collude keep a state each, by id, from when they first take part.
-            says, rng = traits(self.attack), rng or Streams(0)
-            attack = begun(self, says, rng) if self.threat.colluders else {}
-        return FederationState(parameters, attack=attack)
-
-    def chosen(self, number: int, rng: Streams) -> tuple[int, ...]:
-        """The clients of round ``number``, rising.
-
-        Raises: ``ConfigError`` where a user's own participation names no such clients.
-        """
-        draw = rng.generator("participation", number)
-        if not self.own_participation:
-            return self.participation.choose(self.clients, draw)
-        with own_draws(True, rng, "participation", number):
-            chosen = self.participation.choose(self.clients, draw)
-        try:
-            found = tuple(int(client) for client in chosen if int(client) == client)
-        except (TypeError, ValueError):
-            found = ()
-        whole = isinstance(chosen, Sequence) and len(found) == len(chosen) > 0
-        if not whole or found != tuple(sorted(set(found) & set(range(self.clients)))):
-            raise ConfigError(
-                f"the participation {type(self.participation).__name__} must choose some of the "
-                f"clients 0 to {self.clients - 1}, as a rising tuple; it chose {told(chosen)}"
-            )
-        return found
-
-
-@dataclass
-class FederationState:
-    """Everything that a round changes, in one place."""
-
-    parameters: Vector
-    round: int = 0
-    store: Store = field(default_factory=dict)
-    root: Store = field(default_factory=dict)
-    attack: Any = None
-    memory: object = None
-    history: tuple[Vector, ...] = ()
-
-    def clone(self) -> "FederationState":
-        """An independent copy: rounds run on it leave this one alone."""
-        return deepcopy(self)
-
-
-@dataclass(frozen=True)
-class RoundLog:
-    """What happened in a round. Client ids are worked out only when they are asked for."""
-
-    round: int
-    participants: tuple[int, ...]
-    malicious: tuple[int, ...]
-    outcome: Outcome
-
-    @property
-    def kept(self) -> tuple[int, ...] | None:
-        """The clients whose rows the rule selected; None for a rule that does not select."""
-        if self.outcome.kept is None:
-            return None
-        return tuple(self.participants[i] for i in self.outcome.kept.tolist())
-
-    @property
-    def dropped(self) -> tuple[int, ...]:
-        """The clients whose rows the server refused."""
-        return tuple(self.participants[i] for i in self.outcome.dropped)
-
-
-class Backend(Protocol):
-    """Where local training runs. It replaces nothing else of the round."""
-
-    def local_updates(
-        self,
-        federation: Federation,
-        state: FederationState,
-        clients: Sequence[int],
-        rng: Streams,
-        poison: dict[int, Poisons],
-    ) -> Updates:
-        """The honest updates of ``clients`` [n, d]; ``state.store`` is updated."""
-        ...
-
-
-class Local:
-    """Local training in this process, on the federation's own device."""
-
-    def local_updates(
-        self,
-        federation: Federation,
-        state: FederationState,
-        clients: Sequence[int],
-        rng: Streams,
-        poison: dict[int, Poisons],
-    ) -> Updates:
-        """One client after the other, their inner maximisations together."""
-        return federation.local.updates(
-            state.parameters, state.store, clients, rng, state.round + 1, poison
-        )
-
-
-LOCAL = Local()
 
 
 def run_round(
@@ -210,17 +49,17 @@ def run_round(
     number = state.round + 1
     participants = federation.chosen(number, rng)
     malicious = tuple(c for c in participants if c in federation.malicious)
-    says = None if federation.attack is None else traits(federation.attack)
+    requires = federation.requires
 
-    rows = _honest_rows(state, federation, says, participants, malicious, rng, backend)
+    rows = _honest_rows(state, federation, participants, malicious, rng, backend)
     bad = [i for i, client in enumerate(participants) if client in federation.malicious]
     attack = state.attack
     refused: tuple[int, ...] = ()
     root = _root_update(state, federation, rng)
     if bad and action is not None:
         refused = place(rows, bad, action, graph=federation.graph)
-    elif bad and says is not None:
-        refused, attack = attacked(state, federation, says, rows, root, participants, bad, rng)
+    elif bad and requires is not None:
+        refused, attack = attacked(state, federation, rows, root, participants, bad, rng)
 
     counts = torch.tensor([len(federation.local.clients[c]) for c in participants])
     context = Context(
@@ -235,7 +74,7 @@ def run_round(
     with own_draws(federation.own_projection, rng, "projection", number):
         parameters, outcome = federation.server.step(state.parameters, outcome)
 
-    keep = says.memory if says is not None else 0
+    keep = requires.history if requires is not None else 0
     history = (*state.history, state.parameters)[-keep:] if keep else ()
     memory = state.memory if outcome.vector is None else outcome.memory
     after = FederationState(parameters, number, state.store, state.root, attack, memory, history)
@@ -260,7 +99,6 @@ def _check(state: object, federation: object, rng: object) -> None:
 def _honest_rows(
     state: FederationState,
     federation: Federation,
-    says: Traits | None,
     participants: Sequence[int],
     malicious: Sequence[int],
     rng: Streams,
@@ -271,7 +109,8 @@ def _honest_rows(
     if poisons(federation.attack):
         assert isinstance(federation.attack, Poisons)
         poison = dict.fromkeys(malicious, federation.attack)
-    idle = set(malicious) if says is not None and not says.trains else set()
+    requires = federation.requires
+    idle = set() if requires is None or requires.uses_honest_updates else set(malicious)
     working = [i for i, client in enumerate(participants) if client not in idle]
     trained = backend.local_updates(
         federation, state, [participants[i] for i in working], rng, poison

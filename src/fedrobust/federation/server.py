@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from fedrobust.aggregators import Aggregator, Context
-from fedrobust.aggregators.rule import NoAnswerError, apply, called, check, finite_rows, lowered
+from fedrobust.aggregators.aggregator import NoAnswerError, apply, called, check, lowered
+from fedrobust.aggregators.checks import finite_rows
 from fedrobust.config.arguments import told, unfit
-from fedrobust.config.component import Count, Positive, component
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Count, Positive
 from fedrobust.errors import ConfigError
 from fedrobust.federation.projection import PROJECTIONS, AnyProjection, Everywhere
 from fedrobust.typing import Updates, Vector

@@ -1,7 +1,7 @@
 """What the adversary knows: declared in a :class:`ThreatModel`, enforced by a :class:`View`."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -10,12 +10,14 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from fedrobust.config.arguments import real, told, unfit, whole
-from fedrobust.config.component import Count, Flag, Size, component, name_of
+from fedrobust.config.component import component
+from fedrobust.config.kind import name_of
+from fedrobust.config.scalars import Count, Flag, Size
 from fedrobust.data import Split
 from fedrobust.typing import Updates, Vector
 
 if TYPE_CHECKING:
-    from fedrobust.clients.local_training import Client
+    from fedrobust.clients.client import Client
     from fedrobust.federation.projection import Projection
     from fedrobust.objectives import Objective
 
@@ -60,7 +62,7 @@ class ThreatModel:
         """Whether ``what`` is granted. Who sees all benign updates can count the clients."""
         return getattr(self, what) is not False or (what == "clients" and self.benign)
 
-    def lacks(self, needs: frozenset[Knowledge]) -> tuple[str, ...]:
+    def lacks(self, needs: Set[Knowledge]) -> tuple[str, ...]:
         """What of ``needs`` is not granted, in words."""
         return tuple(_WORDS[what] for what in _WORDS if what in needs and not self.knows(what))
 

@@ -1,11 +1,6 @@
 """The networks of both papers, by name, and what makes a network of one ready."""
 
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-from torch import nn
-
-from fedrobust.config.component import one_of
-from fedrobust.models.build import ModelSpec, build_model, require_trainable
+from fedrobust.models.build import MODEL, AnyModel, ModelSpec, build_model, require_trainable
 from fedrobust.models.networks import (
     CifarCnn,
     DigitsCnn,
@@ -16,7 +11,7 @@ from fedrobust.models.networks import (
     RingMlp,
 )
 
-MODELS: tuple[type, ...] = (
+MODELS = MODEL.of(
     DigitsCnn,
     MnistCnn,
     MnistCnnSmall,
@@ -25,11 +20,6 @@ MODELS: tuple[type, ...] = (
     EluCnn,
     RingMlp,
 )
-if TYPE_CHECKING:
-    AnyModel: TypeAlias = ModelSpec | nn.Module
-else:
-    AnyModel: Any = one_of("model", *MODELS, has=("build",), or_is=(nn.Module, "a torch.nn.Module"))
-
 __all__ = [
     "MODELS",
     "AnyModel",

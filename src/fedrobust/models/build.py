@@ -4,15 +4,16 @@ import logging
 import math
 from collections.abc import Iterator
 from copy import deepcopy
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol, TypeAlias
 
 import torch
 from torch import nn
 
-from fedrobust.compute.execution import available_memory
+from fedrobust.compute.memory import available_memory
 from fedrobust.compute.network import evaluating, logits, require_logits
 from fedrobust.compute.randomness import isolated, seed_globally
 from fedrobust.config.arguments import shortened, told
+from fedrobust.config.kind import Kind
 from fedrobust.errors import ConfigError, ModelError, ResourceError
 
 _LOG = logging.getLogger(__name__)
@@ -26,6 +27,10 @@ class ModelSpec(Protocol):
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         """A freshly initialised network."""
         ...
+
+
+MODEL = Kind("model", has=("build",), or_is=(nn.Module, "a torch.nn.Module"))
+AnyModel: TypeAlias = Annotated[ModelSpec | nn.Module, MODEL]
 
 
 def build_model(

@@ -9,10 +9,12 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from fedrobust.compute.network import answers, ascent, cross_entropy, frozen, logit_of, usable
-from fedrobust.config.component import Count, Flag, Pixels, component
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Count, Flag, Pixels
 from fedrobust.perturb.geometry import Norm, inside, on_sphere, per_example, require_radius, unit
 from fedrobust.perturb.inputs import begin, drawn, require_draws
-from fedrobust.perturb.pgd import Draw, ranked
+from fedrobust.perturb.perturbation import Draw
+from fedrobust.perturb.pgd import ranked
 from fedrobust.typing import Images, Labels, Mask
 
 Loss: TypeAlias = Callable[[Tensor, Labels, Labels | None], Tensor]

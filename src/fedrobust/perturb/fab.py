@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from fedrobust.compute.network import ascent, frozen, logit_of, right, usable
 from fedrobust.config import arguments
-from fedrobust.config.component import Count, Flag, Pixels, component
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Count, Flag, Pixels
 from fedrobust.perturb.geometry import Norm, on_sphere, per_example, require_radius, size
 from fedrobust.perturb.inputs import begin, drawn, require_draws
-from fedrobust.perturb.pgd import Draw, ranked
+from fedrobust.perturb.perturbation import Draw
+from fedrobust.perturb.pgd import ranked
 from fedrobust.typing import Images, Labels
 
 _BIAS = 0.1

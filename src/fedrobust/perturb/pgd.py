@@ -1,7 +1,6 @@
 """Projected gradient descent on the input (Madry et al. 2018), exactly as papers compare with."""
 
-from collections.abc import Callable
-from typing import Annotated, Literal, Protocol, TypeAlias
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Gt
@@ -18,27 +17,12 @@ from fedrobust.compute.network import (
     usable,
 )
 from fedrobust.config import arguments
-from fedrobust.config.component import Count, Flag, Pixels, component
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Count, Flag, Pixels
 from fedrobust.perturb.geometry import Norm, inside, per_example, require_radius, unit
 from fedrobust.perturb.inputs import begin, drawn, require_draws
+from fedrobust.perturb.perturbation import Draw
 from fedrobust.typing import Images, Labels, Mask
-
-Draw: TypeAlias = Callable[[], Tensor | None]
-"""Gives the random start of one restart for all examples; called once for each restart."""
-
-
-class Perturbation(Protocol):
-    """A way to look for the input near x on which the model does worst."""
-
-    def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
-        """The random start of one restart, for every example, or None where there is none."""
-        ...
-
-    def maximise(
-        self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
-    ) -> Images:
-        """Perturbed examples, worked out ``batch`` at a time."""
-        ...
 
 
 @component

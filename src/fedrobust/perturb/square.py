@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from fedrobust.compute.network import answers, batched_logits, margin
 from fedrobust.config import arguments
-from fedrobust.config.component import Count, Flag, Pixels, component
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Count, Flag, Pixels
 from fedrobust.perturb.geometry import Norm, per_example, require_radius
 from fedrobust.perturb.inputs import begin, require_draws
-from fedrobust.perturb.pgd import Draw
+from fedrobust.perturb.perturbation import Draw
 from fedrobust.typing import Images, Labels, Mask
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)

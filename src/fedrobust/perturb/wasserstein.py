@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from fedrobust.compute.network import cross_entropy, frozen, logits
 from fedrobust.config import arguments
-from fedrobust.config.component import Count, Flag, NonNegative, component
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Count, Flag, NonNegative
 from fedrobust.errors import ConcavityWarning
 from fedrobust.perturb.geometry import per_example
 from fedrobust.perturb.inputs import begin, require_inputs, require_price

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fedrobust.evaluation.auditing import Audit, Surface
-from fedrobust.evaluation.auditing.command import stored, stored_words
-from fedrobust.report.drawing import ACCURACY, MUTED, NARROW, RIGHT, ROBUST, printable
-from fedrobust.report.words import number, percent
+from fedrobust.report.style import ACCURACY, MUTED, NARROW, RIGHT, ROBUST, printable
+from fedrobust.report.wording import number, percent
+from fedrobust.runs.audit import stored, stored_words
 
 _MEANS = {
     "rescaled PGD beats plain PGD": "the loss had no gradient only because the logits were large",

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from fedrobust.report.run import ReportRun
-from fedrobust.report.words import component, number
+from fedrobust.report.run_records import ReportRun
+from fedrobust.report.wording import component, number
 
 
 def flat(node: object, path: str = "") -> Iterator[tuple[str, object]]:

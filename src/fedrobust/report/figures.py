@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from fedrobust.report.drawing import (
+from fedrobust.report.run_records import Examples, PerUser, ReportRun
+from fedrobust.report.selection import passing
+from fedrobust.report.style import (
     ACCURACY,
     MALICIOUS,
     MARKERS,
@@ -23,8 +25,6 @@ from fedrobust.report.drawing import (
     printable,
     rounds_axis,
 )
-from fedrobust.report.passing import passing
-from fedrobust.report.run import Examples, PerUser, ReportRun
 
 
 def accuracy(runs: Sequence[ReportRun], labels: Sequence[str], width: float) -> Figure:

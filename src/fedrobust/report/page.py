@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 from fedrobust.config.trust import Trusted, trusting
 from fedrobust.errors import RecordError, WriteError
 from fedrobust.files import atomically, clear, held, listing, reason, written
-from fedrobust.reading import present
-from fedrobust.report import compare, figures, words
-from fedrobust.report.drawing import SERIES, THEME, render
-from fedrobust.report.run import ReportRun
-from fedrobust.report.sections import curve_words, section, table
+from fedrobust.records.reading import present
+from fedrobust.report import compare, figures, wording
+from fedrobust.report.run_page import curve_words, section, table
+from fedrobust.report.run_records import ReportRun
+from fedrobust.report.style import SERIES, THEME, render
 from fedrobust.report.svg import bare, renamed
-from fedrobust.report.sweep_page import sweep_values
+from fedrobust.report.sweep.page import sweep_values
 
 Content = tuple[str, dict[str, bytes]]
 """A page, and the files beside it by name."""
@@ -185,7 +185,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=words.percent,
+        percent=wording.percent,
         strong=_strong_numbers,
         capitalize_first=lambda text: text[:1].upper() + text[1:],
     )

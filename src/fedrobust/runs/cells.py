@@ -4,10 +4,10 @@ from pathlib import Path
 
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.runs.grid import Cell, Sweep, same
-from fedrobust.reading import evaluations_of, json_of, mapping_of, present, rounds_of, tensors_of
-from fedrobust.runs.records import Json
-from fedrobust.schema.run import Round, Summary
-from fedrobust.schema.sweep import SweepRecord
+from fedrobust.records.reading import evaluations_of, json_of, mapping_of, present, rounds_of, tensors_of
+from fedrobust.runs.directory import Json
+from fedrobust.records.schema.run import Round, Summary
+from fedrobust.records.schema.sweep import SweepRecord
 
 CELLS = "cells"
 """The folder within a sweep's that has a run directory for each cell."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedrobust.config.arguments import shortened
 from fedrobust.errors import RecordError
-from fedrobust.compute.execution import available_memory
+from fedrobust.compute.memory import available_memory
 from fedrobust.files import opened
 
 Json = dict[str, Any]

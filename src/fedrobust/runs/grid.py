@@ -17,7 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 from fedrobust.config.arguments import shortened
 from fedrobust.config.component import from_config, to_config
 from fedrobust.errors import ConfigError, OverrideWarning
-from fedrobust.experiment import Experiment, Name, completed, read_yaml
+from fedrobust.experiment import Experiment, Name, read_yaml
+from fedrobust.runs.older_configs import completed
 from fedrobust.config.explain import listed, quoted, shown
 from fedrobust.config.overrides import Setting, apply, dotted, override
 

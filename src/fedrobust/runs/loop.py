@@ -7,16 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedrobust.attacks.learned.journal import journals_in
-from fedrobust.runs.course import Course, save
+from fedrobust.attacks.learned.rollout_cache import journals_in
+from fedrobust.runs.state import Course, save
 from fedrobust.errors import ConfigError, RecordWarning, WriteError
 from fedrobust.experiment import Experiment
-from fedrobust.federation.round import RoundLog, run_round
+from fedrobust.federation.state import RoundLog
+from fedrobust.federation.round import run_round
 from fedrobust.config.fingerprint import stateful
 from fedrobust.runs.prepare import Prepared, prepare
-from fedrobust.runs.records import Json, RunDirectory, require_storable
+from fedrobust.runs.directory import Json, RunDirectory, require_storable
 from fedrobust.runs.repair import repaired
-from fedrobust.runs.restoring import open_course, stored_plan
+from fedrobust.runs.resume import open_course, stored_plan
 
 SAVE_EVERY = 60.0
 """Seconds between checkpoints, where the caller asks for none that often."""

@@ -8,14 +8,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from fedrobust.attacks.attack import Truth, traits
+from fedrobust.federation.attack import Truth, account, initial_state
 from fedrobust.compute.network import answers, batched_logits, evaluating
 from fedrobust.data import Split
 from fedrobust.evaluation.accuracy import Scores, admissible, no_points, score
 from fedrobust.compute.parameters import write
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import per_example
-from fedrobust.plain import attack_report
+from fedrobust.records.plain import attack_report
 from fedrobust.runs.prepare import Prepared
 from fedrobust.compute.randomness import drawing
 from fedrobust.typing import Indices, Vector
@@ -90,10 +90,10 @@ def on_attack(run: Prepared, state: Any, what: Literal["report", "pictures"]) ->
     federation = run.federation
     if federation.attack is None or state is None:
         return None
-    bad, says = sorted(federation.malicious), traits(federation.attack)
+    bad = sorted(federation.malicious)
     if federation.threat.colluders:
         return _of_attackers(run, state, bad, what)
-    states = [state[i] if i in state else says.init() for i in bad]
+    states = [state[i] if i in state else initial_state(federation.attack) for i in bad]
     found = [_of_attackers(run, one, [i], what) for i, one in zip(bad, states, strict=True)]
     first = next(
         (content for client, content in zip(bad, found, strict=True) if client in state), found[0]
@@ -113,7 +113,7 @@ def _of_attackers(
     assert attack is not None
     own = local.data.take(torch.cat([local.clients[client] for client in clients]))
     truth = Truth(local.data, own, local.classes)
-    say: Callable[[], Json | None] = partial(getattr(traits(attack), what), state, truth)
+    say: Callable[[], Json | None] = partial(account, attack, what, state, truth)
     return attack_report(say) if what == "report" else say()
 
 

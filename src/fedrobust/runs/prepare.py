@@ -8,16 +8,18 @@ import torch
 from torch import nn
 
 from fedrobust.config import arguments
-from fedrobust.attacks.attack import Attack, poisons, traits
+from fedrobust.federation.attack import Attack, poisons, requirements
 from fedrobust.federation.one_step import backend_for
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.data import Dataset, Partition, Split
 from fedrobust.data.dataset import loaded
 from fedrobust.data.sharing import shared_out
 from fedrobust.errors import ConfigError
-from fedrobust.compute.execution import Execution, require_memory
+from fedrobust.compute.execution import Execution
+from fedrobust.compute.memory import require_memory
 from fedrobust.experiment import Experiment
-from fedrobust.federation.round import LOCAL, Backend, Federation
+from fedrobust.federation.backends import LOCAL, Backend
+from fedrobust.federation.state import Federation
 from fedrobust.compute.parameters import Layout, read
 from fedrobust.models import build_model
 from fedrobust.objectives import settled
@@ -212,7 +214,7 @@ def _notes(experiment: Experiment, held_out: int) -> list[str]:
     if experiment.attack is not None and malicious == 0:
         notes.append("an attack is configured, but malicious is 0: nobody attacks")
     if experiment.attack is not None and malicious:
-        begins = traits(experiment.attack).begins
+        begins = requirements(experiment.attack).first_round
         if begins > experiment.rounds:
             notes.append(
                 f"the attack cannot act before round {begins}, and the run ends with round "
@@ -247,7 +249,7 @@ def memory_needed(experiment: Experiment, clients: int, vector: int) -> int:
     rows = n * (3 if experiment.threat.benign else 2)
     kept = min(clients, n * experiment.rounds) if experiment.client.keep_optimizer else 1
     states = kept * experiment.client.optimizer.slots()
-    history = traits(experiment.attack).memory if experiment.attack is not None else 0
+    history = requirements(experiment.attack).history if experiment.attack is not None else 0
     return vector * (rows + states + 2 * history + 8)
 
 

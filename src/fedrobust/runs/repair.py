@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 
 from fedrobust.runs import measure
-from fedrobust.runs.course import Course
+from fedrobust.runs.state import Course
 from fedrobust.errors import FormatError, RecordError
 from fedrobust.compute.parameters import read, write
-from fedrobust.plain import attack_pictures, plain_json
+from fedrobust.records.plain import attack_pictures, plain_json
 from fedrobust.runs.prepare import Prepared
-from fedrobust.reading import arrays_of, content_of, cure, json_of, present, tensors_of
-from fedrobust.runs.records import Json, RunDirectory
+from fedrobust.records.reading import arrays_of, content_of, cure, json_of, present, tensors_of
+from fedrobust.runs.directory import Json, RunDirectory
 from fedrobust.runs.rounds_log import as_lines
-from fedrobust.schema.run import Summary
+from fedrobust.records.schema.run import Summary
 from fedrobust.typing import Vector
 
 _PICTURES = ("clean", "adversarial", "labels", "clean_answers", "adversarial_answers")

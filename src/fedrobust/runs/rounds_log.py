@@ -15,8 +15,8 @@ from typing import Any
 
 from fedrobust.errors import RecordError, WriteError
 from fedrobust.files import appending, atomically, opened
-from fedrobust.plain import plain_json
-from fedrobust.reading import present
+from fedrobust.records.plain import plain_json
+from fedrobust.records.reading import present
 
 Json = dict[str, Any]
 

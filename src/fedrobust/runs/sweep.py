@@ -23,10 +23,10 @@ from fedrobust.errors import RecordError, RecordWarning, UserError, WriteError
 from fedrobust.experiment import Experiment
 from fedrobust.files import clear, held, listing, reason, written
 from fedrobust.runs.grid import Cell, Sweep
-from fedrobust.reading import json_of, present
-from fedrobust.runs.records import Json
-from fedrobust.schema.formats import with_format
-from fedrobust.schema.sweep import SweepRecord
+from fedrobust.records.reading import json_of, present
+from fedrobust.runs.directory import Json
+from fedrobust.records.schema.formats import with_format
+from fedrobust.records.schema.sweep import SweepRecord
 
 FAILED = "failed"
 """The folder within a sweep's that tells of each cell that failed."""

@@ -1,30 +1,23 @@
 """The two-stage learned attack (DRFL §3)."""
 
-import os
 from importlib.util import find_spec
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
-from annotated_types import Gt
-from pydantic import AllowInfNan, Strict, model_validator
 
-from fedrobust.attacks.attack import Truth
 from fedrobust.attacks.checks import validate
-from fedrobust.attacks.learned.encoding import AnyEncoding, Basis
-from fedrobust.attacks.learned.inversion import Inversion
-from fedrobust.attacks.learned.training import Training
-from fedrobust.config.component import Count, NonNegative, Size, Text, keyword_component
+from fedrobust.attacks.learned.settings import Settings
+from fedrobust.config.component import keyword_component
 from fedrobust.errors import ConfigError
-from fedrobust.federation.threat import Knowledge as Granted
+from fedrobust.federation.attack import Requirements, Truth
 from fedrobust.federation.threat import View
-from fedrobust.perturb.wasserstein import Ascent
 from fedrobust.typing import Updates
 
 State = dict[str, Any]
 
 
 @keyword_component
-class Learned:
+class Learned(Settings):
     """Observe and reconstruct, train a policy on a simulated federation, then act by it (DRFL §3).
 
     Stage one: after round ``wait`` it observes, for at most ``observe`` rounds, and reconstructs a
@@ -56,60 +49,25 @@ class Learned:
     ``PAPER``, ``hold: 1`` and ``data: learned`` come nearest to it.
     """
 
-    wait: Size = 0
-    observe: Size = 20
-    threshold: NonNegative = 0.005
-    inversion: Inversion | None = Inversion()
-    data: Literal["learned", "own", "both"] = "both"
-    encoding: AnyEncoding = Basis()
-    training: Training = Training()
-    reward: Literal["robustness", "worst-case-loss", "loss"] = "robustness"
-    gamma: Annotated[float, Strict(), AllowInfNan(False), Gt(0)] | None = None
-    ascent: Ascent = Ascent(steps=15, rule="decaying")
-    samples: Count = 200
-    precision: Literal["float32", "bfloat16"] = "float32"
-    horizon: Count = 300
-    hold: Count = 10
-    relearn: Size = 0
-    policy: Text | None = None
     name: Literal["learned"] = "learned"
 
-    starts_by: ClassVar[str] = "wait"
-    needs: ClassVar[frozenset[Granted]] = frozenset({"clients"})
-    least: ClassVar[int] = 1
-    trains: ClassVar[bool] = True
-    memory: ClassVar[int] = 1
-
-    @model_validator(mode="after")
-    def _fits(self) -> "Learned":
-        if self.hold > self.horizon:
-            raise ValueError(f"hold = {self.hold} is longer than horizon = {self.horizon}")
-        if self.precision == "bfloat16" and self.ascent.searches:
-            raise ValueError("ascent: one that searches its step needs precision float32")
-        if self.data == "learned" and self.inversion is None and self.policy is None:
-            raise ValueError("data: learned needs an inversion: set data: own, or leave it out")
-        if self.policy is not None:
-            from fedrobust.attacks.learned.files import opened
-
-            if not os.path.isfile(self.policy):
-                is_there = "no file, but a folder" if os.path.isdir(self.policy) else "no file"
-                raise ValueError(
-                    f"policy: {self.policy} is {is_there}; fedrobust attack learn writes one"
-                )
-            with opened(self.policy):
-                pass
-        return self
-
     @property
-    def begins(self) -> int:
-        """After ``wait``, and where it has no policy yet, after the least that it observes.
+    def requires(self) -> Requirements:
+        """The number of clients, or a lower bound on it, and the broadcast before this one.
 
-        A distance between pools, which may end it early, takes the steps of two rounds.
+        It acts after ``wait``, and where it has no policy yet, after the least that it observes. A
+        distance between pools, which may end that early, takes the steps of two rounds.
         """
-        if self.policy is not None:
-            return self.wait + 1
-        may_stop = self.inversion is not None and self.threshold > 0
-        return self.wait + 1 + (min(self.observe, 2) if may_stop else self.observe)
+        observed = 0
+        if self.policy is None:
+            may_stop = self.inversion is not None and self.threshold > 0
+            observed = min(self.observe, 2) if may_stop else self.observe
+        return Requirements(
+            knowledge={"clients"},
+            history=1,
+            first_round=self.wait + 1 + observed,
+            start_field="wait",
+        )
 
     def init(self) -> State:
         """Nothing is known yet.
@@ -128,8 +86,8 @@ class Learned:
 
     def craft(self, state: State, view: View, rng: torch.Generator) -> tuple[Updates, State]:
         """Honest updates while it observes; what the policy says after that [m, d]."""
-        from fedrobust.attacks.learned import observing, pipeline
-        from fedrobust.attacks.learned.knowledge import Knowledge
+        from fedrobust.attacks.learned import stage_one, stage_two
+        from fedrobust.attacks.learned.attacker_state import Knowledge
 
         validate(self, view, rng)
         known = Knowledge.of(state)
@@ -139,20 +97,20 @@ class Learned:
             return view.own, known.saved()
         if self.policy is not None and not known.over:
             known.over = True
-            pipeline.adopt(known, self, view)
+            stage_two.adopt(known, self, view)
         elif not known.over:
-            known.over = observing.observe(known, self, view, rng)
+            known.over = stage_one.observe(known, self, view, rng)
             if known.over:
-                pipeline.learn(known, self, view, rng)
+                stage_two.learn(known, self, view, rng)
         elif known.acts and self.relearn and view.round - known.tried >= self.relearn:
-            pipeline.learn(known, self, view, rng)
-        rows = pipeline.act(known, self, view, rng) if known.acts else view.own
+            stage_two.learn(known, self, view, rng)
+        rows = stage_two.act(known, self, view, rng) if known.acts else view.own
         known.last = view.round
         return rows, known.saved()
 
     def report(self, state: State, truth: Truth | None = None) -> dict[str, Any]:
         """What was observed, learned and spent; with the truth, how near the data came to it."""
-        from fedrobust.attacks.learned.knowledge import Knowledge, compared
+        from fedrobust.attacks.learned.attacker_state import Knowledge, compared
 
         known, told = Knowledge.of(state), list[str]()
         if not known.met:
@@ -170,6 +128,6 @@ class Learned:
 
     def pictures(self, state: State, truth: Truth) -> dict[str, Any] | None:
         """The last images that were reconstructed, beside the real ones nearest to them."""
-        from fedrobust.attacks.learned.knowledge import Knowledge, pictures
+        from fedrobust.attacks.learned.attacker_state import Knowledge, pictures
 
         return pictures(Knowledge.of(state), truth)

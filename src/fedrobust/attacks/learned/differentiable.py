@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from fedrobust.aggregators import Aggregator
-from fedrobust.aggregators.rule import Aggregation, Context, apply
+from fedrobust.aggregators.aggregator import Aggregation, Context, apply
 from fedrobust.attacks.learned.environment import Task
 from fedrobust.attacks.learned.simulation import Harm
 from fedrobust.clients.gradients import Compiled
@@ -24,7 +24,7 @@ from fedrobust.compute.network import cross_entropy
 from fedrobust.compute.parameters import Layout
 from fedrobust.data import Split
 from fedrobust.federation.one_step import OneStep
-from fedrobust.federation.round import FederationState
+from fedrobust.federation.state import FederationState
 from fedrobust.objectives import ERM, Objective, WassersteinDRO
 from fedrobust.perturb.wasserstein import Ascent
 from fedrobust.typing import Images, Labels, Updates, Vector

@@ -7,7 +7,7 @@ of single learned examples; it knows no budget, and under the mean it can run aw
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,9 @@ from torch import Tensor
 
 from fedrobust.attacks.moments import lengths
 from fedrobust.compute.parameters import Layout
-from fedrobust.config.component import Positive, component, one_of
+from fedrobust.config.component import component
+from fedrobust.config.kind import Kind
+from fedrobust.config.scalars import Positive
 from fedrobust.data import Split
 from fedrobust.federation.threat import View
 from fedrobust.typing import Updates, Vector
@@ -93,6 +95,10 @@ class Encoding(Protocol):
     def rows(self, action: Tensor, view: View, means: Means) -> Updates:
         """The updates [m, d] that an action [k] means."""
         ...
+
+
+ENCODING = Kind("encoding", has=("seen", "actions", "observe", "rows"))
+AnyEncoding: TypeAlias = Annotated[Encoding, ENCODING]
 
 
 def _relative(now: Vector, start: Vector) -> Tensor:
@@ -284,8 +290,4 @@ def _output_layer(layout: Layout) -> slice:
     return slice(layout.slices[first].start, layout.size)
 
 
-ENCODINGS: tuple[type, ...] = (Full, Compact, Basis)
-if TYPE_CHECKING:
-    AnyEncoding: TypeAlias = Encoding
-else:
-    AnyEncoding: Any = one_of("encoding", *ENCODINGS, has=("seen", "actions", "observe", "rows"))
+ENCODINGS = ENCODING.of(Full, Compact, Basis)

@@ -12,13 +12,16 @@ import torch
 from torch import Tensor
 
 from fedrobust.attacks.learned.encoding import Encoding, Means, Observation, Sight
-from fedrobust.attacks.learned.journal import Answer, Journal
+from fedrobust.attacks.learned.rollout_cache import Answer, Journal
 from fedrobust.compute.own_draws import own_draws
 from fedrobust.compute.parameters import Layout
 from fedrobust.compute.randomness import Streams, drawing
 from fedrobust.config.fingerprint import foreign
-from fedrobust.federation.round import LOCAL, Backend, Federation, FederationState, run_round
-from fedrobust.federation.threat import Knowledge, View
+from fedrobust.federation.attack import Requirements
+from fedrobust.federation.backends import LOCAL, Backend
+from fedrobust.federation.round import run_round
+from fedrobust.federation.state import Federation, FederationState
+from fedrobust.federation.threat import View
 from fedrobust.typing import Updates, Vector
 
 Action: TypeAlias = Observation | None
@@ -30,10 +33,7 @@ LIMIT = 100.0
 class Puppet:
     """An attack that sends what its ``action`` means, after it has ``waited`` so many rounds."""
 
-    needs: ClassVar[frozenset[Knowledge]] = frozenset()
-    least: ClassVar[int] = 1
-    trains: ClassVar[bool] = True
-    memory: ClassVar[int] = 1
+    requires: ClassVar[Requirements] = Requirements(history=1)
 
     def __init__(self, encoding: Encoding, means: Means) -> None:
         self.encoding, self.means = encoding, means

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from fedrobust.compute.network import evaluating, logits
 from fedrobust.compute.parameters import trainable
-from fedrobust.config.component import Count, NonNegative, Positive, component
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Count, NonNegative, Positive
 from fedrobust.objectives import ERM, Objective
 from fedrobust.typing import Images, Labels, Vector
 

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from fedrobust.aggregators import Aggregator
-from fedrobust.aggregators.rule import Aggregation, Context, NoAnswerError
-from fedrobust.attacks.attack import Attack
+from fedrobust.aggregators.aggregator import Aggregation, Context, NoAnswerError
 from fedrobust.clients.gradients import Calculus
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.data import Split
+from fedrobust.federation.attack import Attack
 from fedrobust.federation.participation import Participation
-from fedrobust.federation.round import Federation
 from fedrobust.federation.server import Server
+from fedrobust.federation.state import Federation
 from fedrobust.federation.threat import ThreatModel, View
 from fedrobust.perturb.wasserstein import Ascent
 from fedrobust.typing import Indices, Updates, Vector

@@ -1,33 +1,31 @@
 """The attacker's task: the federation as it imagines it, and the harm that it wants to do there."""
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 
 from fedrobust.aggregators import Aggregator, Mean
-from fedrobust.aggregators.rule import NoAnswerError
-from fedrobust.attacks import beliefs
+from fedrobust.aggregators.aggregator import NoAnswerError
+from fedrobust.attacks import estimates
+from fedrobust.attacks.learned.attacker_state import Knowledge, material
 from fedrobust.attacks.learned.encoding import Means, extremes
 from fedrobust.attacks.learned.environment import Puppet, Task, before
-from fedrobust.attacks.learned.knowledge import Knowledge, material
+from fedrobust.attacks.learned.settings import Settings
 from fedrobust.attacks.learned.simulation import Harm, Overheard, simulated, some_rows
 from fedrobust.clients.gradients import Calculus
 from fedrobust.data import Split
+from fedrobust.federation.backends import LOCAL
 from fedrobust.federation.one_step import OneStep, takes_one_step
 from fedrobust.federation.participation import All, Sample
-from fedrobust.federation.round import LOCAL, FederationState
+from fedrobust.federation.state import FederationState
 from fedrobust.federation.threat import View
 from fedrobust.objectives import Objective, WassersteinDRO
 from fedrobust.typing import Indices
 
-if TYPE_CHECKING:
-    from fedrobust.attacks.learned.attack import Learned
-
 
 def task_for(
     known: Knowledge,
-    attack: "Learned",
+    attack: Settings,
     view: View,
     sample: Split,
     tools: Calculus,
@@ -40,7 +38,7 @@ def task_for(
     a colluder holds on average. Clients whose data are known hold these.
     """
     has = material(known, attack.data, view)
-    clients = beliefs.clients(view)
+    clients = estimates.clients(view)
     if clients is None:
         raise ValueError("the attacker does not know how many clients there are")
     malicious = max(known.most, view.rows)
@@ -132,7 +130,7 @@ def _rule(view: View, clients: int) -> Aggregator:
     return Overheard(view.rule, ordered)
 
 
-def sampled(known: Knowledge, attack: "Learned", view: View, rng: torch.Generator) -> Split:
+def sampled(known: Knowledge, attack: Settings, view: View, rng: torch.Generator) -> Split:
     """The fixed examples on which harm is measured: at most half of what fresh ones come from."""
     has = material(known, attack.data, view)
     order = has.theirs[torch.randperm(len(has.theirs), generator=rng)]
@@ -140,19 +138,19 @@ def sampled(known: Knowledge, attack: "Learned", view: View, rng: torch.Generato
     return has.data.take(order[: min(attack.samples, most)])
 
 
-def fresh(attack: "Learned") -> bool:
+def fresh(attack: Settings) -> bool:
     """Whether an action is worked out on examples of its own, and not on the reward's."""
     return getattr(attack.encoding, "draws", "fixed") == "fresh"
 
 
-def harm_of(attack: "Learned", view: View, tools: Calculus, sample: Split) -> Harm:
+def harm_of(attack: Settings, view: View, tools: Calculus, sample: Split) -> Harm:
     """The harm that the reward counts. Raises: ``ValueError`` where there is no γ for it."""
     if why := lacking(attack, view):
         raise ValueError(why)
     return Harm(attack.reward, tools, sample, price(attack, view.objective), attack.ascent)
 
 
-def lacking(attack: "Learned", view: View) -> str:
+def lacking(attack: Settings, view: View) -> str:
     """Why there is no γ for the harm; empty where there is one, or none is needed."""
     if attack.reward == "loss" or math.isfinite(price(attack, view.objective)):
         return ""
@@ -162,7 +160,7 @@ def lacking(attack: "Learned", view: View) -> str:
     )
 
 
-def price(attack: "Learned", objective: Objective) -> float:
+def price(attack: Settings, objective: Objective) -> float:
     """γ of the harm: the attack's own, else the objective's; infinite where there is none."""
     if attack.gamma is not None:
         return attack.gamma

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from annotated_types import Gt, Le
 from pydantic import Strict, model_validator
 
-from fedrobust.config.component import Count, Flag, NonNegative, Positive, Size, component
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Count, Flag, NonNegative, Positive, Size
 
 Discount = Annotated[float, Strict(), Gt(0), Le(1)]
 

@@ -12,7 +12,7 @@ from torch import nn
 from fedrobust.compute.network import ascent, cross_entropy, evaluating, frozen
 from fedrobust.compute.randomness import drawing
 from fedrobust.config import arguments
-from fedrobust.evaluation.auditing.attacks import (
+from fedrobust.evaluation.auditing.battery import (
     Attack,
     Budget,
     arriving,
@@ -22,12 +22,20 @@ from fedrobust.evaluation.auditing.attacks import (
     longer,
     transfers,
 )
-from fedrobust.evaluation.auditing.battle import Battle, Watch
-from fedrobust.evaluation.auditing.journal import About, Journal
-from fedrobust.evaluation.auditing.result import Audit, Share
-from fedrobust.evaluation.auditing.signs import OVERSTATED, Sign, at_chance, lead, share, verdict
-from fedrobust.evaluation.auditing.subject import Subject, subject
-from fedrobust.evaluation.auditing.surface import Surface, surface
+from fedrobust.evaluation.auditing.indicators import (
+    OVERSTATED,
+    Sign,
+    at_chance,
+    lead,
+    share,
+    verdict,
+)
+from fedrobust.evaluation.auditing.loss_surface import Surface, surface
+from fedrobust.evaluation.auditing.model_check import Subject, subject
+from fedrobust.evaluation.auditing.progress_file import About, Journal
+from fedrobust.evaluation.auditing.result import Audit
+from fedrobust.evaluation.auditing.runner import Battle, Watch
+from fedrobust.evaluation.intervals import Share
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import Norm, require_radius
 from fedrobust.typing import Images, Labels, Mask

@@ -4,48 +4,13 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from scipy.stats import binomtest, norm
-
 from fedrobust.config.arguments import shortened
+from fedrobust.evaluation.intervals import Share
 
 if TYPE_CHECKING:
-    from fedrobust.evaluation.auditing.battle import Taken
-    from fedrobust.evaluation.auditing.signs import Sign, Verdict
-    from fedrobust.evaluation.auditing.surface import Surface
-
-SIDES = float(norm.ppf(0.975))
-"""Standard errors to either side of an interval of 95 %."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """``count`` of ``total`` examples, with Wilson's 95 % interval."""
-
-    count: int
-    total: int
-
-    @property
-    def value(self) -> float:
-        """The share itself."""
-        return self.count / self.total
-
-    @property
-    def low(self) -> float:
-        """The lower end of the interval."""
-        return self.interval(SIDES)[0]
-
-    @property
-    def high(self) -> float:
-        """The upper end of the interval."""
-        return self.interval(SIDES)[1]
-
-    def interval(self, z: float) -> tuple[float, float]:
-        """Wilson's interval for ``z`` standard errors to either side."""
-        found = binomtest(self.count, self.total).proportion_ci(2 * norm.cdf(z) - 1, "wilson")
-        return float(found.low), float(found.high)
-
-    def __str__(self) -> str:
-        return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
+    from fedrobust.evaluation.auditing.indicators import Sign, Verdict
+    from fedrobust.evaluation.auditing.loss_surface import Surface
+    from fedrobust.evaluation.auditing.runner import Taken
 
 
 @dataclass(frozen=True)
@@ -82,11 +47,11 @@ class Audit:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Audit":
         """The audit that :meth:`to_json` wrote. Raises: ``ValueError`` that says what is wrong."""
-        from fedrobust.evaluation.auditing.battle import Taken
-        from fedrobust.evaluation.auditing.signs import LIMITS, Sign
-        from fedrobust.evaluation.auditing.surface import Surface
-        from fedrobust.reading import shaped
-        from fedrobust.schema.audit import AuditRecord
+        from fedrobust.evaluation.auditing.indicators import LIMITS, Sign
+        from fedrobust.evaluation.auditing.loss_surface import Surface
+        from fedrobust.evaluation.auditing.runner import Taken
+        from fedrobust.records.reading import shaped
+        from fedrobust.records.schema.audit import AuditRecord
 
         found = shaped(AuditRecord, content)
         if strange := [sign.name for sign in found.signs if sign.name not in LIMITS]:

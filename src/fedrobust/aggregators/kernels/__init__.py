@@ -1,0 +1,1 @@
+"""What the rules compute with: distances, sums and order, on any device."""

@@ -1,0 +1,134 @@
+"""The kernels for float32 updates on a CPU, compiled by numba and shared among threads by columns.
+
+The threads are this module's own and end with the call: a second pool of idle threads, spinning
+beside PyTorch's, would slow down what comes next. Which thread takes which columns changes no bit.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fedrobust.aggregators.kernels.sorting_network import comparators
+from fedrobust.typing import Floats, Indices, Updates, Vector
+
+LEAST = 1 << 18
+"""Entries from which compiled loops are used. They are faster at any size, by 1 to 10 ms a call at
+this one (2 cores, 11 to 200 rows); importing numba for them takes half a second."""
+_SHARE = 1 << 19
+"""Entries that a thread takes at a time."""
+
+
+def serves(updates: Updates) -> bool:
+    """Whether these kernels are for ``updates``: size and kind alone decide, so runs repeat."""
+    return (
+        updates.device.type == "cpu" and updates.dtype == torch.float32 and updates.numel() >= LEAST
+    )
+
+
+def weighted_mean(updates: Updates, weights: Tensor, rows: Indices | None) -> Vector:
+    """Σ wᵢ xᵢ / Σ wᵢ over ``rows``."""
+    from fedrobust.aggregators.kernels import loops
+
+    used, shares, total = _rows(updates, rows), weights.numpy(), float(weights.sum())
+
+    def reduce(part: Floats, stride: int, out: Floats) -> None:
+        loops.weighted_mean(part, stride, used, shares, total, out)
+
+    return _per_column(updates, len(used), reduce)
+
+
+def mean_of_closest(
+    updates: Updates, rows: Indices | None, first: int, last: int, keep: int
+) -> Vector:
+    """Per coordinate, of the ranks ``first`` to ``last`` - 1, the mean of the ``keep`` neighbours
+    that are the closest to the median."""
+    from fedrobust.aggregators.kernels import loops
+
+    used = _rows(updates, rows)
+    network = comparators(len(used), first, last)
+
+    def reduce(part: Floats, stride: int, out: Floats) -> None:
+        block = _block(len(used), np.float32)
+        loops.mean_of_closest(part, stride, used, network, first, last, keep, block, out)
+
+    return _per_column(updates, len(used), reduce)
+
+
+def squared_distances(updates: Updates) -> Tensor:
+    """Σ (xᵢ − xⱼ)² of every pair of rows, [n, n], in float64 throughout."""
+    from fedrobust.aggregators.kernels import loops
+
+    n = len(updates)
+    padded = -(-n // loops.TILE) * loops.TILE
+    # Sums of n² distances must not outweigh the columns that they are of.
+    width = max(1 << 12, 4 * n)
+
+    def partial(columns: slice) -> npt.NDArray[np.float64]:
+        part, stride = _flat(updates, columns)
+        block, sums = _block(padded, np.float64), np.zeros((padded, padded))
+        loops.add_squared_distances(part, stride, n, columns.stop - columns.start, block, sums)
+        return sums
+
+    total = np.zeros((padded, padded))
+    for sums in _shared(partial, updates.shape[1], width):
+        total += sums
+    below = np.tril(total[:n, :n], -1)
+    return torch.from_numpy(below + below.T)
+
+
+def _per_column(updates: Updates, n: int, reduce: Callable[[Floats, int, Floats], None]) -> Vector:
+    """``reduce`` each share of the columns to its part of the result."""
+    from fedrobust.aggregators.kernels.loops import WIDTH
+
+    result = torch.empty(updates.shape[1])
+    out = result.numpy()
+
+    def share(columns: slice) -> None:
+        part, stride = _flat(updates, columns)
+        reduce(part, stride, out[columns])
+
+    for _ in _shared(share, len(out), max(1, _SHARE // n // WIDTH) * WIDTH):
+        pass
+    return result
+
+
+def _shared(work: Callable[[slice], Any], d: int, width: int) -> Iterator[Any]:
+    """``work`` on each ``width`` columns in turn, by as many threads as PyTorch may use."""
+    parts = [slice(start, min(start + width, d)) for start in range(0, d, width)]
+    threads = min(torch.get_num_threads(), len(parts))
+    if threads == 1:
+        yield from map(work, parts)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        yield from pool.map(work, parts)
+
+
+def _rows(updates: Updates, rows: Indices | None) -> npt.NDArray[np.int64]:
+    return np.arange(len(updates)) if rows is None else rows.numpy()
+
+
+def _block(n: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Room for n rows of a block, from the start of a cache line: off it, loops take 1.5 times."""
+    from fedrobust.aggregators.kernels.loops import WIDTH
+
+    line = 64 // np.dtype(dtype).itemsize
+    room = np.zeros(n * WIDTH + line, dtype)
+    start = -room.ctypes.data % 64 // room.itemsize
+    return room[start : start + n * WIDTH]
+
+
+def _flat(updates: Updates, columns: slice) -> tuple[Floats, int]:
+    """The columns as one array, and how far apart in it one row and the next start."""
+    part: Floats = updates.numpy(force=True)[:, columns]
+    if part.strides[1] != part.itemsize:
+        part = np.ascontiguousarray(part)
+    n, width = part.shape
+    stride = part.strides[0] // part.itemsize
+    # A view of all from the first entry to the last, without the rows' other columns at the end.
+    flat = np.lib.stride_tricks.as_strided(part, ((n - 1) * stride + width,), (part.itemsize,))
+    return flat, stride

@@ -1,0 +1,60 @@
+"""Every setting of a learned attack, as a value."""
+
+import os
+from typing import Annotated, Literal
+
+from annotated_types import Gt
+from pydantic import AllowInfNan, Strict, model_validator
+
+from fedrobust.attacks.learned.encoding import AnyEncoding, Basis
+from fedrobust.attacks.learned.inversion import Inversion
+from fedrobust.attacks.learned.training import Training
+from fedrobust.config.component import keyword_component
+from fedrobust.config.scalars import Count, NonNegative, Size, Text
+from fedrobust.perturb.wasserstein import Ascent
+
+
+@keyword_component
+class Settings:
+    """What a learned attack is told to do; :class:`~fedrobust.attacks.learned.attack.Learned` does.
+
+    Raises: ``ValueError`` for settings that do not fit each other, and for a ``policy`` that is no
+    file of one.
+    """
+
+    wait: Size = 0
+    observe: Size = 20
+    threshold: NonNegative = 0.005
+    inversion: Inversion | None = Inversion()
+    data: Literal["learned", "own", "both"] = "both"
+    encoding: AnyEncoding = Basis()
+    training: Training = Training()
+    reward: Literal["robustness", "worst-case-loss", "loss"] = "robustness"
+    gamma: Annotated[float, Strict(), AllowInfNan(False), Gt(0)] | None = None
+    ascent: Ascent = Ascent(steps=15, rule="decaying")
+    samples: Count = 200
+    precision: Literal["float32", "bfloat16"] = "float32"
+    horizon: Count = 300
+    hold: Count = 10
+    relearn: Size = 0
+    policy: Text | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Settings":
+        if self.hold > self.horizon:
+            raise ValueError(f"hold = {self.hold} is longer than horizon = {self.horizon}")
+        if self.precision == "bfloat16" and self.ascent.searches:
+            raise ValueError("ascent: one that searches its step needs precision float32")
+        if self.data == "learned" and self.inversion is None and self.policy is None:
+            raise ValueError("data: learned needs an inversion: set data: own, or leave it out")
+        if self.policy is not None:
+            from fedrobust.attacks.learned.policy_files import opened
+
+            if not os.path.isfile(self.policy):
+                is_there = "no file, but a folder" if os.path.isdir(self.policy) else "no file"
+                raise ValueError(
+                    f"policy: {self.policy} is {is_there}; fedrobust attack learn writes one"
+                )
+            with opened(self.policy):
+                pass
+        return self

@@ -1,0 +1,154 @@
+"""Stage one: what the attacker learns from a step that the server has made."""
+
+import math
+import time
+
+import torch
+from torch import Tensor
+
+from fedrobust.attacks import estimates
+from fedrobust.attacks.learned import distribution
+from fedrobust.attacks.learned.attacker_state import Knowledge, real_data
+from fedrobust.attacks.learned.inversion import Inversion, invert
+from fedrobust.attacks.learned.settings import Settings
+from fedrobust.attacks.learned.simulation import some_rows
+from fedrobust.clients.gradients import calculus
+from fedrobust.clients.optimizers import Sgd
+from fedrobust.compute.parameters import read, write
+from fedrobust.data import Split
+from fedrobust.federation.threat import View
+from fedrobust.objectives import Objective
+from fedrobust.typing import Vector
+
+_NEAR = 1e-4
+"""How near to the edge of Θ a model is taken to lie on it, in parts of a parameter."""
+_SAME = 1e-3
+"""How far from a row a step may be, in parts of its norm, that is that row: θ rounds it."""
+
+
+def observe(known: Knowledge, attack: Settings, view: View, rng: torch.Generator) -> bool:
+    """Stage one: learn from the step that the server has just revealed; whether it is over.
+
+    The step Δ̄ = (θ^t − θ^{t−1}) / server lr is taken for −η times the mean gradient of the round's
+    clients, which it is under the mean with one plain SGD step; where the attacker knows how many
+    clients there are, the colluders' own part is then taken out first. Under another rule it is
+    some client's gradient, or a mix of theirs by coordinate, and is matched as if it were a mean. A
+    round tells nothing where Θ was active, or where that client is the attacker.
+    """
+    began = time.monotonic()
+    revealed = None if attack.inversion is None else _revealed(known, view)
+    if revealed is not None and attack.inversion is not None:
+        try:
+            _reconstruct(known, attack.inversion, view, real_data(view), revealed, rng)
+        except ValueError as error:
+            known.trouble(f"a step was not inverted: {error}")
+    known.own = view.own.clone()
+    known.seconds += time.monotonic() - began
+    near = bool(known.distances) and known.distances[-1] < attack.threshold
+    over = near or known.observed >= attack.observe
+    known.observed += not over  # in the round in which it is over, it acts
+    return over
+
+
+def _reconstruct(
+    known: Knowledge,
+    inversion: Inversion,
+    view: View,
+    own: Split,
+    revealed: Vector,
+    rng: torch.Generator,
+) -> None:
+    """Add a batch to the pool, started from real data that the attacker has."""
+    model, size, pool = view.model(), view.client.batch_size, known.pool
+    write(model, view.history[-1])
+    chosen = own.take(torch.randperm(len(own), generator=rng)[:size])
+    found = invert(
+        model,
+        revealed,
+        chosen.x,
+        chosen.y,
+        inversion,
+        objective=view.objective,
+        round=view.round - 1,
+        generator=rng,
+    )
+    if not torch.isfinite(found.x).all() or not math.isfinite(found.before + found.after):
+        raise ValueError("what came of it is not finite")
+    known.matching.append([found.before, found.after])
+    new = Split(found.x, found.y)
+    if pool is not None:
+        newest = pool.take(_last(known, size))
+        missed = _mismatch(model, revealed, newest, view.objective, view.round - 1)
+        if math.isfinite(missed):
+            known.unused.append(missed)
+        grown = distribution.joined(pool, new)
+        pair = distribution.paired(pool, grown, distribution.EXACT, rng)
+        scale = distribution.spread(own)
+        known.distances.append(distribution.wasserstein_distance(*pair, scale=scale))
+        new = grown
+    known.x, known.y = new.x, new.y
+
+
+def _revealed(known: Knowledge, view: View) -> Vector | None:
+    """The mean gradient that the last step shows, without the colluders' part; None for none."""
+    if not known.seen(view) or known.own is None:
+        return None
+    before = view.history[-1]
+    if _on_edge(view):
+        known.trouble("rounds in which the server's projection may have been active were not used")
+        return None
+    step = (view.parameters - before) / view.server_lr
+    if not step.any():
+        known.trouble("rounds in which the model did not move were not used")
+        return None
+    if any((step - row).norm() <= _SAME * row.norm() for row in known.own):
+        known.trouble("rounds whose step was the attacker's own update were not used")
+        return None
+    clients = estimates.clients(view)
+    exactly = view.clients_exactly or estimates.sees_benign(view)
+    whole = clients is not None and clients > len(known.own) and torch.isfinite(known.own).all()
+    if clients is not None and whole and exactly and _averages(view, clients):
+        step = (clients * step - known.own.sum(dim=0)) / (clients - len(known.own))
+    config = view.client
+    if config.batches != 1 or config.optimizer != Sgd(config.optimizer.lr):
+        known.trouble(
+            "clients do more than one plain SGD step: their updates were taken for −η times a "
+            "gradient all the same"
+        )
+    steps = config.batches or 1
+    return -step / (view.client.optimizer.lr * steps)
+
+
+def _on_edge(view: View) -> bool:
+    """Whether θ lies on the edge of Θ, or so near that it may have been put there."""
+    theta = view.parameters
+    nudge = _NEAR * theta.abs().clamp(min=1)
+    tried = (theta * (1 + _NEAR), theta + nudge, theta - nudge)
+    return any(not torch.equal(view.projection.project(point), point) for point in tried)
+
+
+def _averages(view: View, clients: int) -> bool:
+    """Whether the rule is the mean, as far as the attacker knows: unknown, it is taken for it."""
+    if view.rule is None:
+        return True
+    rows = some_rows(view.parameters, clients)
+    try:
+        return torch.allclose(view.rule(rows), rows.mean(dim=0), atol=1e-5)
+    except ValueError:  # it takes no so few rows, or has no answer
+        return False
+
+
+def _last(known: Knowledge, size: int) -> Tensor:
+    assert known.y is not None
+    return torch.arange(max(0, len(known.y) - size), len(known.y))
+
+
+def _mismatch(
+    model: torch.nn.Module, gradient: Vector, sample: Split, objective: Objective, round: int
+) -> float:
+    """‖∇ − g‖² / ‖g‖² of the sample's gradient, at the points that its client moves to."""
+    tools, theta = calculus(model), read(model)
+    x = tools.perturbed(theta, sample.x, sample.y, objective, round)
+    found = tools.gradients(theta, x, sample.y, 1)[0].double()
+    given = gradient.double()
+    return float((found - given).square().sum() / given.square().sum())

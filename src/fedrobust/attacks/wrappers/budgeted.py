@@ -1,0 +1,57 @@
+"""A wrapper that keeps an attack within a norm."""
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+
+from fedrobust.attacks.checks import fits, numbers, validate
+from fedrobust.attacks.moments import lengths
+from fedrobust.attacks.wrappers.wrapper import Wrapper
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Positive
+from fedrobust.federation.attack import (
+    AnyAttack,
+    Requirements,
+)
+from fedrobust.federation.malicious_rows import crafted
+from fedrobust.federation.threat import View
+from fedrobust.typing import Updates
+
+
+@component
+class Budgeted(Wrapper):
+    """Δᵢ ← Δᵢ · min(1, budget · ‖own honest update i‖₂ / ‖Δᵢ‖₂).
+
+    It makes attacks comparable: what some do by sheer length is taken from them. A row that is not
+    finite, or of another shape, is sent as it is, and the server drops it; one whose honest update
+    is not finite has no budget. Everything else is the inner attack's, its poisoning too; the
+    honest updates are trained in any case.
+
+    Reference: none; the common budget in which fedrobust compares fixed and learned attacks.
+    """
+
+    attack: AnyAttack
+    budget: Positive
+    name: Literal["budgeted"] = "budgeted"
+
+    @property
+    def requires(self) -> Requirements:
+        """What the inner attack requires, and honest updates: they are the measure of the budget.
+
+        A budget below 1 cuts honest rows as well, so such a wrapper acts from round 1 on.
+        """
+        inner = super().requires
+        first = inner.first_round if self.budget >= 1 else 1
+        return replace(inner, uses_honest_updates=True, first_round=first)
+
+    def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
+        """The inner attack's rows, those that are too long cut to the budget [m, d]."""
+        validate(self, view, rng)
+        rows, state = crafted(self.attack, state, view, rng)
+        if not fits(rows, view):
+            return rows, state
+        rows = numbers(rows, view)
+        limit, length = self.budget * lengths(view.own), lengths(rows)
+        too_long = length.isfinite() & (length > limit)
+        return torch.where(too_long, (rows * (limit / length)).to(rows), rows), state

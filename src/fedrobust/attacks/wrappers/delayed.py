@@ -1,0 +1,74 @@
+"""A wrapper that holds an attack back until a given round."""
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from pydantic import model_validator
+
+from fedrobust.attacks.checks import validate
+from fedrobust.attacks.wrappers.wrapper import Wrapper
+from fedrobust.config.component import component
+from fedrobust.config.kind import name_of
+from fedrobust.config.scalars import Count
+from fedrobust.federation.attack import (
+    AnyAttack,
+    Requirements,
+    poisons,
+    requirements,
+)
+from fedrobust.federation.malicious_rows import crafted
+from fedrobust.federation.threat import View
+from fedrobust.typing import Updates
+
+
+@component
+class Delayed(Wrapper):
+    """Δᵢ = own honest update before round ``start``; from then on, what the inner attack sends.
+
+    It makes attacks comparable: one that first has to observe and to learn meets a model that has
+    learned as well, while one that acts from round 1 on may keep the model from learning at all.
+    Until ``start`` the inner attack is not played: it observes nothing, and a warm-up of its own
+    begins there. Rounds are counted from 1.
+
+    Raises: ``ValueError`` for an attack that poisons data, which no round bounds, and for one that
+    has a start of its own (``Learned.wait``, ``Distillation.start``).
+
+    Reference: none; the common start with which fedrobust compares fixed and learned attacks.
+    """
+
+    attack: AnyAttack
+    start: Count
+    name: Literal["delayed"] = "delayed"
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Delayed":
+        if poisons(self.attack):
+            raise ValueError(
+                f"{name_of(type(self.attack))} poisons the data of every round, which cannot be "
+                "delayed; use an attack that only crafts updates"
+            )
+        inner: Any = self.attack
+        while inner is not None:
+            if own := requirements(inner).start_field:
+                raise ValueError(f"{name_of(type(inner))} has a start of its own: set its {own}")
+            inner = getattr(inner, "attack", None)
+        return self
+
+    @property
+    def requires(self) -> Requirements:
+        """What the inner attack requires, and honest updates where there are rounds before."""
+        inner = super().requires
+        return replace(
+            inner,
+            uses_honest_updates=self.start > 1 or inner.uses_honest_updates,
+            first_round=self.start,
+            start_field="start",
+        )
+
+    def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
+        """Honest updates before ``start``, then the inner attack's rows [m, d]."""
+        validate(self, view, rng)
+        if view.round < self.start:
+            return view.own, state
+        return crafted(self.attack, state, view, rng)

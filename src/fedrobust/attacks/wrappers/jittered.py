@@ -1,0 +1,54 @@
+"""A wrapper that sets colluders' rows apart."""
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+
+from fedrobust.attacks.checks import fits, numbers, validate
+from fedrobust.attacks.moments import lengths
+from fedrobust.attacks.wrappers.wrapper import Wrapper
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Positive
+from fedrobust.federation.attack import (
+    AnyAttack,
+    Requirements,
+)
+from fedrobust.federation.malicious_rows import crafted
+from fedrobust.federation.threat import View
+from fedrobust.typing import Updates
+
+
+@component
+class Jittered(Wrapper):
+    """Δᵢ ← Δᵢ + radius · ‖Δᵢ‖₂ · uᵢ, uᵢ uniform on the unit sphere, drawn for each malicious row.
+
+    Colluders who send one and the same vector are found by looking for equal rows. ``radius`` is a
+    share of the row's own length; a row of zeros stays one. Everything else is the inner attack's,
+    its poisoning too.
+
+    Reference: Fang et al., "Local model poisoning attacks to Byzantine-robust federated learning",
+    USENIX Security 2020, whose other crafted models are within ε of the first. Differences from the
+    paper: every row is moved; by a share of its length and no absolute ε; to the sphere and not
+    into the ball, where in many dimensions nearly all of the ball lies.
+    """
+
+    attack: AnyAttack
+    radius: Positive
+    name: Literal["jittered"] = "jittered"
+
+    @property
+    def requires(self) -> Requirements:
+        """What the inner attack requires. The rows that it sends before it acts are moved too."""
+        return replace(super().requires, first_round=1)
+
+    def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
+        """The inner attack's rows, each moved on its own [m, d]."""
+        validate(self, view, rng)
+        rows, state = crafted(self.attack, state, view, rng)
+        if not fits(rows, view):
+            return rows, state
+        rows = numbers(rows, view)
+        noise = torch.randn(rows.shape, generator=rng, dtype=rows.dtype).to(rows.device)
+        reach = lengths(rows) / lengths(noise)
+        return rows + (self.radius * reach * noise).to(rows), state

@@ -1,0 +1,49 @@
+"""How a client trains: its batches and its optimiser."""
+
+import torch
+from pydantic import model_validator
+
+from fedrobust.clients.optimizers import AnyOptimizer, Sgd
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Count, Flag
+from fedrobust.typing import Indices
+
+
+@component
+class Client:
+    """How a client trains: ``batches`` minibatches or ``epochs`` passes over its data, each round.
+
+    Each round a client shuffles its data anew; more batches than it has continue with another
+    shuffle. ``keep_optimizer`` keeps the optimiser's state from round to round, as FAT does with
+    Adam; without it, every round starts afresh.
+    """
+
+    batch_size: Count = 64
+    batches: Count | None = None
+    epochs: Count | None = None
+    optimizer: AnyOptimizer = Sgd(lr=0.1)
+    keep_optimizer: Flag = False
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Client":
+        if (self.batches is None) == (self.epochs is None):
+            raise ValueError("give either batches or epochs, the length of local training")
+        return self
+
+    def schedule(self, examples: Indices, generator: torch.Generator) -> list[Indices]:
+        """The batches of one round, as indices into the training data."""
+        if self.epochs is not None:
+            shuffles = [_shuffled(examples, generator) for _ in range(self.epochs)]
+            return [b for shuffle in shuffles for b in torch.split(shuffle, self.batch_size)]
+        if not len(examples):
+            raise ValueError("a client without examples cannot train")
+        batches: list[Indices] = []
+        while (missing := (self.batches or 0) - len(batches)) > 0:
+            shuffle = _shuffled(examples, generator)
+            starts = range(0, len(shuffle), self.batch_size)[:missing]
+            batches += [shuffle[start : start + self.batch_size] for start in starts]
+        return batches
+
+
+def _shuffled(examples: Indices, generator: torch.Generator) -> Indices:
+    return examples[torch.randperm(len(examples), generator=generator)]

@@ -1,0 +1,151 @@
+"""A kind of component: its members, and what stands for one of them in a config."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import Annotated, Any, TypeVar, Union, cast
+
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    GetCoreSchemaHandler,
+    PlainValidator,
+    Tag,
+    TypeAdapter,
+    ValidationInfo,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from fedrobust.config.explain import quoted, suggestion
+from fedrobust.config.own import Required, allowed, made
+
+Members = TypeVar("Members", bound=tuple[type, ...])
+
+
+def name_of(cls: type) -> str:
+    """The ``name`` tag of a component class."""
+    return str(cls.__dict__.get("name", cls.__name__))
+
+
+class Kind:
+    """One kind of component: "one of its members, or the user's own object".
+
+    With ``ATTACK = Kind("attack", has=("craft",))`` the type of a config field is
+    ``AnyAttack = Annotated[Attack, ATTACK]``. The members are listed later, by :meth:`of`, in the
+    package that has them: so a member may hold another one of its own kind, as the wrappers do.
+
+    A mapping is read by its ``name``: the tag of a member, or ``module:Class`` for an importable
+    class of the user's, called with the other keys. A name alone stands for the mapping with that
+    name. Any other object is taken as it is, if it has what :class:`~fedrobust.config.own.Required`
+    says.
+
+    Raises, when a value is read: ``ValidationError`` for a name that is neither, for fields that
+    the member refuses, and for an object that lacks something.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        has: tuple[str, ...],
+        holds: Mapping[str, Any] | None = None,
+        may_hold: Mapping[str, Any] | None = None,
+        or_is: tuple[Any, str] | None = None,
+    ) -> None:
+        """``name`` is what messages call it; for the rest see ``Required``."""
+        self.name, self.members = name, dict[str, type]()
+        self._required = Required(name, has, holds or {}, may_hold or {}, or_is)
+        self._adapter: TypeAdapter[Any] | None = None
+
+    def of(self, *members: type) -> tuple[type, ...]:
+        """List the members of this kind, once; the tuple of them."""
+        if self.members:
+            raise ValueError(f"the members of the kind {self.name} are listed already")
+        self.members = {name_of(member): member for member in members}
+        return members
+
+    @property
+    def union(self) -> Any:
+        """The members as a union that pydantic reads, each with its tag; a user's has "own"."""
+        choices = [Annotated[each, Tag(name)] for name, each in self.members.items()]
+        choices.append(Annotated[Any, PlainValidator(self._own), Tag("own")])
+        union: Any = Union[tuple(choices)]  # noqa: UP007
+        return Annotated[union, Discriminator(self._tag), BeforeValidator(self._named)]
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """What reads a field of this kind. The members are looked up when a value is read."""
+        return core_schema.with_info_plain_validator_function(self._read)
+
+    def _read(self, value: object, info: ValidationInfo) -> object:
+        if self._adapter is None:
+            if not self.members:
+                raise RuntimeError(f"the kind {self.name} has no members yet: import its package")
+            self._adapter = TypeAdapter(self.union)
+        return self._adapter.validate_python(value, context=info.context)
+
+    def _tag(self, value: object) -> str:
+        if isinstance(value, Mapping):
+            name = value.get("name")
+        else:
+            ours = type(value) in self.members.values()
+            name = getattr(value, "name", None) if ours else None
+        return name if isinstance(name, str) and name in self.members else "own"
+
+    def _own(self, value: object, info: ValidationInfo) -> object:
+        """A user's own object, made where the config names it. Raises: ``PydanticCustomError``."""
+        if value is None or type(value) in (bool, int, float, list, tuple):
+            raise PydanticCustomError(
+                "not_a_component",
+                "must be a mapping with a name, such as {example}, or the name alone; got {value}",
+                {"example": f"{{name: {next(iter(self.members))}}}", "value": quoted(value)},
+            )
+        if not isinstance(value, Mapping):
+            return self._required.checked(value)
+        name = value.get("name")
+        if isinstance(name, str) and ":" in name:
+            block = allowed(value, info.context)
+            given = {key: item for key, item in block.items() if key != "name"}
+            return self._required.checked(made(name, given))
+        if "opaque" in value:
+            raise PydanticCustomError(
+                "opaque",
+                "was the Python object {what}, which no file can rebuild: "
+                "use the config or the program that it came from, and resume from Python",
+                {"what": quoted(value["opaque"])},
+            )
+        unknown = f"unknown {self.name} {quoted(name)}"
+        raise PydanticCustomError(
+            "unknown_name",
+            "{problem}{hint}; there are: {known}",
+            {
+                "problem": "has no name" if name is None else unknown,
+                "hint": suggestion(name, self.members) if isinstance(name, str) else "",
+                "known": ", ".join(self.members) + ", or your own as module:Class",
+            },
+        )
+
+    def _named(self, value: object) -> object:
+        """A name alone is read as the mapping with that name and nothing else."""
+        if type(value) is not str:
+            return value
+        lacking = _required_fields(self.members[value]) if value in self.members else []
+        if lacking:
+            example = ", ".join(f"{key}: ..." for key in lacking)
+            raise PydanticCustomError(
+                "incomplete",
+                "{name} alone leaves out {lacking}: must be a mapping with a name and the rest, "
+                "such as {example}",
+                {
+                    "name": value,
+                    "lacking": " and ".join(lacking),
+                    "example": f"{{name: {value}, {example}}}",
+                },
+            )
+        return {"name": value}
+
+
+def _required_fields(cls: type) -> list[str]:
+    """The fields of a component that have no default."""
+    given = cast("Any", cls)
+    return [f.name for f in fields(given) if f.default is MISSING and f.default_factory is MISSING]

@@ -1,0 +1,132 @@
+"""The attacks of an audit: which there are, and what each budget takes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import nn
+
+from fedrobust.compute.network import right
+from fedrobust.perturb import Apgd, Fab, Pgd, Square
+from fedrobust.perturb.geometry import Norm, inside, on_sphere, per_example
+from fedrobust.perturb.perturbation import Draw, Perturbation
+from fedrobust.typing import Images, Labels
+
+Budget: TypeAlias = Literal["quick", "standard", "full"]
+
+AMPLE = 100
+"""Steps after which plain PGD should have arrived."""
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attack of a battery. ``factor`` scales the logits that it sees.
+
+    ``radius`` is that of its ball where it is not the audit's own.
+    """
+
+    name: str
+    how: Perturbation
+    factor: float = 1.0
+    radius: float | None = None
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Random points of the ball's surface: what any attack has to beat."""
+
+    eps: float
+    norm: Norm
+    points: int = 10
+
+    def draw(self, x: Images, generator: torch.Generator) -> torch.Tensor | None:
+        """One point for each example, before clipping."""
+        return on_sphere(x, self.eps, self.norm, generator)
+
+    def maximise(
+        self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
+    ) -> Images:
+        """A point on which the model errs, where one was drawn; the last one elsewhere."""
+        best, open_ = x.clone(), torch.ones_like(y, dtype=torch.bool)
+        for _ in range(self.points):
+            noise = draw()
+            assert noise is not None
+            at = inside(x + noise, x, self.eps, self.norm, box=True)
+            best = torch.where(per_example(open_, x), at, best)
+            open_ = open_ & right(model, best, y, batch or max(len(x), 1))
+        return best
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Adversarial examples of another model: the model under audit is not looked at."""
+
+    surrogate: nn.Module
+    how: Perturbation
+
+    def draw(self, x: Images, generator: torch.Generator) -> torch.Tensor | None:
+        """What the attack on the surrogate draws."""
+        return self.how.draw(x, generator)
+
+    def maximise(
+        self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
+    ) -> Images:
+        """The surrogate's adversarial examples."""
+        return self.how.maximise(self.surrogate, x, y, draw, batch=batch)
+
+
+def claimed(eps: float, norm: Norm, steps: int = 40) -> Pgd:
+    """Plain PGD as papers evaluate with: FAT's 40 steps of ε/30."""
+    return Pgd(eps=eps, step_size=eps / 30, steps=steps, norm=norm)
+
+
+def compared(budget: Budget, eps: float, norm: Norm) -> tuple[Attack, ...]:
+    """What is tried on all that plain PGD is tried on, since a sign compares the two."""
+    queries = 500 if budget == "quick" else 5000
+    return (
+        Attack("Square", Square(eps=eps, norm=norm, queries=queries)),
+        Attack("noise", Noise(eps, norm)),
+        Attack("one step", Pgd(eps=eps, step_size=eps, steps=1, norm=norm, random_start=False)),
+    )
+
+
+def transfers(eps: float, norm: Norm, surrogates: Sequence[nn.Module]) -> tuple[Attack, ...]:
+    """Plain PGD on each surrogate."""
+    how = _arriving(eps, norm, AMPLE)
+    return tuple(
+        Attack(f"transfer {i}", Transfer(other, how)) for i, other in enumerate(surrogates, start=1)
+    )
+
+
+def arriving(eps: float, norm: Norm) -> Attack:
+    """Plain PGD that should have arrived: a claim may rest on one that has not."""
+    return Attack(f"PGD, {AMPLE} steps", _arriving(eps, norm, AMPLE))
+
+
+def longer(budget: Budget, eps: float, norm: Norm) -> tuple[Attack, ...]:
+    """Plain PGD with more of everything."""
+    found = [Attack(f"PGD, {4 * AMPLE} steps", _arriving(eps, norm, 4 * AMPLE))]
+    many = Pgd(eps=eps, step_size=eps / 30, steps=AMPLE, norm=norm, restarts=40)
+    found.append(Attack(f"PGD, {AMPLE} steps, 40 restarts", many))
+    return tuple(found[: ("quick", "standard", "full").index(budget)])
+
+
+def _arriving(eps: float, norm: Norm, steps: int) -> Pgd:
+    """Plain PGD with Madry's step, 2.5 ε over 100 steps."""
+    return Pgd(eps=eps, step_size=2.5 * eps / AMPLE, steps=steps, norm=norm)
+
+
+def battery(budget: Budget, eps: float, norm: Norm, classes: int) -> tuple[Attack, ...]:
+    """What works on those that still stand: AutoAttack's, but for Square, which was before."""
+    steps, targets = (50, 3) if budget == "quick" else (100, 9)
+    restarts = 5 if budget == "full" else 1
+    found = [Attack("APGD-CE", Apgd(eps=eps, norm=norm, steps=steps, restarts=restarts))]
+    if classes >= 4:
+        how = Apgd(eps=eps, norm=norm, steps=steps, loss="dlr-targeted", targets=targets)
+        found.append(Attack("targeted APGD-DLR", how))
+    elif classes == 3:
+        found.append(Attack("APGD-DLR", Apgd(eps=eps, norm=norm, steps=steps, loss="dlr")))
+    if budget != "quick":
+        found.append(Attack("FAB", Fab(eps=eps, norm=norm, restarts=restarts)))
+    return tuple(found)

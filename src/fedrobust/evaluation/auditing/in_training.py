@@ -1,0 +1,54 @@
+"""Audits during training: apparent beside true robust accuracy, over the rounds."""
+
+from typing import Any
+
+from torch import nn
+
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Count
+from fedrobust.evaluation.auditing.auditor import audit
+from fedrobust.evaluation.auditing.battery import Budget
+from fedrobust.perturb import Pgd
+from fedrobust.typing import Images, Labels
+
+
+@component
+class Auditing:
+    """An audit at every evaluation, on the first ``samples`` examples that it is made on.
+
+    The claim is the evaluation's own attack, which has to be PGD on pixels. A model that takes over
+    with masked gradients shows in it: what plain PGD says stays high, what stands falls.
+    """
+
+    budget: Budget = "quick"
+    samples: Count = 200
+
+    @classmethod
+    def named(cls, value: Any) -> Any:
+        """``quick`` is short for {budget: quick}."""
+        return {"budget": value} if isinstance(value, str) else value
+
+    def look(
+        self, model: nn.Module, x: Images, y: Labels, claim: Pgd, batch: int, seed: int
+    ) -> dict[str, Any]:
+        """The verdict, what is claimed and what stands, and which signs are masking."""
+        x, y = x[: self.samples], y[: self.samples]
+        found = audit(
+            model,
+            x,
+            y,
+            eps=claim.eps,
+            norm=claim.norm,
+            budget=self.budget,
+            claim=claim,
+            batch_size=batch,
+            seed=seed,
+        )
+        return {
+            "verdict": found.verdict,
+            "claimed": found.claimed,
+            "robust": found.robust,
+            "examples": len(x),
+            "masked": [sign.name for sign in found.signs if sign.word == "masked"],
+            "signs": {sign.name: sign.value for sign in found.signs},
+        }

@@ -1,0 +1,171 @@
+"""What an audit has done so far, in a file: an interrupted one goes on where it stopped."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedrobust.compute.network import same
+from fedrobust.errors import RecordError, RecordWarning, WriteError
+from fedrobust.files import appending, written
+from fedrobust.records.reading import parsed, text_of
+
+_ROUNDING = 1e-3
+_MOST_THREADS = 4096
+
+
+@dataclass(frozen=True)
+class About:
+    """What an audit is of: a digest, and the logits of a few examples.
+
+    Logits tell apart what a digest of weights cannot, such as the temperature that a module keeps
+    as a number. There are none of a randomised model.
+    """
+
+    digest: str
+    said: Tensor | None
+
+    @classmethod
+    def of(
+        cls,
+        models: Sequence[nn.Module],
+        tensors: Sequence[Tensor],
+        said: Tensor | None,
+        *settings: object,
+    ) -> "About":
+        """Models by what they hold, tensors, settings that have a ``repr``, and our version."""
+        settings = (version("fedrobust"), *settings)
+        return cls(_fingerprint(models, tensors, settings), None if said is None else said.cpu())
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON has it, which has no infinite numbers: these are texts."""
+        said = None if self.said is None else [[repr(v) for v in r] for r in self.said.tolist()]
+        return {"digest": self.digest, "said": said}
+
+    def matches(self, stored: object) -> bool:
+        """Whether ``stored`` is what :meth:`to_json` gave for the same audit, but for rounding."""
+        if not isinstance(stored, dict) or stored.get("digest") != self.digest:
+            return False
+        said = stored.get("said")
+        if said is None or self.said is None:
+            return said is None and self.said is None
+        try:
+            other = torch.tensor([[float(v) for v in row] for row in said], dtype=torch.float64)
+        except (TypeError, ValueError):  # not what to_json gives
+            return False
+        return same(self.said.double(), other, _ROUNDING)
+
+
+class Journal:
+    """Results by name, one JSON line each; without a path they are only passed through.
+
+    Raises: ``RecordError`` where the file was written for anything else than ``about``, or cannot
+    be read or written. A last line that a kill cut off is done again. Every line but the first has
+    a digest of itself, so that no other damage is taken for a result.
+    """
+
+    def __init__(self, path: Path | None, about: About) -> None:
+        self._path, self._known = path, dict[str, Any]()
+        self._size: int | None = None
+        if path is None:
+            return
+        lines = self._lines(path) if path.exists() else []
+        head = (
+            lines[0] if lines else {"audit of": about.to_json(), "threads": torch.get_num_threads()}
+        )
+        if not about.matches(head.get("audit of")):
+            raise RecordError(
+                f"{path} belongs to an audit of another model, of other examples or with other "
+                "settings; name another place, or remove it"
+            )
+        for number, line in enumerate(lines[1:], start=2):
+            if line != _sealed(line.get("name"), line.get("found")):
+                raise RecordError(
+                    f"{path}, line {number}, cannot be read: it is not as it was written; remove "
+                    "that line, and what it told is done again"
+                )
+            self._known[line["name"]] = line["found"]
+        text = "".join(json.dumps(line) + "\n" for line in [head, *lines[1:]])
+        written(path, text)
+        self._size = len(text.encode())
+
+    def recall(self, name: str, work: Callable[[], Any]) -> Any:
+        """What ``work`` gives, a JSON value: done now, unless it stands in the file."""
+        if name not in self._known:
+            self._known[name] = work()
+            self._append(_sealed(name, self._known[name]))
+        return self._known[name]
+
+    @classmethod
+    def threads(cls, path: Path) -> int | None:
+        """The threads that the audit in ``path`` began with; None where none has begun."""
+        lines = cls._lines(path) if path.exists() else []
+        found = lines[0].get("threads") if lines else None
+        return found if type(found) is int and 1 <= found <= _MOST_THREADS else None
+
+    @staticmethod
+    def _lines(path: Path) -> list[dict[str, Any]]:
+        text = text_of(path, then="remove it")
+        whole = text.split("\n")[:-1]  # a kill cuts off the last line
+        found = []
+        for number, line in enumerate(whole, start=1):
+            try:
+                value = parsed(line)
+                if not isinstance(value, dict):
+                    raise ValueError("it is no journal")
+            except (ValueError, RecursionError) as error:
+                where = f"{path}, line {number},"
+                cure = "that line, and what it told is done again" if number > 1 else "the file"
+                raise RecordError(f"{where} cannot be read: {error}; remove {cure}") from error
+            found.append(value)
+        return found
+
+    def _append(self, line: dict[str, Any]) -> None:
+        """Keep one line more; an audit goes on without a journal, and says so once."""
+        if self._path is None or self._size is None:
+            return
+        text = (json.dumps(line) + "\n").encode()
+        try:
+            with appending(self._path, self._size) as file:
+                file.write(text)
+            self._size += len(text)
+        except WriteError as error:
+            self._size = None
+            told = f"{error}; the audit goes on, but after a kill it would begin anew from there"
+            warnings.warn(told, RecordWarning, stacklevel=2)
+
+
+def _sealed(name: object, found: object) -> dict[str, Any]:
+    """A line of the journal, with a digest of what it says."""
+    digest = hashlib.sha256(json.dumps([name, found]).encode()).hexdigest()[:16]
+    return {"name": name, "found": found, "seal": digest}
+
+
+def _fingerprint(
+    models: Sequence[nn.Module], tensors: Sequence[Tensor], settings: tuple[object, ...]
+) -> str:
+    digest = hashlib.sha256(repr(settings).encode())
+    for model in models:
+        digest.update(repr(model).encode())
+        for name, tensor in model.state_dict().items():
+            digest.update(name.encode())
+            _feed(digest, tensor)
+    for tensor in tensors:
+        _feed(digest, tensor)
+    return digest.hexdigest()
+
+
+def _feed(digest: Any, tensor: object) -> None:
+    if isinstance(tensor, Tensor):
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(f"{plain.dtype} {list(plain.shape)}".encode())
+        digest.update(plain.view(-1).view(torch.uint8).numpy().tobytes())
+    else:  # a module may keep anything as extra state
+        digest.update(repr(tensor).encode())

@@ -1,0 +1,92 @@
+"""What a run measures of Wasserstein robustness: the certificate, and the error under shift."""
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+
+from fedrobust.config.component import component
+from fedrobust.config.scalars import Count, NonNegative
+from fedrobust.data import Split
+from fedrobust.errors import ConfigError
+from fedrobust.evaluation.certificate import Certificate, worst_shift
+from fedrobust.evaluation.shift import Method, error_under_shift
+from fedrobust.objectives import AnyPrice, Objective, WassersteinDRO
+from fedrobust.perturb.wasserstein import THOROUGH, Ascent
+from fedrobust.typing import Images, Labels
+
+Json = dict[str, Any]
+
+
+@component
+class Wasserstein:
+    """The certificate at every evaluation, and at the end the error on shifted test examples.
+
+    ``gamma`` is the objective's own unless given. ``levels`` are mean squared distances ρ, to which
+    the test examples (the first ``samples`` of them) are moved by each of ``methods``; see
+    :func:`~fedrobust.evaluation.shift.error_under_shift`.
+    """
+
+    gamma: AnyPrice | None = None
+    ascent: Ascent = THOROUGH
+    levels: tuple[NonNegative, ...] = ()
+    methods: tuple[Method, ...] = ("wrm", "pgd")
+    samples: Count | None = None
+
+    def price(self, objective: Objective, train: Split) -> float:
+        """γ as a number. Raises: ``ConfigError`` where neither this nor the objective has one."""
+        if self.gamma is not None:
+            given = WassersteinDRO(self.gamma).settled(train)
+        elif isinstance(objective, WassersteinDRO):
+            given = objective.settled(train)
+        else:
+            raise ConfigError(
+                "evaluation.wasserstein.gamma: is required, as the objective has no gamma"
+            )
+        return given.price
+
+    def certify(
+        self,
+        model: nn.Module,
+        x: Images,
+        y: Labels,
+        gamma: float,
+        batch: int,
+        classes: bool = False,
+    ) -> Json:
+        """The certificate as JSON; with ``classes``, that of each class by itself too."""
+        found = worst_shift(model, x, y, gamma=gamma, ascent=self.ascent, batch_size=batch)
+        content = _json(found.certificate())
+        if classes:
+            content["by_class"] = {str(k): _json(part) for k, part in found.by_class().items()}
+        return content
+
+    def shift(self, model: nn.Module, x: Images, y: Labels, batch: int) -> list[Json]:
+        """The error at each level by each method, as JSON."""
+        x, y = x[: self.samples], y[: self.samples]
+        scores = [
+            score
+            for method in self.methods
+            for score in error_under_shift(
+                model,
+                x,
+                y,
+                levels=self.levels,
+                method=method,
+                ascent=self.ascent,
+                batch_size=batch,
+            )
+        ]
+        return [_finite(asdict(score)) for score in scores]
+
+
+def _json(found: Certificate) -> Json:
+    return _finite({**asdict(found), "answers": list(found.answers), "certified": found.certified})
+
+
+def _finite(content: Json) -> Json:
+    """With None for what is not finite: JSON has no infinity."""
+    return {
+        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in content.items()
+    }

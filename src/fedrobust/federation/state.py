@@ -1,0 +1,150 @@
+"""A federation, and everything that a round of it changes."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from fedrobust.aggregators import Aggregator
+from fedrobust.clients.local_training import LocalTraining, Store
+from fedrobust.compute.own_draws import own_draws
+from fedrobust.compute.randomness import Streams
+from fedrobust.config.arguments import told
+from fedrobust.config.fingerprint import foreign
+from fedrobust.errors import ConfigError
+from fedrobust.federation.attack import Attack, Requirements, initial_state, requirements
+from fedrobust.federation.participation import Participation
+from fedrobust.federation.server import Outcome, Server
+from fedrobust.federation.threat import ThreatModel
+from fedrobust.typing import Vector
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Everything about a federation that no round changes."""
+
+    local: LocalTraining
+    participation: Participation
+    malicious: frozenset[int]
+    attack: Attack | None
+    threat: ThreatModel
+    aggregator: Aggregator
+    server: Server
+    known: tuple[int, ...] = ()
+    """The benign clients whose examples the adversary knows."""
+    root: LocalTraining | None = None
+    """The server's own training, as of its only client 0, where the server holds data."""
+    graph: bool = False
+    """Whether rounds keep the autograd history of what they compute, to plan along gradients.
+
+    Else it ends at the rows that come in and at the rule's vector: a tensor with a history would
+    hold on to every round before it.
+    """
+
+    @property
+    def clients(self) -> int:
+        """The number of clients."""
+        return len(self.local.clients)
+
+    @cached_property
+    def own_attack(self) -> bool:
+        """Whether the attack, or one within it, is the user's own: it may draw from anywhere."""
+        return foreign(self.attack)
+
+    @cached_property
+    def own_rule(self) -> bool:
+        """Whether the rule, or one within it, is the user's own."""
+        return foreign(self.aggregator)
+
+    @cached_property
+    def own_participation(self) -> bool:
+        """Whether the participation is the user's own."""
+        return foreign(self.participation)
+
+    @cached_property
+    def own_projection(self) -> bool:
+        """Whether the server's projection is the user's own."""
+        return foreign(self.server.projection)
+
+    @cached_property
+    def requires(self) -> Requirements | None:
+        """What the attack requires; None where there is no attack."""
+        return None if self.attack is None else requirements(self.attack)
+
+    def initial_attack(self, rng: Streams, *client: int) -> Any:
+        """The attack's state before its first round; of one ``client`` without collusion."""
+        with own_draws(self.own_attack, rng, "attack's start", *client):
+            return initial_state(self.attack)
+
+    def start(self, parameters: Vector, rng: Streams | None = None) -> "FederationState":
+        """The state before the first round.
+
+        ``rng`` are the run's streams, from which a user's own attack draws what its ``init`` draws.
+        """
+        attack = None
+        if self.attack is not None:
+            # Clients that do not collude keep a state each, by id, from when they first take part.
+            attack = self.initial_attack(rng or Streams(0)) if self.threat.colluders else {}
+        return FederationState(parameters, attack=attack)
+
+    def chosen(self, number: int, rng: Streams) -> tuple[int, ...]:
+        """The clients of round ``number``, rising.
+
+        Raises: ``ConfigError`` where a user's own participation names no such clients.
+        """
+        draw = rng.generator("participation", number)
+        if not self.own_participation:
+            return self.participation.choose(self.clients, draw)
+        with own_draws(True, rng, "participation", number):
+            chosen = self.participation.choose(self.clients, draw)
+        try:
+            found = tuple(int(client) for client in chosen if int(client) == client)
+        except (TypeError, ValueError):
+            found = ()
+        whole = isinstance(chosen, Sequence) and len(found) == len(chosen) > 0
+        if not whole or found != tuple(sorted(set(found) & set(range(self.clients)))):
+            raise ConfigError(
+                f"the participation {type(self.participation).__name__} must choose some of the "
+                f"clients 0 to {self.clients - 1}, as a rising tuple; it chose {told(chosen)}"
+            )
+        return found
+
+
+@dataclass
+class FederationState:
+    """Everything that a round changes, in one place."""
+
+    parameters: Vector
+    round: int = 0
+    store: Store = field(default_factory=dict)
+    root: Store = field(default_factory=dict)
+    attack: Any = None
+    memory: object = None
+    history: tuple[Vector, ...] = ()
+
+    def clone(self) -> "FederationState":
+        """An independent copy: rounds run on it leave this one alone."""
+        return deepcopy(self)
+
+
+@dataclass(frozen=True)
+class RoundLog:
+    """What happened in a round. Client ids are worked out only when they are asked for."""
+
+    round: int
+    participants: tuple[int, ...]
+    malicious: tuple[int, ...]
+    outcome: Outcome
+
+    @property
+    def kept(self) -> tuple[int, ...] | None:
+        """The clients whose rows the rule selected; None for a rule that does not select."""
+        if self.outcome.kept is None:
+            return None
+        return tuple(self.participants[i] for i in self.outcome.kept.tolist())
+
+    @property
+    def dropped(self) -> tuple[int, ...]:
+        """The clients whose rows the server refused."""
+        return tuple(self.participants[i] for i in self.outcome.dropped)

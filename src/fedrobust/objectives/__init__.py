@@ -1,0 +1,22 @@
+"""What one client minimises: one file for each objective."""
+
+from fedrobust.objectives.adversarial import Adversarial, Phase
+from fedrobust.objectives.erm import ERM
+from fedrobust.objectives.objective import OBJECTIVE, AnyObjective, Objective, settled
+from fedrobust.objectives.wasserstein_dro import AnyPrice, Relative, WassersteinDRO
+
+OBJECTIVES = OBJECTIVE.of(ERM, Adversarial, WassersteinDRO)
+"""Every objective; a new one is added here."""
+
+__all__ = [
+    "ERM",
+    "OBJECTIVES",
+    "Adversarial",
+    "AnyObjective",
+    "AnyPrice",
+    "Objective",
+    "Phase",
+    "Relative",
+    "WassersteinDRO",
+    "settled",
+]

@@ -1,0 +1,35 @@
+"""Empirical risk minimisation."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fedrobust.config.component import component
+from fedrobust.objectives.objective import require_counts
+from fedrobust.perturb.inputs import begin, require_draws
+from fedrobust.perturb.perturbation import Draw
+from fedrobust.typing import Images, Labels
+
+
+@component
+class ERM:
+    """Empirical risk minimisation: (1/N) Σᵢ l(xᵢ, yᵢ; θ)."""
+
+    name: Literal["erm"] = "erm"
+
+    def perturbed(self, examples: int, round: int) -> int:
+        """None."""
+        require_counts(examples, round)
+        return 0
+
+    def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
+        """Nothing is drawn."""
+        require_draws(x, generator)
+        return None
+
+    def maximise(
+        self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
+    ) -> Images:
+        """The inputs as they are."""
+        return begin(model, x, y, draw, batch, box=False)[0]

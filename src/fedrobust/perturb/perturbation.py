@@ -1,0 +1,31 @@
+"""What an inner maximisation is."""
+
+from collections.abc import Callable
+from typing import Annotated, Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from fedrobust.config.kind import Kind
+from fedrobust.typing import Images, Labels
+
+Draw: TypeAlias = Callable[[], Tensor | None]
+"""Gives the random start of one restart for all examples; called once for each restart."""
+
+
+class Perturbation(Protocol):
+    """A way to look for the input near x on which the model does worst."""
+
+    def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
+        """The random start of one restart, for every example, or None where there is none."""
+        ...
+
+    def maximise(
+        self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
+    ) -> Images:
+        """Perturbed examples, worked out ``batch`` at a time."""
+        ...
+
+
+PERTURBATION = Kind("perturbation", has=("draw", "maximise"))
+AnyPerturbation: TypeAlias = Annotated[Perturbation, PERTURBATION]

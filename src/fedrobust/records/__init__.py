@@ -1,0 +1,1 @@
+"""What stored files hold, and how files that may be anybody's are read."""

@@ -1,0 +1,148 @@
+"""What a run directory holds."""
+
+from typing import Any, Literal
+
+from pydantic.dataclasses import dataclass as checked
+
+from fedrobust.config.scalars import Count, Flag, Fraction, Size
+from fedrobust.records.schema.figures import OPEN, Figure, Maybe, Verdict
+
+
+@checked(frozen=True, config=OPEN)
+class PerUser:
+    """Scores of each user of the data, or of each client's own part of the test set, by id."""
+
+    accuracy: dict[str, Fraction]
+    robust_accuracy: dict[str, Fraction]
+    examples: dict[str, Size]
+
+    def __post_init__(self) -> None:
+        if not self.accuracy.keys() == self.robust_accuracy.keys() == self.examples.keys():
+            raise ValueError("accuracy, robust_accuracy and examples name different users")
+        if not self.accuracy:
+            raise ValueError("there are no users; leave per_user out")
+
+
+@checked(frozen=True, config=OPEN)
+class OfClass:
+    """What is read of the certificate of one class."""
+
+    examples: Size
+
+
+@checked(frozen=True, config=OPEN)
+class Robustness:
+    """The Wasserstein certificate of one model."""
+
+    gamma: Maybe
+    rho: Maybe
+    worst_case_loss: Maybe
+    certified: Flag
+    surrogate: Maybe = None
+    gap: Maybe = None
+    answers: tuple[Fraction, ...] | None = None
+    by_class: dict[str, OfClass] | None = None
+
+
+@checked(frozen=True, config=OPEN)
+class Shift:
+    """One model's error and loss on examples moved to a level ρ."""
+
+    method: Literal["wrm", "pgd"]
+    rho: Figure
+    reached: Maybe
+    loss: Maybe
+    error: Fraction
+
+
+@checked(frozen=True, config=OPEN)
+class Audited:
+    """What an audit said of one model."""
+
+    verdict: Verdict
+    claimed: Fraction
+    robust: Fraction
+    examples: Count
+    masked: tuple[str, ...] = ()
+
+
+@checked(frozen=True, config=OPEN)
+class Score:
+    """One model's shares of right answers, over ``examples`` held-out examples."""
+
+    accuracy: Fraction
+    robust_accuracy: Fraction
+    examples: Count
+    per_user: PerUser | None = None
+    per_client: PerUser | None = None
+    wasserstein: Robustness | None = None
+    shift: tuple[Shift, ...] | None = None
+    audit: Audited | None = None
+
+
+@checked(frozen=True, config=OPEN)
+class Evaluation:
+    """One line of ``metrics.jsonl``: a round's score; ``seconds`` is the training time so far."""
+
+    round: Size
+    split: str
+    seconds: Figure
+    accuracy: Fraction
+    robust_accuracy: Fraction
+    examples: Count
+    per_user: PerUser | None = None
+    audit: Audited | None = None
+
+
+@checked(frozen=True, config=OPEN)
+class Round:
+    """One line of ``rounds.jsonl``; ``participants`` is None where everyone took part."""
+
+    round: Count
+    participants: frozenset[Size] | None
+    malicious: frozenset[Size]
+    kept: frozenset[Size] | None
+    dropped: tuple[Size, ...]
+    applied: Flag
+    reason: str | None = None
+
+
+@checked(frozen=True, config=OPEN)
+class Test:
+    """The test split's one reading: the model that validation chose, and the last one."""
+
+    best: Score
+    final: Score
+
+
+@checked(frozen=True, config=OPEN)
+class Chosen:
+    """What a summary repeats of the evaluations: the one that validation chose, and the last."""
+
+    best: dict[str, Any]
+    final: dict[str, Any]
+
+
+@checked(frozen=True, config=OPEN)
+class Troubles:
+    """What every attack's report may hold."""
+
+    troubles: tuple[str, ...] = ()
+
+
+@checked(frozen=True, config=OPEN)
+class Summary:
+    """What a finished run adds."""
+
+    rounds: Count
+    clients: Count
+    parameters: Count
+    best_round: Size
+    seconds: Figure
+    notes: tuple[str, ...] = ()
+    threat: str | None = None
+    test: Test | None = None
+    validation: Chosen | None = None
+    attack: dict[str, Any] | None = None
+    troubles: tuple[str, ...] = ()
+    malicious_kept: Fraction | None = None

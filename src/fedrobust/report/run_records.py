@@ -1,0 +1,232 @@
+"""A run directory as the report sees it: read once, checked, never changed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedrobust.errors import RecordError
+from fedrobust.records.reading import (
+    arrays_of,
+    broken,
+    evaluations_of,
+    json_of,
+    mapping_of,
+    present,
+    rounds_of,
+    shaped,
+    text_of,
+)
+from fedrobust.records.schema.run import (
+    Audited,
+    Evaluation,
+    PerUser,
+    Round,
+    Score,
+    Summary,
+    Test,
+    Troubles,
+)
+
+__all__ = ["Audited", "Evaluation", "Examples", "PerUser", "ReportRun", "Round", "Score", "Summary"]
+
+_NEEDED = {"name": str, "rounds": int, "malicious": int} | dict.fromkeys(
+    ("data", "partition", "aggregator", "evaluation"), dict
+)
+_LARGEST = 4096
+"""The longest side of a picture, and the most pictures, that a page shows."""
+_MOST = 2**25
+"""The most numbers in all of its pictures."""
+_LABELS = 2**31
+"""No data set has as many classes."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Pictures ``[b, c, h, w]`` in [0, 1], their labels, and the model's answers."""
+
+    clean: NDArray[np.float32]
+    adversarial: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    clean_answers: NDArray[np.int64]
+    adversarial_answers: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ReportRun:
+    """One run directory.
+
+    Raises (``read``): ``RecordError`` where the folder is no run directory, has no evaluations
+    yet, or holds a broken file.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    config_text: str
+    environment: Mapping[str, Any]
+    evaluations: tuple[Evaluation, ...]
+    rounds: tuple[Round, ...]
+    summary: Summary | None
+    examples: Examples | None
+
+    @classmethod
+    def read(cls, path: Path) -> "ReportRun":
+        """Read the run directory at ``path``."""
+        path = Path(path)
+        if not present(path / "config.yaml"):
+            lacking = "holds no config.yaml, and no sweep.json or audit.json either"
+            problem = lacking if path.is_dir() else "is not a folder"
+            raise RecordError(
+                f"{path} {problem}, so it is not a run directory; "
+                "give the folder that `fedrobust run` wrote"
+            )
+        config = _config(path / "config.yaml")
+        metrics = path / "metrics.jsonl"
+        evaluations = evaluations_of(metrics, config)
+        if not evaluations:
+            raise RecordError(
+                f"{path} has no evaluations yet: metrics.jsonl is missing or empty; "
+                "report on it after its first evaluation"
+            )
+        rounds = rounds_of(path / "rounds.jsonl", Round)
+        for name, found in (("metrics", evaluations), ("rounds", rounds)):
+            numbers = [entry.round for entry in found]
+            if numbers and numbers[-1] > config["rounds"]:
+                raise broken(
+                    path / f"{name}.jsonl", f"it goes to round {numbers[-1]} of {config['rounds']}"
+                )
+        if rounds and len(rounds) != rounds[-1].round:
+            raise broken(path / "rounds.jsonl", "rounds are missing in it")
+        summary = _summary(path / "summary.json", evaluations, rounds)
+        pictures, place = path / "examples.npz", path / "environment.json"
+        return cls(
+            path=path.resolve(),
+            config=config,
+            config_text=text_of(path / "config.yaml"),
+            environment=_environment(place),
+            evaluations=evaluations,
+            rounds=rounds,
+            summary=summary,
+            examples=_examples(pictures) if present(pictures) else None,
+        )
+
+    @property
+    def chosen_round(self) -> int:
+        """The round that validation chose; until the run ends, the most robust one so far."""
+        if self.summary is not None:
+            return self.summary.best_round
+        return max(self.evaluations, key=lambda e: (e.robust_accuracy, -e.round)).round
+
+    @property
+    def chosen(self) -> Evaluation:
+        """The evaluation of the chosen round."""
+        return next(e for e in self.evaluations if e.round == self.chosen_round)
+
+    @property
+    def test(self) -> Test | None:
+        """The scores on the test split, once there are any."""
+        return self.summary.test if self.summary else None
+
+    @property
+    def clients(self) -> int | None:
+        """How many clients the federation has, where that is known."""
+        count = self.summary.clients if self.summary else self.config["partition"].get("clients")
+        return count if isinstance(count, int) else None
+
+    @property
+    def users(self) -> tuple[PerUser, str, str] | None:
+        """Everyone's own scores, what they are (users or clients), and a phrase saying of what.
+
+        The chosen model on the test split, by user where the data has users, else by client; until
+        the run ends, users on the split that it watches.
+        """
+        if self.test and self.test.best.per_user:
+            return self.test.best.per_user, "users", "the chosen model on the test split"
+        if self.test and self.test.best.per_client:
+            source = "the chosen model on each client’s own part of the test split"
+            return self.test.best.per_client, "clients", source
+        known = [e for e in self.evaluations if e.per_user]
+        if not known:
+            return None
+        evaluation = self.chosen if self.chosen.per_user else known[-1]
+        assert evaluation.per_user is not None
+        source = f"the model of round {evaluation.round:,} on the {evaluation.split} split"
+        return evaluation.per_user, "users", source
+
+
+def _summary(
+    path: Path, evaluations: tuple[Evaluation, ...], rounds: tuple[Round, ...]
+) -> Summary | None:
+    """What the run's end added. Raises: ``RecordError`` where it does not fit the rest."""
+    if not present(path):
+        return None
+    found = json_of(path, Summary)
+    by_round, last = {e.round: e for e in evaluations}, evaluations[-1].round
+    if found.best_round not in by_round:
+        raise broken(path, f"its best_round {found.best_round} was never evaluated")
+    if found.rounds != last or found.rounds != len(rounds):
+        raise broken(
+            path,
+            f"it is of {found.rounds} rounds, rounds.jsonl has {len(rounds)}, and metrics.jsonl "
+            f"ends with round {last}",
+        )
+    told = found.validation
+    for name, round in (("best", found.best_round), ("final", last)):
+        repeated = getattr(told, name, None)
+        here = by_round[round]
+        if repeated is not None and any(
+            repeated.get(key) != getattr(here, key)
+            for key in ("round", "accuracy", "robust_accuracy")
+        ):
+            raise broken(path, f"its validation.{name} is not the line of metrics.jsonl")
+    try:
+        shaped(Troubles, found.attack or {})
+    except ValueError as error:
+        raise broken(path, f"attack: {error}") from error
+    return found
+
+
+def _environment(path: Path) -> Mapping[str, Any]:
+    if not present(path):
+        return {"environment": f"not known: {path.name} is missing"}
+    return json_of(path, dict)
+
+
+def _config(path: Path) -> Mapping[str, Any]:
+    config = mapping_of(path)
+    for key, kind in _NEEDED.items():
+        value = config.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise broken(path, f"its {key} is missing or no {kind.__name__}")
+    for key, least in (("rounds", 1), ("malicious", 0)):
+        if not least <= config[key] < 2**63:
+            raise broken(path, f"its {key} is {config[key]:.3g}")
+    return config
+
+
+def _examples(path: Path) -> Examples:
+    found = Examples(**arrays_of(path, *Examples.__dataclass_fields__))
+    answers = (found.labels, found.clean_answers, found.adversarial_answers)
+    require_pictures(path, (found.clean, found.adversarial), answers)
+    return found
+
+
+def require_pictures(
+    path: Path, pictures: Sequence[NDArray[Any]], labels: Sequence[NDArray[Any]]
+) -> None:
+    """Raises: ``RecordError`` for arrays that are not [b, c, h, w] each, with labels [b]."""
+    shape = pictures[0].shape
+    if (
+        len(shape) != 4
+        or not all(0 < length <= _LARGEST for length in shape)
+        or any(found.shape != shape or found.dtype.kind != "f" for found in pictures)
+        or any(found.shape != shape[:1] or found.dtype.kind not in "iu" for found in labels)
+    ):
+        raise broken(path, "its arrays do not fit together")
+    if pictures[0].size > _MOST:
+        raise broken(path, f"its pictures are {list(shape)}, more than a page can show")
+    if any(int(found.min()) < 0 or int(found.max()) >= _LABELS for found in labels):
+        raise broken(path, f"it has labels outside 0 to {_LABELS - 1:,}")

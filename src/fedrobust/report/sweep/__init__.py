@@ -1,0 +1,1 @@
+"""The page of a sweep: its records, its tables and its figures."""

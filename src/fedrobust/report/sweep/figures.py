@@ -1,0 +1,142 @@
+"""The figures of a sweep over rounds and places, and what all its figures have in common."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from fedrobust.report.style import MARKERS, NARROW, SERIES, percent_axis, printable, rounds_axis
+from fedrobust.report.sweep.records import Group, SweepRecords
+
+_LEGEND_ROWS, _LEGEND_ROW = 3, 0.2
+"""The rows of a legend that a figure has room for, and what each beyond them adds, in inches."""
+
+
+def panels(records: SweepRecords) -> dict[str, list[Group]]:
+    """The groups of each panel: one for each choice on the first axis."""
+    found: dict[str, list[Group]] = {}
+    for group in records.groups:
+        found.setdefault(group.labels[0] if group.labels else "", []).append(group)
+    return found
+
+
+def curve_name(group: Group) -> str:
+    """What a group is called within its panel: its choices on the other axes."""
+    return ", ".join(group.labels[1:]) or (group.labels[0] if group.labels else "run")
+
+
+def followed(records: SweepRecords) -> bool:
+    """Whether training was looked at often enough, in cells few enough, to draw its course."""
+    if max(map(len, panels(records).values())) > len(SERIES):
+        return False
+    rounds = [tuple(m["round"] for m in c.metrics) for g in records.groups for c in g.cells]
+    return len(set(rounds)) == 1 and len(rounds[0]) >= 3
+
+
+def course(records: SweepRecords, width: float) -> Figure:
+    """Robust accuracy on held-out examples, by round: the median over the seeds, and their band.
+
+    Dashed is what stands against an audit, where every evaluation made one.
+    """
+    groups = panels(records)
+    figure, axes = grid(groups, width, 2.9)
+    drawn = styles(records)
+    for panel, (title, members) in zip(axes, groups.items(), strict=True):
+        panel.set_title(printable(title, 40))
+        for group in members:
+            colour, marker, _ = drawn[curve_name(group)]
+            rounds = [m["round"] for m in group.cells[0].metrics]
+            rows = np.array([[m["robust_accuracy"] for m in c.metrics] for c in group.cells])
+            panel.plot(
+                rounds, np.median(rows, axis=0), color=colour, marker=marker, ms=4, clip_on=False
+            )
+            if len(rows) > 1:
+                low, high = rows.min(axis=0), rows.max(axis=0)
+                panel.fill_between(rounds, low, high, color=colour, alpha=0.15, lw=0)
+            if all("audit" in m for c in group.cells for m in c.metrics):
+                stands = np.array([[m["audit"]["robust"] for m in c.metrics] for c in group.cells])
+                middle = np.median(stands, axis=0)
+                panel.plot(rounds, middle, color=colour, ls=(0, (2, 2)), marker=marker, ms=3)
+        rounds_axis(panel, rounds[-1])
+        percent_axis(panel)
+    axes[0].set_ylabel("robust accuracy")
+    if len(drawn) > 1:
+        legend(figure, drawn, width)
+    return figure
+
+
+def matrix(records: SweepRecords, width: float) -> Figure:
+    """The accuracy of the last model at every place of a sweep with two axes."""
+    rows, columns = (list(dict.fromkeys(g.labels[i] for g in records.groups)) for i in (0, 1))
+    shares = np.full((len(rows), len(columns)), np.nan)
+    for group in records.groups:
+        found = group.spread(lambda cell: cell.final["accuracy"])
+        if found is not None:
+            shares[rows.index(group.labels[0]), columns.index(group.labels[1])] = found.middle
+    figure = Figure(figsize=(width, 0.34 * len(rows) + 1.3), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    for i, j in np.ndindex(shares.shape):
+        if np.isfinite(shares[i, j]):
+            ink = "white" if shares[i, j] < 0.6 else "black"
+            axes.text(j, i, f"{100 * shares[i, j]:.0f}", ha="center", va="center", color=ink)
+    axes.set_xticks(
+        range(len(columns)), [printable(c, 20) for c in columns], rotation=35, ha="right"
+    )
+    axes.set_yticks(range(len(rows)), [printable(r, 30) for r in rows])
+    axes.grid(visible=False)
+    axes.spines["bottom"].set_visible(False)
+    return figure
+
+
+def grid(
+    groups: Mapping[str, Sequence[Group]], width: float, height: float, square: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """One panel for each of ``groups``, side by side, or one above the other where it is narrow."""
+    across = min(len(groups), 3) if width > NARROW else 1
+    down = -(-len(groups) // across)
+    tall = (width / across if square else height) * down + 0.6
+    figure = Figure(figsize=(width, tall), layout="constrained")
+    axes = list(figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).flat)
+    for spare in axes[len(groups) :]:
+        spare.set_visible(False)
+    return figure, axes[: len(groups)]
+
+
+class Style(NamedTuple):
+    """How a curve is drawn. The dash is for lines without markers."""
+
+    colour: str
+    marker: str
+    dash: str
+
+
+def styles(records: SweepRecords) -> dict[str, Style]:
+    """The style of every curve, by its name; no two of sixteen are alike."""
+    names = dict.fromkeys(curve_name(group) for group in records.groups)
+    return {
+        name: Style(SERIES[i % 8], MARKERS[(i + i // 8) % 8], ("-", "--")[i // 8 % 2])
+        for i, name in enumerate(names)
+    }
+
+
+def legend(
+    figure: Figure,
+    styles: Mapping[str, Style],
+    width: float,
+    dashed: bool = False,
+) -> None:
+    """The curves' names below the panels, their lines ``dashed`` where they are drawn so."""
+    names = [printable(name, 60) for name in styles]
+    handles = [
+        Line2D([], [], color=style.colour, marker=style.marker, ls=style.dash if dashed else "-")
+        for style in styles.values()
+    ]
+    columns = max(1, min(len(names), int(width * 10) // (max(map(len, names)) + 6)))
+    more = math.ceil(len(names) / columns) - _LEGEND_ROWS
+    figure.set_figheight(figure.get_figheight() + _LEGEND_ROW * max(0, more))
+    figure.legend(handles, names, loc="outside lower left", ncols=columns, frameon=False)

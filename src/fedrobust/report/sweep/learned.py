@@ -1,0 +1,68 @@
+"""What the learned attacks of a sweep have reconstructed, learned and spent."""
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from fedrobust.report.sweep.records import Columns, SweepCell
+
+_RETURN = (
+    "The return is that of the policy or plan in five episodes of the attacker's own simulation "
+    "that had no part in choosing it."
+)
+_RECONSTRUCTED = (
+    "W₁ to the true data of equally many own, reconstructed and further true examples, the last "
+    "being the floor; how far reconstructions lie from the nearest real example, as a share of its "
+    "norm; the mismatch of gradients that an inversion starts and ends with, and that of the "
+    "newest reconstructions on the next, unused gradient; half the ℓ1 distance of the label mix "
+    "from the true one."
+)
+
+
+def caption(columns: Sequence[str]) -> str:
+    """What a table with these columns shows."""
+    told = [_RECONSTRUCTED] * ("W₁ reconstructed" in columns) + [_RETURN] * ("return" in columns)
+    return " ".join(told)
+
+
+def _of(read: Callable[[Mapping[str, Any]], float | None]) -> Callable[[SweepCell], float | None]:
+    """``read`` on the attack's report; None for a cell without one, or without the figure."""
+
+    def figure(cell: SweepCell) -> float | None:
+        report = cell.summary.get("attack") or {}
+        return read(report) if "observed_rounds" in report else None
+
+    return figure
+
+
+def _compared(name: str) -> Callable[[SweepCell], float | None]:
+    return _of(lambda report: (report.get("comparison") or {}).get(name))
+
+
+def _labels(report: Mapping[str, Any], whose: str) -> float | None:
+    shares = (report.get("comparison") or {}).get("labels", {})
+    if whose not in shares or len(shares[whose]) != len(shares.get("truth", ())):
+        return None
+    pairs = zip(shares[whose], shares["truth"], strict=True)
+    return float(sum(abs(a - b) for a, b in pairs)) / 2
+
+
+def _middle(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
+
+
+LEARNED: Columns = {
+    "W₁ own": _compared("own"),
+    "W₁ reconstructed": _compared("learned"),
+    "W₁ floor": _compared("floor"),
+    "nearest real": _compared("nearest"),
+    "mismatch at start": _of(lambda r: _middle([before for before, _ in r["matching"]])),
+    "at end": _of(lambda r: _middle([after for _, after in r["matching"]])),
+    "on the unused": _of(lambda r: _middle(r["unused"])),
+    "labels own": _of(lambda r: _labels(r, "own")),
+    "labels reconstructed": _of(lambda r: _labels(r, "learned")),
+    "return": _of(lambda r: r.get("value")),
+    "simulated rounds": _of(lambda r: r["simulated_rounds"] or None),
+    "minutes": _of(lambda r: r["seconds"] / 60),
+}

@@ -1,0 +1,128 @@
+"""Which attack of a sweep does the most harm, and which others do as much: paired by seed."""
+
+import math
+from collections.abc import Callable
+from statistics import fmean
+
+from scipy.special import stdtrit
+
+from fedrobust.report.sweep.records import COLUMNS, SEED, Group, SweepCell, SweepRecords
+
+_AXIS = "attack"
+LEAST = 3
+"""Seeds from which on an interval is given."""
+
+CAPTION = (
+    "Mean differences over the seeds that both have, with a 95 % t-interval; one that holds 0 is a "
+    "tie. First against no attack. Then of the attacks at the same place on every other axis, the "
+    "one with the greatest mean error, and the one with the least mean ρ̂, is the reference, and "
+    "the others show how far they are from it. It was chosen by looking, so a narrow lead is worth "
+    "less than its interval says."
+)
+
+_MEASURES: dict[str, tuple[Callable[[SweepCell], float | None], bool]] = {
+    "error": (COLUMNS["error"], True),
+    "ρ̂": (COLUMNS["ρ̂"], False),
+}
+
+
+Place = tuple[str, ...]
+Panels = dict[Place, list[Group]]
+
+
+def paired(records: SweepRecords) -> tuple[list[str], list[tuple[Group, list[str]]]]:
+    """The heads, and a row for each attacked group that has at least ``LEAST`` seeds."""
+    if _AXIS not in records.axes:
+        return [], []
+    axis, (panels, calm) = records.axes.index(_AXIS), _panels(records)
+    members = [group for panel in panels.values() for group in panel]
+    columns: dict[str, list[str]] = {}
+    if any(place in calm for place in panels):
+        columns["error, against no attack"] = [
+            _difference(group, calm[place], "error") if place in calm else "–"
+            for place, panel in panels.items()
+            for group in panel
+        ]
+    for name, (measure, most) in _MEASURES.items():
+        several = any(len(panel) > 1 for panel in panels.values())
+        if several and all(_known(group, measure) for group in members):
+            head = f"{name}, against the {'greatest' if most else 'least'}"
+            columns[head] = [text for panel in panels.values() for text in _ranked(panel, name)]
+    if any(group.labels[axis] == records.reference for group in members):
+        chosen = [_labelled(panel, axis, records.reference) for panel in panels.values()]
+        for name, (measure, _) in _MEASURES.items():
+            if all(_known(group, measure) for group in members):
+                columns[f"{name}, against {records.reference}"] = [
+                    text
+                    for panel, group in zip(panels.values(), chosen, strict=True)
+                    for text in _against(panel, group, name)
+                ]
+    rows = [list(texts) for texts in zip(*columns.values(), strict=True)]
+    return list(columns), list(zip(members, rows, strict=False))
+
+
+def _panels(records: SweepRecords) -> tuple[Panels, dict[Place, Group]]:
+    """The attacked groups of each place on the other axes, and the group that nobody attacked."""
+    axis, panels, calm = records.axes.index(_AXIS), Panels(), dict[Place, Group]()
+    for group in records.groups:
+        place = group.labels[:axis] + group.labels[axis + 1 :]
+        if len(group.cells) < LEAST:
+            continue
+        if all(cell.attacked for cell in group.cells):
+            panels.setdefault(place, []).append(group)
+        elif not any(cell.attacked for cell in group.cells):
+            calm[place] = group
+    told = {place: panel for place, panel in panels.items() if len(panel) > 1 or place in calm}
+    return told, calm
+
+
+def _ranked(panel: list[Group], name: str) -> list[str]:
+    """How far each group of a panel is from the one that does the most harm by ``name``."""
+    if len(panel) == 1:
+        return ["–"]
+    measure, most = _MEASURES[name]
+    best = (max if most else min)(panel, key=lambda g: fmean(_values(g, measure).values()))
+    return _against(panel, best, name)
+
+
+def _labelled(panel: list[Group], axis: int, label: str | None) -> Group | None:
+    """The group of a panel that has this label, if any."""
+    return next((group for group in panel if group.labels[axis] == label), None)
+
+
+def _against(panel: list[Group], best: Group | None, name: str) -> list[str]:
+    """How far each group of a panel is from ``best``."""
+    if best is None:
+        return ["–"] * len(panel)
+    return ["reference" if group is best else _difference(group, best, name) for group in panel]
+
+
+def _known(group: Group, measure: Callable[[SweepCell], float | None]) -> bool:
+    return len(_values(group, measure)) == len(group.cells)
+
+
+def _values(group: Group, measure: Callable[[SweepCell], float | None]) -> dict[str, float]:
+    """The measure of each seed."""
+    found = {cell.labels[SEED]: measure(cell) for cell in group.cells}
+    return {seed: value for seed, value in found.items() if value is not None}
+
+
+def _difference(group: Group, best: Group, name: str) -> str:
+    measure, _ = _MEASURES[name]
+    mine, theirs = _values(group, measure), _values(best, measure)
+    gaps = [mine[seed] - theirs[seed] for seed in mine if seed in theirs]
+    if len(gaps) < LEAST or not all(map(math.isfinite, gaps)):
+        return "–"
+    middle, half = interval(gaps)
+    scale, form = (100, ".1f") if name == "error" else (1, ".3f")
+    low, high = middle - half, middle + half
+    text = f"{scale * middle:+{form}} ({scale * low:+{form}} to {scale * high:+{form}})"
+    return text + (", a tie" if low <= 0 <= high else "")
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """The mean of ``values`` and half the width of its 95 % t-interval."""
+    n = len(values)
+    mean = sum(values) / n
+    deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
+    return mean, float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)

@@ -1,0 +1,268 @@
+"""A sweep as the report sees it: its cells read from their run directories, put together by place.
+
+Cells that differ in their seed alone are one group; figures are given as the median over seeds with
+the least and the greatest.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any, TypeAlias
+
+from fedrobust.errors import RecordError
+from fedrobust.records.reading import (
+    broken,
+    evaluations_of,
+    json_of,
+    lines_of,
+    mapping_of,
+    present,
+    shaped,
+    text_of,
+)
+from fedrobust.records.schema.learned import LearnedReport
+from fedrobust.records.schema.run import Summary, Troubles
+from fedrobust.records.schema.sweep import SweepRecord
+
+SEED = "seed"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of a figure over the seeds, with the least and the greatest.
+
+    Infinity stands for what is not finite: a model that has blown up is the worst, not left out.
+    """
+
+    middle: float
+    low: float
+    high: float
+    seeds: int
+
+
+@dataclass(frozen=True)
+class SweepCell:
+    """One finished cell: its place, its config, and its summary."""
+
+    name: str
+    labels: Mapping[str, str]
+    path: Path
+    config: Mapping[str, Any]
+    summary: Mapping[str, Any]
+
+    @property
+    def final(self) -> Mapping[str, Any]:
+        """The test scores of the model after the last round."""
+        scores: Mapping[str, Any] = self.summary["test"]["final"]
+        return scores
+
+    @property
+    def wasserstein(self) -> Mapping[str, Any]:
+        """Its certificate on the test split; empty where none was measured."""
+        found: Mapping[str, Any] = self.final.get("wasserstein") or {}
+        return found
+
+    @cached_property
+    def metrics(self) -> list[Mapping[str, Any]]:
+        """What was measured on held-out examples during training, a mapping for each time."""
+        path = self.path / "metrics.jsonl"
+        found = evaluations_of(path, self.config)
+        if not found or found[-1].round != self.summary["rounds"]:
+            raise broken(path, f"it does not end with round {self.summary['rounds']}")
+        return list(lines_of(path, dict))
+
+    @property
+    def attacked(self) -> bool:
+        """Whether anybody attacked."""
+        return bool(self.config["malicious"])
+
+
+@dataclass(frozen=True)
+class Group:
+    """The cells at one place, one for each seed."""
+
+    labels: tuple[str, ...]
+    cells: tuple[SweepCell, ...]
+
+    def spread(self, figure: Callable[[SweepCell], float | None]) -> Spread | None:
+        """``figure`` over the seeds; None where a cell does not have it."""
+        values = [v for v in map(figure, self.cells) if v is not None]
+        if len(values) < len(self.cells):
+            return None
+        return Spread(median(values), min(values), max(values), len(values))
+
+
+@dataclass(frozen=True)
+class SweepRecords:
+    """A sweep's folder, read once and never changed.
+
+    ``axes`` are those other than the seed, ``groups`` in the order of their labels; ``missing``
+    and ``failed`` name the cells that are not finished, ``reference`` an attack with which the
+    others are compared.
+    """
+
+    path: Path
+    name: str
+    axes: tuple[str, ...]
+    groups: tuple[Group, ...]
+    missing: tuple[str, ...]
+    failed: Mapping[str, str]
+    reference: str | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> "SweepRecords":
+        """Raises: ``RecordError`` for a folder that is no sweep, is broken, or has nothing done."""
+        record = path / "sweep.json"
+        content = json_of(record, SweepRecord)
+        axes = tuple(axis for axis in content.axes if axis != SEED)
+        cells, missing = [], []
+        for entry in content.cells:
+            if strange := _strange(content, entry.labels):
+                raise broken(record, f"cell {entry.name} lies at {strange}, which no axis has")
+            where = path / "cells" / entry.name
+            if not present(where / "summary.json"):
+                missing.append(entry.name)
+                continue
+            cells.append(SweepCell(entry.name, entry.labels, where, *_cell(where)))
+        if not cells:
+            raise RecordError(f"{path}: no cell of this sweep is finished yet")
+        places: dict[tuple[str, ...], list[SweepCell]] = {}
+        for cell in cells:
+            places.setdefault(tuple(cell.labels.get(axis, "") for axis in axes), []).append(cell)
+        failed = {
+            name: _failure(text)
+            for name in missing
+            if (text := path / "failed" / f"{name}.txt").is_file()
+        }
+        # Axis by axis in the order of its labels: a list of grids, or one that grew, has none.
+        ranks = [["", *content.axes[axis]] for axis in axes]
+
+        def place(labels: tuple[str, ...]) -> list[int]:
+            return [rank.index(label) for rank, label in zip(ranks, labels, strict=True)]
+
+        groups = tuple(Group(labels, tuple(places[labels])) for labels in sorted(places, key=place))
+        found = path, content.name, axes, groups, tuple(missing), failed
+        return cls(*found, content.reference)
+
+    @property
+    def seeds(self) -> int:
+        """The most seeds that any place has."""
+        return max(len(group.cells) for group in self.groups)
+
+
+def _strange(content: SweepRecord, labels: Mapping[str, str]) -> str:
+    """A place that a cell names and its sweep has not; empty where there is none."""
+    known = content.axes
+    return next(
+        (f"{a}: {label}" for a, label in labels.items() if label not in known.get(a, ())), ""
+    )
+
+
+def _cell(where: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The config and the summary of a finished cell. Raises: ``RecordError`` for broken ones."""
+    path, file = where / "summary.json", where / "config.yaml"
+    summary = json_of(path, dict)
+    try:
+        found = shaped(Summary, summary)
+    except ValueError as error:
+        raise broken(path, error) from error
+    if found.test is None:
+        raise broken(path, "it has no test scores")
+    try:
+        shaped(Troubles, found.attack or {})
+        if "observed_rounds" in (found.attack or {}):
+            shaped(LearnedReport, found.attack)
+    except ValueError as error:
+        raise broken(path, f"attack: {error}") from error
+    config = mapping_of(file)
+    malicious, data = config.get("malicious"), config.get("data")
+    if type(malicious) is not int or not isinstance(data, dict):
+        raise broken(file, "its malicious or its data is missing")
+    if type(config.get("rounds")) is not int:
+        raise broken(file, "its rounds is missing or no int")
+    if config.get("rounds") != found.rounds:
+        told = f"it is of {found.rounds} rounds, {file.name} beside it of {config['rounds']}"
+        raise broken(path, told)
+    return config, summary
+
+
+def _failure(path: Path) -> str:
+    """The last line of what a failed cell left; it may be cut off."""
+    if path.is_symlink():
+        return f"{path.name} is a link, which may lead anywhere: it was not read"
+    lines = text_of(path, damaged=True).strip().splitlines()
+    return lines[-1] if lines else f"{path.name} does not say why"
+
+
+Columns: TypeAlias = Mapping[str, Callable[["SweepCell"], float | None]]
+
+COLUMNS: Columns = {
+    "accuracy": lambda cell: cell.final["accuracy"],
+    "robust accuracy": lambda cell: cell.final["robust_accuracy"],
+    "error": lambda cell: 1 - cell.final["accuracy"],
+    "ρ̂": lambda cell: certified_figure(cell, "rho"),
+    "worst-case loss": lambda cell: certified_figure(cell, "worst_case_loss"),
+    "largest class answered": lambda cell: max(cell.wasserstein.get("answers") or [0]) or None,
+    "certified": lambda cell: float(cell.wasserstein["certified"]) if cell.wasserstein else None,
+    "malicious rows kept": lambda cell: cell.summary.get("malicious_kept"),
+    "audit: claimed": lambda cell: audited_figure(cell, "claimed"),
+    "audit: robust": lambda cell: audited_figure(cell, "robust"),
+    "audit: masked": lambda cell: audited_figure(cell, "masked"),
+}
+SHARES = {
+    "audit: claimed",
+    "audit: robust",
+    "audit: masked",
+    "certified",
+    "accuracy",
+    "robust accuracy",
+    "error",
+    "largest class answered",
+    "malicious rows kept",
+}
+"""The columns that are shares of one."""
+
+
+def audited_figure(cell: SweepCell, name: str) -> float | None:
+    """What the audit of the last model says; ``masked`` is 1 where that is its verdict."""
+    found = cell.final.get("audit")
+    if found is None:
+        return None
+    return float(found["verdict"] == "masked") if name == "masked" else found[name]
+
+
+def certified_figure(cell: SweepCell, name: str) -> float | None:
+    """A figure of the certificate; infinity where it is not finite, which JSON cannot hold."""
+    if not cell.wasserstein:
+        return None
+    value: float | None = cell.wasserstein.get(name)
+    return math.inf if value is None else value
+
+
+def table(
+    records: SweepRecords, columns: Columns = COLUMNS
+) -> tuple[list[str], list[tuple[Group, list[Spread | None]]]]:
+    """The ``columns`` that any group has, and of each group that has any its figures in them."""
+    found = {name: [g.spread(figure) for g in records.groups] for name, figure in columns.items()}
+    present = [name for name, column in found.items() if any(column)]
+    rows = [(group, [found[name][i] for name in present]) for i, group in enumerate(records.groups)]
+    return present, [row for row in rows if any(row[1])]
+
+
+def shown(name: str, value: Spread | None) -> str:
+    """A figure as the table shows it: 93.4 (92.8 to 94.0) % over several seeds."""
+    if value is None:
+        return "–"
+
+    def form(v: float) -> str:
+        if name in SHARES:
+            return f"{100 * v:.1f}"
+        return f"{v:,.0f}" if 1000 <= abs(v) < 1e6 else f"{v:.3g}"
+
+    unit = "\u202f%" if name in SHARES else ""
+    if value.seeds == 1 or form(value.low) == form(value.high):
+        return form(value.middle) + unit
+    return f"{form(value.middle)} ({form(value.low)} to {form(value.high)}){unit}"

@@ -1,0 +1,218 @@
+"""What the report says in words: names, numbers, the verdict, the notes."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fedrobust.report.run_records import Audited, Evaluation, ReportRun, Score
+
+NARROW_SPACE = "\u202f"  # neither this nor the next breaks a line
+SPACE = "\u00a0"
+
+_UPPER = ("apgd", "cnn", "dro", "erm", "femnist", "mnist", "pgd", "sgd")
+_SPELLED = {word: word.upper() for word in _UPPER} | {"cifar10": "CIFAR-10", "iid": "iid"}
+
+
+def percent(share: float) -> str:
+    """0.713 as ``71.3 %``."""
+    return f"{100 * share:.1f}{NARROW_SPACE}%"
+
+
+def interval(share: float, examples: int) -> str:
+    """Wilson's 95 % interval of a share of ``examples`` independent examples, in words."""
+    low, high = bounds(share, examples)
+    return f"{100 * low:.1f} to {percent(high)}"
+
+
+def bounds(share: float, examples: int) -> tuple[float, float]:
+    """The ends of Wilson's 95 % interval."""
+    z2 = 1.959964**2
+    middle = (share + z2 / (2 * examples)) / (1 + z2 / examples)
+    spread = share * (1 - share) / examples + z2 / (4 * examples**2)
+    half = math.sqrt(z2 * spread) / (1 + z2 / examples)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 100:
+        return f"{seconds:.0f}{NARROW_SPACE}s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes}{NARROW_SPACE}min"
+    return f"{minutes // 60}{NARROW_SPACE}h {minutes % 60:02d}{NARROW_SPACE}min"
+
+
+def number(value: object) -> str:
+    """A config's value, short; pixel lengths such as 8/255 as such."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, int):
+        return f"{value:,}"
+    if not isinstance(value, float):
+        return str(value)
+    steps = value * 255
+    if float(f"{value:.4g}") != value and steps < 33 and abs(steps - round(steps)) < 1e-9:
+        return f"{round(steps)}/255"
+    return f"{value:.4g}".replace("-", "−")
+
+
+def title(name: object) -> str:
+    """A component's tag as a name: ``a-little-is-enough`` is A Little Is Enough."""
+    words = str(name).rpartition(":")[2].split("-")
+    return " ".join(_SPELLED.get(w, w[:1].upper() + w[1:]) for w in words)
+
+
+def called(node: Mapping[str, Any]) -> str:
+    """The name of a component: its tag's, or its class's where no file can rebuild it."""
+    return title(node.get("name", node.get("opaque", "unnamed")))
+
+
+def component(node: object) -> str:
+    """A component in one line, such as ``Bulyan, f 12``; whatever else it is, as it stands."""
+    if isinstance(node, Mapping):
+        head = [called(node)] if {"name", "opaque"} & node.keys() else []
+        rest = (
+            f"{str(key).replace('_', ' ')} "
+            + (f"({component(value)})" if isinstance(value, Mapping) else component(value))
+            for key, value in node.items()
+            if key not in ("name", "opaque") and value is not None
+        )
+        return ", ".join([*head, *rest])
+    if isinstance(node, list):
+        return ", ".join(component(item) for item in node)
+    return number(node)
+
+
+def measure(evaluation: Mapping[str, Any]) -> str:
+    """The attack that robust accuracy is measured with: ``PGD ℓ∞, ε 0.3, 40 × 0.01``."""
+    attack = evaluation.get("attack")
+    if (
+        not isinstance(attack, Mapping)
+        or not {"norm", "eps", "steps", "step_size"} <= attack.keys()
+    ):
+        return component(attack)
+    norm = {"linf": "ℓ∞", "l2": "ℓ2"}.get(str(attack["norm"]), str(attack["norm"]))
+    restarts = attack.get("restarts", 1)
+    return (
+        f"{called(attack)}{SPACE}{norm}, ε{SPACE}{number(attack['eps'])}, "
+        f"{attack['steps']}{SPACE}×{SPACE}{number(attack['step_size'])}"
+        + (f", {restarts}{SPACE}restarts" if restarts != 1 else "")
+    )
+
+
+def threat(run: ReportRun) -> str | None:
+    """What the adversary knows, as a sentence; None where there is none."""
+    if not run.config["malicious"]:
+        return None
+    if run.summary and run.summary.threat:
+        known = run.summary.threat.replace("; does not know", "; it does not know")
+        return f"The adversary {known.rstrip('.')}."
+    configured = run.config.get("threat")
+    return f"As configured: {component(configured)}." if configured else None
+
+
+def adversary(run: ReportRun) -> str:
+    """``A Little Is Enough from 12 of 51 clients``, or nothing where there is no attack."""
+    malicious, attack = run.config["malicious"], run.config.get("attack")
+    if not malicious or not isinstance(attack, Mapping):
+        return ""
+    of = f"{malicious} of {run.clients}" if run.clients else str(malicious)
+    return f"{called(attack)} from {of} clients"
+
+
+def verdict(run: ReportRun) -> str:
+    """The run in a sentence; where validation chose another model than the last, its too."""
+    score: Score | Evaluation = run.test.best if run.test else run.chosen
+    last, whole = run.evaluations[-1].round, run.config["rounds"]
+    rounds = (
+        f"After {run.summary.rounds:,}" if run.summary else f"So far, after {last:,} of {whole:,}"
+    )
+    attacked = adversary(run)
+    setting = f" under {attacked}" if attacked else ""
+    if not attacked and run.clients:
+        setting = f" with {run.clients} honest clients"
+    split = "test" if run.test else run.chosen.split
+    early = run.test is not None and run.chosen_round < last
+    return (
+        f"{rounds} rounds{setting}, {called(run.config['aggregator'])}’s model"
+        f"{f' of round {run.chosen_round:,}, which validation chose,' if early else ''} is "
+        f"{percent(score.accuracy)} accurate and {percent(score.robust_accuracy)} robust "
+        f"on the {split} set ({measure(run.config['evaluation'])})."
+    ) + (_last(run.test.final) if run.test is not None and early else "")
+
+
+def _last(score: Score) -> str:
+    accurate, robust = percent(score.accuracy), percent(score.robust_accuracy)
+    return f" That of the last round is {accurate} accurate and {robust} robust."
+
+
+def audit(found: Audited) -> str:
+    """An audit in few words."""
+    return f"{found.verdict}: {percent(found.claimed)} claimed, {percent(found.robust)} robust"
+
+
+def warnings(run: ReportRun) -> list[str]:
+    """What a reader must know before trusting the numbers."""
+    found = []
+    if run.summary is None:
+        found.append(
+            "This run has not finished: nothing has been read from the test split, and the "
+            f"figures are those of the {run.chosen.split} split, which also chooses the round."
+        )
+    elif run.test is None:
+        found.append("This run did not read the test split; the figures are of the one it watched.")
+    audits = [(e.round, e.audit) for e in run.evaluations if e.audit is not None]
+    masked = [(at, audit) for at, audit in audits if audit.verdict == "masked"]
+    tested = run.test.final.audit if run.test else None
+    if tested and tested.verdict == "masked":
+        found.append(
+            f"The last model's robust accuracy is not real: an audit of {tested.examples:,} test "
+            f"examples calls it {audit(tested)}."
+        )
+    if masked:
+        at, worst = max(masked, key=lambda found: found[1].claimed - found[1].robust)
+        found.append(
+            "The robust accuracy is not real: an audit calls the model masked in "
+            f"{_rounds([at for at, _ in masked])}. In round {at:,} plain PGD leaves "
+            f"{percent(worst.claimed)} standing, the audit {percent(worst.robust)}."
+        )
+    idle: dict[str, list[int]] = {}
+    for r in run.rounds:
+        if not r.applied:
+            idle.setdefault(r.reason or "no reason recorded", []).append(r.round)
+    for reason, rounds in idle.items():
+        found.append(f"No step was applied in {_rounds(rounds)}: {reason.rstrip('.')}.")
+    dropped = [(r.round, client) for r in run.rounds for client in r.dropped]
+    if dropped:
+        clients = sorted({client for _, client in dropped})
+        found.append(
+            f"{len(dropped)} {'row was' if len(dropped) == 1 else 'rows were'} dropped because "
+            f"they were not finite, in {_rounds(sorted({r for r, _ in dropped}))} "
+            f"(client{'s' * (len(clients) > 1)} {_short(clients)})."
+        )
+    attack = (run.summary.attack if run.summary else None) or {}
+    told = list(attack.get("troubles", []))
+    if run.summary:  # what could not be stored of it is told in the summary alone
+        said = (text.partition("the attack: ") for text in run.summary.troubles)
+        told += [text for before, mark, text in said if mark and not before and text not in told]
+    found += [f"The attack: {text.rstrip('.')}." for text in told]
+    return found
+
+
+def _rounds(rounds: list[int]) -> str:
+    plural = "s" if len(rounds) > 1 else ""
+    count = f"{len(rounds)} rounds, " if len(rounds) > 4 else f"round{plural} "
+    return count + _short(rounds)
+
+
+def _short(numbers: list[int]) -> str:
+    """``1, 4 to 6, 9``, and no more than eight parts."""
+    parts: list[list[int]] = []
+    for n in numbers:
+        if parts and n == parts[-1][-1] + 1:
+            parts[-1].append(n)
+        else:
+            parts.append([n])
+    texts = [f"{p[0]} to {p[-1]}" if len(p) > 2 else ", ".join(map(str, p)) for p in parts]
+    return ", ".join(texts[:8]) + (" …" if len(texts) > 8 else "")
