@@ -1,8 +1,8 @@
 """Write the page of every rule and attack, from its docstring, its fields and the benchmark.
 
-``python docs/components.py`` fills docs/aggregators/ and docs/attacks/; ``--check`` says whether
-they are up to date. A new component needs an entry in ``RULES`` or ``ATTACK_PAGES`` here: an
-example of its fields and what it costs.
+``python docs/components.py`` fills docs/aggregators/, docs/attacks/ and the table of README.md;
+``--check`` says whether they are up to date. A new component needs nothing here: its docstring
+ends with what it costs and with an example of it in a config.
 """
 
 import inspect
@@ -17,100 +17,29 @@ from measured import measured, measured_pages
 from fedrobust.aggregators import AGGREGATORS
 from fedrobust.attacks import ATTACKS
 from fedrobust.config.component import from_config
-from fedrobust.config.kind import name_of
+from fedrobust.config.kind import Kind, name_of
 from fedrobust.experiment import read_yaml
 from fedrobust.federation.attack import requirements
 from fedrobust.federation.threat import ThreatModel
 
 HERE = Path(__file__).parent
-
-RULES: dict[str, tuple[str, str]] = {
-    "mean": ("", "O(n·d)"),
-    "median": ("", "O(n log² n · d) comparisons, blocks of columns"),
-    "trimmed-mean": ("f: 12", "O(n log² n · d) comparisons, blocks of columns"),
-    "mean-around-median": ("f: 24", "O(n log² n · d) comparisons, blocks of columns"),
-    "krum": ("f: 24", "O(n²·d): the distances; [n, n] in float64"),
-    "multi-krum": ("f: 12, m: 10", "O(n²·d): the distances; [n, n] in float64"),
-    "bulyan": ("f: 12", "that of krum (once: distances are reused) and of mean-around-median"),
-    "geometric-median": ("", "O(n²·d): distances and a Gram matrix; O(n²) an iteration"),
-    "centered-clipping": ("radius: 1.0", "O(n·d) an iteration"),
-    "norm-bound": ("bound: 1.0", "O(n·d)"),
-    "nearest-neighbor-mixing": (
-        "f: 2, rule: {name: trimmed-mean, f: 2}",
-        "O(n²·d): the distances and a product; one more [n, d]; and the rule's",
-    ),
-    "bucketing": ("s: 2, rule: {name: krum, f: 2}", "O(n·d), and the rule's on ⌈n/s⌉ rows"),
-    "minimum-diameter-averaging": (
-        "f: 4",
-        "O(n²·d): the distances; then a search that is exponential in f at worst",
-    ),
-    "smallest-maximum-eigenvalue-averaging": (
-        "f: 2",
-        "O(n²·d): a Gram matrix; then C(n, f) eigenvalue problems of size n − f",
-    ),
-    "fl-trust": ("", "O(n·d), and the server's own training"),
-}
-ATTACK_PAGES: dict[str, tuple[str, str]] = {
-    "gaussian-noise": ("scale: 0.1", "O(m·d)"),
-    "zero-update": ("", "nothing"),
-    "shrink": ("scale: 10.0", "O(m·d), and honest training"),
-    "sign-flip": ("scale: 1.0", "O(m·d), and honest training"),
-    "inner-product": ("epsilon: 10.0", "O(h·d) for h honest rows"),
-    "a-little-is-enough": ("k: -1.0", "O(h·d)"),
-    "local-model-poisoning": (
-        "against: krum",
-        "O(h²·d) against krum, and one aggregation for each λ tried where the rule is known; "
-        "else O(h·d)",
-    ),
-    "min-max": ("", "O(h²·d): the distances of honest rows"),
-    "min-sum": ("", "O(h²·d): the distances of honest rows"),
-    "mimic": ("", "O(b·d) for b benign rows"),
-    "label-flip": ("", "honest training on other labels"),
-    "distillation": (
-        "start: 100",
-        "honest training up to its start; then two trainings on clean data for each malicious "
-        "client, or on the data of all of them where they share",
-    ),
-    "learned": (
-        "observe: 20, horizon: 300",
-        "an inversion for each round observed, then the simulated rounds of its training, both "
-        "reported; after that two ascents and two gradients on `samples` examples a round, where "
-        "`harm` is among the directions",
-    ),
-    "budgeted": (
-        "budget: 10.0, attack: {name: inner-product, epsilon: 30.0}",
-        "that of the attack within, and O(m·d)",
-    ),
-    "delayed": (
-        "start: 451, attack: {name: shrink, scale: 10.0}",
-        "honest training, and from its start on that of the attack within",
-    ),
-    "jittered": (
-        "radius: 0.1, attack: {name: inner-product, epsilon: 10.0}",
-        "that of the attack within, and O(m·d)",
-    ),
-    "optimized": (
-        "attack: {name: inner-product, epsilon: 1.0}",
-        "an aggregation and an attack for each of grid + refine values tried",
-    ),
-}
+README = HERE.parent / "README.md"
 
 
-def page(cls: type, kind: str, example: str, cost: str) -> str:
+def page(cls: type, kind: str) -> str:
     """The Markdown page of one component."""
-    name = name_of(cls)
     first, *paragraphs = inspect.cleandoc(cls.__doc__ or "").split("\n\n")
-    own = from_config(cls, read_yaml(f"{{name: {name}, {example}}}"))
+    cost, example = taken(cls, paragraphs, "Cost"), taken(cls, paragraphs, "Example").strip("`")
+    written = read_yaml(example)
+    own = from_config(cls, written)
     parts = [f"# {cls.__name__}", markdown(first), *map(markdown, paragraphs)]
     if kind == "attack":
         parts.append(f"## What it needs\n\n{needs(own)}")
-    parts.append(f"## Cost\n\n{cost}.{measured(cls)}")
+    parts.append(f"## Cost\n\n{markdown(cost)}{measured(cls)}")
     parts.append(f"## Fields\n\n{table(cls)}" if table(cls) else "It has no fields.")
-    braces = f"{{name: {name}{', ' if example else ''}{example}}}"
-    written = read_yaml(f"{{{example}}}")
-    given = ", ".join(f"{field}={getattr(own, field)!r}" for field in written)
+    given = ", ".join(f"{each}={getattr(own, each)!r}" for each in written if each != "name")
     module = "aggregators" if kind == "aggregator" else "attacks"
-    parts.append(f"## In a config\n\n```yaml\n{kind}: {braces}\n```")
+    parts.append(f"## In a config\n\n```yaml\n{kind}: {example}\n```")
     call = re.sub(r"(, )?name='[a-z-]+'", "", given).replace("'", '"')
     inner = sorted({cls.__name__, *re.findall(r"\b([A-Z]\w+)\(", call)})
     parts.append(
@@ -118,6 +47,18 @@ def page(cls: type, kind: str, example: str, cost: str) -> str:
         f"{cls.__name__}({call})\n```"
     )
     return "\n\n".join(parts) + "\n"
+
+
+def taken(cls: type, paragraphs: list[str], title: str) -> str:
+    """Take the paragraph that begins with ``title`` from those of a docstring.
+
+    Raises: ``ValueError`` where there is none.
+    """
+    found = next((each for each in paragraphs if each.startswith(f"{title}: ")), None)
+    if found is None:
+        raise ValueError(f"the docstring of {cls.__name__} lacks a paragraph '{title}: ...'")
+    paragraphs.remove(found)
+    return " ".join(found.split()).removeprefix(f"{title}: ")
 
 
 def markdown(paragraph: str) -> str:
@@ -182,13 +123,13 @@ def typed(hint: Any) -> str:
 
     from fedrobust.config.scalars import MOST
 
-    text = str(hint)
-    if "Discriminator" in text:
-        kinds = {"aggregator": "a rule", "encoding": "an encoding", "optimizer": "an optimiser"}
-        return next((said for kind, said in kinds.items() if kind in text.lower()), "an attack")
     base, bounds = hint, []
     while get_origin(base) is not None and hasattr(base, "__metadata__"):
         for mark in base.__metadata__:
+            if isinstance(mark, Kind):
+                return {"aggregator": "a rule", "optimizer": "an optimiser"}.get(
+                    mark.name, f"an {mark.name}"
+                )
             for kind, sign in ((Ge, "≥"), (Gt, ">"), (Le, "≤"), (Lt, "<")):
                 # The largest number of any kind says nothing of this one.
                 if isinstance(mark, kind) and mark != Le(MOST):
@@ -215,21 +156,32 @@ def pages() -> dict[Path, str]:
         "# Rules and attacks",
         "Made from the docstrings by `make docs`; the code is the source.",
     ]
-    for title, kind, members, entries in (
-        ("Aggregation rules", "aggregator", AGGREGATORS, RULES),
-        ("Attacks on training", "attack", ATTACKS, ATTACK_PAGES),
+    for title, kind, members in (
+        ("Aggregation rules", "aggregator", AGGREGATORS),
+        ("Attacks on training", "attack", ATTACKS),
     ):
         folder = HERE / f"{kind}s"
         lines = [f"## {title}\n"]
         for cls in members:
             name = name_of(cls)
-            made[folder / f"{name}.md"] = page(cls, kind, *entries[name])
+            made[folder / f"{name}.md"] = page(cls, kind)
             first = markdown(inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].split("\n")[0])
             lines.append(f"- [{name}]({kind}s/{name}.md): {first}")
         index.append("\n".join(lines))
     made |= measured_pages(HERE)
     made[HERE / "components.md"] = "\n\n".join(index) + "\n"
+    made[README] = listed(README.read_text("utf-8"))
     return made
+
+
+def listed(text: str) -> str:
+    """``text`` with the names of all rules and attacks where it marks their places."""
+    for kind, members in (("aggregator", AGGREGATORS), ("attack", ATTACKS)):
+        links = (f"[{cls.__name__}](docs/{kind}s/{name_of(cls)}.md)" for cls in members)
+        begin, end = f"<!-- {kind}s -->", "<!-- end -->"
+        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.S)
+        text = pattern.sub(begin + ", ".join(links) + end, text)
+    return text
 
 
 def main() -> int:

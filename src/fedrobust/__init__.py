@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fedrobust.experiment import Evaluation, Experiment, load
     from fedrobust.federation.server import Server
     from fedrobust.federation.threat import ThreatModel, View
-    from fedrobust.runs.loop import Progress
+    from fedrobust.progress import Progress
     from fedrobust.runs.run import Run, run
 
 _HOMES = {
@@ -30,7 +30,7 @@ _HOMES = {
     "Evaluation": "experiment",
     "Execution": "compute.execution",
     "Experiment": "experiment",
-    "Progress": "runs.loop",
+    "Progress": "progress",
     "Run": "runs.run",
     "Server": "federation.server",
     "ThreatModel": "federation.threat",

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from ruamel.yaml import YAML
-
 from demo import demo_config
+from ruamel.yaml import YAML
+from run_contents import contents
+
 from fedrobust.aggregators import Mean
 from fedrobust.attacks import ATTACKS
 from fedrobust.compute.parameters import write
@@ -22,10 +23,9 @@ from fedrobust.experiment import Experiment, load
 from fedrobust.federation.attack import requirements
 from fedrobust.federation.round import run_round
 from fedrobust.federation.threat import ThreatModel
-from fedrobust.runs.loop import Progress
+from fedrobust.progress import Progress
 from fedrobust.runs.prepare import Prepared, prepare
 from fedrobust.runs.run import run
-from run_contents import contents
 
 Json = dict[str, Any]
 

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_contents import contents
 
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
-from fedrobust.runs.loop import Progress
+from fedrobust.progress import Progress
 from fedrobust.runs.run import run
-from run_contents import contents
 
 
 def test_one_vector_needs_collusion(tiny: Callable[..., Experiment]) -> None:

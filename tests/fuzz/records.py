@@ -10,15 +10,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import fedrobust.runs.sweep
 from demo import demo_config
+
+import fedrobust.runs.sweep
 from fedrobust.config.component import from_config
 from fedrobust.errors import UserError
 from fedrobust.experiment import Experiment
+from fedrobust.progress import Progress
 from fedrobust.runs.audit import Asked, audited
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.learn_policy import learn_policy
-from fedrobust.runs.loop import Progress
 from fedrobust.runs.run import run
 from fedrobust.runs.sweep import run_sweep
 
@@ -130,7 +131,8 @@ def make(folder: Path) -> Originals:
         if len(set(seen)) > 4:
             raise KilledError
 
-    killed(lambda: audited(asked(folder / "run", folder / "progress", resume=False), watch))
+    watching = Progress(moved=watch)
+    killed(lambda: audited(asked(folder / "run", folder / "progress", resume=False), watching))
     learning = from_config(Experiment, RING)
     learn_policy(learning, folder / "policy" / "p.safetensors")
     (folder / "training").mkdir()

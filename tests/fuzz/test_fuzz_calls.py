@@ -18,6 +18,7 @@ from fedrobust.evaluation import accuracy, audit, certificate, robust_accuracy
 from fedrobust.evaluation.shift import error_under_shift
 from fedrobust.objectives import ERM, Adversarial, WassersteinDRO
 from fedrobust.perturb import Apgd, Ascent, Fab, Pgd, Square, pgd, wasserstein_ascent
+from fedrobust.progress import Progress
 
 CALLS = int(os.environ.get("FEDROBUST_FUZZ", "100"))
 PGD = Pgd(eps=0.1, step_size=0.05, steps=2)
@@ -271,7 +272,7 @@ def calls() -> dict[str, tuple[Callable, dict[str, tuple[Any, list[Any]]]]]:
                 "seed": (0, NUMBERS),
                 "claim": (None, ATTACKS),
                 "surrogates": ((), [[None], 3, [Odd(fail)], [Odd(lambda z: (z, z))], Odd()]),
-                "watch": (lambda *a: None, [None, 3]),
+                "progress": (Progress(), [lambda *a: None, 3]),
             },
         ),
     }

@@ -32,6 +32,10 @@ class Bucketing:
 
     Reference: Karimireddy, He, Jaggi, Byzantine-Robust Learning on Heterogeneous Datasets via
     Bucketing, ICLR 2022, algorithm 1.
+
+    Cost: O(n·d), and the rule's on ⌈n/s⌉ rows.
+
+    Example: ``{name: bucketing, s: 2, rule: {name: krum, f: 2}}``
     """
 
     s: Count

@@ -32,6 +32,10 @@ class Bulyan:
 
     Differences from the paper: the last picks run where fewer than Krum's own 2f + 3 rows remain
     (r falls to 2f + 1), as they must in FAT as well; max(1, …) says what they do.
+
+    Cost: that of krum (once: distances are reused) and of mean-around-median.
+
+    Example: ``{name: bulyan, f: 12}``
     """
 
     f: Size

@@ -29,6 +29,10 @@ class CenteredClipping:
 
     Differences from the paper: its rows are momenta of the workers; here they are what the clients
     send, and a client's momentum is its optimiser's.
+
+    Cost: O(n·d) an iteration.
+
+    Example: ``{name: centered-clipping, radius: 1.0}``
     """
 
     radius: Positive

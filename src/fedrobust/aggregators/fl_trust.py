@@ -27,6 +27,10 @@ class FLTrust:
 
     Reference: Cao, Fang, Liu, Gong, FLTrust: Byzantine-robust Federated Learning via Trust
     Bootstrapping, NDSS 2021.
+
+    Cost: O(n·d), and the server's own training.
+
+    Example: ``{name: fl-trust}``
     """
 
     rooted: ClassVar[bool] = True

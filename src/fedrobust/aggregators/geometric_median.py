@@ -40,6 +40,10 @@ class GeometricMedian:
     with them, and is not reached where a row is the minimiser; convergence decides, not a number of
     steps; the paper always weighs by sample counts, here a client's count gives it no more say
     unless asked for. The distance to a row beyond 2⁶⁰ spreads is cut there, below all rounding.
+
+    Cost: O(n²·d): distances and a Gram matrix; O(n²) an iteration.
+
+    Example: ``{name: geometric-median}``
     """
 
     tolerance: Positive = 1e-8

@@ -22,6 +22,10 @@ class Mean:
 
     Reference: McMahan et al., Communication-Efficient Learning of Deep Networks from Decentralized
     Data, AISTATS 2017.
+
+    Cost: O(n·d).
+
+    Example: ``{name: mean}``
     """
 
     name: Literal["mean"] = "mean"

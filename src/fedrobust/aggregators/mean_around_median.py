@@ -24,6 +24,10 @@ class MeanAroundMedian:
 
     References: FAT (its "Trimmed Mean"); the second step of Bulyan, El Mhamdi et al., The Hidden
     Vulnerability of Distributed Learning in Byzantium, ICML 2018.
+
+    Cost: O(n log² n · d) comparisons, blocks of columns.
+
+    Example: ``{name: mean-around-median, f: 24}``
     """
 
     f: Size

@@ -20,6 +20,10 @@ class Median:
 
     Reference: Yin et al., Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates,
     ICML 2018, definition 1.
+
+    Cost: O(n log² n · d) comparisons, blocks of columns.
+
+    Example: ``{name: median}``
     """
 
     name: Literal["median"] = "median"

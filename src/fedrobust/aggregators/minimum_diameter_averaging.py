@@ -39,6 +39,10 @@ class MinimumDiameterAveraging:
     al., The Hidden Vulnerability of Distributed Learning in Byzantium, ICML 2018 (as "Brute").
 
     Differences from the papers: they leave open which of several sets is taken.
+
+    Cost: O(n²·d): the distances; then a search that is exponential in f at worst.
+
+    Example: ``{name: minimum-diameter-averaging, f: 4}``
     """
 
     f: Size

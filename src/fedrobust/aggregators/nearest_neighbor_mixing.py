@@ -26,6 +26,10 @@ class NearestNeighborMixing:
 
     Reference: Allouah, Farhadkhani, Guerraoui, Gupta, Pinot, Stephan, Fixing by Mixing: A Recipe
     for Optimal Byzantine ML under Heterogeneity, AISTATS 2023, algorithm 2.
+
+    Cost: O(n²·d): the distances and a product; one more [n, d]; and the rule's.
+
+    Example: ``{name: nearest-neighbor-mixing, f: 2, rule: {name: trimmed-mean, f: 2}}``
     """
 
     f: Size

@@ -25,6 +25,10 @@ class NormBound:
     Reference: Sun, Kairouz, Suresh, McMahan, Can You Really Backdoor Federated Learning?, 2019.
 
     Differences from the paper: no noise is added after the mean.
+
+    Cost: O(n·d).
+
+    Example: ``{name: norm-bound, bound: 1.0}``
     """
 
     bound: Positive

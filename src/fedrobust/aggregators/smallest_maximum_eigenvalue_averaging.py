@@ -37,6 +37,10 @@ class SmallestMaximumEigenvalueAveraging:
 
     Reference: Allouah, Guerraoui, Gupta, Pinot, Stephan, On the Privacy-Robustness-Utility Trilemma
     in Distributed Learning, ICML 2023.
+
+    Cost: O(n²·d): a Gram matrix; then C(n, f) eigenvalue problems of size n − f.
+
+    Example: ``{name: smallest-maximum-eigenvalue-averaging, f: 2}``
     """
 
     f: Size

@@ -24,6 +24,10 @@ class TrimmedMean:
 
     Differences from the paper: f rows a side are given, not a share β of them. What FAT calls
     "Trimmed Mean" is ``MeanAroundMedian``.
+
+    Cost: O(n log² n · d) comparisons, blocks of columns.
+
+    Example: ``{name: trimmed-mean, f: 12}``
     """
 
     f: Size

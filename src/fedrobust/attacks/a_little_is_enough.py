@@ -37,6 +37,10 @@ class ALittleIsEnough:
     Reference: Baruch et al., "A little is enough: circumventing defenses for distributed learning",
     NeurIPS 2019. Differences from the paper: its adversary never sees benign updates; k may be
     given; σ has divisor n, as FAT's k suppose.
+
+    Cost: O(h·d).
+
+    Example: ``{name: a-little-is-enough, k: -1.0}``
     """
 
     k: Real | Literal["max", "max-of-all"]

@@ -56,6 +56,11 @@ class Distillation:
     Differences from the paper: (1) it gives neither the epochs, the optimiser and the batch size,
     nor the round in which the attack begins; (2) it does not say whether biases count as weights,
     nor whether colluders send one vector.
+
+    Cost: honest training up to its start; then two trainings on clean data for each malicious
+    client, or on the data of all of them where they share.
+
+    Example: ``{name: distillation, start: 100}``
     """
 
     temperature: Positive = 100.0

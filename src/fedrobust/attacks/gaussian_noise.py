@@ -18,6 +18,10 @@ class GaussianNoise:
 
     ``scale`` is in update units. Reference: Blanchard et al., "Machine learning with adversaries",
     2017 (its Gaussian Byzantine workers, standard deviation 200 on gradients).
+
+    Cost: O(m·d).
+
+    Example: ``{name: gaussian-noise, scale: 0.1}``
     """
 
     scale: Positive

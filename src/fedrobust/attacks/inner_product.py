@@ -23,6 +23,10 @@ class InnerProduct:
 
     Reference: Xie et al., "Fall of empires: breaking Byzantine-tolerant SGD by inner product
     manipulation", 2020. Differences from the paper: it always knows the benign updates.
+
+    Cost: O(h·d) for h honest rows.
+
+    Example: ``{name: inner-product, epsilon: 10.0}``
     """
 
     epsilon: Positive

@@ -23,6 +23,10 @@ class LabelFlip:
     Reference: Fang et al., "Local model poisoning attacks to Byzantine-robust federated learning",
     USENIX Security 2020 (all labels); Tolpegin et al., "Data poisoning attacks against federated
     learning systems", ESORICS 2020 (source and target).
+
+    Cost: honest training on other labels.
+
+    Example: ``{name: label-flip}``
     """
 
     source: Size | None = None

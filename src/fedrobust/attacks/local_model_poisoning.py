@@ -53,6 +53,11 @@ class LocalModelPoisoning:
     known; √d is ‖s‖; Krum sums squared distances, as Blanchard et al. define it, so that the bound
     on λ, proved for sums of distances, is no more than a place to start; the rows against Krum are
     equal, and ``Jittered`` sets them apart by the paper's ε.
+
+    Cost: O(h²·d) against krum, and one aggregation for each λ tried where the rule is known;
+    else O(h·d).
+
+    Example: ``{name: local-model-poisoning, against: krum}``
     """
 
     against: Literal["krum", "trimmed-mean", "median"]

@@ -37,6 +37,10 @@ class Mimic:
     authors' code, without which z hardly moves for small updates; the projections are on the z of
     their round, not on the last one, which would take all updates of the warm-up to be kept; the
     warm-up is counted in rounds, where the paper takes the first epoch.
+
+    Cost: O(b·d) for b benign rows.
+
+    Example: ``{name: mimic}``
     """
 
     warmup: Count = 20

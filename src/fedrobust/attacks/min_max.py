@@ -28,6 +28,10 @@ class MinMax:
     γ is exact. With ‖p‖ = 1 each row allows γ up to the larger root of
     γ² + 2γ⟨p, μ - xᵢ⟩ + ‖μ - xᵢ‖² - max² = 0, and the least of these is γ; the paper's halving
     search, which starts from a given γ, comes near to it or stops short.
+
+    Cost: O(h²·d): the distances of honest rows.
+
+    Example: ``{name: min-max}``
     """
 
     direction: Deviation = "std"

@@ -27,6 +27,10 @@ class MinSum:
     γ is exact, where the paper searches by halving. The authors' code bounds the sum by the least
     of the honest sums, which lets γ reach only minᵢ ‖xᵢ - μ‖; the paper's text, and this, by the
     greatest.
+
+    Cost: O(h²·d): the distances of honest rows.
+
+    Example: ``{name: min-sum}``
     """
 
     direction: Deviation = "std"

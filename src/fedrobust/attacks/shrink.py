@@ -21,6 +21,10 @@ class Shrink:
     θ = 0 there is no direction, and it sends zeros.
 
     Reference: none; it is the strongest of the fixed baselines for the attack that DRFL learns.
+
+    Cost: O(m·d), and honest training.
+
+    Example: ``{name: shrink, scale: 10.0}``
     """
 
     scale: Positive = 1.0

@@ -17,6 +17,10 @@ class SignFlip:
     """Δᵢ = -scale · (own honest update i).
 
     Reference: Li et al., "RSA: Byzantine-robust stochastic aggregation methods", 2019.
+
+    Cost: O(m·d), and honest training.
+
+    Example: ``{name: sign-flip, scale: 1.0}``
     """
 
     scale: Positive = 1.0

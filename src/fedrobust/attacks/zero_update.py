@@ -18,6 +18,10 @@ class ZeroUpdate:
     Under the mean it slows training by the share of malicious clients. A rule that selects the row
     nearest to the others may well select it, for it lies between honest rows that disagree: a
     reference line for every attack that claims more.
+
+    Cost: nothing.
+
+    Example: ``{name: zero-update}``
     """
 
     name: Literal["zero-update"] = "zero-update"

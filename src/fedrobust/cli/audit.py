@@ -72,7 +72,7 @@ def audit_command(
         display = AuditDisplay(Console(stderr=True))
         try:
             with display:
-                found = audited(asked, display.watch, display.begins)
+                found = audited(asked, display.progress)
         except KeyboardInterrupt as stop:
             then = f"go on with --resume --out {out}" if out else "nothing was kept without --out"
             say(f"stopped; {then}", err=True)

@@ -114,12 +114,13 @@ def _parts(owner: Any, path: str = "") -> list[tuple[str, str]]:
 
 def _knowledge(member: type) -> str:
     """What an attack must know beyond its own data."""
+    from fedrobust.federation.attack import Requirements
     from fedrobust.federation.threat import ThreatModel
 
-    needs: Any = getattr(member, "needs", frozenset())
-    if not isinstance(needs, frozenset):
+    requires: Any = getattr(member, "requires", None)
+    if not isinstance(requires, Requirements):
         return "depends on its fields"
-    return ", ".join(ThreatModel(colluders=False).lacks(needs)) or "nothing more"
+    return ", ".join(ThreatModel(colluders=False).lacks(requires.knowledge)) or "nothing more"
 
 
 def _fields(member: type) -> str:

@@ -12,14 +12,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from fedrobust.attacks.learned.training import FOLLOWING, Following
 from fedrobust.config.explain import printable
 from fedrobust.federation.state import RoundLog
+from fedrobust.progress import CELLS
+from fedrobust.progress import Progress as Watch
 from fedrobust.runs.directory import Json
-from fedrobust.runs.grid import Cell
-from fedrobust.runs.loop import Progress as Watch
 from fedrobust.runs.prepare import Prepared
-from fedrobust.runs.sweep import Watch as SweepWatch
 
 
 def _say(console: Console, text: str) -> None:
@@ -43,7 +41,7 @@ class SweepDisplay:
         self._console = console
         self._all = self._bar.add_task("cells", total=cells)
         self._tasks: dict[str, TaskID] = {}
-        self.watch = SweepWatch(self._skipped, self._started, self._moved, self._ended)
+        self.progress = Watch(moved=self._moved, ended=self._ended)
 
     def __enter__(self) -> "SweepDisplay":
         self._bar.start()
@@ -57,21 +55,20 @@ class SweepDisplay:
     ) -> None:
         self._bar.stop()
 
-    def _skipped(self, cells: int) -> None:
-        if cells:
-            _say(self._console, f"{cells} cells were done before")
-        self._bar.update(self._all, advance=cells)
+    def _moved(self, name: str, done: int, total: int) -> None:
+        if name == CELLS:
+            if done:
+                _say(self._console, f"{done} cells were done before")
+            self._bar.update(self._all, completed=done)
+            return
+        if name not in self._tasks:
+            self._tasks[name] = self._bar.add_task(name, total=total)
+        self._bar.update(self._tasks[name], completed=done, total=total)
 
-    def _started(self, cell: Cell) -> None:
-        self._tasks[cell.name] = self._bar.add_task(cell.name, total=cell.experiment.rounds)
-
-    def _moved(self, name: str, done: int, rounds: int) -> None:
-        self._bar.update(self._tasks[name], completed=done, total=rounds)
-
-    def _ended(self, cell: Cell, failure: str | None) -> None:
-        self._bar.remove_task(self._tasks.pop(cell.name))
+    def _ended(self, name: str, failure: str | None) -> None:
+        self._bar.remove_task(self._tasks.pop(name))
         self._bar.update(self._all, advance=1)
-        _say(self._console, f"{cell.name}: {'done' if failure is None else f'failed: {failure}'}")
+        _say(self._console, f"{name}: {'done' if failure is None else f'failed: {failure}'}")
 
 
 class Display:
@@ -94,12 +91,17 @@ class Display:
         self._tenths = self._rounds = 0
         self._troubles: set[str] = set()
         self.progress = Watch(
-            self._started, self._played, self._evaluated, self._repaired, self._unkept
+            started=self._started,
+            played=self._played,
+            evaluated=self._evaluated,
+            trained=self._trained,
+            troubled=self._troubled,
+            repaired=self._repaired,
+            unkept=self._unkept,
         )
 
     def __enter__(self) -> "Display":
         self._bar.start()
-        self._token = FOLLOWING.set(Following(self._learned, troubled=self._troubled))
         return self
 
     def __exit__(
@@ -108,10 +110,9 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        FOLLOWING.reset(self._token)
         self._bar.stop()
 
-    def _learned(self, done: int, steps: int) -> None:
+    def _trained(self, done: int, steps: int) -> None:
         """A learned attack trains its policy within a round."""
         if self._training is None:
             self._training = self._bar.add_task("  the attacker trains", total=steps, scores="")
@@ -175,6 +176,7 @@ class AuditDisplay:
             disable=not console.is_terminal,
         )
         self._console, self._tasks = console, dict[str, TaskID]()
+        self.progress = Watch(moved=self._moved, part=self._surrogate)
 
     def __enter__(self) -> "AuditDisplay":
         self._bar.start()
@@ -188,25 +190,25 @@ class AuditDisplay:
     ) -> None:
         self._bar.stop()
 
-    def watch(self, name: str, done: int, total: int) -> None:
-        """An attack moved on."""
+    def _moved(self, name: str, done: int, total: int) -> None:
         if name not in self._tasks:
             self._tasks[name] = self._bar.add_task(name, total=total)
             if not self._console.is_terminal:
                 _say(self._console, f"{name}: {total:,}")
         self._bar.update(self._tasks[name], completed=done, total=total)
 
-    def begins(self, name: str) -> Watch:
-        """A surrogate is trained, or read where it was."""
+    def _surrogate(self, name: str) -> Watch:
+        """What watches the training of a surrogate, or its reading where it was trained before."""
         text = f"training the {name} surrogate"
-        total = dict[str, int]()
+        rounds = 0
 
         def started(run: Prepared, done: int) -> None:
-            total[text] = run.experiment.rounds
-            self.watch(text, done, total[text])
+            nonlocal rounds
+            rounds = run.experiment.rounds
+            self._moved(text, done, rounds)
 
         return Watch(
-            started,
-            lambda log: self.watch(text, log.round, total[text]),
+            started=started,
+            played=lambda log: self._moved(text, log.round, rounds),
             repaired=lambda text: _say(self._console, text),
         )

@@ -89,7 +89,7 @@ def sweep_command(
         display = SweepDisplay(Console(stderr=True), len(sweep.cells))
         try:
             with display:
-                failed = run_sweep(sweep, directory, resume, jobs=jobs, watch=display.watch)
+                failed = run_sweep(sweep, directory, resume, jobs=jobs, progress=display.progress)
         except KeyboardInterrupt as stop:
             say(f"stopped; go on with --resume --out {directory}", err=True)
             raise typer.Exit(130) from stop

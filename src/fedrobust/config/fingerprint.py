@@ -1,6 +1,5 @@
 """A user's objects that no config file can rebuild: what they are, and whether they changed."""
 
-import hashlib
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
@@ -8,8 +7,9 @@ from io import BytesIO
 from types import CodeType, FunctionType
 from typing import Any
 
-import torch
 from torch import Tensor
+
+from fedrobust.digest import digest
 
 
 def describe(value: object) -> dict[str, str | None]:
@@ -28,7 +28,7 @@ def fingerprint(value: object) -> str | None:
     its pickled state.
     """
     content = _of_function(value) if isinstance(value, FunctionType) else _pickled(value)
-    return None if content is None else hashlib.sha256(content).hexdigest()[:16]
+    return None if content is None else digest(content, length=16)
 
 
 def _of_function(function: FunctionType) -> bytes | None:
@@ -55,9 +55,7 @@ class _Content(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
             return NotImplemented
-        plain = value.detach().cpu().contiguous()
-        content = plain.view(-1).view(torch.uint8).numpy().tobytes()
-        return str, (f"{plain.dtype} {list(plain.shape)} {hashlib.sha256(content).hexdigest()}",)
+        return str, (f"{value.dtype} {list(value.shape)} {digest(value)}",)
 
 
 def _pickled(value: object) -> bytes | None:

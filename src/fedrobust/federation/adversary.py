@@ -16,6 +16,7 @@ from fedrobust.federation.malicious_rows import crafted
 from fedrobust.federation.server import detached, place
 from fedrobust.federation.state import Federation, FederationState
 from fedrobust.federation.threat import View
+from fedrobust.progress import ALONE, Host
 from fedrobust.typing import Updates, Vector
 
 
@@ -27,6 +28,7 @@ def attacked(
     participants: Sequence[int],
     bad: list[int],
     rng: Streams,
+    host: Host,
 ) -> tuple[tuple[int, ...], Any]:
     """Replace the malicious ``rows`` by what the attack sends: the rows refused, its next state.
 
@@ -57,6 +59,7 @@ def attacked(
             benign=None if benign is None else benign.clone(),
             benign_clients=names,
             rule=rule,
+            host=host,
         )
         draw = rng.generator("attack", number, ids[0])
         with own_draws(federation.own_attack, rng, "attack", number, ids[0]):
@@ -94,6 +97,7 @@ def view_of(
     benign: Updates | None,
     benign_clients: tuple[int, ...] | None,
     rule: Callable[[Updates], Vector] | None,
+    host: Host = ALONE,
 ) -> View:
     """What ``clients`` see: copies, and functions that reach nothing beyond what they return."""
     local, threat = federation.local, federation.threat
@@ -125,6 +129,7 @@ def view_of(
         rule=rule,
         clients=participants if threat.clients is True else threat.clients or None,
         clients_exactly=threat.clients is True,
+        host=host,
     )
 
 

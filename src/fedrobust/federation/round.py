@@ -22,6 +22,7 @@ from fedrobust.federation.backends import LOCAL, Backend
 from fedrobust.federation.malicious_rows import tensor_of_rows
 from fedrobust.federation.server import aggregate, place
 from fedrobust.federation.state import Federation, FederationState, RoundLog
+from fedrobust.progress import ALONE, Host
 from fedrobust.typing import Updates, Vector
 
 
@@ -32,11 +33,13 @@ def run_round(
     *,
     backend: Backend = LOCAL,
     action: Updates | None = None,
+    host: Host = ALONE,
 ) -> tuple[FederationState, RoundLog]:
     """Play one round and return the state after it, with what happened.
 
     ``state`` is consumed: use ``state.clone()`` to keep it. ``action``, where given, are the rows
-    [m, d] that the round's malicious clients send instead of what the attack would craft.
+    [m, d] that the round's malicious clients send instead of what the attack would craft. ``host``
+    is what the attack may tell, and where it may keep files.
 
     Raises: ``ConfigError`` where a user's own rule, attack, participation or projection answers
     with what is none; ``ValueError`` for arguments of another kind.
@@ -59,7 +62,7 @@ def run_round(
     if bad and action is not None:
         refused = place(rows, bad, action, graph=federation.graph)
     elif bad and requires is not None:
-        refused, attack = attacked(state, federation, rows, root, participants, bad, rng)
+        refused, attack = attacked(state, federation, rows, root, participants, bad, rng, host)
 
     counts = torch.tensor([len(federation.local.clients[c]) for c in participants])
     context = Context(

@@ -3,23 +3,22 @@
 import math
 from collections.abc import Callable, Set
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
+from fedrobust.clients.client import Client
 from fedrobust.config.arguments import real, told, unfit, whole
 from fedrobust.config.component import component
 from fedrobust.config.kind import name_of
 from fedrobust.config.scalars import Count, Flag, Size
 from fedrobust.data import Split
+from fedrobust.federation.projection import Projection
+from fedrobust.objectives import Objective
+from fedrobust.progress import ALONE, Host
 from fedrobust.typing import Updates, Vector
-
-if TYPE_CHECKING:
-    from fedrobust.clients.client import Client
-    from fedrobust.federation.projection import Projection
-    from fedrobust.objectives import Objective
 
 Knowledge: TypeAlias = Literal["colluders", "benign", "rule", "clients"]
 """What a threat model can grant beyond what any client has."""
@@ -97,6 +96,7 @@ class View:
     memory and root update, and refuses unfit rows as the rule itself does. ``clients`` is their
     number in this round, or, unless ``clients_exactly``, a lower bound on it. What the threat model
     does not grant is None. An attack that does not train gets ``own`` without rows, [0, d].
+    ``host`` is what the run lends the attack; it grants no knowledge.
 
     Raises: ``ValueError`` that names the field, for what is no such thing or does not fit the rest.
     Numbers need not be finite: a client's training may blow up.
@@ -106,11 +106,11 @@ class View:
     parameters: Vector
     history: tuple[Vector, ...]
     model: Callable[[], nn.Module]
-    objective: "Objective"
-    client: "Client"
+    objective: Objective
+    client: Client
     classes: int
     server_lr: float
-    projection: "Projection"
+    projection: Projection
     rows: int
     data: Callable[[], tuple[Split, ...]]
     own: Updates
@@ -120,6 +120,7 @@ class View:
     clients: int | None = None
     clients_exactly: bool = True
     others: Callable[[], tuple[Split, ...]] = tuple
+    host: Host = ALONE
 
     def __post_init__(self) -> None:
         # A view is made in each simulated round, so that all of this has to take microseconds.
@@ -162,6 +163,8 @@ class View:
                 )
         if self.rule is not None and not callable(self.rule):
             raise ValueError(f"the view's rule must be a function or None; got {told(self.rule)}")
+        if not isinstance(self.host, Host):
+            raise ValueError(f"the view's host must be a Host; got {told(self.host)}")
         if not hasattr(self.projection, "project"):
             raise ValueError(
                 f"the view's projection must have a method project; got {told(self.projection)}"

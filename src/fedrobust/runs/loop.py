@@ -1,5 +1,7 @@
 """Playing rounds, and keeping what it takes to go on after a kill."""
 
+from fedrobust.progress import Host, Progress
+
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -7,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedrobust.attacks.learned.rollout_cache import journals_in
 from fedrobust.runs.state import Course, save
 from fedrobust.errors import ConfigError, RecordWarning, WriteError
 from fedrobust.experiment import Experiment
@@ -21,23 +22,6 @@ from fedrobust.runs.resume import open_course, stored_plan
 
 SAVE_EVERY = 60.0
 """Seconds between checkpoints, where the caller asks for none that often."""
-
-
-@dataclass
-class Progress:
-    """What a caller may watch; the command line draws it."""
-
-    started: Callable[[Prepared, int], object] = field(default=lambda run, done: None)
-    played: Callable[[RoundLog], object] = field(default=lambda log: None)
-    evaluated: Callable[[Json], object] = field(default=lambda metrics: None)
-    repaired: Callable[[str], object] = field(
-        default=lambda text: warnings.warn(text, RecordWarning, stacklevel=2)
-    )
-    """Told of each file that was missing or damaged and is made again."""
-    unkept: Callable[[str], object] = field(
-        default=lambda text: warnings.warn(text, RecordWarning, stacklevel=2)
-    )
-    """Told when a checkpoint could not be written; the run goes on, and tries again."""
 
 
 @dataclass
@@ -71,10 +55,11 @@ class Playing:
         changed = stateful(
             {"aggregator": run.experiment.aggregator, "attack": run.experiment.attack}
         )
+        host = Host(progress, None if self.directory is None else self.directory.path)
         clock, saved = time.monotonic() - course.seconds, course.seconds
         while course.state.round < run.experiment.rounds and not over():
             course.state, log = run_round(
-                course.state, run.federation, run.streams, backend=run.backend
+                course.state, run.federation, run.streams, backend=run.backend, host=host
             )
             progress.played(log)
             course.seconds = time.monotonic() - clock
@@ -116,7 +101,7 @@ def opened(experiment: Experiment, path: Path | None, resume: bool) -> Iterator[
         prepared = prepare(experiment, plan)
         require_storable(prepared.model)
         course = open_course(prepared, directory)
-        with prepared.plan.active(), journals_in(directory.path):
+        with prepared.plan.active():
             repairs = repaired(prepared, course, directory) if course.state.round else []
             yield Playing(prepared, course, directory, tuple(repairs))
     finally:

@@ -1,33 +1,29 @@
 """From an experiment to a federation that is ready to play: data, clients, network, plan."""
 
-import hashlib
-import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from fedrobust.config import arguments
-from fedrobust.federation.attack import Attack, poisons, requirements
-from fedrobust.federation.one_step import backend_for
 from fedrobust.clients.local_training import LocalTraining
-from fedrobust.data import Dataset, Partition, Split
-from fedrobust.data.dataset import loaded
-from fedrobust.data.sharing import shared_out
-from fedrobust.errors import ConfigError
 from fedrobust.compute.execution import Execution
 from fedrobust.compute.memory import require_memory
-from fedrobust.experiment import Experiment
-from fedrobust.federation.backends import LOCAL, Backend
-from fedrobust.federation.state import Federation
-from fedrobust.compute.parameters import Layout, read
-from fedrobust.models import build_model
-from fedrobust.objectives import settled
-from fedrobust.config.fingerprint import foreign
 from fedrobust.compute.own_draws import own_draws
-from fedrobust.runs.rehearsal import rehearse
-from fedrobust.federation.server import rooted
+from fedrobust.compute.parameters import Layout, read
 from fedrobust.compute.randomness import Streams, drawing
+from fedrobust.config.fingerprint import foreign
+from fedrobust.digest import digest
+from fedrobust.data import Dataset, Partition, Split
+from fedrobust.errors import ConfigError
+from fedrobust.experiment import Experiment
+from fedrobust.federation.attack import Attack, poisons, requirements
+from fedrobust.federation.backends import LOCAL, Backend
+from fedrobust.federation.one_step import backend_for
+from fedrobust.federation.server import rooted
+from fedrobust.federation.state import Federation
+from fedrobust.models import build_model
+from fedrobust.runs.rehearsal import rehearse
+from fedrobust.runs.shared_data import SharedData, shared_data
 from fedrobust.typing import Indices, Vector
 
 
@@ -75,106 +71,91 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
     ``ResourceError`` for a run that this machine cannot hold.
     """
     streams = Streams(experiment.seed)
-    with own_draws(foreign(experiment.data), streams, "data"):
-        dataset = loaded(experiment.data)
-    _require_pixels(experiment, dataset)
-    train, validation = dataset.hold_out(streams.generator("validation"))
-    objective = settled(experiment.objective, train)
-    check = experiment.evaluation.wasserstein
-    gamma = math.inf if check is None else check.price(objective, train)
-    train, root = _root_set(train, experiment.server.root, streams.generator("root"))
-    partition = shared_out(experiment.partition, train, dataset.test, streams)
-    clients = len(partition.train)
-    try:
-        experiment.require_clients(clients)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-
-    model = build_model(
-        experiment.model, dataset.shape, dataset.classes, streams.generator("initial parameters")
+    data = shared_data(experiment, streams)
+    model, start = _network(experiment, data.dataset, streams)
+    plan = _resolved(experiment, plan, data, model)
+    _require_memory(experiment, plan, data, start)
+    local, root = _local_training(experiment, plan, data, model)
+    backend = _backend(local, plan, experiment.attack)
+    plan = replace(plan, gradients="autograd" if backend is LOCAL else "compiled")
+    experiment = replace(experiment, execution=plan)
+    federation = _federation(experiment, local, root, data)
+    evaluation, test = experiment.evaluation, data.dataset.test
+    chooses, start = data.choosing(evaluation.split), start.to(local.device)
+    with plan.active(), drawing(0):
+        rehearse(model, evaluation, chooses, start)
+    held_out = streams.generator("held-out examples")
+    return Prepared(
+        experiment=experiment,
+        dataset=data.dataset,
+        partition=data.partition,
+        federation=federation,
+        backend=backend,
+        layout=Layout.of(model),
+        start=start,
+        chooses=chooses,
+        held_out=_some(len(chooses), evaluation.samples, held_out),
+        test=_some(len(test), evaluation.test_samples, streams.generator("test examples")),
+        gamma=data.gamma,
+        streams=streams,
+        notes=(*data.notes, *_notes(experiment, len(chooses))),
+        digest=_digest(data.dataset, start) + _digest_of_own(experiment, data.partition),
     )
-    layout = Layout.of(model)
+
+
+def _network(
+    experiment: Experiment, dataset: Dataset, streams: Streams
+) -> tuple[nn.Module, Vector]:
+    """The network, and the parameters that every run of this seed starts from."""
+    draw = streams.generator("initial parameters")
+    model = build_model(experiment.model, dataset.shape, dataset.classes, draw)
     with own_draws(foreign(experiment.server.projection), streams, "projection"):
-        start = experiment.server.inside(read(model))
-    ascent = getattr(objective, "ascent", None)
+        return model, experiment.server.inside(read(model))
+
+
+def _resolved(
+    experiment: Experiment, plan: Execution | None, data: SharedData, model: nn.Module
+) -> Execution:
+    """The execution plan for this machine. Raises: ``ConfigError`` where the ascent forbids it."""
+    ascent = getattr(data.objective, "ascent", None)
     if experiment.execution.precision == "bfloat16" and getattr(ascent, "searches", False):
         raise ConfigError(
             "objective.ascent: one that searches its step, or ends by a tolerance, needs "
             "execution.precision float32"
         )
-    resolved = (plan or experiment.execution).resolve(model, dataset.shape, dataset.classes)
-    device = torch.device(resolved.device or "cpu")
-    require_memory(
-        memory_needed(experiment, clients, layout.size * start.element_size()),
-        device.type,
-        f"{experiment.participation.size(clients)} clients a round × {layout.size:,} parameters",
-    )
+    plan = plan or experiment.execution
+    return plan.resolve(model, data.dataset.shape, data.dataset.classes)
 
-    order = torch.randperm(clients, generator=streams.generator("malicious clients")).tolist()
-    malicious = frozenset(order[: experiment.malicious])
-    if experiment.threat.classes is not None:
-        draw = streams.generator("classes of malicious clients")
-        partition = partition.limited(malicious, experiment.threat.classes, train.y, draw)
+
+def _require_memory(
+    experiment: Experiment, plan: Execution, data: SharedData, start: Vector
+) -> None:
+    """Raises: ``ResourceError`` where the updates of a round do not fit into memory."""
+    size = experiment.participation.size(data.clients)
+    needed = memory_needed(experiment, data.clients, start.numel() * start.element_size())
+    what = f"{size} clients a round × {start.numel():,} parameters"
+    require_memory(needed, plan.device or "cpu", what)
+
+
+def _local_training(
+    experiment: Experiment, plan: Execution, data: SharedData, model: nn.Module
+) -> tuple[LocalTraining, LocalTraining | None]:
+    """The training of the clients, and that of the server, where it holds data of its own."""
+    device = torch.device(plan.device or "cpu")
     local = LocalTraining(
         model=model.to(device),
-        data=train,
-        classes=dataset.classes,
-        clients=partition.train,
-        objective=objective,
+        data=data.train,
+        classes=data.dataset.classes,
+        clients=data.partition.train,
+        objective=data.objective,
         config=experiment.client,
-        batch=resolved.batch or 1,
+        batch=plan.batch or 1,
         device=device,
-        low_precision=resolved.precision == "bfloat16",
+        low_precision=plan.precision == "bfloat16",
     )
-    backend = _backend(local, resolved, experiment.attack)
-    resolved = replace(resolved, gradients="autograd" if backend is LOCAL else "compiled")
-    experiment = replace(experiment, execution=resolved)
-    known = order[experiment.malicious :][: experiment.threat.data]
-    federation = Federation(
-        local=local,
-        participation=experiment.participation,
-        malicious=malicious,
-        attack=experiment.attack if experiment.malicious else None,
-        threat=experiment.threat,
-        aggregator=experiment.aggregator,
-        server=experiment.server,
-        known=tuple(sorted(known)),
-        root=replace(local, data=root, clients=(torch.arange(len(root)),)) if len(root) else None,
-    )
-    if partition.users is not None and validation.user is not None:
-        members = torch.isin(validation.user, torch.tensor(partition.users))
-        validation = validation.take(members.nonzero()[:, 0])
-    chooses = validation if experiment.evaluation.split == "validation" else train
-    if len(chooses) == 0:
-        raise ConfigError(
-            "evaluation.split is validation, but no example of these clients is held out: "
-            "raise data.validation"
-        )
-    evaluation = experiment.evaluation
-    with resolved.active(), drawing(0):
-        rehearse(model, evaluation, chooses, start.to(device))
-    return Prepared(
-        experiment=experiment,
-        dataset=dataset,
-        partition=partition,
-        federation=federation,
-        backend=backend,
-        layout=layout,
-        start=start.to(device),
-        chooses=chooses,
-        held_out=_some(len(chooses), evaluation.samples, streams.generator("held-out examples")),
-        test=_some(len(dataset.test), evaluation.test_samples, streams.generator("test examples")),
-        gamma=gamma,
-        streams=streams,
-        notes=(
-            *dataset.notes,
-            *partition.notes,
-            *getattr(objective, "notes", ()),
-            *_notes(experiment, len(chooses)),
-        ),
-        digest=_digest(dataset, start)
-        + _parts(partition if foreign(experiment.partition) else None),
-    )
+    if not len(data.root):
+        return local, None
+    return local, replace(local, data=data.root, clients=(torch.arange(len(data.root)),))
 
 
 def _backend(local: LocalTraining, plan: Execution, attack: Attack | None) -> Backend:
@@ -191,16 +172,21 @@ def _backend(local: LocalTraining, plan: Execution, attack: Attack | None) -> Ba
     return found
 
 
-def _root_set(train: Split, wanted: int | None, generator: torch.Generator) -> tuple[Split, Split]:
-    """What is left for the clients, and the ``wanted`` random examples that the server holds."""
-    if wanted is not None and wanted >= len(train):
-        raise ConfigError(
-            f"server.root: {wanted:,} examples for the server leave none of {len(train):,} "
-            "for the clients"
-        )
-    order = torch.randperm(len(train), generator=generator)
-    root, rest = order[: wanted or 0].sort().values, order[wanted or 0 :].sort().values
-    return (train.take(rest) if wanted else train), train.take(root)
+def _federation(
+    experiment: Experiment, local: LocalTraining, root: LocalTraining | None, data: SharedData
+) -> Federation:
+    """The federation that the rounds are played in."""
+    return Federation(
+        local=local,
+        participation=experiment.participation,
+        malicious=data.malicious,
+        attack=experiment.attack if experiment.malicious else None,
+        threat=experiment.threat,
+        aggregator=experiment.aggregator,
+        server=experiment.server,
+        known=data.known,
+        root=root,
+    )
 
 
 def _notes(experiment: Experiment, held_out: int) -> list[str]:
@@ -214,28 +200,16 @@ def _notes(experiment: Experiment, held_out: int) -> list[str]:
     if experiment.attack is not None and malicious == 0:
         notes.append("an attack is configured, but malicious is 0: nobody attacks")
     if experiment.attack is not None and malicious:
-        begins = requirements(experiment.attack).first_round
-        if begins > experiment.rounds:
+        first = requirements(experiment.attack).first_round
+        if first > experiment.rounds:
             notes.append(
-                f"the attack cannot act before round {begins}, and the run ends with round "
+                f"the attack cannot act before round {first}, and the run ends with round "
                 f"{experiment.rounds}: nobody attacks"
             )
     wanted = experiment.evaluation.samples
     if wanted is not None and wanted > held_out:
         notes.append(f"evaluation.samples is {wanted:,}, but {held_out:,} examples are held out")
     return notes
-
-
-def _require_pixels(experiment: Experiment, dataset: Dataset) -> None:
-    """Raises: ``ConfigError`` where an attack would clip data that are no pixels to [0, 1]."""
-    for path in ("objective", "evaluation"):
-        attack = getattr(getattr(experiment, path), "attack", None)
-        for x in (dataset.train.x, dataset.test.x):
-            try:
-                if getattr(attack, "box", False) and x.is_floating_point():
-                    arguments.pixels(x)
-            except ValueError as error:
-                raise ConfigError(f"{path}.attack: {error}") from error
 
 
 def memory_needed(experiment: Experiment, clients: int, vector: int) -> int:
@@ -260,22 +234,14 @@ def _some(total: int, wanted: int | None, generator: torch.Generator) -> Indices
     return torch.randperm(total, generator=generator)[:wanted].sort().values
 
 
-def _parts(own: Partition | None) -> str:
-    """What a user's own partition gave, in 8 hexadecimal digits; nothing of fedrobust's."""
-    if own is None:
-        return ""
-    digest = hashlib.sha256()
-    for part in (*own.train, *own.test):
-        digest.update(part.numpy().tobytes() + b"|")
-    return digest.hexdigest()[:8]
-
-
 def _digest(dataset: Dataset, start: Vector) -> str:
     """What the data and the initial parameters are, in 16 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for split in (dataset.train, dataset.test):
-        for tensor in (split.x, split.y, split.user):
-            if tensor is not None:
-                digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
-    digest.update(start.cpu().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
+    tensors = [t for split in (dataset.train, dataset.test) for t in (split.x, split.y, split.user)]
+    return digest(*(tensor for tensor in tensors if tensor is not None), start, length=16)
+
+
+def _digest_of_own(experiment: Experiment, partition: Partition) -> str:
+    """What a user's own partition gave, in 8 hexadecimal digits; nothing of fedrobust's."""
+    if not foreign(experiment.partition):
+        return ""
+    return digest(*(p for part in (*partition.train, *partition.test) for p in (part, b"|")), length=8)

@@ -14,7 +14,8 @@ from fedrobust.errors import ConfigError, WriteError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.state import FederationState, RoundLog
 from fedrobust.compute.parameters import write
-from fedrobust.runs.loop import Playing, Progress, opened
+from fedrobust.runs.loop import Playing, opened
+from fedrobust.progress import UNWATCHED, Progress
 from fedrobust.runs.prepare import Prepared
 from fedrobust.runs.directory import Json
 from fedrobust.records.schema.formats import with_format
@@ -60,7 +61,7 @@ def run(
             f"run takes an Experiment, not a {type(experiment).__name__}; "
             "fedrobust.load(Path(...)) reads one from a YAML file"
         )
-    watch = progress or Progress()
+    watch = progress or UNWATCHED
     with opened(experiment, Path(out) if out is not None else None, resume) as playing:
         return _play(playing, watch)
 

@@ -1,5 +1,8 @@
 """Playing a grid of experiments: in processes of their own, resumable to the cell."""
 
+from fedrobust.progress import CELLS as ALL
+from fedrobust.progress import UNWATCHED, Progress
+
 import json
 import multiprocessing
 import os
@@ -34,23 +37,13 @@ _SECONDS = 0.2
 """How often the progress of running cells is looked at."""
 
 
-@dataclass
-class Watch:
-    """What a caller may see of a sweep while it runs."""
-
-    skipped: Callable[[int], object] = field(default=lambda cells: None)
-    started: Callable[[Cell], object] = field(default=lambda cell: None)
-    moved: Callable[[str, int, int], object] = field(default=lambda name, done, rounds: None)
-    ended: Callable[[Cell, str | None], object] = field(default=lambda cell, failure: None)
-
-
 def run_sweep(
     sweep: Sweep,
     out: Path | str,
     resume: bool = False,
     *,
     jobs: int | None = None,
-    watch: Watch | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, str]:
     """Play every cell of ``sweep`` that is not finished; returns the failed ones and why.
 
@@ -62,10 +55,10 @@ def run_sweep(
 
     Raises: ``RecordError`` where ``out`` holds something else.
     """
-    out, seen = Path(out), watch or Watch()
+    out, seen = Path(out), progress or UNWATCHED
     with _opened(sweep, out, resume, jobs) as threads:
         waiting = [cell for cell in sweep.cells if not finished(cell, out)]
-        seen.skipped(len(sweep.cells) - len(waiting))
+        seen.moved(ALL, len(sweep.cells) - len(waiting), len(sweep.cells))
         at_once = max(1, min(jobs or _cores() // threads, len(waiting)))
         pool = _Pool(out, threads, seen)
         try:
@@ -161,9 +154,9 @@ def _threads(sweep: Sweep, out: Path, jobs: int | None) -> int:
 class _Pool:
     """The cells that are running, each in a process of its own."""
 
-    def __init__(self, out: Path, threads: int, watch: Watch) -> None:
+    def __init__(self, out: Path, threads: int, progress: Progress) -> None:
         self._context = multiprocessing.get_context("spawn")
-        self._out, self._threads, self._watch = out, threads, watch
+        self._out, self._threads, self._progress = out, threads, progress
         self.running: dict[str, tuple[Cell, SpawnProcess, Connection]] = {}
         self.failures: dict[str, str] = {}
         self._said: dict[str, str] = {}
@@ -179,7 +172,7 @@ class _Pool:
             process.start()
         theirs.close()
         self.running[cell.name] = cell, process, ours
-        self._watch.started(cell)
+        self._progress.moved(cell.name, 0, cell.experiment.rounds)
 
     def look(self) -> None:
         """Pass on what running cells report, and take leave of those that ended."""
@@ -190,7 +183,7 @@ class _Pool:
                 while pipe.poll():
                     kind, value = pipe.recv()
                     if kind == "round":
-                        self._watch.moved(name, *value)
+                        self._progress.moved(name, *value)
                     else:
                         self._said[name] = value
         for name in ended:
@@ -205,7 +198,7 @@ class _Pool:
             else:
                 with suppress(OSError):  # what is told of it is out of date, and no more
                     (self._out / FAILED / f"{name}.txt").unlink(missing_ok=True)
-            self._watch.ended(cell, self.failures.get(name))
+            self._progress.ended(name, self.failures.get(name))
 
     def _keep(self, name: str, failure: str) -> None:
         """Keep why a cell failed; where that cannot be done, the other cells go on all the same."""
@@ -247,7 +240,6 @@ def _play(
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     import torch
 
-    from fedrobust.runs.loop import Progress
     from fedrobust.runs.run import run
 
     torch.set_num_threads(threads)

@@ -47,6 +47,12 @@ class Learned(Settings):
     ``samples`` of the examples that ``data`` names, by default the own ones among them; and see
     ``encoding``, ``inversion`` and ``training``. ``full`` or ``compact`` with scale ``zeta``,
     ``PAPER``, ``hold: 1`` and ``data: learned`` come nearest to it.
+
+    Cost: an inversion for each round observed, then the simulated rounds of its training, both
+    reported; after that two ascents and two gradients on `samples` examples a round, where
+    `harm` is among the directions.
+
+    Example: ``{name: learned, observe: 20, horizon: 300}``
     """
 
     name: Literal["learned"] = "learned"
@@ -90,7 +96,7 @@ class Learned(Settings):
         from fedrobust.attacks.learned.attacker_state import Knowledge
 
         validate(self, view, rng)
-        known = Knowledge.of(state)
+        known = Knowledge.of(state, view.host.progress)
         known.met, known.most = known.met + 1, max(known.most, view.rows)
         if view.round <= self.wait:
             known.last = view.round

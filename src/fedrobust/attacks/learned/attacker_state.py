@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from fedrobust.attacks.learned import distribution
-from fedrobust.attacks.learned.training import FOLLOWING, Following
 from fedrobust.data import Split
 from fedrobust.federation.attack import Truth
 from fedrobust.federation.threat import View
+from fedrobust.progress import UNWATCHED, Progress
 from fedrobust.typing import Images, Vector
 
 PICTURES = 8
@@ -57,15 +57,16 @@ class Knowledge:
     seconds: float = 0.0
     troubles: list[str] = field(default_factory=list)
     source: str | None = None
+    progress: Progress = UNWATCHED
 
     @classmethod
-    def of(cls, saved: dict[str, Any]) -> "Knowledge":
-        """From its plain form."""
-        return cls(**saved)
+    def of(cls, saved: dict[str, Any], progress: Progress = UNWATCHED) -> "Knowledge":
+        """From its plain form; ``progress`` is told of troubles."""
+        return cls(**saved, progress=progress)
 
     def saved(self) -> dict[str, Any]:
         """Tensors, numbers and containers of these."""
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if name != "progress"}
 
     def report(self) -> dict[str, Any]:
         """What was observed, learned and spent, as JSON."""
@@ -109,7 +110,7 @@ class Knowledge:
         """Note what went wrong, once, and tell whoever watches."""
         if text not in self.troubles:
             self.troubles.append(text)
-            (FOLLOWING.get() or Following()).troubled(text)
+            self.progress.troubled(text)
 
 
 def compared(known: Knowledge, truth: Truth | None) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from fedrobust.federation.backends import LOCAL, Backend
 from fedrobust.federation.round import run_round
 from fedrobust.federation.state import Federation, FederationState
 from fedrobust.federation.threat import View
+from fedrobust.progress import UNWATCHED, Progress
 from fedrobust.typing import Updates, Vector
 
 Action: TypeAlias = Observation | None
@@ -66,7 +67,8 @@ class Task:
 
     An episode has ``horizon`` rounds; an action is held for ``hold`` rounds in which the attacker
     takes part, as it does in the first round, after it has ``waited`` so many. The reward is
-    ``scale`` times what the harm has grown by. What a ``journal`` has is not simulated again.
+    ``scale`` times what the harm has grown by. What a ``journal`` has is not simulated again;
+    ``progress`` is told how far a training is.
     """
 
     federation: Federation
@@ -80,6 +82,7 @@ class Task:
     waited: int = 0
     backend: Backend = LOCAL
     journal: Journal | None = None
+    progress: Progress = UNWATCHED
 
     @property
     def layout(self) -> Layout:

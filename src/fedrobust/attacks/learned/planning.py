@@ -19,7 +19,7 @@ from fedrobust.attacks.learned.encoding import Observation
 from fedrobust.attacks.learned.environment import LIMIT, FederationEnv, Task
 from fedrobust.attacks.learned.policy import Actor, played
 from fedrobust.attacks.learned.simulation import Harm
-from fedrobust.attacks.learned.training import FOLLOWING, Following, Training
+from fedrobust.attacks.learned.training import Training
 
 EPISODES = 5
 """Of the last judgement, for each of so many candidates."""
@@ -266,10 +266,9 @@ def _judged(
 
 def _telling(env: FederationEnv, steps: int) -> Callable[[float], float]:
     """What tells whoever follows, with each value found, how many of ``steps`` ``env`` has made."""
-    watched = FOLLOWING.get() or Following()
 
     def tell(value: float) -> float:
-        watched.stepped(min(env.rounds // env.task.hold, steps), steps)
+        env.task.progress.trained(min(env.rounds // env.task.hold, steps), steps)
         return value
 
     return tell

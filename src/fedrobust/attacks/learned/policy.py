@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedrobust.attacks.learned.encoding import Observation
 from fedrobust.attacks.learned.environment import FederationEnv, Task
-from fedrobust.attacks.learned.training import FOLLOWING, Following, Training
+from fedrobust.attacks.learned.training import Training
 from fedrobust.compute.randomness import isolated
 from fedrobust.errors import ConfigError
 
@@ -113,7 +113,7 @@ def acting(policy: Policy) -> Actor:
 def train(task: Task, training: Training, seed: int, start: Observation | None = None) -> Trained:
     """Train a policy on ``task``, from the action ``start`` on where one is given.
 
-    The same seed gives the same policy. It tells what it does to whoever has set ``FOLLOWING``.
+    The same seed gives the same policy. It tells the progress of ``task`` how far it is.
 
     Raises: ``ConfigError`` where Stable-Baselines3 is not installed.
     """
@@ -128,7 +128,6 @@ def train(task: Task, training: Training, seed: int, start: Observation | None =
             "a learned attack trains with Stable-Baselines3: pip install 'fedrobust[learned]'"
         ) from error
 
-    watched = FOLLOWING.get() or Following()
     began = time.monotonic()
     envs = [FederationEnv(task) for _ in range(training.environments)]
     judge = FederationEnv(task)
@@ -152,11 +151,9 @@ def train(task: Task, training: Training, seed: int, start: Observation | None =
 
     class Watching(BaseCallback):
         def _on_step(self) -> bool:
-            for info in self.locals["infos"]:
-                if "episode" in info:
-                    returns.append(float(info["episode"]["r"]))
-                    watched.ended(returns[-1])
-            watched.stepped(min(self.num_timesteps, training.steps), training.steps)
+            ended = (info["episode"]["r"] for info in self.locals["infos"] if "episode" in info)
+            returns.extend(map(float, ended))
+            task.progress.trained(min(self.num_timesteps, training.steps), training.steps)
             done, every = self.num_timesteps, training.check_every
             due = every and done // every > (done - training.environments) // every
             if due and done > training.learning_starts:

@@ -1,6 +1,5 @@
 """Policies on disk: safetensors with what they were trained for."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from fedrobust.digest import digest
 from fedrobust.errors import ConfigError
 from fedrobust.files import atomically, clear
 from fedrobust.records import bounded
@@ -114,12 +114,8 @@ def _tensors(file: Any) -> dict[str, Tensor]:
 
 
 def _digest(text: str, tensors: dict[str, Tensor]) -> str:
-    found = hashlib.sha256(text.encode())
-    for name, tensor in sorted(tensors.items()):
-        plain = tensor.detach().cpu().contiguous()
-        found.update(f"{name} {plain.dtype} {list(plain.shape)}".encode())
-        found.update(plain.view(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+    each = ((f"{name} {t.dtype} {list(t.shape)}", t) for name, t in sorted(tensors.items()))
+    return digest(text, *(part for pair in each for part in pair))
 
 
 def load_policy(path: Path | str) -> tuple["Policy", dict[str, Any]]:

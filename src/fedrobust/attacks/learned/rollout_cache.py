@@ -7,13 +7,11 @@ but for those of the episodes that were under way.
 """
 
 import base64
-import hashlib
 import json
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -22,6 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from fedrobust.attacks.learned.encoding import Observation
+from fedrobust.digest import digest
 from fedrobust.errors import RecordWarning, WriteError
 from fedrobust.files import appending, opened, reason
 
@@ -29,7 +28,6 @@ JOURNALS = "learning-*.jsonl"
 """Their names."""
 MOST = 1 << 28
 """Bytes of a journal, which large observations fill; what comes after that is played again."""
-_FOLDER: ContextVar[Path | None] = ContextVar("folder", default=None)
 
 
 @dataclass(frozen=True)
@@ -123,22 +121,11 @@ def _opened(path: Path) -> IO[bytes] | None:
 
 
 @contextmanager
-def journals_in(folder: Path) -> Iterator[None]:
-    """Within, trainings keep their journals in ``folder``."""
-    token = _FOLDER.set(folder)
-    try:
-        yield
-    finally:
-        _FOLDER.reset(token)
+def journal(folder: Path | None, round: int, told: Sequence[object]) -> Iterator[Journal | None]:
+    """The journal in ``folder`` of the training in ``round``; None without a folder.
 
-
-@contextmanager
-def journal(round: int, told: Sequence[object]) -> Iterator[Journal | None]:
-    """That of the training in ``round`` of which all this is ``told``; None without a folder.
-
-    ``told`` has tensors, and what prints the same in every process.
+    ``told`` is all that its answers depend on: tensors, and what prints the same in every process.
     """
-    folder = _FOLDER.get()
     if folder is None:
         yield None
         return
@@ -150,16 +137,14 @@ def journal(round: int, told: Sequence[object]) -> Iterator[Journal | None]:
 
 
 def _digest(told: Sequence[object]) -> str:
-    found = hashlib.sha256()
+    parts: list[str | Tensor] = []
     for value in told:
-        found.update(repr(value).encode() if not isinstance(value, Tensor) else _bytes(value))
-        found.update(b"|")
-    return found.hexdigest()[:16]
-
-
-def _bytes(value: Tensor) -> bytes:
-    plain = value.detach().cpu().contiguous().numpy()
-    return f"{plain.dtype}{plain.shape}".encode() + plain.tobytes()
+        if isinstance(value, Tensor):
+            plain = value.numpy(force=True)
+            parts += [f"{plain.dtype}{plain.shape}", value, "|"]
+        else:
+            parts += [repr(value), "|"]
+    return digest(*parts, length=16)
 
 
 def _written(question: bytes, answer: Answer, seconds: float) -> bytes:
@@ -177,7 +162,7 @@ def _written(question: bytes, answer: Answer, seconds: float) -> bytes:
 def _seal(content: dict[str, object]) -> str:
     """What tells a line with a bit turned over from what was written; the time is no part of it."""
     told = {key: value for key, value in content.items() if key != "seconds"}
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    return digest(json.dumps(told), length=16)
 
 
 def _read(line: bytes, question: bytes) -> tuple[Answer, float] | None:
@@ -196,4 +181,4 @@ def _read(line: bytes, question: bytes) -> tuple[Answer, float] | None:
 
 
 def _asked(question: bytes) -> str:
-    return hashlib.sha256(question).hexdigest()[:32]
+    return digest(question, length=32)

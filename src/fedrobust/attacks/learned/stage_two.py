@@ -120,8 +120,9 @@ def learn(known: Knowledge, attack: Settings, view: View, rng: torch.Generator) 
     began, known.tried = time.monotonic(), view.round
     try:
         task = task_for(known, attack, view, sample, tools, rng)
-        with journal(view.round, [seed, *_told(attack, view, task)]) as kept:
-            _found(known, attack, replace(task, journal=kept), seed)
+        host, told = view.host, [seed, *_told(attack, view, task)]
+        with journal(host.folder, view.round, told) as kept:
+            _found(known, attack, replace(task, journal=kept, progress=host.progress), seed)
         known.seconds += kept.earlier if kept is not None else 0.0
     except ValueError as error:
         again = ", and it acts as before" if known.acts else ""

@@ -1,8 +1,5 @@
 """How a policy is trained: every setting of the learner, as a value."""
 
-from collections.abc import Callable
-from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from annotated_types import Gt, Le
@@ -89,16 +86,3 @@ PAPER = Training(
     check_every=0,
 )
 """DRFL §3: DDPG with every default of Stable-Baselines3 2.9, which has no exploration noise."""
-
-
-@dataclass(frozen=True)
-class Following:
-    """What a caller may see of a training: steps done, the last episode's return, and troubles."""
-
-    stepped: Callable[[int, int], object] = field(default=lambda done, steps: None)
-    ended: Callable[[float], object] = field(default=lambda value: None)
-    troubled: Callable[[str], object] = field(default=lambda text: None)
-
-
-FOLLOWING: ContextVar[Following | None] = ContextVar("following", default=None)
-"""Who watches the learned attacks that run in this context, such as a progress display."""

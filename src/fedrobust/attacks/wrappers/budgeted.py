@@ -29,6 +29,10 @@ class Budgeted(Wrapper):
     honest updates are trained in any case.
 
     Reference: none; the common budget in which fedrobust compares fixed and learned attacks.
+
+    Cost: that of the attack within, and O(m·d).
+
+    Example: ``{name: budgeted, budget: 10.0, attack: {name: inner-product, epsilon: 30.0}}``
     """
 
     attack: AnyAttack

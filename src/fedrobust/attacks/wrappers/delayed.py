@@ -35,6 +35,10 @@ class Delayed(Wrapper):
     has a start of its own (``Learned.wait``, ``Distillation.start``).
 
     Reference: none; the common start with which fedrobust compares fixed and learned attacks.
+
+    Cost: honest training, and from its start on that of the attack within.
+
+    Example: ``{name: delayed, start: 451, attack: {name: shrink, scale: 10.0}}``
     """
 
     attack: AnyAttack

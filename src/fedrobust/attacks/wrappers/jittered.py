@@ -31,6 +31,10 @@ class Jittered(Wrapper):
     USENIX Security 2020, whose other crafted models are within ε of the first. Differences from the
     paper: every row is moved; by a share of its length and no absolute ε; to the sphere and not
     into the ball, where in many dimensions nearly all of the ball lies.
+
+    Cost: that of the attack within, and O(m·d).
+
+    Example: ``{name: jittered, radius: 0.1, attack: {name: inner-product, epsilon: 10.0}}``
     """
 
     attack: AnyAttack

@@ -56,6 +56,10 @@ class Optimized(Wrapper):
     References: Shejwalkar and Houmansadr, "Manipulating the Byzantine", NDSS 2021 (attacks adapted
     to a known rule); Allouah et al., "Fixing by mixing", AISTATS 2023 (the factors of ALIE and FOE
     optimised each round for the same distance). Differences from the papers: the search above.
+
+    Cost: an aggregation and an attack for each of grid + refine values tried.
+
+    Example: ``{name: optimized, attack: {name: inner-product, epsilon: 1.0}}``
     """
 
     attack: AnyAttack

@@ -34,10 +34,11 @@ from fedrobust.evaluation.auditing.loss_surface import Surface, surface
 from fedrobust.evaluation.auditing.model_check import Subject, subject
 from fedrobust.evaluation.auditing.progress_file import About, Journal
 from fedrobust.evaluation.auditing.result import Audit
-from fedrobust.evaluation.auditing.runner import Battle, Watch
+from fedrobust.evaluation.auditing.runner import Battle
 from fedrobust.evaluation.intervals import Share
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import Norm, require_radius
+from fedrobust.progress import UNWATCHED, Progress
 from fedrobust.typing import Images, Labels, Mask
 
 _MANY = 16
@@ -57,7 +58,7 @@ def audit(
     batch_size: int = 256,
     seed: int = 0,
     journal: Path | str | None = None,
-    watch: Watch = lambda name, done, total: None,
+    progress: Progress | None = None,
 ) -> Audit:
     """Whether the robustness that ``model`` shows under plain PGD is real.
 
@@ -66,6 +67,7 @@ def audit(
     ``surrogates``, other models for the same data, are tried too. Attacks work on the examples that
     still stand; the signs compare attacks on the same examples. ``journal`` is a file that keeps
     what is done, so that an audit that was interrupted goes on when it is asked for again.
+    ``progress`` is told how far each attack is.
 
     The model is asked in evaluation mode and put back. One that returns probabilities, lets no
     gradient through, is randomised, or answers by what else is in a batch is recognised, handled
@@ -76,7 +78,7 @@ def audit(
     class for; ``RecordError`` for the journal of another audit.
     """
     x, y = _require(model, x, y, eps, norm, budget)
-    _require_settings(claim, surrogates, batch_size, seed, watch)
+    _require_settings(claim, surrogates, batch_size, seed, progress)
     plain = claim or claimed(eps, norm)
     if plain.eps != eps or plain.norm != norm:
         raise ValueError(
@@ -91,7 +93,9 @@ def audit(
         about = (plain, budget, batch_size, seed, type(model).__qualname__)
         asked = About.of([model, *surrogates], [x, y], seen.said, *about)
         kept = Journal(None if journal is None else Path(journal), asked)
-        battle = Battle(seen.model, x, y, (eps, norm), batch_size, seed, watch, kept)
+        battle = Battle(
+            seen.model, x, y, (eps, norm), batch_size, seed, progress or UNWATCHED, kept
+        )
         found = _fought(seen, battle, plain, budget, others)
     settings: dict[str, str | float | int] = {
         "eps": eps,
@@ -131,7 +135,7 @@ def _require(
 
 
 def _require_settings(
-    claim: object, surrogates: object, batch_size: object, seed: object, watch: object
+    claim: object, surrogates: object, batch_size: object, seed: object, progress: object
 ) -> None:
     if claim is not None and not isinstance(claim, Pgd):
         raise ValueError(f"claim must be a Pgd; got {arguments.told(claim)}")
@@ -141,8 +145,8 @@ def _require_settings(
         arguments.module(other, f"surrogate {number}")
     arguments.whole("batch_size", batch_size)
     arguments.whole("seed", seed, 0)
-    if not callable(watch):
-        raise ValueError(f"watch must be a function; got {arguments.told(watch)}")
+    if not isinstance(progress, Progress | None):
+        raise ValueError(f"progress must be a Progress; got {arguments.told(progress)}")
 
 
 def _surrogate(number: int, model: nn.Module, x: Images, y: Labels) -> nn.Module:

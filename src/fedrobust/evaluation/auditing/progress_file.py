@@ -1,6 +1,5 @@
 """What an audit has done so far, in a file: an interrupted one goes on where it stopped."""
 
-import hashlib
 import json
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedrobust.compute.network import same
+from fedrobust.digest import digest
 from fedrobust.errors import RecordError, RecordWarning, WriteError
 from fedrobust.files import appending, written
 from fedrobust.records.reading import parsed, text_of
@@ -144,28 +144,22 @@ class Journal:
 
 def _sealed(name: object, found: object) -> dict[str, Any]:
     """A line of the journal, with a digest of what it says."""
-    digest = hashlib.sha256(json.dumps([name, found]).encode()).hexdigest()[:16]
-    return {"name": name, "found": found, "seal": digest}
+    seal = digest(json.dumps([name, found]), length=16)
+    return {"name": name, "found": found, "seal": seal}
 
 
 def _fingerprint(
     models: Sequence[nn.Module], tensors: Sequence[Tensor], settings: tuple[object, ...]
 ) -> str:
-    digest = hashlib.sha256(repr(settings).encode())
+    parts: list[str | Tensor] = [repr(settings)]
     for model in models:
-        digest.update(repr(model).encode())
+        parts.append(repr(model))
         for name, tensor in model.state_dict().items():
-            digest.update(name.encode())
-            _feed(digest, tensor)
-    for tensor in tensors:
-        _feed(digest, tensor)
-    return digest.hexdigest()
+            parts += [name, *_parts(tensor)]
+    return digest(*parts, *(part for tensor in tensors for part in _parts(tensor)))
 
 
-def _feed(digest: Any, tensor: object) -> None:
+def _parts(tensor: object) -> tuple[str | Tensor, ...]:
     if isinstance(tensor, Tensor):
-        plain = tensor.detach().cpu().contiguous()
-        digest.update(f"{plain.dtype} {list(plain.shape)}".encode())
-        digest.update(plain.view(-1).view(torch.uint8).numpy().tobytes())
-    else:  # a module may keep anything as extra state
-        digest.update(repr(tensor).encode())
+        return f"{tensor.dtype} {list(tensor.shape)}", tensor
+    return (repr(tensor),)  # a module may keep anything as extra state

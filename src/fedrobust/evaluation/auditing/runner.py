@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,10 +16,8 @@ from fedrobust.evaluation.auditing.model_check import Scaled
 from fedrobust.evaluation.auditing.progress_file import Journal
 from fedrobust.perturb import Perturbation
 from fedrobust.perturb.geometry import Norm, allowed
+from fedrobust.progress import Progress
 from fedrobust.typing import Images, Indices, Labels, Mask
-
-Watch: TypeAlias = Callable[[str, int, int], object]
-"""Told of the attack that is at work, how many of its examples are done, and how many it has."""
 
 _FACTORS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
 """Factors tried on logits, in units that make their typical lead 1."""
@@ -52,11 +50,11 @@ class Battle:
         ball: tuple[float, Norm],
         batch: int,
         seed: int,
-        watch: Watch,
+        progress: Progress,
         journal: Journal,
     ) -> None:
         self.eps, self.norm = ball
-        self.model, self.x, self.y, self.batch, self.watch = model, x, y, batch, watch
+        self.model, self.x, self.y, self.batch, self.progress = model, x, y, batch, progress
         self.journal, self._streams = journal, Streams(seed)
         self.taken: list[Taken] = []
         self.stands = self.mask("clean", lambda: right(model, x, y, batch))
@@ -87,7 +85,7 @@ class Battle:
         """Which of ``among`` an attack fells, by points that lie in its ball and in [0, 1]."""
         fell, done, total, seconds = torch.zeros_like(among), 0, int(among.sum()), 0.0
         for first in range(0, len(among), self.batch):
-            self.watch(attack.name, done, total)
+            self.progress.moved(attack.name, done, total)
             tried = first + among[first : first + self.batch].nonzero()[:, 0]
             if not len(tried):
                 continue
@@ -96,7 +94,7 @@ class Battle:
             fell[found["fell"]] = True
             seconds += found["seconds"]
             done += len(tried)
-        self.watch(attack.name, total, total)
+        self.progress.moved(attack.name, total, total)
         self.taken.append(Taken(attack.name, total, int(fell.sum()), seconds))
         return fell
 
@@ -133,7 +131,7 @@ class Battle:
         lead = float((top[:, 0] - top[:, 1]).abs().median().nan_to_num(nan=1.0)) or 1.0
         some, fell = torch.arange(len(x), device=x.device), {}
         for tried, share in enumerate(_FACTORS):
-            self.watch("search for the factor", tried, len(_FACTORS))
+            self.progress.moved("search for the factor", tried, len(_FACTORS))
             attack = Attack("rescaled PGD", probe, share / lead)
             source = self._streams.generator("factor")
             found = attacked(self.model, attack, x, y, some, self.batch, source)
