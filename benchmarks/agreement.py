@@ -116,7 +116,7 @@ def with_art(attack: Pgd | Apgd) -> Compare:
         for seed in range(SEED, SEED + STARTS):
             start = attack.draw(x, torch.Generator().manual_seed(seed))
             began = time.process_time()
-            ours = judged(attack.maximise(model, x, y, lambda start=start: start))
+            ours = judged(attack.maximize(model, x, y, lambda start=start: start))
             between = time.process_time()
             if isinstance(attack, Pgd):
                 theirs = judged(art_pgd(model, x, y, attack, start=start))

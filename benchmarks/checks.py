@@ -45,7 +45,7 @@ def unchecked() -> Iterator[None]:
     with (
         patch.object(network, "logits", bare),
         patch.object(client, "_largest", lambda value: 0.0),
-        patch.dict(Pgd.maximise.__globals__, {"begin": trusting}),
+        patch.dict(Pgd.maximize.__globals__, {"begin": trusting}),
     ):
         yield
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from fedrobust.attacks.learned import Inversion, Learned, Training
-from fedrobust.attacks.learned.attacker_state import Knowledge, real_data
+from fedrobust.attacks.learned.attacker_state import AttackerState, real_data
 from fedrobust.attacks.learned.encoding import Basis, Compact, Full
 from fedrobust.attacks.learned.environment import FederationEnv, Task
 from fedrobust.attacks.learned.inversion import invert
@@ -32,7 +32,7 @@ from fedrobust.attacks.learned.planning import best_constant
 from fedrobust.attacks.learned.policy import train
 from fedrobust.attacks.learned.simulation import Harm
 from fedrobust.attacks.learned.task import task_for
-from fedrobust.clients.gradients import Autograd, Precision, calculus
+from fedrobust.clients.gradients import Autograd, Precision, gradient_engine
 from fedrobust.compute.execution import emulates_bfloat16
 from fedrobust.federation.backends import LOCAL
 from fedrobust.federation.round import run_round
@@ -76,8 +76,10 @@ def task(view: View, attack: Learned, plain: bool = False) -> Task:
     """The attacker's task, or with ``plain`` the same by autograd alone, client by client."""
     own = real_data(view)
     sample = own.take(torch.arange(attack.samples))
-    tools = Autograd(view.model(), 256) if plain else calculus(view.model(), attack.precision)
-    known = Knowledge(met=view.round, last=view.round - 1)
+    tools = (
+        Autograd(view.model(), 256) if plain else gradient_engine(view.model(), attack.precision)
+    )
+    known = AttackerState(met=view.round, last=view.round - 1)
     made = task_for(known, attack, view, sample, tools, torch.Generator().manual_seed(0))
     return replace(made, backend=LOCAL) if plain else made
 

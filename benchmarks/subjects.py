@@ -126,7 +126,7 @@ def fitted(recipe: Recipe, seed: int, train: Split, soft: Tensor | None, watch: 
         index = torch.randint(len(train), (recipe.batch,), generator=batches)
         x, y = train.images(index), train.y[index]
         objective = objective_at(step, recipe)
-        x = objective.maximise(model, x, y, lambda o=objective, x=x: o.draw(x, noise))
+        x = objective.maximize(model, x, y, lambda o=objective, x=x: o.draw(x, noise))
         optimizer.zero_grad()
         target = y if soft is None else soft[index]
         loss = F.cross_entropy(model(x) / recipe.temperature, target)

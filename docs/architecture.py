@@ -143,7 +143,9 @@ def needed(rooms: Graph) -> Graph:
         return found
 
     return {
-        name: {o for o in others if o not in reached(set().union(*(rooms[p] for p in others - {o})))}
+        name: {
+            o for o in others if o not in reached(set().union(*(rooms[p] for p in others - {o})))
+        }
         for name, others in rooms.items()
     }
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
+from demo import demo_config
 from torch import nn
 
-from demo import demo_config
 from fedrobust.aggregators import Aggregator, Bulyan, Krum, MeanAroundMedian
 from fedrobust.attacks import Distillation
 from fedrobust.clients.optimizers import Adam
@@ -60,7 +60,7 @@ def ready() -> Prepared:
         index = torch.randperm(len(data), generator=rng)[:128]
         x, y = data.images(index).double(), data.y[index]
         noise = attack.draw(x[:64], rng)
-        x[:64] = attack.maximise(network, x[:64], y[:64], lambda noise=noise: noise)
+        x[:64] = attack.maximize(network, x[:64], y[:64], lambda noise=noise: noise)
         optimizer.zero_grad()
         F.cross_entropy(network(x), y).backward()
         optimizer.step()

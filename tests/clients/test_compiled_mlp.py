@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedrobust.clients.compiled_mlp import SmallNetwork
-from fedrobust.clients.gradients import Autograd, Compiled, calculus
+from fedrobust.clients.compiled_mlp import CompiledMlp
+from fedrobust.clients.gradients import Autograd, Compiled, gradient_engine
 from fedrobust.compute.parameters import read
 from fedrobust.perturb.wasserstein import Ascent, cross_entropy
 
@@ -33,7 +33,7 @@ SIZES = [(2, 4, 2, 2), (3, 5), (7, 1, 6, 4), (2, 30, 30, 3)]
 @pytest.mark.parametrize("rule", ["constant", "decaying"])
 def test_it_computes_what_autograd_computes(sizes: tuple[int, ...], rule: str) -> None:
     model = network(*sizes)
-    small, theta = SmallNetwork.of(model), read(model)
+    small, theta = CompiledMlp.of(model), read(model)
     assert small is not None
     assert small.sizes == sizes
     # Large inputs drive units far into both sides of ELU.
@@ -60,7 +60,7 @@ def test_it_computes_what_autograd_computes(sizes: tuple[int, ...], rule: str) -
 
 def test_an_infinite_price_forbids_every_move_and_huge_logits_stay_finite() -> None:
     model = network(2, 4, 2)
-    small, x = SmallNetwork.of(model), normal(5, 2)
+    small, x = CompiledMlp.of(model), normal(5, 2)
     assert small is not None
     y = torch.zeros(5, dtype=torch.long)
     still = small.moved(read(model), x, y, math.inf, Ascent(steps=3))
@@ -96,13 +96,13 @@ def frozen() -> nn.Module:
     ],
 )
 def test_other_networks_are_left_to_autograd(model: nn.Module) -> None:
-    assert SmallNetwork.of(model) is None
-    assert isinstance(calculus(model), Autograd)
+    assert CompiledMlp.of(model) is None
+    assert isinstance(gradient_engine(model), Autograd)
 
 
 def test_a_step_rule_that_is_not_compiled_is_left_to_autograd() -> None:
     model = network(2, 4, 2)
-    found, x = calculus(model), normal(6, 2)
+    found, x = gradient_engine(model), normal(6, 2)
     assert isinstance(found, Compiled)
     y = torch.ones(6, dtype=torch.long)
     for ascent in (Ascent(rule="backtracking"), Ascent(tolerance=0.3), Ascent(steps=3)):
@@ -118,7 +118,7 @@ def test_a_step_rule_that_is_not_compiled_is_left_to_autograd() -> None:
 def test_what_has_blown_up_stays_so() -> None:
     """No clamp of the vectorised exponential turns not-a-number into a number."""
     model = network(2, 4, 2)
-    small, x = SmallNetwork.of(model), normal(40, 2)
+    small, x = CompiledMlp.of(model), normal(40, 2)
     assert small is not None
     y, ascent, whole = torch.arange(40) % 2, Ascent(steps=3), read(model)
     for broken in (math.nan, math.inf, 1e308):

@@ -83,7 +83,7 @@ def literal(task: LocalTraining, client: int, rounds: int, start: nn.Module) -> 
             k = task.objective.perturbed(len(y), round)
             if k:
                 part = x[:k].clone()
-                x[:k] = task.objective.maximise(
+                x[:k] = task.objective.maximize(
                     model, part, y[:k], lambda p=part, g=noise: task.objective.draw(p, g)
                 )
             optimizer.zero_grad()

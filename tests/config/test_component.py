@@ -191,8 +191,8 @@ def test_a_users_object_has_all_that_its_kind_asks_for() -> None:
     asked: list[tuple[Any, dict[str, Any]]] = [
         (AnyParticipation, {"size": method, "choose": method}),
         (AnyOptimizer, {"build": method, "slots": method, "lr": 0.1}),
-        (AnyObjective, {"perturbed": method, "draw": method, "maximise": method}),
-        (AnyPerturbation, {"draw": method, "maximise": method}),
+        (AnyObjective, {"perturbed": method, "draw": method, "maximize": method}),
+        (AnyPerturbation, {"draw": method, "maximize": method}),
         (AnyProjection, {"project": method}),
         (AnyPartition, {"split": method}),
         (AnyData, {"load": method, "validation": 0}),

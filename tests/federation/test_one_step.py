@@ -13,8 +13,8 @@ from ruamel.yaml import YAML
 from torch import nn
 
 from fedrobust import run
-from fedrobust.clients.compiled_mlp import SmallNetwork
-from fedrobust.clients.gradients import calculus
+from fedrobust.clients.compiled_mlp import CompiledMlp
+from fedrobust.clients.gradients import gradient_engine
 from fedrobust.config.component import from_config
 from fedrobust.errors import ConfigError, PrecisionWarning
 from fedrobust.experiment import Experiment
@@ -133,13 +133,13 @@ def test_a_round_of_malicious_clients_alone_is_played() -> None:
 def test_what_the_loops_do_not_compute_is_left_to_autograd() -> None:
     """A layer that stands twice has its parameters once; a hook changes what comes out."""
     plain = prepare(ring()).model
-    assert SmallNetwork.of(plain) is not None
+    assert CompiledMlp.of(plain) is not None
     twice = nn.Linear(2, 2)
     tied = nn.Sequential(twice, nn.ELU(), twice, nn.ELU(), nn.Linear(2, 2))
-    assert SmallNetwork.of(tied) is None
+    assert CompiledMlp.of(tied) is None
     hooked = deepcopy(plain)
     hooked[0].register_forward_hook(lambda module, given, out: 2 * out)
-    assert SmallNetwork.of(hooked) is None
+    assert CompiledMlp.of(hooked) is None
     drawing = replace(ring(), model=nn.Sequential(nn.Linear(2, 4), nn.Dropout(), nn.Linear(4, 2)))
     assert not takes_one_step(prepare(drawing).federation.local)
 
@@ -182,8 +182,8 @@ def test_bfloat16_without_instructions_for_it_is_warned_of(
         with warnings.catch_warnings(record=True) as found:
             warnings.simplefilter("always", PrecisionWarning)
             prepare(tiny(execution=plan | {"precision": precision}))
-            calculus(model, precision)
-            calculus(RingMlp().build((2,), 2), precision)  # compiled in float64
+            gradient_engine(model, precision)
+            gradient_engine(RingMlp().build((2,), 2), precision)  # compiled in float64
         return [str(one.message) for one in found]
 
     keys = [text.split(":")[0] for text in said("bfloat16")]

@@ -98,7 +98,7 @@ class Moving:
     def draw(self, x: Tensor, generator: torch.Generator) -> None:
         return None
 
-    def maximise(self, model: nn.Module, x: Tensor, y: Tensor, draw: Any, **more: Any) -> Any:
+    def maximize(self, model: nn.Module, x: Tensor, y: Tensor, draw: Any, **more: Any) -> Any:
         return self.answer(x, y)
 
 
@@ -136,7 +136,7 @@ class Relabelling(Pgd):
     def draw(self, x: Tensor, generator: torch.Generator) -> None:
         x.zero_()
 
-    def maximise(self, model: nn.Module, x: Tensor, y: Tensor, draw: Any, **more: Any) -> Tensor:
+    def maximize(self, model: nn.Module, x: Tensor, y: Tensor, draw: Any, **more: Any) -> Tensor:
         draw()
         y.add_(1).remainder_(3)
         return x

@@ -21,7 +21,7 @@ from fedrobust.aggregators import Context, Krum, Mean, Median
 from fedrobust.clients.client import Client
 from fedrobust.clients.optimizers import Sgd
 from fedrobust.federation.attack import poisons
-from fedrobust.federation.projection import Everywhere
+from fedrobust.federation.projection import NoProjection
 from fedrobust.federation.threat import View
 from fedrobust.objectives import ERM
 
@@ -202,7 +202,7 @@ def view(chance: random.Random, spoil: bool) -> View:
         "client": Client(batches=1, optimizer=Sgd(0.1)),
         "classes": 2,
         "server_lr": 1.0,
-        "projection": Everywhere(),
+        "projection": NoProjection(),
         "rows": m,
         "data": tuple,
         "own": rows(chance, m, d, dtype),

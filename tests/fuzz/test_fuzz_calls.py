@@ -290,7 +290,7 @@ def calls() -> dict[str, tuple[Callable, dict[str, tuple[Any, list[Any]]]]]:
             asked |= {"draw": (nothing, [3, "draw"])}
         if isinstance(how, Square | Fab | Apgd):
             asked |= {"draw": (lambda how=how: how.draw(X, torch.Generator()), [3, "draw"])}
-        found[f"{how.name}.maximise"] = how.maximise, asked
+        found[f"{how.name}.maximize"] = how.maximize, asked
         drawn = {"x": (X, wrong_inputs()), "generator": (torch.Generator(), GENERATORS)}
         found[f"{how.name}.draw"] = how.draw, drawn
         if hasattr(how, "perturbed"):
@@ -361,7 +361,7 @@ def test_a_wrong_call_is_a_short_value_error_or_has_an_answer() -> None:
         (lambda: pgd(Odd(), X + 0.1, Y, eps=0.1, step_size=0.1, steps=1), r"not in \[0, 1\]"),
         (lambda: certificate(Odd(), X, Y, gamma=-1.0), "gamma must be above 0"),
         (lambda: certificate(Odd(lambda z: (z, z)), X, Y, gamma=1.0), "it gave a tuple of 2"),
-        (lambda: PGD.maximise(Odd(), X, Y, nothing, batch=-1), "batch must be a whole number"),
+        (lambda: PGD.maximize(Odd(), X, Y, nothing, batch=-1), "batch must be a whole number"),
         (lambda: PGD.draw(X, 3), "generator must be a torch.Generator"),
         (lambda: ERM().perturbed("8", 1), "examples must be a whole number from 0"),
     ],

@@ -193,7 +193,7 @@ class Uncertain:
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor | None:
         return None
 
-    def maximise(self, model: nn.Module, x: Tensor, y: Tensor, draw: Any, *, batch: Any) -> Any:
+    def maximize(self, model: nn.Module, x: Tensor, y: Tensor, draw: Any, *, batch: Any) -> Any:
         return self.answer(x)
 
     def __init__(self, answer: Callable) -> None:
@@ -218,7 +218,7 @@ def test_an_own_evaluation_is_tried_before_the_first_round(
 class Escaping(Pgd):
     """Says that its ball is small, and leaves it in place."""
 
-    def maximise(self, model: nn.Module, x: Tensor, y: Tensor, draw: Any, **more: Any) -> Tensor:
+    def maximize(self, model: nn.Module, x: Tensor, y: Tensor, draw: Any, **more: Any) -> Tensor:
         return x.mul_(0).add_(0.5)
 
 
@@ -268,7 +268,7 @@ def test_logits_that_are_no_numbers_are_counted_and_told(tiny: Tiny) -> None:
 class Drawing(Pgd):
     """A perturbation that draws from global generators."""
 
-    def maximise(self, model: nn.Module, x: Tensor, y: Tensor, draw: Any, **more: Any) -> Tensor:
+    def maximize(self, model: nn.Module, x: Tensor, y: Tensor, draw: Any, **more: Any) -> Tensor:
         noise = torch.randn_like(x) * float(np.random.rand()) * random.random()
         return (x + noise.clamp(-self.eps, self.eps)).clamp(0, 1)
 

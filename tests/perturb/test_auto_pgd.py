@@ -33,7 +33,7 @@ def test_it_finds_the_mistake_where_there_is_one(
     nearest = distances(halfspaces, norm)
     eps = float(nearest.median())
     attack = Apgd(eps=eps, norm=norm, loss=loss, steps=60, box=False)
-    found = attack.maximise(model, x, y, drawn(attack, x))
+    found = attack.maximize(model, x, y, drawn(attack, x))
     wrong = model(found).argmax(dim=1) != y
     assert not wrong[nearest > eps * 1.0001].any()
     assert wrong[nearest < eps * 0.98].double().mean() >= share
@@ -57,7 +57,7 @@ def test_no_scale_of_the_logits_hides_anything_from_dlr(halfspaces: Halfspaces) 
 
     def kept(network: nn.Module, loss: Any) -> float:
         attack = Apgd(eps=eps, loss=loss, steps=30, box=False)
-        found = attack.maximise(network, x, y, drawn(attack, x))
+        found = attack.maximize(network, x, y, drawn(attack, x))
         return (network(found).argmax(dim=1) == y).double().mean().item()
 
     assert kept(Loud(), "dlr") == kept(model, "dlr")
@@ -113,7 +113,7 @@ def test_it_is_the_published_algorithm(eps: float, steps: int) -> None:
     attack = Apgd(eps=eps, steps=steps)
     noise = attack.draw(x, torch.Generator().manual_seed(2))
     assert noise is not None
-    found = attack.maximise(model, x, y, lambda: noise)
+    found = attack.maximize(model, x, y, lambda: noise)
     assert (model(found).argmax(dim=1) == y).all()
     ours = F.cross_entropy(model(found), y, reduction="none")
     for i in range(40):
@@ -125,14 +125,14 @@ def test_classes_too_few_for_a_loss_are_refused() -> None:
     model, x, y = Halfspaces.made(classes=3, examples=4)
     attack = Apgd(eps=0.1, loss="dlr-targeted", box=False)
     with pytest.raises(ValueError, match="dlr-targeted needs 4 classes"):
-        attack.maximise(model, x, y, drawn(attack, x))
+        attack.maximize(model, x, y, drawn(attack, x))
     with pytest.raises(ValueError, match="box: false"):
-        Apgd(eps=0.1).maximise(model, x * 9, y, drawn(attack, x))
+        Apgd(eps=0.1).maximize(model, x * 9, y, drawn(attack, x))
 
 
 def test_batches_change_nothing() -> None:
     model, x, y = Halfspaces.made(classes=5, examples=12)
     attack = Apgd(eps=0.3, steps=20, restarts=2, box=False)
-    whole = attack.maximise(model, x, y, drawn(attack, x))
-    parts = attack.maximise(model, x, y, drawn(attack, x), batch=5)
+    whole = attack.maximize(model, x, y, drawn(attack, x))
+    parts = attack.maximize(model, x, y, drawn(attack, x), batch=5)
     torch.testing.assert_close(whole, parts)

@@ -235,7 +235,7 @@ def test_examples_with_a_mistake_within_the_radius_are_left_alone() -> None:
             logits: Tensor = model(x)
             return logits
 
-    points = Fab(eps=eps, steps=30).maximise(Counted(), x, y, lambda: None)
+    points = Fab(eps=eps, steps=30).maximize(Counted(), x, y, lambda: None)
     # Two looks a step at each of four targets for those that stay, few for those that fall.
     far, near = int((free > eps).sum()), int((free <= eps).sum())
     assert asked < 30 + far * 4 * 30 * 2 + near * 30
@@ -269,10 +269,10 @@ def test_batches_change_nothing_and_bad_input_is_refused() -> None:
 
     def found(batch: int | None) -> Tensor:
         source = torch.Generator().manual_seed(1)
-        return attack.maximise(model, x, y, lambda: attack.draw(x, source), batch=batch)
+        return attack.maximize(model, x, y, lambda: attack.draw(x, source), batch=batch)
 
     torch.testing.assert_close(found(None), found(4))
     with pytest.raises(ValueError, match="box: false"):
-        attack.maximise(model, x + 1, y, lambda: None)
+        attack.maximize(model, x + 1, y, lambda: None)
     with pytest.raises(ValueError, match="/255"):
         Fab(eps=8.0)

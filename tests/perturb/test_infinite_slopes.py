@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from demo import demo_config
 from torch import Tensor, nn
 
-from demo import demo_config
 from fedrobust import run
 from fedrobust.config.component import from_config
 from fedrobust.data import Digits
@@ -65,7 +65,7 @@ def examples() -> tuple[Tensor, Tensor]:
 def test_attacks_give_points_of_their_ball(attack: Any) -> None:
     x, y = examples()
     draw: Callable[[], Any] = lambda: attack.draw(x, torch.Generator().manual_seed(0))  # noqa: E731
-    moved = attack.maximise(network(), x, y, draw)
+    moved = attack.maximize(network(), x, y, draw)
     assert moved.isfinite().all()
     assert moved.min() >= 0
     assert moved.max() <= 1
@@ -118,8 +118,8 @@ def test_the_ascent_leaves_what_has_no_slope_where_it_is() -> None:
 class Spoilt(Pgd):
     """PGD of which every third point is none: NaN, outside the ball, outside [0, 1]."""
 
-    def maximise(self, *args: Any, **more: Any) -> Tensor:
-        moved = super().maximise(*args, **more)
+    def maximize(self, *args: Any, **more: Any) -> Tensor:
+        moved = super().maximize(*args, **more)
         moved[::3] = torch.nan
         moved[1::3] += 0.3
         moved[2::3] = -moved[2::3] - 0.1

@@ -64,7 +64,7 @@ def test_follows_the_definition(norm: str, eps: float, alpha: float, batch: int 
     attack = Pgd(eps=eps, step_size=alpha, steps=6, norm=norm)
     noise = attack.draw(x, torch.Generator().manual_seed(1))
     assert noise is not None
-    found = attack.maximise(model, x, y, lambda: noise, batch=batch)
+    found = attack.maximize(model, x, y, lambda: noise, batch=batch)
     expected = literal(model, x, y, noise, eps, alpha, 6, norm == "l2")
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
@@ -131,7 +131,7 @@ def test_more_restarts_never_help_the_model() -> None:
     for restarts in (1, 2, 5, 20):
         attack = Pgd(eps=0.08, step_size=0.05, steps=1, restarts=restarts)
         g = torch.Generator().manual_seed(0)
-        found = attack.maximise(model, x, y, lambda a=attack, g=g: a.draw(x, g), batch=16)
+        found = attack.maximize(model, x, y, lambda a=attack, g=g: a.draw(x, g), batch=16)
         wrong.append(model(found).argmax(1) != y)
     for fewer, more in itertools.pairwise(wrong):
         assert not (fewer & ~more).any()

@@ -28,7 +28,7 @@ class Counted(nn.Module):
 def attacked(attack: Square, given: Halfspaces, **keys: Any) -> tuple[Tensor, Counted]:
     model = Counted(given.model)
     source = torch.Generator().manual_seed(0)
-    return attack.maximise(
+    return attack.maximize(
         model, given.x, given.y, lambda: attack.draw(given.x, source), **keys
     ), model
 
@@ -82,13 +82,13 @@ def test_it_keeps_to_the_box_and_its_seed() -> None:
     assert first.min() >= 0
     assert first.max() <= 1
     with pytest.raises(ValueError, match="box: false"):
-        attack.maximise(given.model, given.x + 1, given.y, lambda: torch.zeros(10))
+        attack.maximize(given.model, given.x + 1, given.y, lambda: torch.zeros(10))
 
 
 def test_nobody_to_attack_is_no_trouble() -> None:
     given = Halfspaces.made(classes=4, examples=3)
     attack = Square(eps=0.1)
-    none = attack.maximise(given.model, given.x[:0], given.y[:0], lambda: torch.zeros(0))
+    none = attack.maximize(given.model, given.x[:0], given.y[:0], lambda: torch.zeros(0))
     assert none.shape == (0, 1, 4, 4)
 
 
@@ -163,7 +163,7 @@ def test_the_windows_shrink_as_published(queries: int) -> None:
         changed = attack._changed(delta, query, source).ne(0).flatten(1).sum(dim=1)
         assert changed.tolist() == [round((p * 784) ** 0.5) ** 2] * 20, (query, p)
     few = Square(eps=0.1, queries=3, box=False)
-    few.maximise(model, x, y, lambda: few.draw(x, source))
+    few.maximize(model, x, y, lambda: few.draw(x, source))
     stripes, then, _ = model.seen
     # It begins with stripes, a sign for each column, and goes on from what it had.
     assert torch.equal(stripes, stripes[:, :, :1].expand_as(stripes))
@@ -176,7 +176,7 @@ def test_in_l2_it_begins_with_a_grid_of_pyramids() -> None:
     attack, model = Square(eps=0.7, norm="l2", queries=2, box=False), Stubborn()
     x, y = torch.zeros(6, 1, 20, 20), torch.zeros(6, dtype=torch.long)
     source = torch.Generator().manual_seed(1)
-    attack.maximise(model, x, y, lambda: attack.draw(x, source))
+    attack.maximize(model, x, y, lambda: attack.draw(x, source))
     grid = model.seen[0]
     torch.testing.assert_close(grid.flatten(1).norm(dim=1), torch.full((6,), 0.7))
     tile = pyramid(4, 4).float() / 5 * 0.7  # 25 tiles of 4 × 4

@@ -11,7 +11,7 @@ from fedrobust.aggregators import Aggregator
 from fedrobust.clients.client import Client
 from fedrobust.clients.optimizers import Sgd
 from fedrobust.federation.attack import Attack, initial_state
-from fedrobust.federation.projection import Everywhere
+from fedrobust.federation.projection import NoProjection
 from fedrobust.federation.threat import View
 from fedrobust.objectives import ERM
 
@@ -44,7 +44,7 @@ def view_of(own: Tensor, benign: Tensor | None = None, **more: Any) -> View:
         client=Client(batches=1, optimizer=Sgd(0.1)),
         classes=2,
         server_lr=1.0,
-        projection=Everywhere(),
+        projection=NoProjection(),
         rows=len(own),
         data=lambda: (),
         own=own,

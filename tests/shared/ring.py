@@ -8,11 +8,11 @@ from torch import Tensor
 
 from fedrobust.attacks import Requirements
 from fedrobust.attacks.learned import Learned
-from fedrobust.attacks.learned.attacker_state import Knowledge
+from fedrobust.attacks.learned.attacker_state import AttackerState
 from fedrobust.attacks.learned.encoding import Basis
 from fedrobust.attacks.learned.environment import Task
 from fedrobust.attacks.learned.task import task_for
-from fedrobust.clients.gradients import calculus
+from fedrobust.clients.gradients import gradient_engine
 from fedrobust.config.component import from_config, to_config
 from fedrobust.data import Split
 from fedrobust.experiment import Experiment
@@ -103,9 +103,9 @@ def task_of(seen: Seen, encoding: Any = None, sample: Split | None = None, **cha
     """What the attacker would learn on, from where the federation stands, on its own data."""
     keys = {"horizon": 12, "hold": 3} | {k: v for k, v in changes.items() if k in KNOBS}
     attack = Learned(encoding=encoding or Basis(), inversion=None, **keys)
-    known = Knowledge(met=seen.view.round, last=seen.view.round - 1)
+    known = AttackerState(met=seen.view.round, last=seen.view.round - 1)
     sample = sample or seen.own.take(torch.arange(60))
-    tools = calculus(seen.view.model())
+    tools = gradient_engine(seen.view.model())
     task = task_for(known, attack, seen.view, sample, tools, seeded())
     return replace(task, **{k: v for k, v in changes.items() if k not in KNOBS})
 
@@ -138,7 +138,7 @@ def learned(**changes: Any) -> dict[str, Any]:
     return {"attack": LEARNED | changes}
 
 
-def known_after(rounds: int, host: Host = ALONE, **changes: Any) -> tuple[Knowledge, Any]:
+def known_after(rounds: int, host: Host = ALONE, **changes: Any) -> tuple[AttackerState, Any]:
     """What the attacker knows after some rounds, and the federation's state."""
     ready = prepare(experiment(**changes))
     state = ready.federation.start(ready.start)
@@ -146,7 +146,7 @@ def known_after(rounds: int, host: Host = ALONE, **changes: Any) -> tuple[Knowle
         state, _ = run_round(
             state, ready.federation, ready.streams, backend=ready.backend, host=host
         )
-    return Knowledge.of(state.attack), state
+    return AttackerState.of(state.attack), state
 
 
 class Watching:

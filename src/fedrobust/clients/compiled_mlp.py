@@ -19,13 +19,13 @@ MOST = 4096
 
 
 @dataclass(frozen=True)
-class SmallNetwork:
+class CompiledMlp:
     """An MLP with ELU between its layers; ``sizes`` are their widths, input and logits included."""
 
     sizes: tuple[int, ...]
 
     @classmethod
-    def of(cls, model: nn.Module) -> "SmallNetwork | None":
+    def of(cls, model: nn.Module) -> "CompiledMlp | None":
         """``model`` as a small network; None where it is none, or too large."""
         if not isinstance(model, nn.Sequential) or len(model) % 2 == 0:
             return None

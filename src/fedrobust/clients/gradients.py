@@ -10,7 +10,7 @@ from typing import Literal, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from fedrobust.clients.compiled_mlp import SmallNetwork, serves
+from fedrobust.clients.compiled_mlp import CompiledMlp, serves
 from fedrobust.compute.execution import warn_emulated
 from fedrobust.compute.network import cross_entropy, evaluating, logits, parameter_gradient
 from fedrobust.compute.parameters import write
@@ -19,7 +19,7 @@ from fedrobust.perturb.wasserstein import Ascent
 from fedrobust.typing import Images, Labels, Updates, Vector
 
 
-class Calculus(Protocol):
+class GradientEngine(Protocol):
     """The same questions to any network: θ [d] is its flat vector, x [b, ...], y [b]."""
 
     def moved(self, theta: Vector, x: Images, y: Labels, gamma: float, ascent: Ascent) -> Images:
@@ -83,7 +83,7 @@ class Autograd:
         write(self.model, theta)
         draw = objective.draw(x[:k], torch.Generator().manual_seed(round))
         with self._working():
-            moved = objective.maximise(self.model, x[:k], y[:k], lambda: draw, batch=self.batch)
+            moved = objective.maximize(self.model, x[:k], y[:k], lambda: draw, batch=self.batch)
         return torch.cat([moved, x[k:]])
 
     def gradients(self, theta: Vector, x: Images, y: Labels, clients: int) -> Updates:
@@ -104,7 +104,7 @@ class Autograd:
 class Compiled:
     """By compiled loops where the network is small enough, and the step rule among theirs."""
 
-    network: SmallNetwork
+    network: CompiledMlp
     general: Autograd
 
     def moved(self, theta: Vector, x: Images, y: Labels, gamma: float, ascent: Ascent) -> Images:
@@ -129,8 +129,8 @@ class Compiled:
         return self.network.losses(theta, x, y).to(theta)
 
 
-def calculus(model: nn.Module, precision: Precision = "float32") -> Calculus:
-    """The faster calculus for ``model``, of which a copy is kept.
+def gradient_engine(model: nn.Module, precision: Precision = "float32") -> GradientEngine:
+    """The faster engine for ``model``, of which a copy is kept.
 
     Compiled loops are float64, whatever ``precision`` says of other networks: these warn
     (``PrecisionWarning``) where it has no instructions.
@@ -139,7 +139,7 @@ def calculus(model: nn.Module, precision: Precision = "float32") -> Calculus:
     copy = deepcopy(model)
     copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # suits convolutions
     general = Autograd(copy, BATCH.get(device, 1024), precision)
-    network = SmallNetwork.of(model) if device == "cpu" else None
+    network = CompiledMlp.of(model) if device == "cpu" else None
     if network is not None:
         return Compiled(network, general)
     warn_emulated("attack.precision", precision, device)

@@ -74,7 +74,7 @@ class LocalTraining:
         with isolated(), low:
             for start in range(0, len(chosen), per_group):
                 group = [
-                    _Turn(self, client, parameters, streams, round, poison.get(client))
+                    _ClientRound(self, client, parameters, streams, round, poison.get(client))
                     for client in chosen[start : start + per_group]
                 ]
                 write(self.model, parameters)
@@ -84,7 +84,7 @@ class LocalTraining:
                     rows[start + i] = turn.train(parameters, store)
         return rows
 
-    def _perturb_first(self, group: "list[_Turn]", round: int) -> None:
+    def _perturb_first(self, group: "list[_ClientRound]", round: int) -> None:
         """Replace, in every client's first batch, the inputs that the objective perturbs."""
         counts = [self.count(len(t.first[1]), round) for t in group]
         if not any(counts):
@@ -118,17 +118,17 @@ class LocalTraining:
     def perturbed(self, x: Images, y: Labels, draw: Draw) -> Images:
         """The objective's points for x. Raises: ``ConfigError`` where they are no tensor like x."""
         # Copies, since a user's own may work in place, and y stays the label that is learned.
-        found = self.objective.maximise(self.model, x.clone(), y.clone(), draw, batch=self.batch)
+        found = self.objective.maximize(self.model, x.clone(), y.clone(), draw, batch=self.batch)
         plain = isinstance(found, Tensor) and not arguments.unfit(found)
         if not plain or found.shape != x.shape or not found.is_floating_point():
             raise ConfigError(
-                f"maximise of the objective {type(self.objective).__name__} must give a "
+                f"maximize of the objective {type(self.objective).__name__} must give a "
                 f"floating-point tensor {list(x.shape)}; it gave {arguments.told(found)}"
             )
         return found.detach()
 
 
-class _Turn:
+class _ClientRound:
     """One client's local training in one round."""
 
     def __init__(

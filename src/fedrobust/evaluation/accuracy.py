@@ -131,7 +131,7 @@ def score(
         if len(open_):
             at, labels = x[open_], y[open_]
             # Copies, since one that works in place would be compared with itself.
-            moved = attack.maximise(model, at.clone(), labels.clone(), draw, batch=batch_size)
+            moved = attack.maximize(model, at.clone(), labels.clone(), draw, batch=batch_size)
             fit = admissible(moved, at, attack)
             moved = torch.where(per_example(fit, at), moved, at)
             robust[open_], refused[open_] = right(model, moved, labels, batch_size), ~fit
@@ -170,7 +170,7 @@ def no_points(attack: object, lost: int, total: int) -> str:
 
 def require_attack(attack: object) -> None:
     """Raises: ``ValueError`` for what is no perturbation."""
-    for method in ("draw", "maximise"):
+    for method in ("draw", "maximize"):
         if isinstance(attack, type) or not callable(getattr(attack, method, None)):
             raise ValueError(
                 f"attack must be a perturbation such as Pgd(eps=0.1, step_size=0.01, steps=40); "

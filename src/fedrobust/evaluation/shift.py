@@ -85,7 +85,7 @@ def _by_pgd(
         random_start=False,
         box=box,
     )
-    moved = attack.maximise(model, x, y, lambda: None, batch=batch)
+    moved = attack.maximize(model, x, y, lambda: None, batch=batch)
     return _score("pgd", rho, model, x, moved, y, batch)
 
 

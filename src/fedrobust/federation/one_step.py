@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from fedrobust.clients.compiled_mlp import SmallNetwork
-from fedrobust.clients.gradients import Calculus, Compiled, calculus
+from fedrobust.clients.compiled_mlp import CompiledMlp
+from fedrobust.clients.gradients import Compiled, GradientEngine, gradient_engine
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.clients.optimizers import Sgd
 from fedrobust.clients.poisoning import Poisons
@@ -27,7 +27,7 @@ class OneStep:
     client's examples: as good where these are a sample themselves, and several times cheaper.
     """
 
-    calculus: Calculus
+    engine: GradientEngine
     replacement: bool = False
 
     def local_updates(
@@ -45,13 +45,13 @@ class OneStep:
         picks = self._picks(local, clients, rng, number)
         index = torch.cat(picks)
         x, y = local.data.images(index).to(theta), local.data.y[index].to(theta.device)
-        x = self.calculus.perturbed(theta, x, y, local.objective, number)
+        x = self.engine.perturbed(theta, x, y, local.objective, number)
         sizes = [len(pick) for pick in picks]
         if len(set(sizes)) == 1:
-            rows = self.calculus.gradients(theta, x, y, len(sizes))
+            rows = self.engine.gradients(theta, x, y, len(sizes))
         else:
             parts = zip(torch.split(x, sizes), torch.split(y, sizes), strict=True)
-            rows = torch.cat([self.calculus.gradients(theta, *part, 1) for part in parts])
+            rows = torch.cat([self.engine.gradients(theta, *part, 1) for part in parts])
         return (-local.config.optimizer.lr * rows).to(theta)
 
     def _picks(
@@ -89,7 +89,7 @@ def backend_for(local: LocalTraining, *, poisons: bool = False) -> Backend:
     Compiled loops serve small ELU networks on a CPU, whose clients take one plain SGD step each,
     on examples that no attack has poisoned.
     """
-    if poisons or not takes_one_step(local) or SmallNetwork.of(local.model) is None:
+    if poisons or not takes_one_step(local) or CompiledMlp.of(local.model) is None:
         return LOCAL
-    found = calculus(local.model)
+    found = gradient_engine(local.model)
     return OneStep(found) if isinstance(found, Compiled) else LOCAL

@@ -27,7 +27,7 @@ AnyProjection: TypeAlias = Annotated[Projection, PROJECTION]
 
 
 @component
-class Everywhere:
+class NoProjection:
     """Θ = ℝᵈ: no projection."""
 
     name: Literal["none"] = "none"
@@ -70,4 +70,4 @@ class Box:
         return parameters.clamp(self.low, self.high)
 
 
-PROJECTIONS = PROJECTION.of(Everywhere, Ball, Box)
+PROJECTIONS = PROJECTION.of(NoProjection, Ball, Box)

@@ -14,7 +14,7 @@ from fedrobust.config.arguments import told, unfit
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Count, Positive
 from fedrobust.errors import ConfigError
-from fedrobust.federation.projection import PROJECTIONS, AnyProjection, Everywhere
+from fedrobust.federation.projection import PROJECTIONS, AnyProjection, NoProjection
 from fedrobust.typing import Updates, Vector
 
 NOT_FINITE = "the aggregated step is not finite"
@@ -48,7 +48,7 @@ class Server:
     """
 
     lr: Positive = 1.0
-    projection: AnyProjection = Everywhere()
+    projection: AnyProjection = NoProjection()
     root: Count | None = None
 
     def inside(self, point: Vector) -> Vector:

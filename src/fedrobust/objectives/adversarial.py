@@ -68,8 +68,8 @@ class Adversarial:
         """The random start of one restart of the attack."""
         return self.attack.draw(x, generator)
 
-    def maximise(
+    def maximize(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
         """The attack's adversarial examples."""
-        return self.attack.maximise(model, x, y, draw, batch=batch)
+        return self.attack.maximize(model, x, y, draw, batch=batch)

@@ -28,7 +28,7 @@ class ERM:
         require_draws(x, generator)
         return None
 
-    def maximise(
+    def maximize(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
         """The inputs as they are."""

@@ -24,7 +24,7 @@ class Objective(Protocol):
         """The randomness of the inner maximisation for the inputs ``x`` of one client."""
         ...
 
-    def maximise(
+    def maximize(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
         """The perturbed inputs; ``x`` may hold the inputs of many clients."""
@@ -33,7 +33,7 @@ class Objective(Protocol):
 
 OBJECTIVE = Kind(
     "objective",
-    has=("perturbed", "draw", "maximise"),
+    has=("perturbed", "draw", "maximize"),
     may_hold={"settled": Callable[..., Any], "notes": tuple[str, ...]},
 )
 AnyObjective: TypeAlias = Annotated[Objective, OBJECTIVE]

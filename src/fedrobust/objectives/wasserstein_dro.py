@@ -58,7 +58,7 @@ class WassersteinDRO:
         require_draws(x, generator)
         return None
 
-    def maximise(
+    def maximize(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
         """T_γ(θ; x)."""

@@ -66,7 +66,7 @@ class Apgd:
         require_draws(x, generator)
         return on_sphere(x, self.eps, self.norm, generator)
 
-    def maximise(
+    def maximize(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
         """Adversarial examples for ``x`` [b, ...]; ``draw`` is called once for each run."""

@@ -71,7 +71,7 @@ class Fab:
         require_draws(x, generator)
         return on_sphere(x, 1.0, self.norm, generator)
 
-    def maximise(
+    def maximize(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
         """The mistakes that lie within ``eps`` of ``x`` [b, ...]; x itself where none was found."""

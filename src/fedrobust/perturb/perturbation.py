@@ -20,12 +20,12 @@ class Perturbation(Protocol):
         """The random start of one restart, for every example, or None where there is none."""
         ...
 
-    def maximise(
+    def maximize(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
         """Perturbed examples, worked out ``batch`` at a time."""
         ...
 
 
-PERTURBATION = Kind("perturbation", has=("draw", "maximise"))
+PERTURBATION = Kind("perturbation", has=("draw", "maximize"))
 AnyPerturbation: TypeAlias = Annotated[Perturbation, PERTURBATION]

@@ -65,7 +65,7 @@ class Pgd:
         radius = radius ** (1 / x[0].numel()) if len(x) else radius
         return (self.eps * per_example(radius, x) * unit(direction)).to(x.device)
 
-    def maximise(
+    def maximize(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
         """Adversarial examples for ``x`` [b, ...]; ``draw`` is called once for each restart.
@@ -160,7 +160,7 @@ def pgd(
         box=box,
     )
     source = generator if generator is not None else torch.Generator().manual_seed(0)
-    return attack.maximise(model, x, y, lambda: attack.draw(x, source), batch=batch_size)
+    return attack.maximize(model, x, y, lambda: attack.draw(x, source), batch=batch_size)
 
 
 def ranked(model: nn.Module, x: Images, y: Labels, batch: int) -> tuple[Labels, Mask]:

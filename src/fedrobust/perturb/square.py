@@ -56,7 +56,7 @@ class Square:
         require_draws(x, generator)
         return torch.randint(2**62, (len(x),), generator=generator, device=generator.device)
 
-    def maximise(
+    def maximize(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
         """The points of least margin that were met for ``x`` [b, ...]."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedrobust.runs.state import Course, save
+from fedrobust.runs.state import RunState, save
 from fedrobust.errors import ConfigError, RecordWarning, WriteError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.state import RoundLog
@@ -29,7 +29,7 @@ class Playing:
     """An experiment under way: made ready, where it stands, and where it is kept, if anywhere."""
 
     run: Prepared
-    course: Course
+    run_state: RunState
     directory: RunDirectory | None
     repairs: tuple[str, ...] = ()
     unkept: str | None = None
@@ -48,32 +48,32 @@ class Playing:
 
         Raises: ``ConfigError`` where a user's object keeps state that no checkpoint holds.
         """
-        run, course = self.run, self.course
+        run, run_state = self.run, self.run_state
         for text in self.repairs:
             progress.repaired(text)
-        progress.started(run, course.state.round)
+        progress.started(run, run_state.state.round)
         changed = stateful(
             {"aggregator": run.experiment.aggregator, "attack": run.experiment.attack}
         )
         host = Host(progress, None if self.directory is None else self.directory.path)
-        clock, saved = time.monotonic() - course.seconds, course.seconds
-        while course.state.round < run.experiment.rounds and not over():
-            course.state, log = run_round(
-                course.state, run.federation, run.streams, backend=run.backend, host=host
+        clock, saved = time.monotonic() - run_state.seconds, run_state.seconds
+        while run_state.state.round < run.experiment.rounds and not over():
+            run_state.state, log = run_round(
+                run_state.state, run.federation, run.streams, backend=run.backend, host=host
             )
             progress.played(log)
-            course.seconds = time.monotonic() - clock
-            due = after(log) or log.round == 1 or course.seconds - saved > SAVE_EVERY
+            run_state.seconds = time.monotonic() - clock
+            due = after(log) or log.round == 1 or run_state.seconds - saved > SAVE_EVERY
             if self.directory is not None and due:
                 _require_stateless(changed(), log.round)
                 self.save(progress)
-                saved = course.seconds
+                saved = run_state.seconds
 
     def save(self, progress: Progress) -> None:
         """Write a checkpoint, if it can be written; ``unkept`` says if not."""
         assert self.directory is not None
         try:
-            for text in save(self.run, self.directory, self.course):
+            for text in save(self.run, self.directory, self.run_state):
                 progress.repaired(text)
             self.unkept = None
         except WriteError as error:
@@ -93,17 +93,17 @@ def opened(experiment: Experiment, path: Path | None, resume: bool) -> Iterator[
     if path is None:
         prepared = prepare(experiment)
         with prepared.plan.active():
-            yield Playing(prepared, Course.start(prepared), None)
+            yield Playing(prepared, RunState.start(prepared), None)
         return
     directory = RunDirectory(path, resume=resume)
     try:
         plan = stored_plan(experiment, directory) if directory.has_config else None
         prepared = prepare(experiment, plan)
         require_storable(prepared.model)
-        course = open_course(prepared, directory)
+        run_state = open_course(prepared, directory)
         with prepared.plan.active():
-            repairs = repaired(prepared, course, directory) if course.state.round else []
-            yield Playing(prepared, course, directory, tuple(repairs))
+            repairs = repaired(prepared, run_state, directory) if run_state.state.round else []
+            yield Playing(prepared, run_state, directory, tuple(repairs))
     finally:
         directory.close()
 

@@ -138,7 +138,7 @@ def strip(run: Prepared, parameters: Vector) -> dict[str, np.ndarray[Any, Any]] 
     batch = run.plan.batch or 1
     with evaluating(run.model), drawing(generator.initial_seed()):
         draw = partial(attack.draw, x.clone(), generator)
-        moved = attack.maximise(run.model, x.clone(), y.clone(), draw, batch=batch)
+        moved = attack.maximize(run.model, x.clone(), y.clone(), draw, batch=batch)
         moved = torch.where(per_example(admissible(moved, x, attack), x), moved, x)
         chosen = [answers(batched_logits(run.model, images, batch)) for images in (x, moved)]
     content = {

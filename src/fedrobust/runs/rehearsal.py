@@ -34,7 +34,7 @@ def rehearse(model: nn.Module, evaluation: Evaluation, split: Split, start: Vect
     source = torch.Generator().manual_seed(0)
     try:
         with evaluating(model):
-            moved = attack.maximise(
+            moved = attack.maximize(
                 model, x.clone(), y.clone(), lambda: attack.draw(x.clone(), source), batch=len(x)
             )
             admissible(moved, x, attack)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedrobust.runs import measure
-from fedrobust.runs.state import Course
+from fedrobust.runs.state import RunState
 from fedrobust.errors import FormatError, RecordError
 from fedrobust.compute.parameters import read, write
 from fedrobust.records.plain import attack_pictures, plain_json
@@ -21,7 +21,7 @@ from fedrobust.typing import Vector
 _PICTURES = ("clean", "adversarial", "labels", "clean_answers", "adversarial_answers")
 
 
-def repaired(run: Prepared, course: Course, directory: RunDirectory) -> list[str]:
+def repaired(run: Prepared, run_state: RunState, directory: RunDirectory) -> list[str]:
     """Make again what is missing or damaged in ``directory``, and say what that was.
 
     A damaged file is set aside under another name. A summary that is not this run's is only set
@@ -30,19 +30,19 @@ def repaired(run: Prepared, course: Course, directory: RunDirectory) -> list[str
     Raises: ``RecordError`` where something cannot be set aside or written.
     """
     told: list[str] = []
-    ended = course.state.round >= run.experiment.rounds
+    ended = run_state.state.round >= run.experiment.rounds
     summary = directory.path / "summary.json"
-    why = _not_this_runs(summary, course, ended) if present(summary) else ""
+    why = _not_this_runs(summary, run_state, ended) if present(summary) else ""
     if why:
         told.append(_aside(directory, summary.name, why))
     whole = ended and present(summary)
-    told += _lines(directory, "metrics.jsonl", course.metrics, whole)
-    if course.log is not None:
-        told += course.log.repair(directory.path, ended, lambda name: directory.set_aside(name))
+    told += _lines(directory, "metrics.jsonl", run_state.metrics, whole)
+    if run_state.log is not None:
+        told += run_state.log.repair(directory.path, ended, lambda name: directory.set_aside(name))
     if whole:
-        for name, vector in (("model", course.state.parameters), ("best", course.best)):
+        for name, vector in (("model", run_state.state.parameters), ("best", run_state.best)):
             told += _model(run, directory, f"{name}.safetensors", vector)
-        told += _pictures(run, course, directory)
+        told += _pictures(run, run_state, directory)
     return told
 
 
@@ -57,10 +57,10 @@ def _again(directory: RunDirectory, name: str, why: object) -> str:
     return f"{name} was missing, and is made again from checkpoint.pt"
 
 
-def _not_this_runs(path: Path, course: Course, ended: bool) -> str:
+def _not_this_runs(path: Path, run_state: RunState, ended: bool) -> str:
     """Why a summary is not that of a run which stands here; empty where it is."""
     if not ended:
-        return f"it is of a finished run, and this one stands at round {course.state.round}"
+        return f"it is of a finished run, and this one stands at round {run_state.state.round}"
     try:
         found = json_of(path, Summary)
         content = json_of(path, dict)
@@ -68,11 +68,11 @@ def _not_this_runs(path: Path, course: Course, ended: bool) -> str:
         raise
     except RecordError as error:
         return _cause(path, error)
-    if found.rounds != course.state.round:
-        return f"it is of {found.rounds} rounds, and this run has {course.state.round}"
+    if found.rounds != run_state.state.round:
+        return f"it is of {found.rounds} rounds, and this run has {run_state.state.round}"
     if found.test is None or not isinstance(content.get("troubles"), list):
         return "it has no test scores, or no troubles"
-    last = plain_json(course.metrics[-1:], "")[0]
+    last = plain_json(run_state.metrics[-1:], "")[0]
     if found.validation is not None and [found.validation.final] != last:
         return "its last evaluation is not this run's"
     return ""
@@ -129,18 +129,18 @@ def _same(run: Prepared, found: Mapping[str, Tensor], vector: Vector) -> bool:
     return torch.equal(here.view(torch.uint8), there.view(torch.uint8))
 
 
-def _pictures(run: Prepared, course: Course, directory: RunDirectory) -> list[str]:
+def _pictures(run: Prepared, run_state: RunState, directory: RunDirectory) -> list[str]:
     told = []
     path = directory.path / "examples.npz"
     if why := _unreadable(path, *_PICTURES):
-        images = measure.strip(run, course.best)
+        images = measure.strip(run, run_state.best)
         if images is not None:
             told.append(_again(directory, path.name, why))
             directory.write_arrays(path.name, images)
     path = directory.path / "attack.npz"
     if present(path) and (why := _unreadable(path)):
         told.append(_aside(directory, path.name, why))
-        attack = course.state.attack
+        attack = run_state.state.attack
         arrays, lost = attack_pictures(lambda: measure.on_attack(run, attack, "pictures"))
         told += [f"the attack: {text}" for text in lost]
         if arrays is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from fedrobust.runs import measure
-from fedrobust.runs.state import Course, save_end
+from fedrobust.runs.state import RunState, save_end
 from fedrobust.errors import ConfigError, WriteError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.state import FederationState, RoundLog
@@ -67,28 +67,28 @@ def run(
 
 
 def _play(playing: Playing, watch: Progress) -> Run:
-    run, course, directory = playing.run, playing.course, playing.directory
+    run, run_state, directory = playing.run, playing.run_state, playing.directory
 
     def recorded(log: RoundLog) -> bool:
-        course.played(_line(log, run.federation.clients))
+        run_state.played(_line(log, run.federation.clients))
         last = log.round == run.experiment.rounds
         due = last or log.round % run.experiment.evaluation.every == 0
         if due:
-            watch.evaluated(_evaluate(run, course, log))
+            watch.evaluated(_evaluate(run, run_state, log))
         return due
 
     playing.rounds(watch, recorded, over=lambda: False)
     summary = directory.read_json("summary.json") if directory is not None else None
     if summary is None:
-        summary = _finish(run, course)
+        summary = _finish(run, run_state)
         if directory is not None:
             _keep(playing, watch, summary)
             if playing.unkept is not None:
                 summary["troubles"].append(f"the records are not whole: {playing.unkept}")
-    write(run.model, course.state.parameters)
+    write(run.model, run_state.state.parameters)
     run.model.eval()
     path = directory.path if directory is not None else None
-    return Run(course.state, course.metrics, run.model, summary, course.best, path, playing.unkept)
+    return Run(run_state.state, run_state.metrics, run.model, summary, run_state.best, path, playing.unkept)
 
 
 def _keep(playing: Playing, watch: Progress, summary: Json) -> None:
@@ -101,25 +101,25 @@ def _keep(playing: Playing, watch: Progress, summary: Json) -> None:
         playing.save(watch)
     if playing.unkept is None:
         try:
-            save_end(playing.run, playing.directory, playing.course, summary)
+            save_end(playing.run, playing.directory, playing.run_state, summary)
         except WriteError as error:
             playing.unkept = str(error)
 
 
-def _evaluate(run: Prepared, course: Course, log: RoundLog) -> Json:
-    scores = measure.on_held_out(run, course.state.parameters, log.round)
+def _evaluate(run: Prepared, run_state: RunState, log: RoundLog) -> Json:
+    scores = measure.on_held_out(run, run_state.state.parameters, log.round)
     kept = log.kept
     metrics = {
         "round": log.round,
         **scores,
-        "seconds": round(course.seconds, 3),
+        "seconds": round(run_state.seconds, 3),
         "kept": list(kept) if kept is not None else None,
         "malicious_kept": len(set(kept) & set(log.malicious)) if kept is not None else None,
         "applied": log.outcome.vector is not None,
     }
-    if not course.metrics or rank(metrics) > rank(best_of(course.metrics)):
-        course.best = course.state.parameters.clone()
-    course.metrics.append(metrics)
+    if not run_state.metrics or rank(metrics) > rank(best_of(run_state.metrics)):
+        run_state.best = run_state.state.parameters.clone()
+    run_state.metrics.append(metrics)
     return metrics
 
 

@@ -33,7 +33,7 @@ from fedrobust.attacks.learned.encoding import Basis, Compact, Full
 from fedrobust.attacks.learned.environment import FederationEnv
 from fedrobust.attacks.learned.planning import EPISODES, Plan, gradient_ascent, rollout, value_of
 from fedrobust.attacks.learned.policy import played
-from fedrobust.clients.gradients import calculus
+from fedrobust.clients.gradients import gradient_engine
 from fedrobust.perturb.wasserstein import Ascent
 
 ASCENT = Ascent(steps=6, rule="decaying")
@@ -124,7 +124,7 @@ def test_the_calculus_is_the_one_without_a_graph() -> None:
     model = seen.view.model().double()
     theta, x = seen.view.parameters.double(), seen.own.x[:40].double()
     y = seen.own.y[:40]
-    ours, plain = Differentiable(model), calculus(seen.view.model())
+    ours, plain = Differentiable(model), gradient_engine(seen.view.model())
     assert torch.allclose(
         ours.moved(theta, x, y, 2.0, ASCENT), plain.moved(theta, x, y, 2.0, ASCENT).double()
     )

@@ -10,7 +10,7 @@ from ring import Seen, experiment, learned, seeded, task_of, watched
 from torch import Tensor
 
 from fedrobust.attacks.learned import Learned
-from fedrobust.attacks.learned.attacker_state import Knowledge
+from fedrobust.attacks.learned.attacker_state import AttackerState
 from fedrobust.attacks.learned.encoding import Basis
 from fedrobust.attacks.learned.environment import FederationEnv
 from fedrobust.attacks.learned.task import sampled
@@ -114,4 +114,4 @@ def test_fresh_examples_have_others_to_come_from(draws: Any, most: int, seen: Se
     """The reward's are at most half of all, or a draw of as many would be the same again."""
     for samples, expected in ((20, 20), (1000, most)):
         attack = Learned(encoding=Basis(draws=draws), samples=samples)
-        assert len(sampled(Knowledge(), attack, seen.view, seeded())) == expected
+        assert len(sampled(AttackerState(), attack, seen.view, seeded())) == expected

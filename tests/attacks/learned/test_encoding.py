@@ -8,9 +8,16 @@ import pytest
 import torch
 from ring import Seen, normal, watched
 
-from fedrobust.attacks.learned.encoding import Basis, Compact, Encoding, Full, Means, Sight
+from fedrobust.attacks.learned.encoding import (
+    ActionContext,
+    Basis,
+    Compact,
+    Encoding,
+    Full,
+    Observation,
+)
 from fedrobust.attacks.learned.simulation import Harm
-from fedrobust.clients.gradients import calculus
+from fedrobust.clients.gradients import gradient_engine
 from fedrobust.clients.local_training import parameter_gradient
 from fedrobust.compute.parameters import Layout
 from fedrobust.federation.threat import View
@@ -22,11 +29,11 @@ def seen() -> Seen:
     return watched()
 
 
-def means_of(seen: Seen) -> Means:
+def means_of(seen: Seen) -> ActionContext:
     sample = seen.own.take(torch.arange(12))
-    tools = calculus(seen.view.model())
+    tools = gradient_engine(seen.view.model())
     harm = Harm("robustness", tools, sample, 2.0, Ascent(steps=15, rule="decaying"))
-    return Means(tools, sample, harm, seen.view.history[-1])
+    return ActionContext(tools, sample, harm, seen.view.history[-1])
 
 
 def layout_of(seen: Seen) -> Layout:
@@ -68,7 +75,7 @@ def test_a_basis_action_goes_where_it_says(seen: Seen) -> None:
     size = view.own[0].norm()
     x, y = means.sample.x, means.sample.y
     model = view.model()
-    moved = view.objective.maximise(model, x, y, lambda: None)
+    moved = view.objective.maximize(model, x, y, lambda: None)
     benign = -parameter_gradient(model, moved, y)
     step = view.parameters - view.history[-1]
     assert means.harm is not None
@@ -107,7 +114,7 @@ def test_zeta_is_the_papers_rescaling(encoding: Any, seen: Seen) -> None:
     )
 
 
-def sight(seen: Seen, **changes: Any) -> Sight:
+def sight(seen: Seen, **changes: Any) -> Observation:
     view: View = seen.view
     parts = {
         "layout": layout_of(seen),
@@ -115,7 +122,7 @@ def sight(seen: Seen, **changes: Any) -> Sight:
         "previous": view.history[-1],
         "start": view.history[-1],
     }
-    return Sight(**(parts | changes))
+    return Observation(**(parts | changes))
 
 
 @pytest.mark.parametrize("encoding", [*ENCODINGS, Compact(scale="zeta")], ids=repr)
@@ -187,11 +194,13 @@ def test_a_client_in_adversarial_training_is_expected_at_its_adversarial_points(
     seen = watched(20, objective=objective)
     view, sample = seen.view, seen.own.take(torch.arange(40))
     model = view.model()
-    found = Means(calculus(model), sample, None, view.parameters).expected_gradient(view)
+    found = ActionContext(gradient_engine(model), sample, None, view.parameters).expected_gradient(
+        view
+    )
     k = int(40 * ratio)
     x = sample.x.clone()
     if k:
         draw = view.objective.draw(x[:k], torch.Generator().manual_seed(view.round))
-        x[:k] = view.objective.maximise(model, sample.x[:k], sample.y[:k], lambda: draw)
+        x[:k] = view.objective.maximize(model, sample.x[:k], sample.y[:k], lambda: draw)
         assert ((x[:k] - sample.x[:k]).abs() > 0.01).any()
     torch.testing.assert_close(found, parameter_gradient(model, x, sample.y), rtol=1e-4, atol=1e-6)

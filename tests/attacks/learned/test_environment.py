@@ -12,7 +12,7 @@ from ring import Seen, seeded, task_of, watched
 
 from fedrobust.aggregators import Context, Krum, Mean
 from fedrobust.attacks.learned.differentiable import Differentiable
-from fedrobust.attacks.learned.encoding import Basis, Compact, Full, Sight
+from fedrobust.attacks.learned.encoding import Basis, Compact, Full, Observation
 from fedrobust.attacks.learned.environment import FederationEnv
 from fedrobust.attacks.learned.simulation import Harm
 from fedrobust.clients.client import Client
@@ -69,7 +69,7 @@ def test_a_step_is_the_round_with_the_row_that_the_action_means(seen: Seen) -> N
         assert not cut
         assert info["round"] == state.round
         assert observation in env.observation_space
-        sight = Sight(task.layout, state.parameters, previous, task.start.parameters)
+        sight = Observation(task.layout, state.parameters, previous, task.start.parameters)
         np.testing.assert_allclose(observation, task.encoding.observe(sight), rtol=1e-3, atol=1e-5)
 
 
@@ -204,7 +204,7 @@ def test_the_harms_gradient_is_that_through_exact_maximisers(reward: Any, seen: 
     tools = Differentiable(deepcopy(task.federation.local.model).double())
     sample = Split(harm.sample.x.double(), harm.sample.y)
     theta = task.start.parameters.double().requires_grad_()
-    (naive,) = torch.autograd.grad(replace(harm, calculus=tools, sample=sample).value(theta), theta)
+    (naive,) = torch.autograd.grad(replace(harm, engine=tools, sample=sample).value(theta), theta)
     found = harm.gradient(task.start.parameters).double()
     assert naive.norm() > 1e-5
     assert (found - naive).norm() < 0.05 * naive.norm()
@@ -220,10 +220,10 @@ def test_the_harms_are_what_they_say(seen: Seen) -> None:
     moved = ascent.move(model, x, y, 2.0)
     with torch.no_grad():
         losses = [torch.nn.functional.cross_entropy(model(points), y) for points in (x, moved)]
-    calculus = task.means.calculus
+    engine = task.means.engine
 
     def harm(kind: str) -> float:
-        return Harm(kind, calculus, sample, 2.0, ascent)(view.parameters)
+        return Harm(kind, engine, sample, 2.0, ascent)(view.parameters)
 
     cost = (moved - x).square().sum(dim=1).mean()
     assert harm("robustness") == pytest.approx(-float(cost), rel=1e-4)
@@ -279,5 +279,5 @@ def test_what_is_not_finite_is_the_worst(seen: Seen) -> None:
     task = task_of(seen)
     lost = torch.full_like(seen.view.parameters, torch.nan)
     for kind, worst in (("robustness", -np.inf), ("loss", np.inf), ("worst-case-loss", np.inf)):
-        harm = Harm(kind, task.means.calculus, task.means.sample, 2.0, Ascent())
+        harm = Harm(kind, task.means.engine, task.means.sample, 2.0, Ascent())
         assert harm(lost) == worst

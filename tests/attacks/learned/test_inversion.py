@@ -90,7 +90,7 @@ def test_the_shift_of_the_objective_is_taken_out() -> None:
         parameter.data *= 2.5
     objective = WassersteinDRO(0.5, Ascent(steps=10, rule="decaying"))
     z, y = normal(1, 2), torch.tensor([1])
-    moved = objective.maximise(model, z, y, lambda: None)
+    moved = objective.maximize(model, z, y, lambda: None)
     assert (moved - z).norm() > 0.2
     gradient = parameter_gradient(model, moved, y)
     settings = Inversion(labels="kept", iterations=200, refresh=10)

@@ -16,7 +16,7 @@ from ring import CONFIG, LEARNED, described, experiment, known_after, learned
 from typer.testing import CliRunner
 
 from fedrobust.attacks.learned import Learned, Training
-from fedrobust.attacks.learned.attacker_state import Knowledge
+from fedrobust.attacks.learned.attacker_state import AttackerState
 from fedrobust.attacks.learned.encoding import Basis, Compact
 from fedrobust.attacks.learned.policy import Policy
 from fedrobust.attacks.learned.policy_files import load_policy, save_policy
@@ -252,7 +252,7 @@ def test_a_file_that_holds_no_policy_is_refused_at_once(tmp_path: Path) -> None:
     path.write_text("nothing")
     for _ in range(4):
         state, _ = run_round(state, ready.federation, ready.streams)
-    (trouble,) = Knowledge.of(state.attack).troubles
+    (trouble,) = AttackerState.of(state.attack).troubles
     assert "cannot be read as a policy" in trouble
     assert "honest updates were sent" in trouble
 

@@ -9,12 +9,12 @@ import torch
 from ring import LEARNED, Watching, experiment, learned, seeded, task_of, watched
 
 from fedrobust.attacks.learned import Learned, Training
-from fedrobust.attacks.learned.attacker_state import Knowledge
+from fedrobust.attacks.learned.attacker_state import AttackerState
 from fedrobust.attacks.learned.encoding import Basis
 from fedrobust.attacks.learned.environment import FederationEnv
 from fedrobust.attacks.learned.planning import Plan, cross_entropy, gradient_ascent, value_of
 from fedrobust.attacks.learned.task import task_for
-from fedrobust.clients.gradients import calculus
+from fedrobust.clients.gradients import gradient_engine
 from fedrobust.federation.participation import Sample
 from fedrobust.federation.round import run_round
 from fedrobust.federation.threat import View
@@ -165,7 +165,7 @@ def test_a_plan_goes_by_the_round_whether_or_not_the_attacker_is_there() -> None
     for _ in range(30):
         before = state.attack.get("action")
         state, log = run_round(state, ready.federation, ready.streams)
-        known = Knowledge.of(state.attack)
+        known = AttackerState.of(state.attack)
         if known.action is not None and known.held == 1 and log.malicious:
             step = min((log.round - known.trained) // 3, 3)
             assert torch.equal(known.action, known.plan[step])  # type: ignore[index]
@@ -199,9 +199,9 @@ def group(clients: list[int], sizes: list[int]) -> tuple[View, list[torch.Tensor
 
 def test_each_colluder_holds_its_own_examples_in_the_simulation() -> None:
     view, own = group([0, 1], [200, 20])
-    known = Knowledge(met=view.round, most=2, last=view.round - 1)
+    known = AttackerState(met=view.round, most=2, last=view.round - 1)
     sample = view.data()[0].take(torch.arange(10))
-    task = task_for(known, Learned(), view, sample, calculus(view.model()), seeded())
+    task = task_for(known, Learned(), view, sample, gradient_engine(view.model()), seeded())
     local = task.federation.local
     held = [local.data.take(local.clients[client]).x for client in (8, 9)]
     assert task.federation.malicious == {8, 9}
@@ -213,9 +213,9 @@ def test_the_simulation_has_all_attackers_that_were_ever_seen_together() -> None
     """Three of ten, five a round: what happens to be there when it is trained is no measure."""
     view, own = group([0], [100])
     view = replace(view, round=240, clients=5)
-    known = Knowledge(met=220, most=3, last=236)
+    known = AttackerState(met=220, most=3, last=236)
     sample = view.data()[0].take(torch.arange(10))
-    task = task_for(known, Learned(), view, sample, calculus(view.model()), seeded())
+    task = task_for(known, Learned(), view, sample, gradient_engine(view.model()), seeded())
     local = task.federation.local
     assert task.waited == 3
     assert task.federation.participation == Sample(5)
@@ -230,7 +230,7 @@ def test_the_simulation_has_all_attackers_that_were_ever_seen_together() -> None
     while len(together) < 20 or not 0 < together[-1] < max(together):
         state, log = run_round(state, ready.federation, ready.streams)
         together.append(len(log.malicious))
-    assert Knowledge.of(state.attack).most == max(together)
+    assert AttackerState.of(state.attack).most == max(together)
 
 
 @pytest.mark.parametrize("colluders", [True, False])
@@ -259,7 +259,7 @@ def test_two_attackers_send_two_rows(colluders: bool) -> None:
     assert rows.shape == own.shape == (2, 28)
     assert (rows - own).norm(dim=1).min() > 0.5 * own.norm(dim=1).min()
     states = [state.attack] if colluders else list(state.attack.values())
-    assert [Knowledge.of(one).acts for one in states] == [True] * (1 if colluders else 2)
+    assert [AttackerState.of(one).acts for one in states] == [True] * (1 if colluders else 2)
     if colluders:
         lengths = rows.norm(dim=1) / own.norm(dim=1)
         assert lengths[0] == pytest.approx(float(lengths[1]), rel=0.5)

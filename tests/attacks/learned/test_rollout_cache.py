@@ -23,7 +23,7 @@ from fedrobust.attacks.learned import Training, environment
 from fedrobust.attacks.learned.environment import Task
 from fedrobust.attacks.learned.planning import best_constant
 from fedrobust.attacks.learned.policy import train
-from fedrobust.attacks.learned.rollout_cache import Answer, Journal
+from fedrobust.attacks.learned.rollout_cache import Answer, RolloutCache
 from fedrobust.config.component import from_config
 from fedrobust.errors import RecordWarning
 from fedrobust.federation.participation import Sample
@@ -41,7 +41,7 @@ def task() -> Task:
 def trained(task: Task, path: Path, **changes: Any) -> tuple[Any, ...]:
     """All that a search and a training come to, with a journal; times apart."""
     training = from_config(Training, TRAINING | {"steps": 40, "environments": 2} | changes)
-    kept = Journal(path)
+    kept = RolloutCache(path)
     task = replace(task, journal=kept)
     plan = best_constant(task, steps=30, episodes=1)
     found = train(task, training, 0, plan.actions[0])
@@ -184,7 +184,7 @@ def test_a_training_goes_on_without_a_journal_that_cannot_be_written(
 
 
 def test_a_full_disk_is_said_once(tmp_path: Path) -> None:
-    full = Journal(tmp_path / "full")
+    full = RolloutCache(tmp_path / "full")
     assert full.recall(b"asked") is None
     answer = Answer(np.zeros(3, dtype=np.float32), 0.0, 1, 1)
     full.note(b"asked", answer)

@@ -8,7 +8,7 @@ import torch
 from ring import Seen, experiment, known_after, learned, seeded, watched
 
 from fedrobust.attacks.learned import Inversion, Learned
-from fedrobust.attacks.learned.attacker_state import Knowledge
+from fedrobust.attacks.learned.attacker_state import AttackerState
 from fedrobust.attacks.learned.stage_one import observe
 from fedrobust.clients.local_training import parameter_gradient
 from fedrobust.data import Split
@@ -63,7 +63,7 @@ def revealed(seen: Seen, own: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> 
         return type("Found", (), {"x": x, "y": y, "before": 1.0, "after": 0.5})
 
     monkeypatch.setattr("fedrobust.attacks.learned.stage_one.invert", spy)
-    known = Knowledge(own=own, last=seen.view.round - 1)
+    known = AttackerState(own=own, last=seen.view.round - 1)
     observe(known, Learned(inversion=Inversion()), seen.view, seeded())
     return found[0] if found else None
 
@@ -131,7 +131,7 @@ def test_a_step_of_its_own_tells_it_nothing(monkeypatch: pytest.MonkeyPatch) -> 
         for own in (2 * step[None], 1.01 * step[None], torch.zeros_like(step)[None]):
             assert revealed(seen, own, monkeypatch) is not None
     played, _ = known_after(9, **learned(observe=8), aggregator=krum)
-    known, trouble = Knowledge(**vars(played)), "the attacker's own update were not used"
+    known, trouble = AttackerState(**vars(played)), "the attacker's own update were not used"
     assert len(known.matching) < 8
     assert any(trouble in text for text in known.troubles)
     # Where nothing is to be inverted, it is no trouble.
@@ -141,12 +141,12 @@ def test_a_step_of_its_own_tells_it_nothing(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_projected_step_and_a_missed_round_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = watched(6, server={"projection": {"name": "ball", "radius": 0.5}})
-    known = Knowledge(own=seen.view.own, last=seen.view.round - 1)
+    known = AttackerState(own=seen.view.own, last=seen.view.round - 1)
     observe(known, Learned(), seen.view, seeded())
     assert known.pool is None
     assert "projection" in known.troubles[0]
     seen = watched(6)
-    known = Knowledge(own=seen.view.own, last=seen.view.round - 2)
+    known = AttackerState(own=seen.view.own, last=seen.view.round - 2)
     observe(known, Learned(), seen.view, seeded())
     assert known.pool is None
     assert known.own is not None
@@ -157,13 +157,13 @@ def test_the_unused_gradient_judges_the_pool(monkeypatch: pytest.MonkeyPatch) ->
     seen = watched(6)
     rows = last_rows(seen, 6)
     pool = Split(torch.randn(20, 2, generator=seeded()), torch.arange(20) % 2)
-    known = Knowledge(own=rows[-1:], last=seen.view.round - 1, x=pool.x, y=pool.y)
+    known = AttackerState(own=rows[-1:], last=seen.view.round - 1, x=pool.x, y=pool.y)
     observe(known, Learned(inversion=Inversion(iterations=2)), seen.view, seeded())
     model = seen.view.model()
     torch.nn.utils.vector_to_parameters(seen.view.history[-1], model.parameters())
     newest = pool.take(torch.arange(4, 20))
     given = -rows[:-1].mean(dim=0) / 0.3
-    moved = seen.view.objective.maximise(model, newest.x, newest.y, lambda: None)
+    moved = seen.view.objective.maximize(model, newest.x, newest.y, lambda: None)
     found = parameter_gradient(model, moved, newest.y)
     expected = float((found - given).square().sum() / given.square().sum())
     assert known.unused == [pytest.approx(expected, rel=1e-2)]
@@ -175,7 +175,7 @@ def test_a_box_is_felt_on_every_face() -> None:
     for low, high in ((0.0, 9.0), (-9.0, 0.0), (-9.0, 9.0)):
         projection = {"name": "box", "low": low, "high": high}
         seen = watched(4, server={"projection": projection})
-        known = Knowledge(own=seen.view.own, last=seen.view.round - 1)
+        known = AttackerState(own=seen.view.own, last=seen.view.round - 1)
         observe(known, Learned(inversion=Inversion(iterations=2)), seen.view, seeded())
         assert (known.pool is None) == (low == 0 or high == 0)
 
@@ -184,13 +184,13 @@ def test_what_is_not_finite_ends_neither_observing_nor_the_run() -> None:
     """An own row that the server dropped, and a step that shows nothing."""
     seen = watched(4)
     lost = torch.full_like(seen.view.own, torch.nan)
-    known = Knowledge(own=lost, last=seen.view.round - 1)
+    known = AttackerState(own=lost, last=seen.view.round - 1)
     observe(known, Learned(inversion=Inversion(iterations=2)), seen.view, seeded())
     assert known.pool is not None
     assert torch.isfinite(known.pool.x).all()
     wild = Inversion(method="adam", lr=1e30, iterations=20, refresh=5)
-    observe(Knowledge(own=seen.view.own, last=3), Learned(inversion=wild), seen.view, seeded())
+    observe(AttackerState(own=seen.view.own, last=3), Learned(inversion=wild), seen.view, seeded())
     still = replace(seen.view, history=(torch.full_like(seen.view.parameters, 1e38),))
-    known = Knowledge(own=seen.view.own, last=seen.view.round - 1)
+    known = AttackerState(own=seen.view.own, last=seen.view.round - 1)
     observe(known, Learned(inversion=Inversion(iterations=2)), still, seeded())
     assert known.pool is None or torch.isfinite(known.pool.x).all()

@@ -9,7 +9,7 @@ import torch
 from ring import LEARNED, TRAINING, Watching, experiment, known_after, learned, seeded, watched
 
 from fedrobust.attacks.learned import Learned, Training, stage_two
-from fedrobust.attacks.learned.attacker_state import Knowledge
+from fedrobust.attacks.learned.attacker_state import AttackerState
 from fedrobust.attacks.learned.environment import FederationEnv
 from fedrobust.attacks.learned.planning import EPISODES, Plan
 from fedrobust.attacks.learned.policy import Actor, Policy, acting, played, train
@@ -27,7 +27,7 @@ def test_it_observes_honestly_then_learns_then_acts() -> None:
     for number in range(1, 7):
         a, _ = run_round(a, honest_federation, honest.streams)
         b, _ = run_round(b, ours.federation, ours.streams)
-        known = Knowledge.of(b.attack)
+        known = AttackerState.of(b.attack)
         same = torch.equal(a.parameters, b.parameters)
         assert same == (number <= 3)
         assert (known.policy is not None) == (number > 3)
@@ -162,7 +162,7 @@ def test_a_plan_is_followed_to_its_end_and_then_held(algorithm: str) -> None:
     state = ready.federation.start(ready.start)
     for number in range(1, 21):
         state, _ = run_round(state, ready.federation, ready.streams)
-        known = Knowledge.of(state.attack)
+        known = AttackerState.of(state.attack)
         assert known.policy is None
         assert known.plan is not None
         assert len(known.plan) == 4
@@ -239,7 +239,7 @@ def test_a_model_that_has_blown_up_is_left_alone() -> None:
     seen = watched(3)
     view = replace(seen.view, parameters=torch.full_like(seen.view.parameters, torch.nan))
     known, attack = (
-        Knowledge(met=3),
+        AttackerState(met=3),
         Learned(inversion=None, training=Training(steps=5, learning_starts=0)),
     )
     assert learn(known, attack, view, seeded()) is None

@@ -8,7 +8,7 @@ import torch
 from ring import known_after, learned, seeded, task_of, watched
 
 from fedrobust.attacks.learned import Learned
-from fedrobust.attacks.learned.attacker_state import Knowledge, material
+from fedrobust.attacks.learned.attacker_state import AttackerState, material
 from fedrobust.attacks.learned.environment import FederationEnv
 
 
@@ -23,7 +23,7 @@ def test_simulated_clients_draw_from_what_was_asked(
     seen = watched(2, threat={"clients": True, "data": known_clients})
     others = seen.view.others()
     assert len(others) == known_clients
-    known = Knowledge(x=torch.zeros(20, 2), y=torch.zeros(20, dtype=torch.long))
+    known = AttackerState(x=torch.zeros(20, 2), y=torch.zeros(20, dtype=torch.long))
     has = material(known, data, seen.view)
     assert len(has.data) == 280 + 260 * known_clients
     assert torch.equal(has.data.take(torch.cat(has.mine)).x, seen.own.x)
@@ -56,12 +56,12 @@ def test_who_sees_the_benign_rows_can_count_them() -> None:
 def test_in_the_simulation_the_attacker_holds_what_it_holds() -> None:
     """Benign clients draw from what was learned; it trains on its own examples, as it does."""
     from fedrobust.attacks.learned.task import task_for
-    from fedrobust.clients.gradients import calculus
+    from fedrobust.clients.gradients import gradient_engine
 
     seen = watched(5)
-    known = Knowledge(met=5, x=torch.zeros(20, 2), y=torch.zeros(20, dtype=torch.long))
+    known = AttackerState(met=5, x=torch.zeros(20, 2), y=torch.zeros(20, dtype=torch.long))
     sample = seen.own.take(torch.arange(10))
-    tools = calculus(seen.view.model())
+    tools = gradient_engine(seen.view.model())
     task = task_for(known, Learned(data="learned"), seen.view, sample, tools, seeded())
     clients, data = task.federation.local.clients, task.federation.local.data
     assert len(clients) == 10
@@ -105,12 +105,12 @@ def test_the_population_is_what_the_presence_says(malicious: int, share: float) 
 def test_a_rule_that_refuses_what_is_left_makes_no_step() -> None:
     """Krum with one row of five not finite: the simulated server goes on, as the real one does."""
     from fedrobust.aggregators import Context, Krum
-    from fedrobust.attacks.learned.simulation import Overheard
+    from fedrobust.attacks.learned.simulation import CallableRule
     from fedrobust.federation.server import aggregate
 
     rows = torch.randn(5, 4, generator=seeded())
     rows[2, 0] = torch.nan
-    outcome = aggregate(Overheard(Krum(f=1)), rows, Context())
+    outcome = aggregate(CallableRule(Krum(f=1)), rows, Context())
     assert outcome.vector is None
     assert "Krum" in str(outcome.reason)
 
@@ -128,7 +128,7 @@ def test_an_infinite_price_moves_nothing_for_any_network() -> None:
 
 def test_bfloat16_simulates_a_convolutional_network_as_float32_does() -> None:
     """ρ̂, its points and the clients' gradients within a few per cent, and the model untouched."""
-    from fedrobust.clients.gradients import Autograd, calculus
+    from fedrobust.clients.gradients import Autograd, gradient_engine
     from fedrobust.compute.parameters import read
     from fedrobust.models import EluCnn
     from fedrobust.perturb.wasserstein import Ascent
@@ -139,7 +139,7 @@ def test_bfloat16_simulates_a_convolutional_network_as_float32_does() -> None:
     theta, ascent = 1.5 * read(model), Ascent(steps=5, rule="decaying")
     found = {}
     for precision in ("float32", "bfloat16"):
-        tools = calculus(model, precision)
+        tools = gradient_engine(model, precision)
         assert isinstance(tools, Autograd)
         moved = tools.moved(theta, x, y, 0.05, ascent)
         assert moved.dtype == torch.float32

@@ -76,7 +76,7 @@ def examples(name: str, count: int = 400) -> tuple[Tensor, Tensor]:
 def found(attack: Any, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """The points that an attack of ours finds, and where it started."""
     start = attack.draw(x, torch.Generator().manual_seed(0))
-    return attack.maximise(model, x, y, lambda: start), start
+    return attack.maximize(model, x, y, lambda: start), start
 
 
 def losses(model: nn.Module, x: Tensor, y: Tensor, kind: str) -> Tensor:

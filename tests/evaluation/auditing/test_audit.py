@@ -23,14 +23,12 @@ from torch import Tensor, nn
 from fedrobust.compute.randomness import Streams
 from fedrobust.evaluation import Audit, audit, robust_accuracy
 from fedrobust.evaluation.auditing.model_check import subject
-from fedrobust.evaluation.auditing.progress_file import About, Journal
-from fedrobust.evaluation.auditing.runner import Battle, attacked
+from fedrobust.evaluation.auditing.progress_file import About, ProgressFile
+from fedrobust.evaluation.auditing.runner import AttackRunner, attacked
 from fedrobust.perturb import Pgd
+from fedrobust.progress import UNWATCHED
 
 FOUND: dict[str, Audit] = {}
-
-
-def silent(name: str, done: int, total: int) -> None: ...
 
 
 def audited(name: str, model: nn.Module, **keys: Any) -> Audit:
@@ -173,8 +171,8 @@ def test_the_factor_is_the_one_that_fells_the_most() -> None:
     """One taken from the typical lead, which is tiny here, would leave the huge logits huge."""
     _, _, x, y = digits()
     x, y, plain = x[:100], y[:100], Pgd(eps=EPS, step_size=EPS / 10, steps=20)
-    journal = Journal(None, About("", None))
-    field = Battle(Uneven(), x, y, (EPS, "linf"), 256, 0, silent, journal)
+    journal = ProgressFile(None, About("", None))
+    field = AttackRunner(Uneven(), x, y, (EPS, "linf"), 256, 0, UNWATCHED, journal)
     chosen, _ = field.rescaled(plain, plain)
     index = torch.arange(100)
 

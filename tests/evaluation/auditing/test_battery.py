@@ -13,14 +13,15 @@ from fedrobust.evaluation.auditing.auditor import _later, _surrogate
 from fedrobust.evaluation.auditing.battery import Attack, Noise, Transfer, battery, compared, longer
 from fedrobust.evaluation.auditing.loss_surface import surface
 from fedrobust.evaluation.auditing.model_check import Logs, same
-from fedrobust.evaluation.auditing.progress_file import About, Journal
-from fedrobust.evaluation.auditing.runner import Battle
+from fedrobust.evaluation.auditing.progress_file import About, ProgressFile
+from fedrobust.evaluation.auditing.runner import AttackRunner
 from fedrobust.perturb import Apgd, Fab, Pgd, Square
+from fedrobust.progress import UNWATCHED
 
 
-def battle(model: nn.Module, x: Tensor, y: Tensor, eps: float, batch: int = 64) -> Battle:
-    return Battle(
-        model, x, y, (eps, "linf"), batch, 0, lambda *_: None, Journal(None, About("", None))
+def battle(model: nn.Module, x: Tensor, y: Tensor, eps: float, batch: int = 64) -> AttackRunner:
+    return AttackRunner(
+        model, x, y, (eps, "linf"), batch, 0, UNWATCHED, ProgressFile(None, About("", None))
     )
 
 
@@ -84,13 +85,13 @@ def test_transfer_takes_the_surrogates_examples() -> None:
     x, y = x[:60], y[:60]
     how = Pgd(eps=EPS, step_size=EPS / 10, steps=20)
     noise = how.draw(x, Streams(0).generator("audit", 0))  # as a battle of seed 0 draws it
-    own = how.maximise(natural(), x, y, lambda: noise)
+    own = how.maximize(natural(), x, y, lambda: noise)
     for other in (natural(), robust(), Line()):
-        assert torch.equal(Transfer(natural(), how).maximise(other, x, y, lambda: noise), own)
+        assert torch.equal(Transfer(natural(), how).maximize(other, x, y, lambda: noise), own)
     right = natural()(x).argmax(dim=1) == y
     felled = battle(natural(), x, y, EPS).run(Attack("transfer", Transfer(natural(), how)))
     # The same examples in the same batch, so that the arithmetic is the same on every machine.
-    again = how.maximise(natural(), x[right], y[right], lambda: noise[right])
+    again = how.maximize(natural(), x[right], y[right], lambda: noise[right])
     wrong = natural()(again).argmax(dim=1) != y[right]
     assert torch.equal(felled.nonzero()[:, 0], right.nonzero()[wrong, 0])
     assert felled.sum() > 20
@@ -139,7 +140,7 @@ def test_noise_stays_in_the_ball_and_keeps_the_first_mistake() -> None:
     y = torch.zeros(50, dtype=torch.long)  # on the edge: half of all noise is a mistake
     noise = Noise(0.2, "linf", points=10)
     source = torch.Generator().manual_seed(0)
-    found = noise.maximise(Line(), x, y, lambda: noise.draw(x, source))
+    found = noise.maximize(Line(), x, y, lambda: noise.draw(x, source))
     size = (found - x).flatten(1).abs().amax(dim=1)
     assert torch.allclose(size, torch.full_like(size, 0.2))
     assert (Line()(found).argmax(dim=1) != y).float().mean() > 0.95
@@ -154,7 +155,7 @@ class Telling:
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
         return ((1 - x[:, :1, :1, :1]) * 100 < self.count - 0.5).float()
 
-    def maximise(self, model: nn.Module, x: Tensor, y: Tensor, draw: Any, **_: Any) -> Tensor:
+    def maximize(self, model: nn.Module, x: Tensor, y: Tensor, draw: Any, **_: Any) -> Tensor:
         return x * (1 - draw())
 
 

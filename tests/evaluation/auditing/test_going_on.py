@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fedrobust.data import Digits
 from fedrobust.errors import RecordError
 from fedrobust.evaluation import Audit, audit
-from fedrobust.evaluation.auditing.progress_file import Journal
+from fedrobust.evaluation.auditing.progress_file import ProgressFile
 from fedrobust.models import DigitsCnn, build_model
 
 
@@ -108,14 +108,14 @@ def test_the_journal_of_another_audit_is_refused_and_left(
 def test_an_audit_goes_on_with_the_threads_that_it_began_with(tmp_path: Path) -> None:
     _, _, x, y = digits()
     journal, threads = tmp_path / "progress.jsonl", torch.get_num_threads()
-    assert Journal.threads(journal) is None
+    assert ProgressFile.threads(journal) is None
     torch.set_num_threads(threads + 1)
     try:
         audit(natural(), x[:12], y[:12], eps=EPS, journal=journal)
     finally:
         torch.set_num_threads(threads)
     audit(natural(), x[:12], y[:12].int(), eps=EPS, journal=str(journal))  # any whole labels
-    assert Journal.threads(journal) == threads + 1
+    assert ProgressFile.threads(journal) == threads + 1
 
 
 def test_a_broken_journal_is_named(tmp_path: Path) -> None:

@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedrobust.evaluation.auditing.indicators import LIMITS, OVERSTATED, Sign, lead, share, verdict
+from fedrobust.evaluation.auditing.indicators import (
+    LIMITS,
+    OVERSTATED,
+    Indicator,
+    lead,
+    share,
+    verdict,
+)
 
 SQUARE = "Square beats plain PGD"
 
@@ -56,13 +63,13 @@ def test_a_sign_is_beyond_its_limit_as_a_whole(
     floor: float, low: float, high: float, beyond: bool | None, monkeypatch: Any
 ) -> None:
     monkeypatch.setitem(LIMITS, SQUARE, 0.10)
-    found = Sign(SQUARE, (low + high) / 2, low, high, floor)
+    found = Indicator(SQUARE, (low + high) / 2, low, high, floor)
     assert found.beyond is beyond
     assert found.word == {True: "masked", None: "unsure", False: "fine"}[beyond]
 
 
-def signs(*floors: tuple[str, float, float]) -> list[Sign]:
-    return [Sign(name, floor, floor, high, floor) for name, floor, high in floors]
+def signs(*floors: tuple[str, float, float]) -> list[Indicator]:
+    return [Indicator(name, floor, floor, high, floor) for name, floor, high in floors]
 
 
 def test_the_verdict_follows_from_the_signs() -> None:

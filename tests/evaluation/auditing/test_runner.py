@@ -6,11 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from fedrobust.evaluation.auditing.battery import Attack
-from fedrobust.evaluation.auditing.progress_file import About, Journal
-from fedrobust.evaluation.auditing.runner import Battle
-
-
-def silent(name: str, done: int, total: int) -> None: ...
+from fedrobust.evaluation.auditing.progress_file import About, ProgressFile
+from fedrobust.evaluation.auditing.runner import AttackRunner
+from fedrobust.progress import UNWATCHED
 
 
 class Felling:
@@ -22,7 +20,7 @@ class Felling:
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
         return ((1 - x[:, :1, :1, :1]) * 100 < self.count - 0.5).float()
 
-    def maximise(self, model: nn.Module, x: Tensor, y: Tensor, draw: Any, **_: Any) -> Tensor:
+    def maximize(self, model: nn.Module, x: Tensor, y: Tensor, draw: Any, **_: Any) -> Tensor:
         return x * (1 - draw())
 
 
@@ -35,7 +33,9 @@ class Bright(nn.Module):
 def test_what_fell_once_never_stands_again() -> None:
     x, y = 1 - torch.arange(10).view(-1, 1, 1, 1) / 100 * torch.ones(1, 1, 2, 2), torch.ones(10)
     y = y.long()
-    battle = Battle(Bright(), x, y, (1.0, "linf"), 4, 0, silent, Journal(None, About("", None)))
+    battle = AttackRunner(
+        Bright(), x, y, (1.0, "linf"), 4, 0, UNWATCHED, ProgressFile(None, About("", None))
+    )
     assert battle.stands.all()
     assert battle.run(Attack("three", Felling(3))).sum() == 3
     assert battle.run(Attack("two, asked of all", Felling(2)), among=torch.ones(10) > 0).sum() == 2
@@ -54,7 +54,7 @@ class Drawing:
     def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
         return torch.rand(len(x), generator=generator)
 
-    def maximise(self, model: nn.Module, x: Tensor, y: Tensor, draw: Any, **_: Any) -> Tensor:
+    def maximize(self, model: nn.Module, x: Tensor, y: Tensor, draw: Any, **_: Any) -> Tensor:
         self.drawn.append(draw().tolist())
         return x
 
@@ -64,8 +64,8 @@ def test_every_seed_and_every_chunk_draws_its_own_noise_whoever_is_tried() -> No
 
     def drawn(seed: int, among: Tensor) -> list[list[float]]:
         attack = Drawing()
-        battle = Battle(
-            Bright(), x, y, (1.0, "linf"), 4, seed, silent, Journal(None, About("", None))
+        battle = AttackRunner(
+            Bright(), x, y, (1.0, "linf"), 4, seed, UNWATCHED, ProgressFile(None, About("", None))
         )
         battle.run(Attack("drawing", attack), among=among)
         return attack.drawn

@@ -9,10 +9,10 @@ from torch import nn
 
 from fedrobust.errors import ModelError
 from fedrobust.evaluation import audit
-from fedrobust.evaluation.auditing.indicators import AT_CHANCE, Sign, at_chance
+from fedrobust.evaluation.auditing.indicators import AT_CHANCE, Indicator, at_chance
 
 
-def sign_of(found: object) -> Sign:
+def sign_of(found: object) -> Indicator:
     [sign] = [sign for sign in found.signs if sign.name == AT_CHANCE]  # type: ignore[attr-defined]
     return sign
 
@@ -28,7 +28,7 @@ def test_labels_shifted_by_one_are_never_called_genuine() -> None:
     assert f"right on {100 * found.clean:.1f} %" in found.reason
     honest = audit(robust(), x, y, eps=EPS)
     assert honest.verdict == "genuine"
-    assert sign_of(honest) == Sign(AT_CHANCE, 0.0, 0.0, 0.0, 0.0)
+    assert sign_of(honest) == Indicator(AT_CHANCE, 0.0, 0.0, 0.0, 0.0)
 
 
 def test_the_sign_of_chance_is_by_how_much_one_answer_is_right_more_often() -> None:

@@ -93,10 +93,10 @@ class Learned(Settings):
     def craft(self, state: State, view: View, rng: torch.Generator) -> tuple[Updates, State]:
         """Honest updates while it observes; what the policy says after that [m, d]."""
         from fedrobust.attacks.learned import stage_one, stage_two
-        from fedrobust.attacks.learned.attacker_state import Knowledge
+        from fedrobust.attacks.learned.attacker_state import AttackerState
 
         validate(self, view, rng)
-        known = Knowledge.of(state, view.host.progress)
+        known = AttackerState.of(state, view.host.progress)
         known.met, known.most = known.met + 1, max(known.most, view.rows)
         if view.round <= self.wait:
             known.last = view.round
@@ -116,9 +116,9 @@ class Learned(Settings):
 
     def report(self, state: State, truth: Truth | None = None) -> dict[str, Any]:
         """What was observed, learned and spent; with the truth, how near the data came to it."""
-        from fedrobust.attacks.learned.attacker_state import Knowledge, compared
+        from fedrobust.attacks.learned.attacker_state import AttackerState, compared
 
-        known, told = Knowledge.of(state), list[str]()
+        known, told = AttackerState.of(state), list[str]()
         if not known.met:
             told = ["it was never selected: it neither observed nor attacked"]
         elif not known.over:
@@ -134,6 +134,6 @@ class Learned(Settings):
 
     def pictures(self, state: State, truth: Truth) -> dict[str, Any] | None:
         """The last images that were reconstructed, beside the real ones nearest to them."""
-        from fedrobust.attacks.learned.attacker_state import Knowledge, pictures
+        from fedrobust.attacks.learned.attacker_state import AttackerState, pictures
 
-        return pictures(Knowledge.of(state), truth)
+        return pictures(AttackerState.of(state), truth)

@@ -19,7 +19,7 @@ PICTURES = 8
 
 
 @dataclass
-class Knowledge:
+class AttackerState:
     """What the attacker carries from round to round; ``saved`` and ``of`` are its plain form.
 
     ``x`` and ``y`` are the examples reconstructed so far, ``distances`` those between consecutive
@@ -60,7 +60,7 @@ class Knowledge:
     progress: Progress = UNWATCHED
 
     @classmethod
-    def of(cls, saved: dict[str, Any], progress: Progress = UNWATCHED) -> "Knowledge":
+    def of(cls, saved: dict[str, Any], progress: Progress = UNWATCHED) -> "AttackerState":
         """From its plain form; ``progress`` is told of troubles."""
         return cls(**saved, progress=progress)
 
@@ -113,7 +113,7 @@ class Knowledge:
             self.progress.troubled(text)
 
 
-def compared(known: Knowledge, truth: Truth | None) -> dict[str, Any] | None:
+def compared(known: AttackerState, truth: Truth | None) -> dict[str, Any] | None:
     """How near what was reconstructed came to the federation's data, beside the own data.
 
     ``nearest`` is the median, over the reconstructions, of the ℓ2 distance to the nearest of all
@@ -153,7 +153,7 @@ def _nearest(x: Images, real: Split) -> tuple[Images, Tensor]:
     return nearest, least
 
 
-def pictures(known: Knowledge, truth: Truth) -> dict[str, Any] | None:
+def pictures(known: AttackerState, truth: Truth) -> dict[str, Any] | None:
     """The last reconstructions that are images, and for each the nearest of all real examples."""
     pool = known.pool
     if pool is None or pool.x.dim() != 4:
@@ -185,7 +185,7 @@ class Material:
     theirs: Tensor
 
 
-def material(known: Knowledge, data: Literal["learned", "own", "both"], view: View) -> Material:
+def material(known: AttackerState, data: Literal["learned", "own", "both"], view: View) -> Material:
     """All that the attacker has; known clients' data count among both the own and the learned."""
     real, pool = real_data(view), known.pool
     own = [len(part) for part in view.data()]

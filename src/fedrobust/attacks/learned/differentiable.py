@@ -40,7 +40,7 @@ _AGREES = 1e-3
 
 @dataclass(frozen=True)
 class Differentiable:
-    """A :class:`~fedrobust.clients.gradients.Calculus` that keeps the graph; any network."""
+    """A :class:`~fedrobust.clients.gradients.GradientEngine` that keeps the graph; any network."""
 
     model: nn.Module
 
@@ -166,7 +166,7 @@ def differentiable(task: Task) -> Task:
 
     Raises: ``ValueError`` where its clients or its harm are not written in such operations.
     """
-    one_step = isinstance(task.backend, OneStep) and isinstance(task.backend.calculus, Compiled)
+    one_step = isinstance(task.backend, OneStep) and isinstance(task.backend.engine, Compiled)
     if not one_step or not isinstance(task.harm, Harm):
         raise ValueError(
             "gradients through the rounds need clients that take one plain SGD step on a small "
@@ -174,7 +174,7 @@ def differentiable(task: Task) -> Task:
         )
     tools = Differentiable(deepcopy(task.federation.local.model).double())
     start, means = task.start, task.means
-    harm = replace(task.harm, calculus=tools, sample=_double(task.harm.sample))
+    harm = replace(task.harm, engine=tools, sample=_double(task.harm.sample))
     return replace(
         task,
         federation=replace(
@@ -187,7 +187,7 @@ def differentiable(task: Task) -> Task:
         ),
         means=replace(
             means,
-            calculus=tools,
+            engine=tools,
             sample=_double(means.sample),
             harm=harm,
             previous=means.previous.double(),

@@ -7,34 +7,30 @@ of single learned examples; it knows no budget, and under the mean it can run aw
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypeAlias
+from typing import Annotated, Literal, Protocol, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import model_validator
 from torch import Tensor
 
+from fedrobust.attacks.learned.simulation import Harm
 from fedrobust.attacks.moments import lengths
+from fedrobust.clients.gradients import GradientEngine
 from fedrobust.compute.parameters import Layout
 from fedrobust.config.component import component
 from fedrobust.config.kind import Kind
 from fedrobust.config.scalars import Positive
 from fedrobust.data import Split
 from fedrobust.federation.threat import View
-from fedrobust.typing import Updates, Vector
+from fedrobust.typing import Floats, Updates, Vector
 
-if TYPE_CHECKING:
-    from fedrobust.attacks.learned.simulation import Harm
-    from fedrobust.clients.gradients import Calculus
-
-Observation: TypeAlias = npt.NDArray[np.float32]
 Scale: TypeAlias = Literal["norm", "zeta"]
 Direction: TypeAlias = Literal["own", "parameters", "harm", "last-step", "benign"]
 
 
 @dataclass(frozen=True)
-class Sight:
+class Observation:
     """What an observation is made of: parameters [d] now, before, and at the start of the attack.
 
     ``waited`` is how many rounds have passed since the attacker last took part, 0 for none; what
@@ -49,19 +45,19 @@ class Sight:
 
 
 @dataclass(frozen=True)
-class Means:
+class ActionContext:
     """What an action may draw on beside the view: the network, learned examples, and the harm.
 
     With a ``pool``, the examples of a round are drawn from it.
     """
 
-    calculus: "Calculus"
+    engine: GradientEngine
     sample: Split
-    harm: "Harm | None"
+    harm: Harm | None
     previous: Vector
     pool: Split | None = None
 
-    def drawn(self, rng: torch.Generator) -> "Means":
+    def drawn(self, rng: torch.Generator) -> "ActionContext":
         """These means with the examples of one round."""
         if self.pool is None:
             return self
@@ -73,8 +69,8 @@ class Means:
     def expected_gradient(self, view: View) -> Vector:
         """The gradient [d] of a client that holds the sample, at the points that it moves to."""
         y = self.sample.y
-        x = self.calculus.perturbed(view.parameters, self.sample.x, y, view.objective, view.round)
-        return self.calculus.gradients(view.parameters, x, y, 1)[0]
+        x = self.engine.perturbed(view.parameters, self.sample.x, y, view.objective, view.round)
+        return self.engine.gradients(view.parameters, x, y, 1)[0]
 
 
 class Encoding(Protocol):
@@ -88,11 +84,11 @@ class Encoding(Protocol):
         """k, the length of an action."""
         ...
 
-    def observe(self, sight: Sight) -> Observation:
+    def observe(self, sight: Observation) -> Floats:
         """What the policy sees, of a size near 1."""
         ...
 
-    def rows(self, action: Tensor, view: View, means: Means) -> Updates:
+    def rows(self, action: Tensor, view: View, means: ActionContext) -> Updates:
         """The updates [m, d] that an action [k] means."""
         ...
 
@@ -107,16 +103,16 @@ def _relative(now: Vector, start: Vector) -> Tensor:
     return (now - start) / unit
 
 
-def _finished(values: list[Tensor], sight: Sight) -> Observation:
+def _finished(values: list[Tensor], sight: Observation) -> Floats:
     numbers = torch.cat(
         [*(value.detach().cpu() for value in values), torch.tensor([float(np.log1p(sight.waited))])]
     )
     return numbers.clamp(-100, 100).nan_to_num().float().numpy()
 
 
-def extremes(view: View, calculus: "Calculus", sample: Split) -> tuple[Tensor, Tensor]:
+def extremes(view: View, engine: GradientEngine, sample: Split) -> tuple[Tensor, Tensor]:
     """ζmin and ζmax over the coordinates of the gradients of single examples at θ^{t−1}."""
-    gradients = calculus.gradients(view.parameters, sample.x, sample.y, len(sample))
+    gradients = engine.gradients(view.parameters, sample.x, sample.y, len(sample))
     return gradients.amin(), gradients.amax()
 
 
@@ -157,14 +153,14 @@ class Full:
         """d."""
         return layout.size
 
-    def observe(self, sight: Sight) -> Observation:
+    def observe(self, sight: Observation) -> Floats:
         """All parameters."""
         return _finished([_relative(sight.parameters, sight.start)], sight)
 
-    def rows(self, action: Tensor, view: View, means: Means) -> Updates:
+    def rows(self, action: Tensor, view: View, means: ActionContext) -> Updates:
         """The same vector for all, each at its own length."""
         if self.scale == "zeta":
-            gradient = _rescaled(action, *extremes(view, means.calculus, means.sample))
+            gradient = _rescaled(action, *extremes(view, means.engine, means.sample))
             return (-view.client.optimizer.lr * gradient).expand(view.rows, -1).clone()
         rows: Tensor = self.budget * _sizes(view) * action / len(action) ** 0.5
         return rows.to(view.own)
@@ -193,15 +189,15 @@ class Compact:
         """One."""
         return 1
 
-    def observe(self, sight: Sight) -> Observation:
+    def observe(self, sight: Observation) -> Floats:
         """The output layer."""
         part = _output_layer(sight.layout)
         return _finished([_relative(sight.parameters[part], sight.start[part])], sight)
 
-    def rows(self, action: Tensor, view: View, means: Means) -> Updates:
+    def rows(self, action: Tensor, view: View, means: ActionContext) -> Updates:
         """Each its own honest update, by one factor."""
         if self.scale == "zeta":
-            return _rescaled(action, *extremes(view, means.calculus, means.sample)) * view.own
+            return _rescaled(action, *extremes(view, means.engine, means.sample)) * view.own
         return self.budget * action * view.own
 
 
@@ -243,7 +239,7 @@ class Basis:
         """One for each direction."""
         return len(self.directions)
 
-    def observe(self, sight: Sight) -> Observation:
+    def observe(self, sight: Observation) -> Floats:
         """Norms, angles and the last step."""
         numbers = []
         for part in sight.layout.slices.values():
@@ -255,7 +251,7 @@ class Basis:
         numbers += [100 * step.norm() / size, _unit(step) @ _unit(sight.parameters)]
         return _finished([torch.stack(numbers)], sight)
 
-    def rows(self, action: Tensor, view: View, means: Means) -> Updates:
+    def rows(self, action: Tensor, view: View, means: ActionContext) -> Updates:
         """Each at its own length, along the same mix of directions."""
         total = torch.zeros_like(view.own)
         for share, direction in zip(action, self.directions, strict=True):
@@ -264,7 +260,7 @@ class Basis:
         rows: Updates = self.budget * _sizes(view) * total / length
         return rows.to(view.own)
 
-    def _direction(self, name: Direction, view: View, means: Means) -> Tensor:
+    def _direction(self, name: Direction, view: View, means: ActionContext) -> Tensor:
         if name == "own":
             return (view.own / _sizes(view).clamp(min=1e-12)).to(view.own)
         if name == "parameters":

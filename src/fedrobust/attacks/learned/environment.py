@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedrobust.attacks.learned.encoding import Encoding, Means, Observation, Sight
-from fedrobust.attacks.learned.rollout_cache import Answer, Journal
+from fedrobust.attacks.learned.encoding import ActionContext, Encoding, Observation
+from fedrobust.attacks.learned.rollout_cache import Answer, RolloutCache
 from fedrobust.compute.own_draws import own_draws
 from fedrobust.compute.parameters import Layout
 from fedrobust.compute.randomness import Streams, drawing
@@ -23,20 +23,20 @@ from fedrobust.federation.round import run_round
 from fedrobust.federation.state import Federation, FederationState
 from fedrobust.federation.threat import View
 from fedrobust.progress import UNWATCHED, Progress
-from fedrobust.typing import Updates, Vector
+from fedrobust.typing import Floats, Updates, Vector
 
-Action: TypeAlias = Observation | None
+Action: TypeAlias = Floats | None
 """What an environment is asked for: a step with an action, or None, the start of an episode."""
 LIMIT = 100.0
 """The largest harm that is told apart, in units of the reward."""
 
 
-class Puppet:
+class PolicyAttack:
     """An attack that sends what its ``action`` means, after it has ``waited`` so many rounds."""
 
     requires: ClassVar[Requirements] = Requirements(history=1)
 
-    def __init__(self, encoding: Encoding, means: Means) -> None:
+    def __init__(self, encoding: Encoding, means: ActionContext) -> None:
         self.encoding, self.means = encoding, means
         self.own = foreign(encoding)
         """Whether the encoding is the user's own, which may draw from a global generator."""
@@ -74,14 +74,14 @@ class Task:
     federation: Federation
     start: FederationState
     encoding: Encoding
-    means: Means
+    means: ActionContext
     harm: Callable[[Vector], float]
     horizon: int = 200
     hold: int = 1
     scale: float = 1.0
     waited: int = 0
     backend: Backend = LOCAL
-    journal: Journal | None = None
+    journal: RolloutCache | None = None
     progress: Progress = UNWATCHED
 
     @property
@@ -90,7 +90,7 @@ class Task:
         return Layout.of(self.federation.local.model)
 
 
-class FederationEnv(gymnasium.Env[Observation, Observation]):
+class FederationEnv(gymnasium.Env[Floats, Floats]):
     """The attacker's Markov decision process (DRFL §3), for any rule, data, network and encoding.
 
     A step plays :func:`~fedrobust.federation.round.run_round` on the simulated federation ``hold``
@@ -112,19 +112,19 @@ class FederationEnv(gymnasium.Env[Observation, Observation]):
         """k, the length of an action."""
         self.rounds = 0
         """Simulated rounds that this environment has played."""
-        self._puppet = Puppet(task.encoding, task.means)
+        self._puppet = PolicyAttack(task.encoding, task.means)
         self._federation = replace(task.federation, attack=self._puppet)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
+    ) -> tuple[Floats, dict[str, Any]]:
         """Back to the start, with draws of its own."""
         super().reset(seed=seed)
         self._draw, self._unplayed = int(self.np_random.integers(2**31)), list[Action]()
         self._now = self._answer(None)
         return self._now.observation, self._info()
 
-    def step(self, action: Observation) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Floats) -> tuple[Floats, float, bool, bool, dict[str, Any]]:
         """Play with ``action``; a number outside [−1, 1] counts as the nearest within."""
         before, self._now = self._now, self._answer(np.clip(action, -1, 1))
         reward = self.task.scale * (self._now.harm - before.harm)
@@ -218,8 +218,8 @@ class FederationEnv(gymnasium.Env[Observation, Observation]):
         chosen = self._federation.chosen(self._state.round + 1, streams)
         return not self._federation.malicious.isdisjoint(chosen)
 
-    def _observation(self) -> Observation:
-        sight = Sight(
+    def _observation(self) -> Floats:
+        sight = Observation(
             self._layout,
             self._state.parameters,
             before(self._state.parameters, () if self._waited else self._state.history),

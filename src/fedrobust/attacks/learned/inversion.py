@@ -122,7 +122,7 @@ class _Matching:
         x, y = self.x.detach(), self.labels.detach().argmax(dim=1)
         shift = torch.zeros_like(x)
         if k := objective.perturbed(len(x), round):
-            moved = objective.maximise(
+            moved = objective.maximize(
                 self.model, x[:k], y[:k], lambda: objective.draw(x[:k], draw), batch=len(x)
             )
             shift[:k] = moved - x[:k]

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from fedrobust.attacks.learned.differentiable import NotLinearError, differentiable
-from fedrobust.attacks.learned.encoding import Observation
 from fedrobust.attacks.learned.environment import LIMIT, FederationEnv, Task
 from fedrobust.attacks.learned.policy import Actor, played
 from fedrobust.attacks.learned.simulation import Harm
 from fedrobust.attacks.learned.training import Training
+from fedrobust.typing import Floats
 
 EPISODES = 5
 """Of the last judgement, for each of so many candidates."""
@@ -35,7 +35,7 @@ class Plan:
     ``rounds`` and ``seconds`` are what the search for it has cost, ``course`` what it has seen.
     """
 
-    actions: Observation
+    actions: Floats
     value: float
     rounds: int = 0
     seconds: float = 0.0
@@ -44,8 +44,8 @@ class Plan:
     def actor(self, env: FederationEnv) -> Actor:
         """What plays the plan in ``env``."""
 
-        def act(observation: Observation) -> Observation:
-            chosen: Observation = self.actions[_due(env, len(self.actions))]
+        def act(observation: Floats) -> Floats:
+            chosen: Floats = self.actions[_due(env, len(self.actions))]
             return chosen
 
         return act
@@ -54,7 +54,7 @@ class Plan:
 LEVELS = (0.03, 0.1, 0.3, 1.0)
 
 
-def constant_actions(size: int, axes: Sequence[int] | None = None) -> Observation:
+def constant_actions(size: int, axes: Sequence[int] | None = None) -> Floats:
     """Zero, each of ``axes`` (all) at ± ``LEVELS``, and of up to four axes every mix of signs."""
     found = [np.zeros(size)]
     for level in LEVELS:
@@ -67,7 +67,7 @@ def constant_actions(size: int, axes: Sequence[int] | None = None) -> Observatio
     return np.array(found, dtype=np.float32)
 
 
-def _candidates(size: int, steps: int, seed: int) -> Observation:
+def _candidates(size: int, steps: int, seed: int) -> Floats:
     """The constant actions, of some axes drawn at random where all are too many for ``steps``."""
     most = max(1, (steps // 8 - 1) // (2 * len(LEVELS)))
     if size <= max(4, most):
@@ -214,7 +214,7 @@ def rollout(env: FederationEnv, plan: Tensor, seed: int) -> Tensor:
     return task.scale * (task.harm.value(env.parameters) - begin)
 
 
-def value_of(env: FederationEnv, actions: Observation, seed: int, most: int | None = None) -> float:
+def value_of(env: FederationEnv, actions: Floats, seed: int, most: int | None = None) -> float:
     """The return of one episode, or of its first ``most`` steps, with a plan [steps, k]."""
     return played(env, Plan(actions, 0.0).actor(env), seed, most)
 
@@ -238,7 +238,7 @@ def _share(actions: int) -> int:
     return total
 
 
-def _over(env: FederationEnv, actions: Observation, seed: int, steps: int) -> float:
+def _over(env: FederationEnv, actions: Floats, seed: int, steps: int) -> float:
     """The mean return of ``steps`` steps: of one episode's beginning, or of whole episodes."""
     whole = _steps(env.task)
     if steps < whole:
@@ -248,7 +248,7 @@ def _over(env: FederationEnv, actions: Observation, seed: int, steps: int) -> fl
 
 def _judged(
     env: FederationEnv,
-    plans: Sequence[Observation],
+    plans: Sequence[Floats],
     seed: int,
     began: float,
     course: Sequence[float],
@@ -256,7 +256,7 @@ def _judged(
 ) -> Plan:
     """The best of ``plans`` in some episodes, the same for all; its value is that in others."""
 
-    def mean(plan: Observation, seeds: range) -> float:
+    def mean(plan: Floats, seeds: range) -> float:
         return float(np.mean([value_of(env, plan, seed) for seed in seeds[:episodes]]))
 
     best = plans[int(np.argmax([mean(plan, _finals(seed)) for plan in plans]))]
@@ -287,7 +287,7 @@ def _repeats(task: Task, segments: int) -> int:
     return -(-_steps(task) // segments)
 
 
-def _held(plan: npt.NDArray[np.float64], task: Task) -> Observation:
+def _held(plan: npt.NDArray[np.float64], task: Task) -> Floats:
     """An action for every step of an episode [steps, k]."""
     repeated = np.repeat(plan, _repeats(task, len(plan)), axis=0)[: _steps(task)]
     return repeated.astype(np.float32)

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedrobust.attacks.learned.encoding import Observation
 from fedrobust.attacks.learned.environment import FederationEnv, Task
 from fedrobust.attacks.learned.training import Training
 from fedrobust.compute.randomness import isolated
 from fedrobust.errors import ConfigError
+from fedrobust.typing import Floats
 
 _EPSILON = 1e-8
 _INNER = 0.6
@@ -38,7 +38,7 @@ class Policy:
     mean: Tensor
     deviation: Tensor
 
-    def __call__(self, observation: Observation) -> Tensor:
+    def __call__(self, observation: Floats) -> Tensor:
         """The action in [−1, 1]^k."""
         x = (torch.from_numpy(observation) - self.mean) / self.deviation
         x = x.clamp(-_CLIP, _CLIP)
@@ -50,7 +50,7 @@ class Policy:
         return x
 
     @classmethod
-    def constant(cls, action: Observation, seen: int) -> "Policy":
+    def constant(cls, action: Floats, seen: int) -> "Policy":
         """The policy that always gives ``action``, whatever it sees."""
         bias = torch.atanh(torch.from_numpy(action).double().clamp(-1 + 1e-12, 1 - 1e-12)).float()
         return cls(((torch.zeros(len(bias), seen), bias),), torch.zeros(seen), torch.ones(seen))
@@ -92,7 +92,7 @@ class Trained:
     seconds: float
 
 
-Actor = Callable[[Observation], Observation]
+Actor = Callable[[Floats], Floats]
 
 
 def played(env: FederationEnv, actor: Actor, seed: int, most: int | None = None) -> float:
@@ -110,7 +110,7 @@ def acting(policy: Policy) -> Actor:
     return lambda observation: policy(observation).numpy()
 
 
-def train(task: Task, training: Training, seed: int, start: Observation | None = None) -> Trained:
+def train(task: Task, training: Training, seed: int, start: Floats | None = None) -> Trained:
     """Train a policy on ``task``, from the action ``start`` on where one is given.
 
     The same seed gives the same policy. It tells the progress of ``task`` how far it is.
@@ -197,7 +197,7 @@ def _remembered(training: Training, env: FederationEnv) -> int:
     return max(training.environments, min(training.memory, training.steps, fit))
 
 
-def _begin_at(model: Any, action: Observation) -> None:
+def _begin_at(model: Any, action: Floats) -> None:
     """Make the actor answer ``action``, or the nearest within ±``_INNER``, whatever it sees."""
     bias = torch.atanh(torch.from_numpy(action).float().clamp(-_INNER, _INNER))
     actors = [model.actor, getattr(model, "actor_target", None)]

@@ -19,10 +19,10 @@ from typing import IO
 import numpy as np
 from torch import Tensor
 
-from fedrobust.attacks.learned.encoding import Observation
 from fedrobust.digest import digest
 from fedrobust.errors import RecordWarning, WriteError
 from fedrobust.files import appending, opened, reason
+from fedrobust.typing import Floats
 
 JOURNALS = "learning-*.jsonl"
 """Their names."""
@@ -34,13 +34,13 @@ MOST = 1 << 28
 class Answer:
     """What an environment says: what is seen in ``round``, after ``rounds`` simulated ones."""
 
-    observation: Observation
+    observation: Floats
     harm: float
     round: int
     rounds: int
 
 
-class Journal:
+class RolloutCache:
     """Questions and answers in their order, of all environments of one training.
 
     One line each, flushed at once: a kill cuts off the last line at most. From the first line on
@@ -121,7 +121,9 @@ def _opened(path: Path) -> IO[bytes] | None:
 
 
 @contextmanager
-def journal(folder: Path | None, round: int, told: Sequence[object]) -> Iterator[Journal | None]:
+def journal(
+    folder: Path | None, round: int, told: Sequence[object]
+) -> Iterator[RolloutCache | None]:
     """The journal in ``folder`` of the training in ``round``; None without a folder.
 
     ``told`` is all that its answers depend on: tensors, and what prints the same in every process.
@@ -129,7 +131,7 @@ def journal(folder: Path | None, round: int, told: Sequence[object]) -> Iterator
     if folder is None:
         yield None
         return
-    kept = Journal(folder / JOURNALS.replace("*", f"{round}-{_digest(told)}"))
+    kept = RolloutCache(folder / JOURNALS.replace("*", f"{round}-{_digest(told)}"))
     try:
         yield kept
     finally:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedrobust.aggregators import Aggregator
 from fedrobust.aggregators.aggregator import Aggregation, Context, NoAnswerError
-from fedrobust.clients.gradients import Calculus
+from fedrobust.clients.gradients import GradientEngine
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.data import Split
 from fedrobust.federation.attack import Attack
@@ -22,7 +22,7 @@ from fedrobust.typing import Indices, Updates, Vector
 
 
 @dataclass(frozen=True)
-class Overheard:
+class CallableRule:
     """A rule that is known as a function only: the server's, as a view hands it out.
 
     Its memory and the server's own update stay what they were when it was handed out. Where it
@@ -53,7 +53,7 @@ class Overheard:
     def check(self, n: int) -> None:
         """The function refuses unfit rows itself."""
 
-    def tolerating(self, dropped: int) -> "Overheard":
+    def tolerating(self, dropped: int) -> "CallableRule":
         """The function as it is."""
         return self
 
@@ -112,7 +112,7 @@ class Harm:
     """
 
     kind: str
-    calculus: Calculus
+    engine: GradientEngine
     sample: Split
     gamma: float
     ascent: Ascent
@@ -125,14 +125,14 @@ class Harm:
         return -math.inf if self.kind == "robustness" else math.inf
 
     def value(self, parameters: Vector) -> Tensor:
-        """The harm at θ as a tensor, which has a gradient where the calculus gives one."""
+        """The harm at θ as a tensor, which has a gradient where the engine gives one."""
         x, y = self.sample.x, self.sample.y
         if self.kind == "loss":
-            return self.calculus.losses(parameters, x, y).double().mean()
-        moved = self.calculus.moved(parameters, x, y, self.gamma, self.ascent)
+            return self.engine.losses(parameters, x, y).double().mean()
+        moved = self.engine.moved(parameters, x, y, self.gamma, self.ascent)
         if self.kind == "robustness":
             return -(moved - x).flatten(1).square().sum(dim=1).double().mean()
-        return self.calculus.losses(parameters, moved, y).double().mean()
+        return self.engine.losses(parameters, moved, y).double().mean()
 
     def gradient(self, parameters: Vector) -> Vector:
         """∇_θ of the harm [d], for maximisers that are exact; 0 where it is not finite.
@@ -145,11 +145,11 @@ class Harm:
         x, y = self.sample.x, self.sample.y
 
         def at(gamma: float) -> Vector:
-            moved = self.calculus.moved(parameters, x, y, gamma, self.ascent)
-            return self.calculus.gradients(parameters, moved, y, 1)[0]
+            moved = self.engine.moved(parameters, x, y, gamma, self.ascent)
+            return self.engine.gradients(parameters, moved, y, 1)[0]
 
         if self.kind == "loss":
-            found = self.calculus.gradients(parameters, x, y, 1)[0]
+            found = self.engine.gradients(parameters, x, y, 1)[0]
         else:
             low, high = at(self.gamma * (1 - _NEARBY)), at(self.gamma * (1 + _NEARBY))
             slope = (high - low) / (2 * _NEARBY * self.gamma)

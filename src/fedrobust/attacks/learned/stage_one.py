@@ -8,11 +8,11 @@ from torch import Tensor
 
 from fedrobust.attacks import estimates
 from fedrobust.attacks.learned import distribution
-from fedrobust.attacks.learned.attacker_state import Knowledge, real_data
+from fedrobust.attacks.learned.attacker_state import AttackerState, real_data
 from fedrobust.attacks.learned.inversion import Inversion, invert
 from fedrobust.attacks.learned.settings import Settings
 from fedrobust.attacks.learned.simulation import some_rows
-from fedrobust.clients.gradients import calculus
+from fedrobust.clients.gradients import gradient_engine
 from fedrobust.clients.optimizers import Sgd
 from fedrobust.compute.parameters import read, write
 from fedrobust.data import Split
@@ -26,7 +26,7 @@ _SAME = 1e-3
 """How far from a row a step may be, in parts of its norm, that is that row: θ rounds it."""
 
 
-def observe(known: Knowledge, attack: Settings, view: View, rng: torch.Generator) -> bool:
+def observe(known: AttackerState, attack: Settings, view: View, rng: torch.Generator) -> bool:
     """Stage one: learn from the step that the server has just revealed; whether it is over.
 
     The step Δ̄ = (θ^t − θ^{t−1}) / server lr is taken for −η times the mean gradient of the round's
@@ -51,7 +51,7 @@ def observe(known: Knowledge, attack: Settings, view: View, rng: torch.Generator
 
 
 def _reconstruct(
-    known: Knowledge,
+    known: AttackerState,
     inversion: Inversion,
     view: View,
     own: Split,
@@ -89,7 +89,7 @@ def _reconstruct(
     known.x, known.y = new.x, new.y
 
 
-def _revealed(known: Knowledge, view: View) -> Vector | None:
+def _revealed(known: AttackerState, view: View) -> Vector | None:
     """The mean gradient that the last step shows, without the colluders' part; None for none."""
     if not known.seen(view) or known.own is None:
         return None
@@ -138,7 +138,7 @@ def _averages(view: View, clients: int) -> bool:
         return False
 
 
-def _last(known: Knowledge, size: int) -> Tensor:
+def _last(known: AttackerState, size: int) -> Tensor:
     assert known.y is not None
     return torch.arange(max(0, len(known.y) - size), len(known.y))
 
@@ -147,7 +147,7 @@ def _mismatch(
     model: torch.nn.Module, gradient: Vector, sample: Split, objective: Objective, round: int
 ) -> float:
     """‖∇ − g‖² / ‖g‖² of the sample's gradient, at the points that its client moves to."""
-    tools, theta = calculus(model), read(model)
+    tools, theta = gradient_engine(model), read(model)
     x = tools.perturbed(theta, sample.x, sample.y, objective, round)
     found = tools.gradients(theta, x, sample.y, 1)[0].double()
     given = gradient.double()

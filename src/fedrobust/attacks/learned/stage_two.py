@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from fedrobust.attacks import estimates
-from fedrobust.attacks.learned.attacker_state import Knowledge, material
-from fedrobust.attacks.learned.encoding import Means, Sight
+from fedrobust.attacks.learned.attacker_state import AttackerState, material
+from fedrobust.attacks.learned.encoding import ActionContext, Observation
 from fedrobust.attacks.learned.environment import FederationEnv, Task, before
 from fedrobust.attacks.learned.planning import best_constant, fresh_episodes, search
 from fedrobust.attacks.learned.policy import Policy, acting, played, train
@@ -19,7 +19,7 @@ from fedrobust.attacks.learned.rollout_cache import journal
 from fedrobust.attacks.learned.settings import Settings
 from fedrobust.attacks.learned.simulation import answers
 from fedrobust.attacks.learned.task import fresh, harm_of, lacking, price, sampled, task_for
-from fedrobust.clients.gradients import calculus
+from fedrobust.clients.gradients import gradient_engine
 from fedrobust.compute.parameters import Layout
 from fedrobust.config.component import to_config
 from fedrobust.data import Split
@@ -28,7 +28,7 @@ from fedrobust.federation.threat import View
 from fedrobust.typing import Updates
 
 
-def adopt(known: Knowledge, attack: Settings, view: View) -> None:
+def adopt(known: AttackerState, attack: Settings, view: View) -> None:
     """Use a policy that was trained elsewhere, if it was trained for this network and encoding."""
     assert attack.policy is not None
     try:
@@ -110,12 +110,12 @@ def _sizes(attack: Settings, view: View) -> tuple[int, int]:
     return attack.encoding.seen(layout), attack.encoding.actions(layout)
 
 
-def learn(known: Knowledge, attack: Settings, view: View, rng: torch.Generator) -> None:
+def learn(known: AttackerState, attack: Settings, view: View, rng: torch.Generator) -> None:
     """Stage two: find a policy, or a plan, on the simulation, and keep it in ``known``."""
     if attack.inversion is not None and known.pool is None:
         known.trouble("no usable gradient was observed: the simulation has the attacker's own data")
     sample = sampled(known, attack, view, rng)
-    tools = calculus(view.model(), attack.precision)
+    tools = gradient_engine(view.model(), attack.precision)
     seed = int(torch.randint(2**31, (1,), generator=rng))
     began, known.tried = time.monotonic(), view.round
     try:
@@ -145,7 +145,7 @@ def _told(attack: Settings, view: View, task: Task) -> Iterator[object]:
     yield answers(federation.aggregator, view.parameters, federation.clients)
 
 
-def _found(known: Knowledge, attack: Settings, task: Task, seed: int) -> None:
+def _found(known: AttackerState, attack: Settings, task: Task, seed: int) -> None:
     if not attack.training.learns:
         _planned(known, attack, task, seed)
         return
@@ -164,7 +164,7 @@ def _found(known: Knowledge, attack: Settings, task: Task, seed: int) -> None:
     known.rounds += env.rounds
 
 
-def _planned(known: Knowledge, attack: Settings, task: Task, seed: int) -> None:
+def _planned(known: AttackerState, attack: Settings, task: Task, seed: int) -> None:
     plan = search(task, attack.training, seed)
     known.rounds, known.value = known.rounds + plan.rounds, plan.value
     known.returns, known.checks = list(plan.course), [[float(attack.training.steps), plan.value]]
@@ -175,7 +175,7 @@ def _planned(known: Knowledge, attack: Settings, task: Task, seed: int) -> None:
         known.plan = torch.from_numpy(plan.actions)
 
 
-def act(known: Knowledge, attack: Settings, view: View, rng: torch.Generator) -> Updates:
+def act(known: AttackerState, attack: Settings, view: View, rng: torch.Generator) -> Updates:
     """The updates [m, d] that the policy or plan sends; an action is held as in its training."""
     model = view.model()
     start = view.parameters.clone() if known.start is None else known.start
@@ -187,20 +187,20 @@ def act(known: Knowledge, attack: Settings, view: View, rng: torch.Generator) ->
         else:
             assert known.policy is not None
             waited, layout = known.waited(view), Layout.of(model)
-            sight = Sight(layout, view.parameters, previous, start, waited)
+            sight = Observation(layout, view.parameters, previous, start, waited)
             policy = Policy.of({name: tensor.cpu() for name, tensor in known.policy.items()})
             known.action = policy(attack.encoding.observe(sight))
         known.held = 0
     if known.sample is None:
         drawn = sampled(known, attack, view, rng)
         known.sample = [drawn.x, drawn.y]
-    sample, tools = Split(*known.sample), calculus(model, attack.precision)
+    sample, tools = Split(*known.sample), gradient_engine(model, attack.precision)
     harm = None if lacking(attack, view) else harm_of(attack, view, tools, sample)
     pool = None
     if fresh(attack):
         has = material(known, attack.data, view)
         pool = has.data.take(has.theirs)
-    means = Means(tools, sample, harm, previous, pool).drawn(rng)
+    means = ActionContext(tools, sample, harm, previous, pool).drawn(rng)
     rows = attack.encoding.rows(known.action.to(view.parameters), view, means)
     known.start, known.held = start, known.held + 1
     return rows

@@ -7,12 +7,12 @@ import torch
 from fedrobust.aggregators import Aggregator, Mean
 from fedrobust.aggregators.aggregator import NoAnswerError
 from fedrobust.attacks import estimates
-from fedrobust.attacks.learned.attacker_state import Knowledge, material
-from fedrobust.attacks.learned.encoding import Means, extremes
-from fedrobust.attacks.learned.environment import Puppet, Task, before
+from fedrobust.attacks.learned.attacker_state import AttackerState, material
+from fedrobust.attacks.learned.encoding import ActionContext, extremes
+from fedrobust.attacks.learned.environment import PolicyAttack, Task, before
 from fedrobust.attacks.learned.settings import Settings
-from fedrobust.attacks.learned.simulation import Harm, Overheard, simulated, some_rows
-from fedrobust.clients.gradients import Calculus
+from fedrobust.attacks.learned.simulation import CallableRule, Harm, simulated, some_rows
+from fedrobust.clients.gradients import GradientEngine
 from fedrobust.data import Split
 from fedrobust.federation.backends import LOCAL
 from fedrobust.federation.one_step import OneStep, takes_one_step
@@ -24,11 +24,11 @@ from fedrobust.typing import Indices
 
 
 def task_for(
-    known: Knowledge,
+    known: AttackerState,
     attack: Settings,
     view: View,
     sample: Split,
-    tools: Calculus,
+    tools: GradientEngine,
     rng: torch.Generator,
 ) -> Task:
     """Stage two's task: the federation as the attacker imagines it, from where it now stands.
@@ -69,11 +69,11 @@ def task_for(
     harm = harm_of(attack, view, tools, sample)
     history = known.seen(view)[-1:]
     pool = has.data.take(has.theirs) if fresh(attack) else None
-    means = Means(tools, sample, harm, before(view.parameters, history), pool)
+    means = ActionContext(tools, sample, harm, before(view.parameters, history), pool)
     federation = simulated(
         view,
         has.data,
-        Puppet(attack.encoding, means),
+        PolicyAttack(attack.encoding, means),
         parts=[*benign, *attackers],
         malicious=malicious,
         participation=Sample(clients) if total > clients else All(),
@@ -116,7 +116,7 @@ def _rule(view: View, clients: int) -> Aggregator:
     Raises: ``ValueError`` where it refuses as many rows as the attacker believes in.
     """
     if view.rule is None:
-        return Overheard(Mean())
+        return CallableRule(Mean())
     rows = some_rows(view.parameters, clients)
     try:
         ordered = not torch.allclose(view.rule(rows), view.rule(rows.flip(0)), atol=1e-5)
@@ -127,10 +127,10 @@ def _rule(view: View, clients: int) -> Aggregator:
             f"the rule refuses the {clients} rows that the attacker believes in ({error}): grant "
             "threat.clients: true, or a larger number"
         ) from error
-    return Overheard(view.rule, ordered)
+    return CallableRule(view.rule, ordered)
 
 
-def sampled(known: Knowledge, attack: Settings, view: View, rng: torch.Generator) -> Split:
+def sampled(known: AttackerState, attack: Settings, view: View, rng: torch.Generator) -> Split:
     """The fixed examples on which harm is measured: at most half of what fresh ones come from."""
     has = material(known, attack.data, view)
     order = has.theirs[torch.randperm(len(has.theirs), generator=rng)]
@@ -143,7 +143,7 @@ def fresh(attack: Settings) -> bool:
     return getattr(attack.encoding, "draws", "fixed") == "fresh"
 
 
-def harm_of(attack: Settings, view: View, tools: Calculus, sample: Split) -> Harm:
+def harm_of(attack: Settings, view: View, tools: GradientEngine, sample: Split) -> Harm:
     """The harm that the reward counts. Raises: ``ValueError`` where there is no γ for it."""
     if why := lacking(attack, view):
         raise ValueError(why)

@@ -2,10 +2,10 @@
 
 from fedrobust.evaluation.auditing.auditor import audit
 from fedrobust.evaluation.auditing.battery import Budget
-from fedrobust.evaluation.auditing.indicators import Sign, Verdict
+from fedrobust.evaluation.auditing.indicators import Indicator, Verdict
 from fedrobust.evaluation.auditing.loss_surface import Surface
 from fedrobust.evaluation.auditing.result import Audit
 from fedrobust.evaluation.auditing.runner import Taken
 from fedrobust.evaluation.intervals import Share
 
-__all__ = ["Audit", "Budget", "Share", "Sign", "Surface", "Taken", "Verdict", "audit"]
+__all__ = ["Audit", "Budget", "Indicator", "Share", "Surface", "Taken", "Verdict", "audit"]

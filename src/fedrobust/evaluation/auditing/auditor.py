@@ -24,17 +24,17 @@ from fedrobust.evaluation.auditing.battery import (
 )
 from fedrobust.evaluation.auditing.indicators import (
     OVERSTATED,
-    Sign,
+    Indicator,
     at_chance,
     lead,
     share,
     verdict,
 )
 from fedrobust.evaluation.auditing.loss_surface import Surface, surface
-from fedrobust.evaluation.auditing.model_check import Subject, subject
-from fedrobust.evaluation.auditing.progress_file import About, Journal
+from fedrobust.evaluation.auditing.model_check import ModelCheck, subject
+from fedrobust.evaluation.auditing.progress_file import About, ProgressFile
 from fedrobust.evaluation.auditing.result import Audit
-from fedrobust.evaluation.auditing.runner import Battle
+from fedrobust.evaluation.auditing.runner import AttackRunner
 from fedrobust.evaluation.intervals import Share
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import Norm, require_radius
@@ -92,8 +92,8 @@ def audit(
         others = [_surrogate(i, other, x, y) for i, other in enumerate(surrogates, start=1)]
         about = (plain, budget, batch_size, seed, type(model).__qualname__)
         asked = About.of([model, *surrogates], [x, y], seen.said, *about)
-        kept = Journal(None if journal is None else Path(journal), asked)
-        battle = Battle(
+        kept = ProgressFile(None if journal is None else Path(journal), asked)
+        battle = AttackRunner(
             seen.model, x, y, (eps, norm), batch_size, seed, progress or UNWATCHED, kept
         )
         found = _fought(seen, battle, plain, budget, others)
@@ -161,7 +161,11 @@ def _surrogate(number: int, model: nn.Module, x: Images, y: Labels) -> nn.Module
 
 
 def _fought(
-    seen: Subject, battle: Battle, plain: Pgd, budget: Budget, surrogates: Sequence[nn.Module]
+    seen: ModelCheck,
+    battle: AttackRunner,
+    plain: Pgd,
+    budget: Budget,
+    surrogates: Sequence[nn.Module],
 ) -> Audit:
     model, eps, norm = seen.model, plain.eps, plain.norm
     clean = battle.stands
@@ -211,7 +215,7 @@ def _fought(
     )
 
 
-def _later(battle: Battle, plainly: Mask, attacks: Sequence[Attack]) -> list[Sign]:
+def _later(battle: AttackRunner, plainly: Mask, attacks: Sequence[Attack]) -> list[Indicator]:
     """Whether plain PGD that has arrived takes still more with more steps, or more restarts."""
     names = ("more steps take more", "restarts take more")
     return [
@@ -220,7 +224,7 @@ def _later(battle: Battle, plainly: Mask, attacks: Sequence[Attack]) -> list[Sig
     ]
 
 
-def _flat(model: nn.Module, battle: Battle) -> Mask:
+def _flat(model: nn.Module, battle: AttackRunner) -> Mask:
     """Which examples have an input gradient that tells nothing at the clean point.
 
     It is exactly 0, or none, or of one sign in all of its entries, where these are many.

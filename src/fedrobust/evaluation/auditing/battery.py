@@ -44,7 +44,7 @@ class Noise:
         """One point for each example, before clipping."""
         return on_sphere(x, self.eps, self.norm, generator)
 
-    def maximise(
+    def maximize(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
         """A point on which the model errs, where one was drawn; the last one elsewhere."""
@@ -69,11 +69,11 @@ class Transfer:
         """What the attack on the surrogate draws."""
         return self.how.draw(x, generator)
 
-    def maximise(
+    def maximize(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
         """The surrogate's adversarial examples."""
-        return self.how.maximise(self.surrogate, x, y, draw, batch=batch)
+        return self.how.maximize(self.surrogate, x, y, draw, batch=batch)
 
 
 def claimed(eps: float, norm: Norm, steps: int = 40) -> Pgd:

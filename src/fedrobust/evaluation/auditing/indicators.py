@@ -45,7 +45,7 @@ _MASKED = float(norm.ppf(0.9975))
 
 
 @dataclass(frozen=True)
-class Sign:
+class Indicator:
     """One test: a share of examples with its 95 % interval, and the ``floor`` that it lies above.
 
     ``floor`` is the lower end at 99.75 %, so that ten signs together call an honest model that lies
@@ -82,16 +82,16 @@ class Sign:
         return f"{self.word:8} {self.name}: {figure}, limit {100 * self.limit:.3g} %"
 
 
-def share(name: str, shows: Mask, among: Mask | None = None) -> Sign:
+def share(name: str, shows: Mask, among: Mask | None = None) -> Indicator:
     """The sign ``name`` where ``shows`` [b], of all or of those ``among``, by Wilson's interval."""
     total = len(shows) if among is None else int(among.sum())
     if not total:
-        return Sign(name, 0.0, 0.0, 0.0, 0.0)
+        return Indicator(name, 0.0, 0.0, 0.0, 0.0)
     found = Share(int(shows.sum()), total)
-    return Sign(name, found.value, found.low, found.high, found.interval(_MASKED)[0])
+    return Indicator(name, found.value, found.low, found.high, found.interval(_MASKED)[0])
 
 
-def lead(name: str, ours: Mask, plain: Mask) -> Sign:
+def lead(name: str, ours: Mask, plain: Mask) -> Indicator:
     """By how much more examples one attack fells than plain PGD does, of the same [b].
 
     (b − c)/n for the b that it alone fells and the c that plain PGD alone fells, with the interval
@@ -103,23 +103,23 @@ def lead(name: str, ours: Mask, plain: Mask) -> Sign:
     middle = (up - down) / m
     error = math.sqrt((up + down) - (up - down) ** 2 / m) / m
     low, high, floor = (middle + z * error for z in (-SIDES, SIDES, -_MASKED))
-    return Sign(name, (b - c) / n, low, high, floor)
+    return Indicator(name, (b - c) / n, low, high, floor)
 
 
-def at_chance(correct: Mask, y: Labels) -> Sign:
+def at_chance(correct: Mask, y: Labels) -> Indicator:
     """By how much one answer to everything, the commonest label, beats the model; 0 for less.
 
     With examples of one class alone there is no chance to beat.
     """
     common = torch.mode(y).values
     if bool((y == common).all()):
-        return Sign(AT_CHANCE, 0.0, 0.0, 0.0, 0.0)
+        return Indicator(AT_CHANCE, 0.0, 0.0, 0.0, 0.0)
     found = lead(AT_CHANCE, y == common, correct)
     low, high, floor = (max(0.0, end) for end in (found.low, found.high, found.floor))
-    return Sign(AT_CHANCE, max(0.0, found.value), low, high, floor)
+    return Indicator(AT_CHANCE, max(0.0, found.value), low, high, floor)
 
 
-def verdict(signs: Sequence[Sign], steady: bool) -> Verdict:
+def verdict(signs: Sequence[Indicator], steady: bool) -> Verdict:
     """``masked`` on any sign, ``genuine`` where none can be, else ``inconclusive``.
 
     A claim that is too high without any masking is ``inconclusive``: the model hides nothing, and

@@ -42,7 +42,7 @@ class Logs(nn.Module):
         return p.clamp_min(torch.finfo(p.dtype).tiny).log()
 
 
-class Deaf(nn.Module):
+class NoInputGradient(nn.Module):
     """A model through which no gradient comes: its gradient by the input is taken for 0."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -56,7 +56,7 @@ class Deaf(nn.Module):
 
 
 @dataclass(frozen=True)
-class Subject:
+class ModelCheck:
     """A model that gives logits with a gradient, and what had to be said about it.
 
     ``differentiable`` is false where no gradient reaches the input, ``steady`` where the same input
@@ -74,7 +74,7 @@ class Subject:
     said: Tensor | None
 
 
-def subject(model: nn.Module, x: Images, y: Labels, batch: int = 256) -> Subject:
+def subject(model: nn.Module, x: Images, y: Labels, batch: int = 256) -> ModelCheck:
     """Look at ``model``, in evaluation mode, on a few of the examples (x, y).
 
     Raises: ``ModelError``, a ``ValueError``, for a model that does not fit them or gives no logits
@@ -120,13 +120,13 @@ def subject(model: nn.Module, x: Images, y: Labels, batch: int = 256) -> Subject
         )
     if not differentiable:
         notes.append("no gradient reaches the input: gradient attacks see a flat surface")
-        model = Deaf(model)
+        model = NoInputGradient(model)
     chosen = answers(batched_logits(model, x[:200], batch))
     constant = bool((chosen == chosen[0]).all()) and not bool((y[:200] == y[0]).all())
     if constant:
         notes.append("the model gives one answer to everything: there is nothing to audit")
     said = first if steady else None
-    return Subject(
+    return ModelCheck(
         model, classes, differentiable, steady and not mixed, constant, tuple(notes), said
     )
 

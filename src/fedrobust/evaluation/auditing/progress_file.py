@@ -63,7 +63,7 @@ class About:
         return same(self.said.double(), other, _ROUNDING)
 
 
-class Journal:
+class ProgressFile:
     """Results by name, one JSON line each; without a path they are only passed through.
 
     Raises: ``RecordError`` where the file was written for anything else than ``about``, or cannot

@@ -2,15 +2,15 @@
 
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedrobust.config.arguments import shortened
+from fedrobust.evaluation.auditing.indicators import LIMITS, Indicator, Verdict
+from fedrobust.evaluation.auditing.loss_surface import Surface
+from fedrobust.evaluation.auditing.runner import Taken
 from fedrobust.evaluation.intervals import Share
-
-if TYPE_CHECKING:
-    from fedrobust.evaluation.auditing.indicators import Sign, Verdict
-    from fedrobust.evaluation.auditing.loss_surface import Surface
-    from fedrobust.evaluation.auditing.runner import Taken
+from fedrobust.records.reading import shaped
+from fedrobust.records.schema.audit import AuditRecord
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,16 @@ class Audit:
     asked, ``surface`` the loss around some examples.
     """
 
-    verdict: "Verdict"
+    verdict: Verdict
     clean: float
     claimed: float
     robust: float
     shares: dict[str, Share]
-    taken: tuple["Taken", ...]
-    signs: tuple["Sign", ...]
+    taken: tuple[Taken, ...]
+    signs: tuple[Indicator, ...]
     notes: tuple[str, ...]
     settings: dict[str, str | float | int]
-    surface: "Surface"
+    surface: Surface
 
     def to_json(self) -> dict[str, Any]:
         """Everything in it, with the intervals, as JSON has it."""
@@ -47,16 +47,10 @@ class Audit:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Audit":
         """The audit that :meth:`to_json` wrote. Raises: ``ValueError`` that says what is wrong."""
-        from fedrobust.evaluation.auditing.indicators import LIMITS, Sign
-        from fedrobust.evaluation.auditing.loss_surface import Surface
-        from fedrobust.evaluation.auditing.runner import Taken
-        from fedrobust.records.reading import shaped
-        from fedrobust.records.schema.audit import AuditRecord
-
         found = shaped(AuditRecord, content)
         if strange := [sign.name for sign in found.signs if sign.name not in LIMITS]:
             raise ValueError(f"signs: there is no sign {shortened(strange[0])}")
-        signs = tuple(Sign(**asdict(sign)) for sign in found.signs)
+        signs = tuple(Indicator(**asdict(sign)) for sign in found.signs)
         masked = any(sign.word == "masked" for sign in signs)
         fine = all(sign.beyond is False for sign in signs)
         if (found.verdict == "masked" and not masked) or (found.verdict == "genuine" and not fine):

@@ -13,7 +13,7 @@ from fedrobust.compute.network import batched_logits, right
 from fedrobust.compute.randomness import Streams, drawing
 from fedrobust.evaluation.auditing.battery import Attack
 from fedrobust.evaluation.auditing.model_check import Scaled
-from fedrobust.evaluation.auditing.progress_file import Journal
+from fedrobust.evaluation.auditing.progress_file import ProgressFile
 from fedrobust.perturb import Perturbation
 from fedrobust.perturb.geometry import Norm, allowed
 from fedrobust.progress import Progress
@@ -35,7 +35,7 @@ class Taken:
     seconds: float
 
 
-class Battle:
+class AttackRunner:
     """The examples of an audit, and which of them stand after every attack so far.
 
     They are attacked ``batch`` neighbours at a time, and what such a chunk gave goes into the
@@ -51,7 +51,7 @@ class Battle:
         batch: int,
         seed: int,
         progress: Progress,
-        journal: Journal,
+        journal: ProgressFile,
     ) -> None:
         self.eps, self.norm = ball
         self.model, self.x, self.y, self.batch, self.progress = model, x, y, batch, progress
@@ -158,4 +158,4 @@ def attacked(
         noise = attack.how.draw(x, source)
         return None if noise is None else noise[index.to(noise.device)]
 
-    return attack.how.maximise(seen, x[index], y[index], draw, batch=batch)
+    return attack.how.maximize(seen, x[index], y[index], draw, batch=batch)

@@ -33,7 +33,7 @@ class TakenRecord:
 
 
 @checked(frozen=True, config=OPEN)
-class SignRecord:
+class IndicatorRecord:
     """One sign of an audit with its interval."""
 
     name: str
@@ -73,7 +73,7 @@ class AuditRecord:
     robust: Fraction
     shares: dict[Literal["clean", "claimed", "robust"], ShareRecord]
     taken: tuple[TakenRecord, ...]
-    signs: Annotated[tuple[SignRecord, ...], Field(min_length=1)]
+    signs: Annotated[tuple[IndicatorRecord, ...], Field(min_length=1)]
     notes: tuple[str, ...]
     settings: dict[str, str | Annotated[int, Strict()] | Figure]
     surface: SurfaceRecord
