@@ -3,11 +3,18 @@
 from pathlib import Path
 
 from fedrobust.errors import ConfigError, RecordError
-from fedrobust.runs.grid import Cell, Sweep, same
-from fedrobust.records.reading import evaluations_of, json_of, mapping_of, present, rounds_of, tensors_of
-from fedrobust.runs.directory import Json
+from fedrobust.records.reading import (
+    evaluations_of,
+    json_of,
+    mapping_of,
+    present,
+    rounds_of,
+    tensors_of,
+)
 from fedrobust.records.schema.run import Round, Summary
 from fedrobust.records.schema.sweep import SweepRecord
+from fedrobust.runs.directory import Json
+from fedrobust.runs.grid import Cell, Sweep, same
 
 CELLS = "cells"
 """The folder within a sweep's that has a run directory for each cell."""

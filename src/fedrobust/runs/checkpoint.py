@@ -15,9 +15,9 @@ from typing import IO, Any, cast
 import torch
 from torch import Tensor
 
+from fedrobust.compute.memory import available_memory
 from fedrobust.config.arguments import shortened
 from fedrobust.errors import RecordError
-from fedrobust.compute.memory import available_memory
 from fedrobust.files import opened
 
 Json = dict[str, Any]

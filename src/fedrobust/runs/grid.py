@@ -16,11 +16,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedrobust.config.arguments import shortened
 from fedrobust.config.component import from_config, to_config
+from fedrobust.config.explain import listed, quoted, shown
+from fedrobust.config.overrides import Setting, apply, dotted, override
 from fedrobust.errors import ConfigError, OverrideWarning
 from fedrobust.experiment import Experiment, Name, read_yaml
 from fedrobust.runs.older_configs import completed
-from fedrobust.config.explain import listed, quoted, shown
-from fedrobust.config.overrides import Setting, apply, dotted, override
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _CELLS = 10_000

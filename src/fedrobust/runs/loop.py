@@ -1,24 +1,22 @@
 """Playing rounds, and keeping what it takes to go on after a kill."""
 
-from fedrobust.progress import Host, Progress
-
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from fedrobust.runs.state import RunState, save
-from fedrobust.errors import ConfigError, RecordWarning, WriteError
-from fedrobust.experiment import Experiment
-from fedrobust.federation.state import RoundLog
-from fedrobust.federation.round import run_round
 from fedrobust.config.fingerprint import stateful
+from fedrobust.errors import ConfigError, WriteError
+from fedrobust.experiment import Experiment
+from fedrobust.federation.round import run_round
+from fedrobust.federation.state import RoundLog
+from fedrobust.progress import Host, Progress
+from fedrobust.runs.directory import RunDirectory, require_storable
 from fedrobust.runs.prepare import Prepared, prepare
-from fedrobust.runs.directory import Json, RunDirectory, require_storable
 from fedrobust.runs.repair import repaired
 from fedrobust.runs.resume import open_course, stored_plan
+from fedrobust.runs.state import RunState, save
 
 SAVE_EVERY = 60.0
 """Seconds between checkpoints, where the caller asks for none that often."""

@@ -8,16 +8,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from fedrobust.federation.attack import Truth, account, initial_state
 from fedrobust.compute.network import answers, batched_logits, evaluating
+from fedrobust.compute.parameters import write
+from fedrobust.compute.randomness import drawing
 from fedrobust.data import Split
 from fedrobust.evaluation.accuracy import Scores, admissible, no_points, score
-from fedrobust.compute.parameters import write
+from fedrobust.federation.attack import Truth, account, initial_state
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import per_example
 from fedrobust.records.plain import attack_report
 from fedrobust.runs.prepare import Prepared
-from fedrobust.compute.randomness import drawing
 from fedrobust.typing import Indices, Vector
 
 Json = dict[str, Any]

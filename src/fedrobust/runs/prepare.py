@@ -12,8 +12,8 @@ from fedrobust.compute.own_draws import own_draws
 from fedrobust.compute.parameters import Layout, read
 from fedrobust.compute.randomness import Streams, drawing
 from fedrobust.config.fingerprint import foreign
-from fedrobust.digest import digest
 from fedrobust.data import Dataset, Partition, Split
+from fedrobust.digest import digest
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.attack import Attack, poisons, requirements
@@ -244,4 +244,6 @@ def _digest_of_own(experiment: Experiment, partition: Partition) -> str:
     """What a user's own partition gave, in 8 hexadecimal digits; nothing of fedrobust's."""
     if not foreign(experiment.partition):
         return ""
-    return digest(*(p for part in (*partition.train, *partition.test) for p in (part, b"|")), length=8)
+    return digest(
+        *(p for part in (*partition.train, *partition.test) for p in (part, b"|")), length=8
+    )

@@ -3,14 +3,14 @@
 import torch
 from torch import nn
 
-from fedrobust.config import arguments
 from fedrobust.compute.network import differentiable, evaluating
+from fedrobust.compute.parameters import write
+from fedrobust.config import arguments
+from fedrobust.config.fingerprint import foreign
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError, UndifferentiableError, UserError
 from fedrobust.evaluation.accuracy import admissible
 from fedrobust.experiment import Evaluation
-from fedrobust.compute.parameters import write
-from fedrobust.config.fingerprint import foreign
 from fedrobust.perturb import Apgd, Fab, Pgd
 from fedrobust.typing import Vector
 

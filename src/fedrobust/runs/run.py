@@ -1,26 +1,22 @@
 """Playing an experiment to its end: rounds, evaluations, and the summary."""
 
-from fedrobust.runs.summary import _finish, _line, best_of, rank
-
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
-from fedrobust.runs import measure
-from fedrobust.runs.state import RunState, save_end
+from fedrobust.compute.parameters import write
 from fedrobust.errors import ConfigError, WriteError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.state import FederationState, RoundLog
-from fedrobust.compute.parameters import write
-from fedrobust.runs.loop import Playing, opened
 from fedrobust.progress import UNWATCHED, Progress
-from fedrobust.runs.prepare import Prepared
+from fedrobust.runs import measure
 from fedrobust.runs.directory import Json
-from fedrobust.records.schema.formats import with_format
+from fedrobust.runs.loop import Playing, opened
+from fedrobust.runs.prepare import Prepared
+from fedrobust.runs.state import RunState, save_end
+from fedrobust.runs.summary import _finish, _line, best_of, rank
 from fedrobust.typing import Vector
-
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,9 @@ def _play(playing: Playing, watch: Progress) -> Run:
     write(run.model, run_state.state.parameters)
     run.model.eval()
     path = directory.path if directory is not None else None
-    return Run(run_state.state, run_state.metrics, run.model, summary, run_state.best, path, playing.unkept)
+    return Run(
+        run_state.state, run_state.metrics, run.model, summary, run_state.best, path, playing.unkept
+    )
 
 
 def _keep(playing: Playing, watch: Progress, summary: Json) -> None:
@@ -121,15 +119,3 @@ def _evaluate(run: Prepared, run_state: RunState, log: RoundLog) -> Json:
         run_state.best = run_state.state.parameters.clone()
     run_state.metrics.append(metrics)
     return metrics
-
-
-
-
-
-
-
-
-
-
-
-

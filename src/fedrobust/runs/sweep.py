@@ -1,8 +1,5 @@
 """Playing a grid of experiments: in processes of their own, resumable to the cell."""
 
-from fedrobust.progress import CELLS as ALL
-from fedrobust.progress import UNWATCHED, Progress
-
 import json
 import multiprocessing
 import os
@@ -10,9 +7,8 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -20,16 +16,18 @@ from pathlib import Path
 import psutil
 
 from fedrobust.config import beside
-from fedrobust.runs.cells import CELLS, begun_with, finished, require_grown
 from fedrobust.config.component import from_config
 from fedrobust.errors import RecordError, RecordWarning, UserError, WriteError
 from fedrobust.experiment import Experiment
 from fedrobust.files import clear, held, listing, reason, written
-from fedrobust.runs.grid import Cell, Sweep
+from fedrobust.progress import CELLS as ALL
+from fedrobust.progress import UNWATCHED, Progress
 from fedrobust.records.reading import json_of, present
-from fedrobust.runs.directory import Json
 from fedrobust.records.schema.formats import with_format
 from fedrobust.records.schema.sweep import SweepRecord
+from fedrobust.runs.cells import CELLS, begun_with, finished, require_grown
+from fedrobust.runs.directory import Json
+from fedrobust.runs.grid import Cell, Sweep
 
 FAILED = "failed"
 """The folder within a sweep's that tells of each cell that failed."""
@@ -187,7 +185,7 @@ class _Pool:
                     else:
                         self._said[name] = value
         for name in ended:
-            cell, process, pipe = self.running.pop(name)
+            _, process, pipe = self.running.pop(name)
             process.join()
             pipe.close()
             failure = None

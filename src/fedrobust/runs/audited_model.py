@@ -1,0 +1,164 @@
+"""Where a model to audit comes from: a run, a file of weights, or a user's own module."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import nn
+
+from fedrobust.config import beside
+from fedrobust.config.component import component, from_record
+from fedrobust.config.explain import explain
+from fedrobust.config.trust import CURE, EVERYTHING, NOTHING, Trusted, UntrustedError
+from fedrobust.config.yaml import read_yaml
+from fedrobust.data import AnyData, Dataset
+from fedrobust.errors import ConfigError, RecordError
+from fedrobust.models import AnyModel, build_model
+from fedrobust.perturb import AnyPerturbation, Pgd
+from fedrobust.records.reading import broken, fill, mapping_of, present
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model, the data to audit it on, and the attack that its claim rests on, where known.
+
+    ``data`` and ``network`` are the components that they come from; surrogates are made of them.
+    """
+
+    model: nn.Module
+    dataset: Dataset
+    data: Any
+    network: Any
+    claim: Pgd | None = None
+
+
+@component
+class _Recorded:
+    """What an audit needs of a run's config. The rest is never looked at: it may name code."""
+
+    model: AnyModel
+    data: AnyData | None
+
+
+@component
+class _Claiming:
+    attack: AnyPerturbation
+
+
+def opened(
+    where: str, data: str | None, spec: str | None, last: bool, trust: bool = False
+) -> Source:
+    """The model ``where``: a run directory, a .safetensors file, or module:name.
+
+    ``data`` and ``spec`` name a data set and a network, by name or as YAML; a run knows its own.
+    ``last`` takes a run's last model and not the one that validation chose. Of a module of one's
+    own ``spec`` is the network of its surrogates. ``trust`` lets a run's config name code as its
+    model or its data.
+
+    Raises: ``UntrustedError`` where it does so without, ``ConfigError`` for what cannot be found or
+    does not fit, ``RecordError`` for a run that is not finished or broken, ``DataError`` for the
+    data.
+    """
+    path = Path(where)
+    if os.path.isdir(path):
+        if spec is not None:
+            raise ConfigError(f"{where} is a run and knows its network: leave --model out")
+        return _of_run(path, data, last, EVERYTHING if trust else NOTHING)
+    if last:
+        raise ConfigError(f"--last is for run directories, and {where} is none: leave it out")
+    if not os.path.exists(path) and (path.suffix or ":" not in where or "/" in where):
+        raise ConfigError(
+            f"{where} does not exist: give a run directory, a .safetensors file, or a module of "
+            "your own as package.module:name, without .py"
+        )
+    if data is None:
+        raise ConfigError("name the data to audit on: --data mnist")
+    source = _component(AnyData, data, "--data")
+    network = None if spec is None else _component(AnyModel, spec, "--model")
+    dataset = source.load()
+    if path.suffix == ".safetensors":
+        if network is None:
+            raise ConfigError(f"name the network that {path} holds: --model mnist-cnn-small")
+        return Source(_filled(network, path, dataset), dataset, source, network)
+    if ":" not in where:
+        raise ConfigError(
+            f"{where} is no run directory and no .safetensors file; a module of your own is "
+            "written package.module:name"
+        )
+    return Source(_own(where), dataset, source, network)
+
+
+def _of_run(path: Path, data: str | None, last: bool, trusted: Trusted) -> Source:
+    file = path / ("model.safetensors" if last else "best.safetensors")
+    if not present(path / "config.yaml"):
+        cells = path / "cells"
+        inside = f"; it is a sweep: audit one of {cells}" if cells.is_dir() else ""
+        raise RecordError(f"{path} is no run directory: it holds no config.yaml{inside}")
+    if not present(file):
+        raise RecordError(
+            f"{path} holds no {file.name}: finish the run with --resume, or try "
+            f"{'without --last' if last else '--last'}"
+        )
+    config = path / "config.yaml"
+    content = mapping_of(config)
+    needed = {key: content[key] for key in ("model", "data") if key in content}
+    if data is not None:
+        needed["data"] = None
+    try:
+        recorded = from_record(_Recorded, needed, trusted)
+        claim = _claim(content.get("evaluation"))
+    except UntrustedError as error:
+        raise UntrustedError(f"{config}: {error}; {CURE}") from error
+    except ConfigError as error:
+        raise broken(config, error) from error
+    if data is None and recorded.data is None:
+        raise broken(config, "its data is missing")
+    source = recorded.data if data is None else _component(AnyData, data, "--data")
+    dataset = source.load()
+    model = _filled(recorded.model, file, dataset)
+    return Source(model, dataset, source, recorded.model, claim)
+
+
+def _claim(evaluation: object) -> Pgd | None:
+    """The attack that a run's claim rests on, where it is PGD. No other one is made."""
+    if not isinstance(evaluation, Mapping) or "attack" not in evaluation:
+        raise ConfigError("its evaluation.attack is missing")
+    try:
+        attack = from_record(_Claiming, {"attack": evaluation["attack"]}).attack
+    except UntrustedError:  # one of somebody's own is no PGD
+        return None
+    except ConfigError as error:
+        raise ConfigError(f"evaluation.{error}") from error
+    return attack if isinstance(attack, Pgd) else None
+
+
+def _filled(spec: Any, file: Path, dataset: Dataset) -> nn.Module:
+    draw = torch.Generator().manual_seed(0)
+    model = build_model(spec, dataset.shape, dataset.classes, draw, trains=False)
+    fill(model, file)
+    return model
+
+
+def _component(kind: Any, text: str, option: str) -> Any:
+    """A component from its name, or from YAML such as {name: elu-cnn, width: 16}."""
+    try:
+        return TypeAdapter(kind).validate_python(read_yaml(text))
+    except ValidationError as error:
+        raise ConfigError(f"{option} {text}: {explain(error, kind)}") from error
+
+
+def _own(where: str) -> nn.Module:
+    module, _, name = where.partition(":")
+    try:
+        found = getattr(beside.module(module), name)
+        model = found if isinstance(found, nn.Module) or not callable(found) else found()
+    except Exception as error:  # a user's module may fail in any way
+        hint = beside.hint(module, error)
+        raise ConfigError(f"{where}: {type(error).__name__}: {error}{hint}") from error
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"{where} is no torch.nn.Module, and gives none when called")
+    return model

@@ -1,0 +1,76 @@
+"""Configs that earlier versions of fedrobust stored."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import MISSING, fields
+from functools import cache
+from typing import Any, cast
+
+from pydantic import TypeAdapter, ValidationError
+
+from fedrobust.compute.execution import Execution
+from fedrobust.config.component import to_config
+from fedrobust.config.explain import explain, field_types, quoted
+from fedrobust.config.trust import Trusted
+from fedrobust.errors import ConfigError
+from fedrobust.experiment import Experiment
+
+_BEFORE = {
+    "attack.encoding=basis.draws": "fixed",
+    "attack.training.check_episodes": 1,
+    "attack.training.start": "random",
+    "execution.gradients": "autograd",
+}
+
+
+def completed(stored: Mapping[str, Any], like: object = None) -> dict[str, Any]:
+    """A stored config with the fields that fedrobust has gained since, at their defaults.
+
+    Where a default is not what was done before there was the field, ``_BEFORE`` says what was. What
+    cannot be read, such as an object that no file can rebuild, stays as it is, and so does code
+    that ``like`` does not name in the same way: that is the user's own config, as plain data.
+
+    Raises: ``ConfigError`` where it is no config, or its execution plan is none.
+    """
+    if not isinstance(stored, Mapping):
+        raise ConfigError(f"a stored config must be a mapping of keys; it is {quoted(stored)}")
+    content = deepcopy(dict(stored))
+    for path, value in _BEFORE.items():
+        *way, last = path.split(".")
+        for node in _nodes(content, way):
+            node.setdefault(last, value)
+    trusted, found = Trusted.of(like), dict(stored)
+    for field in fields(cast("Any", Experiment)):
+        key = field.name
+        if key not in content:
+            if field.default is not MISSING:
+                found[key] = to_config(field.default)
+            continue
+        try:
+            found[key] = to_config(_adapter(key).validate_python(content[key], context=trusted))
+        except ValidationError as error:
+            if key == "execution":
+                raise ConfigError(explain(error, Execution)) from error
+    return found
+
+
+@cache
+def _adapter(key: str) -> TypeAdapter[Any]:
+    return TypeAdapter(field_types(Experiment)[key])
+
+
+def _nodes(content: Any, way: Sequence[str]) -> list[dict[str, Any]]:
+    """The mappings at ``way``; an attack may lie within another that wraps it.
+
+    A step ``key=name`` leads to the component of that name alone.
+    """
+    if not isinstance(content, dict):
+        return []
+    if not way:
+        return [content]
+    key, _, name = way[0].partition("=")
+    first, rest = content.get(key), way[1:]
+    if name and (not isinstance(first, dict) or first.get("name") != name):
+        first = None
+    wrapped = _nodes(first, way) if way[0] == "attack" else []
+    return [*_nodes(first, rest), *wrapped]

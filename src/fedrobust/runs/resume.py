@@ -1,0 +1,241 @@
+"""Opening a run directory: whether what it holds is this run's, and where to go on."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedrobust.compute.execution import Execution
+from fedrobust.config.arguments import shortened, told, unfit
+from fedrobust.config.component import to_config
+from fedrobust.config.fingerprint import untold
+from fedrobust.errors import ConfigError, RecordError
+from fedrobust.experiment import Experiment
+from fedrobust.federation.state import FederationState
+from fedrobust.records.reading import broken, shaped
+from fedrobust.records.schema.formats import with_format
+from fedrobust.runs.directory import Json, RunDirectory
+from fedrobust.runs.older_configs import completed
+from fedrobust.runs.prepare import Prepared
+from fedrobust.runs.provenance import environment
+from fedrobust.runs.rounds_log import Extent, RoundsLog
+from fedrobust.runs.state import FORMAT, RunState
+from fedrobust.runs.tally import Tally
+
+_TOLD = 10
+_COPY = "put a copy back, or start again in a new --out"
+_BOTH: dict[str, Any] = {
+    "digest": str,
+    "state": dict,
+    "metrics": list,
+    "best": torch.Tensor,
+    "seconds": int | float,
+}
+_KEYS: dict[int, dict[str, Any]] = {
+    1: _BOTH | {"rounds": list},
+    FORMAT: _BOTH | {"format": int, "config": dict, "log": dict, "tally": dict},
+}
+"""What a checkpoint of each format holds."""
+
+
+def stored_plan(experiment: Experiment, directory: RunDirectory) -> Execution:
+    """The plan of the run in ``directory``.
+
+    Raises: ``RecordError`` if it is another experiment, or its config is none.
+    """
+    file, asked = directory.path / "config.yaml", to_config(experiment)
+    content = directory.config()
+    try:
+        stored = completed(content, like=asked)
+    except (ConfigError, AttributeError, TypeError, ValueError) as error:
+        raise broken(file, error) from error
+    kept = stored.get("execution", {})
+    filled = {k: v if v is not None else kept.get(k) for k, v in asked["execution"].items()}
+    asked["execution"] = filled
+    if differing := list(_differing(stored, asked)):
+        more = f"; and {len(differing) - _TOLD} more" if len(differing) > _TOLD else ""
+        raise RecordError(
+            f"{directory.path} holds a run of another config, so it cannot be resumed with this "
+            f"one; choose another --out. They differ in {'; '.join(differing[:_TOLD])}{more}"
+        )
+    if unknown := untold(asked):
+        raise RecordError(
+            f"{directory.path} cannot be resumed: nothing tells whether {' and '.join(unknown)} is "
+            "the object of that run. Make it an importable dataclass, or one that can be pickled"
+        )
+    return Execution(**filled)
+
+
+def _differing(there: Mapping[str, Any], here: Mapping[str, Any], at: str = "") -> Iterator[str]:
+    """Where two configs differ, each place with both values."""
+    for key in {**there, **here}:
+        a, b = there.get(key), here.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping) and a.get("name") == b.get("name"):
+            yield from _differing(a, b, f"{at}{key}.")
+        elif a != b:
+            stood, asked = shortened(str(a), 60), shortened(str(b), 60)
+            yield f"{shortened(f'{at}{key}', 60)}: {stood} there, {asked} here"
+
+
+def open_course(run: Prepared, directory: RunDirectory) -> RunState:
+    """The state to go on from; a new one is begun with its config and environment.
+
+    Raises: ``RecordError`` where the directory holds other data or another start, or what it holds
+    is damaged; nothing is changed then.
+    """
+    checkpoint = directory.load_checkpoint()
+    if checkpoint is None:
+        run_state = RunState.start(run, RoundsLog())
+    else:
+        run_state = _restored(run, directory, checkpoint)
+    stored = directory.read_json("environment.json")
+    if not directory.has_config:
+        directory.write_config(to_config(run.experiment))
+    _note_environment(run, directory, stored, begins=checkpoint is None)
+    return run_state
+
+
+def _restored(run: Prepared, directory: RunDirectory, content: Json) -> RunState:
+    """The state that a checkpoint holds. Raises: ``RecordError`` where it is not this run's."""
+    path = directory.path / "checkpoint.pt"
+    if why := _misfit(run, content):
+        raise broken(path, why, then=_COPY)
+    if content["digest"] != run.digest:
+        raise RecordError(
+            f"{directory.path} was run on other data or from other initial parameters "
+            "(checkpoint.pt); choose another --out"
+        )
+    _require_same(path, content.get("config"), to_config(run.experiment))
+    device = run.start.device
+    tally, log = _rounds(directory, content)
+    return RunState(
+        FederationState(**_to(content["state"], device)),
+        content["metrics"],
+        content["best"].to(device),
+        content["seconds"],
+        tally,
+        log,
+    )
+
+
+def _rounds(directory: RunDirectory, content: Json) -> tuple[Tally, RoundsLog]:
+    """What there is of the rounds that were played. Raises: ``RecordError``."""
+    if "rounds" in content:
+        return Tally.of(content["rounds"]), RoundsLog.older(content["rounds"])
+    log = RoundsLog.found(directory.path, shaped(Extent, content["log"]))
+    return shaped(Tally, content["tally"]), log
+
+
+def _require_same(path: Path, stored: object, asked: Json) -> None:
+    """Raises: ``RecordError`` for the checkpoint of a run of another config; old ones have none."""
+    if not isinstance(stored, dict):
+        return
+    try:
+        there = completed(stored, like=asked)
+    except (ConfigError, AttributeError, TypeError, ValueError) as error:
+        raise broken(path, error, then=_COPY) from error
+    differing = list(_differing(there | {"execution": None}, asked | {"execution": None}))
+    if differing:
+        told = "; ".join(differing[:_TOLD])
+        raise broken(path, f"it is of a run of another config: {told}", then=_COPY)
+
+
+def _misfit(run: Prepared, content: Json) -> str:
+    """Why a checkpoint's content is none of a run of this experiment; empty where it is one."""
+    format = content.get("format", 1)
+    if type(format) is not int or format not in _KEYS:
+        return f"it is of format {told(format)}, which this version of fedrobust does not know"
+    keys = _KEYS[format]
+    if lacks := keys.keys() - content.keys():
+        return f"it lacks {min(lacks)}"
+    if more := content.keys() - keys.keys() - {"config"}:
+        return f"it holds {min(map(str, more))}, which this version of fedrobust does not know"
+    for key, kind in keys.items():
+        if not isinstance(content[key], kind):
+            return f"its {key} is {told(content[key])}"
+    state, known = content["state"], {field.name for field in fields(FederationState)}
+    if more := state.keys() - known:
+        return f"its state holds {min(map(str, more))}, which this version does not know"
+    vectors = {"state.parameters": state.get("parameters"), "best": content["best"]}
+    history = state.get("history", ())
+    if not isinstance(history, tuple):
+        return f"its state.history is {told(history)}"
+    vectors |= {f"state.history[{i}]": vector for i, vector in enumerate(history)}
+    for name, vector in vectors.items():
+        if not isinstance(vector, torch.Tensor) or unfit(vector) or not _like(vector, run.start):
+            return f"its {name} is {told(vector)}, and this run has {told(run.start)}"
+    for key in ("store", "root"):
+        if not _holds_tensors(state.get(key, {})):
+            return f"its state.{key} does not hold tensors by client"
+    if not all(isinstance(line, dict) for line in content["metrics"]):
+        return "its metrics are no list of mappings"
+    try:
+        rounds = _number(content)
+    except (ValueError, KeyError, TypeError) as error:
+        return f"what it tells of the rounds is broken: {error}"
+    round = state.get("round")
+    # A training of a policy keeps no log of its rounds.
+    if type(round) is not int or rounds not in (0, round):
+        return f"it is of round {told(round)}, and tells of {rounds} rounds"
+    if not 0 <= round <= run.experiment.rounds:
+        return f"it is of round {round}, and this run has {run.experiment.rounds}"
+    return ""
+
+
+def _number(content: Json) -> int:
+    """How many rounds a checkpoint tells of. Raises: ``ValueError``, ``KeyError``."""
+    if "rounds" not in content:
+        shaped(Tally, content["tally"])
+        found = shaped(Extent, content["log"])
+        if min(found.rounds, found.size) < 0:
+            raise ValueError("it has a length below 0")
+        return found.rounds
+    rounds = [line["round"] for line in content["rounds"]]
+    if rounds != list(range(1, len(rounds) + 1)):
+        raise ValueError("they are not in order")
+    Tally.of(content["rounds"])
+    return len(rounds)
+
+
+def _like(vector: torch.Tensor, start: torch.Tensor) -> bool:
+    return vector.shape == start.shape and vector.dtype == start.dtype
+
+
+def _holds_tensors(store: object) -> bool:
+    return isinstance(store, dict) and all(
+        isinstance(kept, dict) and all(isinstance(value, torch.Tensor) for value in kept.values())
+        for kept in store.values()
+    )
+
+
+def _note_environment(
+    run: Prepared, directory: RunDirectory, stored: Json | None, begins: bool
+) -> None:
+    """Keep where the run began, and what differed wherever it was resumed."""
+    now = environment(run.plan)
+    if stored is None:
+        lost = {} if begins else {"lost": "where the run began, as this file was missing later"}
+        directory.write_json("environment.json", with_format("environment.json", now | lost))
+        return
+    resumed = stored.get("resumed", [])
+    if not isinstance(resumed, list) or not all(isinstance(part, dict) for part in resumed):
+        raise broken(directory.path / "environment.json", "its resumed is no list of mappings")
+    last = stored | {k: v for part in resumed for k, v in part.items()}
+    changed = {k: v for k, v in now.items() if k != "started" and last.get(k) != v}
+    if changed:
+        later = {"started": now["started"], **changed}
+        stored["resumed"] = [*resumed, later]
+        directory.write_json("environment.json", with_format("environment.json", stored))
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    """``value`` with every tensor in it, however deep, on ``device``."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _to(item, device) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_to(item, device) for item in value)
+    return value

@@ -1,0 +1,97 @@
+"""Where a run stands, in memory and in its run directory."""
+
+from dataclasses import asdict, dataclass, field
+
+from fedrobust.attacks.learned.rollout_cache import JOURNALS
+from fedrobust.compute.parameters import write
+from fedrobust.config.component import to_config
+from fedrobust.federation.state import FederationState
+from fedrobust.records.plain import attack_pictures, plain_json
+from fedrobust.runs import measure
+from fedrobust.runs.directory import Json, RunDirectory
+from fedrobust.runs.prepare import Prepared
+from fedrobust.runs.rounds_log import RoundsLog
+from fedrobust.runs.tally import Tally
+from fedrobust.typing import Vector
+
+FORMAT = 2
+"""That of a checkpoint. The first, which had no number, held all rounds in itself."""
+
+
+@dataclass
+class RunState:
+    """Where a run stands: the state, what was recorded so far, and the chosen parameters.
+
+    ``log`` has the rounds that were played; a run that leaves no records has none.
+    """
+
+    state: FederationState
+    metrics: list[Json]
+    best: Vector
+    seconds: float = 0.0
+    tally: Tally = field(default_factory=Tally)
+    log: RoundsLog | None = None
+
+    @classmethod
+    def start(cls, run: Prepared, log: RoundsLog | None = None) -> "RunState":
+        """Where a run stands before its first round."""
+        return cls(run.federation.start(run.start, run.streams), [], run.start, log=log)
+
+    def played(self, line: Json) -> None:
+        """Record a round."""
+        self.tally.add(line)
+        if self.log is not None:
+            self.log.add(line)
+
+
+def save(run: Prepared, directory: RunDirectory, run_state: RunState) -> list[str]:
+    """The rounds, the checkpoint, then what is made from it; it holds what trainings have come to.
+
+    Returns: what had to be made again, as somebody had changed it.
+
+    Raises: ``WriteError`` where it cannot be written; the last checkpoint is then still there.
+    """
+    assert run_state.log is not None
+    said = run_state.log.write(directory.path, directory.set_aside)
+    directory.save_checkpoint(
+        {
+            "format": FORMAT,
+            "digest": run.digest,
+            "state": vars(run_state.state),
+            "metrics": run_state.metrics,
+            "log": run_state.log.extent.plain(),
+            "tally": asdict(run_state.tally),
+            "best": run_state.best,
+            "seconds": run_state.seconds,
+            "config": to_config(run.experiment),
+        }
+    )
+    directory.write_lines("metrics.jsonl", run_state.metrics)
+    directory.drop(JOURNALS)
+    return said
+
+
+def save_end(run: Prepared, directory: RunDirectory, run_state: RunState, summary: Json) -> None:
+    """The models and what a report shows; the summary comes last and says that all is there.
+
+    What no file can hold is left out, and ``summary``, which is changed in place, says so among its
+    ``troubles``.
+    """
+    directory.write_lines("metrics.jsonl", run_state.metrics)
+    for name, vector in (("model", run_state.state.parameters), ("best", run_state.best)):
+        write(run.model, vector)
+        directory.write_model(f"{name}.safetensors", run.model.state_dict())
+    images = measure.strip(run, run_state.best)
+    if images is not None:
+        directory.write_arrays("examples.npz", images)
+    state = run_state.state.attack
+    shown, left_out = attack_pictures(lambda: measure.on_attack(run, state, "pictures"))
+    if shown is not None:
+        directory.write_arrays("attack.npz", shown)
+    plain, lost = plain_json(summary, "the summary")
+    summary.clear()
+    summary.update(plain)
+    told_of = [*(f"the attack: {text}" for text in left_out), *lost]
+    if told_of:
+        summary["troubles"] = [*summary.get("troubles", []), *told_of]
+    directory.write_json("summary.json", summary)

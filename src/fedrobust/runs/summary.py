@@ -1,0 +1,97 @@
+"""What a run says when it ends."""
+
+import math
+
+from fedrobust.federation.attack import requirements
+from fedrobust.federation.state import RoundLog
+from fedrobust.records.schema.formats import with_format
+from fedrobust.runs import measure
+from fedrobust.runs.directory import Json
+from fedrobust.runs.prepare import Prepared
+from fedrobust.runs.state import RunState
+
+_SLACK = 0.05
+"""A residual is small below this share of the price's own pull, 2γ times the distance moved."""
+
+
+def rank(metrics: Json) -> tuple[float, float]:
+    """The order in which validation chooses: robust accuracy, then accuracy; a tie stays."""
+    return metrics["robust_accuracy"], metrics["accuracy"]
+
+
+def best_of(metrics: list[Json]) -> Json:
+    """The evaluation that validation chooses, the earliest of equals."""
+    return max(metrics, key=rank)
+
+
+def _line(log: RoundLog, clients: int) -> Json:
+    """One line of ``rounds.jsonl``; ``participants`` is null where everyone took part."""
+    return {
+        "round": log.round,
+        "participants": None if len(log.participants) == clients else list(log.participants),
+        "malicious": list(log.malicious),
+        "kept": list(log.kept) if log.kept is not None else None,
+        "dropped": list(log.dropped),
+        "applied": log.outcome.vector is not None,
+        "reason": log.outcome.reason,
+        "projected": log.outcome.projected,
+    }
+
+
+def _finish(run: Prepared, run_state: RunState) -> Json:
+    """The test split is read here, once, for two models."""
+    chosen, last = best_of(run_state.metrics), run_state.metrics[-1]
+    final = measure.on_test(run, run_state.state.parameters, last["round"])
+    attack = measure.on_attack(run, run_state.state.attack, "report")
+    best = final if chosen is last else measure.on_test(run, run_state.best, chosen["round"])
+    content = {
+        "name": run.experiment.name,
+        "rounds": run_state.state.round,
+        "clients": run.federation.clients,
+        "malicious": sorted(run.federation.malicious),
+        "malicious_kept": run_state.tally.kept_share,
+        "users": run.partition.users,
+        "parameters": run.layout.size,
+        "seconds": round(run_state.seconds, 3),
+        "best_round": chosen["round"],
+        "validation": {"best": chosen, "final": last},
+        "test": {"best": best, "final": final},
+        "threat": str(run.federation.threat) if run.federation.attack is not None else None,
+        "notes": list(run.notes),
+        "attack": attack,
+        "troubles": [
+            *run_state.tally.troubles(_least(run)),
+            *measure.odd([*run_state.metrics, best, final], run.experiment.evaluation.attack),
+            *(f"the attack: {text}" for text in (attack or {}).get("troubles", [])),
+            *certificate_warnings(final.get("wasserstein")),
+        ],
+    }
+    return with_format("summary.json", content)
+
+
+def certificate_warnings(certificate: Json | None) -> list[str]:
+    """Why the last model's certificate may not be what it says."""
+    if certificate is None or certificate["gamma"] is None:
+        return []
+    found, gamma = [], certificate["gamma"]
+    curvature, residual = certificate["curvature"] or 0.0, certificate["residual"]
+    if curvature > 2 * gamma:
+        found.append(
+            f"gamma = {gamma:.4g} is too small for a concave inner problem: the loss curves by up "
+            f"to {curvature:.3g} > 2·gamma, so the points found may be local maxima"
+        )
+    rho = certificate["rho"]
+    if residual is None or rho is None:
+        found.append("the certificate is not finite: the model has blown up, or gamma is too small")
+    elif residual > _SLACK * 2 * gamma * math.sqrt(rho) and residual > _SLACK * gamma:
+        found.append(
+            f"the ascent of the certificate left a residual of {residual:.3g}: it stopped short of "
+            "the maximum; more steps, or a larger gamma"
+        )
+    return found
+
+
+def _least(run: Prepared) -> int:
+    """How many malicious clients must take part in a round for the attack to do anything."""
+    attack, threat = run.federation.attack, run.federation.threat
+    return 1 if attack is None or threat.benign else requirements(attack).min_colluders

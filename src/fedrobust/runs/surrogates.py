@@ -1,0 +1,60 @@
+"""Models of the auditor's own, whose adversarial examples are tried on the model under audit."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fedrobust.clients.client import Client
+from fedrobust.clients.optimizers import Adam
+from fedrobust.config.component import to_config
+from fedrobust.data.partition import Iid
+from fedrobust.digest import digest
+from fedrobust.experiment import Evaluation, Experiment
+from fedrobust.objectives import ERM, Adversarial, Objective
+from fedrobust.perturb import Pgd
+from fedrobust.perturb.geometry import Norm
+from fedrobust.progress import Progress
+from fedrobust.runs.run import run
+
+ROUNDS, STEPS = 200, 10
+
+
+def surrogates(
+    data: Any,
+    network: Any,
+    *,
+    eps: float,
+    norm: Norm,
+    cache: Path,
+    progress: Progress,
+) -> list[nn.Module]:
+    """``network`` trained on ``data``, once as it is and once adversarially in the ball of ``eps``.
+
+    Both are ordinary runs of one client, 2,000 batches of 128 with Adam, kept in ``cache`` under a
+    digest of their config: an interrupted one goes on, a finished one is read. Adversarial
+    training is Madry's: every example of a batch is moved, by PGD of ten steps.
+
+    Raises: ``UserError`` of the kind that says what is wrong.
+    """
+    pgd = Pgd(eps=eps, step_size=eps / 4, steps=10, norm=norm)
+    kinds: dict[str, Objective] = {"natural": ERM(), "robust": Adversarial(attack=pgd, ratio=1.0)}
+    found = []
+    for name, objective in kinds.items():
+        experiment = Experiment(
+            name=f"surrogate-{name}",
+            rounds=ROUNDS,
+            data=data,
+            partition=Iid(clients=1),
+            model=network,
+            objective=objective,
+            client=Client(
+                batch_size=128, batches=STEPS, optimizer=Adam(lr=1e-3), keep_optimizer=True
+            ),
+            evaluation=Evaluation(attack=pgd, every=ROUNDS, samples=200, test_samples=200),
+        )
+        text = json.dumps(to_config(experiment), sort_keys=True)
+        place = cache / f"{name}-{digest(text, length=16)}"
+        found.append(run(experiment, place, resume=True, progress=progress.part(name)).model)
+    return found

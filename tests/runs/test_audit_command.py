@@ -1,0 +1,172 @@
+"""``fedrobust audit``: a run, a file of weights, a module of one's own, and what is refused."""
+
+import json
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from typer.testing import CliRunner, Result
+
+from fedrobust import Experiment, run
+from fedrobust.cli import app
+from fedrobust.data import Digits
+from fedrobust.evaluation import Audit, audit
+from fedrobust.models import DigitsCnn, build_model
+from fedrobust.perturb import Pgd
+
+QUICK = ["--samples", "30"]
+
+
+def called(*words: str) -> Result:
+    return CliRunner().invoke(app, ["audit", *words])
+
+
+def test_a_run_is_audited_as_it_claims(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
+    claim = Pgd(eps=0.05, step_size=0.02, steps=3)
+    evaluation = {"every": 2, "attack": claim}
+    run(tiny(rounds=4, evaluation=evaluation), tmp_path / "run")
+    found = called(str(tmp_path / "run"), *QUICK, "--out", str(tmp_path / "audit"))
+    assert found.exit_code == 0, found.output
+    content = json.loads((tmp_path / "audit" / "audit.json").read_text())
+    assert not (tmp_path / "audit" / "progress.jsonl").exists()
+    page = (tmp_path / "audit" / "report" / "index.html").read_text()
+    assert content["verdict"].capitalize() in page
+    assert content["verdict"] in found.output
+    assert content["shares"]["claimed"]["total"] == 30
+    assert {s["name"] for s in content["signs"]} >= {"Square beats plain PGD", "the gradient is 0"}
+    words = [str(tmp_path / "run"), *QUICK, "--out", str(tmp_path / "audit")]
+    again = called(*words)
+    assert again.exit_code == 2
+    assert "was not overwritten" in again.output
+    read = called(*words, "--resume")
+    assert read.exit_code == 0
+    assert str(Audit.from_json(content)) in read.output
+    assert json.loads((tmp_path / "audit" / "audit.json").read_text()) == content
+    other = called(*words, "--resume", "--eps", "0.06")
+    assert other.exit_code == 2
+    assert "another model, or with other settings" in other.output
+    assert "differ in eps: None there, 0.06 here" in " ".join(other.output.split())
+    assert content["fedrobust"] == version("fedrobust")
+
+    # Trained again, or overwritten: what is there now was never audited.
+    best = (tmp_path / "run" / "best.safetensors").read_bytes()
+    (tmp_path / "run" / "best.safetensors").write_bytes(begun(tmp_path))
+    retrained = called(*words, "--resume")
+    assert retrained.exit_code == 2
+    assert "another model, or with other settings" in retrained.output
+    assert "differ in what the model holds" in " ".join(retrained.output.split())
+    (tmp_path / "run" / "best.safetensors").write_bytes(best)
+    assert called(*words, "--resume").exit_code == 0
+
+    weights = str(tmp_path / "run" / "best.safetensors")
+    named = ["--data", "digits", "--eps", "0.05", *QUICK]
+    from_weights = called(weights, "--model", "digits-cnn", *named)
+    assert from_weights.exit_code == 0, from_weights.output
+    for words, message in (
+        ((weights, *named), "name the network"),
+        ((weights, "--model", "mnist-cnn-small", *named), "weights of another network"),
+        ((weights, "--model", "digits-cmn", *named), "did you mean"),
+        ((weights, "--model", "digits-cnn", "--eps", "0.1"), "name the data"),
+        ((weights, "--model", "digits-cnn", "--data", "digits"), "name the radius"),
+        ((str(tmp_path), *named), "is no run directory"),
+        (("nothing", *named), "does not exist"),
+        (("fedrobust:nothing", *named), "fedrobust:nothing"),
+        ((weights, "--model", "digits-cnn", *named, "--norm", "l1"), "it can be linf or l2"),
+        ((weights, "--model", "digits-cnn", *named, "--budget", "huge"), "it can be quick"),
+        ((weights, "--model", "digits-cnn", "--data", "digits", "--eps", "0"), "without a ball"),
+        (
+            (weights, "--model", "digits-cnn", "--data", "digits", "--eps", "1e400"),
+            "write a number",
+        ),
+        ((weights, "--model", "digits-cnn", *named, "--seed", "-1"), "seed"),
+        ((weights, "--model", "digits-cnn", *named, "--last"), "--last is for run directories"),
+        ((str(tmp_path / "run"), "--model", "digits-cnn"), "knows its network"),
+        ((str(tmp_path / "run"), "--resume"), "name it with --out"),
+        ((str(tmp_path / "run"), "--out", str(tmp_path)), "holds no audit"),
+        ((str(tmp_path / "run"), "--out", weights), "is a file"),
+    ):
+        wrong = called(*words)
+        assert wrong.exit_code == 2, (words, wrong.output)
+        assert message in wrong.output, (words, wrong.output)
+    (tmp_path / "run" / "best.safetensors").write_bytes(b"nonsense")
+    assert "cannot be read" in called(str(tmp_path / "run"), *QUICK).output
+    (tmp_path / "run" / "best.safetensors").unlink()
+    assert "finish the run" in called(str(tmp_path / "run"), *QUICK).output
+    assert called(str(tmp_path / "run"), "--last", *QUICK).exit_code == 0
+
+
+def begun(folder: Path) -> bytes:
+    """The weights of the run's network as another seed begins with."""
+    data = Digits().load()
+    model = build_model(DigitsCnn(), data.shape, data.classes, torch.Generator().manual_seed(9))
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, folder / "begun.safetensors")
+    return (folder / "begun.safetensors").read_bytes()
+
+
+def test_a_run_that_claims_in_l2_is_audited_in_l2(
+    tmp_path: Path, tiny: Callable[..., Experiment]
+) -> None:
+    claim = Pgd(eps=0.5, step_size=0.1, steps=3, norm="l2")
+    run(tiny(rounds=1, evaluation={"every": 1, "attack": claim}), tmp_path / "run")
+    for words, eps, claimed in (
+        ((), 0.5, "PGD 3 x 0.1, restarts 1"),
+        (("--eps", "0.8"), 0.8, "PGD 40 x 0.02667, restarts 1"),
+    ):
+        out = tmp_path / f"audit {eps}"
+        found = called(str(tmp_path / "run"), *QUICK, *words, "--out", str(out))
+        assert found.exit_code == 0, found.output
+        told = json.loads((out / "audit.json").read_text())["settings"]
+        assert (told["eps"], told["norm"], told["claim"]) == (eps, "l2", claimed)
+
+
+def test_what_an_audit_is_of_is_noted_before_the_model_moves(
+    tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To a GPU, say, or here to another type: the examples do not go with it."""
+    run(tiny(rounds=1), tmp_path / "run")
+
+    def moving(model: nn.Module, *words: Any, **keys: Any) -> Audit:
+        found = audit(model, *words, **keys)
+        model.double()
+        return found
+
+    monkeypatch.setattr("fedrobust.runs.audit.audit", moving)
+    found = called(str(tmp_path / "run"), *QUICK, "--out", str(tmp_path / "audit"))
+    assert found.exit_code == 0, found.output
+
+
+def test_a_module_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+        "def make():\n    return model\n"
+        "other = 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine:model", "mine:make"):
+        found = called(name, "--data", "digits", "--eps", "0.05", *QUICK)
+        assert found.exit_code == 0, found.output
+        assert "clean" in found.output
+    assert called("mine:other", "--data", "digits", "--eps", "0.05").exit_code == 2
+    full = called("mine:model", "--data", "digits", "--eps", "0.05", "--budget", "full")
+    assert full.exit_code == 2
+    assert "network for the surrogates" in full.output
+
+
+def test_strict_fails_unless_genuine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fixed.py").write_text(
+        "import torch\n"
+        "class Fixed(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return torch.eye(10)[torch.zeros(len(x), dtype=torch.long)]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = ["fixed:Fixed", "--data", "digits", "--eps", "0.05", *QUICK]
+    assert called(*words).exit_code == 0
+    assert called(*words, "--strict").exit_code == 1

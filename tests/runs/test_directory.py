@@ -1,0 +1,110 @@
+"""A run directory is never overwritten, never shared, and never taken for another run's."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_contents import contents
+
+from fedrobust import run
+from fedrobust.errors import RecordError
+from fedrobust.experiment import Experiment
+from fedrobust.files import atomically
+from fedrobust.progress import Progress
+
+
+def test_nothing_is_overwritten(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
+    run(tiny(rounds=2), tmp_path / "run")
+    before = contents(tmp_path / "run")
+    with pytest.raises(RecordError, match=r"already holds a run.*--resume"):
+        run(tiny(rounds=2), tmp_path / "run")
+    with pytest.raises(RecordError, match=r"another config.*differ in seed: 0 there, 5 here"):
+        run(tiny(rounds=2, seed=5), tmp_path / "run", resume=True)
+    batch = tiny(rounds=2).client.batch_size
+    client = replace(tiny(rounds=2).client, batch_size=batch + 1)
+    told = rf"differ in client.batch_size: {batch} there, {batch + 1} here$"
+    with pytest.raises(RecordError, match=told):
+        run(replace(tiny(rounds=2), client=client), tmp_path / "run", resume=True)
+    assert contents(tmp_path / "run") == before
+    other = tmp_path / "letters"
+    other.mkdir()
+    (other / "dear.txt").write_text("dear")
+    for resume in (True, False):
+        with pytest.raises(RecordError, match=r"dear.txt"):
+            run(tiny(), other, resume=resume)
+    assert [p.name for p in other.iterdir() if p.name != ".lock"] == ["dear.txt"]
+
+
+def test_a_users_own_config_in_the_folder_is_not_taken_for_a_run_begun(
+    tmp_path: Path, tiny: Callable[..., Experiment]
+) -> None:
+    (tmp_path / "config.yaml").write_text("name: mine\n")
+    for resume in (False, True):
+        with pytest.raises(RecordError):
+            run(tiny(), tmp_path, resume=resume)
+    assert (tmp_path / "config.yaml").read_text() == "name: mine\n"
+
+
+def test_other_data_under_the_same_config_are_refused(
+    tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tiny(rounds=2), tmp_path / "run")
+    monkeypatch.setattr("fedrobust.runs.prepare._digest", lambda data, start: "0" * 16)
+    with pytest.raises(RecordError, match="other data"):
+        run(tiny(rounds=2), tmp_path / "run", resume=True)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
+    run(tiny(rounds=2), tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])
+    with pytest.raises(RecordError, match=r"checkpoint.pt is damaged"):
+        run(tiny(rounds=2), tmp_path / "run", resume=True)
+
+
+def test_two_processes_do_not_write_to_one_directory(
+    tmp_path: Path, tiny: Callable[..., Experiment]
+) -> None:
+    def second(log: Any) -> None:
+        with pytest.raises(RecordError, match="another process"):
+            run(tiny(rounds=2), tmp_path / "run", resume=True)
+
+    run(tiny(rounds=2), tmp_path / "run", progress=Progress(played=second))
+
+
+def test_a_directory_that_cannot_be_written_is_refused_before_training(
+    tmp_path: Path, tiny: Callable[..., Experiment]
+) -> None:
+    (tmp_path / "file").write_text("")
+    played: list[Any] = []
+    with pytest.raises(RecordError, match=r"cannot write to .*choose another --out"):
+        run(tiny(), tmp_path / "file" / "run", progress=Progress(played=played.append))
+    assert not played
+
+
+def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "metrics.jsonl"
+    atomically(target, lambda file: file.write(b"old"))
+
+    def full(file: Any) -> None:
+        file.write(b"ne")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(RecordError, match="No space left"):
+        atomically(target, full)
+    assert target.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_files_that_only_look_like_a_run_begun_are_left(
+    tmp_path: Path, tiny: Callable[..., Experiment]
+) -> None:
+    (tmp_path / "config.yaml").write_text("name: mine\n")
+    for text, said in (('{"mine": 1}', "is not empty"), ("{", r"environment.json is broken")):
+        (tmp_path / "environment.json").write_text(text)
+        with pytest.raises(RecordError, match=said):
+            run(tiny(), tmp_path)
+        assert (tmp_path / "config.yaml").read_text() == "name: mine\n"
+        assert (tmp_path / "environment.json").read_text() == text

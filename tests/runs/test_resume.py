@@ -1,0 +1,250 @@
+"""A run killed with SIGKILL, at any moment and again and again, ends as if nothing had happened."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from demo import demo_config
+from ruamel.yaml import YAML
+from run_contents import contents, without_seconds
+
+from fedrobust import run
+from fedrobust.aggregators import Aggregation
+from fedrobust.attacks import Requirements
+from fedrobust.errors import ConfigError, RecordError
+from fedrobust.experiment import Experiment
+from fedrobust.federation.round import run_round
+from fedrobust.progress import Progress
+
+
+def command(config: Path, out: Path) -> list[str]:
+    start = [sys.executable, "-m", "fedrobust", "run", str(config)]
+    return [*start, "--resume", "--out", str(out)]
+
+
+def test_sigkill_again_and_again_gives_the_same_bits(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    YAML(typ="safe").dump(demo_config(rounds=60), config)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    subprocess.run(command(config, straight), check=True, env=environment, capture_output=True)
+
+    def evaluations() -> int:
+        metrics = killed / "metrics.jsonl"
+        return len(metrics.read_text().splitlines()) if metrics.exists() else 0
+
+    # In the imports, before anything is saved, amid the rounds, and near the end.
+    chance, deaths = random.Random(0), []
+    for target in (-1, 0, 9, 16, 29):
+        process = subprocess.Popen(
+            command(config, killed),
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while target >= 0 and evaluations() < max(target, 1) and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0.0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        deaths.append(evaluations())
+    assert len({lines for lines in deaths if 0 < lines < 30}) >= 3, deaths
+    subprocess.run(command(config, killed), check=True, env=environment, capture_output=True)
+    assert contents(killed) == contents(straight)
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def stop_in_round(
+    number: int, experiment: Experiment, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Save after every round, and end in round ``number`` before it is saved."""
+
+    def stop(log: Any) -> None:
+        if log.round == number:
+            raise KilledError
+
+    monkeypatch.setattr("fedrobust.runs.loop.SAVE_EVERY", 0.0)
+    with pytest.raises(KilledError):
+        run(experiment, out, progress=Progress(played=stop))
+    monkeypatch.undo()
+
+
+def test_a_checkpoint_between_evaluations_changes_nothing(
+    tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = tiny(rounds=5, participation={"name": "sample", "clients": 11})
+    run(experiment, tmp_path / "straight")
+    stop_in_round(4, experiment, tmp_path / "stopped", monkeypatch)
+    begun = []
+    watch = Progress(started=lambda ready, done: begun.append(done))
+    run(experiment, tmp_path / "stopped", resume=True, progress=watch)
+    assert begun == [3]
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "straight")
+
+
+class Drifting:
+    """An attack with a state of its own, which wants two earlier parameter vectors."""
+
+    requires = Requirements(history=2)
+
+    def craft(self, state: Any, view: Any, rng: Any) -> Any:
+        state = state or {"sum": torch.zeros(1), "rounds": 0}
+        drift = sum(view.history) if view.history else 0.0 * view.parameters
+        grown = {"sum": state["sum"] + view.own.sum(), "rounds": state["rounds"] + 1}
+        return view.own - 0.01 * drift + 1e-3 * state["sum"], grown
+
+
+class Momentum:
+    """A rule that remembers its last answer, where the server keeps it."""
+
+    def __call__(self, updates: Any, context: Any = None) -> Any:
+        raise AssertionError("the server asks for aggregate")
+
+    def aggregate(self, updates: Any, context: Any) -> Aggregation:
+        before = 0.0 if context.memory is None else context.memory["last"]
+        vector = updates.mean(dim=0) + 0.5 * before
+        return Aggregation(vector, memory={"last": vector})
+
+
+def test_memories_of_attack_and_rule_survive(
+    tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = tiny(rounds=7, attack=Drifting(), aggregator=Momentum())
+    run(experiment, tmp_path / "straight")
+    stop_in_round(5, experiment, tmp_path / "stopped", monkeypatch)
+    run(experiment, tmp_path / "stopped", resume=True)
+    assert contents(tmp_path / "stopped") == contents(tmp_path / "straight")
+
+
+class Hoarder:
+    """A rule that keeps state where no checkpoint sees it."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def __call__(self, updates: Any) -> Any:
+        self.seen += 1
+        return updates.mean(dim=0) * self.seen
+
+
+class Unstorable:
+    """An attack whose state a checkpoint could be written with, but not read again."""
+
+    def craft(self, state: Any, view: Any, rng: Any) -> Any:
+        return view.own, np.ones(3)
+
+
+def test_state_that_would_be_lost_is_refused_in_the_first_round(
+    tmp_path: Path, tiny: Callable[..., Experiment]
+) -> None:
+    with pytest.raises(ConfigError, match=r"aggregator changed in the rounds up to 1.*memory"):
+        run(tiny(aggregator=Hoarder()), tmp_path / "hoarder")
+    run(tiny(rounds=1), tmp_path / "hoarder")  # nothing of the refused run is in the way
+    with pytest.raises(RecordError, match=r"state.attack is a numpy.ndarray, which a checkpoint"):
+        run(tiny(attack=Unstorable()), tmp_path / "unstorable")
+
+
+def test_another_object_of_the_same_type_is_another_run(
+    tmp_path: Path, tiny: Callable[..., Experiment]
+) -> None:
+    def scaled(by: float) -> Any:
+        return lambda rows: by * rows.mean(dim=0)
+
+    run(tiny(rounds=2, aggregator=scaled(1.0)), tmp_path / "run")
+    run(tiny(rounds=2, aggregator=scaled(1.0)), tmp_path / "run", resume=True)
+    with pytest.raises(RecordError, match=r"another config.*aggregator"):
+        run(tiny(rounds=2, aggregator=scaled(2.0)), tmp_path / "run", resume=True)
+    untold = (None for _ in ())
+    rule = scaled(untold)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        run(tiny(rounds=2, aggregator=rule), tmp_path / "untold")
+    with pytest.raises(RecordError, match=r"nothing tells whether aggregator"):
+        run(tiny(rounds=2, aggregator=rule), tmp_path / "untold", resume=True)
+
+
+def test_a_resume_elsewhere_is_recorded(
+    tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tiny(rounds=2), tmp_path / "run")
+    path = tmp_path / "run" / "environment.json"
+    run(tiny(rounds=2), tmp_path / "run", resume=True)
+    assert "resumed" not in json.loads(path.read_text())
+    monkeypatch.setattr("fedrobust.runs.provenance.platform.machine", lambda: "pdp11")
+    run(tiny(rounds=2), tmp_path / "run", resume=True)
+    (later,) = json.loads(path.read_text())["resumed"]
+    assert later["machine"] == "pdp11"
+    assert set(later) == {"started", "machine"}
+
+
+def test_a_run_begun_before_a_field_was_there_goes_on(
+    tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_in_round(3, tiny(rounds=6), tmp_path, monkeypatch)
+    file = tmp_path / "config.yaml"
+    content = YAML(typ="safe").load(file)
+    assert content["threat"].pop("data") == 0
+    del content["server"]["root"]
+    YAML(typ="safe").dump(content, file)
+    assert run(tiny(rounds=6), tmp_path, resume=True).state.round == 6
+    content["threat"]["data"] = 1
+    YAML(typ="safe").dump(content, file)
+    with pytest.raises(RecordError, match="differ in threat"):
+        run(tiny(rounds=6), tmp_path, resume=True)
+
+
+def test_a_finished_run_is_read_not_played(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
+    first = run(tiny(), tmp_path / "run")
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run").iterdir()}
+    again = run(tiny(), tmp_path / "run", resume=True)
+    after = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run").iterdir()}
+    assert {k: v for k, v in after.items() if k != ".lock"} == {
+        k: v for k, v in before.items() if k != ".lock"
+    }
+    assert torch.equal(again.state.parameters, first.state.parameters)
+    assert again.metrics == first.metrics
+
+
+def test_the_saved_config_plays_the_same_run(
+    tmp_path: Path, tiny: Callable[..., Experiment]
+) -> None:
+    from fedrobust import load
+
+    run(tiny(), tmp_path / "first")
+    run(load(tmp_path / "first" / "config.yaml"), tmp_path / "second")
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+
+
+def test_the_same_run_in_memory_and_on_disk(
+    tmp_path: Path, tiny: Callable[..., Experiment]
+) -> None:
+    held, written = run(tiny()), run(tiny(), tmp_path / "run")
+    assert torch.equal(held.state.parameters, written.state.parameters)
+    assert without_seconds(held.metrics) == without_seconds(written.metrics)
+    assert held.path is None
+
+
+def test_rounds_do_not_depend_on_having_been_interrupted(tiny: Callable[..., Experiment]) -> None:
+    """The state alone decides: a round played from a deep copy of it is the same round."""
+    from fedrobust.runs.prepare import prepare
+
+    ready = prepare(tiny())
+    state = ready.federation.start(ready.start)
+    for _ in range(2):
+        state, _ = run_round(state, ready.federation, ready.streams)
+    fresh = prepare(tiny())
+    after, _ = run_round(state.clone(), fresh.federation, fresh.streams)
+    same, _ = run_round(state, ready.federation, ready.streams)
+    assert torch.equal(after.parameters, same.parameters)

@@ -1,0 +1,280 @@
+"""A grid is the cells that it says; a sweep plays each, keeps the rest if one fails, resumes."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pytest
+from demo import demo_config
+from typer.testing import CliRunner
+
+from fedrobust.cli import app
+from fedrobust.errors import ConfigError, RecordError
+from fedrobust.progress import CELLS, Progress
+from fedrobust.report import write_report
+from fedrobust.report.sweep.records import SweepRecords
+from fedrobust.runs.grid import load_sweep
+from fedrobust.runs.run import run
+from fedrobust.runs.sweep import run_sweep
+
+GRID: dict[str, Any] = {
+    "rule": {
+        "none": {"aggregator": {"name": "mean"}},
+        "median": {"aggregator": {"name": "median"}},
+    },
+    "attack": {"none": {"malicious": 0}, "alie": {"malicious": 2, "attack.k": -1.5}},
+    "seed": [0, 1],
+}
+
+
+def write(path: Path, grid: Any, **changes: Any) -> Path:
+    config = demo_config(**{"rounds": 2} | changes) | ({} if grid is None else {"grid": grid})
+    path.write_text(json.dumps(config))  # which is YAML too
+    return path
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return write(tmp_path / "sweep.yaml", GRID)
+
+
+def test_the_cells_are_all_combinations(config: Path) -> None:
+    sweep = load_sweep(config, ["rounds=3"])
+    names = [cell.name for cell in sweep.cells]
+    assert names[:3] == ["none-none-0", "none-none-1", "none-alie-0"]
+    assert len(names) == 8
+    assert sweep.axes == {
+        "rule": ("none", "median"),
+        "attack": ("none", "alie"),
+        "seed": ("0", "1"),
+    }
+    cell = sweep.cells[7]
+    assert cell.labels == {"rule": "median", "attack": "alie", "seed": "1"}
+    experiment = cell.experiment
+    assert (experiment.seed, experiment.malicious, experiment.rounds) == (1, 2, 3)
+    assert experiment.attack.k == -1.5  # type: ignore[union-attr]
+    assert experiment.aggregator.name == "median"  # type: ignore[attr-defined]
+    assert experiment.name == "tiny-median-alie-1"
+    assert sweep.cells[0].experiment.attack.k == -1.0, "cells do not share their configs"  # type: ignore[union-attr]
+
+
+def test_a_list_of_grids_is_the_cells_of_each(tmp_path: Path) -> None:
+    two = [{"malicious": [0, 1], "seed": [5]}, {"client.optimizer.lr": [0.1], "seed": [5, 6]}]
+    sweep = load_sweep(write(tmp_path / "two.yaml", two, attack={"name": "sign-flip"}))
+    assert [cell.name for cell in sweep.cells] == ["0-5", "1-5", "0.1-5", "0.1-6"]
+
+
+BAD: dict[str, tuple[Any, str]] = {
+    "no grid": (None, r"with a grid: key"),
+    "empty": ({}, r"grid must map axes to choices"),
+    "no choices": ({"seed": []}, r"grid\.seed: has no choices"),
+    "scalar": ({"seed": 3}, r"grid\.seed: must be a list of values, or a mapping"),
+    "twice": ({"seed": [1, 1]}, r"grid\.seed: '1' cannot name a choice"),
+    "label": ({"seed": {"a/b": {"seed": 1}}}, r"'a/b' cannot name a choice"),
+    "keys": ({"seed": {"a": 1}}, r"grid\.seed\.a: must map dotted keys to values"),
+    "no such key": ({"sead": [1]}, r"cell 1: sead: unknown key \(did you mean 'seed'"),
+    "wrong value": ({"seed": [0, -1]}, r"'-1' cannot name a choice"),
+    "unfit": ({"malicious": [2, 12]}, r"cell 12: malicious is 12, but there are 11 clients"),
+    "same cells": ([{"seed": [1]}, {"rounds": [1]}], r"two cells are called 1"),
+    "overlap": (
+        {"aggregator": [{"name": "krum", "f": 2}], "aggregator.f": [1, 2]},
+        r"grid\.aggregator and grid\.aggregator\.f both set aggregator\.f",
+    ),
+    "twice set": (
+        {"seed": [1], "other": {"a": {"seed": 2}}},
+        r"grid\.seed and grid\.other both set seed",
+    ),
+    "step": ({"rounds.x": [1]}, r"rounds is 2, which has no keys"),
+}
+
+
+@pytest.mark.parametrize("case", BAD.values(), ids=BAD)
+def test_a_wrong_grid_is_refused_before_anything_runs(
+    case: tuple[Any, str], tmp_path: Path
+) -> None:
+    grid, message = case
+    with pytest.raises(ConfigError, match=message):
+        load_sweep(write(tmp_path / "bad.yaml", grid))
+
+
+def test_the_reference_is_one_of_the_attacks(tmp_path: Path) -> None:
+    assert load_sweep(write(tmp_path / "a.yaml", GRID)).reference is None
+    named = load_sweep(write(tmp_path / "a.yaml", GRID, reference="alie"))
+    assert named.reference == "alie"
+    assert load_sweep(write(tmp_path / "a.yaml", GRID), ["reference=none"]).reference == "none"
+    with pytest.raises(ConfigError, match=r"reference: aly is no choice of .* \(none, alie\)"):
+        load_sweep(write(tmp_path / "b.yaml", GRID, reference="aly"))
+    with pytest.raises(ConfigError, match=r"the axis attack \(this grid has none\)"):
+        load_sweep(write(tmp_path / "c.yaml", {"seed": [0]}, reference="alie"))
+
+
+def test_every_wrong_cell_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_sweep(write(tmp_path / "bad.yaml", {"aggregator.f": [2, 3, 4]}))
+    assert "cell 3: " in str(raised.value)
+    assert "cell 4: " in str(raised.value)
+    assert "cell 2: " not in str(raised.value)
+
+
+def test_a_name_is_required(tmp_path: Path) -> None:
+    path = tmp_path / "nameless.yaml"
+    path.write_text("rounds: 1\ngrid: {seed: [0]}\n")
+    with pytest.raises(ConfigError, match="name: is required"):
+        load_sweep(path)
+
+
+def test_an_alias_is_a_copy(tmp_path: Path) -> None:
+    """Setting one of two places that a YAML alias ties together leaves the other alone."""
+    config = demo_config(grid={"evaluation.attack.eps": [0.1, 0.3]})
+    attack = json.dumps(config["objective"]["attack"])
+    text = json.dumps(config).replace(attack, "*a")
+    path = tmp_path / "alias.yaml"
+    path.write_text(text.replace("*a", f"&a {attack}", 1).replace("*a}", "*a }"))
+    for cell, eps in zip(load_sweep(path).cells, (0.1, 0.3), strict=True):
+        assert cell.experiment.evaluation.attack.eps == eps  # type: ignore[attr-defined]
+        assert cell.experiment.objective.attack.eps == 0.15  # type: ignore[attr-defined]
+
+
+def test_an_infinite_price_and_whole_number_keys_can_be_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "infinite.yaml"
+    plain = json.dumps(demo_config(rounds=1, malicious=0))[:-1]
+    path.write_text(
+        plain
+        + ', "grid": {"price": {1: {"objective": {"name": "wasserstein-dro", "gamma": .inf}}}}}'
+    )
+    out = tmp_path / "out"
+    assert run_sweep(load_sweep(path), out) == {}
+    assert run_sweep(load_sweep(path), out, resume=True) == {}
+
+
+def test_two_processes_cannot_run_one_sweep(config: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with filelock.FileLock(out / ".lock"), pytest.raises(RecordError, match="another process"):
+        run_sweep(load_sweep(config), out)
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "{", '{"name": "mine"}'])
+def test_a_foreign_record_is_refused(text: str, config: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "sweep.json").write_text(text)
+    with pytest.raises(RecordError, match=r"broken|was not written by fedrobust sweep"):
+        run_sweep(load_sweep(config), out, resume=True)
+    assert (out / "sweep.json").read_text() == text
+
+
+def metrics(out: Path) -> dict[str, str]:
+    """What every cell recorded, but for the seconds."""
+    found = {}
+    for path in sorted(out.glob("cells/*/metrics.jsonl")):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        found[path.parent.name] = repr([{**line, "seconds": 0} for line in lines])
+    return found
+
+
+def test_a_sweep_runs_fails_in_part_resumes_and_reports(tmp_path: Path) -> None:
+    """One cell cannot write its records; the others are kept, and it is played again."""
+    config, out = write(tmp_path / "sweep.yaml", {"seed": [0, 1, 2]}), tmp_path / "out"
+    blocked = out / "cells" / "1"
+    sweep, seen = load_sweep(config), []
+
+    def interfere(name: str, done: int, total: int) -> None:
+        if name == CELLS:
+            assert (done, total) == (0, 3)
+            blocked.mkdir(parents=True)
+            (blocked / "mine.txt").write_text("a user's own file")
+
+    progress = Progress(moved=interfere, ended=lambda *told: seen.append(told))
+    failed = run_sweep(sweep, out, jobs=1, progress=progress)
+    assert list(failed) == ["1"]
+    assert "no run directory (mine.txt" in failed["1"]
+    assert "no run directory" in (out / "failed" / "1.txt").read_text()
+    assert [name for name, _ in seen] == ["0", "1", "2"]
+    assert (blocked / "mine.txt").read_text() == "a user's own file"
+    page = write_report([out]).read_text()
+    assert "Failed cell" in page
+    before = metrics(out)
+    assert list(before) == ["0", "2"]
+
+    (blocked / "mine.txt").unlink()
+    with pytest.raises(RecordError, match="already holds a sweep"):
+        run_sweep(sweep, out)
+    assert run_sweep(sweep, out, resume=True) == {}
+    after = metrics(out)
+    assert {name: after[name] for name in before} == before
+    assert list(after) == ["0", "1", "2"]
+    assert not (out / "failed" / "1.txt").exists()
+    assert "Failed cell" not in write_report([out]).read_text()
+
+    grown = load_sweep(write(config, {"seed": [3, 0, 1, 2]}))
+    assert run_sweep(grown, out, resume=True) == {}
+    assert {name: metrics(out)[name] for name in after} == after
+    assert list(metrics(out)) == ["0", "1", "2", "3"]
+    assert json.loads((out / "sweep.json").read_text())["axes"]["seed"] == ["3", "0", "1", "2"]
+
+    altered = load_sweep(write(config, {"seed": [3, 0, 1, 2]}), ["client.batch_size=7"])
+    with pytest.raises(RecordError, match="no cell 3, or an altered one"):
+        run_sweep(altered, out, resume=True)
+    other = load_sweep(write(config, {"seed": [0, 1, 3]}))
+    with pytest.raises(RecordError, match="sweep of another config"):
+        run_sweep(other, out, resume=True)
+
+
+def test_a_reference_reaches_the_report_and_may_come_later(tmp_path: Path) -> None:
+    config, out = tmp_path / "sweep.yaml", tmp_path / "out"
+    grid = {key: GRID[key] for key in ("attack",)}
+    sweep = load_sweep(write(config, grid, rounds=1))
+    assert run_sweep(sweep, out) == {}
+    assert SweepRecords.read(out).reference is None
+    later = load_sweep(write(config, grid, rounds=1, reference="alie"))
+    told: list[tuple[str, int, int]] = []
+    progress = Progress(moved=lambda *moved: told.append(moved))
+    assert run_sweep(later, out, resume=True, progress=progress) == {}
+    assert told == [(CELLS, 2, 2)]
+    assert SweepRecords.read(out).reference == "alie"
+
+
+def test_a_killed_sweep_goes_on(tmp_path: Path) -> None:
+    """SIGKILL for the command, with one cell done and one under way, which ends with it."""
+    config, cut = write(tmp_path / "sweep.yaml", {"seed": [0, 1]}, rounds=40), tmp_path / "cut"
+    command = [sys.executable, "-m", "fedrobust", "sweep", str(config), "--out", str(cut)]
+    process = subprocess.Popen([*command, "--jobs", "1"])
+    deadline = time.monotonic() + 120
+    while not (cut / "cells" / "0" / "summary.json").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    while not (cut / "cells" / "1" / "checkpoint.pt").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    with filelock.FileLock(cut / "cells" / "1" / ".lock", timeout=60):
+        pass  # the cell has let go
+    assert not (cut / "cells" / "1" / "summary.json").exists()
+    ended = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "2 of 2 cells are done" in ended.stdout
+    for cell in load_sweep(config).cells:
+        run(cell.experiment, tmp_path / "whole" / "cells" / cell.name)
+    assert metrics(cut) == metrics(tmp_path / "whole")
+
+
+def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
+    plain = write(tmp_path / "plain.yaml", None)
+    result = CliRunner().invoke(app, ["sweep", str(plain)])
+    assert result.exit_code == 2
+    assert "fedrobust run plays a single experiment" in result.output
+    crowded = tmp_path / "crowded"
+    crowded.mkdir()
+    (crowded / "thesis.tex").write_text("years of work")
+    good = write(tmp_path / "good.yaml", {"seed": [0]})
+    result = CliRunner().invoke(app, ["sweep", str(good), "--out", str(crowded)])
+    assert result.exit_code == 2
+    assert "is not empty (thesis.tex" in result.output
+    assert sorted(p.name for p in crowded.iterdir()) == ["thesis.tex"]
