@@ -1,7 +1,9 @@
 """Intervals of shares."""
 
+import math
 from dataclasses import dataclass
 
+from scipy.special import stdtrit
 from scipy.stats import binomtest, norm
 
 SIDES = float(norm.ppf(0.975))
@@ -37,3 +39,31 @@ class Share:
 
     def __str__(self) -> str:
         return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
+
+
+def bounds(share: float, examples: int) -> tuple[float, float]:
+    """The ends of Wilson's 95 % interval of a share of ``examples`` independent examples."""
+    return Share(round(share * examples), examples).interval(SIDES)
+
+
+def difference(b: int, c: int, n: int, z: float) -> tuple[float, float]:
+    """The interval of (b − c)/n for ``z`` standard errors to either side.
+
+    Of n pairs, b have only the first property and c only the second one. Half a pair is added to
+    each of the four cells.
+
+    Reference: Agresti, Min, "Simple improved confidence intervals for comparing matched
+    proportions", Statistics in Medicine 2005.
+    """
+    m, up, down = n + 2, b + 0.5, c + 0.5
+    middle = (up - down) / m
+    error = math.sqrt((up + down) - (up - down) ** 2 / m) / m
+    return middle - z * error, middle + z * error
+
+
+def of_mean(values: list[float]) -> tuple[float, float]:
+    """The mean of ``values`` and half the width of its 95 % t-interval."""
+    n = len(values)
+    mean = sum(values) / n
+    deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
+    return mean, float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)

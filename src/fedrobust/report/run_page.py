@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.image import imsave
 
+from fedrobust.evaluation.intervals import bounds
 from fedrobust.report import compare, figures, wording
 from fedrobust.report.learned_attack import learned_section
 from fedrobust.report.run_records import Evaluation, PerUser, ReportRun, Score
@@ -133,7 +134,7 @@ def table(runs: Sequence[ReportRun]) -> dict[str, Any]:
     first = ("aggregator", "attack", "malicious")  # what a reader looks for before anything else
     differ = {k: differ[k] for k in sorted(differ, key=lambda k: k not in first)}
     order = sorted(range(len(runs)), key=lambda i: -best[i].robust_accuracy)
-    ends = [wording.bounds(score.robust_accuracy, score.examples) for score in best]
+    ends = [bounds(score.robust_accuracy, score.examples) for score in best]
     unlike = compare.unlike(runs)
     return {
         "rows": rows,

@@ -1,9 +1,9 @@
 """What the report says in words: names, numbers, the verdict, the notes."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
+from fedrobust.evaluation.intervals import bounds
 from fedrobust.report.run_records import Audited, Evaluation, ReportRun, Score
 
 NARROW_SPACE = "\u202f"  # neither this nor the next breaks a line
@@ -22,15 +22,6 @@ def interval(share: float, examples: int) -> str:
     """Wilson's 95 % interval of a share of ``examples`` independent examples, in words."""
     low, high = bounds(share, examples)
     return f"{100 * low:.1f} to {percent(high)}"
-
-
-def bounds(share: float, examples: int) -> tuple[float, float]:
-    """The ends of Wilson's 95 % interval."""
-    z2 = 1.959964**2
-    middle = (share + z2 / (2 * examples)) / (1 + z2 / examples)
-    spread = share * (1 - share) / examples + z2 / (4 * examples**2)
-    half = math.sqrt(z2 * spread) / (1 + z2 / examples)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def duration(seconds: float) -> str:

@@ -78,27 +78,56 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
     base = {key: value for key, value in content.items() if key != "grid"}
     said = override(Experiment, base, overrides)
     reference = base.pop("reference", None)
-    if not isinstance(base.get("name"), str):
-        raise ConfigError(f"{path}: name: is required, and must be a text")
-    try:
-        TypeAdapter(Name).validate_python(base["name"])
-    except ValidationError as error:
-        raise ConfigError(
-            f"{path}: name: {quoted(base['name'])} cannot name a folder: write letters, digits and "
-            ". _ -, a letter or digit first, at most 200"
-        ) from error
+    _require_name(path, base.get("name"))
     grids = content["grid"] if isinstance(content["grid"], list) else [content["grid"]]
     if not grids:
         raise ConfigError(f"{path}: grid is an empty list: give it axes, such as {{seed: [0, 1]}}")
-    cells: dict[str, Cell] = {}
-    axes: dict[str, tuple[str, ...]] = {}
-    problems, dropped = [], dict[str, None]()
     each = [_axes(path, grid) for grid in grids]
     _refuse_too_many(path, each)
-    for choices in each:
+    cells, axes = _cells(path, base, each, said), _joined(each)
+    parts = {"base": base, "grid": _texts(grids)}
+    if reference is not None:
+        parts["reference"] = reference = _attack(path, str(reference), axes)
+    whole = json.dumps(parts, sort_keys=True, default=str)
+    return Sweep(base["name"], axes, cells, whole, reference)
+
+
+def _require_name(path: Path, name: object) -> None:
+    """Refuse a name that cannot be a folder's. Raises: ``ConfigError``."""
+    if not isinstance(name, str):
+        raise ConfigError(f"{path}: name: is required, and must be a text")
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{path}: name: {quoted(name)} cannot name a folder: write letters, digits and "
+            ". _ -, a letter or digit first, at most 200"
+        ) from error
+
+
+def _joined(grids: Sequence[Mapping[str, Sequence[Choice]]]) -> dict[str, tuple[str, ...]]:
+    """The axes of all grids, each with its labels in order."""
+    axes: dict[str, tuple[str, ...]] = {}
+    for choices in grids:
         for axis, options in choices.items():
             labels = axes.get(axis, ()) + tuple(label for label, _ in options)
             axes[axis] = tuple(dict.fromkeys(labels))
+    return axes
+
+
+def _cells(
+    path: Path,
+    base: dict[str, Any],
+    grids: Sequence[dict[str, list[Choice]]],
+    said: Sequence[Setting],
+) -> tuple[Cell, ...]:
+    """The cells of all grids, every one checked.
+
+    Raises: ``ConfigError`` for two cells of one name, and for all cells that could not be run.
+    """
+    cells: dict[str, Cell] = {}
+    problems, dropped = [], dict[str, None]()
+    for choices in grids:
         for place, config, gone in _combinations(base, choices, said):
             dropped |= dict.fromkeys(gone)
             name = "-".join(place.values())
@@ -116,12 +145,8 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
         shown = listed(problems[:10], "cells", max(0, len(problems) - 10))
         raise ConfigError(f"{path}:\n{shown}")
     if dropped:
-        warnings.warn(listed(dropped, "names"), OverrideWarning, stacklevel=2)
-    parts = {"base": base, "grid": _texts(grids)}
-    if reference is not None:
-        parts["reference"] = reference = _attack(path, str(reference), axes)
-    whole = json.dumps(parts, sort_keys=True, default=str)
-    return Sweep(base["name"], axes, tuple(cells.values()), whole, reference)
+        warnings.warn(listed(dropped, "names"), OverrideWarning, stacklevel=3)
+    return tuple(cells.values())
 
 
 def _attack(path: Path, label: str, axes: Mapping[str, Sequence[str]]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
-from report.test_sweep_report import CONFIG
+from test_sweep_report import CONFIG
 from ruamel.yaml import YAML
 
 from fedrobust.config import yaml as plain_yaml

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fedrobust.report.sweep.paired import interval, paired
+from fedrobust.evaluation.intervals import of_mean
+from fedrobust.report.sweep.paired import paired
 from fedrobust.report.sweep.records import Group, SweepCell, SweepRecords
 
 
@@ -52,7 +53,7 @@ def test_attacks_are_compared_seed_by_seed() -> None:
     assert found["best"] == ["reference", "+0.400 (+0.400 to +0.400)"]
     assert found["alike"][0].endswith(", a tie")
     assert found["alike"][1] == "reference"
-    assert interval([-0.02, -0.04, -0.06]) == pytest.approx((-0.04, half), rel=1e-4)
+    assert of_mean([-0.02, -0.04, -0.06]) == pytest.approx((-0.04, half), rel=1e-4)
     errors["worse"] = [0.05, 0.26, 0.44]
     steady = {"best": [0.1, 0.3, 0.5], "worse": [0.05, 0.25, 0.449]}
     _, rows = paired(made(steady, {n: [0.5] * 3 for n in steady}))

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from statistics import fmean
 from typing import Any
 
@@ -117,37 +118,94 @@ def train(task: Task, training: Training, seed: int, start: Floats | None = None
 
     Raises: ``ConfigError`` where Stable-Baselines3 is not installed.
     """
-    try:
-        from stable_baselines3 import DDPG, SAC, TD3
-        from stable_baselines3.common.callbacks import BaseCallback
-        from stable_baselines3.common.logger import Logger
-        from stable_baselines3.common.noise import NormalActionNoise
-        from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
-    except ImportError as error:
-        raise ConfigError(
-            "a learned attack trains with Stable-Baselines3: pip install 'fedrobust[learned]'"
-        ) from error
-
+    _require_library()
     began = time.monotonic()
     envs = [FederationEnv(task) for _ in range(training.environments)]
     judge = FederationEnv(task)
+    vector = _vector(envs, training)
+    checks = _Checks(judge, training.check_episodes)
+    returns: list[float] = []
+    with isolated():
+        model = _learner(training, vector, judge, seed)
+        if start is not None:
+            _begin_at(model, start)
+            if training.check_every:
+                checks(Policy.constant(start, task.encoding.seen(task.layout)), 0)
+        model.learn(training.steps, callback=_watching(task, training, vector, checks, returns))
+        last = checks.values[-1][0] if checks.values else -1
+        if training.check_every and last < model.num_timesteps:
+            checks(_exported(model, vector), model.num_timesteps)
+        policy = checks.best if checks.best is not None else _exported(model, vector)
+    rounds = sum(env.rounds for env in envs) + judge.rounds
+    return Trained(policy, tuple(returns), tuple(checks.values), rounds, time.monotonic() - began)
+
+
+def _require_library() -> None:
+    """Raises: ``ConfigError`` where Stable-Baselines3 is not installed."""
+    if find_spec("stable_baselines3") is None:
+        raise ConfigError(
+            "a learned attack trains with Stable-Baselines3: pip install 'fedrobust[learned]'"
+        )
+
+
+class _Checks:
+    """The mean return of each policy that was checked, and the best policy."""
+
+    def __init__(self, judge: FederationEnv, episodes: int) -> None:
+        self._judge, self._episodes = judge, range(episodes)
+        self.values: list[tuple[int, float]] = []
+        self.best: Policy | None = None
+
+    def __call__(self, policy: Policy, steps: int) -> None:
+        """Play ``policy``, as it is after ``steps``, in the episodes of a check."""
+        value = fmean(played(self._judge, acting(policy), seed) for seed in self._episodes)
+        if not self.values or value > max(score for _, score in self.values):
+            self.best = policy
+        self.values.append((steps, value))
+
+
+def _vector(envs: list[FederationEnv], training: Training) -> Any:
+    """The environments as Stable-Baselines3 takes them."""
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
+
     vector: Any = VecMonitor(DummyVecEnv([partial(_itself, env) for env in envs]))
     if training.normalise:
         vector = VecNormalize(vector, gamma=min(training.discount, 0.999), clip_obs=_CLIP)
-    actions = judge.actions
-    noise = NormalActionNoise(np.zeros(actions), np.full(actions, training.noise))
-    kinds = {"ddpg": DDPG, "td3": TD3, "sac": SAC}
-    returns: list[float] = []
-    checks: list[tuple[int, float]] = []
-    best: Policy | None = None
+    return vector
 
-    def check(policy: Policy, steps: int) -> None:
-        nonlocal best
-        episodes = range(training.check_episodes)
-        value = fmean(played(judge, acting(policy), seed) for seed in episodes)
-        if not checks or value > max(score for _, score in checks):
-            best = policy
-        checks.append((steps, value))
+
+def _learner(training: Training, vector: Any, judge: FederationEnv, seed: int) -> Any:
+    """The algorithm of Stable-Baselines3 with the settings of ``training``."""
+    from stable_baselines3 import DDPG, SAC, TD3
+    from stable_baselines3.common.logger import Logger
+    from stable_baselines3.common.noise import NormalActionNoise
+
+    noise = NormalActionNoise(np.zeros(judge.actions), np.full(judge.actions, training.noise))
+    model: Any = {"ddpg": DDPG, "td3": TD3, "sac": SAC}[training.algorithm](
+        "MlpPolicy",
+        vector,
+        learning_rate=training.learning_rate,
+        buffer_size=_remembered(training, judge),
+        learning_starts=training.learning_starts,
+        batch_size=training.batch_size,
+        tau=training.polyak,
+        gamma=training.discount,
+        train_freq=training.train_every,
+        gradient_steps=training.gradient_steps,
+        action_noise=noise if training.noise and training.algorithm != "sac" else None,
+        policy_kwargs={"net_arch": list(training.hidden)},
+        seed=seed,
+        device="cpu",
+    )
+    model.set_logger(Logger(None, []))  # its own would make a folder among temporary files
+    return model
+
+
+def _watching(
+    task: Task, training: Training, vector: Any, checks: _Checks, returns: list[float]
+) -> Any:
+    """What the library calls at every step: it collects returns, and checks when it is time."""
+    from stable_baselines3.common.callbacks import BaseCallback
 
     class Watching(BaseCallback):
         def _on_step(self) -> bool:
@@ -157,37 +215,10 @@ def train(task: Task, training: Training, seed: int, start: Floats | None = None
             done, every = self.num_timesteps, training.check_every
             due = every and done // every > (done - training.environments) // every
             if due and done > training.learning_starts:
-                check(_exported(self.model, vector), self.num_timesteps)
+                checks(_exported(self.model, vector), self.num_timesteps)
             return True
 
-    with isolated():
-        model = kinds[training.algorithm](
-            "MlpPolicy",
-            vector,
-            learning_rate=training.learning_rate,
-            buffer_size=_remembered(training, judge),
-            learning_starts=training.learning_starts,
-            batch_size=training.batch_size,
-            tau=training.polyak,
-            gamma=training.discount,
-            train_freq=training.train_every,
-            gradient_steps=training.gradient_steps,
-            action_noise=noise if training.noise and training.algorithm != "sac" else None,
-            policy_kwargs={"net_arch": list(training.hidden)},
-            seed=seed,
-            device="cpu",
-        )
-        if start is not None:
-            _begin_at(model, start)
-            if training.check_every:
-                check(Policy.constant(start, task.encoding.seen(task.layout)), 0)
-        model.set_logger(Logger(None, []))  # its own would make a folder among temporary files
-        model.learn(training.steps, callback=Watching())
-        if training.check_every and (not checks or checks[-1][0] < model.num_timesteps):
-            check(_exported(model, vector), model.num_timesteps)
-        policy = best if best is not None else _exported(model, vector)
-    rounds = sum(env.rounds for env in envs) + judge.rounds
-    return Trained(policy, tuple(returns), tuple(checks), rounds, time.monotonic() - began)
+    return Watching()
 
 
 def _remembered(training: Training, env: FederationEnv) -> int:

@@ -7,7 +7,7 @@ import torch
 from fedrobust.aggregators import Aggregator, Mean
 from fedrobust.aggregators.aggregator import NoAnswerError
 from fedrobust.attacks import estimates
-from fedrobust.attacks.learned.attacker_state import AttackerState, material
+from fedrobust.attacks.learned.attacker_state import AttackerState, Material, material
 from fedrobust.attacks.learned.encoding import ActionContext, extremes
 from fedrobust.attacks.learned.environment import PolicyAttack, Task, before
 from fedrobust.attacks.learned.settings import Settings
@@ -38,34 +38,9 @@ def task_for(
     a colluder holds on average. Clients whose data are known hold these.
     """
     has = material(known, attack.data, view)
-    clients = estimates.clients(view)
-    if clients is None:
-        raise ValueError("the attacker does not know how many clients there are")
-    malicious = max(known.most, view.rows)
-    total = population(clients, malicious, known.met / view.round)
-    if total <= malicious:
-        raise ValueError(
-            f"{malicious} malicious of {total} clients leave nobody to simulate: set "
-            "threat.clients to the number of clients, or a larger lower bound"
-        )
-    mine = torch.cat(has.mine)
-    size = max(1, len(mine) // view.rows)
-
-    def draw(examples: Indices, clients: int) -> list[Indices]:
-        picks = [torch.randint(len(examples), (size,), generator=rng) for _ in range(clients)]
-        return [examples[pick] for pick in picks]
-
-    benign = list(has.known[: total - malicious])
-    benign += draw(has.theirs, total - malicious - len(benign))
-    present = [part for part in has.mine if len(part)]
-    attackers = [*present, *draw(mine, malicious - len(present))]
-    if getattr(attack.encoding, "scale", "norm") == "zeta":
-        low, high = extremes(view, tools, sample)
-        if not high > low:
-            raise ValueError(
-                f"no gradient of a learned example differs from {float(low):g} in any coordinate, "
-                "so that all actions mean the same: give the encoding the scale norm"
-            )
+    clients, total, malicious = _imagined(known, view)
+    parts = _parts(has, view.rows, total - malicious, malicious, rng)
+    _require_scale(attack, view, sample, tools)
     harm = harm_of(attack, view, tools, sample)
     history = known.seen(view)[-1:]
     pool = has.data.take(has.theirs) if fresh(attack) else None
@@ -74,7 +49,7 @@ def task_for(
         view,
         has.data,
         PolicyAttack(attack.encoding, means),
-        parts=[*benign, *attackers],
+        parts=parts,
         malicious=malicious,
         participation=Sample(clients) if total > clients else All(),
         rule=_rule(view, clients),
@@ -95,6 +70,52 @@ def task_for(
         waited=known.waited(view),
         backend=OneStep(tools, replacement=True) if takes_one_step(federation.local) else LOCAL,
     )
+
+
+def _imagined(known: AttackerState, view: View) -> tuple[int, int, int]:
+    """How many clients take part in a round, how many there are, and how many are malicious.
+
+    Raises: ``ValueError`` where the attacker does not know, or where there is no benign client.
+    """
+    clients = estimates.clients(view)
+    if clients is None:
+        raise ValueError("the attacker does not know how many clients there are")
+    malicious = max(known.most, view.rows)
+    total = population(clients, malicious, known.met / view.round)
+    if total <= malicious:
+        raise ValueError(
+            f"{malicious} malicious of {total} clients leave nobody to simulate: set "
+            "threat.clients to the number of clients, or a larger lower bound"
+        )
+    return clients, total, malicious
+
+
+def _parts(
+    has: Material, rows: int, benign: int, malicious: int, rng: torch.Generator
+) -> list[Indices]:
+    """The examples of each simulated client, the ``benign`` ones first."""
+    mine = torch.cat(has.mine)
+    size = max(1, len(mine) // rows)
+
+    def draw(examples: Indices, clients: int) -> list[Indices]:
+        picks = [torch.randint(len(examples), (size,), generator=rng) for _ in range(clients)]
+        return [examples[pick] for pick in picks]
+
+    others = list(has.known[:benign])
+    others += draw(has.theirs, benign - len(others))
+    present = [part for part in has.mine if len(part)]
+    return [*others, *present, *draw(mine, malicious - len(present))]
+
+
+def _require_scale(attack: Settings, view: View, sample: Split, tools: GradientEngine) -> None:
+    """Refuse the scale ``zeta`` where all actions would mean the same. Raises: ``ValueError``."""
+    if getattr(attack.encoding, "scale", "norm") == "zeta":
+        low, high = extremes(view, tools, sample)
+        if not high > low:
+            raise ValueError(
+                f"no gradient of a learned example differs from {float(low):g} in any coordinate, "
+                "so that all actions mean the same: give the encoding the scale norm"
+            )
 
 
 def population(clients: int, malicious: int, share: float) -> int:

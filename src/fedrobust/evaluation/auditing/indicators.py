@@ -7,7 +7,6 @@ security", ICML 2018, lists such signs; Carlini et al., "On evaluating adversari
 2019.)
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -15,7 +14,7 @@ from typing import Literal, TypeAlias
 import torch
 from scipy.stats import norm
 
-from fedrobust.evaluation.intervals import SIDES, Share
+from fedrobust.evaluation.intervals import SIDES, Share, difference
 from fedrobust.typing import Labels, Mask
 
 Verdict: TypeAlias = Literal["genuine", "masked", "inconclusive"]
@@ -95,14 +94,11 @@ def lead(name: str, ours: Mask, plain: Mask) -> Indicator:
     """By how much more examples one attack fells than plain PGD does, of the same [b].
 
     (b − c)/n for the b that it alone fells and the c that plain PGD alone fells, with the interval
-    of Agresti and Min, "Simple improved confidence intervals for comparing matched proportions",
-    Statistics in Medicine 2005: half an example is added to each of the four cells.
+    of :func:`~fedrobust.evaluation.intervals.difference`.
     """
     n, b, c = len(ours), int((ours & ~plain).sum()), int((plain & ~ours).sum())
-    m, up, down = n + 2, b + 0.5, c + 0.5
-    middle = (up - down) / m
-    error = math.sqrt((up + down) - (up - down) ** 2 / m) / m
-    low, high, floor = (middle + z * error for z in (-SIDES, SIDES, -_MASKED))
+    low, high = difference(b, c, n, SIDES)
+    floor, _ = difference(b, c, n, _MASKED)
     return Indicator(name, (b - c) / n, low, high, floor)
 
 

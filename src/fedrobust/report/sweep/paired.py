@@ -4,8 +4,7 @@ import math
 from collections.abc import Callable
 from statistics import fmean
 
-from scipy.special import stdtrit
-
+from fedrobust.evaluation.intervals import of_mean
 from fedrobust.report.sweep.records import COLUMNS, SEED, Group, SweepCell, SweepRecords
 
 _AXIS = "attack"
@@ -113,16 +112,8 @@ def _difference(group: Group, best: Group, name: str) -> str:
     gaps = [mine[seed] - theirs[seed] for seed in mine if seed in theirs]
     if len(gaps) < LEAST or not all(map(math.isfinite, gaps)):
         return "–"
-    middle, half = interval(gaps)
+    middle, half = of_mean(gaps)
     scale, form = (100, ".1f") if name == "error" else (1, ".3f")
     low, high = middle - half, middle + half
     text = f"{scale * middle:+{form}} ({scale * low:+{form}} to {scale * high:+{form}})"
     return text + (", a tie" if low <= 0 <= high else "")
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """The mean of ``values`` and half the width of its 95 % t-interval."""
-    n = len(values)
-    mean = sum(values) / n
-    deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
-    return mean, float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
