@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
-from test_sweep_report import CONFIG
 from ruamel.yaml import YAML
+from test_sweep_report import CONFIG
 
 from fedrobust.config import yaml as plain_yaml
 from fedrobust.report import write_report
