@@ -37,9 +37,11 @@ bench: setup
 	$(BIN)/python benchmarks/checks.py
 	$(BIN)/python benchmarks/aggregators.py
 
-# The pages of all rules and attacks, from their docstrings, and the table of the benchmark.
+# The pages of all rules and attacks, from their docstrings, the table of the benchmark, and the
+# picture of the packages, from their imports.
 docs: setup
 	$(BIN)/python docs/components.py
+	$(BIN)/python docs/architecture.py
 
 # The table and the pages under results/, from the records there.
 results: setup

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from component_table import MODELS
 from crafting import normal, rows_of, seeded, view_of
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from fedrobust.attacks import Distillation
@@ -18,11 +19,10 @@ from fedrobust.attacks.distillation import layer_of
 from fedrobust.clients.optimizers import Adam, Sgd
 from fedrobust.compute.parameters import Layout, read
 from fedrobust.compute.randomness import isolated
-from fedrobust.config.kind import name_of
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError
 from fedrobust.federation.threat import View
-from fedrobust.models import MODELS
+from fedrobust.models import AnyModel
 
 Array = NDArray[np.float64]
 WHOLE = 1000
@@ -99,33 +99,14 @@ def test_teacher_and_student_are_those_of_the_paper(
     np.testing.assert_allclose(row.numpy(), expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("name", "layer", "weights"),
-    [
-        ("digits-cnn", "0", 16 * 9),
-        ("mnist-cnn", "0", 32 * 25),
-        ("mnist-cnn-small", "0", 16 * 16),
-        ("cifar-cnn", "0", 64 * 3 * 9),  # GroupNorm has 64 scales, which are no weights
-        ("leaf-cnn", "0", 32 * 25),
-        ("elu-cnn", "7", 128 * 10),
-        ("ring-mlp", "4", 4),
-    ],
-)
-def test_the_layer_is_the_one_with_the_fewest_weight_entries(
-    name: str, layer: str, weights: int
-) -> None:
-    shape = {"cifar-cnn": (3, 32, 32), "digits-cnn": (1, 8, 8), "ring-mlp": (2,)}.get(name)
-    cls = next(model for model in MODELS if name_of(model) == name)
-    model = cls().build(shape or (1, 28, 28), 2 if name == "ring-mlp" else 10)
-    assert layer_of(model) == layer
-    assert model.get_submodule(layer).weight.numel() == weights
+@pytest.mark.parametrize("name", MODELS)
+def test_the_layer_is_the_one_with_the_fewest_weight_entries(name: str) -> None:
+    row = MODELS[name]
+    model = TypeAdapter(AnyModel).validate_python(name).build(row.shape, row.classes)
+    assert layer_of(model) == row.layer
+    assert model.get_submodule(row.layer).weight.numel() == row.weights
     kept = [p.numel() for n, p in model.named_parameters() if n.endswith("weight") and p.ndim > 1]
-    assert min(kept) == weights
-
-
-def test_the_table_of_layers_has_every_model() -> None:
-    marks = test_the_layer_is_the_one_with_the_fewest_weight_entries.pytestmark  # type: ignore[attr-defined]
-    assert {case[0] for case in marks[0].args[1]} == {name_of(model) for model in MODELS}
+    assert min(kept) == row.weights
 
 
 def test_nothing_but_the_layer_is_sent_and_frozen_parameters_are_no_layer() -> None:
