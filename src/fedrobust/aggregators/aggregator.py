@@ -85,8 +85,8 @@ class Aggregator(Protocol):
     def tolerating(self, dropped: int) -> "Aggregator":
         """Return the rule for the rows that remain after ``dropped`` unusable rows were removed.
 
-        The dropped rows count as Byzantine: n falls by ``dropped`` and f falls to max(0, f -
-        dropped).
+        The dropped rows count as Byzantine: n falls by ``dropped`` and f falls to max(0,
+        f - dropped).
         """
         ...
 

@@ -66,8 +66,8 @@ class Krum:
 class MultiKrum:
     """The mean of the m rows with the best Krum scores; by default m = n − f − 2.
 
-    Scores, ties, the condition and ``neighbours`` are the same as in ``Krum``, which is the case m
-    = 1. With ``neighbours: n-f-1`` the default is m = n − f, as in Allouah et al.
+    Scores, ties, the condition and ``neighbours`` are the same as in ``Krum``, which is the case
+    m = 1. With ``neighbours: n-f-1`` the default is m = n − f, as in Allouah et al.
 
     Raises: ``ValueError`` for invalid updates, n < 2f + 3 (n <= 2f for the variant), or m > n.
 
@@ -103,7 +103,7 @@ class MultiKrum:
             require(self, n, self.m, f"n >= m = {self.m}", self.f)
 
     def tolerating(self, dropped: int) -> "MultiKrum":
-        """The rule with f lowered to max(0, f - dropped).
+        """Return the rule with f lowered to max(0, f - dropped).
 
         A given m stays, because it is the server's choice; ``check`` refuses it once fewer than m
         rows remain. The default m follows n and f.

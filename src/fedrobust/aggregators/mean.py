@@ -45,5 +45,5 @@ class Mean:
         require(self, n, 1, "n >= 1")
 
     def tolerating(self, dropped: int) -> "Mean":
-        """Itself: it tolerates no Byzantine row, whatever was dropped."""
+        """Return the rule itself: it tolerates no Byzantine row, with or without dropped rows."""
         return self

@@ -86,8 +86,8 @@ def least_varying(distances: Tensor, m: int) -> Indices:
 def largest_eigenvalues(distances: Tensor, sets: Tensor) -> Tensor:
     """Return λ_max of each set's scatter Σ (xᵢ − x̄)(xᵢ − x̄)ᵀ: [sets]; ∞ for huge distances.
 
-    The Gram matrix, centred on the set's mean, is −½ J D J, with D the squared distances and J = I
-    − 11ᵀ/m. No offset that the rows share can spoil it.
+    The Gram matrix, centred on the set's mean, is −½ J D J, with D the squared distances and
+    J = I − 11ᵀ/m. No offset that the rows share can spoil it.
     """
     within = distances[sets[:, :, None], sets[:, None, :]]
     # Sums of distances above this limit could overflow.

@@ -20,15 +20,15 @@ class ALittleIsEnough:
     """Every malicious client sends Δⱼ = μⱼ + k σⱼ, coordinate by coordinate.
 
     μ and σ (with divisor n) are taken over the colluders' own honest updates, or over the benign
-    ones where the threat model grants them. FAT §3.1 uses k = -1.5 against MeanAroundMedian and k =
-    -1 against Bulyan. One update alone has no deviation. So without benign updates two malicious
-    clients are needed; in a round with only one, it sends its honest update.
+    ones where the threat model grants them. FAT §3.1 uses k = -1.5 against MeanAroundMedian and
+    k = -1 against Bulyan. One update alone has no deviation. So without benign updates two
+    malicious clients are needed; in a round with only one, it sends its honest update.
 
     ``k: max`` is -z. z is the largest deviation at which the attack is still nearer to the mean
     than the s = ⌊n/2 + 1⌋ - m benign clients that m colluders need for a majority of n:
 
-    - ``max``: z = Φ⁻¹((n - m - s) / (n - m)), s of the n - m benign clients, as published;
-    - ``max-of-all``: z = Φ⁻¹((n - s) / n), s of all clients, which is larger, and also in use.
+    - ``max``: z = Φ⁻¹((n - m - s) / (n - m)), the share among the benign clients, as published;
+    - ``max-of-all``: z = Φ⁻¹((n - s) / n), the share among all clients; larger, and also in use.
 
     n is the number of clients, or a lower bound where the threat model grants only that. Colluders
     that already have the majority get s = 1. z is 0 where not even one benign client would remain.

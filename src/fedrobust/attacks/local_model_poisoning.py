@@ -27,14 +27,14 @@ class LocalModelPoisoning:
     """A directed deviation: against s, the signs of the step that the model would take unattacked.
 
     s = sign(mean of the honest updates). These are the benign updates where they are granted (full
-    knowledge), else the colluders' own (partial knowledge). θ are the broadcast parameters, and w =
-    θ + Δ.
+    knowledge), else the colluders' own (partial knowledge). θ are the broadcast parameters, and
+    w = θ + Δ.
 
     ``against: krum``: all m colluders send Δ = -λs, with the largest λ found that Krum selects. λ
-    starts at minᵢ Σₗ ‖wᵢ - wₗ‖ / ((n - 2m - 1)√d) + maxᵢ ‖wᵢ - θ‖ / √d, where the sum is over the n
-    - m - 2 honest rows nearest to i. λ is halved until the row is selected; below ``threshold`` the
-    colluders send their honest updates. Where the rule is granted, "selected" means that the rule's
-    own answer is the crafted row; else the adversary computes Krum with f = m. With partial
+    starts at minᵢ Σₗ ‖wᵢ - wₗ‖ / ((n - 2m - 1)√d) + maxᵢ ‖wᵢ - θ‖ / √d, where the sum is over the
+    n - m - 2 honest rows nearest to i. λ is halved until the row is selected; below ``threshold``
+    the colluders send their honest updates. Where the rule is granted, "selected" means that the
+    rule's own answer is the crafted row; else the adversary computes Krum with f = m. With partial
     knowledge the colluders' honest rows play the benign ones, against 1, 2, … m - 2 crafted rows,
     until a λ is found. More crafted rows would have only each other as neighbours, and would always
     be selected. Where the rule and the number of clients are known as well, the missing benign rows
@@ -46,14 +46,14 @@ class LocalModelPoisoning:
     - sⱼ = -1: from [wmax, b·wmax], or [wmax, wmax/b] where wmax <= 0;
     - sⱼ = +1: from [wmin/b, wmin], or [b·wmin, wmin] where wmin <= 0.
 
-    With partial knowledge, with their mean μ and their deviation σ (divisor m): from [μ + 3σ, μ +
-    4σ] for sⱼ = -1, else from [μ - 4σ, μ - 3σ]. Where sⱼ = 0, Δⱼ = 0.
+    With partial knowledge, with their mean μ and their deviation σ (divisor m): from [μ + 3σ,
+    μ + 4σ] for sⱼ = -1, else from [μ - 4σ, μ - 3σ]. Where sⱼ = 0, Δⱼ = 0.
 
     Reference: Fang et al., "Local model poisoning attacks to Byzantine-robust federated learning",
-    USENIX Security 2020. Differences from the paper: s is the sign of the mean also where the rule
-    is known; √d is ‖s‖; Krum sums squared distances, as Blanchard et al. define it, so the bound on
-    λ, which is proved for sums of distances, is only a starting point; the rows against Krum are
-    equal, and ``Jittered`` can separate them by the paper's ε.
+    USENIX Security 2020. Differences from the paper: the vector s is the sign of the mean also
+    where the rule is known; √d is ‖s‖; Krum sums squared distances, as Blanchard et al. define it,
+    so the bound on λ, which is proved for sums of distances, is only a starting point; the rows
+    against Krum are equal, and ``Jittered`` can separate them by the paper's ε.
 
     Cost: O(h²·d) against krum, and one aggregation for each λ tried where the rule is known;
     otherwise O(h·d).

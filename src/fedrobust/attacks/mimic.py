@@ -24,8 +24,8 @@ class Mimic:
     """All colluders copy one benign client: their rows look honest and outweigh other clients.
 
     In the first ``warmup`` rounds, t = 0, 1, …, the attack learns the direction z in which the
-    benign updates x differ most. It uses Oja's streaming rule around the running mean μ, with ‖z‖ =
-    1 after each round:
+    benign updates x differ most. It uses Oja's streaming rule around the running mean μ, with
+    ‖z‖ = 1 after each round:
 
         μ ← (t μ + mean(x)) / (1 + t),  z ∝ (t z + c / ‖c‖) / (1 + t),  c = Σᵢ (xᵢ - μ)⟨xᵢ - μ, z⟩
 
@@ -35,10 +35,10 @@ class Mimic:
     benign clients it sends honest updates.
 
     Reference: Karimireddy et al., "Byzantine-robust learning on heterogeneous datasets via
-    bucketing", ICLR 2022. Differences from the paper: c is normalised, as in the authors' code;
-    otherwise z hardly moves for small updates. The projections use the z of their round, not the
-    last z, because that would need all updates of the warm-up. The warm-up is counted in rounds;
-    the paper uses the first epoch.
+    bucketing", ICLR 2022. Differences from the paper: the vector c is normalised, as in the
+    authors' code; otherwise z hardly moves for small updates. The projections use the z of their
+    round, not the last z, because that would need all updates of the warm-up. The warm-up is
+    counted in rounds; the paper uses the first epoch.
 
     Cost: O(b·d) for b benign rows.
 

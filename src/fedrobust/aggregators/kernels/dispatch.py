@@ -2,11 +2,9 @@
 
 Everything works on blocks of columns and sums in float64, so that the extra memory is bounded and
 float32 input neither overflows nor loses digits. Vectors are returned in the dtype of the updates.
+
 Large float32 updates on a CPU go to compiled loops. The code here serves GPUs, the other dtypes,
 and small updates, for which it is as fast. Both follow the same definitions.
-
-Large float32 updates on a CPU go to compiled loops; what is here serves GPUs, the other dtypes, and
-small updates, for which it is as fast. Both follow the same definitions.
 """
 
 from collections.abc import Callable, Iterator
@@ -135,8 +133,9 @@ def _closest_mean(ordered: Tensor, drop: int) -> Tensor:
 
     These values are neighbours in sorted order. The window of n − ``drop`` values starts at the
     lowest and moves up while the value that enters is closer to the median m than the value that
-    leaves: enters − m < m − leaves. With m = (a + b) / 2 of the middle values this is enters − b <
-    a − leaves. This form needs no rounded median, so an exact tie is recognised as one.
+    leaves: enters − m < m − leaves. With m = (a + b) / 2 of the middle values this is
+    enters − b < a − leaves. This form needs no rounded median, so an exact tie is recognised as
+    one.
     """
     n = len(ordered)
     keep = n - drop

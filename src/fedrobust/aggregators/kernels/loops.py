@@ -1,8 +1,8 @@
 """The loops that numba compiles. Importing this module imports numba: half a second.
 
-Each loop takes some columns of float32 updates as one flat array: row r starts at ``rows[r] *
-stride``. The loops copy blocks of ``WIDTH`` columns to a place where all rows lie side by side in
-the processor's cache. They hold no lock, so that threads can share the columns.
+Each loop takes some columns of float32 updates as one flat array: row r starts at
+``rows[r] * stride``. The loops copy blocks of ``WIDTH`` columns to a place where all rows lie side
+by side in the processor's cache. They hold no lock, so that threads can share the columns.
 """
 
 import numpy as np

@@ -37,19 +37,19 @@ class Learned(Settings):
 
     Where the threat model grants the rule, the simulated server uses it (white-box), else the mean
     (black-box). With ``relearn``, the attack trains again after this many rounds of acting, from
-    the state of the federation at that time. With ``policy``, a file written by ``fedrobust attack
-    learn``, both stages are left out.
+    the state of the federation at that time. With ``policy``, a file written by
+    ``fedrobust attack learn``, both stages are left out.
 
     The attacker knows its own data, what every client knows, and the number of clients or a lower
     bound. Where it did not take part in every round so far, the simulation selects it equally
     rarely.
 
-    Reference: DRFL §3. Differences from the paper: an episode has ``horizon`` rounds, not all the T
-    − k remaining rounds; an action is held for ``hold`` rounds; ρ̂ and the paper's ζ are computed
+    Reference: DRFL §3. Differences from the paper: an episode has ``horizon`` rounds, not all the
+    T − k remaining rounds; an action is held for ``hold`` rounds; ρ̂ and the paper's ζ are computed
     on ``samples`` of the examples that ``data`` names, which by default include the own ones; for
     other differences see ``encoding``, ``inversion`` and ``training``. The settings nearest to the
-    paper are ``full`` or ``compact`` with scale ``zeta``, ``PAPER``, ``hold: 1`` and ``data:
-    learned``.
+    paper are ``full`` or ``compact`` with scale ``zeta``, ``PAPER``, ``hold: 1`` and
+    ``data: learned``.
 
     Cost: an inversion for each round observed, then the simulated rounds of the training; both are
     reported. After that, where `harm` is among the directions, two ascents and two gradients on

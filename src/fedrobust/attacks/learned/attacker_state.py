@@ -101,7 +101,7 @@ class AttackerState:
         return None if self.x is None or self.y is None else Split(self.x, self.y)
 
     def waited(self, view: View) -> int:
-        """Return the number of rounds since the attacker last took part; 0 if it was the last."""
+        """Return how many rounds the attacker has missed since it last took part."""
         return view.round - self.last - 1
 
     def seen(self, view: View) -> tuple[Vector, ...]:

@@ -1,10 +1,10 @@
 """Encodings: what a policy sees, and what its actions mean.
 
-An action a lies in [−1, 1]^k. Two scales give it a length. ``norm`` obeys a budget, ‖Δ‖₂ ≤ budget ·
-‖own honest update‖₂, which makes attacks comparable. ``zeta`` is the paper's scale: a number a
-becomes a′ = a (ζmax − ζmin)/2 + (ζmax + ζmin)/2, with ζ the extremes over all coordinates of the
-gradients of single learned examples. It has no budget, and under the mean it can grow without
-limit.
+An action a lies in [−1, 1]^k. Two scales give it a length. ``norm`` obeys a budget,
+‖Δ‖₂ ≤ budget · ‖own honest update‖₂, which makes attacks comparable. ``zeta`` is the paper's scale:
+a number a becomes a′ = a (ζmax − ζmin)/2 + (ζmax + ζmin)/2, with ζ the extremes over all
+coordinates of the gradients of single learned examples. It has no budget, and under the mean it can
+grow without limit.
 """
 
 from dataclasses import dataclass, replace
@@ -34,8 +34,8 @@ Direction: TypeAlias = Literal["own", "parameters", "harm", "last-step", "benign
 class Observation:
     """The inputs of an observation: parameters [d] now, before, and at the start of the attack.
 
-    ``waited`` is the number of rounds since the attacker last took part, 0 for consecutive rounds.
-    If it is above 0, the previous parameters are unknown and are set to the current ones.
+    ``waited`` is the number of rounds that the attacker has missed since it last took part. If it
+    is above 0, the previous parameters are unknown and are set to the current ones.
     """
 
     layout: Layout

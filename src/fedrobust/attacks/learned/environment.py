@@ -66,7 +66,7 @@ class Task:
     """The task of a policy: a simulated federation, its start, and the harm to maximise.
 
     An episode has ``horizon`` rounds. An action is held for ``hold`` rounds in which the attacker
-    takes part. The attacker takes part in the first round, after it has ``waited`` this many
+    takes part. The attacker takes part in the first round, before which it has missed ``waited``
     rounds. The reward is ``scale`` times the growth of the harm. What a ``journal`` contains is not
     simulated again. ``progress`` receives the progress of a training.
     """

@@ -70,7 +70,7 @@ class Policy:
 
     @classmethod
     def of(cls, tensors: dict[str, Tensor]) -> "Policy":
-        """Build a policy from named tensors. Raises: ``ConfigError`` where they are none."""
+        """Build a policy from tensors. Raises: ``ConfigError`` where they are not a policy."""
         try:
             count = (len(tensors) - 2) // 2
             layers = tuple((tensors[f"{i}.weight"], tensors[f"{i}.bias"]) for i in range(count))

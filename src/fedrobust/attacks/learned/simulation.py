@@ -51,7 +51,7 @@ class CallableRule:
             raise NoAnswerError(str(error)) from error
 
     def check(self, n: int) -> None:
-        """Do nothing: the function refuses unfit rows itself."""
+        """Do nothing: the function itself refuses invalid rows."""
 
     def tolerating(self, dropped: int) -> "CallableRule":
         """Return the rule unchanged."""

@@ -129,7 +129,7 @@ def _on_edge(view: View) -> bool:
 
 
 def _averages(view: View, clients: int) -> bool:
-    """Whether the rule is the mean, as far as the attacker knows; None counts as the mean."""
+    """Whether the rule is the mean, as far as known; an unknown rule counts as the mean."""
     if view.rule is None:
         return True
     rows = some_rows(view.parameters, clients)
