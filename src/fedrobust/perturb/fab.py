@@ -148,10 +148,10 @@ def to_plane(x: Images, slope: Tensor, value: Tensor, norm: Norm, box: bool) -> 
     """Return the shortest d with value + ⟨slope, d⟩ = 0, and with ``box`` x + d in [0, 1].
 
     Coordinate i moves by min(t s_i, room_i) against the value. room_i is the distance to the box,
-    and s_i = 1 (linf) or \\|slope_i\\| (l2). t is the value at which the sum Σ \\|slope_i\\| min(t
-    s_i, room_i) reaches \\|value\\|. The sum is linear between the values of t at which a
-    coordinate meets the box; these are sorted. Where the box has no such point, d goes to its
-    nearest corner.
+    and s_i = 1 (linf) or \\|slope_i\\| (l2). t is the value at which the sum
+    Σ \\|slope_i\\| min(t s_i, room_i) reaches \\|value\\|. The sum is linear between the values
+    of t at which a coordinate meets the box; these are sorted. Where the box has no such point, d
+    goes to its nearest corner.
 
     x, slope: [b, ...]; value: [b].
     """

@@ -48,8 +48,8 @@ class Optimized(Wrapper):
     one aggregation, and all values see the same random draws. ``parameter`` names the field to
     search; it may be left out where only one field holds a real number. Benign rows that are not
     granted are simulated from the colluders' own rows, up to the known number of clients or its
-    lower bound. A single malicious client sends its honest update. To get rows that differ as well,
-    put ``Jittered`` around this wrapper, not inside it.
+    lower bound; then a single malicious client sends its honest update. To get rows that differ as
+    well, put ``Jittered`` around this wrapper, not inside it.
 
     Raises: ``ConfigError`` where the rule refuses the rows that the adversary expects.
 
