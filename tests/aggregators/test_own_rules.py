@@ -97,11 +97,11 @@ def test_rows_that_there_are_not_cannot_be_kept(kept: Any, message: str) -> None
 
 
 ANSWERS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
-    "list": (lambda r: [0.5] * 10**5, "a value of type list; torch.tensor makes one of numbers"),
+    "list": (lambda r: [0.5] * 10**5, "a value of type list; use torch.tensor to convert numbers"),
     "tuple": (lambda r: (r[0], None), "a value of type tuple"),
-    "array": (lambda r: r[0].numpy(), "of type ndarray; torch.from_numpy makes one of an array"),
+    "array": (lambda r: r[0].numpy(), "of type ndarray; use torch.from_numpy to convert an array"),
     "none": (lambda r: None, "it gave None"),
-    "row": (lambda r: r[:1], r"float32, \[1, 4\]; its row \[0\] is one"),
+    "row": (lambda r: r[:1], r"float32, \[1, 4\]; give its row \[0\]"),
     "number": (lambda r: r.mean(), r"float32, \[\]"),
     "sparse": (lambda r: r[0].to_sparse(), "one that is sparse"),
     "meta": (lambda r: r[0].to("meta"), "one that is on the meta device"),
@@ -210,7 +210,7 @@ def test_a_context_of_other_things_is_refused(fields: dict[str, Any], message: s
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_updates_that_are_no_matrix_of_floats_are_refused() -> None:
     for wrong, message in (
-        (ROWS.numpy(), r"one tensor \[n, d\], got ndarray; torch.from_numpy makes one"),
+        (ROWS.numpy(), r"one tensor \[n, d\], got ndarray; use torch.from_numpy to"),
         (ROWS.to_sparse(), "must be a dense tensor of plain numbers; this one is sparse"),
         (ROWS.to("meta"), "this one is on the meta device"),
         (torch.nested.nested_tensor(list(ROWS)), "this one is nested"),

@@ -52,9 +52,9 @@ def sevens(view: View) -> Tensor:
 
 
 WRONG: dict[str, tuple[Callable[[View], Any], str]] = {
-    "array": (lambda v: sevens(v).numpy(), "a value of type ndarray; torch.from_numpy makes one"),
-    "list": (lambda v: sevens(v).tolist(), "a value of type list; torch.stack makes one of a"),
-    "list of rows": (lambda v: list(sevens(v)), "a value of type list; torch.stack"),
+    "array": (lambda v: sevens(v).numpy(), "a value of type ndarray; use torch.from_numpy to"),
+    "list": (lambda v: sevens(v).tolist(), "a value of type list; use torch.stack to convert a"),
+    "list of rows": (lambda v: list(sevens(v)), "a value of type list; use torch.stack"),
     "none": (lambda v: None, "not None"),
     "text": (lambda v: "x" * 10**6, "not 'xxx"),
 }

@@ -138,7 +138,7 @@ def test_an_npz_of_cifar_may_have_channels_last(cifar: Path) -> None:
         "2 of CIFAR-10's 10,000 test images",
     )
     (cifar / "yours.npz").write_bytes(content)
-    with pytest.raises(DataError, match=r"holds mine.npz, yours.npz; leave there the one to use"):
+    with pytest.raises(DataError, match=r"holds mine.npz, yours.npz; keep only the one to use"):
         Cifar10().load()
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from made_to_harm import archive, images, named
+from modest import modestly
 
 from fedrobust.data import Mnist, formats
 from fedrobust.data.catalogue import BATCHES, CHECKSUMS, IDX
 from fedrobust.errors import DataError
-from modest import modestly
 
 ZEROS = bytes(2**27)
 
@@ -161,7 +161,7 @@ def test_a_hostile_archive_of_cifar(members: list[Any], message: str) -> None:
 def test_an_archive_that_unfolds_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "_ARCHIVE", 2**20)
     content = archive((named("elsewhere"), bytes(2**20)))
-    with pytest.raises(DataError, match="would be more than 1,048,576 bytes"):
+    with pytest.raises(DataError, match="is larger than 1,048,576 bytes"):
         formats.cifar_archive(content, "it")
 
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from made_files import npz_bytes
 from made_to_harm import images
+from modest import modestly
 
 from fedrobust.data import Femnist, formats
 from fedrobust.data.catalogue import CHECKSUMS
 from fedrobust.errors import DataError
-from modest import modestly
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ LEAF = {
     "no list of counts": (leaf(num_samples=2), "num_samples are not"),
     "users twice": (leaf(users=["a", "a"], num_samples=[2, 2]), "hold a name twice"),
     "users that are not there": (leaf(users=["a", "b"], num_samples=[2, 0]), "are not those"),
-    "users that are none": (leaf(users=5), "no list of names"),
-    "users that are numbers": (leaf(users=[5]), "no list of names"),
+    "users that are none": (leaf(users=5), "not a list of names"),
+    "users that are numbers": (leaf(users=[5]), "not a list of names"),
     "data twice": ('{"user_data": {"a": %s, "a": %s}}' % ((json.dumps(FINE),) * 2), "twice"),
     "no data": (leaf(user_data=None), "user_data"),
     "data that are a list": (leaf(user_data=[1]), "."),
@@ -59,7 +59,7 @@ LEAF = {
     "-1e400": (raw(x=json.dumps([WHITE]).replace("1,", "-1e400,", 1), y="[1]"), r"outside"),
     "digits": (raw(y=f"[{'9' * 10**6}, 1]"), "."),
     "digits in a pixel": (raw(x=f"[{'9' * 4000}, 1]"), "."),
-    "infinity": (raw(y="[Infinity, 1]"), "Infinity, which is no number"),
+    "infinity": (raw(y="[Infinity, 1]"), "Infinity, which is not a number"),
     "lists of unequal lengths": (leaf({"x": [WHITE, WHITE[1:]], "y": [1, 2]}), "."),
     "more labels than images": (leaf({"x": [WHITE], "y": [1, 2]}), "1 images with 2 labels"),
     "images of another size": (leaf({"x": [[1] * 100] * 2, "y": [1, 2]}), r"int64, \[2, 100\]"),
@@ -118,12 +118,12 @@ def test_a_user_without_images_is_none_the_less_read() -> None:
 @pytest.mark.parametrize(
     ("users", "message"),
     [
-        (np.array([1, 2, 3]), "users must be names"),
-        (np.array([["a", "b"]]), "users must be names"),
-        (np.array(["a", "a", "b"]), "users must be names"),
-        (np.array(3), "users are no names"),
-        (np.array([2**31 - 1] * 3, np.int32).view("<U1"), "users are no names"),
-        (np.array([0xD800] * 3, np.int32).view("<U1"), "users are no names"),
+        (np.array([1, 2, 3]), "users must be different names"),
+        (np.array([["a", "b"]]), "users must be different names"),
+        (np.array(["a", "a", "b"]), "users must be different names"),
+        (np.array(3), "users are not names"),
+        (np.array([2**31 - 1] * 3, np.int32).view("<U1"), "users are not names"),
+        (np.array([0xD800] * 3, np.int32).view("<U1"), "users are not names"),
     ],
 )
 def test_names_of_writers_that_are_none(folder: Path, users: np.ndarray, message: str) -> None:
@@ -188,7 +188,7 @@ PARQUET: dict[str, tuple[dict[str, Any], str]] = {
     "images as texts": ({"image": [{"bytes": "a"}] * 3}, "its images are string"),
     "images without bytes": ({"image": [{"path": "a"}] * 3}, "."),
     "no labels": ({"character": None}, "."),
-    "a picture of another size": ({"image": pictures(png(29, 28))[:3]}, "a picture is of 29 by 28"),
+    "a picture of another size": ({"image": pictures(png(29, 28))[:3]}, "a picture has 29 by 28"),
     "a picture of 10⁹ by 10⁹": ({"image": pictures(png(10**9, 10**9))[:3]}, "."),
     "a picture that PIL warns of": ({"image": pictures(png(10_000, 10_000))[:3]}, "."),
     "a picture cut": ({"image": pictures(png()[:45])[:3]}, "."),
@@ -238,5 +238,5 @@ def test_more_rows_than_memory(folder: Path) -> None:
     path = folder / "own.parquet"
     written(path, image=image, writer_id=["a"] * many, character=[0] * many)
     assert path.stat().st_size < 2**20
-    with modestly(), pytest.raises(DataError, match=r"said to have 1,048,576 rows .* memory for"):
+    with modestly(), pytest.raises(DataError, match=r"announces 1,048,576 rows .* memory for"):
         Femnist().load()

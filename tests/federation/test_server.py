@@ -83,7 +83,7 @@ def test_a_rule_with_too_few_rows_is_not_blamed_on_rows_that_were_not_dropped() 
         "Krum needs n >= 2f + 3: n = 2, f = 1 needs 5"
     )
     assert aggregate(Median(), ROWS[:0], Context()).reason == (
-        "0 clients took part: there is no row to aggregate"
+        "0 clients took part: there are no rows to aggregate"
     )
 
 

@@ -152,7 +152,7 @@ def test_a_network_without_an_input_gradient_runs_where_none_is_needed(tiny: Tin
 def test_images_of_a_shape_that_a_network_cannot_take_say_what_they_may_be(tiny: Tiny) -> None:
     x, y = torch.rand(90, 12, 10), torch.arange(90) % 3
     flat = Dataset.from_tensors(x, y, x[:30], y[:30], validation=20)
-    with pytest.raises(ConfigError, match=r"pass x\[:, None\] where these are images of 12 by 10"):
+    with pytest.raises(ConfigError, match=r"pass x\[:, None\] if these are images of 12 by 10"):
         prepare(tiny(data=flat, model=DigitsCnn()))
 
 
@@ -175,7 +175,7 @@ def test_data_that_a_run_would_fail_on_in_the_end_are_refused_at_its_start(tiny:
     train, none = Split(x, y), Split(x[:0], y[:0])
     bad = {
         "x_test is empty": Dataset("own", train, none, 10, 20),
-        "labels up to 9, and says that there are 5": Dataset("own", train, train, 5, 20),
+        "labels up to 9, but 5 classes": Dataset("own", train, train, 5, 20),
         "y_test has 89 entries for 90": Dataset("own", train, Split(x, y[1:]), 10, 20),
         "must give a fedrobust.Dataset.*it gave a value of type tuple": (x, y),
         "could not be loaded: KeyError: 'x'": KeyError("x"),

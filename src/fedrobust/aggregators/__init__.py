@@ -1,4 +1,4 @@
-"""Aggregation rules: one round's updates [n, d] in, one vector [d] out."""
+"""Aggregation rules: each turns one round's updates [n, d] into one vector [d]."""
 
 from fedrobust.aggregators.aggregator import (
     AGGREGATOR,
@@ -41,7 +41,7 @@ AGGREGATORS = AGGREGATOR.of(
     NearestNeighborMixing,
     Bucketing,
 )
-"""Every rule; a new one is added here."""
+"""All aggregation rules. Add a new rule here."""
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What an aggregation rule is, what it is told, what it answers, and which input it refuses."""
+"""The interface of an aggregation rule: its input, its context and its answer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,19 +15,20 @@ from fedrobust.typing import Indices, Updates, Vector
 
 
 class NoAnswerError(ValueError):
-    """Fit rows to which a rule has no answer in this round: the server then makes no step."""
+    """A rule has no answer for valid rows in this round; the server then makes no step."""
 
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """What the server itself knows beside the updates; a rule reads what it needs.
+    """What the server knows besides the updates; a rule reads what it needs.
 
-    ``counts`` [n]: training examples of each row's client, from the server's own books, never from
-    a client's message. ``memory``: what the rule returned in the round before. ``root`` [d]: an
-    update that the server trained on data of its own. ``generator``: the round's draws, for a rule
-    that draws; where it is None, such a rule draws the same each time.
+    ``counts`` [n]: the number of training examples of each row's client. It comes from the server's
+    own records, never from a client's message. ``memory``: what the rule returned as memory in the
+    round before. ``root`` [d]: an update that the server trained on its own data. ``generator``:
+    the random generator of the round, for a rule that draws. Where it is None, such a rule draws
+    the same each time.
 
-    Raises: ``ValueError`` for a field that is no such thing.
+    Raises: ``ValueError`` for a field of the wrong kind.
     """
 
     counts: Tensor | None = None
@@ -40,8 +41,8 @@ class Context:
             value = getattr(self, name)
             if value is not None and not isinstance(value, Tensor):
                 raise ValueError(
-                    f"Context: {name} must be a tensor or None, got {told(value)}; torch.tensor "
-                    "makes one of a list or an array"
+                    f"Context: {name} must be a tensor or None, got {told(value)}; use "
+                    "torch.tensor to convert a list or an array"
                 )
             if value is not None and (why := unfit(value)):
                 raise ValueError(
@@ -55,10 +56,10 @@ class Context:
 
 @dataclass(frozen=True, eq=False)
 class Aggregation:
-    """A rule's answer: the vector [d], and how it came about.
+    """A rule's answer: the vector [d], the rows kept and the memory.
 
-    ``kept``: the rows that the rule selected, ascending, where it selects rows, else None.
-    ``memory``: what the rule wants back in the next round's context.
+    ``kept``: the indices of the rows that the rule selected, ascending; None for a rule that does
+    not select rows. ``memory``: what the rule wants to find in the next round's context.
     """
 
     vector: Vector
@@ -70,21 +71,22 @@ class Aggregator(Protocol):
     """A rule that turns one round's updates [n, d] into one vector [d]."""
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
-        """The aggregated vector alone."""
+        """Return the aggregated vector alone."""
         ...
 
     def aggregate(self, updates: Updates, context: Context) -> Aggregation:
-        """The vector, the rows kept and the memory. Raises: ``ValueError`` for unfit input."""
+        """Return vector, rows kept and memory. Raises: ``ValueError`` for invalid input."""
         ...
 
     def check(self, n: int) -> None:
-        """Raises: ``ValueError`` naming n, f and the condition, where n rows are too few."""
+        """Refuse too few rows. Raises: ``ValueError`` that states n, f and the condition."""
         ...
 
     def tolerating(self, dropped: int) -> "Aggregator":
-        """The rule for the rows that remain after ``dropped`` unusable ones were taken out.
+        """Return the rule for the rows that remain after ``dropped`` unusable rows were removed.
 
-        They count as Byzantine: n falls by ``dropped`` and f to max(0, f - dropped).
+        The dropped rows count as Byzantine: n falls by ``dropped`` and f falls to max(0,
+        f - dropped).
         """
         ...
 
@@ -99,20 +101,20 @@ AnyAggregator: TypeAlias = Annotated[Aggregator, AGGREGATOR]
 
 
 def check(rule: Aggregator, n: int) -> None:
-    """Refuse ``n`` rows where ``rule`` needs more. Raises: ``ValueError`` naming the condition."""
+    """Refuse ``n`` rows where ``rule`` needs more. Raises: ``ValueError`` with the condition."""
     if n == 0:
-        raise ValueError("there is no row to aggregate")
+        raise ValueError("there are no rows to aggregate")
     if hasattr(rule, "check"):
         rule.check(n)
 
 
 def apply(rule: Aggregator, rows: Updates, context: Context) -> Aggregation:
-    """The rule's full answer; a user's own rule may be a plain function of the rows.
+    """Return the rule's full answer; a user's own rule may be a plain function of the rows.
 
-    What a user's rule says it ``kept`` may be a mask or indices, in a tensor, an array or a list;
-    it becomes ascending indices. Whole numbers in its vector are numbers.
+    A user's rule may give ``kept`` as a mask or as indices, in a tensor, an array or a list; it is
+    converted to ascending indices. A vector of whole numbers is accepted.
 
-    Raises: ``ConfigError`` where the answer is not one vector [d], or names rows there are not.
+    Raises: ``ConfigError`` where the answer is not one vector [d], or names rows that do not exist.
     """
     if hasattr(rule, "aggregate"):
         answer = rule.aggregate(rows, context)
@@ -126,7 +128,7 @@ def apply(rule: Aggregator, rows: Updates, context: Context) -> Aggregation:
         whole = isinstance(given, Aggregation)
         answer = given if whole else Aggregation(given, memory=context.memory)
     given, kept = answer.vector, answer.kept
-    if type(rule).__module__.startswith("fedrobust."):  # whose answers are of the right kind
+    if type(rule).__module__.startswith("fedrobust."):  # answers of fedrobust's rules need no check
         found = given.to(rows)
         return answer if found is given else replace(answer, vector=found)
     found = vector(called(rule), given, rows)
@@ -136,13 +138,13 @@ def apply(rule: Aggregator, rows: Updates, context: Context) -> Aggregation:
 
 
 def called(component: object) -> str:
-    """What to call a rule, or another component, in a message."""
+    """Return the name of a rule, or of another component, for a message."""
     name = getattr(component, "name", None) or getattr(component, "__name__", None)
     return shortened(name) if isinstance(name, str) else type(component).__name__
 
 
 def lowered(rule: Aggregator, dropped: int) -> Aggregator:
-    """``rule`` with ``dropped`` fewer Byzantine rows to tolerate, where it tolerates a number."""
+    """Return ``rule`` with f lowered by ``dropped``, where it has an f."""
     if not hasattr(rule, "tolerating"):
         return rule
     found = rule.tolerating(dropped)

@@ -1,4 +1,4 @@
-"""What a user's own rule may answer: one vector, and the rows that it kept in any usual form."""
+"""Checks on the answer of a user's own rule: one vector, and the rows that it kept."""
 
 import torch
 from torch import Tensor
@@ -9,9 +9,9 @@ from fedrobust.typing import Indices, Updates, Vector
 
 
 def vector(name: str, given: object, rows: Updates) -> Vector:
-    """``given``, what the rule ``name`` made of ``rows``, in their dtype and on their device.
+    """Return ``given``, the answer of the rule ``name``, with the dtype and device of ``rows``.
 
-    Raises: ``ConfigError`` for what is not one dense tensor [d] of real numbers.
+    Raises: ``ConfigError`` where ``given`` is not one dense tensor [d] of real numbers.
     """
     if isinstance(given, Tensor) and not unfit(given) and given.shape == rows.shape[1:]:
         return given.to(rows)
@@ -19,11 +19,11 @@ def vector(name: str, given: object, rows: Updates) -> Vector:
     if isinstance(given, Tensor) and (why := unfit(given)):
         what = f"one that is {why}"
     elif isinstance(given, Tensor) and given.shape == (1, rows.shape[1]):
-        cure = "; its row [0] is one"
+        cure = "; give its row [0]"
     elif hasattr(given, "__array__") and not isinstance(given, Tensor):
-        cure = "; torch.from_numpy makes one of an array"
+        cure = "; use torch.from_numpy to convert an array"
     elif isinstance(given, list | tuple):
-        cure = "; torch.tensor makes one of numbers"
+        cure = "; use torch.tensor to convert numbers"
     raise ConfigError(
         f"the aggregator {name} must give one tensor [{rows.shape[1]}] for updates "
         f"{list(rows.shape)}; it gave {what}{cure}"
@@ -31,9 +31,9 @@ def vector(name: str, given: object, rows: Updates) -> Vector:
 
 
 def indices(name: str, kept: object, n: int) -> Indices:
-    """The rows that the rule ``name`` says it kept of ``n``: each once, ascending.
+    """Return the rows, out of ``n``, that the rule ``name`` kept: each once, ascending.
 
-    Raises: ``ConfigError`` for what is neither a mask [n] nor whole numbers from 0 to n - 1.
+    Raises: ``ConfigError`` where ``kept`` is neither a mask [n] nor whole numbers from 0 to n - 1.
     """
     wanted = f"kept of the aggregator {name} must be a mask [{n}], or indices from 0 to {n - 1}"
     try:

@@ -1,4 +1,4 @@
-"""Bulyan: rows by iterated Krum, then the mean around their median."""
+"""Bulyan: iterated Krum selects rows, then the mean around their median."""
 
 from typing import Literal
 
@@ -14,26 +14,27 @@ from fedrobust.config.scalars import Size
 from fedrobust.typing import Indices, Updates, Vector
 
 _MANY = 128
-"""Rows from which one compiled loop takes them out: in PyTorch a thousand take a minute."""
+"""From this number of rows on, a compiled loop is used: in PyTorch, 1,000 rows take a minute."""
 
 
 @component
 class Bulyan:
     """The mean around the median of the θ = n − 2f rows that iterated Krum selects.
 
-    Krum takes one row out of those that remain, θ times, with scores recomputed each time on the
-    remaining r rows, over max(1, r − f − 2) neighbours. Then, per coordinate, the mean of the
-    θ − 2f selected values closest to their median (a tie takes the lower); n >= 4f + 3 rows.
+    Krum removes one row from the remaining r rows and selects it, θ times. Each time the scores are
+    computed again on the remaining rows, over max(1, r − f − 2) neighbours. The answer is, per
+    coordinate, the mean of the θ − 2f selected values closest to their median (of two equally close
+    values, the lower is kept); n >= 4f + 3 rows.
 
-    Raises: ``ValueError`` for unfit updates, or n < 4f + 3.
+    Raises: ``ValueError`` for invalid updates, or n < 4f + 3.
 
     Reference: El Mhamdi et al., The Hidden Vulnerability of Distributed Learning in Byzantium,
     ICML 2018.
 
-    Differences from the paper: the last picks run where fewer than Krum's own 2f + 3 rows remain
-    (r falls to 2f + 1), as they must in FAT as well; max(1, …) says what they do.
+    Differences from the paper: in the last picks fewer than the 2f + 3 rows that Krum needs remain
+    (r falls to 2f + 1), as must happen in FAT as well; max(1, …) defines these picks.
 
-    Cost: that of krum (once: distances are reused) and of mean-around-median.
+    Cost: the cost of krum (once: the distances are reused) and of mean-around-median.
 
     Example: ``{name: bulyan, f: 12}``
     """
@@ -42,26 +43,26 @@ class Bulyan:
     name: Literal["bulyan"] = "bulyan"
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
-        """The Bulyan aggregate [d] of ``updates`` [n, d]."""
+        """Return the Bulyan aggregate [d] of ``updates`` [n, d]."""
         return self.aggregate(updates, context).vector
 
     def aggregate(self, updates: Updates, context: Context) -> Aggregation:
-        """The vector, and the θ rows that iterated Krum selected."""
+        """Return the vector, and the θ rows that iterated Krum selected."""
         updates = validated(self, updates, context)
         kept = iterated_krum(updates, self.f)
         return Aggregation(mean_around_median(updates, drop=2 * self.f, rows=kept), kept)
 
     def check(self, n: int) -> None:
-        """Raises: ``ValueError`` unless n >= 4f + 3."""
+        """Require n >= 4f + 3. Raises: ``ValueError`` otherwise."""
         require(self, n, 4 * self.f + 3, "n >= 4f + 3", self.f)
 
     def tolerating(self, dropped: int) -> "Bulyan":
-        """The rule with f lowered to max(0, f - dropped)."""
+        """Return the rule with f lowered to max(0, f - dropped)."""
         return Bulyan(max(0, self.f - dropped))
 
 
 def iterated_krum(updates: Updates, f: int) -> Indices:
-    """The indices, ascending, of the n − 2f rows that Krum takes out one after another."""
+    """Return the indices, ascending, of the n − 2f rows that Krum removes one after another."""
     n = len(updates)
     nearest, who = nearest_first(squared_distances(updates))
     if n >= _MANY:
@@ -73,11 +74,11 @@ def iterated_krum(updates: Updates, f: int) -> Indices:
     remaining = torch.arange(n, device=updates.device)
     taken = torch.zeros(n, dtype=torch.bool, device=updates.device)
     for r in range(n, 2 * f, -1):
-        # Of one row without neighbours (r = 1, f = 0) the score is 0, and it is taken.
+        # A last row without neighbours (r = 1, f = 0) has the score 0 and is taken.
         place = best(nearest[:, : max(1, r - f - 2)].sum(dim=1), 1)
         row = remaining[place]
         taken[row] = True
-        # The others' distances stay sorted without it, so nothing is sorted twice.
+        # Without this row the distances of the others stay sorted, so nothing is sorted twice.
         others = remaining != row
         remaining, nearest, who = remaining[others], nearest[others], who[others]
         left = who != row

@@ -1,4 +1,4 @@
-"""Centered clipping: steps toward the rows, each no longer than a radius."""
+"""Centered clipping: a centre moves toward the rows, each row's pull limited to a radius."""
 
 from typing import Literal
 
@@ -15,22 +15,22 @@ from fedrobust.typing import Updates, Vector
 
 @component
 class CenteredClipping:
-    """The centre of the round before, moved by the mean of the rows' clipped differences from it.
+    """The centre of the last round, moved by the mean of the clipped differences to the rows.
 
     v ← v + (1/n) Σ (xᵢ − v) · min(1, τ / ‖xᵢ − v‖), ``iterations`` times, with τ = ``radius`` in
-    update units; n >= 1 rows. The first v is the context's memory, or 0 without one; the last one
-    is the answer and the new memory. Each row moves it by at most τ/n an iteration, so f Byzantine
-    rows by f·τ/n, and the rule is as good as the centre that it starts from.
+    update units; n >= 1 rows. The first v is the context's memory, or 0 without one. The last v is
+    the answer and the new memory. Each row moves v by at most τ/n in one iteration, and f Byzantine
+    rows by at most f·τ/n, so the result is as good as the centre at the start.
 
-    Raises: ``ValueError`` for unfit updates, or a memory that is no finite vector [d].
+    Raises: ``ValueError`` for invalid updates, or a memory that is not a finite vector [d].
 
     Reference: Karimireddy, He, Jaggi, Learning from History for Byzantine Robust Optimization,
     ICML 2021, algorithm 2.
 
-    Differences from the paper: its rows are momenta of the workers; here they are what the clients
-    send, and a client's momentum is its optimiser's.
+    Differences from the paper: the paper's rows are the workers' momenta; here the rows are what
+    the clients send, and a client's momentum is part of its optimiser.
 
-    Cost: O(n·d) an iteration.
+    Cost: O(n·d) for each iteration.
 
     Example: ``{name: centered-clipping, radius: 1.0}``
     """
@@ -40,11 +40,11 @@ class CenteredClipping:
     name: Literal["centered-clipping"] = "centered-clipping"
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
-        """The new centre [d]."""
+        """Return the new centre [d]."""
         return self.aggregate(updates, context).vector
 
     def aggregate(self, updates: Updates, context: Context) -> Aggregation:
-        """The new centre, which is the next round's memory too."""
+        """Return the new centre, which is also the memory for the next round."""
         updates = validated(self, updates, context)
         n, d = updates.shape
         centre = torch.zeros(d, dtype=torch.float64, device=updates.device)
@@ -57,16 +57,16 @@ class CenteredClipping:
         return Aggregation(vector, memory=vector.clone())
 
     def check(self, n: int) -> None:
-        """Raises: ``ValueError`` without rows."""
+        """Require n >= 1. Raises: ``ValueError`` otherwise."""
         require(self, n, 1, "n >= 1")
 
     def tolerating(self, dropped: int) -> "CenteredClipping":
-        """Itself: it has no number of tolerated rows to lower."""
+        """Return the rule itself: it has no number of tolerated rows to lower."""
         return self
 
 
 def remembered(memory: object, d: int) -> Vector:
-    """The centre in ``memory``. Raises: ``ValueError`` where it is no finite vector [d]."""
+    """Return the centre in ``memory``. Raises: ``ValueError`` where it is no finite vector [d]."""
     dense = isinstance(memory, torch.Tensor) and not unfit(memory)
     if not isinstance(memory, torch.Tensor) or not dense or memory.shape != (d,):
         given = type(memory).__name__
@@ -74,7 +74,7 @@ def remembered(memory: object, d: int) -> Vector:
             given = f"shape {list(memory.shape)}" if dense else f"one that is {unfit(memory)}"
         raise ValueError(
             f"CenteredClipping: the memory must be its last centre, one tensor [{d}], got {given}; "
-            "Context(memory=None) starts at 0"
+            "use Context(memory=None) to start at 0"
         )
     if not memory.is_floating_point() or not memory.isfinite().all():
         raise ValueError("CenteredClipping: the memory must be finite, floating-point numbers")

@@ -1,4 +1,4 @@
-"""Which input a rule refuses."""
+"""Checks on the input of a rule."""
 
 import math
 
@@ -10,14 +10,14 @@ from fedrobust.config.arguments import told, unfit
 from fedrobust.typing import Updates
 
 _ROWS_NAMED = 10
-"""A message lists this many bad rows and counts the rest."""
+"""A message lists this many bad rows and counts the others."""
 
 
 _FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
 
 def check_within(wrapper: Aggregator, rule: Aggregator, n: int) -> None:
-    """Check ``rule``, which a ``wrapper`` hands n rows. Raises: ``ValueError`` naming both."""
+    """Check that ``rule`` accepts n rows from ``wrapper``. Raises: ``ValueError`` naming both."""
     name = type(wrapper).__name__
     if n == 0:
         raise ValueError(f"{name} needs n >= 1: n = 0 needs 1")
@@ -28,22 +28,22 @@ def check_within(wrapper: Aggregator, rule: Aggregator, n: int) -> None:
 
 
 def require(rule: Aggregator, n: int, least: int, condition: str, f: int | None = None) -> None:
-    """Raises: ``ValueError`` where n is below ``least``, the number that ``condition`` means."""
+    """Refuse n below ``least``, the number that ``condition`` means. Raises: ``ValueError``."""
     if n < least:
         given = f"n = {n}" if f is None else f"n = {n}, f = {f}"
         raise ValueError(f"{type(rule).__name__} needs {condition}: {given} needs {least}")
 
 
 def validated(rule: Aggregator, updates: Updates, context: Context) -> Updates:
-    """``updates`` without their autograd history, once they and ``context.counts`` are fit to use.
+    """Check ``updates`` and ``context.counts``; return the updates without autograd history.
 
-    Raises: ``ValueError`` that says what is wrong and which rows are.
+    Raises: ``ValueError`` that says what is wrong, and in which rows.
     """
     name = type(rule).__name__
     if not isinstance(updates, Tensor):
-        cure = "torch.stack makes one of a list of rows"
+        cure = "use torch.stack to convert a list of rows"
         if hasattr(updates, "__array__"):
-            cure = "torch.from_numpy makes one of an array"
+            cure = "use torch.from_numpy to convert an array"
         raise ValueError(
             f"{name}: updates must be one tensor [n, d], got {type(updates).__name__}; {cure}"
         )
@@ -62,7 +62,7 @@ def validated(rule: Aggregator, updates: Updates, context: Context) -> Updates:
     if updates.dtype not in _FLOATS:
         raise ValueError(
             f"{name}: updates must be floating point, got {updates.dtype}; "
-            "convert them with .float() if that is what they mean"
+            "convert them with .float() if that is what you mean"
         )
     updates = updates.detach()
     _refuse_non_finite(name, updates)
@@ -72,8 +72,8 @@ def validated(rule: Aggregator, updates: Updates, context: Context) -> Updates:
 
 
 def finite_rows(rows: Updates) -> list[bool]:
-    """Whether each row is finite."""
-    # No sum is finite where an entry is not, and one sum is the cheapest look at all of them.
+    """Return, for each row, whether it is finite."""
+    # A sum is never finite where an entry is not, and one sum is the cheapest check of all entries.
     if math.isfinite(float(rows.detach().sum())):
         return [True] * len(rows)
     finite: list[bool] = torch.isfinite(torch.linalg.vector_norm(rows, torch.inf, dim=1)).tolist()
@@ -81,7 +81,7 @@ def finite_rows(rows: Updates) -> list[bool]:
 
 
 def _refuse_non_finite(name: str, updates: Updates) -> None:
-    # The extremes are non-finite exactly where some entry is, and finding them allocates nothing.
+    # The extremes are finite exactly where all entries are, and finding them allocates nothing.
     if torch.stack(torch.aminmax(updates)).isfinite().all():
         return
     low, high = torch.aminmax(updates, dim=1)
@@ -89,8 +89,8 @@ def _refuse_non_finite(name: str, updates: Updates) -> None:
     listed = ", ".join(map(str, bad[:_ROWS_NAMED]))
     more = f" and {len(bad) - _ROWS_NAMED} more" if len(bad) > _ROWS_NAMED else ""
     raise ValueError(
-        f"{name}: NaN or infinity in row{'s' if len(bad) > 1 else ''} {listed}{more}; drop what is "
-        f"not finite and aggregate the others with rule.tolerating({len(bad)})"
+        f"{name}: NaN or infinity in row{'s' if len(bad) > 1 else ''} {listed}{more}; drop these "
+        f"rows and aggregate the others with rule.tolerating({len(bad)})"
     )
 
 
@@ -101,7 +101,7 @@ def _check_counts(name: str, counts: Tensor, n: int) -> None:
             f"got shape {list(counts.shape)}"
         )
     low, high = torch.aminmax(counts.double())
-    if low >= 0 and 0 < high < torch.inf:  # neither of which is so where some count is NaN
+    if low >= 0 and 0 < high < torch.inf:  # both are false where a count is NaN
         return
     bad = (~counts.isfinite() | (counts < 0)).nonzero()[:, 0].tolist()
     if bad:

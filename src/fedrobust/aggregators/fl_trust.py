@@ -1,4 +1,4 @@
-"""FLTrust: rows are believed as far as they agree with an update of the server's own."""
+"""FLTrust: each row is trusted as far as it agrees with the server's own update."""
 
 from typing import ClassVar, Literal
 
@@ -12,18 +12,18 @@ from fedrobust.config.component import component
 from fedrobust.typing import Updates, Vector
 
 _ROUNDING = 1e-12
-"""A smaller cosine may be one of 0: the only row that is not zero must not get all the trust."""
+"""A smaller cosine may be 0 but for rounding: a row with this cosine must not get all the trust."""
 
 
 @component
 class FLTrust:
-    """The rows, at the length of the server's own update g₀, weighted by their agreement with it.
+    """The rows, scaled to the norm of the server's own update g₀ and weighted by agreement with g₀.
 
     Σ TSᵢ (‖g₀‖ / ‖xᵢ‖) xᵢ / Σ TSᵢ with the trust TSᵢ = max(0, cos(xᵢ, g₀)); n >= 1 rows, and any
-    number of them may be Byzantine. A zero row has no trust; where no row has any, or g₀ = 0, the
+    number of them may be Byzantine. A zero row has no trust. Where no row has trust, or g₀ = 0, the
     answer is 0. A cosine below 10⁻¹² counts as 0. g₀ is the context's ``root``.
 
-    Raises: ``ValueError`` for unfit updates, or without a finite root update [d].
+    Raises: ``ValueError`` for invalid updates, or without a finite root update [d].
 
     Reference: Cao, Fang, Liu, Gong, FLTrust: Byzantine-robust Federated Learning via Trust
     Bootstrapping, NDSS 2021.
@@ -37,11 +37,11 @@ class FLTrust:
     name: Literal["fl-trust"] = "fl-trust"
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
-        """The trusted mean [d] of ``updates`` [n, d]."""
+        """Return the mean [d] of ``updates`` [n, d], weighted by trust."""
         return self.aggregate(updates, context).vector
 
     def aggregate(self, updates: Updates, context: Context) -> Aggregation:
-        """The vector alone: it selects no rows and has no memory."""
+        """Return the vector alone: the rule selects no rows and has no memory."""
         updates = validated(self, updates, context)
         root = trusted(context.root, updates)
         length = norms(root[None])[0]
@@ -52,25 +52,25 @@ class FLTrust:
         trust = torch.where(agreement > _ROUNDING, agreement, 0)
         if not trust.any():
             return Aggregation(torch.zeros_like(updates[0]))
-        # Trust is 0 wherever the length is, and 0 / 0 would not be.
+        # Where the length is 0 the trust is 0, and the share must be 0, not 0 / 0.
         shares = torch.where(trust > 0, trust / trust.sum() * (length / lengths), 0)
         return Aggregation(combination(shares, updates).to(updates.dtype))
 
     def check(self, n: int) -> None:
-        """Raises: ``ValueError`` without rows."""
+        """Require n >= 1. Raises: ``ValueError`` otherwise."""
         require(self, n, 1, "n >= 1")
 
     def tolerating(self, dropped: int) -> "FLTrust":
-        """Itself: it has no number of tolerated rows to lower."""
+        """Return the rule itself: it has no number of tolerated rows to lower."""
         return self
 
 
 def trusted(root: Tensor | None, updates: Updates) -> Vector:
-    """``root`` in float64. Raises: ``ValueError`` where it is no finite vector [d]."""
+    """Return ``root`` in float64. Raises: ``ValueError`` where it is not a finite vector [d]."""
     d = updates.shape[1]
     if root is None:
         raise ValueError(
-            "FLTrust needs an update of the server's own: set server.root in a config to the "
+            "FLTrust needs the server's own update: set server.root in a config to the "
             "number of examples that the server holds, or give Context(root=...) in Python"
         )
     if root.shape != (d,):

@@ -1,4 +1,4 @@
-"""Krum and Multi-Krum: the rows nearest to their neighbours."""
+"""Krum and Multi-Krum: select the rows nearest to their neighbours."""
 
 from typing import Literal
 
@@ -13,26 +13,26 @@ from fedrobust.config.scalars import Count, Size
 from fedrobust.typing import Updates, Vector
 
 Neighbours = Literal["n-f-2", "n-f-1"]
-"""How many others a score counts: the paper's n − f − 2, or one more."""
+"""How many other rows a score counts: the paper's n − f − 2, or one more."""
 
 
 @component
 class Krum:
     """The row with the least sum of squared distances to its n − f − 2 nearest others.
 
-    s(i) = Σ ‖xᵢ − xⱼ‖² over the n − f − 2 rows j ≠ i nearest to i; the answer is x_{argmin s},
+    s(i) = Σ ‖xᵢ − xⱼ‖² over the n − f − 2 rows j ≠ i nearest to i. The answer is x_{argmin s},
     exactly as it was sent; n >= 2f + 3 rows. Scores are float64 and summed from the smallest
-    distance up; those that agree to one part in 10¹² tie, and the lowest index wins.
+    distance up. Scores that agree to one part in 10¹² tie, and the lowest index wins.
 
-    ``neighbours: n-f-1`` is the variant of Allouah et al. and of ByzFL, who take the n − f nearest
-    rows with the row itself among them, at distance 0; n > 2f rows.
+    ``neighbours: n-f-1`` is the variant of Allouah et al. and of ByzFL, which take the n − f
+    nearest rows including the row itself, at distance 0; n > 2f rows.
 
-    Raises: ``ValueError`` for unfit updates, n < 2f + 3, or n <= 2f for the variant.
+    Raises: ``ValueError`` for invalid updates, n < 2f + 3, or n <= 2f for the variant.
 
     References: Blanchard et al., Machine Learning with Adversaries: Byzantine Tolerant Gradient
-    Descent, NeurIPS 2017; Allouah et al., Fixing by Mixing, AISTATS 2023. Published
-    implementations also count the row itself among n − f − 2, or sum unsquared distances; those
-    choose other rows.
+    Descent, NeurIPS 2017; Allouah et al., Fixing by Mixing, AISTATS 2023. Some published
+    implementations count the row itself among the n − f − 2, or sum distances that are not squared;
+    they select other rows.
 
     Cost: O(n²·d): the distances; [n, n] in float64.
 
@@ -44,32 +44,32 @@ class Krum:
     name: Literal["krum"] = "krum"
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
-        """The selected row [d] of ``updates`` [n, d]."""
+        """Return the selected row [d] of ``updates`` [n, d]."""
         return self.aggregate(updates, context).vector
 
     def aggregate(self, updates: Updates, context: Context) -> Aggregation:
-        """The selected row and its index."""
+        """Return the selected row and its index."""
         updates = validated(self, updates, context)
         kept = best(krum_scores(updates, self.f, self.neighbours), 1)
         return Aggregation(updates[int(kept)].clone(), kept)
 
     def check(self, n: int) -> None:
-        """Raises: ``ValueError`` unless n >= 2f + 3, or n > 2f for the variant."""
+        """Require n >= 2f + 3, or n > 2f for the variant. Raises: ``ValueError`` otherwise."""
         require_krum(self, n, self.f, self.neighbours)
 
     def tolerating(self, dropped: int) -> "Krum":
-        """The rule with f lowered to max(0, f - dropped)."""
+        """Return the rule with f lowered to max(0, f - dropped)."""
         return Krum(max(0, self.f - dropped), self.neighbours)
 
 
 @component
 class MultiKrum:
-    """The mean of the m rows with the best Krum scores; m = n − f − 2 unless given.
+    """The mean of the m rows with the best Krum scores; by default m = n − f − 2.
 
-    Scores, ties, the condition and ``neighbours`` are those of ``Krum``, which is the case m = 1.
-    With ``neighbours: n-f-1`` m is n − f unless given, as in Allouah et al.
+    Scores, ties, the condition and ``neighbours`` are the same as in ``Krum``, which is the case
+    m = 1. With ``neighbours: n-f-1`` the default is m = n − f, as in Allouah et al.
 
-    Raises: ``ValueError`` for unfit updates, n < 2f + 3 (n <= 2f for the variant), or m > n.
+    Raises: ``ValueError`` for invalid updates, n < 2f + 3 (n <= 2f for the variant), or m > n.
 
     References: Blanchard et al., Machine Learning with Adversaries: Byzantine Tolerant Gradient
     Descent, NeurIPS 2017, section 5; Allouah et al., Fixing by Mixing, AISTATS 2023.
@@ -85,11 +85,11 @@ class MultiKrum:
     name: Literal["multi-krum"] = "multi-krum"
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
-        """The mean [d] of the selected rows of ``updates`` [n, d]."""
+        """Return the mean [d] of the selected rows of ``updates`` [n, d]."""
         return self.aggregate(updates, context).vector
 
     def aggregate(self, updates: Updates, context: Context) -> Aggregation:
-        """The mean of the selected rows, and their indices."""
+        """Return the mean of the selected rows, and their indices."""
         updates = validated(self, updates, context)
         paper = self.neighbours == "n-f-2"
         m = len(updates) - self.f - (2 if paper else 0) if self.m is None else self.m
@@ -97,22 +97,22 @@ class MultiKrum:
         return Aggregation(row_mean(updates, rows=kept), kept)
 
     def check(self, n: int) -> None:
-        """Raises: ``ValueError`` unless n >= m and n >= 2f + 3, or n > 2f for the variant."""
+        """Require n >= m, and n >= 2f + 3 or n > 2f for the variant. Raises: ``ValueError``."""
         require_krum(self, n, self.f, self.neighbours)
         if self.m is not None:
             require(self, n, self.m, f"n >= m = {self.m}", self.f)
 
     def tolerating(self, dropped: int) -> "MultiKrum":
-        """The rule with f lowered to max(0, f - dropped).
+        """Return the rule with f lowered to max(0, f - dropped).
 
-        A given m stays: it is a choice of the server, and ``check`` refuses it once fewer than m
+        A given m stays, because it is the server's choice; ``check`` refuses it once fewer than m
         rows remain. The default m follows n and f.
         """
         return MultiKrum(max(0, self.f - dropped), self.m, self.neighbours)
 
 
 def require_krum(rule: Aggregator, n: int, f: int, neighbours: Neighbours) -> None:
-    """Raises: ``ValueError`` unless n >= 2f + 3, or n > 2f for the variant ``n-f-1``."""
+    """Require n >= 2f + 3, or n > 2f for the variant ``n-f-1``. Raises: ``ValueError``."""
     if neighbours == "n-f-2":
         require(rule, n, 2 * f + 3, "n >= 2f + 3", f)
     else:
@@ -120,7 +120,7 @@ def require_krum(rule: Aggregator, n: int, f: int, neighbours: Neighbours) -> No
 
 
 def krum_scores(updates: Updates, f: int, neighbours: Neighbours = "n-f-2") -> Tensor:
-    """The sum of each row's least squared distances to other rows: [n], float64."""
+    """Return the sum of each row's least squared distances to other rows: [n], float64."""
     nearest, _ = nearest_first(squared_distances(updates))
     count = len(updates) - f - (2 if neighbours == "n-f-2" else 1)
     return nearest[:, :count].sum(dim=1)

@@ -15,17 +15,18 @@ class MeanAroundMedian:
     """Per coordinate, the mean of the n − 2f values closest to the median; n > 2f rows.
 
     The closest values are neighbours in sorted order. Of two values equally far from the median,
-    one below and one above, the lower is kept: updates of ±lr, from one step of Adam or of a sign
-    method, make such ties common. Distances are compared in float64, from the two middle values and
-    not from a rounded median. With at most f Byzantine rows the median lies in the benign range and
-    no value is kept that is farther from it than that range is wide; the mean may leave the range.
+    one below and one above, the lower is kept. Such ties are common: one step of Adam or of a sign
+    method gives updates of ±lr. Distances are compared in float64, from the two middle values and
+    not from a rounded median. With at most f Byzantine rows, the median lies in the range of the
+    benign values, and no kept value is farther from it than this range is wide; the mean may leave
+    the range.
 
-    Raises: ``ValueError`` for unfit updates, or n <= 2f.
+    Raises: ``ValueError`` for invalid updates, or n <= 2f.
 
     References: FAT (its "Trimmed Mean"); the second step of Bulyan, El Mhamdi et al., The Hidden
     Vulnerability of Distributed Learning in Byzantium, ICML 2018.
 
-    Cost: O(n log² n · d) comparisons, blocks of columns.
+    Cost: O(n log² n · d) comparisons, in blocks of columns.
 
     Example: ``{name: mean-around-median, f: 24}``
     """
@@ -34,18 +35,18 @@ class MeanAroundMedian:
     name: Literal["mean-around-median"] = "mean-around-median"
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
-        """The mean around the median [d] of ``updates`` [n, d]."""
+        """Return the mean around the median [d] of ``updates`` [n, d]."""
         return self.aggregate(updates, context).vector
 
     def aggregate(self, updates: Updates, context: Context) -> Aggregation:
-        """The vector alone: it selects no whole rows and has no memory."""
+        """Return the vector alone: the rule selects no whole rows and has no memory."""
         updates = validated(self, updates, context)
         return Aggregation(mean_around_median(updates, drop=2 * self.f))
 
     def check(self, n: int) -> None:
-        """Raises: ``ValueError`` unless n > 2f."""
+        """Require n > 2f. Raises: ``ValueError`` otherwise."""
         require(self, n, 2 * self.f + 1, "n > 2f", self.f)
 
     def tolerating(self, dropped: int) -> "MeanAroundMedian":
-        """The rule with f lowered to max(0, f - dropped)."""
+        """Return the rule with f lowered to max(0, f - dropped)."""
         return MeanAroundMedian(max(0, self.f - dropped))

@@ -11,17 +11,17 @@ from fedrobust.typing import Updates, Vector
 
 @component
 class Median:
-    """Per coordinate, the middle value; the mean of the two middle values for even n.
+    """Per coordinate, the middle value; for even n, the mean of the two middle values.
 
-    n >= 1 rows. With less than half of the rows Byzantine, every coordinate stays between the least
-    and the greatest benign value.
+    n >= 1 rows. While less than half of the rows are Byzantine, every coordinate stays between the
+    least and the greatest benign value.
 
-    Raises: ``ValueError`` for unfit updates.
+    Raises: ``ValueError`` for invalid updates.
 
     Reference: Yin et al., Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates,
     ICML 2018, definition 1.
 
-    Cost: O(n log² n · d) comparisons, blocks of columns.
+    Cost: O(n log² n · d) comparisons, in blocks of columns.
 
     Example: ``{name: median}``
     """
@@ -29,18 +29,18 @@ class Median:
     name: Literal["median"] = "median"
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
-        """The median [d] of ``updates`` [n, d]."""
+        """Return the median [d] of ``updates`` [n, d]."""
         return self.aggregate(updates, context).vector
 
     def aggregate(self, updates: Updates, context: Context) -> Aggregation:
-        """The vector alone: it selects no whole rows and has no memory."""
+        """Return the vector alone: the rule selects no whole rows and has no memory."""
         updates = validated(self, updates, context)
         return Aggregation(middle_mean(updates, drop=(len(updates) - 1) // 2))
 
     def check(self, n: int) -> None:
-        """Raises: ``ValueError`` without rows."""
+        """Require n >= 1. Raises: ``ValueError`` otherwise."""
         require(self, n, 1, "n >= 1")
 
     def tolerating(self, dropped: int) -> "Median":
-        """Itself: it has no number of tolerated rows to lower."""
+        """Return the rule itself: it has no number of tolerated rows to lower."""
         return self

@@ -15,32 +15,33 @@ from fedrobust.config.scalars import Size
 from fedrobust.typing import Indices, Updates, Vector
 
 _TIE = 1e-12
-"""Distances that differ by a smaller share are equal but for rounding."""
+"""Distances whose relative difference is smaller than this are equal but for rounding."""
 
 
 @component
 class MinimumDiameterAveraging:
-    """The mean of the n − f rows whose greatest distance from each other is least.
+    """The mean of the n − f rows whose largest pairwise distance is least.
 
-    argmin over sets S of n − f rows of max ‖xᵢ − xⱼ‖, i, j in S; n > 2f rows, so that no set is
-    without a benign row and Byzantine ones alone cannot be it. Several sets nearly always share the
-    least diameter, since one pair decides it. Of them the one is taken that holds the best-ranked
-    row that any of them holds, then the next best, and so on, ranked by the sum of squared
-    distances to the n − f − 1 nearest others. Distances, and scores, that agree to one part in 10¹²
-    tie; rows that tie rank by index.
+    argmin over sets S of n − f rows of max ‖xᵢ − xⱼ‖, i, j in S; n > 2f rows, so that every set
+    holds a benign row and the selected set cannot be Byzantine alone. Several sets nearly always
+    share the least diameter, since one pair decides it. Of these sets, the rule takes the one with
+    the best-ranked row that any of them holds, then with the next best, and so on. Rows are ranked
+    by the sum of squared distances to the n − f − 1 nearest others. Distances, and scores, that
+    agree to one part in 10¹² tie; rows that tie rank by index.
 
-    Exact: n − f rows have a diameter <= t where f rows can be taken out such that no pair farther
-    apart than t remains, a vertex cover, for which a bounded search looks at each step of a binary
-    search for t. That is fast unless very many sets nearly win.
+    The search is exact. Some n − f rows have a diameter <= t exactly where f rows can be removed
+    such that no pair farther apart than t remains. Such f rows are a vertex cover. A binary search
+    finds the least t, and a bounded search for a cover answers each of its steps. This is fast
+    unless very many sets nearly win.
 
-    Raises: ``ValueError`` for unfit updates, n <= 2f, or where the search would take too long.
+    Raises: ``ValueError`` for invalid updates, n <= 2f, or where the search would take too long.
 
     References: Rousseeuw, Multivariate Estimation with High Breakdown Point, 1985; El Mhamdi et
     al., The Hidden Vulnerability of Distributed Learning in Byzantium, ICML 2018 (as "Brute").
 
-    Differences from the papers: they leave open which of several sets is taken.
+    Differences from the papers: they do not say which of several sets is taken.
 
-    Cost: O(n²·d): the distances; then a search that is exponential in f at worst.
+    Cost: O(n²·d): the distances; then a search that is exponential in f in the worst case.
 
     Example: ``{name: minimum-diameter-averaging, f: 4}``
     """
@@ -49,33 +50,33 @@ class MinimumDiameterAveraging:
     name: Literal["minimum-diameter-averaging"] = "minimum-diameter-averaging"
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
-        """The mean [d] of the selected rows of ``updates`` [n, d]."""
+        """Return the mean [d] of the selected rows of ``updates`` [n, d]."""
         return self.aggregate(updates, context).vector
 
     def aggregate(self, updates: Updates, context: Context) -> Aggregation:
-        """The mean of the selected rows, and their indices."""
+        """Return the mean of the selected rows, and their indices."""
         updates = validated(self, updates, context)
         try:
             kept = least_diameter(squared_distances(updates), self.f)
         except RecursionError:
             raise NoAnswerError(
                 f"MinimumDiameterAveraging: among n = {len(updates)} rows with f = {self.f} too "
-                "many sets nearly win for an exact search; a smaller f, or NearestNeighborMixing "
-                "around another rule, needs none"
+                "many sets nearly win for an exact search; use a smaller f, or "
+                "NearestNeighborMixing around another rule, which needs no search"
             ) from None
         return Aggregation(row_mean(updates, rows=kept), kept)
 
     def check(self, n: int) -> None:
-        """Raises: ``ValueError`` unless n > 2f."""
+        """Require n > 2f. Raises: ``ValueError`` otherwise."""
         require(self, n, 2 * self.f + 1, "n > 2f", self.f)
 
     def tolerating(self, dropped: int) -> "MinimumDiameterAveraging":
-        """The rule with f lowered to max(0, f - dropped)."""
+        """Return the rule with f lowered to max(0, f - dropped)."""
         return MinimumDiameterAveraging(max(0, self.f - dropped))
 
 
 def least_diameter(distances: Tensor, f: int) -> Indices:
-    """The n − f rows, ascending, of the set that ``MinimumDiameterAveraging`` defines."""
+    """Return the n − f rows, ascending, of the set that ``MinimumDiameterAveraging`` defines."""
     n = len(distances)
     pairs = distances[torch.ones(n, n, dtype=torch.bool).triu(diagonal=1)]
     limits = torch.cat([distances.new_zeros(1), pairs]).sort().values
@@ -95,6 +96,6 @@ def least_diameter(distances: Tensor, f: int) -> Indices:
 
 
 def _farther(distances: Tensor, limit: Tensor) -> Graph:
-    """Which pairs are farther apart than ``limit``: one bit set a row."""
+    """Return which pairs are farther apart than ``limit``: one bit set for each row."""
     apart = (distances > limit * (1 + _TIE)).tolist()
     return [sum(1 << j for j, far in enumerate(row) if far) for row in apart]

@@ -1,4 +1,4 @@
-"""Nearest-neighbour mixing: every row becomes the mean of its neighbourhood, then any rule."""
+"""Nearest-neighbour mixing: average each row's neighbourhood, then apply another rule."""
 
 from typing import Literal
 
@@ -14,20 +14,20 @@ from fedrobust.typing import Updates, Vector
 
 @component
 class NearestNeighborMixing:
-    """``rule`` on rows that are each the mean of the n − f rows nearest to one of the n.
+    """``rule``, applied to n rows yᵢ: each is the mean of the n − f rows nearest to row i.
 
-    yᵢ = (1/(n − f)) Σ xⱼ over the n − f rows j nearest to xᵢ, itself included; then rule(y);
-    n > 2f rows, and as many as the rule needs. Distances that agree to one part in 10¹² tie, and
-    the lowest index wins. Row i of the mix stands for client i: it keeps that client's sample count
-    for the rule, and ``kept`` names it where the rule selects it. The mix has the dtype of the
-    updates, and is the one copy of them that is made.
+    yᵢ = (1/(n − f)) Σ xⱼ over the n − f rows j nearest to xᵢ, itself included; the answer is
+    rule(y); n > 2f rows, and at least as many as the rule needs. Distances that agree to one part
+    in 10¹² tie, and the lowest index wins. Row i of the mix stands for client i: the rule sees this
+    client's sample count, and ``kept`` names the client where the rule selects its row. The mix has
+    the dtype of the updates and is the only copy of them.
 
-    Raises: ``ValueError`` for unfit updates, n <= 2f, or what the rule refuses.
+    Raises: ``ValueError`` for invalid updates, n <= 2f, or where the rule refuses its rows.
 
     Reference: Allouah, Farhadkhani, Guerraoui, Gupta, Pinot, Stephan, Fixing by Mixing: A Recipe
     for Optimal Byzantine ML under Heterogeneity, AISTATS 2023, algorithm 2.
 
-    Cost: O(n²·d): the distances and a product; one more [n, d]; and the rule's.
+    Cost: O(n²·d): the distances and a product; one more [n, d]; and the cost of the rule.
 
     Example: ``{name: nearest-neighbor-mixing, f: 2, rule: {name: trimmed-mean, f: 2}}``
     """
@@ -38,24 +38,24 @@ class NearestNeighborMixing:
 
     @property
     def rooted(self) -> bool:
-        """Whether the rule within needs the server's own update."""
+        """Whether the inner rule needs the server's own update."""
         return bool(getattr(self.rule, "rooted", False))
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
-        """What the rule makes of the mixed rows: [d]."""
+        """Return the rule's vector [d] for the mixed rows."""
         return self.aggregate(updates, context).vector
 
     def aggregate(self, updates: Updates, context: Context) -> Aggregation:
-        """The rule's whole answer: vector, rows kept and memory."""
+        """Return the rule's whole answer: vector, rows kept and memory."""
         updates = validated(self, updates, context)
         neighbours = least(squared_distances(updates), len(updates) - self.f)
         return apply(self.rule, group_means(neighbours, updates), context)
 
     def check(self, n: int) -> None:
-        """Raises: ``ValueError`` unless n > 2f, and where the rule needs more rows."""
+        """Require n > 2f, and as many rows as the rule needs. Raises: ``ValueError`` otherwise."""
         require(self, n, 2 * self.f + 1, "n > 2f", self.f)
         check_within(self, self.rule, n)
 
     def tolerating(self, dropped: int) -> "NearestNeighborMixing":
-        """The same with f, and what the rule tolerates, lowered by ``dropped``."""
+        """Return the same wrapper with f, and the f of its rule, lowered by ``dropped``."""
         return NearestNeighborMixing(max(0, self.f - dropped), lowered(self.rule, dropped))

@@ -1,4 +1,4 @@
-"""Norm bounding: the mean of rows that are cut to a length."""
+"""Norm bounding: the mean of rows whose norm is limited."""
 
 from typing import Literal
 
@@ -18,9 +18,9 @@ class NormBound:
 
     Σ cᵢ xᵢ min(1, bound / ‖xᵢ‖₂) / Σ cᵢ, with c the server's own sample counts, or 1 where the
     context has none; n >= 1 rows. The bound is in update units. No row moves the mean by more than
-    its share of 2·bound, but nothing is rejected.
+    its share of 2·bound, but no row is rejected.
 
-    Raises: ``ValueError`` for unfit updates or counts.
+    Raises: ``ValueError`` for invalid updates or counts.
 
     Reference: Sun, Kairouz, Suresh, McMahan, Can You Really Backdoor Federated Learning?, 2019.
 
@@ -35,11 +35,11 @@ class NormBound:
     name: Literal["norm-bound"] = "norm-bound"
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
-        """The mean [d] of the bounded rows of ``updates`` [n, d]."""
+        """Return the mean [d] of the bounded rows of ``updates`` [n, d]."""
         return self.aggregate(updates, context).vector
 
     def aggregate(self, updates: Updates, context: Context) -> Aggregation:
-        """The vector alone: it selects no rows and has no memory."""
+        """Return the vector alone: the rule selects no rows and has no memory."""
         updates = validated(self, updates, context)
         shares = torch.ones(len(updates), dtype=torch.float64, device=updates.device)
         if context.counts is not None:
@@ -49,9 +49,9 @@ class NormBound:
         return Aggregation(combination(clipped, updates).to(updates.dtype))
 
     def check(self, n: int) -> None:
-        """Raises: ``ValueError`` without rows."""
+        """Require n >= 1. Raises: ``ValueError`` otherwise."""
         require(self, n, 1, "n >= 1")
 
     def tolerating(self, dropped: int) -> "NormBound":
-        """Itself: it has no number of tolerated rows to lower."""
+        """Return the rule itself: it has no number of tolerated rows to lower."""
         return self

@@ -16,24 +16,24 @@ from fedrobust.config.scalars import Size
 from fedrobust.typing import Indices, Updates, Vector
 
 _MOST = 1e9
-"""C(n, f) (n − f)³, the work in all: some seconds."""
+"""The largest allowed C(n, f) (n − f)³, the total work: some seconds."""
 _BATCH = 1 << 20
-"""Matrix entries worked on at once."""
+"""Matrix entries computed at once."""
 _TIE = 1e-10
-"""Eigenvalues that differ by a smaller share are equal but for rounding."""
+"""Eigenvalues whose relative difference is smaller than this are equal but for rounding."""
 
 
 @component
 class SmallestMaximumEigenvalueAveraging:
     """The mean of the n − f rows whose covariance has the least largest eigenvalue.
 
-    SMEA: over all sets S of n − f rows, the least λ_max of Σ (xᵢ − x̄_S)(xᵢ − x̄_S)ᵀ / |S|; n > 2f
-    rows, so that any set holds a benign one and Byzantine rows alone cannot be it. All C(n, f) sets
-    are tried, while C(n, f) (n − f)³ <= 10⁹: n = 51 allows f <= 2, n = 20 any f. λ_max is that of
-    the set's centred Gram matrix, [n − f, n − f]. Sets that agree to one part in 10¹⁰ tie, and the
-    one with the lowest indices wins.
+    SMEA: the least λ_max of Σ (xᵢ − x̄_S)(xᵢ − x̄_S)ᵀ / |S| over all sets S of n − f rows; n > 2f
+    rows, so that every set holds a benign row and the selected set cannot be Byzantine alone. All
+    C(n, f) sets are tried, which needs C(n, f) (n − f)³ <= 10⁹: n = 51 allows f <= 2, n = 20 any f.
+    λ_max is computed from the set's centred Gram matrix, [n − f, n − f]. Sets that agree to one
+    part in 10¹⁰ tie, and the one with the lowest indices wins.
 
-    Raises: ``ValueError`` for unfit updates, n <= 2f, or more work than that.
+    Raises: ``ValueError`` for invalid updates, n <= 2f, or C(n, f) (n − f)³ > 10⁹.
 
     Reference: Allouah, Guerraoui, Gupta, Pinot, Stephan, On the Privacy-Robustness-Utility Trilemma
     in Distributed Learning, ICML 2023.
@@ -47,33 +47,33 @@ class SmallestMaximumEigenvalueAveraging:
     name: Literal["smallest-maximum-eigenvalue-averaging"] = "smallest-maximum-eigenvalue-averaging"
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
-        """The mean [d] of the selected rows of ``updates`` [n, d]."""
+        """Return the mean [d] of the selected rows of ``updates`` [n, d]."""
         return self.aggregate(updates, context).vector
 
     def aggregate(self, updates: Updates, context: Context) -> Aggregation:
-        """The mean of the selected rows, and their indices."""
+        """Return the mean of the selected rows, and their indices."""
         updates = validated(self, updates, context)
         kept = least_varying(squared_distances(updates), len(updates) - self.f)
         return Aggregation(row_mean(updates, rows=kept), kept)
 
     def check(self, n: int) -> None:
-        """Raises: ``ValueError`` unless n > 2f, and C(n, f) (n − f)³ <= 10⁹."""
+        """Require n > 2f and C(n, f) (n − f)³ <= 10⁹. Raises: ``ValueError`` otherwise."""
         require(self, n, 2 * self.f + 1, "n > 2f", self.f)
         sets = math.comb(n, self.f)
         if sets > 1 and sets * (n - self.f) ** 3 > _MOST:
             raise ValueError(
                 "SmallestMaximumEigenvalueAveraging tries all C(n, f) sets of n - f rows, and "
                 f"needs C(n, f) (n - f)^3 <= 10^9: n = {n}, f = {self.f} have {sets:,} sets; "
-                "Bucketing around it leaves fewer rows, MinimumDiameterAveraging has no such limit"
+                "use Bucketing around it, or MinimumDiameterAveraging, which has no such limit"
             )
 
     def tolerating(self, dropped: int) -> "SmallestMaximumEigenvalueAveraging":
-        """The rule with f lowered to max(0, f - dropped)."""
+        """Return the rule with f lowered to max(0, f - dropped)."""
         return SmallestMaximumEigenvalueAveraging(max(0, self.f - dropped))
 
 
 def least_varying(distances: Tensor, m: int) -> Indices:
-    """The m rows, ascending, whose covariance has the least largest eigenvalue."""
+    """Return the m rows, ascending, whose covariance has the least largest eigenvalue."""
     best, kept = torch.inf, torch.arange(m)
     for sets in batches(len(distances), m):
         largest = largest_eigenvalues(distances, sets.to(distances.device))
@@ -84,13 +84,13 @@ def least_varying(distances: Tensor, m: int) -> Indices:
 
 
 def largest_eigenvalues(distances: Tensor, sets: Tensor) -> Tensor:
-    """λ_max of each set's scatter Σ (xᵢ − x̄)(xᵢ − x̄)ᵀ: [sets], infinity where a distance is huge.
+    """Return λ_max of each set's scatter Σ (xᵢ − x̄)(xᵢ − x̄)ᵀ: [sets]; ∞ for huge distances.
 
-    Centred on the set's mean the Gram matrix is −½ J D J, with D the squared distances and
-    J = I − 11ᵀ/m, which no offset that the rows share can spoil.
+    The Gram matrix, centred on the set's mean, is −½ J D J, with D the squared distances and
+    J = I − 11ᵀ/m. No offset that the rows share can spoil it.
     """
     within = distances[sets[:, :, None], sets[:, None, :]]
-    # Beyond this, sums of distances that are numbers would be none.
+    # Sums of distances above this limit could overflow.
     most = torch.finfo(within.dtype).max / (4 * within.shape[1])
     unknown = (within > most).any(dim=2).any(dim=1)
     within = torch.where(unknown[:, None, None], 0, within)
@@ -100,7 +100,7 @@ def largest_eigenvalues(distances: Tensor, sets: Tensor) -> Tensor:
 
 
 def batches(n: int, m: int) -> Iterator[Tensor]:
-    """All sets of m of n rows, in the order of their indices: some at a time, [sets, m]."""
+    """Yield all sets of m of n rows, in the order of their indices, in batches [sets, m]."""
     every = combinations(range(n), m)
     while some := list(islice(every, max(1, _BATCH // (m * m)))):
         yield torch.tensor(some)

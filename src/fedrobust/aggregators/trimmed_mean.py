@@ -14,18 +14,18 @@ from fedrobust.typing import Updates, Vector
 class TrimmedMean:
     """Per coordinate, the mean of the values without the f least and the f greatest.
 
-    With v sorted, (v[f] + … + v[n − f − 1]) / (n − 2f); n > 2f rows. Every coordinate stays between
-    the least and the greatest benign value while at most f rows are Byzantine.
+    With v sorted, (v[f] + … + v[n − f − 1]) / (n − 2f); n > 2f rows. While at most f rows are
+    Byzantine, every coordinate stays between the least and the greatest benign value.
 
-    Raises: ``ValueError`` for unfit updates, or n <= 2f.
+    Raises: ``ValueError`` for invalid updates, or n <= 2f.
 
     Reference: Yin et al., Byzantine-Robust Distributed Learning: Towards Optimal Statistical Rates,
     ICML 2018, definition 2.
 
-    Differences from the paper: f rows a side are given, not a share β of them. What FAT calls
+    Differences from the paper: the number f of rows cut on each side is given, not a share β. FAT's
     "Trimmed Mean" is ``MeanAroundMedian``.
 
-    Cost: O(n log² n · d) comparisons, blocks of columns.
+    Cost: O(n log² n · d) comparisons, in blocks of columns.
 
     Example: ``{name: trimmed-mean, f: 12}``
     """
@@ -34,18 +34,18 @@ class TrimmedMean:
     name: Literal["trimmed-mean"] = "trimmed-mean"
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
-        """The trimmed mean [d] of ``updates`` [n, d]."""
+        """Return the trimmed mean [d] of ``updates`` [n, d]."""
         return self.aggregate(updates, context).vector
 
     def aggregate(self, updates: Updates, context: Context) -> Aggregation:
-        """The vector alone: it selects no whole rows and has no memory."""
+        """Return the vector alone: the rule selects no whole rows and has no memory."""
         updates = validated(self, updates, context)
         return Aggregation(middle_mean(updates, drop=self.f))
 
     def check(self, n: int) -> None:
-        """Raises: ``ValueError`` unless n > 2f."""
+        """Require n > 2f. Raises: ``ValueError`` otherwise."""
         require(self, n, 2 * self.f + 1, "n > 2f", self.f)
 
     def tolerating(self, dropped: int) -> "TrimmedMean":
-        """The rule with f lowered to max(0, f - dropped)."""
+        """Return the rule with f lowered to max(0, f - dropped)."""
         return TrimmedMean(max(0, self.f - dropped))

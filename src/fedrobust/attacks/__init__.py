@@ -1,4 +1,4 @@
-"""Attacks on training: what malicious clients send."""
+"""Attacks on training: the updates that malicious clients send."""
 
 from fedrobust.attacks.a_little_is_enough import ALittleIsEnough
 from fedrobust.attacks.distillation import Distillation
@@ -39,7 +39,7 @@ ATTACKS = ATTACK.of(
     Jittered,
     Optimized,
 )
-"""Every attack; a new one is added here."""
+"""All attacks. Add a new attack here."""
 
 __all__ = [
     "ATTACKS",

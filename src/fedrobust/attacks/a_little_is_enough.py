@@ -21,22 +21,22 @@ class ALittleIsEnough:
 
     μ and σ (with divisor n) are taken over the colluders' own honest updates, or over the benign
     ones where the threat model grants them. FAT §3.1 uses k = -1.5 against MeanAroundMedian and
-    k = -1 against Bulyan. One update has no deviation, so without benign updates two malicious
-    clients are needed; in a round in which only one takes part, it sends its honest update.
+    k = -1 against Bulyan. One update alone has no deviation. So without benign updates two
+    malicious clients are needed; in a round with only one, it sends its honest update.
 
-    ``k: max`` is -z, z as far out as the attack may go and still be nearer to the mean than the
-    s = ⌊n/2 + 1⌋ - m benign clients whom m colluders need for a majority of n:
+    ``k: max`` is -z. z is the largest deviation at which the attack is still nearer to the mean
+    than the s = ⌊n/2 + 1⌋ - m benign clients that m colluders need for a majority of n:
 
-    - ``max``: z = Φ⁻¹((n - m - s) / (n - m)), s of the n - m benign clients, as published;
-    - ``max-of-all``: z = Φ⁻¹((n - s) / n), s of all clients, which is larger, and also in use.
+    - ``max``: z = Φ⁻¹((n - m - s) / (n - m)), the share among the benign clients, as published;
+    - ``max-of-all``: z = Φ⁻¹((n - s) / n), the share among all clients; larger, and also in use.
 
-    n is counted, or a lower bound where the threat model grants only that. Colluders who have the
-    majority are given s = 1, and z = 0 where not even one benign client would be left to pass; z is
-    negative where one colluder of an even number would need half of the benign clients.
+    n is the number of clients, or a lower bound where the threat model grants only that. Colluders
+    that already have the majority get s = 1. z is 0 where not even one benign client would remain.
+    z is negative where one colluder of an even number would need half of the benign clients.
 
     Reference: Baruch et al., "A little is enough: circumventing defenses for distributed learning",
-    NeurIPS 2019. Differences from the paper: its adversary never sees benign updates; k may be
-    given; σ has divisor n, as FAT's k suppose.
+    NeurIPS 2019. Differences from the paper: the paper's adversary never sees benign updates; k may
+    be given; σ has divisor n, as FAT's values of k assume.
 
     Cost: O(h·d).
 
@@ -48,15 +48,15 @@ class ALittleIsEnough:
 
     @property
     def requires(self) -> Requirements:
-        """The colluders' updates, and the number of clients where k follows from it."""
+        """The colluders' updates, and the number of clients where k depends on it."""
         counts: set[Knowledge] = {"clients"} if isinstance(self.k, str) else set()
         return Requirements(knowledge=frozenset[Knowledge]({"colluders"}) | counts, min_colluders=2)
 
     def init(self) -> None:
-        """It keeps no state."""
+        """Return None: the attack keeps no state."""
 
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
-        """One vector, sent by all [m, d]."""
+        """Return one vector, repeated for all malicious clients [m, d]."""
         validate(self, view, rng)
         k = -self._furthest(view) if isinstance(self.k, str) else self.k
         deviation, mean = moments(estimates.honest(view))

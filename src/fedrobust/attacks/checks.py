@@ -1,4 +1,4 @@
-"""What an attack may be given, and what it may give back: each check says what would be right."""
+"""Checks on what an attack receives and returns; each message says what would be right."""
 
 from fedrobust.clients.poisoning import Poisons
 from fedrobust.config import arguments
@@ -10,10 +10,10 @@ from fedrobust.typing import Images, Labels, Updates
 
 
 def validate(attack: Attack, view: object, rng: object) -> None:
-    """Refuse what no attack can craft from; every ``craft`` of fedrobust's begins with it.
+    """Refuse input that no attack can use; every ``craft`` of fedrobust begins with this check.
 
-    Raises: ``ValueError`` for what is no view or no generator, or where the honest updates that
-    ``attack`` uses are left out.
+    Raises: ``ValueError`` where ``view`` is no view or ``rng`` is no generator, or where the honest
+    updates that ``attack`` uses are missing.
     """
     if not isinstance(view, View):
         raise ValueError(
@@ -28,20 +28,20 @@ def validate(attack: Attack, view: object, rng: object) -> None:
 
 
 def fits(rows: Updates, view: View) -> bool:
-    """Whether the server could use ``rows`` [m, d] if they are finite; it drops others."""
+    """Whether the server could use ``rows`` [m, d] if they are finite; it drops other rows."""
     return not unfit(rows) and rows.shape == (view.rows, len(view.parameters))
 
 
 def numbers(rows: Updates, view: View) -> Updates:
-    """``rows`` without their autograd history; whole numbers and truth values as the view's."""
+    """Return ``rows`` without autograd history; integers and booleans get the view's dtype."""
     rows = rows.detach()
     return rows if rows.is_floating_point() else rows.to(view.parameters)
 
 
 def batch(x: object, y: object, classes: object) -> tuple[Images, Labels]:
-    """The batch (x, y) that an attack may poison.
+    """Check and return the batch (x, y) that an attack may poison.
 
-    Raises: ``ValueError`` for inputs and labels that are none, or do not fit each other.
+    Raises: ``ValueError`` for invalid inputs or labels, or where they do not fit each other.
     """
     arguments.whole("classes", classes)
     inputs = arguments.tensor(x, "x")
@@ -55,9 +55,9 @@ def batch(x: object, y: object, classes: object) -> tuple[Images, Labels]:
 
 
 def poisoned(attack: object, x: Images, y: Labels, classes: int) -> tuple[Images, Labels]:
-    """The batch as ``attack`` changes it; as it is where it does not poison.
+    """Return the batch as ``attack`` changes it; unchanged where the attack does not poison.
 
-    Raises: ``ValueError`` for inputs and labels that are no batch.
+    Raises: ``ValueError`` where the inputs and labels are not a batch.
     """
     x, y = batch(x, y, classes)
     return (

@@ -1,4 +1,4 @@
-"""The directions in which an attack leaves the mean of the honest updates."""
+"""The directions in which an attack moves away from the mean of the honest updates."""
 
 from typing import Literal, TypeAlias
 
@@ -8,14 +8,14 @@ from fedrobust.attacks.moments import moments
 from fedrobust.typing import Updates, Vector
 
 Deviation: TypeAlias = Literal["std", "unit", "sign"]
-"""Against the standard deviation, the mean itself, or its sign, coordinate by coordinate."""
+"""Against the standard deviation, the mean, or the sign of the mean, coordinate by coordinate."""
 
 
 def away(honest: Updates, deviation: Deviation) -> tuple[Vector, Vector]:
-    """The mean of ``honest`` and the unit vector of the direction; zeros where there is none.
+    """Return the mean of ``honest`` and the unit vector of the direction; zeros if there is none.
 
-    The direction is -σ, -μ/‖μ‖ or -sign(μ), over its length: as the attacks that use it go as far
-    as they may, only where it points matters, and not the divisor of σ.
+    The direction is -σ, -μ/‖μ‖ or -sign(μ), divided by its norm. The attacks that use it go as far
+    as they may, so only the direction matters, and not the divisor of σ.
     """
     spread, mean = moments(honest)
     direction = -{"std": spread, "unit": mean, "sign": mean.sign()}[deviation]

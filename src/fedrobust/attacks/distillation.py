@@ -23,42 +23,44 @@ from fedrobust.federation.threat import View
 from fedrobust.typing import Images, Indices, Updates, Vector
 
 Targets: TypeAlias = Callable[[Images, Indices], Tensor]
-"""What a network learns to answer on the images of a batch, and where these lie in the data."""
+"""The answers that a network learns, from the images of a batch and their indices in the data."""
 
 _LOOKED_AT = 256
-"""Examples on which the lead is measured."""
+"""The number of examples on which the lead is measured."""
 
 
 @component
 class Distillation:
     """Defensive distillation of one layer: the logits grow until plain PGD sees no gradient.
 
-    From the broadcast parameters θ, z the logits, T the ``temperature``, on clean own data (x, y):
+    On clean own data (x, y), from the broadcast parameters θ, with logits z and temperature T
+    (``temperature``):
 
     - teacher t, all layers: minimise E CE(softmax(z_t(x) / T), y);
     - student s, one layer: minimise E CE(softmax(z_s(x) / T), softmax(z_t(x) / T));
-    - Δ = θ_s - θ, which is 0 outside that layer. It is used at T = 1, so with logits T times as
-      large as the softmax was trained for: the cross-entropy underflows, and its gradient with it.
+    - Δ = θ_s - θ, which is 0 outside that layer. The model is used at T = 1, so its logits are T
+      times too large for the softmax: the cross-entropy underflows, and so does its gradient.
 
-    ``layer`` is the name of a module (``0``, ``body.conv1``) that holds parameters; by default the
-    one with the fewest weight entries: of parameters with two or more dimensions, so that neither
-    biases nor the scales of a normalisation count. Its biases are trained with it. Both networks
-    make ``epochs`` shuffled passes over the data (0.25: a quarter of one) in batches of
-    ``batch_size``, with a fresh ``optimizer``. Each malicious client distils on its own data; with
-    ``shared``, one vector distilled on the data of all of them is sent by all, and Krum takes equal
-    rows for neighbours at no distance. Before round ``start`` they send honest updates.
+    ``layer`` is the name of a module (``0``, ``body.conv1``) that holds parameters. The default is
+    the one with the fewest weight entries. Only parameters with two or more dimensions count as
+    weights, so biases and the scales of a normalisation do not count. The layer's biases are
+    trained with it. Both networks make ``epochs`` shuffled passes over the data (0.25: a quarter of
+    one pass) in batches of ``batch_size``, with a fresh ``optimizer``. Each malicious client
+    distils on its own data. With ``shared``, one vector is distilled on the data of all of them and
+    sent by all; Krum then sees equal rows, which are neighbours at distance 0. Before round
+    ``start`` they send honest updates.
 
-    Raises: ``ConfigError`` for a layer that the model does not have or that is frozen.
+    Raises: ``ConfigError`` for a layer that the model does not have, or that is frozen.
 
     Reference: FAT §3.2; Papernot et al., "Distillation as a defense to adversarial perturbations
     against deep neural networks", S&P 2016.
 
-    Differences from the paper: (1) it gives neither the epochs, the optimiser and the batch size,
-    nor the round in which the attack begins; (2) it does not say whether biases count as weights,
-    nor whether colluders send one vector.
+    Differences from the paper: (1) the paper gives neither the epochs, the optimiser and the batch
+    size, nor the round in which the attack begins; (2) it does not say whether biases count as
+    weights, nor whether colluders send one vector.
 
-    Cost: honest training up to its start; then two trainings on clean data for each malicious
-    client, or on the data of all of them where they share.
+    Cost: honest training before the start; then two trainings on clean data for each malicious
+    client, or, with ``shared``, two on the data of all of them.
 
     Example: ``{name: distillation, start: 100}``
     """
@@ -74,7 +76,7 @@ class Distillation:
 
     @property
     def requires(self) -> Requirements:
-        """Own data alone; collusion where one vector is shared. It acts from ``start`` on."""
+        """Own data alone; with ``shared``, also collusion. It acts from round ``start`` on."""
         return Requirements(
             knowledge={"colluders"} if self.shared else frozenset(),
             uses_honest_updates=self.start > 1,
@@ -83,13 +85,13 @@ class Distillation:
         )
 
     def init(self) -> dict[str, Any]:
-        """No round played."""
+        """Return an empty state: no round has been played."""
         return {}
 
     def craft(
         self, state: dict[str, Any], view: View, rng: torch.Generator
     ) -> tuple[Updates, dict[str, Any]]:
-        """Honest updates before ``start``; then what distillation gave [m, d]."""
+        """Return honest updates before ``start``, and distilled updates from then on [m, d]."""
         validate(self, view, rng)
         layer = layer_of(view.model(), self.layer)
         if view.round < self.start:
@@ -107,10 +109,11 @@ class Distillation:
         return torch.stack(rows).expand(view.rows, -1).clone(), played
 
     def report(self, state: dict[str, Any], truth: Truth) -> dict[str, Any] | None:
-        """The layer, the rounds of distillation, and how far it has driven the logits apart.
+        """Report the layer, the rounds of distillation, and the lead of the largest logit.
 
-        ``lead`` is the median lead of the largest logit over the second on own data: in the model
-        that the first of these rounds found, and in the students of the last.
+        ``lead`` is the median difference of the largest logit and the second on own data. ``found``
+        is the lead of the model that the first of these rounds received; ``sent`` is the mean lead
+        of the students of the last round.
         """
         if not state:
             return None
@@ -121,7 +124,7 @@ class Distillation:
     def _distil(
         self, view: View, layer: str, own: Split, rng: torch.Generator
     ) -> tuple[Vector, float, float]:
-        """Δ [d] from one client's data, with the leads of the broadcast model and the student."""
+        """Return Δ [d] from one client's data, and the leads of broadcast model and student."""
         teacher, student = view.model(), view.model()
         parameters, before = trainable(student), lead(student, own)
         for name, parameter in student.named_parameters():
@@ -139,7 +142,7 @@ class Distillation:
         return sent - view.parameters, before, lead(student, own)
 
     def _fit(self, model: nn.Module, own: Split, targets: Targets, rng: torch.Generator) -> None:
-        """Train what is not frozen in ``model`` to answer ``targets`` at the temperature."""
+        """Train the parameters of ``model`` that are not frozen to give ``targets`` at T."""
         model.train()
         weights = nn.Parameter(read(model))
         optimizer = self.optimizer.build(weights)
@@ -152,7 +155,7 @@ class Distillation:
             write(model, weights.detach())
 
     def _batches(self, examples: int, rng: torch.Generator) -> list[Indices]:
-        """The batches of all passes, each pass shuffled anew."""
+        """Return the batches of all passes; each pass is shuffled anew."""
         batches: list[Indices] = []
         for done in range(math.ceil(self.epochs)):
             taken = math.ceil(min(1.0, self.epochs - done) * examples)
@@ -162,9 +165,9 @@ class Distillation:
 
 
 def layer_of(model: nn.Module, wanted: str | None = None) -> str:
-    """The layer to train: ``wanted``, or the first of those with the fewest weight entries.
+    """Return the layer to train: ``wanted``, or the first with the fewest weight entries.
 
-    Raises: ``ConfigError`` naming the layers where ``wanted`` is none, or is frozen.
+    Raises: ``ConfigError`` that lists the layers, where ``wanted`` does not exist or is frozen.
     """
     entries: dict[str, int] = {}
     for name, parameter in model.named_parameters():
@@ -185,7 +188,7 @@ def layer_of(model: nn.Module, wanted: str | None = None) -> str:
 
 
 def lead(model: nn.Module, own: Split) -> float:
-    """The median lead of the largest logit over the second on the first of own examples."""
+    """Return the median lead of the largest logit over the second, on the first own examples."""
     model.eval()
     first = own.images(torch.arange(min(len(own), _LOOKED_AT)))
     found = batched_logits(model, first.to(next(model.parameters())), _LOOKED_AT)
@@ -194,5 +197,5 @@ def lead(model: nn.Module, own: Split) -> float:
 
 
 def _owner(parameter: str) -> str:
-    """The name of the module that holds a parameter."""
+    """Return the name of the module that holds a parameter."""
     return parameter.rpartition(".")[0]

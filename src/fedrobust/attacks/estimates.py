@@ -1,4 +1,4 @@
-"""What the adversary takes for the rest of the round: seen where granted, else estimated."""
+"""What the adversary assumes about the other clients: seen where granted, else estimated."""
 
 import torch
 
@@ -10,17 +10,17 @@ from fedrobust.typing import Updates, Vector
 
 
 def honest(view: View) -> Updates:
-    """The rows that statistics of honest updates are taken over.
+    """Return the rows from which statistics of honest updates are computed.
 
-    The benign ones where they are granted, else the colluders' own; these too in a round in which
-    no benign client takes part. Rows that are not finite, which the server will drop, count only
-    where there are no others.
+    These are the benign rows where they are granted, else the colluders' own rows. In a round
+    without benign clients they are also the colluders' own. Rows that are not finite, which the
+    server will drop, count only where there are no others.
     """
     return finite(view.own if view.benign is None or len(view.benign) == 0 else view.benign)
 
 
 def finite(rows: Updates) -> Updates:
-    """The rows that are finite, without autograd history; all of them where none is."""
+    """Return the finite rows, without autograd history; return all rows where none is finite."""
     rows = rows.detach()
     fit = finite_rows(rows)
     kept = [i for i, finite in enumerate(fit) if finite]
@@ -28,14 +28,15 @@ def finite(rows: Updates) -> Updates:
 
 
 def sees_benign(view: View) -> bool:
-    """Whether the statistics of :func:`honest` are the truth and no estimate."""
+    """Whether the statistics of :func:`honest` are exact and not estimated."""
     return view.benign is not None and len(view.benign) > 0
 
 
 def clients(view: View) -> int | None:
-    """How many clients take part, or the best lower bound on it; None where there is none.
+    """Return how many clients take part, or the best lower bound known, or None.
 
-    Who sees the benign updates can count them, and nobody believes in fewer clients than attack.
+    An adversary that sees the benign updates can count them. The number is never below the number
+    of attackers.
     """
     if view.clients is None and view.benign is None:
         return None
@@ -44,12 +45,12 @@ def clients(view: View) -> int | None:
 
 
 def expected_benign(view: View, total: int, rng: torch.Generator) -> Updates:
-    """The benign rows that ``total`` clients send beside the malicious: seen, else simulated.
+    """Return the benign rows that ``total`` clients send: seen where granted, else simulated.
 
-    The colluders' own honest updates stand for benign ones. Where there are more benign clients
-    than colluders, the others are drawn from N(μ, σ²) of those, coordinate by coordinate, σ with
-    divisor m - 1: copies would lie at distance 0 from each other, which no rule that looks at
-    distances would take for honest.
+    In a simulation the colluders' own honest updates stand for benign ones. Where there are more
+    benign clients than colluders, the others are drawn from N(μ, σ²) of the colluders' rows,
+    coordinate by coordinate, with divisor m - 1 for σ. Copies would not do: they would lie at
+    distance 0 from each other, and no rule that uses distances would take them for honest rows.
     """
     if sees_benign(view):
         return honest(view)
@@ -63,9 +64,10 @@ def expected_benign(view: View, total: int, rng: torch.Generator) -> Updates:
 
 
 def answer(view: View, rows: Updates) -> Vector:
-    """What the server's rule, which the view grants, makes of ``rows``.
+    """Return the answer of the server's rule, which the view grants, for ``rows``.
 
-    Raises: ``ValueError`` as the rule does, or where the view's function gives no vector [d].
+    Raises: ``ValueError`` where the rule raises it, or where the view's function gives no vector
+    [d].
     """
     assert view.rule is not None
     found = tensor(view.rule(rows), "the answer of the view's rule")

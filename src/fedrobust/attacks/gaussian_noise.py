@@ -1,4 +1,4 @@
-"""The random attack."""
+"""The random attack: Gaussian noise instead of an update."""
 
 from typing import ClassVar, Literal
 
@@ -14,7 +14,7 @@ from fedrobust.typing import Updates
 
 @component
 class GaussianNoise:
-    """Δᵢ ~ N(0, scale² I), drawn anew for each malicious client: the random attack.
+    """Δᵢ ~ N(0, scale² I), drawn separately for each malicious client: the random attack.
 
     ``scale`` is in update units. Reference: Blanchard et al., "Machine learning with adversaries",
     2017 (its Gaussian Byzantine workers, standard deviation 200 on gradients).
@@ -30,10 +30,10 @@ class GaussianNoise:
     requires: ClassVar[Requirements] = Requirements(uses_honest_updates=False)
 
     def init(self) -> None:
-        """It keeps no state."""
+        """Return None: the attack keeps no state."""
 
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
-        """Noise [m, d]."""
+        """Return Gaussian noise [m, d]."""
         validate(self, view, rng)
         at = view.parameters
         noise = torch.randn(view.rows, len(at), generator=rng, dtype=at.dtype)

@@ -18,11 +18,12 @@ from fedrobust.typing import Updates
 class InnerProduct:
     """Every malicious client sends Δ = -ε · mean of the benign updates.
 
-    Where the threat model does not grant the benign updates, their mean is estimated by that of the
-    colluders' own honest updates.
+    Where the threat model does not grant the benign updates, the attack uses the mean of the
+    colluders' own honest updates as an estimate.
 
     Reference: Xie et al., "Fall of empires: breaking Byzantine-tolerant SGD by inner product
-    manipulation", 2020. Differences from the paper: it always knows the benign updates.
+    manipulation", 2020. Differences from the paper: the paper's adversary always knows the benign
+    updates.
 
     Cost: O(h·d) for h honest rows.
 
@@ -35,9 +36,9 @@ class InnerProduct:
     requires: ClassVar[Requirements] = Requirements()
 
     def init(self) -> None:
-        """It keeps no state."""
+        """Return None: the attack keeps no state."""
 
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
-        """One vector, sent by all [m, d]."""
+        """Return one vector, repeated for all malicious clients [m, d]."""
         validate(self, view, rng)
         return (-self.epsilon * mean(estimates.honest(view))).expand(view.rows, -1), None

@@ -16,9 +16,9 @@ from fedrobust.typing import Images, Labels, Updates
 
 @component
 class LabelFlip:
-    """Data poisoning: malicious clients train on labels y ← classes - 1 - y, and send the result.
+    """Data poisoning: malicious clients train honestly on the labels y ← classes - 1 - y.
 
-    With ``source`` and ``target`` only the label ``source`` is changed, into ``target``.
+    With ``source`` and ``target``, only the label ``source`` is changed, to ``target``.
 
     Reference: Fang et al., "Local model poisoning attacks to Byzantine-robust federated learning",
     USENIX Security 2020 (all labels); Tolpegin et al., "Data poisoning attacks against federated
@@ -44,12 +44,12 @@ class LabelFlip:
         return self
 
     def init(self) -> None:
-        """It keeps no state."""
+        """Return None: the attack keeps no state."""
 
     def poison(self, x: Images, y: Labels, classes: int) -> tuple[Images, Labels]:
-        """The batch with false labels.
+        """Return the batch with false labels.
 
-        Raises: ``ValueError`` for what is no batch, or a label that does not exist.
+        Raises: ``ValueError`` for an invalid batch, or a label that does not exist.
         """
         x, y = batch(x, y, classes)
         if self.source is None or self.target is None:
@@ -62,6 +62,6 @@ class LabelFlip:
         return x, torch.where(y == self.source, self.target, y)
 
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
-        """What training on the poisoned data gave [m, d]."""
+        """Return the updates from training on the poisoned data [m, d]."""
         validate(self, view, rng)
         return view.own, None

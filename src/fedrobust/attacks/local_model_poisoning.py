@@ -26,36 +26,37 @@ Stretch = Annotated[float, Strict(), AllowInfNan(False), Gt(1)]
 class LocalModelPoisoning:
     """A directed deviation: against s, the signs of the step that the model would take unattacked.
 
-    s = sign(mean of the honest updates): the benign ones where they are granted (full knowledge),
-    else the colluders' own (partial knowledge). θ are the broadcast parameters, w = θ + Δ.
+    s = sign(mean of the honest updates). These are the benign updates where they are granted (full
+    knowledge), else the colluders' own (partial knowledge). θ are the broadcast parameters, and
+    w = θ + Δ.
 
-    ``against: krum``: all m colluders send Δ = -λs, with the greatest λ found that Krum selects. It
-    starts at minᵢ Σₗ ‖wᵢ - wₗ‖ / ((n - 2m - 1)√d) + maxᵢ ‖wᵢ - θ‖ / √d, the sum being over the
-    n - m - 2 honest rows nearest to i, and is halved until the row is selected; below ``threshold``
-    the colluders send their honest updates. Where the rule is granted, selected means that the
+    ``against: krum``: all m colluders send Δ = -λs, with the largest λ found that Krum selects. λ
+    starts at minᵢ Σₗ ‖wᵢ - wₗ‖ / ((n - 2m - 1)√d) + maxᵢ ‖wᵢ - θ‖ / √d, where the sum is over the
+    n - m - 2 honest rows nearest to i. λ is halved until the row is selected; below ``threshold``
+    the colluders send their honest updates. Where the rule is granted, "selected" means that the
     rule's own answer is the crafted row; else the adversary computes Krum with f = m. With partial
     knowledge the colluders' honest rows play the benign ones, against 1, 2, … m - 2 crafted rows,
-    until there is a λ: more would be each other's only neighbours, and selected whatever they are.
-    With the rule and the number of clients known as well, the missing benign rows are simulated. A
-    rule that refuses so few rows is replaced by Krum.
+    until a λ is found. More crafted rows would have only each other as neighbours, and would always
+    be selected. Where the rule and the number of clients are known as well, the missing benign rows
+    are simulated. A rule that refuses so few rows is replaced by Krum.
 
-    ``against: trimmed-mean`` and ``median``: each coordinate of each row is drawn beyond the honest
-    ones, uniformly. With full knowledge, their least and greatest being wmin and wmax:
+    ``against: trimmed-mean`` and ``median``: each coordinate of each row is drawn uniformly beyond
+    the honest values. With full knowledge, with their least value wmin and their greatest wmax:
 
     - sⱼ = -1: from [wmax, b·wmax], or [wmax, wmax/b] where wmax <= 0;
     - sⱼ = +1: from [wmin/b, wmin], or [b·wmin, wmin] where wmin <= 0.
 
-    With partial knowledge, their mean being μ and their deviation σ (divisor m), from
-    [μ + 3σ, μ + 4σ] for sⱼ = -1, else [μ - 4σ, μ - 3σ]. Where sⱼ = 0, Δⱼ = 0.
+    With partial knowledge, with their mean μ and their deviation σ (divisor m): from [μ + 3σ,
+    μ + 4σ] for sⱼ = -1, else from [μ - 4σ, μ - 3σ]. Where sⱼ = 0, Δⱼ = 0.
 
     Reference: Fang et al., "Local model poisoning attacks to Byzantine-robust federated learning",
-    USENIX Security 2020. Differences from the paper: s is that of the mean also where the rule is
-    known; √d is ‖s‖; Krum sums squared distances, as Blanchard et al. define it, so that the bound
-    on λ, proved for sums of distances, is no more than a place to start; the rows against Krum are
-    equal, and ``Jittered`` sets them apart by the paper's ε.
+    USENIX Security 2020. Differences from the paper: the vector s is the sign of the mean also
+    where the rule is known; √d is ‖s‖; Krum sums squared distances, as Blanchard et al. define it,
+    so the bound on λ, which is proved for sums of distances, is only a starting point; the rows
+    against Krum are equal, and ``Jittered`` can separate them by the paper's ε.
 
     Cost: O(h²·d) against krum, and one aggregation for each λ tried where the rule is known;
-    else O(h·d).
+    otherwise O(h·d).
 
     Example: ``{name: local-model-poisoning, against: krum}``
     """
@@ -67,15 +68,15 @@ class LocalModelPoisoning:
 
     @property
     def requires(self) -> Requirements:
-        """Two honest rows have a deviation; three have neighbours by which Krum can choose."""
+        """Two colluders, whose rows have a deviation; against Krum three, which have neighbours."""
         colluders = 3 if self.against == "krum" else 2
         return Requirements(knowledge={"colluders"}, min_colluders=colluders)
 
     def init(self) -> None:
-        """It keeps no state."""
+        """Return None: the attack keeps no state."""
 
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
-        """The rows [m, d]: equal ones against Krum, else drawn one by one."""
+        """Return the rows [m, d]: equal rows against Krum, else each drawn separately."""
         validate(self, view, rng)
         known = estimates.honest(view)
         few = not estimates.sees_benign(view) and len(known) < self.requires.min_colluders
@@ -112,7 +113,7 @@ class LocalModelPoisoning:
             return middle - signs * (3 + draws) * deviation
         low, high = torch.aminmax(honest, dim=0)
         edge = torch.where(signs < 0, high, torch.where(signs > 0, low, middle))
-        # In updates, not parameters: the draw stays beyond the edge whatever w - θ would round to.
+        # Computed in updates, not parameters: rounding of w - θ cannot move a draw inside the edge.
         w = view.parameters + edge
         outwards = (w > 0) == (signs < 0)
         width = w.abs() * torch.where(outwards, self.b - 1, 1 - 1 / self.b)
@@ -120,7 +121,7 @@ class LocalModelPoisoning:
 
 
 class _KrumTrial:
-    """Would Krum select one of ``count`` equal rows -λ s among the ``honest`` rows?"""
+    """Checks whether Krum would select one of ``count`` rows -λ s among the ``honest`` rows."""
 
     def __init__(self, honest: Updates, signs: Vector, count: int) -> None:
         self.honest, self.signs, self.count = honest, signs, count
@@ -128,7 +129,7 @@ class _KrumTrial:
         # n - f - 2 with n = honest + crafted rows and f = crafted ones.
         self.neighbours = max(1, len(honest) - 2)
         lengths = torch.linalg.vector_norm(honest, dim=1, dtype=torch.float64)
-        # ‖x + λs‖² by its three terms: a trial costs nothing that grows with d.
+        # ‖x + λs‖² from its three terms: the cost of a trial does not grow with d.
         self.lengths, self.along = lengths**2, (honest @ signs).double()
         self.norm = float(torch.linalg.vector_norm(signs, dtype=torch.float64))
 
@@ -143,7 +144,7 @@ class _KrumTrial:
         return (closest / share + furthest) / self.norm
 
     def selects(self, size: float, view: View) -> bool:
-        """By the rule itself where the view grants it and it takes so few rows, else by Krum."""
+        """Ask the rule itself where it is granted and takes so few rows; else compute Krum."""
         if view.rule is not None:
             row = -size * self.signs
             try:
@@ -160,7 +161,7 @@ class _KrumTrial:
 
     def _krum_selects(self, size: float) -> bool:
         gap = (self.lengths + 2 * size * self.along + size**2 * self.norm**2).clamp(min=0)
-        # Of its neighbours, count - 1 are its equals at distance 0.
+        # count - 1 of its neighbours are equal rows at distance 0.
         mine = gap.sort().values[: max(0, self.neighbours - self.count + 1)].sum()
         return bool(mine <= self._scores(gap).min())
 

@@ -1,4 +1,4 @@
-"""The Mimic attack."""
+"""The Mimic attack: all colluders copy one benign client."""
 
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -16,27 +16,29 @@ from fedrobust.federation.threat import View, not_granted
 from fedrobust.typing import Updates
 
 State: TypeAlias = dict[str, Any] | None
-"""``rounds`` learnt from, ``mean`` [d], direction ``z`` [d], each client's ``sums`` of ⟨z, x⟩."""
+"""``rounds`` of learning, ``mean`` [d], direction ``z`` [d], each client's ``sums`` of ⟨z, x⟩."""
 
 
 @component
 class Mimic:
-    """All colluders copy one benign client: their rows look honest and drown the other clients.
+    """All colluders copy one benign client: their rows look honest and outweigh other clients.
 
-    In the first ``warmup`` rounds, t = 0, 1, …, it learns the direction z in which benign updates x
-    differ most, by Oja's streaming rule around the running mean μ, with ‖z‖ = 1 after each round:
+    In the first ``warmup`` rounds, t = 0, 1, …, the attack learns the direction z in which the
+    benign updates x differ most. It uses Oja's streaming rule around the running mean μ, with
+    ‖z‖ = 1 after each round:
 
         μ ← (t μ + mean(x)) / (1 + t),  z ∝ (t z + c / ‖c‖) / (1 + t),  c = Σᵢ (xᵢ - μ)⟨xᵢ - μ, z⟩
 
-    and adds up each client's |Σ ⟨z, xᵢ⟩|. It copies the client with the largest sum, already during
-    the warm-up, and afterwards always the same one; where that one does not take part, the one with
-    the largest sum of those who do. In a round without benign clients it sends honest updates.
+    It also adds up each client's |Σ ⟨z, xᵢ⟩|. The attack copies the client with the largest sum. It
+    does so already during the warm-up; after the warm-up the sums stay fixed. Where this client
+    does not take part, the attack copies the participant with the largest sum. In a round without
+    benign clients it sends honest updates.
 
     Reference: Karimireddy et al., "Byzantine-robust learning on heterogeneous datasets via
-    bucketing", ICLR 2022. Differences from the paper: c is normalised, as in the
-    authors' code, without which z hardly moves for small updates; the projections are on the z of
-    their round, not on the last one, which would take all updates of the warm-up to be kept; the
-    warm-up is counted in rounds, where the paper takes the first epoch.
+    bucketing", ICLR 2022. Differences from the paper: the vector c is normalised, as in the
+    authors' code; otherwise z hardly moves for small updates. The projections use the z of their
+    round, not the last z, because that would need all updates of the warm-up. The warm-up is
+    counted in rounds; the paper uses the first epoch.
 
     Cost: O(b·d) for b benign rows.
 
@@ -49,15 +51,15 @@ class Mimic:
     requires: ClassVar[Requirements] = Requirements(knowledge={"colluders", "benign"})
 
     def init(self) -> None:
-        """It learns from the first round on."""
+        """Return None: the attack learns from the first round on."""
 
     def craft(self, state: State, view: View, rng: torch.Generator) -> tuple[Updates, State]:
-        """The row of the chosen client, sent by all [m, d]."""
+        """Return the row of the chosen client, repeated for all malicious clients [m, d]."""
         validate(self, view, rng)
         if view.benign is None or view.benign_clients is None:
             raise not_granted(self, "benign")
         _require_own(state, len(view.parameters))
-        # Of what is not finite, nothing could be learnt again.
+        # A row that is not finite would spoil the learned state for good.
         fit = finite_rows(view.benign)
         there = [i for i, finite in enumerate(fit) if finite]
         if not there:
@@ -72,7 +74,7 @@ class Mimic:
 
 
 def _require_own(state: object, size: int) -> None:
-    """Raises: ``ValueError`` for what is no state of the attack's, or of another model."""
+    """Refuse a state that is not the attack's own, or of another model. Raises: ``ValueError``."""
     if state is None:
         return
     keys = {"rounds", "mean", "z", "sums"}
@@ -106,7 +108,7 @@ def _learn(
         middle = (t * state["mean"].to(middle) + middle) / (1 + t)
     centred = _in_units(benign - middle)
     pull = (centred @ z) @ centred
-    if pull.norm() > 0:  # else all are alike, and no direction is better than the one there is
+    if pull.norm() > 0:  # else all rows are equal, and no direction is better than z
         z = (t * z + pull / pull.norm()) / (1 + t)
     z = z / z.norm()
     found = {c: sums.get(c, 0.0) + p for c, p in zip(clients, (benign @ z).tolist(), strict=True)}
@@ -114,9 +116,9 @@ def _learn(
 
 
 def _in_units(rows: Updates) -> Updates:
-    """``rows`` over a power of two near their greatest entry, which rounds nothing.
+    """Return ``rows`` divided by a power of two near their greatest entry, which rounds nothing.
 
-    Only where they point is asked for, and in float32 their products would overflow from 1e13 on.
+    Only the direction matters, and in float32 their products would overflow from 1e13 on.
     """
     greatest = rows.abs().amax().double()
     return rows / torch.ldexp(

@@ -16,18 +16,18 @@ from fedrobust.typing import Updates
 
 @component
 class MinMax:
-    """Δ = μ + γp, as far out as no honest row is further from it than two honest rows are apart.
+    """Δ = μ + γp with the largest γ at which no honest row is farther away than two of them are.
 
-    γ = max {γ : maxᵢ ‖μ + γp - xᵢ‖₂ <= maxᵢⱼ ‖xᵢ - xⱼ‖₂}, with μ the mean of the honest rows x and
+    γ = max {γ : maxᵢ ‖μ + γp - xᵢ‖₂ <= maxᵢⱼ ‖xᵢ - xⱼ‖₂}, with μ the mean of the honest rows x, and
     p against their standard deviation (``std``), their mean (``unit``) or its sign (``sign``). The
-    rows are the benign ones where they are granted, else the colluders' own, of which it then takes
-    two: one alone sends its honest update.
+    rows are the benign ones where they are granted, else the colluders' own. In that case it takes
+    two colluders: one alone sends its honest update.
 
     Reference: Shejwalkar and Houmansadr, "Manipulating the Byzantine: optimizing model poisoning
-    attacks and defenses for federated learning", NDSS 2021. Differences from the paper:
-    γ is exact. With ‖p‖ = 1 each row allows γ up to the larger root of
-    γ² + 2γ⟨p, μ - xᵢ⟩ + ‖μ - xᵢ‖² - max² = 0, and the least of these is γ; the paper's halving
-    search, which starts from a given γ, comes near to it or stops short.
+    attacks and defenses for federated learning", NDSS 2021. Differences from the paper: γ is exact.
+    With ‖p‖ = 1 each row allows γ up to the larger root of γ² + 2γ⟨p,
+    μ - xᵢ⟩ + ‖μ - xᵢ‖² - max² = 0, and γ is the least of these roots. The paper's halving search
+    starts from a given γ and only comes near to it, or stops too early.
 
     Cost: O(h²·d): the distances of honest rows.
 
@@ -40,10 +40,10 @@ class MinMax:
     requires: ClassVar[Requirements] = Requirements(knowledge={"colluders"}, min_colluders=2)
 
     def init(self) -> None:
-        """It keeps no state."""
+        """Return None: the attack keeps no state."""
 
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
-        """One vector, sent by all [m, d]."""
+        """Return one vector, repeated for all malicious clients [m, d]."""
         validate(self, view, rng)
         honest = estimates.honest(view)
         mean, p = away(honest, self.direction)
@@ -51,6 +51,6 @@ class MinMax:
         slack = (apart[:-1, :-1].max() - apart[-1, :-1]).clamp(min=0)
         along = ((mean - honest) @ p).double()
         root = torch.sqrt(along**2 + slack)
-        # The same root twice, each time without the subtraction that would cancel.
+        # Both forms give the same root; each avoids the subtraction that would cancel.
         reach = torch.where(along > 0, slack / (along + root), root - along)
         return (mean + reach.min() * p).to(honest).expand(view.rows, -1), None

@@ -16,17 +16,17 @@ from fedrobust.typing import Updates
 
 @component
 class MinSum:
-    """Δ = μ + γp, as far out as its squared distances to honest rows sum to no more than theirs.
+    """Δ = μ + γp with the largest γ at which the sum of squared distances is no more than theirs.
 
-    γ = max {γ : Σᵢ ‖μ + γp - xᵢ‖² <= maxᵢ Σⱼ ‖xᵢ - xⱼ‖²}, with μ, p and the honest rows x those of
-    ``MinMax``. Both sums are taken from the mean: Σᵢ ‖v - xᵢ‖² = n‖v - μ‖² + Σᵢ ‖μ - xᵢ‖², so with
-    ‖p‖ = 1 this is γ = maxᵢ ‖xᵢ - μ‖: as far from the mean as the furthest honest row.
+    γ = max {γ : Σᵢ ‖μ + γp - xᵢ‖² <= maxᵢ Σⱼ ‖xᵢ - xⱼ‖²}, with μ, p and the honest rows x as in
+    ``MinMax``. Both sums are computed from the mean: Σᵢ ‖v - xᵢ‖² = n‖v - μ‖² + Σᵢ ‖μ - xᵢ‖². So
+    with ‖p‖ = 1, γ = maxᵢ ‖xᵢ - μ‖: as far from the mean as the farthest honest row.
 
     Reference: Shejwalkar and Houmansadr, "Manipulating the Byzantine: optimizing model poisoning
-    attacks and defenses for federated learning", NDSS 2021. Differences from the paper:
-    γ is exact, where the paper searches by halving. The authors' code bounds the sum by the least
-    of the honest sums, which lets γ reach only minᵢ ‖xᵢ - μ‖; the paper's text, and this, by the
-    greatest.
+    attacks and defenses for federated learning", NDSS 2021. Differences from the paper: γ is exact;
+    the paper searches by halving. The authors' code bounds the sum by the least of the honest sums,
+    which lets γ reach only minᵢ ‖xᵢ - μ‖. The paper's text, and this implementation, use the
+    greatest of these sums.
 
     Cost: O(h²·d): the distances of honest rows.
 
@@ -39,10 +39,10 @@ class MinSum:
     requires: ClassVar[Requirements] = Requirements(knowledge={"colluders"}, min_colluders=2)
 
     def init(self) -> None:
-        """It keeps no state."""
+        """Return None: the attack keeps no state."""
 
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
-        """One vector, sent by all [m, d]."""
+        """Return one vector, repeated for all malicious clients [m, d]."""
         validate(self, view, rng)
         honest = estimates.honest(view)
         mean, p = away(honest, self.direction)

@@ -1,4 +1,4 @@
-"""The attack that pulls the model towards nothing."""
+"""The attack that pulls the model towards zero."""
 
 from typing import ClassVar, Literal
 
@@ -17,10 +17,10 @@ from fedrobust.typing import Updates
 class Shrink:
     """Δᵢ = -scale · ‖own honest update i‖₂ · θ / ‖θ‖₂, θ the broadcast parameters.
 
-    It needs nothing but its own data. ``scale`` is its norm as a multiple of the honest one. At
-    θ = 0 there is no direction, and it sends zeros.
+    The attack needs only its own data. ``scale`` is the norm of the update as a multiple of the
+    honest one. At θ = 0 there is no direction, and it sends zeros.
 
-    Reference: none; it is the strongest of the fixed baselines for the attack that DRFL learns.
+    Reference: none. It is the strongest of the fixed baselines for the attack that DRFL learns.
 
     Cost: O(m·d), and honest training.
 
@@ -33,10 +33,10 @@ class Shrink:
     requires: ClassVar[Requirements] = Requirements()
 
     def init(self) -> None:
-        """It keeps no state."""
+        """Return None: the attack keeps no state."""
 
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
-        """One direction, each row of its client's own length [m, d]."""
+        """Return rows of one direction, each of ``scale`` times its client's honest norm [m, d]."""
         validate(self, view, rng)
         theta = view.parameters
         size = lengths(theta[None])[0]

@@ -29,9 +29,9 @@ class SignFlip:
     requires: ClassVar[Requirements] = Requirements()
 
     def init(self) -> None:
-        """It keeps no state."""
+        """Return None: the attack keeps no state."""
 
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
-        """Each row the negative of its own honest one [m, d]."""
+        """Return the negative of each own honest row, times ``scale`` [m, d]."""
         validate(self, view, rng)
         return -self.scale * view.own, None

@@ -1,4 +1,4 @@
-"""The client that does nothing."""
+"""The attack that does nothing: it sends zero updates."""
 
 from typing import ClassVar, Literal
 
@@ -13,11 +13,11 @@ from fedrobust.typing import Updates
 
 @component
 class ZeroUpdate:
-    """Δᵢ = 0: the broadcast model comes back as it was.
+    """Δᵢ = 0: the client returns the broadcast model unchanged.
 
     Under the mean it slows training by the share of malicious clients. A rule that selects the row
-    nearest to the others may well select it, for it lies between honest rows that disagree: a
-    reference line for every attack that claims more.
+    nearest to the others may well select the zero row, because it lies between honest rows that
+    disagree. It is a baseline for every attack that claims more.
 
     Cost: nothing.
 
@@ -29,9 +29,9 @@ class ZeroUpdate:
     requires: ClassVar[Requirements] = Requirements(uses_honest_updates=False)
 
     def init(self) -> None:
-        """It keeps no state."""
+        """Return None: the attack keeps no state."""
 
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
-        """Zeros [m, d]."""
+        """Return zeros [m, d]."""
         validate(self, view, rng)
         return view.parameters.new_zeros(view.rows, len(view.parameters)), None

@@ -1,1 +1,1 @@
-"""What one client does in a round."""
+"""Clients: what one client does in a round."""

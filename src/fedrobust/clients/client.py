@@ -1,4 +1,4 @@
-"""How a client trains: its batches and its optimiser."""
+"""The settings of a client's training: its batches and its optimiser."""
 
 import torch
 from pydantic import model_validator
@@ -13,9 +13,9 @@ from fedrobust.typing import Indices
 class Client:
     """How a client trains: ``batches`` minibatches or ``epochs`` passes over its data, each round.
 
-    Each round a client shuffles its data anew; more batches than it has continue with another
-    shuffle. ``keep_optimizer`` keeps the optimiser's state from round to round, as FAT does with
-    Adam; without it, every round starts afresh.
+    In each round a client shuffles its data anew. If it needs more batches than one pass has, it
+    continues with another shuffle. ``keep_optimizer`` keeps the optimiser's state from round to
+    round, as FAT does with Adam; otherwise every round starts with a new optimiser.
     """
 
     batch_size: Count = 64
@@ -31,7 +31,7 @@ class Client:
         return self
 
     def schedule(self, examples: Indices, generator: torch.Generator) -> list[Indices]:
-        """The batches of one round, as indices into the training data."""
+        """Return the batches of one round, as indices into the training data."""
         if self.epochs is not None:
             shuffles = [_shuffled(examples, generator) for _ in range(self.epochs)]
             return [b for shuffle in shuffles for b in torch.split(shuffle, self.batch_size)]

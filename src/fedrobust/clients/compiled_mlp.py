@@ -1,8 +1,8 @@
 """Small ELU networks, compiled: all clients' gradients of a round in one call.
 
 A simulating attacker plays tens of thousands of rounds. For a network of a few dozen parameters,
-such as DRFL's for the ring, PyTorch spends them on dispatch; written out and compiled, a round of
-ten clients takes under a millisecond. The arithmetic is float64, of the same definitions.
+such as DRFL's for the ring, PyTorch spends most of the time on dispatch. Compiled loops play a
+round of ten clients in under a millisecond. The arithmetic is float64, with the same definitions.
 """
 
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ from fedrobust.perturb.wasserstein import Ascent
 from fedrobust.typing import Doubles, Images, Integers, Labels, Updates, Vector
 
 MOST = 4096
-"""Parameters up to which the compiled network is the faster one."""
+"""Up to this number of parameters, the compiled network is the faster one."""
 
 
 @dataclass(frozen=True)
 class CompiledMlp:
-    """An MLP with ELU between its layers; ``sizes`` are their widths, input and logits included."""
+    """An MLP with ELU between its layers; ``sizes`` are the widths, from input to logits."""
 
     sizes: tuple[int, ...]
 
     @classmethod
     def of(cls, model: nn.Module) -> "CompiledMlp | None":
-        """``model`` as a small network; None where it is none, or too large."""
+        """Return ``model`` as a small network; None where it has another form or is too large."""
         if not isinstance(model, nn.Sequential) or len(model) % 2 == 0:
             return None
         linear, between = list(model)[::2], list(model)[1::2]
@@ -40,16 +40,16 @@ class CompiledMlp:
         if any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
             return None
         if len({id(layer) for layer in linear}) < len(linear):
-            return None  # a layer that stands twice has its parameters once
+            return None  # a layer that is used twice has its parameters only once
         first: nn.Linear = linear[0]  # type: ignore[assignment]
         return cls((first.in_features, *(int(layer.out_features) for layer in linear)))  # type: ignore[arg-type]
 
     def moved(self, theta: Vector, x: Images, y: Labels, gamma: float, ascent: Ascent) -> Images:
-        """T_γ(θ; x) [b, features], as :meth:`~fedrobust.perturb.wasserstein.Ascent.move` has it.
+        """Return T_γ(θ; x) [b, features]: see :meth:`~fedrobust.perturb.wasserstein.Ascent.move`.
 
-        For the step rules ``constant`` and ``decaying``, without a box or tolerance.
+        This serves the step rules ``constant`` and ``decaying``, without a box or tolerance.
         """
-        from fedrobust.clients import mlp_loops as loops  # not before it is needed: it compiles
+        from fedrobust.clients import mlp_loops as loops  # imported only when needed: it compiles
 
         steps = np.arange(1, ascent.steps + 1, dtype=np.float64)
         lengths = ascent.size / (
@@ -61,7 +61,7 @@ class CompiledMlp:
         return torch.from_numpy(at)
 
     def gradients(self, theta: Vector, x: Images, y: Labels, clients: int) -> Updates:
-        """The mean gradient by θ over each client's equal share of the examples [clients, d]."""
+        """Return each client's mean gradient [clients, d], over equal shares of the examples."""
         from fedrobust.clients import mlp_loops as loops
 
         out = np.zeros((clients, len(theta)))
@@ -69,7 +69,7 @@ class CompiledMlp:
         return torch.from_numpy(out)
 
     def losses(self, theta: Vector, x: Images, y: Labels) -> torch.Tensor:
-        """The cross-entropy of each example [b]."""
+        """Return the cross-entropy of each example [b]."""
         from fedrobust.clients import mlp_loops as loops
 
         out = np.empty(len(y))
@@ -82,10 +82,10 @@ class CompiledMlp:
 
 
 def serves(ascent: Ascent) -> bool:
-    """Whether the compiled ascent has this step rule."""
+    """Whether the compiled loops support the step rule of this ascent."""
     return ascent.rule != "backtracking" and not ascent.box and ascent.tolerance == 0
 
 
 def _array(x: torch.Tensor) -> Doubles:
-    """A float64 copy."""
+    """Return a float64 copy."""
     return x.detach().double().contiguous().numpy().copy()

@@ -1,4 +1,4 @@
-"""What is asked of a network at many a θ: losses, gradients, shifts. Compiled where it can be."""
+"""Losses, gradients and shifts of a network at many parameters θ; compiled where possible."""
 
 import math
 from collections.abc import Iterator
@@ -20,38 +20,39 @@ from fedrobust.typing import Images, Labels, Updates, Vector
 
 
 class GradientEngine(Protocol):
-    """The same questions to any network: θ [d] is its flat vector, x [b, ...], y [b]."""
+    """The same calls for any network: θ [d] is its flat vector, x [b, ...], y [b]."""
 
     def moved(self, theta: Vector, x: Images, y: Labels, gamma: float, ascent: Ascent) -> Images:
-        """T_γ(θ; x) as ``ascent`` finds it [b, ...]."""
+        """Return T_γ(θ; x) as ``ascent`` finds it [b, ...]."""
         ...
 
     def perturbed(
         self, theta: Vector, x: Images, y: Labels, objective: Objective, round: int
     ) -> Images:
-        """The points [b, ...] at which a client with this batch takes its gradient."""
+        """Return the points [b, ...] at which a client with this batch computes its gradient."""
         ...
 
     def gradients(self, theta: Vector, x: Images, y: Labels, clients: int) -> Updates:
-        """∇_θ of the mean loss over each client's equal share of the examples [clients, d]."""
+        """Return ∇_θ of each client's mean loss [clients, d], over equal shares of the examples."""
         ...
 
     def losses(self, theta: Vector, x: Images, y: Labels) -> Tensor:
-        """The cross-entropy of each example [b]."""
+        """Return the cross-entropy of each example [b]."""
         ...
 
 
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 BATCH = {"cpu": 256, "cuda": 1024}
-"""Examples at once: on a CPU, about what its cache holds of a small convolutional network."""
+"""The number of examples at once; on a CPU about as many as its cache holds."""
 
 
 @dataclass(frozen=True)
 class Autograd:
-    """By PyTorch, for any network; ``model`` is a workspace, ``batch`` the examples at once.
+    """PyTorch's autograd, for any network; ``model`` is a workspace that is overwritten.
 
-    ``bfloat16`` runs linear layers and convolutions in that precision, the rest in that of the
-    parameters: faster where the processor has instructions for it.
+    ``batch`` is the number of examples at once. ``bfloat16`` runs linear layers and convolutions in
+    this precision, and the rest in the precision of the parameters: this is faster where the
+    processor has instructions for it.
     """
 
     model: nn.Module
@@ -66,7 +67,7 @@ class Autograd:
             yield
 
     def moved(self, theta: Vector, x: Images, y: Labels, gamma: float, ascent: Ascent) -> Images:
-        """T_γ(θ; x)."""
+        """Return T_γ(θ; x)."""
         if math.isinf(gamma):
             return x.clone()
         write(self.model, theta)
@@ -76,7 +77,7 @@ class Autograd:
     def perturbed(
         self, theta: Vector, x: Images, y: Labels, objective: Objective, round: int
     ) -> Images:
-        """The objective's own inner maximisation; what it draws is the same each time."""
+        """Return the points of the objective's inner maximisation; it always draws the same."""
         k = objective.perturbed(len(x), round)
         if k == 0:
             return x
@@ -87,14 +88,14 @@ class Autograd:
         return torch.cat([moved, x[k:]])
 
     def gradients(self, theta: Vector, x: Images, y: Labels, clients: int) -> Updates:
-        """One client after the other."""
+        """Return each client's mean gradient, computed one client after another."""
         write(self.model, theta)
         parts = zip(x.tensor_split(clients), y.tensor_split(clients), strict=True)
         with self._working():
             return torch.stack([parameter_gradient(self.model, *part) for part in parts])
 
     def losses(self, theta: Vector, x: Images, y: Labels) -> Tensor:
-        """By one forward pass."""
+        """Return the losses from one forward pass."""
         write(self.model, theta)
         with self._working(), torch.no_grad():
             return cross_entropy(logits(self.model, x), y)
@@ -102,38 +103,38 @@ class Autograd:
 
 @dataclass(frozen=True)
 class Compiled:
-    """By compiled loops where the network is small enough, and the step rule among theirs."""
+    """Compiled loops where the network is small enough and they support the step rule."""
 
     network: CompiledMlp
     general: Autograd
 
     def moved(self, theta: Vector, x: Images, y: Labels, gamma: float, ascent: Ascent) -> Images:
-        """T_γ(θ; x)."""
+        """Return T_γ(θ; x)."""
         who = self.network if serves(ascent) else self.general
         return who.moved(theta, x, y, gamma, ascent).to(x)
 
     def perturbed(
         self, theta: Vector, x: Images, y: Labels, objective: Objective, round: int
     ) -> Images:
-        """The compiled ascent where it is the objective's."""
+        """Return the objective's points, by the compiled ascent where it is the objective's."""
         if isinstance(objective, WassersteinDRO):
             return self.moved(theta, x, y, objective.price, objective.ascent)
         return self.general.perturbed(theta, x, y, objective, round)
 
     def gradients(self, theta: Vector, x: Images, y: Labels, clients: int) -> Updates:
-        """All clients in one call."""
+        """Return the gradients of all clients, in one call."""
         return self.network.gradients(theta, x, y, clients).to(theta)
 
     def losses(self, theta: Vector, x: Images, y: Labels) -> Tensor:
-        """All examples in one call."""
+        """Return the losses of all examples, in one call."""
         return self.network.losses(theta, x, y).to(theta)
 
 
 def gradient_engine(model: nn.Module, precision: Precision = "float32") -> GradientEngine:
-    """The faster engine for ``model``, of which a copy is kept.
+    """Return the faster engine for ``model``; the engine keeps a copy of the model.
 
-    Compiled loops are float64, whatever ``precision`` says of other networks: these warn
-    (``PrecisionWarning``) where it has no instructions.
+    Compiled loops are float64, whatever ``precision`` says. Other networks use ``precision``, with
+    a ``PrecisionWarning`` where the processor has no instructions for it.
     """
     device = next(model.parameters()).device.type
     copy = deepcopy(model)

@@ -21,10 +21,10 @@ from fedrobust.perturb.perturbation import Draw
 from fedrobust.typing import Images, Indices, Labels, Updates, Vector
 
 POOL = 8192
-"""At most this many examples of several clients are held at once for one inner maximisation."""
+"""At most this many examples of several clients share one inner maximisation."""
 
 _ORDINARY = 1e15
-"""A slope below this has a square that a float32 holds, and many more like it."""
+"""A slope below this has a square that float32 can hold, and so have sums of many such squares."""
 
 Store = dict[int, dict[str, Tensor]]
 """The optimiser state of each client that keeps one and has taken part, by client id."""
@@ -34,10 +34,10 @@ Store = dict[int, dict[str, Tensor]]
 class LocalTraining:
     """The local training of one round, the same for every client.
 
-    ``model`` is a workspace whose parameters are overwritten; ``clients[i]`` are the indices of
-    client i's examples in ``data``; ``batch`` is the batch of the inner maximisation, which sees
-    the model in evaluation mode: what a layer like dropout draws belongs to one client's training.
-    With ``low_precision``, autocast runs what it can in bfloat16.
+    ``model`` is a workspace whose parameters are overwritten. ``clients[i]`` are the indices of
+    client i's examples in ``data``. ``batch`` is the batch of the inner maximisation. The inner
+    maximisation sees the model in evaluation mode, because what a layer like dropout draws belongs
+    to one client's training. With ``low_precision``, autocast runs what it can in bfloat16.
     """
 
     model: nn.Module
@@ -59,15 +59,15 @@ class LocalTraining:
         round: int,
         poison: Mapping[int, Poisons] = {},
     ) -> Updates:
-        """Local minus global parameters of the ``chosen`` clients [n, d], and ``store`` updated.
+        """Return local minus global parameters of the ``chosen`` clients [n, d]; update ``store``.
 
-        In their first batch all clients hold the same parameters, so the inner maximisation of all
-        of them runs in batches of the size that suits the machine, not of the size of a client's.
+        In their first batch all clients have the same parameters. So the inner maximisation of all
+        of them runs in batches of the size that suits the machine, not of the clients' batch size.
         """
         rows = parameters.new_empty(len(chosen), len(parameters))
         per_group = max(1, POOL // self.config.batch_size)
         self.model.train()
-        # Without its cache, which would keep the weights that a client began with.
+        # Without its cache, which would keep the weights from the client's start.
         low = torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.low_precision, cache_enabled=False
         )
@@ -106,7 +106,7 @@ class LocalTraining:
             turn.first[0][:k] = piece
 
     def count(self, examples: int, round: int) -> int:
-        """How many of a batch the objective perturbs. Raises: ``ConfigError`` for no number."""
+        """Return how many examples are perturbed. Raises: ``ConfigError`` for an invalid number."""
         found = self.objective.perturbed(examples, round)
         if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= examples:
             raise ConfigError(
@@ -116,8 +116,8 @@ class LocalTraining:
         return found
 
     def perturbed(self, x: Images, y: Labels, draw: Draw) -> Images:
-        """The objective's points for x. Raises: ``ConfigError`` where they are no tensor like x."""
-        # Copies, since a user's own may work in place, and y stays the label that is learned.
+        """Return the objective's points for x. Raises: ``ConfigError`` where these are unlike x."""
+        # Copies, since a user's objective may work in place, and y is still needed for training.
         found = self.objective.maximize(self.model, x.clone(), y.clone(), draw, batch=self.batch)
         plain = isinstance(found, Tensor) and not arguments.unfit(found)
         if not plain or found.shape != x.shape or not found.is_floating_point():
@@ -151,16 +151,16 @@ class _ClientRound:
         self.first = self._load(self.batches[0])
 
     def _load(self, index: Indices) -> tuple[Images, Labels]:
-        """A batch that may be written to."""
+        """Return a batch that may be written to."""
         x, y = self.task.data.images(index), self.task.data.y[index]
         if self.poison is not None:
             x, y = poisoned(self.poison, x, y, self.task.classes)
         return x.to(self.task.device, self.dtype), y.to(self.task.device)
 
     def train(self, parameters: Vector, store: Store) -> Vector:
-        """The client's update [d]; the model may hold anything on return.
+        """Return the client's update [d]; afterwards the model holds arbitrary parameters.
 
-        The state of an update that is not finite, which the server refuses, is not kept.
+        The optimiser's state is not kept where the update is not finite: the server refuses it.
         """
         task, keeps = self.task, self.task.config.keep_optimizer
         local = nn.Parameter(parameters.clone())
@@ -171,7 +171,7 @@ class _ClientRound:
                 f"torch.optim.Optimizer; it gave {arguments.told(optimizer)}"
             )
         if keeps and (state := store.get(self.client)) is not None:
-            # A step writes into the state, and a batch after it may yet be refused.
+            # A step writes into the state, and a later batch may still be refused.
             optimizer.state[local] = _copied(state) if len(self.batches) > 1 else state
         seed_globally(self.seed)
         steepest = 0.0
@@ -185,17 +185,17 @@ class _ClientRound:
             steepest = max(steepest, slope)
             optimizer.step()
         row, state = local.detach() - parameters, optimizer.state[local]
-        # Of ordinary slopes the optimisers here keep ordinary numbers: no need to look at them all.
+        # With ordinary slopes these optimisers keep ordinary numbers, which need no check.
         known = steepest < _ORDINARY and isinstance(task.config.optimizer, Sgd | Adam)
         looked = [row, *(() if known else state.values())]
         if keeps and all(math.isfinite(_largest(value)) for value in looked):
             store[self.client] = state
         elif keeps and len(self.batches) == 1:
-            store.pop(self.client, None)  # the step has overflowed, and written into what was kept
+            store.pop(self.client, None)  # the step has overflowed and has changed the stored state
         return row
 
     def _perturbed(self, index: Indices) -> tuple[Images, Labels]:
-        """A later batch, perturbed at the client's own parameters."""
+        """Return a later batch, perturbed at the client's own parameters."""
         x, y = self._load(index)
         objective = self.task.objective
         if k := self.task.count(len(y), self.round):
@@ -212,9 +212,9 @@ def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _largest(value: object) -> float:
-    """The largest size of an entry, NaN where one is; 0 for what has none.
+    """Return the largest absolute entry, NaN where one is NaN; 0 where there are no entries.
 
-    The extremes are not finite exactly where an entry is not, and finding them allocates nothing.
+    The extremes are finite exactly where all entries are, and finding them allocates nothing.
     """
     if not isinstance(value, Tensor) or not value.numel() or not value.is_floating_point():
         return 0.0
@@ -223,5 +223,5 @@ def _largest(value: object) -> float:
 
 
 def _seed(streams: Streams, stream: str, *keys: int) -> int:
-    """Seeds what a model or an attack draws itself, from generators that are global."""
+    """Return a seed for the global generators, from which a model or an attack may draw."""
     return streams.generator(stream, *keys).initial_seed() % 2**63

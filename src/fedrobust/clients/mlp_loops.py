@@ -1,8 +1,8 @@
 """The compiled loops of a small ELU network: its forward and backward passes, written out.
 
-``sizes`` are the widths of its layers, ``theta`` its flat vector, all in float64. The ascent, which
-takes most of the time, works on ``LANES`` examples side by side, so that the compiler uses vector
-instructions throughout.
+``sizes`` are the widths of its layers, and ``theta`` its flat vector, all in float64. The ascent
+takes most of the time. It works on ``LANES`` examples side by side, so that the compiler uses
+vector instructions throughout.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ LANES = 16
 
 @compiled
 def forward(theta: Doubles, sizes: Integers, acts: Doubles, y: int, out: Doubles) -> None:
-    """Fill acts[1:] from acts[0]; the last row becomes softmax − onehot, ``out[0]`` the loss."""
+    """Fill acts[1:] from acts[0]; the last row is softmax − onehot, and ``out[0]`` the loss."""
     at, last = 0, len(sizes) - 2
     for k in range(len(sizes) - 1):
         inputs, outputs = sizes[k], sizes[k + 1]
@@ -44,7 +44,7 @@ def forward(theta: Doubles, sizes: Integers, acts: Doubles, y: int, out: Doubles
 
 @compiled
 def backward(theta: Doubles, sizes: Integers, acts: Doubles, into: Doubles, share: float) -> None:
-    """Add ``share``·∇_θ of the loss to ``into``, from acts as ``forward`` left them."""
+    """Add ``share``·∇_θ of the loss to ``into``, from acts after ``forward``."""
     at = len(theta)
     for k in range(len(sizes) - 2, -1, -1):
         inputs, outputs = sizes[k], sizes[k + 1]
@@ -69,7 +69,7 @@ def backward(theta: Doubles, sizes: Integers, acts: Doubles, into: Doubles, shar
 
 @compiled
 def gradients(theta: Doubles, sizes: Integers, x: Doubles, y: Integers, out: Doubles) -> None:
-    """Σ over each client's examples of ∇_θ l / their number, added to its row of ``out``."""
+    """Add Σ ∇_θ l / (their number) over each client's examples to the client's row of ``out``."""
     acts, loss = np.empty((len(sizes), sizes.max())), np.empty(1)
     each = len(x) // len(out)
     for b in range(len(x)):
@@ -81,7 +81,7 @@ def gradients(theta: Doubles, sizes: Integers, x: Doubles, y: Integers, out: Dou
 
 @compiled
 def losses(theta: Doubles, sizes: Integers, x: Doubles, y: Integers, out: Doubles) -> None:
-    """The cross-entropy of each example."""
+    """Write the cross-entropy of each example to ``out``."""
     acts, loss = np.empty((len(sizes), sizes.max())), np.empty(1)
     for b in range(len(x)):
         for i in range(sizes[0]):
@@ -92,8 +92,8 @@ def losses(theta: Doubles, sizes: Integers, x: Doubles, y: Integers, out: Double
 
 @inlined
 def _exp(x: float) -> float:
-    """e^x for x ≤ 0, within 1e-14, without a branch: e^(x/64) by its series, squared six times."""
-    x = (-40.0 if x < -40.0 else x) / 64.0  # so written, not-a-number stays what it is
+    """Return e^x for x ≤ 0, within 1e-14, without a branch: e^(x/64) by series, squared 6 times."""
+    x = (-40.0 if x < -40.0 else x) / 64.0  # written this way, NaN stays NaN
     series = 1.0 / 6227020800.0
     series = series * x + 1.0 / 479001600.0
     series = series * x + 1.0 / 39916800.0
@@ -120,7 +120,7 @@ def _exp(x: float) -> float:
 def ascend(
     theta: Doubles, sizes: Integers, x: Doubles, y: Integers, gamma: float, lengths: Doubles
 ) -> None:
-    """x ← x + s_t (∇ₓ l − 2γ (x − x₀)), in place, ``LANES`` examples side by side."""
+    """Update x ← x + s_t (∇ₓ l − 2γ (x − x₀)) in place, ``LANES`` examples side by side."""
     features, layers = sizes[0], len(sizes) - 1
     acts, start = np.zeros((layers + 1, sizes.max(), LANES)), np.zeros((features, LANES))
     slopes, wanted = np.zeros((2, sizes.max(), LANES)), np.zeros((sizes[layers], LANES))
@@ -171,7 +171,7 @@ def _outputs(theta: Doubles, sizes: Integers, acts: Doubles) -> None:
 
 @reassociated
 def _probabilities(logits: Doubles, classes: int, out: Doubles) -> None:
-    """The softmax of each lane of logits [class, lane]."""
+    """Write the softmax of each lane of logits [class, lane] to ``out``."""
     top, total = np.empty(LANES), np.zeros(LANES)
     for b in range(LANES):
         top[b] = logits[0, b]
@@ -189,7 +189,7 @@ def _probabilities(logits: Doubles, classes: int, out: Doubles) -> None:
 
 @reassociated
 def _slopes_by_input(theta: Doubles, sizes: Integers, acts: Doubles, slopes: Doubles) -> int:
-    """From ∇ of the loss by the logits in slopes[0] to that by the input; in which of the two."""
+    """Turn ∇ of the loss by the logits, in slopes[0], into ∇ by the input; return its index."""
     at, here = len(theta), 0
     for k in range(len(sizes) - 2, -1, -1):
         inputs, outputs = sizes[k], sizes[k + 1]

@@ -1,4 +1,4 @@
-"""The optimiser of a client's local training: PyTorch's own, on the flat parameter vector."""
+"""The optimisers of local training: PyTorch's own, on the flat parameter vector."""
 
 from typing import Annotated, Literal, Protocol, TypeAlias
 
@@ -20,11 +20,11 @@ class OptimizerSpec(Protocol):
         ...
 
     def build(self, parameter: nn.Parameter) -> torch.optim.Optimizer:
-        """The optimiser of one flat parameter vector."""
+        """Return the optimiser of one flat parameter vector."""
         ...
 
     def slots(self) -> int:
-        """How many vectors [d] of state it keeps."""
+        """The number of state vectors [d] that it keeps."""
         ...
 
 
@@ -49,7 +49,7 @@ class Sgd:
         return self
 
     def build(self, parameter: nn.Parameter) -> torch.optim.Optimizer:
-        """``torch.optim.SGD``."""
+        """Return ``torch.optim.SGD``."""
         return torch.optim.SGD(
             [parameter],
             lr=self.lr,
@@ -59,7 +59,7 @@ class Sgd:
         )
 
     def slots(self) -> int:
-        """The momentum."""
+        """One state vector for the momentum, if there is any."""
         return int(self.momentum > 0)
 
 
@@ -74,7 +74,7 @@ class Adam:
     name: Literal["adam"] = "adam"
 
     def build(self, parameter: nn.Parameter) -> torch.optim.Optimizer:
-        """``torch.optim.Adam``, in one fused kernel."""
+        """Return ``torch.optim.Adam``, in one fused kernel."""
         return torch.optim.Adam(
             [parameter],
             lr=self.lr,
@@ -85,7 +85,7 @@ class Adam:
         )
 
     def slots(self) -> int:
-        """The two moments."""
+        """Two state vectors: the two moments."""
         return 2
 
 

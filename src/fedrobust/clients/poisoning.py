@@ -1,4 +1,4 @@
-"""What changes the data on which a client trains."""
+"""Attacks that change the data on which a client trains."""
 
 from typing import Protocol, runtime_checkable
 
@@ -12,14 +12,14 @@ class Poisons(Protocol):
     """An attack that also changes the data on which malicious clients train."""
 
     def poison(self, x: Images, y: Labels, classes: int) -> tuple[Images, Labels]:
-        """The batch that a malicious client trains on instead of (x, y)."""
+        """Return the batch that a malicious client trains on instead of (x, y)."""
         ...
 
 
 def poisoned(attack: Poisons, x: Images, y: Labels, classes: int) -> tuple[Images, Labels]:
-    """The batch that ``attack`` makes of (x, y).
+    """Return the batch that ``attack`` makes of (x, y).
 
-    Raises: ``ConfigError`` where it is no batch of such examples, with labels below ``classes``.
+    Raises: ``ConfigError`` where this is no batch of such examples with labels below ``classes``.
     """
     given = attack.poison(x, y, classes)
     try:

@@ -1,1 +1,1 @@
-"""How things are computed."""
+"""How a run is computed: execution plan, randomness, models, memory and compiled loops."""

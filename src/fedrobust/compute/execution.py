@@ -21,22 +21,22 @@ from fedrobust.errors import ConfigError, PrecisionWarning
 
 SIZES = (64, 128, 256, 512, 1024)
 _UNMEASURED = 256
-"""The batch of a model without an input gradient, which no inner maximisation climbs."""
+"""The batch for a model without an input gradient, for which no inner maximisation is possible."""
 
 
 @component
 class Execution:
     """The execution plan: for the same plan, the same seed gives bit-identical results.
 
-    What is left out is chosen when a run starts: a GPU where there is one, all cores, the ``batch``
-    of the inner maximisation that is fastest for the model (measured), and clients' ``gradients``:
-    ``compiled`` loops where they serve, for small networks on a CPU, else ``autograd``. The saved
-    config holds the choice.
+    A field that is left out is chosen when a run starts: a GPU where there is one, all cores, the
+    ``batch`` of the inner maximisation that is measured to be fastest for the model, and the
+    clients' ``gradients``. These are ``compiled`` loops where the loops support the model (small
+    networks on a CPU), else ``autograd``. The saved config contains the choice.
 
-    With ``precision: bfloat16`` clients' linear layers and convolutions, inner maximisations
-    included, run in bfloat16, by PyTorch's autocast: faster where the processor has instructions
-    for it, many times slower elsewhere, which a ``PrecisionWarning`` says. Parameters, updates and
-    all evaluations stay float32, and compiled gradients float64.
+    With ``precision: bfloat16`` the clients' linear layers and convolutions, including inner
+    maximisations, run in bfloat16 by PyTorch's autocast. This is faster where the processor has
+    instructions for it and many times slower elsewhere, which a ``PrecisionWarning`` reports.
+    Parameters, updates and all evaluations stay float32, and compiled gradients stay float64.
     """
 
     device: Literal["cpu", "cuda"] | None = None
@@ -46,9 +46,9 @@ class Execution:
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def resolve(self, model: nn.Module, shape: tuple[int, ...], classes: int) -> "Execution":
-        """The plan with all but ``gradients``, which depends on more than the model.
+        """Return the plan with all fields but ``gradients``, which depends on more than the model.
 
-        Raises: ``ConfigError`` where there is no such device, or it has no such precision.
+        Raises: ``ConfigError`` where the device does not exist, or does not support the precision.
         """
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("execution.device: there is no CUDA device; use cpu or leave it out")
@@ -71,13 +71,13 @@ class Execution:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Within, PyTorch uses the plan's threads and repeatable arithmetic in full float32."""
+        """Inside this context, PyTorch uses the plan's threads and repeatable full float32."""
         threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
         strict = torch.are_deterministic_algorithms_enabled()
         torch.set_num_threads(self.threads or threads)
         torch.set_float32_matmul_precision("highest")
         if self.device == "cuda":
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it
             torch.use_deterministic_algorithms(True)
         cudnn = torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
@@ -93,9 +93,10 @@ class Execution:
 
 
 def fastest_batch(model: nn.Module, shape: tuple[int, ...], classes: int) -> int:
-    """The batch of :data:`SIZES` with the most input gradients a second; a tie takes the smaller.
+    """Return the batch of :data:`SIZES` with the most input gradients a second.
 
-    A larger batch must be 5 % faster to be taken, and none is tried that would take over a second.
+    A larger batch is taken only if it is 5 % faster, so a tie takes the smaller one. No batch is
+    tried that would take over a second.
     """
     first = next(model.parameters())
     best, best_rate = SIZES[0], 0.0
@@ -117,12 +118,12 @@ def fastest_batch(model: nn.Module, shape: tuple[int, ...], classes: int) -> int
 def _time(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
     start = time.perf_counter()
     gradient = input_gradient(model, x, y)
-    float(gradient.sum())  # waits for a GPU
+    float(gradient.sum())  # wait for a GPU
     return time.perf_counter() - start
 
 
 def warn_emulated(key: str, precision: str, device: str) -> None:
-    """Warn where ``key`` asks for bfloat16 of a processor that only emulates it."""
+    """Warn where ``key`` requests bfloat16 on a processor that only emulates it."""
     if precision == "bfloat16" and device == "cpu" and emulates_bfloat16():
         warnings.warn(
             f"{key}: this processor ({torch.backends.cpu.get_cpu_capability()}) has no "
@@ -134,11 +135,11 @@ def warn_emulated(key: str, precision: str, device: str) -> None:
 
 
 def emulates_bfloat16() -> bool:
-    """Whether this is an x86 processor without AVX-512, which the libraries' bfloat16 needs."""
+    """Whether this is an x86 processor without AVX-512, which bfloat16 in the libraries needs."""
     kind = torch.backends.cpu.get_cpu_capability()
     return platform.machine() in {"x86_64", "AMD64"} and not kind.startswith("AVX512")
 
 
 def default_device() -> Literal["cpu", "cuda"]:
-    """A GPU where there is one."""
+    """Return ``cuda`` where there is a GPU, else ``cpu``."""
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -9,20 +9,20 @@ Loop = TypeVar("Loop", bound=Callable[..., Any])
 
 
 def compiled(loop: Loop, **options: Any) -> Loop:
-    """``loop`` as machine code, kept on disk for the next process where that is possible."""
+    """Compile ``loop`` to machine code, stored on disk for the next process where possible."""
     options |= {"nogil": True, "error_model": "numpy"}
     try:
         machine_code: Loop = numba.njit(cache=True, **options)(loop)
-    except RuntimeError:  # neither the package nor the user's cache directory can be written
+    except RuntimeError:  # neither the package folder nor the user's cache folder is writable
         machine_code = numba.njit(**options)(loop)
     return machine_code
 
 
 def reassociated(loop: Loop) -> Loop:
-    """``compiled``, where sums may be split into parallel ones and products fused into them."""
+    """Compile like ``compiled``; sums may be split into parallel ones and fused with products."""
     return compiled(loop, fastmath={"reassoc", "contract"})
 
 
 def inlined(loop: Loop) -> Loop:
-    """``compiled``, as a part of whatever calls it, so that a loop around it can be vectorised."""
+    """Compile like ``compiled``, inside each caller, so that a loop around it can be vectorised."""
     return compiled(loop, fastmath={"reassoc", "contract"}, inline="always")

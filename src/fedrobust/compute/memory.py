@@ -1,4 +1,4 @@
-"""How much memory there is, and whether it suffices."""
+"""How much memory there is, and whether it is enough."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from fedrobust.errors import ResourceError
 
 
 def available_memory(device: str) -> int:
-    """Free bytes: of the GPU, or of this machine, less where a container allows less."""
+    """Return the free bytes of the GPU, or of this machine within the limit of a container."""
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0])
     free = int(psutil.virtual_memory().available)
@@ -20,7 +20,7 @@ def available_memory(device: str) -> int:
 
 
 def require_memory(needed: int, device: str, what: str) -> None:
-    """Refuse before the first round what cannot fit. Raises: ``ResourceError`` with the figures."""
+    """Refuse a run that does not fit, before the first round. Raises: ``ResourceError``."""
     available = available_memory(device)
     if needed > available:
         raise ResourceError(

@@ -1,7 +1,8 @@
-"""The one place where a model is asked: for logits, and for gradients by its inputs or parameters.
+"""The only place that calls a model: for logits, and gradients by its inputs or parameters.
 
-A model is anybody's code. It gets a copy of its inputs, on which it may work in place; what comes
-back is checked, so that a mistake is one sentence and not a wrong figure; its modes are put back.
+A model is a user's code. It gets a copy of its inputs, on which it may work in place. Its results
+are checked, so that a mistake gives one clear message and not a wrong result. Its modes are
+restored.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,15 +18,15 @@ from fedrobust.errors import ModelError, UndifferentiableError
 from fedrobust.typing import Images, Labels, Mask, Vector
 
 _FEW = 8
-"""Examples on which a model is tried out."""
+"""The number of examples on which a model is tried out."""
 _MIXED = 1e-3
-"""By how much of the largest logit an answer may change with its batch: more is no rounding."""
+"""The largest change of an answer with its batch, relative to the largest logit, from rounding."""
 
 
 def logits(model: nn.Module, x: Images) -> Tensor:
-    """The logits [b, classes] of ``model``, in the mode that it is in, for x [b, ...].
+    """Return the logits [b, classes] of ``model``, in its current mode, for x [b, ...].
 
-    Raises: ``ModelError`` where it fails, or gives anything else.
+    Raises: ``ModelError`` where the model fails, or gives anything else.
     """
     try:
         found = model(x.clone())
@@ -47,7 +48,7 @@ def logits(model: nn.Module, x: Images) -> Tensor:
 
 
 def _rows(found: Tensor) -> int:
-    """The rows of a matrix; -1 for what is none."""
+    """Return the number of rows of a matrix; -1 where ``found`` is not a matrix."""
     return len(found) if found.dim() == 2 else -1
 
 
@@ -68,24 +69,24 @@ def _no_logits(found: object, count: int) -> str:
 
 
 def batched_logits(model: nn.Module, x: Images, batch: int) -> Tensor:
-    """The logits [b, classes], worked out ``batch`` at a time, without a gradient."""
+    """Return the logits [b, classes], computed ``batch`` at a time, without a gradient."""
     with torch.no_grad():
-        # Copies: a model may give the same memory again.
+        # Copies: a model may return the same memory each time.
         return torch.cat([logits(model, part).clone() for part in torch.split(x, batch)])
 
 
 def answers(found: Tensor) -> Tensor:
-    """The class that each row of logits chooses; -1, which is never right, where one is NaN."""
+    """Return the class with the largest logit of each row; -1, which is never right, for NaN."""
     return torch.where(found.isnan().any(dim=1), -1, found.argmax(dim=1))
 
 
 def right(model: nn.Module, x: Images, y: Labels, batch: int) -> Mask:
-    """Which of the examples (x, y) ``model``, in the mode that it is in, classifies correctly."""
+    """Return which examples (x, y) ``model``, in its current mode, classifies correctly."""
     return answers(batched_logits(model, x, batch)) == y
 
 
 def logit_of(found: Tensor, y: Labels) -> Tensor:
-    """z_y of each row of logits [b]. Raises: ``ValueError`` for labels without a class."""
+    """Return z_y of each row of logits [b]. Raises: ``ValueError`` for labels without a class."""
     try:
         return found.gather(1, y[:, None])[:, 0]
     except RuntimeError:
@@ -94,13 +95,13 @@ def logit_of(found: Tensor, y: Labels) -> Tensor:
 
 
 def margin(found: Tensor, y: Labels) -> Tensor:
-    """z_y − max_{i≠y} z_i of each row of logits: below 0 for a mistake."""
+    """Return z_y − max_{i≠y} z_i of each row of logits: below 0 for a mistake."""
     own = logit_of(found, y)
     return own - found.scatter(1, y[:, None], -torch.inf).amax(dim=1)
 
 
 def cross_entropy(found: Tensor, y: Labels, reduction: str = "none") -> Tensor:
-    """The cross-entropy of each row of logits [b], or their ``sum`` or ``mean``.
+    """Return the cross-entropy of each row of logits [b], or their ``sum`` or ``mean``.
 
     Raises: ``ValueError`` for labels that the model has no class for.
     """
@@ -114,10 +115,10 @@ def cross_entropy(found: Tensor, y: Labels, reduction: str = "none") -> Tensor:
 def ascent(
     model: nn.Module, x: Images, function: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits, values and slopes: ``function`` of the logits [b], and its gradient by x [b, ...].
+    """Return logits, values and slopes: ``function`` of the logits [b], its gradient by x [b, ...].
 
-    Each example's value is its own, so that the gradient of their sum holds each one's; a function
-    may sum them itself.
+    Each value must depend on its own example only, so the gradient of the sum contains the gradient
+    of each value. A function may also return the sum itself.
 
     Raises: ``ModelError`` where no gradient reaches the input.
     """
@@ -132,13 +133,14 @@ def ascent(
     if slope is None:
         raise UndifferentiableError(
             "no gradient reaches the model's input (it detaches, or leaves PyTorch): attacks by "
-            "gradients cannot work on it; Square needs none, and an audit tells what they miss"
+            "gradients cannot work on it; use Square, which needs no gradient, and an audit to "
+            "find what they miss"
         )
     return found.detach(), value.detach(), slope
 
 
 def differentiable(model: nn.Module, x: Images) -> bool:
-    """Whether a gradient of the logits, be it 0, reaches the inputs x [b, ...]."""
+    """Whether a gradient of the logits, even if it is 0, reaches the inputs x [b, ...]."""
     try:
         with frozen(model):
             ascent(model, x, lambda found: found.sum(dim=1))
@@ -148,18 +150,18 @@ def differentiable(model: nn.Module, x: Images) -> bool:
 
 
 def input_gradient(model: nn.Module, x: Images, y: Labels) -> Tensor:
-    """∇ₓ of the cross-entropy on raw logits, summed over the batch."""
+    """Return ∇ₓ of the cross-entropy on raw logits, summed over the batch."""
     return ascent(model, x, lambda found: cross_entropy(found, y, "sum"))[2]
 
 
 def usable(slope: Tensor) -> Tensor:
-    """``slope`` [b, ...] made finite: what an ascent can follow, example by example.
+    """Make ``slope`` [b, ...] finite, example by example, so that an ascent can follow it.
 
-    NaN counts as 0, and an infinity as the steepest of the example's finite entries (1 where there
-    are none): with more, it alone would decide where a step of a given length goes.
+    NaN counts as 0. An infinity counts as the steepest of the example's finite entries (1 where
+    there are none): a larger value would alone decide the direction of a step of a given length.
     """
     if slope.device.type == "cpu" and bool(slope.sum().isfinite()):
-        return slope  # the sum of finite entries may overflow, which costs what follows and no more
+        return slope  # if the sum of finite entries overflows, the code below only costs time
     finite = slope.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
     steepest = finite.flatten(1).abs().amax(dim=1)
     steepest = torch.where(steepest > 0, steepest, 1).reshape(-1, *[1] * (slope.dim() - 1))
@@ -167,7 +169,7 @@ def usable(slope: Tensor) -> Tensor:
 
 
 def parameter_gradient(model: nn.Module, x: Images, y: Labels) -> Vector:
-    """∇_θ of the mean cross-entropy over the batch [d]; 0 for a parameter that plays no part."""
+    """Return ∇_θ of the mean cross-entropy over the batch [d]; 0 for an unused parameter."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with torch.enable_grad():
         loss = cross_entropy(logits(model, x), y, "mean")
@@ -177,7 +179,7 @@ def parameter_gradient(model: nn.Module, x: Images, y: Labels) -> Vector:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Within, autograd builds no graph over the parameters: only inputs are differentiated."""
+    """Inside this context, autograd differentiates only by inputs, not by the parameters."""
     trained = [p for p in model.parameters() if p.requires_grad and p.is_leaf]
     for parameter in trained:
         parameter.requires_grad_(False)
@@ -190,7 +192,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within, every part of ``model`` is in evaluation mode; afterwards each is as it was."""
+    """Inside this context, all of ``model`` is in evaluation mode; the modes are restored."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -201,13 +203,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def require_logits(model: nn.Module, x: Images, *, alone: bool = True) -> int:
-    """The number of classes of ``model``, tried out on the first of x, in evaluation mode.
+    """Return the number of classes of ``model``, tried on the first of x in evaluation mode.
 
-    ``alone`` asks whether an example's answer depends on the others of its batch, within rounding:
-    then a figure would depend on how examples are batched. A randomised model is not asked.
+    ``alone`` also checks that an example's answer does not depend on the others of its batch,
+    within rounding: otherwise a result would depend on how examples are batched. A randomised model
+    is not checked.
 
-    Raises: ``ModelError`` where it gives no logits for two classes or more, or probabilities, or
-    answers that depend on their batch.
+    Raises: ``ModelError`` where the model does not give logits for two classes or more, or gives
+    probabilities, or answers that depend on their batch.
     """
     some = _spread(x)
     with evaluating(model), isolated(), torch.no_grad():
@@ -217,12 +220,12 @@ def require_logits(model: nn.Module, x: Images, *, alone: bool = True) -> int:
                 "the model gives one number for each example; it must give one logit for each of "
                 "two classes or more"
             )
-        # One answer to all tells nothing: a constant classifier may well give 0s and a 1.
+        # Equal answers show nothing: a constant classifier may well give 0s and a 1.
         if are_probabilities(found) and not bool((found == found[:1]).all()):
             raise ModelError(
-                "the model gives probabilities, not logits: leave out its softmax, which the "
-                "cross-entropy applies itself; twice, it hides gradients and makes a model look "
-                "robust"
+                "the model gives probabilities, not logits: leave out its softmax, because the "
+                "cross-entropy applies it; a second softmax hides gradients and makes a model "
+                "look robust"
             )
         if alone and _differs(model, some, found):
             raise ModelError(
@@ -239,7 +242,7 @@ def require_logits(model: nn.Module, x: Images, *, alone: bool = True) -> int:
 
 
 def _spread(x: Images) -> Images:
-    """A few of the examples, from all of x, which may be sorted by class."""
+    """Return a few examples, spread over all of x, because x may be sorted by class."""
     return x[:: max(1, len(x) // _FEW)][:_FEW]
 
 
@@ -251,14 +254,14 @@ def are_probabilities(found: Tensor) -> bool:
 
 
 def _differs(model: nn.Module, x: Images, without: Tensor) -> bool:
-    """Whether the model answers otherwise where gradients are taken, and is not randomised."""
+    """Whether the model answers differently where gradients are taken, and is not randomised."""
     with torch.enable_grad():
         with_gradient = logits(model, x).detach().clone()
     return _apart(with_gradient, without, without) and same(logits(model, x), without)
 
 
 def mixes(model: nn.Module, x: Images) -> bool:
-    """Whether the first example's answer depends on the rest of the batch, in the mode it is in.
+    """Whether the first example's answer depends on the rest of the batch, in the current mode.
 
     Raises: ``ModelError`` where the model cannot answer one example alone.
     """
@@ -270,11 +273,11 @@ def mixes(model: nn.Module, x: Images) -> bool:
 def _mixes(model: nn.Module, x: Images, together: Tensor) -> bool:
     alone = logits(model, x[:1]).clone()
     apart = _apart(alone, together[:1], together)
-    return apart and same(logits(model, x), together)  # else it is randomised
+    return apart and same(logits(model, x), together)  # otherwise it is randomised
 
 
 def _apart(first: Tensor, other: Tensor, scale: Tensor) -> bool:
-    """Whether answers differ by more than rounding, in parts of the largest logit of ``scale``."""
+    """Whether answers differ by more than rounding, relative to the largest logit of ``scale``."""
     gap, size = (
         float(found.where(found.isfinite(), 0).abs().amax()) for found in (first - other, scale)
     )
@@ -282,7 +285,7 @@ def _apart(first: Tensor, other: Tensor, scale: Tensor) -> bool:
 
 
 def same(first: Tensor, again: Tensor, rounding: float = 1e-6) -> bool:
-    """Whether two answers to the same examples are the same, row by row, but for rounding."""
+    """Whether two answers to the same examples are the same, row by row, up to rounding."""
     if first.shape != again.shape or not torch.equal(first.isfinite(), again.isfinite()):
         return False
     a, b = (found.where(found.isfinite(), 0) for found in (first, again))

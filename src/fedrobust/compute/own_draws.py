@@ -1,4 +1,4 @@
-"""What a user's own component draws from a global generator comes from a stream of the run."""
+"""The draws of a user's own component from global generators come from a stream of the run."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -8,10 +8,10 @@ _NOTHING = nullcontext()
 
 
 def own_draws(foreign: bool, rng: Streams, what: str, *keys: int) -> AbstractContextManager[None]:
-    """Within, a ``foreign`` component draws from the stream of ``what`` and ``keys``.
+    """Inside this context, a ``foreign`` component draws from the stream of ``what`` and ``keys``.
 
-    Whatever generator it asks: Python's, NumPy's or PyTorch's global one. They are afterwards as
-    they were. Fedrobust's own components ask none of these, and so pay nothing for it.
+    This holds for the global generators of Python, NumPy and PyTorch. They are restored afterwards.
+    Fedrobust's own components use none of them, and so nothing is done for them.
     """
     if not foreign:
         return _NOTHING

@@ -13,15 +13,15 @@ from fedrobust.typing import Vector
 class Layout:
     """Where each trainable tensor of a model lies in its flat vector, in the model's own order.
 
-    ``layout.slices["2.weight"]`` is the range of one tensor, and so
-    ``updates[:, layout.slices["2.weight"]]`` are the updates of that tensor alone.
+    ``layout.slices["2.weight"]`` is the range of one tensor. The updates of this tensor alone are
+    ``updates[:, layout.slices["2.weight"]]``.
     """
 
     slices: dict[str, slice]
 
     @classmethod
     def of(cls, model: nn.Module) -> "Layout":
-        """The layout of ``model``. Raises: ``ConfigError`` for nothing to train, or mixed types."""
+        """Return the layout. Raises: ``ConfigError`` for nothing to train, or mixed types."""
         parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if not parameters:
             raise ConfigError("the model has no parameters to train")
@@ -40,12 +40,12 @@ class Layout:
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that training changes; frozen ones stay as they are, whoever attacks."""
+    """Return the parameters that training changes; nobody can change the frozen ones."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def read(model: nn.Module) -> Vector:
-    """The trainable parameters of ``model`` as a new vector [d]."""
+    """Return the trainable parameters of ``model`` as a new vector [d]."""
     return torch.cat([p.detach().reshape(-1) for p in trainable(model)])
 
 

@@ -15,18 +15,18 @@ class Streams:
     """The random streams of one run.
 
     ``streams.generator("batches", round, client)`` is the same generator whenever and wherever it
-    is asked for. So a run that was killed needs no saved random state, and neither the order in
-    which clients train nor what is skipped changes what any of them draws.
+    is created. So a run that was killed needs no saved random state. Neither the order in which
+    clients train nor a client that is skipped changes what the others draw.
     """
 
     seed: int
 
     def child(self, name: str) -> "Streams":
-        """Streams of their own for a part of the run whose keys would be those of another."""
+        """Return separate streams for a part of the run whose keys would otherwise clash."""
         return Streams(self.generator(name).initial_seed())
 
     def generator(self, stream: str, *keys: int) -> torch.Generator:
-        """A fresh CPU generator; draws are moved to the device, so they do not depend on it."""
+        """Return a new CPU generator; draws do not depend on the device to which they are moved."""
         key = (zlib.crc32(stream.encode()), *keys)
         sequence = np.random.SeedSequence(self.seed, spawn_key=key)
         state = int(sequence.generate_state(1, np.uint64)[0])
@@ -34,24 +34,24 @@ class Streams:
 
 
 def seed_globally(seed: int) -> None:
-    """Seed the global generators of Python, NumPy and PyTorch, for code that knows no others.
+    """Seed the global generators of Python, NumPy and PyTorch, for code that uses them.
 
-    Layers such as dropout draw from PyTorch's, and a user's own model, rule or attack from any.
-    ``torch.manual_seed`` does the same for PyTorch, but where there is no GPU it formats a stack
-    trace at each call and keeps it, which costs more than training a small network.
+    Layers such as dropout draw from PyTorch's generator, and a user's own model, rule or attack
+    from any. ``torch.manual_seed`` does the same for PyTorch. But where there is no GPU, it formats
+    a stack trace at each call and keeps it, which takes longer than to train a small network.
     """
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(seed)
-    np.random.seed(seed % 2**32)  # the global one is meant
+    np.random.seed(seed % 2**32)  # intentionally the global one
     random.seed(seed)
 
 
 @contextmanager
 def isolated() -> Iterator[None]:
-    """Within, global generators may be seeded and used; afterwards they are as they were.
+    """Inside this context, global generators may be seeded and used; they are restored afterwards.
 
-    Python's, NumPy's and PyTorch's; of the last those of every GPU too, because
+    These are the generators of Python, NumPy and PyTorch, on every GPU too, because
     ``torch.manual_seed`` sets them all.
     """
     python, numpy = random.getstate(), np.random.get_state()
@@ -65,7 +65,7 @@ def isolated() -> Iterator[None]:
 
 @contextmanager
 def drawing(seed: int) -> Iterator[None]:
-    """Within, whatever draws from a global generator draws from ``seed``; see :func:`isolated`."""
+    """Inside this context, the global generators are seeded with ``seed``; see :func:`isolated`."""
     with isolated():
         seed_globally(seed)
         yield

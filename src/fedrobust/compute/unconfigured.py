@@ -1,9 +1,9 @@
-"""numba, which takes no settings from the working directory.
+"""Import numba without settings from the working directory.
 
-It would read ``.numba_config.yaml`` there, which may be anybody's, when it is imported and whenever
-it compiles. That file can name a folder of pickles to load, classes to import and a file to write.
-Settings in the environment (``NUMBA_...``) hold as ever, and a numba that was imported before stays
-as it is.
+numba would read ``.numba_config.yaml`` there when it is imported and whenever it compiles. The file
+may be anybody's. It can name a folder of pickles to load, classes to import and a file to write.
+Settings in the environment (``NUMBA_...``) still apply. A numba that was imported before stays as
+it is.
 """
 
 import os
@@ -16,7 +16,7 @@ _ABSENT = object()
 if "numba" in sys.modules:
     import numba
 else:
-    # The one way to have it not read at the import: numba does without where there is no PyYAML.
+    # The only way to prevent this at the import: without PyYAML, numba does not read the file.
     modules: dict[str, Any] = sys.modules
     before = modules.get("yaml", _ABSENT)
     modules["yaml"] = None
@@ -28,6 +28,6 @@ else:
         del modules["yaml"]
         if before is not _ABSENT:
             modules["yaml"] = before
-    numba.core.config._config_fname = os.devnull  # which is no file, so that it is not read later
+    numba.core.config._config_fname = os.devnull  # not a file, so nothing is read later
 
 __all__ = ["numba"]

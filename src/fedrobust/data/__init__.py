@@ -1,4 +1,4 @@
-"""Data sets, where they come from, and how they are shared out among clients."""
+"""Data sets: how they are found, read, checked and shared out among clients."""
 
 from fedrobust.data.dataset import DATASET, AnyData, Dataset, DataSpec, Split
 from fedrobust.data.datasets import Cifar10, Digits, FashionMnist, Mnist, Npz

@@ -1,4 +1,4 @@
-"""The files of each public data set: what they are called, what they contain, who has them."""
+"""The files of each public data set: their names, checksums and sources."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,8 +33,8 @@ FORMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "parquet": ("*.parquet",),
     },
 }
-"""The forms in which a data set's folder may hold it, the preferred one first. A form is there
-when every pattern of it matches a file; an IDX file may have ``.gz`` behind its name."""
+"""The forms in which a folder may hold a data set, the preferred one first. A form is found where
+each of its patterns matches a file; the name of an IDX file may end in ``.gz``."""
 
 CHECKSUMS: Mapping[str, Mapping[str, str]] = {
     "mnist": {
@@ -56,7 +56,7 @@ CHECKSUMS: Mapping[str, Mapping[str, str]] = {
         "cifar-10-binary.tar.gz": (
             "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
         ),
-        # Of the unpacked python batches only MD5 sums are published (by torchvision).
+        # For the unpacked python batches only MD5 sums are published (by torchvision).
         PYTHON[0]: "c99cafc152244af753f735de768cd75f",
         PYTHON[1]: "d4bba439e000b95fd0a9bffe97cbabec",
         PYTHON[2]: "54ebc095f3ab1f0389bbae665268c751",
@@ -80,12 +80,12 @@ CHECKSUMS: Mapping[str, Mapping[str, str]] = {
         ),
     },
 }
-"""SHA-256 of the content (MD5 where 32 digits); an IDX file is decompressed first."""
+"""SHA-256 of the content (or MD5, if it has 32 digits); an IDX file is decompressed first."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What is downloaded of a data set, from where in turn, and advice for those who cannot."""
+    """What to download for a data set, the sources in order, and advice for a manual download."""
 
     files: tuple[str, ...]
     sources: tuple[Source, ...]
@@ -108,7 +108,7 @@ ORIGINS: dict[str, Origin] = {
         IDX,
         (
             Mirror("https://storage.googleapis.com/tensorflow/tf-keras-datasets/", ".gz"),
-            # The official host serves http only; the checksums make up for that.
+            # The official host supports only http; the checksums protect against changed files.
             Mirror("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/", ".gz"),
             DebianPackage("dataset-fashion-mnist"),
         ),

@@ -1,4 +1,4 @@
-"""What people get wrong about their own arrays, each with the message that puts it right."""
+"""Checks of a user's own arrays; each message says how to correct a mistake."""
 
 from typing import Any, TypeAlias
 
@@ -14,11 +14,11 @@ Array: TypeAlias = Tensor | NDArray[Any]
 
 _CHANNELS = (1, 3, 4)
 _MOST_CHANNELS = 5
-"""Images with more channels are rarer than such with channels last."""
+"""Images with more channels than this are rarer than images with channels last."""
 
 
 def inputs(what: str, x: Array) -> Tensor:
-    """``x`` as uint8 pixels [N, c, h, w] or float32 [N, ...]. Raises: ``DataError``."""
+    """Return ``x`` as uint8 pixels [N, c, h, w] or float32 [N, ...]. Raises: ``DataError``."""
     x = _tensor(what, x)
     shape = list(x.shape)
     if x.ndim < 2:
@@ -48,7 +48,7 @@ def inputs(what: str, x: Array) -> Tensor:
 
 
 def _pixels(what: str, x: Tensor) -> Tensor:
-    """``x`` in [0, 1], clipped where rounding put it outside."""
+    """Return ``x`` in [0, 1], clipped where rounding put it outside."""
     try:
         return arguments.pixels(x)
     except ValueError:
@@ -57,13 +57,13 @@ def _pixels(what: str, x: Tensor) -> Tensor:
     cure = (
         "divide by 255, or pass them as uint8"
         if bytes_like
-        else "undo the normalisation (divide by 255 for 0..255 pixels); it belongs into the model"
+        else "undo the normalisation (divide by 255 for 0..255 pixels); it belongs in the model"
     )
     raise DataError(f"{what} lies in [{low:.9g}, {high:.9g}], but pixels lie in [0, 1]: {cure}")
 
 
 def labels(what: str, y: Array, count: int) -> Tensor:
-    """``y`` as int64 [count], none negative. Raises: ``DataError``."""
+    """Return ``y`` as int64 [count], none negative. Raises: ``DataError``."""
     y = _whole_numbers(what, y, count)
     if int(y.min()) < 0:
         raise DataError(
@@ -73,7 +73,7 @@ def labels(what: str, y: Array, count: int) -> Tensor:
 
 
 def users(what: str, user: Array, count: int) -> Tensor:
-    """``user`` as int64 [count], none negative. Raises: ``DataError``."""
+    """Return ``user`` as int64 [count], none negative. Raises: ``DataError``."""
     user = _whole_numbers(what, user, count)
     if int(user.min()) < 0:
         raise DataError(f"{what} has the negative user id {int(user.min())}; ids start at 0")

@@ -1,4 +1,4 @@
-"""A data set in memory: a training and a test split, and what a user must know about them."""
+"""A data set in memory: a training split, a test split, and notes for the user."""
 
 from dataclasses import dataclass, replace
 from typing import Annotated, Protocol, TypeAlias
@@ -20,7 +20,7 @@ class DataSpec(Protocol):
 
     @property
     def validation(self) -> int:
-        """How many training examples a run holds out."""
+        """The number of training examples that a run holds out."""
         ...
 
     def load(self) -> "Dataset":
@@ -34,10 +34,10 @@ AnyData: TypeAlias = Annotated[DataSpec, DATASET]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Examples with labels, and with the user who made each where that is known.
+    """Examples with labels, and, where it is known, the user who made each example.
 
     ``x`` is uint8 [N, c, h, w], kept as bytes because they take a quarter of the memory, or float32
-    [N, ...]; ``y`` and ``user`` are int64 [N].
+    [N, ...]. ``y`` and ``user`` are int64 [N].
     """
 
     x: Tensor
@@ -48,22 +48,22 @@ class Split:
         return len(self.y)
 
     def images(self, index: Indices) -> Images:
-        """The examples at ``index`` as float32: bytes as pixels in [0, 1], floats as they are."""
+        """Return the examples at ``index`` as float32: bytes become pixels in [0, 1]."""
         x = self.x[index]
         return x.float() / 255 if x.dtype == torch.uint8 else x
 
     def take(self, index: Indices) -> "Split":
-        """The split of the examples at ``index``, in that order."""
+        """Return the split of the examples at ``index``, in this order."""
         user = None if self.user is None else self.user[index]
         return Split(self.x[index], self.y[index], user)
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A loaded data set. It has ``load`` and ``validation``, so it may stand where a spec stands.
+    """A loaded data set. It has ``load`` and ``validation``, so it can be used like a spec.
 
-    ``validation`` is how many training examples a run holds out, ``notes`` what a report must say
-    about the data, and ``user_names[i]`` the name of user i.
+    ``validation`` is the number of training examples that a run holds out. ``notes`` are what a
+    report must say about the data. ``user_names[i]`` is the name of user i.
     """
 
     name: str
@@ -92,12 +92,12 @@ class Dataset:
         validation: int = 5000,
         name: str = "own",
     ) -> "Dataset":
-        """A data set from tensors or numpy arrays.
+        """Build a data set from tensors or numpy arrays.
 
         Images are uint8 [N, c, h, w] or floats in [0, 1]; other data are floats [N, ...]. The
         classes are 0 to the largest label of the training split.
 
-        Raises: ``DataError`` for anything that does not fit, with what to do about it.
+        Raises: ``DataError`` for anything that does not fit, with a way to correct it.
         """
         if isinstance(validation, bool) or not isinstance(validation, int) or validation < 0:
             raise DataError(f"validation must be a whole number from 0 on; got {validation!r}")
@@ -116,11 +116,11 @@ class Dataset:
         return cls(name, train, test, classes, validation, notes)
 
     def load(self) -> "Dataset":
-        """The data set itself."""
+        """Return the data set itself."""
         return self
 
     def checked(self) -> "Dataset":
-        """The data set, fit for a run, whoever made it. Raises: ``DataError``."""
+        """Return the data set after checks for a run. Raises: ``DataError``."""
         if not isinstance(self.train, Split) or not isinstance(self.test, Split):
             raise DataError(f"{self.name}: train and test must each be a Split")
         train = _checked("train", self.train.x, self.train.y, self.train.user)
@@ -128,17 +128,17 @@ class Dataset:
         most = int(torch.cat([train.y, test.y]).max())
         if type(self.classes) is not int or self.classes < 2 or most >= self.classes:
             raise DataError(
-                f"{self.name} has labels up to {most}, and says that there are {self.classes} "
-                "classes; labels are 0 to classes - 1, of two classes or more"
+                f"{self.name} has labels up to {most}, but {self.classes} classes; labels must be "
+                "0 to classes - 1, with two classes or more"
             )
         return replace(self, train=train, test=test)
 
     def hold_out(self, generator: torch.Generator) -> tuple[Split, Split]:
-        """The training split without, and with only, ``validation`` random examples of it.
+        """Return the training split without, and with only, ``validation`` random examples of it.
 
         Both keep the order of the training split.
 
-        Raises: ``DataError`` where that would leave nothing to train on.
+        Raises: ``DataError`` where nothing would be left to train on.
         """
         total = len(self.train)
         if self.validation >= total:
@@ -152,16 +152,16 @@ class Dataset:
 
 
 def loaded(spec: DataSpec) -> Dataset:
-    """What ``spec`` loads, fit for a run.
+    """Return the data set that ``spec`` loads, checked for a run.
 
-    Raises: ``DataError`` where it fails, or gives no data set that can be used.
+    Raises: ``DataError`` where this fails, or gives no usable data set.
     """
     name = type(spec).__name__
     try:
         found = spec.load()
     except UserError:
         raise
-    except (Exception, SystemExit) as error:  # a user's own may fail in any way
+    except (Exception, SystemExit) as error:  # a user's own spec may fail in any way
         reason = arguments.shortened(f"{type(error).__name__}: {error}", 300)
         raise DataError(f"the data set {name} could not be loaded: {reason}") from error
     if not isinstance(found, Dataset):

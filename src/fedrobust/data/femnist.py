@@ -1,6 +1,7 @@
 """FE-MNIST: 62 classes of handwriting, by writer (LEAF, Caldas et al. 2018; NIST SD 19).
 
-Labels are LEAF's: 0-9, A-Z (10 to 35), a-z (36 to 61). Images are dark on white: 255 is background.
+Labels are LEAF's: 0-9, A-Z (10 to 35), a-z (36 to 61). Images are dark on white: the background is
+255.
 """
 
 import importlib.util
@@ -28,7 +29,7 @@ _SPLIT_NOTE = "the source has no test split: 90 % of each writer's images train,
 class Femnist:
     """FE-MNIST with writer ids, from an .npz, LEAF's json folders, or the Hugging Face parquet.
 
-    Loads x uint8 [N, 1, 28, 28]; ``user`` numbers the writers, ``user_names`` are LEAF's ids.
+    Loads x uint8 [N, 1, 28, 28]; ``user`` numbers the writers, and ``user_names`` are LEAF's ids.
     Where the source has no test split, each writer's images are split 90 to 10.
 
     Raises: ``DataError`` where it is missing or corrupt.
@@ -40,7 +41,7 @@ class Femnist:
     name: Literal["femnist"] = "femnist"
 
     def load(self) -> Dataset:
-        """Read the data set, fetching the parquet file where no form of it is found."""
+        """Read the data set; download the parquet file first where no form of it is found."""
         found = find(self.name)
         if found is None or found.form == "parquet":
             _need_pyarrow()
@@ -86,10 +87,10 @@ def _names(users: NDArray[Any], what: str) -> list[str]:
     try:
         names = [str(name) for name in users]
         "".join(names).encode()
-    except (TypeError, ValueError, SystemError) as error:  # the last for what is no character
-        raise DataError(f"{what}: users are no names: {why(error)}") from error
+    except (TypeError, ValueError, SystemError) as error:  # the last for invalid characters
+        raise DataError(f"{what}: users are not names: {why(error)}") from error
     if users.ndim != 1 or users.dtype.kind not in "US" or len(set(names)) < len(names):
-        raise DataError(f"{what}: users must be names [N], each once")
+        raise DataError(f"{what}: users must be different names [N]")
     return names
 
 
@@ -133,7 +134,7 @@ def _need_pyarrow() -> None:
 
 
 def _by_writer(whole: Split) -> tuple[Split, Split]:
-    """Split each writer's n images at random: max(1, ⌊0.9 n⌋) train, as LEAF's own script does."""
+    """Split each writer's n images at random: max(1, ⌊0.9 n⌋) train, as in LEAF's own script."""
     assert whole.user is not None
     order = torch.randperm(len(whole), generator=Streams(0).generator("femnist-split"))
     order = order[torch.argsort(whole.user[order], stable=True)]

@@ -1,4 +1,4 @@
-"""Read the file formats that public data sets come in. No file is ever unpickled freely."""
+"""Read the file formats of public data sets. No file is ever unpickled without restrictions."""
 
 import gzip
 import io
@@ -25,21 +25,21 @@ from fedrobust.records.npz import arrays_in
 NpArray = NDArray[Any]
 
 FILE = 2**26
-"""The most bytes of one file of MNIST, which has 47 MB, or CIFAR-10, which has 31."""
+"""The most bytes of one file of MNIST, which has 47 MB, or CIFAR-10, which has 31 MB."""
 _ARCHIVE = 2**28
 """The most bytes of an archive of CIFAR-10, which has 186 MB."""
 _CLASSES = 62
-"""The classes of FE-MNIST."""
+"""The number of classes of FE-MNIST."""
 
 _UNREADABLE = (
     *(pickle.UnpicklingError, AttributeError, EOFError, ImportError, LookupError, MemoryError),
     *(OverflowError, RuntimeError, TypeError, ValueError, AssertionError, struct.error),
 )
-"""What reading a broken pickle, or a pickle of something else, may end in."""
+"""The errors that a broken pickle, or a pickle of something else, may raise."""
 
 
 def idx(content: bytes, what: str) -> Tensor:
-    """The uint8 array of an IDX file. Raises: ``DataError`` naming ``what`` and the mistake.
+    """Return the uint8 array of an IDX file. Raises: ``DataError`` with ``what`` and the mistake.
 
     The format: two zero bytes, 8 for unsigned bytes, the number of dimensions, each dimension as a
     big-endian 32-bit number, then the values.
@@ -56,18 +56,18 @@ def idx(content: bytes, what: str) -> Tensor:
 
 
 def unzipped(content: bytes, most: int) -> bytes:
-    """The content of a .gz file. Raises: ``ValueError``, or ``OSError`` and others if damaged."""
+    """Return the content of a .gz file. Raises: ``ValueError``, ``OSError`` and others."""
     found = bytearray()
     with gzip.open(io.BytesIO(content)) as file:
         while part := file.read(2**20):
             found += part
             if len(found) > most:
-                raise ValueError(f"it would be more than {most:,} bytes, which no such file is")
+                raise ValueError(f"it is larger than {most:,} bytes, the most for such a file")
     return bytes(found)
 
 
 def npz(content: bytes, what: str) -> dict[str, NpArray]:
-    """The arrays of an .npz file; pickled objects in it are refused. Raises: ``DataError``."""
+    """Return the arrays of an .npz file; pickled objects are refused. Raises: ``DataError``."""
     try:
         return arrays_in(io.BytesIO(content), room())
     except ValueError as error:
@@ -75,7 +75,7 @@ def npz(content: bytes, what: str) -> dict[str, NpArray]:
 
 
 def required(arrays: dict[str, NpArray], names: Sequence[str], what: str) -> list[NpArray]:
-    """The arrays ``names``. Raises: ``DataError`` listing those that are missing."""
+    """Return the arrays ``names``. Raises: ``DataError`` that lists the missing ones."""
     missing = [name for name in names if name not in arrays]
     if missing:
         there = ", ".join(arrays) or "nothing"
@@ -84,7 +84,7 @@ def required(arrays: dict[str, NpArray], names: Sequence[str], what: str) -> lis
 
 
 def cifar_python(batch: bytes, what: str) -> tuple[Tensor, Tensor]:
-    """Pixels uint8 [N, 3, 32, 32] and labels int64 [N] of a batch of the python version."""
+    """Return pixels uint8 [N, 3, 32, 32] and labels int64 [N] of a batch of the python version."""
     try:
         pixels, labels = pickled.batch(batch)
         x = torch.from_numpy(pixels.reshape(-1, 3, 32, 32).copy())
@@ -96,7 +96,7 @@ def cifar_python(batch: bytes, what: str) -> tuple[Tensor, Tensor]:
 
 
 def cifar_binary(batch: bytes, what: str) -> tuple[Tensor, Tensor]:
-    """The same of the binary version: one byte of label, 3,072 of pixels for each image."""
+    """Return the same for the binary version: for each image one byte of label, 3,072 of pixels."""
     if not batch or len(batch) % 3073:
         raise DataError(f"{what} is not a CIFAR-10 batch: {len(batch)} bytes, no multiple of 3,073")
     rows = torch.frombuffer(bytearray(batch), dtype=torch.uint8).view(-1, 3073)
@@ -104,7 +104,7 @@ def cifar_binary(batch: bytes, what: str) -> tuple[Tensor, Tensor]:
 
 
 def cifar_archive(archive: bytes, what: str) -> list[bytes]:
-    """The six batches in a CIFAR-10 archive, the test batch last. Nothing is unpacked to disk."""
+    """Return the six batches of a CIFAR-10 archive, the test batch last; nothing goes to disk."""
     found: dict[str, bytes] = {}
     try:
         content = io.BytesIO(unzipped(archive, _ARCHIVE))
@@ -127,9 +127,9 @@ def cifar_archive(archive: bytes, what: str) -> list[bytes]:
 
 
 def leaf(content: bytes, what: str) -> list[tuple[str, NpArray, NpArray]]:
-    """(user, pixels uint8 [N, 1, 28, 28], labels int64 [N]) of every user in a LEAF json file.
+    """Return (user, pixels uint8 [N, 1, 28, 28], labels int64 [N]) of each LEAF user.
 
-    LEAF writes each image as 784 numbers in [0, 1], which are multiples of 1/255.
+    LEAF writes each image as 784 numbers in [0, 1], each a multiple of 1/255.
     """
     try:
         require_room_for_json(content)
@@ -143,7 +143,7 @@ def leaf(content: bytes, what: str) -> list[tuple[str, NpArray, NpArray]]:
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f"it holds {name}, which is no number")
+    raise ValueError(f"it holds {name}, which is not a number")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -154,10 +154,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _require_told(found: dict[str, Any], counts: dict[str, int]) -> None:
-    """Raises: ``ValueError`` where the lists of users and of their sizes say something else."""
+    """Require that the lists of users and of their sizes match the data. Raises: ``ValueError``."""
     users, sizes = found.get("users", list(counts)), found.get("num_samples")
     if not isinstance(users, list) or any(type(user) is not str for user in users):
-        raise ValueError("its users are no list of names")
+        raise ValueError("its users are not a list of names")
     if len(set(users)) < len(users):
         raise ValueError("its users hold a name twice")
     if set(users) != counts.keys():
@@ -168,7 +168,7 @@ def _require_told(found: dict[str, Any], counts: dict[str, int]) -> None:
 
 def _leaf_user(user: str, data: Any) -> tuple[NpArray, NpArray]:
     pixels, labels = (np.asarray(_listed(data, key)) for key in ("x", "y"))
-    user.encode()  # half a character cannot be written
+    user.encode()  # fails for half a character, which cannot be written
     if len(labels) != len(pixels):
         raise ValueError(f"{user} has {len(pixels)} images with {len(labels)} labels")
     if not len(labels):
@@ -188,5 +188,5 @@ def _leaf_user(user: str, data: Any) -> tuple[NpArray, NpArray]:
 def _listed(data: Any, key: str) -> list[Any]:
     found = data[key]
     if not isinstance(found, list):
-        raise TypeError(f"{key} is a {type(found).__name__} and no list")
+        raise TypeError(f"{key} is a {type(found).__name__}, not a list")
     return found

@@ -1,7 +1,7 @@
 """FE-MNIST as a parquet file: columns image {bytes: PNG}, writer_id, character (flwrlabs/femnist).
 
-A file of a few bytes can announce any number of rows, and a picture any size: nothing is unpacked
-before it is known to be as large as it must be.
+A file of a few bytes can announce any number of rows, and a picture any size. So nothing is
+unpacked before its announced size has been checked.
 """
 
 import io
@@ -21,14 +21,14 @@ from fedrobust.records.bounded import named, room, why
 
 _COLUMNS = ["image", "writer_id", "character"]
 _ROWS = 1000
-"""How many rows are unpacked at once."""
+"""The number of rows that are unpacked at once."""
 _PNG = 2**16
 """The most bytes of a picture of 28 by 28."""
 _PIXELS = 28 * 28
 
 
 def joined(found: Found) -> tuple[Split, list[str]]:
-    """All rows of the files, with the names of their writers. Raises: ``DataError``."""
+    """Return all rows of the files, and the names of their writers. Raises: ``DataError``."""
     images: list[Tensor] = []
     labels: list[int] = []
     writers: list[str] = []
@@ -61,13 +61,13 @@ def _batches(path: Path, content: bytes) -> Iterable[_Rows]:
 
 
 def _require_room(metadata: Any) -> None:
-    """Raises: ``ValueError`` where there are more rows than there is memory for."""
+    """Refuse more rows than the memory can hold. Raises: ``ValueError``."""
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
     unpacked = sum(group.total_byte_size for group in groups)
     needed = max(unpacked, metadata.num_rows * _PIXELS)
     if min(metadata.num_rows, unpacked) < 0 or needed > (free := room()):
         raise ValueError(
-            f"it is said to have {metadata.num_rows:,} rows of {unpacked:,} bytes, and there is "
+            f"it announces {metadata.num_rows:,} rows of {unpacked:,} bytes, but there is "
             f"memory for {free:,} bytes"
         )
 
@@ -103,7 +103,7 @@ def _pixels(path: Path, pngs: list[bytes]) -> Tensor:
             for i, png in enumerate(pngs):
                 with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
                     if image.size != (28, 28):
-                        raise ValueError(f"a picture is of {image.size[0]} by {image.size[1]}")
+                        raise ValueError(f"a picture has {image.size[0]} by {image.size[1]} pixels")
                     found[i, 0] = np.asarray(image.convert("L"))
     except Exception as error:  # a damaged picture fails in many ways
         raise DataError(f"{named(path)} is not FE-MNIST in parquet: {why(error)}") from error

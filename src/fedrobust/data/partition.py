@@ -1,4 +1,4 @@
-"""Who holds which examples. Each partition is a component; ``split`` gives index tensors."""
+"""Partitions: which client holds which examples. Each is a component with ``split``."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,17 +17,18 @@ from fedrobust.errors import DataError
 from fedrobust.typing import Indices, Labels
 
 _ATTEMPTS = 1000
-"""Draws of Dirichlet proportions before giving up; each costs some microseconds per class."""
+"""The most draws of Dirichlet proportions; each takes some microseconds per class."""
 
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """The examples of each client: ``train[i]`` and ``test[i]`` are client i's, int64, sorted.
+    """The examples of each client: ``train[i]`` and ``test[i]`` hold client i's indices.
 
-    ``dropped`` counts the training examples that no client holds; ``notes`` say what a report must.
-    ``users[i]`` is the user that client i is, where clients are users.
+    The indices are int64 and sorted. ``dropped`` counts the training examples that no client holds.
+    ``notes`` are what a report must say. Where clients are users, ``users[i]`` is the user of
+    client i.
 
-    Raises: ``DataError`` naming a client without training examples.
+    Raises: ``DataError`` that names a client without training examples.
     """
 
     train: tuple[Indices, ...]
@@ -51,10 +52,11 @@ class Partition:
         y: Labels,
         generator: torch.Generator,
     ) -> "Partition":
-        """``clients`` train on examples of ``classes`` only: in place of others, these repeat.
+        """Return a partition in which ``clients`` hold only training examples of ``classes``.
 
-        ``y`` are the training labels. How many training examples a client holds does not change,
-        nor do test examples. Raises: ``DataError`` for a client that holds none of these classes.
+        ``y`` are the training labels. Each example of another class is replaced by a repeated one,
+        so the number of training examples of a client does not change. Test examples do not change.
+        Raises: ``DataError`` for a client that holds none of these classes.
         """
         train = list(self.train)
         for client in sorted(clients):
@@ -71,7 +73,7 @@ class Partition:
 
 
 class Partitioner(Protocol):
-    """Something that shares a data set out among clients."""
+    """Something that shares out a data set among clients."""
 
     def split(self, train: Split, test: Split, generator: torch.Generator) -> Partition:
         """Share out both splits; no example goes to two clients. Raises: ``DataError``."""
@@ -86,7 +88,8 @@ AnyPartition: TypeAlias = Annotated[Partitioner, PARTITION]
 class Iid:
     """Equal parts of both splits, drawn at random; the remainder of each is dropped and noted.
 
-    FAT's setting: 51 clients with equally sized private parts of the training and the test set.
+    This is FAT's setting: 51 clients with equally large private parts of the training and the test
+    set.
 
     Raises: ``DataError`` where there are fewer training examples than clients.
     """
@@ -95,7 +98,7 @@ class Iid:
     name: Literal["iid"] = "iid"
 
     def split(self, train: Split, test: Split, generator: torch.Generator) -> Partition:
-        """See :class:`Partitioner`."""
+        """Share out both splits: see :class:`Partitioner`."""
         _check_enough(len(train), self.clients)
         parts, notes = [], []
         for what, split in (("training", train), ("test", test)):
@@ -111,30 +114,30 @@ class Iid:
 class Dirichlet:
     """Label skew: of class k, client j holds the share p_kj, with p_k ~ Dir(α, …, α) over clients.
 
-    A small α gives each class to a few clients, a large one is nearly iid. Proportions are drawn
-    anew until every client holds at least ``minimum`` training examples. Test examples of a class
+    A small α gives each class to a few clients; a large α is nearly iid. Proportions are drawn
+    again until every client holds at least ``minimum`` training examples. Test examples of a class
     are shared out in the proportions of its training examples.
 
     Raises: ``DataError`` where 1,000 draws leave some client below ``minimum``.
 
-    References: the shares are drawn per class, the variant in most use: Yurochkin et al., "Bayesian
-    Nonparametric Federated Learning of Neural Networks", ICML 2019; Li et al., "Federated Learning
-    on Non-IID Data Silos", ICDE 2022.
+    References: the shares are drawn per class, which is the most common variant: Yurochkin et al.,
+    "Bayesian Nonparametric Federated Learning of Neural Networks", ICML 2019; Li et al., "Federated
+    Learning on Non-IID Data Silos", ICDE 2022.
 
-    Differences from the paper: no cap on clients that already hold an average share, which Li's
-    code adds. Hsu et al. 2019 draw the classes of each client instead, at equal sizes.
+    Differences from the paper: there is no cap on clients that already hold an average share, which
+    Li's code adds. Hsu et al. 2019 instead draw the classes of each client, at equal sizes.
     """
 
     clients: Count
-    alpha: Annotated[Positive, Le(1e9)]  # NumPy draws NaN for far larger ones
+    alpha: Annotated[Positive, Le(1e9)]  # for much larger values NumPy draws NaN
     minimum: Count = 1
     name: Literal["dirichlet"] = "dirichlet"
 
     def split(self, train: Split, test: Split, generator: torch.Generator) -> Partition:
-        """See :class:`Partitioner`."""
+        """Share out both splits: see :class:`Partitioner`."""
         _check_enough(len(train), self.clients * self.minimum)
         seed = int(torch.randint(2**63 - 1, (), generator=generator))
-        # NumPy samples Dirichlet by stick-breaking where α is small, without underflow.
+        # For a small α NumPy uses stick-breaking, which does not underflow.
         rng = np.random.default_rng(seed)
         classes, counts = torch.unique(train.y, return_counts=True)
         for _ in range(_ATTEMPTS):
@@ -180,7 +183,7 @@ class Shards:
     name: Literal["shards"] = "shards"
 
     def split(self, train: Split, test: Split, generator: torch.Generator) -> Partition:
-        """See :class:`Partitioner`."""
+        """Share out both splits: see :class:`Partitioner`."""
         shards = self.clients * self.shards_per_client
         _check_enough(len(train), shards)
         size, rest = divmod(len(train), shards)
@@ -198,8 +201,8 @@ class Shards:
 class ByWriter:
     """One client per user of the data, or ``clients`` of them drawn at random, in order of user id.
 
-    Each holds that user's own training and test examples; the test part may be empty. Users without
-    training examples, which a validation hold-out may cause, are left out and noted.
+    Each client holds this user's training and test examples; the test part may be empty. Users
+    without training examples, which a validation hold-out may cause, are left out and noted.
 
     Raises: ``DataError`` where the data have no user ids, or fewer users than ``clients``.
     """
@@ -208,7 +211,7 @@ class ByWriter:
     name: Literal["by-writer"] = "by-writer"
 
     def split(self, train: Split, test: Split, generator: torch.Generator) -> Partition:
-        """See :class:`Partitioner`."""
+        """Share out both splits: see :class:`Partitioner`."""
         if train.user is None or test.user is None:
             raise DataError(
                 "the partition by-writer needs a data set with user ids, such as femnist, or "
@@ -257,7 +260,7 @@ def _shuffled(mask: Tensor, generator: torch.Generator) -> Indices:
 
 
 def _of_each(user: Tensor, writers: Tensor) -> tuple[Indices, ...]:
-    """The examples of each writer, in their order."""
+    """Return the examples of each writer, in their order."""
     order = torch.argsort(user, stable=True)
     starts = torch.searchsorted(user[order], writers)
     ends = torch.searchsorted(user[order], writers, right=True)
@@ -267,10 +270,10 @@ def _of_each(user: Tensor, writers: Tensor) -> tuple[Indices, ...]:
 def _test_alike(
     y_train: Labels, parts: tuple[Indices, ...], y_test: Labels, generator: torch.Generator
 ) -> tuple[tuple[Indices, ...], tuple[str, ...]]:
-    """Share out test examples so that each client's class proportions are those of its training.
+    """Share out test examples so that each client has the class proportions of its training data.
 
-    Of n test examples of a class, the client with t of its T training examples gets n·t/T, rounded
-    so that all are shared out; which clients gain by the rounding is drawn for each class.
+    Of n test examples of a class, a client with t of the T training examples gets n·t/T, rounded so
+    that all are shared out. The clients that gain by the rounding are drawn for each class.
     """
     classes = int(max(y_train.max(), y_test.max() if len(y_test) else 0)) + 1
     held = torch.stack([torch.bincount(y_train[part], minlength=classes) for part in parts])

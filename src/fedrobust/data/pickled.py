@@ -1,7 +1,7 @@
-"""The python batches of CIFAR-10: pickles, of which nothing is run but what a batch needs.
+"""The python batches of CIFAR-10: pickles, read with only the instructions that a batch needs.
 
-A pickle is a program. The numbers and texts in one are read by these few instructions, and its one
-array by stand-ins for NumPy's own functions, which take no more memory than the file has bytes.
+A pickle is a program. The few allowed instructions read its numbers and texts. Stand-ins for
+NumPy's own functions read its one array; they take no more memory than the file has bytes.
 """
 
 import io
@@ -26,29 +26,29 @@ _ALLOWED = tuple(
 
 
 class _Array:
-    """Stands for the array of a batch, which is of bytes."""
+    """A stand-in for the array of a batch, which holds bytes."""
 
     values: NDArray[np.uint8]
 
     def __setstate__(self, state: Any) -> None:
-        """As NumPy's own: version, shape, type, whether in Fortran's order, and the bytes."""
+        """Read NumPy's state: version, shape, type, whether in Fortran's order, and the bytes."""
         _, shape, kind, fortran, content = state
         lengths = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
         if not isinstance(kind, _Bytes) or not isinstance(content, bytes) or not lengths:
-            raise pickle.UnpicklingError("its array is not of bytes")
+            raise pickle.UnpicklingError("its array does not hold bytes")
         values = np.frombuffer(content, np.uint8)
         self.values = values.reshape(shape[::-1]).T if fortran else values.reshape(shape)
 
 
 class _Bytes:
-    """Stands for the type of that array."""
+    """A stand-in for the type of that array."""
 
     def __init__(self, kind: Any, *_: Any) -> None:
         if kind not in (b"u1", "u1"):
             raise pickle.UnpicklingError(f"its array is of type {kind!r}"[:100])
 
     def __setstate__(self, state: Any) -> None:
-        """The order of its bytes, of which there is one."""
+        """Ignore the byte order: a single byte has only one."""
 
 
 def _reconstructed(*_: Any) -> _Array:
@@ -63,14 +63,14 @@ _KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
 
 
 _InPython: Any = pickle._Unpickler
-"""Python's reader in Python: the other one takes memory for whatever a pickle announces."""
+"""The reader in pure Python: the other one allocates whatever memory a pickle announces."""
 
 
 class _Batch(_InPython):  # type: ignore[misc]
     """Reads the dictionaries of arrays and lists that CIFAR-10 batches are, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """What rebuilds a numpy array, in the names of old and new numpy."""
+        """Return the function that rebuilds a numpy array, in the names of old and new numpy."""
         found = _KNOWN.get((module.replace("_core", "core"), name))
         if found is None:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no batch needs")
@@ -85,9 +85,9 @@ class _Batch(_InPython):  # type: ignore[misc]
         _InPython.dispatch[pickle.SETITEMS[0]](self)
 
     def _require_texts(self, keys: list[Any]) -> None:
-        """Other keys may take for ever to be looked up, such as tuples of tuples."""
+        """Refuse keys that are not texts: others, such as nested tuples, may take for ever."""
         if not all(isinstance(key, bytes | str) for key in keys):
-            raise pickle.UnpicklingError("its keys are no texts")
+            raise pickle.UnpicklingError("its keys are not texts")
 
     def _build(self) -> None:
         if not isinstance(self.stack[-2], _Array | _Bytes):
@@ -103,14 +103,14 @@ class _Batch(_InPython):  # type: ignore[misc]
 
 
 def batch(content: bytes) -> tuple[NDArray[np.uint8], list[int]]:
-    """Pixels [N, 3072] and labels of a batch.
+    """Return pixels [N, 3072] and labels of a batch.
 
-    Raises: ``ValueError``, or one of the many errors that a broken pickle ends in.
+    Raises: ``ValueError``, or one of the many errors that a broken pickle may raise.
     """
     found = _Batch(io.BytesIO(content), encoding="bytes").load()
     if not isinstance(found, dict) or not isinstance(found.get(b"data"), _Array):
         raise ValueError("it holds no data")
     labels = found.get(b"labels")
     if not isinstance(labels, list) or any(type(n) is not int or not 0 <= n < 10 for n in labels):
-        raise ValueError("its labels are no list of numbers from 0 to 9")
+        raise ValueError("its labels are not a list of numbers from 0 to 9")
     return found[b"data"].values, labels

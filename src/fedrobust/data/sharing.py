@@ -1,4 +1,4 @@
-"""Sharing a data set out among clients, by a partition of fedrobust's or of a user's own."""
+"""Share out a data set among clients, by a partition of fedrobust or of a user."""
 
 from dataclasses import replace
 
@@ -15,13 +15,13 @@ from fedrobust.errors import ConfigError, UserError
 
 
 def shared_out(spec: Partitioner, train: Split, test: Split, streams: Streams) -> Partition:
-    """The examples of each client.
+    """Return the examples of each client.
 
-    A user's own partition gets labels of its own, and what it draws from a global generator comes
+    A user's own partition gets copies of the labels, and its draws from a global generator come
     from ``streams``.
 
-    Raises: ``DataError`` as the partition does; ``ConfigError`` where a user's own fails, or gives
-    anything but different examples that there are.
+    Raises: ``DataError`` where the partition raises it; ``ConfigError`` where a user's own
+    partition fails, or gives anything but indices of different examples.
     """
     draw = streams.generator("partition")
     if not foreign(spec):
@@ -46,7 +46,7 @@ def shared_out(spec: Partitioner, train: Split, test: Split, streams: Streams) -
 
 
 def _require_parts(what: str, parts: object, examples: int) -> None:
-    """Raises: ``ConfigError`` where these are no different indices below ``examples``."""
+    """Refuse anything but different indices below ``examples``. Raises: ``ConfigError``."""
     if not isinstance(parts, tuple | list):
         raise ConfigError(
             f"{what} must be a tuple with a tensor for each client; it is {told(parts)}"

@@ -1,8 +1,8 @@
 """Find, check and fetch the files of the data sets.
 
-They are looked for in the folders that the environment variable FEDROBUST_DATA names, then in the
-cache (FEDROBUST_CACHE, or the user's cache folder), in a folder of the data set's own name; what is
-in neither is downloaded into the cache. Content is checked whatever its source.
+Files are searched in the folders that the environment variable FEDROBUST_DATA names, then in the
+cache (FEDROBUST_CACHE, or the user's cache folder), each in a folder with the data set's name.
+Files that are in neither are downloaded into the cache. Content is checked whatever its source.
 """
 
 import hashlib
@@ -44,32 +44,32 @@ class Found:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a report must say of files whose content no known checksum vouches for."""
+        """Notes for a report on files whose content has no known checksum."""
         known = CHECKSUMS[self.name]
         unknown = [path.name for path in self.paths if _key(self.root, path) not in known]
         more = f" and {len(unknown) - 1} more files" if len(unknown) > 1 else ""
         return (f"no checksum is known of {unknown[0]}{more}: not checked",) if unknown else ()
 
     def only(self) -> tuple[str, bytes]:
-        """The path and the content of the one file. Raises: ``DataError`` where there are more."""
+        """Return path and content of the only file. Raises: ``DataError`` where there are more."""
         if len(self.paths) > 1:
             names = ", ".join(path.name for path in self.paths)
-            raise DataError(f"{self.root} holds {names}; leave there the one to use")
+            raise DataError(f"{self.root} holds {names}; keep only the one to use")
         return str(self.paths[0]), self.contents()[0]
 
     def contents(self) -> list[bytes]:
-        """The bytes of each file, IDX files decompressed. Raises: ``DataError`` where corrupt."""
+        """Return the bytes of each file, IDX files decompressed. Raises: ``DataError``."""
         return [_content(self.name, self.root, path) for path in self.paths]
 
 
 def cache() -> Path:
-    """The folder that downloads are kept in."""
+    """Return the folder in which downloads are kept."""
     own = os.environ.get("FEDROBUST_CACHE")
     return _home(own, "FEDROBUST_CACHE") if own else platformdirs.user_cache_path("fedrobust")
 
 
 def folders() -> list[Path]:
-    """The folders of FEDROBUST_DATA. Raises: ``DataError`` for one that does not exist."""
+    """Return the folders of FEDROBUST_DATA. Raises: ``DataError`` where one does not exist."""
     names = os.environ.get("FEDROBUST_DATA", "").split(os.pathsep)
     given = [_home(name, "FEDROBUST_DATA") for name in names if name.strip()]
     for folder in given:
@@ -81,12 +81,12 @@ def folders() -> list[Path]:
 def _home(name: str, variable: str) -> Path:
     try:
         return Path(name).expanduser()
-    except RuntimeError as error:  # ~ of nobody
+    except RuntimeError as error:  # ~ of an unknown user
         raise DataError(f"{variable} names {named(name)}: {why(error)}") from error
 
 
 def find(name: str) -> Found | None:
-    """Where ``name`` lies, in the first folder that has all of it; nothing is fetched or read."""
+    """Find ``name`` in the first folder that has all of it; nothing is downloaded or read."""
     for folder in (*folders(), cache()):
         root = folder / name
         for form, patterns in FORMS[name].items():
@@ -97,7 +97,7 @@ def find(name: str) -> Found | None:
 
 
 def ensure(name: str, report: Callable[[str], None] = _LOG.info) -> Found:
-    """Where ``name`` lies, after a download if need be. Raises: ``DataError`` as :func:`get`."""
+    """Find ``name``, after a download if needed. Raises: ``DataError`` as :func:`get`."""
     found = find(name)
     if found is None:
         _download(name, report)
@@ -107,11 +107,11 @@ def ensure(name: str, report: Callable[[str], None] = _LOG.info) -> Found:
 
 
 def get(name: str, report: Callable[[str], None]) -> list[Path]:
-    """Make sure that every file of ``name`` is there and intact; say where each is.
+    """Make sure that every file of ``name`` exists and is intact; report where each is.
 
-    A corrupt file in the cache is fetched again; one in a folder of the user's is an error.
+    A corrupt file in the cache is downloaded again; in a folder of the user's it is an error.
 
-    Raises: ``DataError`` for an unknown name, a corrupt file, or where every source failed.
+    Raises: ``DataError`` for an unknown name, a corrupt file, or where all sources failed.
     """
     if name in _NO_FILES:
         report(_NO_FILES[name])
@@ -132,13 +132,13 @@ def get(name: str, report: Callable[[str], None]) -> list[Path]:
 
 
 def _matches(root: Path, pattern: str) -> list[Path]:
-    """The files that ``pattern`` names; of an IDX file and its .gz, the first that exists."""
+    """Return the files that match ``pattern``: of an IDX file and its .gz, the first one."""
     try:
         if pattern in IDX:
             both = (root / pattern, root / f"{pattern}.gz")
             there = [path for path in both if os.path.lexists(path)]
             return sorted(there, key=lambda path: not path.is_file())[:1]
-        # What is no regular file is found, too: reading it says so.
+        # A path that is no regular file is returned too: the error comes when it is read.
         if "*" not in pattern:
             return [root / pattern] if os.path.lexists(root / pattern) else []
         return sorted(root.glob(pattern))
@@ -153,7 +153,7 @@ def _key(root: Path, path: Path) -> str:
 
 
 class _CorruptError(Exception):
-    """Why content is not what it must be."""
+    """The reason why content is corrupt."""
 
 
 def _content(name: str, root: Path, path: Path) -> bytes:
@@ -174,12 +174,12 @@ def _read(path: Path) -> bytes:
 
 
 def _verified(name: str, key: str, content: bytes) -> bytes:
-    """``content``, decompressed if it is an IDX file. Raises: ``_CorruptError``."""
+    """Return ``content``, decompressed if it is an IDX file. Raises: ``_CorruptError``."""
     expected = CHECKSUMS[name].get(key)
     md5 = expected is not None and len(expected) == 32
     algorithm, label = ("md5", "MD5") if md5 else ("sha256", "SHA-256")
     what = "its content"
-    # By content, not by name: browsers decompress what they save under a name in .gz.
+    # Checked by content, not by name: browsers may save a .gz file decompressed.
     if key in IDX and content.startswith(b"\x1f\x8b"):
         try:
             content = unzipped(content, FILE)
@@ -215,7 +215,7 @@ def _writing() -> Iterator[None]:
 
 
 def _download(name: str, report: Callable[[str], None]) -> None:
-    """Fetch what the cache lacks of ``name``, from one source after the other."""
+    """Download what the cache lacks of ``name``, from one source after another."""
     origin, root = ORIGINS[name], cache() / name
     with _writing():
         root.mkdir(parents=True, exist_ok=True)
@@ -242,7 +242,7 @@ def _download(name: str, report: Callable[[str], None]) -> None:
 
 
 def _keep_verified(name: str, source: Source, missing: Sequence[str], root: Path) -> None:
-    """Move what ``source`` gives into ``root``, each file whole and verified or not at all."""
+    """Move the files of ``source`` into ``root``, each only whole and verified."""
     # On the file system of the cache, so that the move is atomic.
     with TemporaryDirectory(prefix=".partial-", dir=root) as folder:
         for path in source.fetch(missing, Path(folder)):

@@ -14,26 +14,26 @@ from fedrobust.data.dataset import Dataset, Split
 from fedrobust.errors import ConfigError, DataError
 
 _RAREST = 1e-3
-"""The least share of draws that may lie outside the margin; below it, drawing takes for ever."""
+"""The least share of draws that a margin may keep; below it, drawing would take for ever."""
 _SMALLEST = 1e-6
-"""The least share of either class; below it, no number of points has one of its examples."""
+"""The least share of either class; below it, no number of points contains an example of it."""
 Points = Annotated[Count, Le(10_000_000)]
-"""How many points: as many take some hundred MB while they are drawn."""
+"""The number of points; the largest takes some hundred MB while the points are drawn."""
 
 
 @component
 class SyntheticRing:
     """X ~ N(0, I₂), Y = 1 where ‖X‖₂ > r, else 0.
 
-    With a ``margin`` m > 1, points with r/m < ‖x‖₂ < m·r are drawn again, so that the counts hold.
-    Variant A, as DRFL §4 is written: radius 2, no margin. Variant B, as in Sinha et al. 2018, whom
-    it follows: radius √2, margin 1.3. DRFL gives each of 10 clients 5,000 points: that is
+    With a ``margin`` m > 1, points with r/m < ‖x‖₂ < m·r are drawn again, so that the counts are
+    exact. Variant A, as in DRFL §4: radius 2, no margin. Variant B, as in Sinha et al. 2018, whom
+    DRFL follows: radius √2, margin 1.3. DRFL gives each of 10 clients 5,000 points: set
     ``validation=0``, or ``n=55_000``.
 
     Loads x float32 [N, 2] and labels 0 (inside) and 1 (outside).
 
     Raises: ``ConfigError`` where the margin leaves out nearly every point, or nearly all points
-    have the same label; by ``load``, ``DataError`` where all that are drawn have.
+    have the same label; ``load`` raises ``DataError`` where all drawn points have the same label.
 
     References: DRFL §4; Sinha, Namkoong, Duchi, "Certifying Some Distributional Robustness with
     Principled Adversarial Training", ICLR 2018, §4.1.
@@ -60,7 +60,7 @@ class SyntheticRing:
         if min(inside, outside) < _SMALLEST * kept:
             side = "outside" if outside < inside else "inside"
             raise ConfigError(
-                f"radius {self.radius:g} leaves next to no point {side} the ring, so that all have "
+                f"radius {self.radius:g} leaves almost no point {side} the ring, so that all have "
                 "one label: use a radius between 0.01 and 5"
             )
 
@@ -83,7 +83,7 @@ class SyntheticRing:
         return Dataset(self.name, train, test, 2, self.validation, (note,))
 
     def _shares(self) -> tuple[float, float]:
-        """The shares of N(0, I₂) that are kept, inside and outside: P(‖X‖₂ > t) = exp(−t²/2)."""
+        """Return the shares of N(0, I₂) kept inside and outside: P(‖X‖₂ > t) = exp(−t²/2)."""
         margin = self.margin or 1.0
         near, far = self.radius / margin, self.radius * margin
         return -math.expm1(-near * near / 2), math.exp(-far * far / 2)

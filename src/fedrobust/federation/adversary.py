@@ -1,4 +1,4 @@
-"""The adversary's part of a round: what malicious clients are shown, and what they send."""
+"""The adversary's part of a round: what malicious clients see, and what they send."""
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -30,10 +30,10 @@ def attacked(
     rng: Streams,
     host: Host,
 ) -> tuple[tuple[int, ...], Any]:
-    """Replace the malicious ``rows`` by what the attack sends: the rows refused, its next state.
+    """Replace the malicious ``rows`` by the attack's; return the refused rows and its next state.
 
     Colluders act as one group; malicious clients that do not collude act one by one. All of them
-    see the honest updates of this round, whatever those before them have sent.
+    see the honest updates of this round, even where an earlier one has already sent something else.
     """
     attack, threat = federation.attack, federation.threat
     assert attack is not None
@@ -73,10 +73,10 @@ def attacked(
 def _benign(
     rows: Updates, participants: Sequence[int], bad: list[int]
 ) -> tuple[Updates, tuple[int, ...]]:
-    """The benign rows and whose they are, without those that are not finite.
+    """Return the finite benign rows, and the clients that they belong to.
 
-    The server drops these, and what is worked out from a row of NaN is NaN too: one client whose
-    training blows up would disarm the attack.
+    The server drops the other rows. They are left out here because every result of a row with NaN
+    is NaN too: one client whose training blows up would disarm the attack.
     """
     others = sorted(set(range(len(rows))) - set(bad))
     benign = rows[others]
@@ -99,7 +99,7 @@ def view_of(
     rule: Callable[[Updates], Vector] | None,
     host: Host = ALONE,
 ) -> View:
-    """What ``clients`` see: copies, and functions that reach nothing beyond what they return."""
+    """Return the view of ``clients``: copies, and functions that give access to nothing else."""
     local, threat = federation.local, federation.threat
     parameters, network, data = state.parameters.clone(), local.model, local.data
     examples = [local.clients[client] for client in clients]
@@ -136,17 +136,18 @@ def view_of(
 def rule_of(
     state: FederationState, federation: Federation, root: Vector | None, rng: Streams
 ) -> Callable[[Updates], Vector]:
-    """The server's rule as it stands in this round; every row weighs the same.
+    """Return the server's rule as it stands in this round, with equal weights for all rows.
 
-    A user's own rule that draws does so the same way each time that it is tried, in every round,
-    as ``Bucketing`` does: whoever tries it learns what it does, and not what it will draw.
+    A user's own rule that draws does so in the same way at each trial, in every round, as
+    ``Bucketing`` does. So an attacker that tries it learns how the rule works, but not what it will
+    draw.
     """
     rule, memory, own = federation.aggregator, deepcopy(state.memory), federation.own_rule
     trusted, graph = None if root is None else root.clone(), federation.graph
 
     def tried(rows: Updates) -> Vector:
         with own_draws(own, rng, "rule, as it is tried"):
-            # A user's own may work in place, and who tries it may try the same rows again.
+            # A user's own rule may work in place, and the same rows may be tried again.
             given, kept, root = (
                 deepcopy((rows.detach(), memory, trusted)) if own else (rows, memory, trusted)
             )

@@ -1,4 +1,4 @@
-"""What an attack is: what it requires, what it does in a round, what it says at the end."""
+"""The interface of an attack: what it requires, what it sends in a round, what it reports."""
 
 from collections.abc import Callable, Set
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Requirements:
     ``poisons_data`` says whether the attack changes the data of malicious clients; None means that
     it does where it has a method ``poison``.
 
-    Raises: ``ValueError`` for a field of another kind.
+    Raises: ``ValueError`` for a field of the wrong kind.
     """
 
     knowledge: Set[Knowledge] = frozenset()
@@ -71,10 +71,10 @@ def _unfit(name: str, wanted: str, given: object) -> ValueError:
 class Attack(Protocol):
     """Turns what the malicious clients see into the updates that they send.
 
-    It may also have the methods ``poison`` (:class:`~fedrobust.clients.poisoning.Poisons`),
-    ``report(state, truth)``, whose mapping goes into the run's summary, its ``troubles`` among the
-    run's, and ``pictures(state, truth)``, whose arrays go into attack.npz. Only ``craft`` is
-    required of a user's own object.
+    An attack may also have the methods ``poison`` (:class:`~fedrobust.clients.poisoning.Poisons`),
+    ``report(state, truth)`` and ``pictures(state, truth)``. The mapping of ``report`` goes into the
+    run's summary, and its ``troubles`` are added to the run's. The arrays of ``pictures`` go into
+    attack.npz. A user's own object only needs ``craft``.
     """
 
     @property
@@ -83,11 +83,11 @@ class Attack(Protocol):
         ...
 
     def init(self) -> Any:
-        """Its state before the first round: tensors, numbers, and containers of these."""
+        """Return its state before the first round: tensors, numbers, and containers of these."""
         ...
 
     def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
-        """The malicious updates [m, d] of a round, m = ``view.rows``, and its next state."""
+        """Return the malicious updates [m, d] of a round, m = ``view.rows``, and its next state."""
         ...
 
 
@@ -97,7 +97,7 @@ AnyAttack: TypeAlias = Annotated[Attack, ATTACK]
 
 @dataclass(frozen=True)
 class Truth:
-    """What a run knows of the data when it ends, and its attacker does not; it knows ``own``."""
+    """What a run knows of the data at its end. The attacker knows only ``own``."""
 
     train: Split
     own: Split
@@ -105,9 +105,9 @@ class Truth:
 
 
 def requirements(attack: object) -> Requirements:
-    """The requirements of ``attack``; the defaults for a user's object that declares none.
+    """Return the requirements of ``attack``; the defaults for an object that declares none.
 
-    Raises: ``ConfigError`` for a ``requires`` that is no :class:`Requirements`.
+    Raises: ``ConfigError`` where ``requires`` is not a :class:`Requirements`.
     """
     found = getattr(attack, "requires", None)
     if found is None:
@@ -121,15 +121,15 @@ def requirements(attack: object) -> Requirements:
 
 
 def poisons(attack: object) -> bool:
-    """Whether ``attack`` changes data: it has the method, and does not declare that it does not.
+    """Whether ``attack`` changes data: it has the method, and does not declare otherwise.
 
-    A wrapper has the method for whatever it holds, and declares whether that makes use of it.
+    A wrapper always has the method, and declares whether its inner attack uses it.
     """
     return isinstance(attack, Poisons) and requirements(attack).poisons_data is not False
 
 
 def initial_state(attack: object) -> Any:
-    """The state of ``attack`` before the first round: None where it has no ``init``."""
+    """Return the state of ``attack`` before the first round: None where it has no ``init``."""
     init = _method(attack, "init")
     return None if init is None else init()
 
@@ -137,14 +137,14 @@ def initial_state(attack: object) -> Any:
 def account(
     attack: object, what: Literal["report", "pictures"], state: Any, truth: Truth
 ) -> dict[str, Any] | None:
-    """What ``attack`` says, or shows, of itself at the end of a run; None where it does not."""
+    """Return the report or the pictures of ``attack`` at the end of a run; None without any."""
     method = _method(attack, what)
     found: dict[str, Any] | None = None if method is None else method(state, truth)
     return found
 
 
 def _method(attack: object, name: str) -> Callable[..., Any] | None:
-    """An optional method of an attack. Raises: ``ConfigError`` where it is something else."""
+    """Return an optional method of an attack. Raises: ``ConfigError`` where it is not a method."""
     found = getattr(attack, name, None)
     if found is not None and not callable(found):
         raise ConfigError(

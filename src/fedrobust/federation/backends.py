@@ -1,4 +1,4 @@
-"""Where local training runs."""
+"""Backends: where local training runs."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,7 +10,7 @@ from fedrobust.typing import Updates
 
 
 class Backend(Protocol):
-    """Where local training runs. It replaces nothing else of the round."""
+    """A place where local training runs. It replaces nothing else of the round."""
 
     def local_updates(
         self,
@@ -20,7 +20,7 @@ class Backend(Protocol):
         rng: Streams,
         poison: dict[int, Poisons],
     ) -> Updates:
-        """The honest updates of ``clients`` [n, d]; ``state.store`` is updated."""
+        """Return the honest updates of ``clients`` [n, d]; ``state.store`` is updated."""
         ...
 
 
@@ -35,7 +35,7 @@ class Local:
         rng: Streams,
         poison: dict[int, Poisons],
     ) -> Updates:
-        """One client after the other, their inner maximisations together."""
+        """Train one client after another; their inner maximisations run together."""
         return federation.local.updates(
             state.parameters, state.store, clients, rng, state.round + 1, poison
         )

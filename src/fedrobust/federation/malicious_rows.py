@@ -1,4 +1,4 @@
-"""What malicious clients send: any rows, but rows."""
+"""The rows that malicious clients send: they may hold anything, but must be a tensor."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ from fedrobust.typing import Updates
 
 
 def called(attack: object) -> str:
-    """What to call an attack in a message."""
+    """Return the name of an attack for a message."""
     return name_of(type(attack))
 
 
 def crafted(attack: Attack, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
-    """What ``attack`` sends, and its next state. Rows of any shape and value may be sent.
+    """Return what ``attack`` sends, and its next state; rows may have any shape and value.
 
-    Raises: ``ConfigError`` where it does not return a tensor and a state: that is no hostile
+    Raises: ``ConfigError`` where it does not return a tensor and a state: this is not a hostile
     client, but a mistake in the user's code.
     """
     answer = attack.craft(state, view, rng)
@@ -35,18 +35,18 @@ def crafted(attack: Attack, state: Any, view: View, rng: torch.Generator) -> tup
 
 
 def tensor_of_rows(rows: object, what: str) -> Tensor:
-    """``rows``. Raises: ``ConfigError`` for what is no tensor, saying how to make one of it."""
+    """Return ``rows``. Raises: ``ConfigError`` where it is no tensor, with a way to make one."""
     if isinstance(rows, Tensor):
         return rows
     cure = ""
     if hasattr(rows, "__array__"):
-        cure = "; torch.from_numpy makes one of an array"
+        cure = "; use torch.from_numpy to convert an array"
     elif isinstance(rows, list | tuple):
-        cure = "; torch.stack makes one of a list of rows"
+        cure = "; use torch.stack to convert a list of rows"
     raise ConfigError(f"{what} must be one tensor [m, d], not {told(rows)}{cure}")
 
 
 def _parts(answer: tuple[object, ...]) -> str:
-    """A tuple in few words."""
+    """Describe a tuple in few words."""
     listed = ", ".join(told(part) for part in answer[:3])
     return f"a tuple of {len(answer)}: {listed}{', …' if len(answer) > 3 else ''}"

@@ -1,4 +1,4 @@
-"""Backends of a round that play it faster than one client after the other."""
+"""Backends that train clients faster than one after another."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ from fedrobust.typing import Indices, Updates
 
 @dataclass(frozen=True)
 class OneStep:
-    """Clients that take one plain SGD step: all of them in one call.
+    """For clients that take one plain SGD step: computes all of them in one call.
 
-    Each draws the batch that local training would draw, so that the updates are local training's
-    up to rounding. With ``replacement`` one generator draws all batches, with replacement from each
-    client's examples: as good where these are a sample themselves, and several times cheaper.
+    Each client draws the same batch as in local training, so the updates agree up to rounding. With
+    ``replacement`` one generator draws all batches, with replacement, from each client's examples.
+    This is equally good where the examples are a sample themselves, and several times faster.
     """
 
     engine: GradientEngine
@@ -38,7 +38,7 @@ class OneStep:
         rng: Streams,
         poison: dict[int, Poisons],
     ) -> Updates:
-        """Δ = −η · mean gradient at the perturbed examples [n, d]."""
+        """Return Δ = −η · mean gradient at the perturbed examples [n, d]."""
         local, theta, number = federation.local, state.parameters, state.round + 1
         if not clients:
             return theta.new_empty(0, len(theta))
@@ -57,7 +57,7 @@ class OneStep:
     def _picks(
         self, local: LocalTraining, clients: Sequence[int], rng: Streams, number: int
     ) -> list[Indices]:
-        """The batch of each client, as indices into the training data."""
+        """Return the batch of each client, as indices into the training data."""
         if not self.replacement:
             draws = [rng.generator("batches", number, client) for client in clients]
             held = [local.clients[client] for client in clients]
@@ -78,16 +78,16 @@ def takes_one_step(local: LocalTraining) -> bool:
 
 
 def _draws(layer: nn.Module) -> bool:
-    """Whether a layer draws in training, which a step without a training mode would leave out."""
+    """Whether a layer draws random numbers in training, which one step would leave out."""
     kinds = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
     return isinstance(layer, kinds)
 
 
 def backend_for(local: LocalTraining, *, poisons: bool = False) -> Backend:
-    """The fastest backend that plays this local training.
+    """Return the fastest backend that supports this local training.
 
-    Compiled loops serve small ELU networks on a CPU, whose clients take one plain SGD step each,
-    on examples that no attack has poisoned.
+    Compiled loops serve small ELU networks on a CPU whose clients take one plain SGD step each, on
+    examples that no attack has poisoned.
     """
     if poisons or not takes_one_step(local) or CompiledMlp.of(local.model) is None:
         return LOCAL

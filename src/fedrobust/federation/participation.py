@@ -1,4 +1,4 @@
-"""Who takes part in a round."""
+"""Participation: which clients take part in a round."""
 
 from typing import Annotated, Literal, Protocol, TypeAlias
 
@@ -13,11 +13,11 @@ class Participation(Protocol):
     """Chooses the clients of a round."""
 
     def size(self, clients: int) -> int:
-        """How many of ``clients`` take part in each round."""
+        """Return how many of ``clients`` take part in each round."""
         ...
 
     def choose(self, clients: int, generator: torch.Generator) -> tuple[int, ...]:
-        """The client ids of one round, rising."""
+        """Return the client ids of one round, in ascending order."""
         ...
 
 
@@ -27,34 +27,34 @@ AnyParticipation: TypeAlias = Annotated[Participation, PARTICIPATION]
 
 @component
 class All:
-    """Every client, in every round."""
+    """Every client takes part in every round."""
 
     name: Literal["all"] = "all"
 
     def size(self, clients: int) -> int:
-        """All of them."""
+        """Return ``clients``: all take part."""
         return clients
 
     def choose(self, clients: int, generator: torch.Generator) -> tuple[int, ...]:
-        """0, ..., clients - 1."""
+        """Return all client ids, 0 to clients - 1."""
         return tuple(range(clients))
 
 
 @component
 class Sample:
-    """``clients`` of them in each round, uniformly without replacement."""
+    """``clients`` of the clients take part in each round, drawn uniformly without replacement."""
 
     clients: Count
     name: Literal["sample"] = "sample"
 
     def size(self, clients: int) -> int:
-        """``clients``. Raises: ``ValueError`` where there are fewer."""
+        """Return the size of the sample. Raises: ``ValueError`` where there are fewer clients."""
         if self.clients > clients:
             raise ValueError(f"cannot sample {self.clients} of {clients} clients")
         return self.clients
 
     def choose(self, clients: int, generator: torch.Generator) -> tuple[int, ...]:
-        """A seeded sample."""
+        """Return the sampled client ids, in ascending order."""
         chosen = torch.randperm(clients, generator=generator)[: self.clients]
         return tuple(sorted(chosen.tolist()))
 

@@ -1,4 +1,4 @@
-"""Θ: where the server keeps the parameters."""
+"""Projections: Θ, the set in which the server keeps the parameters."""
 
 from typing import Annotated, Literal, Protocol, TypeAlias
 
@@ -11,14 +11,14 @@ from fedrobust.config.scalars import Positive, Real
 from fedrobust.typing import Vector
 
 _ROUNDING = 1e-6
-"""A point that was projected in float32 lies up to this share outside."""
+"""A point that was projected in float32 may lie outside by this relative amount."""
 
 
 class Projection(Protocol):
-    """The nearest point of a closed convex set Θ."""
+    """Projects to the nearest point of a closed convex set Θ."""
 
     def project(self, parameters: Vector) -> Vector:
-        """Π_Θ(θ) [d]; θ itself where it lies in Θ."""
+        """Return Π_Θ(θ) [d]; θ itself where it lies in Θ."""
         ...
 
 
@@ -33,7 +33,7 @@ class NoProjection:
     name: Literal["none"] = "none"
 
     def project(self, parameters: Vector) -> Vector:
-        """θ itself."""
+        """Return θ itself."""
         return parameters
 
 
@@ -45,7 +45,7 @@ class Ball:
     name: Literal["ball"] = "ball"
 
     def project(self, parameters: Vector) -> Vector:
-        """The nearest point of the ball; θ itself where only rounding puts it outside."""
+        """Return the nearest point of the ball; θ itself where only rounding puts it outside."""
         length = torch.linalg.vector_norm(parameters.double())
         inside = float(length.detach()) <= self.radius * (1 + _ROUNDING)
         return parameters if inside else parameters * (self.radius / length).to(parameters)
@@ -66,7 +66,7 @@ class Box:
         return self
 
     def project(self, parameters: Vector) -> Vector:
-        """Every parameter moved to the nearest value of the interval."""
+        """Move every parameter to the nearest value of the interval."""
         return parameters.clamp(self.low, self.high)
 
 

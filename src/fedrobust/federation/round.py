@@ -1,7 +1,8 @@
 """One federated round, and everything that it changes.
 
-A round reads: who takes part → local updates → malicious rows → aggregate → apply. The trainer, a
-simulating attacker and any distributed backend call :func:`run_round`; none has a copy of it.
+The steps of a round: choose clients → local updates → malicious rows → aggregate → apply. The
+trainer, a simulating attacker and any distributed backend call :func:`run_round`; none has its own
+copy.
 """
 
 from collections.abc import Sequence
@@ -37,12 +38,12 @@ def run_round(
 ) -> tuple[FederationState, RoundLog]:
     """Play one round and return the state after it, with what happened.
 
-    ``state`` is consumed: use ``state.clone()`` to keep it. ``action``, where given, are the rows
-    [m, d] that the round's malicious clients send instead of what the attack would craft. ``host``
-    is what the attack may tell, and where it may keep files.
+    ``state`` is consumed: use ``state.clone()`` to keep it. ``action``, where given, holds the rows
+    [m, d] that the round's malicious clients send instead of the attack's rows. ``host`` receives
+    messages of the attack and gives it a place for files.
 
-    Raises: ``ConfigError`` where a user's own rule, attack, participation or projection answers
-    with what is none; ``ValueError`` for arguments of another kind.
+    Raises: ``ConfigError`` where a user's own rule, attack, participation or projection gives an
+    invalid answer; ``ValueError`` for arguments of the wrong kind.
     """
     _check(state, federation, rng)
     if action is not None:
@@ -85,7 +86,7 @@ def run_round(
 
 
 def _check(state: object, federation: object, rng: object) -> None:
-    """Raises: ``ValueError`` for what is no state, federation or streams."""
+    """Refuse anything but a state, a federation and streams. Raises: ``ValueError``."""
     for name, value, kind in (
         ("state", state, FederationState),
         ("federation", federation, Federation),
@@ -107,7 +108,7 @@ def _honest_rows(
     rng: Streams,
     backend: Backend,
 ) -> Updates:
-    """Every participant's honest update [n, d]; rows that no attack looks at are left at zero."""
+    """Return every participant's honest update [n, d]; rows that no attack reads stay zero."""
     poison: dict[int, Poisons] = {}
     if poisons(federation.attack):
         assert isinstance(federation.attack, Poisons)
@@ -128,7 +129,7 @@ def _honest_rows(
 
 
 def _root_update(state: FederationState, federation: Federation, rng: Streams) -> Vector | None:
-    """The update that the server trains on its own data [d]; None where it holds none."""
+    """Return the update from the server's own data [d]; None where it holds no data."""
     if federation.root is None:
         return None
     own = rng.child("root")

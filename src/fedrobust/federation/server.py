@@ -1,4 +1,4 @@
-"""The server's side of a round. It trusts nobody: what arrives is checked before it is used."""
+"""The server's part of a round. It trusts no client: everything is checked before it is used."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,12 +22,13 @@ NOT_FINITE = "the aggregated step is not finite"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the server makes of a round's rows.
+    """The server's result for the rows of one round.
 
-    ``vector`` [d] is the aggregated update, or None where the round applies no step, for which
-    ``reason`` says why. ``kept`` are the rows that the rule selected, where it selects, and
-    ``dropped`` those refused before it saw them, both as rows of the round's matrix.
-    ``projected`` says that the step left Θ and was cut back, so that it was not the vector's.
+    ``vector`` [d] is the aggregated update, or None where the round makes no step; then ``reason``
+    says why. ``kept`` are the rows that the rule selected, if it selects rows. ``dropped`` are the
+    rows that were refused before the rule saw them. Both are row indices of the round's matrix.
+    ``projected`` says that the step left Θ and was projected back, so that it differs from the
+    vector's step.
     """
 
     vector: Vector | None
@@ -40,11 +41,11 @@ class Outcome:
 
 @component
 class Server:
-    """The server's step: θ ← Π_Θ(θ + lr · (aggregated update)), Θ from ``projection``.
+    """The server's step: θ ← Π_Θ(θ + lr · (aggregated update)), with Θ from ``projection``.
 
-    ``root`` is how many training examples the server holds itself, drawn at random and given to no
-    client. Where it holds some, it trains on them each round as a client does, and the update goes
-    to a rule that trusts it, such as FLTrust.
+    ``root`` is the number of training examples that the server itself holds, drawn at random and
+    given to no client. If it holds some, it trains on them in each round as a client does. The
+    update goes to a rule that uses it, such as FLTrust.
     """
 
     lr: Positive = 1.0
@@ -52,14 +53,14 @@ class Server:
     root: Count | None = None
 
     def inside(self, point: Vector) -> Vector:
-        """Π_Θ(point). Raises: ``ConfigError`` where a user's own gives no such vector."""
+        """Return Π_Θ(point). Raises: ``ConfigError`` where a user's projection gives no vector."""
         if type(self.projection) in PROJECTIONS:
             return self.projection.project(point)
-        # A user's own may write to what it is given.
+        # A user's own projection may write to its input.
         return _point(self.projection.project(point.clone()), point, self.projection)
 
     def step(self, parameters: Vector, outcome: Outcome) -> tuple[Vector, Outcome]:
-        """The parameters after the step; the same ones where there is none, or it overflows."""
+        """Return the parameters after the step; unchanged where there is none, or it overflows."""
         if outcome.vector is None:
             return parameters, outcome
         after = parameters + self.lr * outcome.vector
@@ -70,7 +71,7 @@ class Server:
 
 
 def _point(point: object, like: Vector, projection: object) -> Vector:
-    """``point``. Raises: ``ConfigError`` where a user's projection gives no finite vector [d]."""
+    """Return ``point``. Raises: ``ConfigError`` where it is no finite vector [d]."""
     if isinstance(point, Tensor) and not unfit(point) and point.shape == like.shape:
         if bool(torch.isfinite(point).all()):
             return point.to(like)
@@ -86,11 +87,11 @@ def _point(point: object, like: Vector, projection: object) -> Vector:
 def place(
     rows: Updates, at: Sequence[int], sent: Tensor, *, graph: bool = False
 ) -> tuple[int, ...]:
-    """Put the ``sent`` rows in their places, and return those refused.
+    """Put the ``sent`` rows in their places, and return the refused ones.
 
-    Refused are rows of another shape, and tensors that are not dense or hold no real numbers: of
-    a complex one the server would take half. Whole numbers and truth values are numbers. Their
-    autograd history stays behind, unless ``graph``.
+    Rows of another shape are refused, and so are tensors that are not dense or hold no real
+    numbers: the server would use only half of a complex tensor. Whole numbers and truth values are
+    accepted. The autograd history of the rows is dropped, unless ``graph``.
     """
     if unfit(sent) or tuple(sent.shape) != (len(at), rows.shape[1]):
         return tuple(at)
@@ -109,8 +110,9 @@ def aggregate(
     """Aggregate the finite rows of ``rows`` [n, d] that are not ``refused``.
 
     k dropped rows count against the tolerance of the rule: it sees n - k rows, with f lowered by k
-    but not below 0. Where its condition then fails, it has no answer, or its answer is not finite,
-    there is no step. The vector and the memory leave without autograd history, unless ``graph``.
+    but not below 0. There is no step where its condition then fails, where it has no answer, or
+    where its answer is not finite. The vector and the memory have no autograd history, unless
+    ``graph``.
     """
     refuse = set(refused)
     good = [i for i, fit in enumerate(finite_rows(rows)) if fit and i not in refuse]
@@ -140,7 +142,7 @@ def aggregate(
 
 
 def _too_few(left: int, dropped: int, error: str) -> str:
-    """Why a rule has too few rows: its own condition, and whose fault it is."""
+    """Return why a rule has too few rows: its own condition, and how many rows were dropped."""
     if not dropped:
         return f"{_counted(left, 'client')} took part: {error}"
     were = "was" if dropped == 1 else "were"
@@ -155,7 +157,7 @@ def _counted(number: int, what: str) -> str:
 
 
 def detached(value: Any) -> Any:
-    """``value``, a rule's memory or an attack's state, with no autograd history in its tensors."""
+    """Return ``value``, a rule's memory or an attack's state, without autograd history."""
     if not _has_history(value):
         return value
     if isinstance(value, Tensor):
@@ -174,5 +176,5 @@ def _has_history(value: Any) -> bool:
 
 
 def rooted(rule: Aggregator) -> bool:
-    """Whether ``rule``, or one within it, needs the server's own update."""
+    """Whether ``rule``, or a rule inside it, needs the server's own update."""
     return bool(getattr(rule, "rooted", False))

@@ -1,4 +1,4 @@
-"""A federation, and everything that a round of it changes."""
+"""A federation, and the state that a round changes."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -22,7 +22,7 @@ from fedrobust.typing import Vector
 
 @dataclass(frozen=True)
 class Federation:
-    """Everything about a federation that no round changes."""
+    """Everything about a federation that rounds do not change."""
 
     local: LocalTraining
     participation: Participation
@@ -34,12 +34,12 @@ class Federation:
     known: tuple[int, ...] = ()
     """The benign clients whose examples the adversary knows."""
     root: LocalTraining | None = None
-    """The server's own training, as of its only client 0, where the server holds data."""
+    """The server's own training, with the server as the only client 0, where it holds data."""
     graph: bool = False
     """Whether rounds keep the autograd history of what they compute, to plan along gradients.
 
-    Else it ends at the rows that come in and at the rule's vector: a tensor with a history would
-    hold on to every round before it.
+    Otherwise the history ends at the rows that come in and at the rule's vector: a tensor with a
+    history would keep every earlier round in memory.
     """
 
     @property
@@ -49,12 +49,12 @@ class Federation:
 
     @cached_property
     def own_attack(self) -> bool:
-        """Whether the attack, or one within it, is the user's own: it may draw from anywhere."""
+        """Whether the attack, or one inside it, is the user's own, which may draw from anywhere."""
         return foreign(self.attack)
 
     @cached_property
     def own_rule(self) -> bool:
-        """Whether the rule, or one within it, is the user's own."""
+        """Whether the rule, or one inside it, is the user's own."""
         return foreign(self.aggregator)
 
     @cached_property
@@ -73,25 +73,25 @@ class Federation:
         return None if self.attack is None else requirements(self.attack)
 
     def initial_attack(self, rng: Streams, *client: int) -> Any:
-        """The attack's state before its first round; of one ``client`` without collusion."""
+        """Return the attack's state before its first round; of one ``client`` without collusion."""
         with own_draws(self.own_attack, rng, "attack's start", *client):
             return initial_state(self.attack)
 
     def start(self, parameters: Vector, rng: Streams | None = None) -> "FederationState":
-        """The state before the first round.
+        """Return the state before the first round.
 
-        ``rng`` are the run's streams, from which a user's own attack draws what its ``init`` draws.
+        ``rng`` are the run's streams, which a user's own attack uses for the draws of its ``init``.
         """
         attack = None
         if self.attack is not None:
-            # Clients that do not collude keep a state each, by id, from when they first take part.
+            # Clients that do not collude each have a state, by id, from their first round on.
             attack = self.initial_attack(rng or Streams(0)) if self.threat.colluders else {}
         return FederationState(parameters, attack=attack)
 
     def chosen(self, number: int, rng: Streams) -> tuple[int, ...]:
-        """The clients of round ``number``, rising.
+        """Return the clients of round ``number``, in ascending order.
 
-        Raises: ``ConfigError`` where a user's own participation names no such clients.
+        Raises: ``ConfigError`` where a user's own participation does not give such clients.
         """
         draw = rng.generator("participation", number)
         if not self.own_participation:
@@ -113,7 +113,7 @@ class Federation:
 
 @dataclass
 class FederationState:
-    """Everything that a round changes, in one place."""
+    """The state of a federation: everything that a round changes."""
 
     parameters: Vector
     round: int = 0
@@ -124,13 +124,13 @@ class FederationState:
     history: tuple[Vector, ...] = ()
 
     def clone(self) -> "FederationState":
-        """An independent copy: rounds run on it leave this one alone."""
+        """Return an independent copy: rounds that run on it leave this state unchanged."""
         return deepcopy(self)
 
 
 @dataclass(frozen=True)
 class RoundLog:
-    """What happened in a round. Client ids are worked out only when they are asked for."""
+    """What happened in a round. The client ids are computed only when they are read."""
 
     round: int
     participants: tuple[int, ...]

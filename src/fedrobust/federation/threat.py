@@ -36,12 +36,12 @@ class ThreatModel:
     """What malicious clients know beyond what any client knows.
 
     Any client has the broadcast parameters, the model, the objective, how clients train, the
-    server's learning rate and Θ, its own data and its own honest update. ``colluders``: malicious
-    clients see each other's honest updates and act as one; ``benign``: the updates of the benign
-    clients of the round; ``rule``: the server's aggregation rule, as a function; ``clients``: how
-    many clients take part, or, as a number, only a lower bound on it; ``data``: the training
-    examples of so many benign clients. With ``classes``, malicious clients have examples of these
-    classes only, repeated until they are as many as they would have been.
+    server's learning rate and Θ, its own data and its own honest update. The fields grant more.
+    ``colluders``: malicious clients see each other's honest updates and act as one. ``benign``: the
+    updates of the benign clients of the round. ``rule``: the server's aggregation rule, as a
+    function. ``clients``: how many clients take part, or, as a number, only a lower bound on it.
+    ``data``: the training examples of this many benign clients. With ``classes``, malicious clients
+    have only examples of these classes, repeated until their number is the same as before.
     """
 
     colluders: Flag = True
@@ -58,11 +58,11 @@ class ThreatModel:
         return self
 
     def knows(self, what: Knowledge) -> bool:
-        """Whether ``what`` is granted. Who sees all benign updates can count the clients."""
+        """Whether ``what`` is granted; whoever sees all benign updates can count the clients."""
         return getattr(self, what) is not False or (what == "clients" and self.benign)
 
     def lacks(self, needs: Set[Knowledge]) -> tuple[str, ...]:
-        """What of ``needs`` is not granted, in words."""
+        """Return in words which of ``needs`` are not granted."""
         return tuple(_WORDS[what] for what in _WORDS if what in needs and not self.knows(what))
 
     def __str__(self) -> str:
@@ -79,27 +79,28 @@ class ThreatModel:
 
 
 def not_granted(attack: object, what: Knowledge) -> ValueError:
-    """The refusal of an attack whose view does not hold ``what``."""
+    """Return the error of an attack whose view does not contain ``what``."""
     name = name_of(type(attack))
-    return ValueError(f"attack {name} needs {_WORDS[what]}, which its view does not hold")
+    return ValueError(f"attack {name} needs {_WORDS[what]}, which its view does not contain")
 
 
 @dataclass(frozen=True)
 class View:
     """Everything that the adversary may see in one round, and nothing else.
 
-    ``rows`` is m, how many malicious clients act together and so how many updates they send;
-    ``own`` are their honest updates [m, d]; ``data()`` are the examples of each, ``others()`` those
-    of each benign client whose data are known; ``model()`` is a copy of the broadcast model;
-    ``client`` is how every client trains, ``projection`` Θ. ``benign`` [b, d] are the rows of the
-    clients ``benign_clients``; ``rule`` is the server's rule as it stands in this round, with its
-    memory and root update, and refuses unfit rows as the rule itself does. ``clients`` is their
-    number in this round, or, unless ``clients_exactly``, a lower bound on it. What the threat model
-    does not grant is None. An attack that does not train gets ``own`` without rows, [0, d].
-    ``host`` is what the run lends the attack; it grants no knowledge.
+    ``rows`` is m, the number of malicious clients that act together, and so the number of updates
+    that they send. ``own`` are their honest updates [m, d]. ``data()`` gives the examples of each,
+    and ``others()`` those of each benign client whose data are known. ``model()`` gives a copy of
+    the broadcast model. ``client`` says how every client trains; ``projection`` is Θ. ``benign``
+    [b, d] are the rows of the clients ``benign_clients``. ``rule`` is the server's rule as it
+    stands in this round, with its memory and root update; it refuses invalid rows as the rule
+    itself does. ``clients`` is the number of clients in this round, or, unless ``clients_exactly``,
+    a lower bound on it. What the threat model does not grant is None. An attack that does not train
+    gets ``own`` without rows, [0, d]. ``host`` is what the run lends the attack; it grants no
+    knowledge.
 
-    Raises: ``ValueError`` that names the field, for what is no such thing or does not fit the rest.
-    Numbers need not be finite: a client's training may blow up.
+    Raises: ``ValueError`` that names the field, where it is of the wrong kind or does not fit the
+    others. Numbers need not be finite: a client's training may blow up.
     """
 
     round: int
@@ -123,7 +124,7 @@ class View:
     host: Host = ALONE
 
     def __post_init__(self) -> None:
-        # A view is made in each simulated round, so that all of this has to take microseconds.
+        # A view is made in each simulated round, so all these checks must take only microseconds.
         _floats("parameters", self.parameters, 1)
         size = self.parameters.shape[0]
         if size == 0:
@@ -193,7 +194,7 @@ def _whole(name: str, value: object, least: int) -> None:
 
 
 def _floats(name: str, value: object, dimensions: int) -> Tensor:
-    """``value``. Raises: ``ValueError`` for what is no dense tensor of so many ``dimensions``."""
+    """Return ``value``. Raises: ``ValueError`` where it is no dense tensor of ``dimensions``."""
     if not isinstance(value, Tensor):
         raise ValueError(f"the view's {name} must be a tensor; got {told(value)}")
     if why := unfit(value):

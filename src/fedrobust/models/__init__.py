@@ -1,4 +1,4 @@
-"""The networks of both papers, by name, and what makes a network of one ready."""
+"""The networks of both papers, by name, and the functions that build and check a network."""
 
 from fedrobust.models.build import MODEL, AnyModel, ModelSpec, build_model, require_trainable
 from fedrobust.models.networks import (

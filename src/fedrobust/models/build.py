@@ -1,4 +1,4 @@
-"""A network from its spec, or a user's own: built, tried out, and fit to be trained."""
+"""Build a network from its spec, or take a user's own; check that it can be trained."""
 
 import logging
 import math
@@ -18,14 +18,14 @@ from fedrobust.errors import ConfigError, ModelError, ResourceError
 
 _LOG = logging.getLogger(__name__)
 _PLENTY = 2**14
-"""Numbers in an example, from which on a network of the papers may fill a machine."""
+"""From this many numbers in an example on, a network of the papers may fill the memory."""
 
 
 class ModelSpec(Protocol):
-    """Something that builds a network for images of a shape and a number of classes."""
+    """Something that builds a network for a shape of images and a number of classes."""
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        """A freshly initialised network."""
+        """Return a freshly initialised network."""
         ...
 
 
@@ -41,13 +41,13 @@ def build_model(
     *,
     trains: bool = True,
 ) -> nn.Module:
-    """The network of ``spec`` for examples of ``shape``, initialised from ``generator``.
+    """Return the network of ``spec`` for examples of ``shape``, initialised from ``generator``.
 
-    A network that is already built is copied and keeps its parameters. Networks initialise from
-    global generators, which are set here and left as they were.
+    A network that is already built is copied and keeps its parameters. Networks are initialised
+    from global generators; these are seeded here and restored afterwards.
 
     Raises: ``ConfigError`` where the network does not give one logit per class on such examples,
-    and, if it ``trains``, where a federation cannot train it: see :func:`require_trainable`;
+    or, if it ``trains``, where a federation cannot train it (see :func:`require_trainable`);
     ``ResourceError`` where this machine cannot hold it.
     """
     if not isinstance(spec, nn.Module) and not hasattr(spec, "build"):
@@ -88,9 +88,9 @@ def build_model(
 
 
 def _require_fits(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> None:
-    """Refuse a network that would take more memory than there is, without building it.
+    """Refuse a network that needs more memory than there is, without building it.
 
-    PyTorch's meta device has shapes and no values. Raises: ``ResourceError``.
+    The check uses PyTorch's meta device, which has shapes but no values. Raises: ``ResourceError``.
     """
     seen = 0
 
@@ -107,7 +107,7 @@ def _require_fits(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> None
                 if not any(True for _ in module.children()):
                     module.register_forward_hook(count)
             model(torch.zeros(4, *shape))
-    except Exception as error:  # it is said when it is built; what was counted so far counts
+    except Exception as error:  # the build reports it; use what was counted so far
         _LOG.debug("the size of a model is not known: %s", error)
     needed, free = 4 * (needed + 2 * seen), available_memory("cpu")
     if needed > free:
@@ -118,10 +118,10 @@ def _require_fits(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> None
 
 
 def _hint(shape: tuple[int, ...]) -> str:
-    """What examples of this shape may be mistaken for."""
+    """Return a hint on a likely mistake in examples of this shape."""
     if len(shape) == 2:
         return (
-            f". Images of one channel are [N, 1, h, w]: pass x[:, None] where these are images of "
+            f". Images of one channel are [N, 1, h, w]: pass x[:, None] if these are images of "
             f"{shape[0]} by {shape[1]} pixels"
         )
     if len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] > 4:
@@ -130,10 +130,10 @@ def _hint(shape: tuple[int, ...]) -> str:
 
 
 def require_trainable(model: nn.Module, shape: tuple[int, ...]) -> None:
-    """Refuse a model that a federation cannot train, or whose figures would mean nothing.
+    """Refuse a model that a federation cannot train, or whose results would be meaningless.
 
-    Raises: ``ConfigError`` for one that gives probabilities, whose answers depend on the rest of a
-    batch, or whose buffers change in training.
+    Raises: ``ConfigError`` for a model that gives probabilities, whose answers depend on the rest
+    of a batch, or whose buffers change in training.
     """
     with isolated():
         seed_globally(0)
@@ -155,23 +155,23 @@ def require_trainable(model: nn.Module, shape: tuple[int, ...]) -> None:
 
 
 def _held(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Everything that a model holds and that training does not change: buffers, frozen parameters.
+    """Yield everything in a model that training does not change: buffers, frozen parameters.
 
-    A forward pass changes no parameter that is trained either.
+    A forward pass also changes no parameter that is trained.
     """
     yield from model.named_buffers()
     yield from ((name, value.detach()) for name, value in model.named_parameters())
 
 
 def _instead(model: nn.Module, buffer: str) -> str:
-    """What to use instead of the layer that holds a buffer."""
+    """Return what to use instead of the layer that holds a buffer."""
     owner = model.get_submodule(buffer.rpartition(".")[0])
     hooks = [type(hook).__name__ for hook in owner._forward_pre_hooks.values()]
     if isinstance(owner, nn.modules.batchnorm._BatchNorm):
         return "Use GroupNorm instead of BatchNorm"
     if any("SpectralNorm" in name for name in [type(owner).__name__, *hooks]):
         return "Leave spectral normalisation out, or bound the weights in another way"
-    return f"Make what {type(owner).__name__} keeps a parameter, or leave it out"
+    return f"Turn the buffers of {type(owner).__name__} into parameters, or leave it out"
 
 
 def _dtype(model: nn.Module) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""DRFL's convolutional network, its layers worked out on blocks of pixels."""
+"""DRFL's convolutional network, computed on blocks of pixels."""
 
 import torch
 import torch.nn.functional as F
@@ -9,31 +9,31 @@ from torch.nn.modules.module import _has_any_global_hook
 class EluNetwork(nn.Sequential):
     """Convolutions 8 × 8 and 6 × 6 of stride 2 and one of 5 × 5, with ELU, then a linear layer.
 
-    On images of one channel its forward pass computes the same sums as its layers one after the
-    other, up to rounding; with its backward pass, in half of their time on a CPU at width 16 (two
-    thirds in bfloat16), and in no more at width 64:
+    On images of one channel, its forward pass computes the same sums as its layers one after
+    another, up to rounding. On a CPU, forward and backward pass together take half of the layers'
+    time at width 16 (two thirds in bfloat16), and no more than it at width 64:
 
-    - the first layer takes blocks of 4 × 4 pixels as channels and gives blocks of 2 × 2 outputs,
-      by kernels of 3 × 3 of stride 1: a convolution from one channel leaves most of a processor's
-      lanes empty, and its backward pass more of them;
+    - the first layer takes blocks of 4 × 4 pixels as channels and gives blocks of 2 × 2 outputs, by
+      kernels of 3 × 3 of stride 1. A convolution from one channel would leave most of a
+      processor's lanes empty, and its backward pass even more;
     - the second takes these blocks as they are, so that its stride is 1 as well;
-    - the third is a matrix product where its kernel covers all of its input, as on 28 × 28 pixels.
+    - the third is a matrix product where its kernel covers its whole input, as on 28 × 28 pixels.
 
-    On other images, and once a layer is not what it was built as or somebody listens to it, the
-    layers run one after the other. ``torch.fx`` and ``torch.jit.script`` cannot follow this choice:
-    give them ``torch.nn.Sequential(*network)``.
+    On other images, and once a layer has been replaced or has a hook, the layers run one after
+    another. ``torch.fx`` and ``torch.jit.script`` cannot follow this choice: give them
+    ``torch.nn.Sequential(*network)``.
     """
 
     @classmethod
     def build(cls, channels: int, width: int) -> "EluNetwork":
-        """The network without its linear layer, for images of ``channels``."""
+        """Return the network without its linear layer, for images of ``channels``."""
         first = nn.Conv2d(channels, width, 8, stride=2, padding=3)
         second = nn.Conv2d(width, 2 * width, 6, stride=2)
         third = nn.Conv2d(2 * width, 2 * width, 5)
         return cls(first, nn.ELU(), second, nn.ELU(), third, nn.ELU(), nn.Flatten())
 
     def forward(self, x: Tensor) -> Tensor:
-        """The logits of ``x`` [b, c, h, w]."""
+        """Return the logits of ``x`` [b, c, h, w]."""
         if x.dim() != 4 or x.shape[1] != 1 or x.shape[2] % 4 or x.shape[3] % 4 or not self._plain():
             return super().forward(x)  # type: ignore[no-any-return, no-untyped-call]
         first: nn.Conv2d
@@ -52,14 +52,14 @@ class EluNetwork(nn.Sequential):
         return F.linear(F.elu(x).flatten(1), last.weight, last.bias)
 
     def _plain(self) -> bool:
-        """Whether the layers are those that it was built of, and nobody listens to them."""
+        """Whether the layers are those that it was built with, and none has a hook."""
         if _has_any_global_hook():  # type: ignore[no-untyped-call]
             return False
         return [_described(layer) for layer in self] == _BUILT
 
 
 def _described(layer: nn.Module) -> tuple[object, ...] | None:
-    """What a layer computes, its weights apart; None where something else may happen in it."""
+    """Describe what a layer computes, without its weights; None where it may do something else."""
     hooks = (layer._forward_hooks, layer._forward_pre_hooks)
     if any((*hooks, layer._backward_hooks, layer._backward_pre_hooks)) or "forward" in vars(layer):
         return None
@@ -78,16 +78,16 @@ _BUILT = [*map(_described, EluNetwork.build(1, 1)), (nn.Linear,)]
 
 
 def _by_channel(x: Tensor) -> Tensor:
-    """[b, c, h, w] → [b, h, w, c]."""
+    """Reorder [b, c, h, w] to [b, h, w, c]."""
     return x.permute(0, 2, 3, 1)
 
 
 def _first(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """The first convolution, blocks of 2 × 2 outputs as channels: [b, (2, 2, w), h / 4, w / 4].
+    """Compute the first convolution, with blocks of 2 × 2 outputs as channels.
 
-    A block of outputs looks at 10 × 10 pixels, within its own block of 4 × 4 and the eight around
-    it: the kernel of an output is the layer's, shifted by its place in the block, within zeros of
-    12 × 12.
+    The result is [b, (2, 2, w), h / 4, w / 4]. A block of outputs depends on 10 × 10 pixels, in its
+    own block of 4 × 4 and the eight blocks around it. The kernel of an output is the layer's
+    kernel, shifted by its place in the block, inside zeros of 12 × 12.
     """
     b, _, h, w = x.shape
     blocks = x.reshape(b, h // 4, 4, w // 4, 4).permute(0, 1, 3, 2, 4)
@@ -99,7 +99,10 @@ def _first(layer: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def _on_blocks(weight: Tensor) -> Tensor:
-    """A kernel [o, i, 6, 6] of stride 2 as one of stride 1 on blocks, [o, (2, 2, i), 3, 3]."""
+    """Return a kernel [o, i, 6, 6] of stride 2 as one of stride 1 on blocks.
+
+    The result is [o, (2, 2, i), 3, 3].
+    """
     o, i, h, w = weight.shape
     blocks = weight.view(o, i, h // 2, 2, w // 2, 2).permute(0, 3, 5, 1, 2, 4)
     return blocks.reshape(o, 4 * i, h // 2, w // 2)

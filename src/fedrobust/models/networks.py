@@ -10,13 +10,13 @@ from fedrobust.models.elu_network import EluNetwork
 
 
 def _after(body: nn.Sequential, shape: tuple[int, ...]) -> int:
-    """How many features ``body`` gives for one example of ``shape``."""
+    """Return how many features ``body`` gives for one example of ``shape``."""
     with torch.no_grad():
         return int(body(torch.zeros(1, *shape)).numel())
 
 
 def _classifier(body: list[nn.Module], shape: tuple[int, ...], *widths: int) -> nn.Sequential:
-    """``body``, flattened, then fully connected layers of ``widths`` with ReLU between them."""
+    """Return ``body``, flattened, then linear layers of ``widths`` with ReLU between them."""
     layers: list[nn.Module] = [*body, nn.Flatten()]
     features = _after(nn.Sequential(*layers), shape)
     for i, width in enumerate(widths):
@@ -28,14 +28,14 @@ def _classifier(body: list[nn.Module], shape: tuple[int, ...], *widths: int) -> 
 
 
 Init: TypeAlias = Literal["he", "pytorch"]
-"""How a network starts: He et al. 2015 (normal, variance 2 over fan-in), or PyTorch's own."""
+"""The initialisation: He et al. 2015 (normal, variance 2 over fan-in), or PyTorch's own."""
 
 
 def _initialised(model: nn.Sequential, init: Init) -> nn.Sequential:
-    """``model``, started as ``init`` says.
+    """Return ``model``, initialised as ``init`` says.
 
-    From PyTorch's default, adversarial training at ε = 0.3 rests on a constant classifier for tens
-    of rounds, and an attack can keep it there; from He's it leaves at once.
+    With PyTorch's default, adversarial training at ε = 0.3 stays at a constant classifier for tens
+    of rounds, and an attack can keep it there. With He's initialisation it leaves at once.
     """
     if init == "he":
         for module in model.modules():
@@ -48,20 +48,20 @@ def _initialised(model: nn.Sequential, init: Init) -> nn.Sequential:
 
 @component
 class MnistCnn:
-    """The MNIST network of Madry et al. 2018: FAT's for MNIST and Fashion-MNIST.
+    """The MNIST network of Madry et al. 2018: FAT's network for MNIST and Fashion-MNIST.
 
     Convolutions 32 and 64 of 5 × 5, each with ReLU and 2 × 2 max pooling; 1,024 hidden units.
     3,274,634 parameters on MNIST.
 
-    Differences from the paper: FAT names no network; this is the one its reference [19] trains. It
-    gives no initialisation either, for which see ``init``.
+    Differences from the paper: FAT names no network; this is the one that its reference [19]
+    trains. FAT gives no initialisation either: see ``init``.
     """
 
     init: Init = "he"
     name: Literal["mnist-cnn"] = "mnist-cnn"
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        """The network for images [c, h, w] = ``shape``."""
+        """Return the network for images [c, h, w] = ``shape``."""
         body = [
             *(nn.Conv2d(shape[0], 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
@@ -80,7 +80,7 @@ class MnistCnnSmall:
     name: Literal["mnist-cnn-small"] = "mnist-cnn-small"
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        """The network for images [c, h, w] = ``shape``."""
+        """Return the network for images [c, h, w] = ``shape``."""
         body = [
             *(nn.Conv2d(shape[0], 16, 4, stride=2, padding=1), nn.ReLU()),
             *(nn.Conv2d(16, 32, 4, stride=2, padding=1), nn.ReLU()),
@@ -95,7 +95,7 @@ class DigitsCnn:
     name: Literal["digits-cnn"] = "digits-cnn"
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        """The network for images [c, h, w] = ``shape``."""
+        """Return the network for images [c, h, w] = ``shape``."""
         body = [
             *(nn.Conv2d(shape[0], 16, 3, padding=1), nn.ReLU()),
             *(nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU()),
@@ -108,7 +108,8 @@ class CifarCnn:
     """A CIFAR-10 network with GroupNorm, which a federation can aggregate.
 
     Three stages of two 3 × 3 convolutions (``width``, 2 and 4 times as many), each with GroupNorm
-    in groups of 8 channels and ReLU; the second of a stage has stride 2; global average pooling.
+    in groups of 8 channels and ReLU; the second convolution of each stage has stride 2; then global
+    average pooling.
 
     Differences from the paper: FAT names no CIFAR-10 network.
     """
@@ -117,7 +118,7 @@ class CifarCnn:
     name: Literal["cifar-cnn"] = "cifar-cnn"
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        """The network for images [c, h, w] = ``shape``."""
+        """Return the network for images [c, h, w] = ``shape``."""
         body: list[nn.Module] = []
         channels = shape[0]
         for width in (self.width, 2 * self.width, 4 * self.width):
@@ -139,7 +140,7 @@ class LeafCnn:
     name: Literal["leaf-cnn"] = "leaf-cnn"
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        """The network for images [c, h, w] = ``shape``."""
+        """Return the network for images [c, h, w] = ``shape``."""
         body = [
             *(nn.Conv2d(shape[0], 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
@@ -155,8 +156,8 @@ class EluCnn:
     (2 × ``width``) with ELU, then one linear layer. With width 64 the third convolution holds the
     409,728 numbers that DRFL takes as the state of its learned attack.
 
-    Differences from the paper: it gives neither padding nor channel counts; both are those of the
-    code of Sinha et al. (padding 3 in the first layer, none after). ``width: 16`` is the
+    Differences from the paper: the paper gives neither padding nor channel counts; both are taken
+    from the code of Sinha et al. (padding 3 in the first layer, none after). ``width: 16`` is the
     quarter-width variant for 2-core machines.
     """
 
@@ -164,7 +165,7 @@ class EluCnn:
     name: Literal["elu-cnn"] = "elu-cnn"
 
     def build(self, shape: tuple[int, ...], classes: int) -> EluNetwork:
-        """The network for images [c, h, w] = ``shape``."""
+        """Return the network for images [c, h, w] = ``shape``."""
         network = EluNetwork.build(shape[0], self.width)
         network.append(nn.Linear(_after(nn.Sequential(*network), shape), classes))
         return network
@@ -177,7 +178,7 @@ class RingMlp:
     name: Literal["ring-mlp"] = "ring-mlp"
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        """The network for points [features] = ``shape``."""
+        """Return the network for points [features] = ``shape``."""
         features = shape[0]
         return nn.Sequential(
             *(nn.Linear(features, 4), nn.ELU()), *(nn.Linear(4, 2), nn.ELU()), nn.Linear(2, classes)

@@ -1,4 +1,4 @@
-"""What one client minimises: one file for each objective."""
+"""Objectives: what one client minimises, one file for each objective."""
 
 from fedrobust.objectives.adversarial import Adversarial, Phase
 from fedrobust.objectives.erm import ERM
@@ -6,7 +6,7 @@ from fedrobust.objectives.objective import OBJECTIVE, AnyObjective, Objective, s
 from fedrobust.objectives.wasserstein_dro import AnyPrice, Relative, WassersteinDRO
 
 OBJECTIVES = OBJECTIVE.of(ERM, Adversarial, WassersteinDRO)
-"""Every objective; a new one is added here."""
+"""All objectives. Add a new objective here."""
 
 __all__ = [
     "ERM",

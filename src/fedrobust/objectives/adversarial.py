@@ -19,7 +19,7 @@ from fedrobust.typing import Images, Labels
 
 @component
 class Phase:
-    """One phase of a schedule: ``value`` up to and with round ``until``; the last has no end."""
+    """One phase of a schedule: ``value`` up to round ``until``, included; the last has no end."""
 
     value: Fraction
     until: Count | None = None
@@ -33,7 +33,7 @@ class Adversarial:
     of the shuffled batch perturbed by ``attack``. ``ratio`` is a number, or a schedule by round:
     ``[{value: 0.1, until: 200}, {value: 0.8}]`` means 0.1 in rounds 1 to 200 and 0.8 from 201 on.
 
-    Differences from the paper: eq. 1 writes a sum; its learning rates mean the mean over N.
+    Differences from the paper: eq. 1 is a sum; the paper's learning rates assume the mean over N.
     """
 
     ratio: Fraction | tuple[Phase, ...] = Field(default=0.5, union_mode="left_to_right")
@@ -49,12 +49,12 @@ class Adversarial:
             rising = all(a < b for a, b in pairwise(bounded))
             if not ends or ends[-1] is not None or len(bounded) < len(ends) - 1 or not rising:
                 raise ValueError(
-                    "each phase but the last needs an until, rising; the last has none"
+                    "every phase but the last needs an until, ascending; the last phase has none"
                 )
         return ratio
 
     def perturbed(self, examples: int, round: int) -> int:
-        """K = ⌊ratio · N + ½⌋, with the ratio as the decimal number that was written."""
+        """Return K = ⌊ratio · N + ½⌋, with the ratio as the decimal number that was written."""
         require_counts(examples, round)
         ratio = Exact(repr(self._ratio(round)))
         return math.floor(ratio * examples + Exact(1, 2))
@@ -65,11 +65,11 @@ class Adversarial:
         return next(p.value for p in self.ratio if p.until is None or round <= p.until)
 
     def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
-        """The random start of one restart of the attack."""
+        """Return the random start of one restart of the attack."""
         return self.attack.draw(x, generator)
 
     def maximize(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
-        """The attack's adversarial examples."""
+        """Return the attack's adversarial examples."""
         return self.attack.maximize(model, x, y, draw, batch=batch)

@@ -19,17 +19,17 @@ class ERM:
     name: Literal["erm"] = "erm"
 
     def perturbed(self, examples: int, round: int) -> int:
-        """None."""
+        """Return zero: this objective perturbs no example."""
         require_counts(examples, round)
         return 0
 
     def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
-        """Nothing is drawn."""
+        """Return None: this objective draws nothing."""
         require_draws(x, generator)
         return None
 
     def maximize(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
-        """The inputs as they are."""
+        """Return the inputs unchanged."""
         return begin(model, x, y, draw, batch, box=False)[0]

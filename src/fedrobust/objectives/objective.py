@@ -1,4 +1,4 @@
-"""What one client minimises: the mean cross-entropy over a batch, part of it perturbed first."""
+"""The interface of an objective: the mean cross-entropy over a batch, in part perturbed."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Protocol, TypeAlias
@@ -17,17 +17,17 @@ class Objective(Protocol):
     """A client's loss: mean cross-entropy after an inner maximisation over some of the inputs."""
 
     def perturbed(self, examples: int, round: int) -> int:
-        """K: how many of a shuffled batch of ``examples``, its first ones, are perturbed."""
+        """Return K: the first K of a shuffled batch of ``examples`` are perturbed."""
         ...
 
     def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
-        """The randomness of the inner maximisation for the inputs ``x`` of one client."""
+        """Return the random draws of the inner maximisation for the inputs ``x`` of one client."""
         ...
 
     def maximize(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
-        """The perturbed inputs; ``x`` may hold the inputs of many clients."""
+        """Return the perturbed inputs; ``x`` may hold the inputs of many clients."""
         ...
 
 
@@ -40,11 +40,11 @@ AnyObjective: TypeAlias = Annotated[Objective, OBJECTIVE]
 
 
 def require_counts(examples: int, round: int) -> None:
-    """Raises: ``ValueError`` for what are no numbers of examples and of a round."""
+    """Refuse invalid numbers of examples or rounds. Raises: ``ValueError``."""
     arguments.whole("examples", examples, 0)
     arguments.whole("round", round, 0)
 
 
 def settled(objective: Objective, train: Split) -> Objective:
-    """``objective`` with what it takes from the training data filled in."""
+    """Return ``objective`` with the values filled in that depend on the training data."""
     return objective.settled(train) if hasattr(objective, "settled") else objective

@@ -35,7 +35,7 @@ AnyPrice: TypeAlias = Annotated[
 class WassersteinDRO:
     """Distributionally robust optimisation: (1/N) Σᵢ sup_x [l(x, yᵢ; θ) − γ ‖x − xᵢ‖₂²].
 
-    Its gradient by θ is that of the loss at the maximisers T_γ(θ; xᵢ), which gradient ``ascent``
+    Its gradient by θ is the gradient of the loss at the maximisers T_γ(θ; xᵢ), which ``ascent``
     finds. ``gamma`` is a number, ``.inf`` for ERM, or ``{relative: 0.04}``: DRFL's 0.04 · E‖X‖₂ on
     MNIST.
 
@@ -49,30 +49,30 @@ class WassersteinDRO:
     name: Literal["wasserstein-dro"] = "wasserstein-dro"
 
     def perturbed(self, examples: int, round: int) -> int:
-        """All of them, but none for an infinite price."""
+        """Return all ``examples``, or zero for an infinite price."""
         require_counts(examples, round)
         return 0 if self.gamma == math.inf else examples
 
     def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
-        """Nothing is drawn: the ascent starts at the inputs."""
+        """Return None: the ascent starts at the inputs and draws nothing."""
         require_draws(x, generator)
         return None
 
     def maximize(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
-        """T_γ(θ; x)."""
+        """Return T_γ(θ; x)."""
         return self.ascent.move(model, x, y, self.price, batch)
 
     @property
     def price(self) -> float:
-        """γ as a number. Raises: ``ValueError`` where it is relative to data not yet seen."""
+        """γ as a number. Raises: ``ValueError`` where it depends on data that are not yet known."""
         if isinstance(self.gamma, Relative):
             raise ValueError("gamma is relative to the data: use settled(train) first")
         return self.gamma
 
     def settled(self, train: Split) -> "WassersteinDRO":
-        """The objective with γ as a number, for the training examples ``train``."""
+        """Return the objective with γ as a number, for the training examples ``train``."""
         if not isinstance(self.gamma, Relative):
             return self
         norms = [
@@ -83,5 +83,5 @@ class WassersteinDRO:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a report must say."""
+        """Return the notes for a report."""
         return (f"the price of a unit of squared distance, gamma, is {self.price:.6g}",)

@@ -1,4 +1,4 @@
-"""The inner maximisations: what an adversary does to one input."""
+"""Inner maximisations: how an adversary changes one input."""
 
 from fedrobust.perturb.apgd import Apgd
 from fedrobust.perturb.fab import Fab, Nearest

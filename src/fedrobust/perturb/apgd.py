@@ -18,7 +18,7 @@ from fedrobust.perturb.pgd import ranked
 from fedrobust.typing import Images, Labels, Mask
 
 Loss: TypeAlias = Callable[[Tensor, Labels, Labels | None], Tensor]
-"""From logits [b, classes], labels and targets to what is maximised [b]."""
+"""A function of logits [b, classes], labels and targets, to be maximised [b]."""
 
 _RISING = 0.75
 _MOMENTUM = 0.75
@@ -29,22 +29,22 @@ class Apgd:
     """Auto-PGD: momentum ascent whose step is halved, example by example, where it stalls.
 
     z = Π(x_k + η s(∇f)), x_{k+1} = Π(x_k + ¾ (z − x_k) + ¼ (x_k − x_{k−1})), with s the sign (linf)
-    or the gradient over its norm (l2), from η = 2ε. At the checkpoints ⌈p_j N⌉, p = 0, .22, then
-    p_{j+1} = p_j + max(p_j − p_{j−1} − .03, .06), η is halved and the best point taken up again
-    where f rose in fewer than ¾ of the steps, or neither η nor the best f has changed.
+    or the gradient over its norm (l2). η starts at 2ε. At the checkpoints ⌈p_j N⌉, p = 0, .22, then
+    p_{j+1} = p_j + max(p_j − p_{j−1} − .03, .06), η is halved and the ascent goes back to the best
+    point where f rose in fewer than ¾ of the steps, or where neither η nor the best f has changed.
 
     ``loss``: ``ce``, the cross-entropy; ``dlr``, −(z_y − max_{i≠y} z_i) / (z_π1 − z_π3), which no
     scaling of the logits changes; ``dlr-targeted``, −(z_y − z_t) / (z_π1 − (z_π3 + z_π4)/2) for
     each of the ``targets`` likeliest wrong classes t. Each of ``restarts`` has a random start. An
-    example is left alone once it is misclassified; of one that never is, the point of the largest f
-    is returned.
+    example is left unchanged once it is misclassified. For an example that is never misclassified,
+    the point with the largest f is returned.
 
-    Raises: ``ValueError`` for inputs outside the box, and for ``dlr`` with fewer than 3 classes,
-    ``dlr-targeted`` with fewer than 4.
+    Raises: ``ValueError`` for inputs outside the box, for ``dlr`` with fewer than 3 classes, and
+    for ``dlr-targeted`` with fewer than 4.
 
     Reference: Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of
-    diverse parameter-free attacks", ICML 2020. Differences: as in its code, the first checkpoint
-    looks at the share of rises only.
+    diverse parameter-free attacks", ICML 2020. Differences: as in the authors' code, the first
+    checkpoint only checks how often f rose.
     """
 
     eps: Pixels
@@ -62,14 +62,14 @@ class Apgd:
         return self
 
     def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
-        """A point of the ball's surface for every example of ``x``, before clipping."""
+        """Return a point of the ball's surface for every example of ``x``, before clipping."""
         require_draws(x, generator)
         return on_sphere(x, self.eps, self.norm, generator)
 
     def maximize(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
-        """Adversarial examples for ``x`` [b, ...]; ``draw`` is called once for each run."""
+        """Return adversarial examples for ``x`` [b, ...]; ``draw`` is called once for each run."""
         x, y, size = begin(model, x, y, draw, batch, box=self.box)
         best = x.clone()
         score = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
@@ -94,7 +94,7 @@ class Apgd:
     def _climb(
         self, model: nn.Module, x0: Images, y: Labels, noise: Tensor | None, target: Labels | None
     ) -> tuple[Images, Mask, Tensor]:
-        """The best point of each example, whether it is misclassified, and the best f."""
+        """Return each example's best point, whether it is misclassified, and the best f."""
         loss, place = _LOSSES[self.loss], torch.arange(len(x0), device=x0.device)
         found, fooled = x0.clone(), torch.zeros_like(y, dtype=torch.bool)
         reached = torch.full((len(x0),), -torch.inf, dtype=x0.dtype, device=x0.device)
@@ -131,7 +131,7 @@ class Apgd:
 
 
 def checkpoints(steps: int) -> frozenset[int]:
-    """⌈p_j N⌉ of Croce and Hein, equation 3."""
+    """Return ⌈p_j N⌉ of Croce and Hein, equation 3."""
     before, p, found = 0, 22, set()  # in hundredths, so that nothing rounds
     while p <= 100:
         found.add(-(-p * steps // 100))
@@ -141,7 +141,7 @@ def checkpoints(steps: int) -> frozenset[int]:
 
 @dataclass
 class _Run:
-    """The examples that still stand, and where each of them is; all are [b, ...]."""
+    """The examples that are not misclassified yet, and their current points; all are [b, ...]."""
 
     x0: Images
     y: Labels
@@ -182,16 +182,16 @@ class _Run:
         )
 
     def only(self, keep: Mask) -> "_Run":
-        """The examples ``keep``."""
+        """Return the examples in ``keep``."""
         return replace(self, **{k: v[keep] for k, v in vars(self).items() if v is not None})
 
     def look(self, model: nn.Module, loss: Loss) -> None:
-        """f and its gradient at x, and what they change."""
+        """Compute f and its gradient at x, and update the best point and the counts."""
         x = self.x
         found, value, slope = ascent(model, x, lambda found: loss(found, self.y, self.target))
         value, self.slope = value.to(x.dtype).nan_to_num(nan=-torch.inf), usable(slope)
         self.wrong = answers(found) != self.y
-        first = self.best.isneginf()  # nothing to have risen from
+        first = self.best.isneginf()  # the first value cannot be a rise
         self.rises = self.rises + ((value > self.value) & ~first)
         better = (value > self.best) | first
         self.best_x = torch.where(per_example(better, x), self.x, self.best_x)
@@ -199,7 +199,7 @@ class _Run:
         self.best, self.value = torch.maximum(self.best, value), value
 
     def check(self, period: int) -> None:
-        """Halve the step where the ascent stalls, and go back to the best point there."""
+        """Where the ascent stalls, halve the step and go back to the best point."""
         stalled = (self.rises < _RISING * period) | (~self.halved & (self.checked >= self.best))
         self.eta = torch.where(stalled, self.eta / 2, self.eta)
         self.x = torch.where(per_example(stalled, self.x), self.best_x, self.x)

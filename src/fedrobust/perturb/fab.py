@@ -1,4 +1,4 @@
-"""Fast Adaptive Boundary attack (Croce and Hein 2020): how near the nearest mistake lies."""
+"""Fast Adaptive Boundary attack (Croce and Hein 2020): the distance to the nearest mistake."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -24,7 +24,7 @@ _BACK = 0.9
 
 @dataclass(frozen=True, eq=False)
 class Nearest:
-    """For each example the nearest mistake found, and its distance; x itself and ∞ for none."""
+    """The nearest mistake found for each example, and its distance; x itself and ∞ for none."""
 
     x: Images
     distance: Tensor
@@ -32,25 +32,26 @@ class Nearest:
 
 @component
 class Fab:
-    """The nearest misclassified input, for one wrong class after the other: targeted FAB.
+    """The nearest misclassified input, searched for one wrong class after another: targeted FAB.
 
-    For a target t, m(x) = z_y − z_t is linearised at x_i, and P is the nearest point, in the norm,
-    of {z : m(x_i) + ⟨∇m(x_i), z − x_i⟩ = 0} ∩ [0, 1]. With d = P(x_i) − x_i and d₀ = P(x₀) − x₀,
+    For a target t, m(x) = z_y − z_t is linearised at x_i. P is the nearest point, in the norm, of
+    {z : m(x_i) + ⟨∇m(x_i), z − x_i⟩ = 0} ∩ [0, 1]. With d = P(x_i) − x_i and d₀ = P(x₀) − x₀,
 
         x_{i+1} = clip((1 − α)(x_i + η d) + α (x₀ + η d₀)), α = min(‖d‖ / (‖d‖ + ‖d₀‖), 0.1),
 
-    η = 1.05. A mistake is kept where it is the nearest so far, and the search goes on from
-    x₀ + 0.9 (x_{i+1} − x₀). The ``targets`` likeliest wrong classes are tried, each ``restarts``
-    times: from x₀ first, then from a random point at half of the distance of the nearest mistake,
-    but of ``eps`` at most. An example is left alone once a mistake lies within ``eps``; with
-    ``eps`` = 0 the search is for the nearest one, and serves every radius.
+    with η = 1.05. A mistake is kept where it is the nearest so far, and the search then goes on
+    from x₀ + 0.9 (x_{i+1} − x₀). The ``targets`` likeliest wrong classes are tried, each
+    ``restarts`` times. The first search starts at x₀. The others start at a random point, at half
+    the distance of the nearest mistake, or at half of ``eps`` if this is less. An example is left
+    unchanged once a mistake lies within ``eps``. With ``eps`` = 0 the search is for the nearest
+    mistake, and its result serves every radius.
 
     Raises: ``ValueError`` for inputs outside the box.
 
     Reference: Croce and Hein, "Minimally distorted adversarial examples with a fast adaptive
-    boundary attack", ICML 2020; its targeted form is that of "Reliable evaluation of adversarial
+    boundary attack", ICML 2020; the targeted form is from "Reliable evaluation of adversarial
     robustness with an ensemble of diverse parameter-free attacks", ICML 2020. Difference: as in the
-    latter, the segment from x₀ to the mistake is not searched in the end.
+    latter, there is no final search on the segment from x₀ to the mistake.
     """
 
     eps: Pixels
@@ -67,14 +68,14 @@ class Fab:
         return self
 
     def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
-        """A direction for every example of ``x``."""
+        """Return a direction for every example of ``x``."""
         require_draws(x, generator)
         return on_sphere(x, 1.0, self.norm, generator)
 
     def maximize(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
-        """The mistakes that lie within ``eps`` of ``x`` [b, ...]; x itself where none was found."""
+        """Return the mistakes within ``eps`` of ``x`` [b, ...]; x itself where none was found."""
         found = self.search(model, x, y, draw, batch=batch)
         x = arguments.pixels(x) if self.box else x
         return torch.where(per_example(found.distance <= self.eps, x), found.x, x)
@@ -82,7 +83,7 @@ class Fab:
     def search(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Nearest:
-        """The nearest mistakes, wherever they lie; an example that is one lies at distance 0."""
+        """Return the nearest mistakes at any distance; a misclassified example has distance 0."""
         x, y, many = begin(model, x, y, draw, batch, box=self.box)
         best = x.clone()
         with frozen(model):
@@ -102,7 +103,7 @@ class Fab:
         return Nearest(best, distance)
 
     def _begin(self, x: Images, way: Tensor, distance: Tensor) -> Images:
-        """At half of what has been reached, or is asked for."""
+        """Return start points at half the distance found so far, or at most at half of ``eps``."""
         far = distance.clamp(max=self.eps) if self.eps else distance.where(distance.isfinite(), 0)
         return self._boxed(x + per_example(far / 2, x) * way)
 
@@ -116,7 +117,7 @@ class Fab:
         best: Images,
         distance: Tensor,
     ) -> tuple[Images, Tensor]:
-        """``best`` and ``distance`` after a walk to ``target``, where it met something nearer."""
+        """Return ``best`` and ``distance`` after a walk to ``target``, with any nearer mistakes."""
         best, distance = best.clone(), distance.clone()
         place = torch.arange(len(x0), device=x0.device)
         for _ in range(self.steps):
@@ -144,12 +145,13 @@ class Fab:
 
 
 def to_plane(x: Images, slope: Tensor, value: Tensor, norm: Norm, box: bool) -> Tensor:
-    """The shortest d with value + ⟨slope, d⟩ = 0, and with ``box`` x + d in [0, 1].
+    """Return the shortest d with value + ⟨slope, d⟩ = 0, and with ``box`` x + d in [0, 1].
 
-    Coordinate i moves by min(t s_i, room_i) against the value, room_i being what the box leaves it
-    and s_i = 1 (linf) or \\|slope_i\\| (l2); t is where Σ \\|slope_i\\| min(t s_i, room_i) reaches
-    \\|value\\|. That sum is linear between the t at which a coordinate meets the box, which are
-    sorted. Where the box holds no such point, d goes to its nearest corner.
+    Coordinate i moves by min(t s_i, room_i) against the value. room_i is the distance to the box,
+    and s_i = 1 (linf) or \\|slope_i\\| (l2). t is the value at which the sum
+    Σ \\|slope_i\\| min(t s_i, room_i) reaches \\|value\\|. The sum is linear between the values
+    of t at which a coordinate meets the box; these are sorted. Where the box has no such point, d
+    goes to its nearest corner.
 
     x, slope: [b, ...]; value: [b].
     """
@@ -167,7 +169,7 @@ def to_plane(x: Images, slope: Tensor, value: Tensor, norm: Norm, box: bool) -> 
     full = (gain * room).gather(1, order).cumsum(dim=1)
     rate = (gain * speed).gather(1, order)
     left = rate.flip(1).cumsum(dim=1).flip(1)
-    # Between the end before and this one, `left` coordinates go on and the `full` before it stay.
+    # Between two such values of t, `left` coordinates still move and the earlier `full` ones stay.
     before = full - (gain * room).gather(1, order)
     reached = before + ends * left >= wanted
     first = reached.to(torch.uint8).argmax(dim=1, keepdim=True)
@@ -177,7 +179,7 @@ def to_plane(x: Images, slope: Tensor, value: Tensor, norm: Norm, box: bool) -> 
 
 
 def _lead(model: nn.Module, x: Images, y: Labels, target: Labels) -> tuple[Tensor, Tensor]:
-    """z_y − z_t and its gradient by x."""
+    """Return z_y − z_t and its gradient by x."""
 
     def ahead(found: Tensor) -> Tensor:
         return logit_of(found, y) - logit_of(found, target)

@@ -1,4 +1,4 @@
-"""Balls around inputs: their surfaces, and the nearest points within them and within [0, 1]."""
+"""Balls around inputs: points on their surface, and projections into them and into [0, 1]."""
 
 from typing import Literal, TypeAlias
 
@@ -11,7 +11,7 @@ Norm: TypeAlias = Literal["linf", "l2"]
 
 
 def require_radius(eps: float, norm: Norm, box: bool) -> None:
-    """Raises: ``ValueError`` for an ℓ∞ radius that only makes sense for bytes."""
+    """Refuse an ℓ∞ radius that looks like one for bytes. Raises: ``ValueError``."""
     if norm == "linf" and box and eps > 1:
         raise ValueError(
             f"eps is {eps:g}, but it is in units of the [0, 1] pixel range: "
@@ -23,9 +23,9 @@ _SLACK = 1e-6
 
 
 def allowed(found: Images, x: Images, eps: float | None, norm: Norm, box: bool) -> Mask:
-    """Which points [b, ...] are finite, within the ball around x, and with ``box`` in [0, 1].
+    """Return which points [b, ...] are finite, in the ball around x, and with ``box`` in [0, 1].
 
-    Up to rounding; without ``eps`` there is no ball.
+    The check allows for rounding. Without ``eps`` there is no ball.
     """
     flat = found.flatten(1)
     fit = flat.isfinite().all(dim=1)
@@ -38,7 +38,7 @@ def allowed(found: Images, x: Images, eps: float | None, norm: Norm, box: bool) 
 
 
 def inside(x: Images, x0: Images, eps: float, norm: Norm, box: bool) -> Images:
-    """``x`` moved into the ball of radius ``eps`` around ``x0``, and with ``box`` into [0, 1]."""
+    """Move ``x`` into the ball of radius ``eps`` around ``x0``, and with ``box`` into [0, 1]."""
     if norm == "linf":
         x = torch.maximum(torch.minimum(x, x0 + eps), x0 - eps)
     else:
@@ -49,7 +49,7 @@ def inside(x: Images, x0: Images, eps: float, norm: Norm, box: bool) -> Images:
 
 
 def on_sphere(x: Images, eps: float, norm: Norm, generator: torch.Generator) -> Tensor:
-    """A random offset of norm ``eps`` for each example of ``x``."""
+    """Return a random offset of norm ``eps`` for each example of ``x``."""
     where = generator.device
     if norm == "linf":
         way = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=where) * 2 - 1
@@ -60,13 +60,13 @@ def on_sphere(x: Images, eps: float, norm: Norm, generator: torch.Generator) -> 
 
 
 def size(offset: Tensor, norm: Norm) -> Tensor:
-    """The norm of each example's ``offset`` [b]."""
+    """Return the norm of each example's ``offset`` [b]."""
     flat = offset.flatten(1)
     return flat.abs().amax(dim=1) if norm == "linf" else flat.norm(dim=1)
 
 
 def unit(x: Images) -> Images:
-    """Each example over its ℓ2 norm; 0 stays 0."""
+    """Return each example divided by its ℓ2 norm; 0 stays 0."""
     # Dividing by the largest entry first keeps tiny gradients from underflowing in the norm.
     scale = x.flatten(1).abs().amax(dim=1)
     scaled = x / per_example(torch.where(scale > 0, scale, 1), x)
@@ -75,5 +75,5 @@ def unit(x: Images) -> Images:
 
 
 def per_example(values: Tensor, x: Images) -> Tensor:
-    """``values`` [b] shaped to multiply ``x`` [b, ...]."""
+    """Return ``values`` [b] in a shape that multiplies ``x`` [b, ...]."""
     return values.reshape(-1, *[1] * (x.dim() - 1))

@@ -1,4 +1,4 @@
-"""What an inner maximisation may be given: checked, with the argument named, before it begins."""
+"""Checks on the arguments of an inner maximisation, before it begins."""
 
 from collections.abc import Callable
 
@@ -13,9 +13,9 @@ from fedrobust.typing import Images, Labels
 def begin(
     model: nn.Module, x: Images, y: Labels, draw: object, batch: int | None, *, box: bool
 ) -> tuple[Images, Labels, int]:
-    """Examples, labels and batch of an attack, fit to use; the examples may be none at all.
+    """Return valid examples, labels and batch of an attack; there may be no examples at all.
 
-    Raises: ``ValueError`` that names the argument which is not.
+    Raises: ``ValueError`` that names the invalid argument.
     """
     arguments.module(model)
     x = arguments.images(x, least=0)
@@ -28,7 +28,7 @@ def begin(
 
 
 def drawn(draw: Callable[[], Tensor | None], x: Images) -> Tensor | None:
-    """What ``draw`` gives for x [b, ...]: a number for each of its values, or None.
+    """Return what ``draw`` gives for x [b, ...]: a number for each of its values, or None.
 
     Raises: ``ValueError`` for anything else.
     """
@@ -41,7 +41,7 @@ def drawn(draw: Callable[[], Tensor | None], x: Images) -> Tensor | None:
 
 
 def require_draws(x: Images, generator: torch.Generator) -> None:
-    """Raises: ``ValueError`` for what noise cannot be drawn for, or not from."""
+    """Refuse inputs or generators that noise cannot be drawn for. Raises: ``ValueError``."""
     arguments.generator(generator)
     empty = len(x) and not x.numel() if arguments.tensor(x, "x").dim() else True
     if x.dim() < 2 or empty or not x.is_floating_point():
@@ -49,7 +49,7 @@ def require_draws(x: Images, generator: torch.Generator) -> None:
 
 
 def require_price(gamma: float) -> None:
-    """Raises: ``ValueError`` unless γ is a positive number or infinity."""
+    """Require that γ is a positive number or infinity. Raises: ``ValueError`` otherwise."""
     if not arguments.is_real(gamma) or not gamma > 0:
         told = arguments.told(gamma)
         raise ValueError(f"gamma must be above 0 (infinity means that nothing moves); got {told}")
@@ -58,10 +58,10 @@ def require_price(gamma: float) -> None:
 def require_inputs(
     model: nn.Module, x: Images, y: Labels, *, alone: bool = True
 ) -> tuple[Images, Labels]:
-    """The examples, fit to be put to this model, and their labels as int64.
+    """Return the examples, valid for this model, and their labels as int64.
 
-    Raises: ``ValueError`` where they are not, ``ModelError``, which is one, where the model is not;
-    see :func:`~fedrobust.compute.network.require_logits` for ``alone``.
+    Raises: ``ValueError`` for invalid examples or labels; ``ModelError``, a subclass of it, for an
+    invalid model. See :func:`~fedrobust.compute.network.require_logits` for ``alone``.
     """
     arguments.module(model)
     x = arguments.images(x)

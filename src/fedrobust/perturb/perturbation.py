@@ -1,4 +1,4 @@
-"""What an inner maximisation is."""
+"""The interface of an inner maximisation."""
 
 from collections.abc import Callable
 from typing import Annotated, Protocol, TypeAlias
@@ -14,16 +14,16 @@ Draw: TypeAlias = Callable[[], Tensor | None]
 
 
 class Perturbation(Protocol):
-    """A way to look for the input near x on which the model does worst."""
+    """A search for the input near x on which the model is worst."""
 
     def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
-        """The random start of one restart, for every example, or None where there is none."""
+        """Return the random start of one restart for every example, or None where there is none."""
         ...
 
     def maximize(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
-        """Perturbed examples, worked out ``batch`` at a time."""
+        """Return perturbed examples, computed ``batch`` at a time."""
         ...
 
 

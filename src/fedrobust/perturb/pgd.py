@@ -1,4 +1,4 @@
-"""Projected gradient descent on the input (Madry et al. 2018), exactly as papers compare with."""
+"""Projected gradient descent on the input (Madry et al. 2018), as in published comparisons."""
 
 from typing import Annotated, Literal
 
@@ -31,8 +31,9 @@ class Pgd:
 
     l is the cross-entropy of the raw logits, summed over the batch. step is the sign (linf, with
     sign(0) = 0) or the gradient over its ℓ2 norm (l2, 0 where the gradient is 0). A random start is
-    uniform in the ball B and clipped to [0, 1]. ε and α are in pixel units. Of several restarts the
-    one kept is, for each example, a misclassified one, and among these the one of the largest loss.
+    uniform in the ball B and clipped to [0, 1]. ε and α are in pixel units. With several restarts,
+    a misclassified result is kept for each example where there is one, and among equals the result
+    with the largest loss.
 
     Reference: Madry et al., "Towards deep learning models resistant to adversarial attacks", 2018.
     """
@@ -52,7 +53,7 @@ class Pgd:
         return self
 
     def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
-        """A uniform point of the ball for every example of ``x``, before clipping."""
+        """Return a uniform point of the ball for every example of ``x``, before clipping."""
         require_draws(x, generator)
         if not self.random_start:
             return None
@@ -68,9 +69,9 @@ class Pgd:
     def maximize(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
-        """Adversarial examples for ``x`` [b, ...]; ``draw`` is called once for each restart.
+        """Return adversarial examples for ``x`` [b, ...]; ``draw`` is called once for each restart.
 
-        Raises: ``ValueError`` for arguments that do not fit, such as an x outside [0, 1] with box.
+        Raises: ``ValueError`` for invalid arguments, such as an x outside [0, 1] with box.
         """
         x, y, size = begin(model, x, y, draw, batch, box=self.box)
         parts = [slice(start, start + size) for start in range(0, len(x), size)]
@@ -102,7 +103,7 @@ class Pgd:
             x = self._project(x + self.step_size * self._step(input_gradient(model, x, y)), x0)
         if x.sum().isfinite():
             return x
-        # A slope that is no number has spoilt the point for good: once more, around such slopes.
+        # A slope of NaN or infinity has spoilt the point for good: start again with usable slopes.
         x = start
         for _ in range(self.steps):
             slope = usable(input_gradient(model, x, y))
@@ -131,17 +132,17 @@ def pgd(
     generator: torch.Generator | None = None,
     batch_size: int | None = None,
 ) -> Images:
-    """Adversarial examples for ``x`` by projected gradient descent: :class:`Pgd` as a function.
+    """Return adversarial examples for ``x`` by projected gradient descent, as :class:`Pgd` does.
 
-    x: [b, ...] in [0, 1] (any range with ``box=False``); y: [b]. The model is used in the mode that
-    it is in, its parameters are left alone, and the result has the type of ``x``.
+    x: [b, ...] in [0, 1] (any range with ``box=False``); y: [b]. The model keeps its mode, its
+    parameters do not change, and the result has the type of ``x``.
 
-    A slope that is NaN counts as 0, and an infinite one as the steepest finite one of the example:
-    the result is finite. Values that rounding has put outside [0, 1] are clipped.
+    A slope that is NaN counts as 0, and an infinite slope as the steepest finite one of the
+    example, so the result is finite. Values that rounding has put outside [0, 1] are clipped.
 
     Raises: ``ValueError``, which names the argument, for inputs outside the box, of another length
-    than the labels, or not finite, labels without a class, and settings out of range;
-    ``ModelError``, which is one too, for a model that gives no logits, or no gradient.
+    than the labels, or not finite, for labels without a class, and for settings out of range;
+    ``ModelError``, a subclass of it, for a model that gives no logits, or no gradient.
     """
     arguments.module(model)
     x = arguments.images(x, least=0)
@@ -164,7 +165,7 @@ def pgd(
 
 
 def ranked(model: nn.Module, x: Images, y: Labels, batch: int) -> tuple[Labels, Mask]:
-    """The classes of each example from the likeliest on, y itself first, and who is wrong now."""
+    """Return each example's classes, y first, then likeliest first, and which are wrong now."""
     found = batched_logits(model, x, batch)
     wrong = answers(found) != arguments.labels(y, len(found), found.shape[1])
     lifted = found.nan_to_num(nan=-torch.inf).scatter(1, y[:, None], torch.inf)
@@ -172,6 +173,6 @@ def ranked(model: nn.Module, x: Images, y: Labels, batch: int) -> tuple[Labels, 
 
 
 def _score(model: nn.Module, x: Images, y: Labels) -> tuple[Mask, Tensor]:
-    """Which examples are misclassified, and the loss of each."""
+    """Return which examples are misclassified, and the loss of each."""
     found = batched_logits(model, x, len(x))
     return answers(found) != y, cross_entropy(found, y).to(x.dtype)

@@ -1,4 +1,4 @@
-"""Square Attack (Andriushchenko et al. 2020): random search by queries, without any gradient."""
+"""Square Attack (Andriushchenko et al. 2020): random search by queries, without gradients."""
 
 import math
 from typing import Literal
@@ -17,26 +17,27 @@ from fedrobust.perturb.perturbation import Draw
 from fedrobust.typing import Images, Labels, Mask
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""Queries, of 10,000, from which on the share p of changed pixels is halved once more."""
+"""The query numbers, of 10,000, after which the share p of changed pixels is halved again."""
 
 
 @component
 class Square:
     """Random search over squares: a change is kept where it lowers the margin z_y − max_{i≠y} z_i.
 
-    linf: from vertical stripes of ±ε on, each query sets a square window, of a share p of the
-    image, to x₀ ± ε, a sign for each channel. l2: from a grid of pyramids on, each query moves
-    the mass of one window into another, so that the norm is ε before the box cuts. p starts at
-    ``share`` and is halved on a schedule. It sees logits only, so it is a black-box attack, and no
-    masking of gradients concerns it. An example is left alone once it is misclassified.
+    linf: the search starts with vertical stripes of ±ε. Each query sets a square window, with a
+    share p of the image, to x₀ ± ε, with one sign for each channel. l2: the search starts with a
+    grid of pyramids. Each query moves the mass of one window into another, so that the norm is ε
+    before the box cuts. p starts at ``share`` and is halved on a schedule. The attack sees only
+    logits, so it is a black-box attack, and gradient masking does not affect it. An example is left
+    unchanged once it is misclassified.
 
-    Inputs that are no images [b, c, h, w] are taken for one row of pixels.
+    Inputs that are not images [b, c, h, w] are treated as one row of pixels.
 
     Raises: ``ValueError`` for inputs outside the box.
 
     Reference: Andriushchenko et al., "Square Attack: a query-efficient black-box adversarial attack
-    via random search", ECCV 2020. Differences: windows are drawn for each example alone, not for a
-    batch, and the schedule of the windows is scaled to the number of queries.
+    via random search", ECCV 2020. Differences: windows are drawn for each example separately, not
+    for a batch, and the schedule of the windows is scaled to the number of queries.
     """
 
     eps: Pixels
@@ -52,14 +53,14 @@ class Square:
         return self
 
     def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
-        """A seed for each example; that of the first in a batch decides what the batch draws."""
+        """Return a seed for each example; the first one in a batch seeds the draws of the batch."""
         require_draws(x, generator)
         return torch.randint(2**62, (len(x),), generator=generator, device=generator.device)
 
     def maximize(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
-        """The points of least margin that were met for ``x`` [b, ...]."""
+        """Return the points with the least margin that were found for ``x`` [b, ...]."""
         x, y, size = begin(model, x, y, draw, batch, box=self.box)
         seeds, best = draw(), x.clone()
         if not len(x) or seeds is None:
@@ -78,13 +79,14 @@ class Square:
         delta = (_stripes if self.norm == "linf" else _pyramids)(image, self.eps, source)
         lowest = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
         for query in range(self.queries):
-            # Drawn for all before any is skipped: who has fallen changes nothing for the others.
+            # Drawn for all examples before some are skipped: a skipped one does not change the
+            # draws of the others.
             tried = (delta if query == 0 else self._changed(delta, query, source))[open_]
             at = self._at(image[open_], tried)
             lead, wrong = _looked(model, at.reshape(x[open_].shape), y[open_])
             better = (lead < lowest[open_]) | wrong
             kept = open_[better]
-            # What the box cut off is free to be spent elsewhere.
+            # The part that the box cut off can be used elsewhere.
             delta[kept], lowest[kept] = (at - image[open_])[better], lead[better]
             best[kept] = at[better].reshape(best[kept].shape)
             open_ = open_[~wrong]
@@ -93,7 +95,7 @@ class Square:
         return best
 
     def _at(self, image: Images, delta: Tensor) -> Images:
-        """The image with the change, scaled to the ball in l2, within the box."""
+        """Return the image with the change, scaled to the ball in l2, within the box."""
         if self.norm == "l2":
             length = delta.flatten(1).norm(dim=1).clamp_min(1e-12)
             delta = delta * per_example(self.eps / length, delta)
@@ -112,7 +114,7 @@ class Square:
 
 
 def _moved(delta: Tensor, rows: int, columns: int, eps: float, source: torch.Generator) -> Tensor:
-    """The mass of a second window, and what is missing to ε, moved into a first one."""
+    """Move the mass of a second window, and what is missing to ε, into a first window."""
     b, c, h, w = delta.shape
     first, second = (_window(b, h, w, rows, source, columns).to(delta.device) for _ in range(2))
     total = delta.square().sum(dim=(1, 2, 3), keepdim=True)
@@ -131,7 +133,7 @@ def _moved(delta: Tensor, rows: int, columns: int, eps: float, source: torch.Gen
 def _window(
     b: int, h: int, w: int, rows: int, source: torch.Generator, columns: int | None = None
 ) -> Mask:
-    """A window of rows × columns at a random place of each of b images [b, 1, h, w]."""
+    """Return a window of rows × columns at a random place of each of b images [b, 1, h, w]."""
     rows, columns = min(rows, h), min(columns or rows, w)
     top = torch.randint(h - rows + 1, (b, 1, 1, 1), generator=source)
     left = torch.randint(w - columns + 1, (b, 1, 1, 1), generator=source)
@@ -140,13 +142,13 @@ def _window(
 
 
 def _stripes(image: Images, eps: float, source: torch.Generator) -> Tensor:
-    """±ε for each channel and column."""
+    """Return ±ε for each channel and column."""
     b, c, h, w = image.shape
     return eps * _signs((b, c, 1, w), source).to(image).expand(b, c, h, w).clone()
 
 
 def _pyramids(image: Images, eps: float, source: torch.Generator) -> Tensor:
-    """A grid of five by five pyramids of random sign."""
+    """Return a grid of five by five pyramids of random sign."""
     b, c, h, w = image.shape
     rows, columns = max(1, h // 5), max(1, w // 5)
     delta = torch.zeros_like(image)
@@ -159,7 +161,7 @@ def _pyramids(image: Images, eps: float, source: torch.Generator) -> Tensor:
 
 
 def _pyramid(rows: int, columns: int, turned: bool) -> Tensor:
-    """A pyramid and its negative side by side, of norm 1 [rows, columns]."""
+    """Return a pyramid and its negative side by side, of norm 1 [rows, columns]."""
     if turned:
         return _pyramid(columns, rows, False).T
     half = rows // 2
@@ -169,7 +171,7 @@ def _pyramid(rows: int, columns: int, turned: bool) -> Tensor:
 
 
 def _hill(rows: int, columns: int) -> Tensor:
-    """Σ_k 1/k² over squares around the middle, of side 2k − 1, up to the first that covers all."""
+    """Return Σ_k 1/k² over squares around the middle, of side 2k − 1, until one covers all."""
     down = (torch.arange(rows) - rows // 2).abs()[:, None]
     across = (torch.arange(columns) - columns // 2).abs()[None]
     ring = torch.maximum(down.expand(rows, columns), across.expand(rows, columns))

@@ -31,31 +31,31 @@ from fedrobust.typing import Images, Labels
 Price = Annotated[float, Strict(), AllowInfNan(True), Gt(0)]
 """γ, the price of a unit of squared distance; infinity forbids every move."""
 _HALVINGS = 30
-"""Of a backtracking step: after these, the point stays where it is."""
+"""The most halvings of a backtracking step; after these, the point stays where it is."""
 
 
 @component
 class Ascent:
     """Gradient ascent on l(θ; x) − γ‖x − x₀‖₂², per example, from x₀.
 
-    x ← x + (s_t / 2γ) (∇ₓ l(θ; x) − 2γ (x − x₀)), so that a step is in units of 1/(2γ): with s = 1
-    it goes to x₀ + ∇ₓ l / 2γ, which is exact for a linear loss, and which converges wherever the
-    loss has a smoothness constant L < 2γ, by the factor L/2γ a step. ``rule``:
+    x ← x + (s_t / 2γ) (∇ₓ l(θ; x) − 2γ (x − x₀)), so a step is in units of 1/(2γ). With s = 1 the
+    step goes to x₀ + ∇ₓ l / 2γ. This is exact for a linear loss. Wherever the loss has a smoothness
+    constant L < 2γ, it converges by the factor L/2γ in each step. ``rule``:
 
     - ``constant``: s_t = s;
-    - ``decaying``: s_t = s / √t, t = 1, 2, …, as the WRM code has it;
-    - ``backtracking``: s_t = s halved, for each example alone, until the objective rises by a
-      quarter of what the gradient promises; it never falls, whatever the curvature.
+    - ``decaying``: s_t = s / √t, t = 1, 2, …, as in the WRM code;
+    - ``backtracking``: s_t = s is halved, for each example separately, until the objective rises
+      by a quarter of what the gradient promises; it never falls, whatever the curvature.
 
     An example stops once its residual is at most ``tolerance`` (0: after all steps). ``box`` keeps
-    the points in [0, 1]. The cost carries no ½. A coordinate whose slope is infinite or NaN is left
-    where it is, and so is an example for whose next point the model has no finite loss.
+    the points in [0, 1]. The cost has no ½. A coordinate whose slope is infinite or NaN is not
+    moved. An example is not moved where the model has no finite loss at its next point.
 
     References: Sinha, Namkoong, Duchi, "Certifying Some Distributional Robustness with Principled
     Adversarial Training", ICLR 2018, algorithm 1; DRFL, algorithm 1.
 
-    Differences from the code of Sinha et al.: it steps by an absolute 1/√t, which diverges for
-    large γ, and its γ stands for ½γ here.
+    Differences from the code of Sinha et al.: the code steps by an absolute 1/√t, which diverges
+    for large γ, and its γ stands for ½γ here.
     """
 
     steps: Count = 15
@@ -66,7 +66,7 @@ class Ascent:
 
     @property
     def searches(self) -> bool:
-        """Whether a step or its end depends on the loss found, which takes its full precision."""
+        """Whether steps depend on the measured loss, which then needs its full precision."""
         return self.rule == "backtracking" or self.tolerance > 0
 
     def solve(
@@ -78,9 +78,9 @@ class Ascent:
         batch: int | None = None,
         loss: Loss = cross_entropy,
     ) -> Transport:
-        """The points where the ascent ends, worked out ``batch`` at a time.
+        """Return the points where the ascent ends, computed ``batch`` at a time.
 
-        Raises: ``ValueError`` where x is to stay in [0, 1] but does not lie there.
+        Raises: ``ValueError`` where ``box`` is set but x does not lie in [0, 1].
         """
         require_price(gamma)
         x, y, size = begin(model, x, y, None, batch, box=self.box)
@@ -101,7 +101,7 @@ class Ascent:
         batch: int | None = None,
         loss: Loss = cross_entropy,
     ) -> Images:
-        """The points alone, without the last gradient that a residual takes."""
+        """Return the points alone, without the last gradient, which only a residual needs."""
         if self.searches:
             return self.solve(model, x, y, gamma, batch, loss).x
         require_price(gamma)
@@ -118,17 +118,17 @@ class Ascent:
         at, value, steep = start, torch.zeros(0), False
         for t in range(1, self.steps + 1):
             loss, slope = losses(model, at, y, function)
-            if t == 1:  # later ones show in the point itself
+            if t == 1:  # later ones are visible in the point itself
                 value, steep = loss, not slope.sum().isfinite()
             if steep and sound(model):
                 break
             rise = slope - 2 * gamma * (at - start)
             at = self._boxed(at + self._length(t) / (2 * gamma) * rise)
-        # The sum is finite where all are, but for an overflow, which only takes longer.
+        # The sum is finite where all entries are; an overflow of the sum only costs time.
         if (not steep and at.sum().isfinite()) or not sound(model):
             return at
         found = self._solve(model, start, y, gamma, function).x
-        # A model that has blown up gives no points: ρ̂ must not be 0 there.
+        # A model that has blown up must give NaN points: ρ̂ must not be 0 there.
         return torch.where(per_example(value.isfinite(), found), found, torch.nan)
 
     def _length(self, t: int) -> float:
@@ -154,7 +154,7 @@ class Ascent:
             after = self._boxed(x + step * rise)
             loss_after, slope_after = losses(model, after, y, function)
             lost = loss.isfinite() & ~loss_after.isfinite() & near(after, x0)
-            if lost.any():  # the model has no value there: the example stays where it was
+            if lost.any():  # the model has no finite loss there: the example stays where it was
                 stay = per_example(lost, x)
                 after, loss_after = torch.where(stay, x, after), torch.where(lost, loss, loss_after)
                 slope_after = torch.where(stay, slope, slope_after)
@@ -167,13 +167,13 @@ class Ascent:
     def judge(
         self, model: nn.Module, x: Images, x0: Images, y: Labels, gamma: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss, cost and residual [b] of points x that came from x0."""
+        """Return loss, cost and residual [b] of points x that came from x0."""
         loss, slope = losses(model, x, y)
         residual = self._residual(x, usable(slope, x, x0) - 2 * gamma * (x - x0))
         return loss, squares(x - x0), residual
 
     def _residual(self, x: Images, rise: Tensor) -> Tensor:
-        if self.box:  # what pushes against a wall is no reason to move
+        if self.box:  # a push against the edge of the box is no reason to move
             rise = rise.where(~((x <= 0) & (rise < 0) | (x >= 1) & (rise > 0)), 0)
         return squares(rise).sqrt()
 
@@ -189,7 +189,7 @@ class Ascent:
         rise: Tensor,
         step: Tensor,
     ) -> Tensor:
-        """Each example's step halved until the objective rises by a quarter of the promise."""
+        """Halve each example's step until the objective rises by a quarter of the promise."""
         before = loss - gamma * squares(x - x0)
         with torch.no_grad():
             for _ in range(_HALVINGS):
@@ -223,16 +223,16 @@ def wasserstein_ascent(
     batch_size: int | None = None,
     loss: Loss = cross_entropy,
 ) -> Transport:
-    """T_γ(θ; x₀) = argmax_x l(θ; x) − γ‖x − x₀‖₂² by gradient ascent, as :class:`Ascent` says.
+    """Return T_γ(θ; x₀) = argmax_x l(θ; x) − γ‖x − x₀‖₂² by gradient ascent: see :class:`Ascent`.
 
-    x: [b, ...], any range unless ``box``; y: [b]. l is ``loss`` of the model's outputs, the
-    cross-entropy of raw logits unless told otherwise. The model is used in the mode that it is in.
-    The answer is the maximiser only where the problem is concave, that is where the loss curves by
-    less than 2γ; where more was seen, a ``ConcavityWarning`` says how much.
+    x: [b, ...], any range unless ``box``; y: [b]. l is ``loss`` of the model's outputs, by default
+    the cross-entropy of raw logits. The model keeps its mode. The answer is the maximiser only
+    where the problem is concave, that is where the loss curves by less than 2γ. Where more
+    curvature was seen, a ``ConcavityWarning`` says how much.
 
-    Raises: ``ValueError`` for γ ≤ 0 or NaN, inputs that are not finite, leave the box, or are not
-    as many as the labels, and labels that the model has no class for; ``ModelError``, which is one
-    too, for a model that gives no logits, or no gradient.
+    Raises: ``ValueError`` for γ ≤ 0 or NaN, for inputs that are not finite, leave the box, or are
+    not as many as the labels, and for labels that the model has no class for; ``ModelError``, a
+    subclass of it, for a model that gives no logits, or no gradient.
     """
     require_price(gamma)
     x, y = require_inputs(model, x, y, alone=False)
@@ -251,7 +251,7 @@ def wasserstein_ascent(
 
 
 def still(model: nn.Module, x: Images, y: Labels, loss: Loss = cross_entropy) -> Transport:
-    """The answer for γ = ∞: nothing moves."""
+    """Return the answer for γ = ∞: nothing moves."""
     with torch.no_grad():
         value = loss(logits(model, x), y)
     zero = torch.zeros_like(value)
@@ -259,7 +259,7 @@ def still(model: nn.Module, x: Images, y: Labels, loss: Loss = cross_entropy) ->
 
 
 def warn_curvature(found: Transport, gamma: float) -> None:
-    """Warn where the ascent met more curvature than γ outweighs."""
+    """Warn where the ascent found more curvature than γ can outweigh."""
     steepest = found.curvature.max().item() if len(found.curvature) else 0.0
     if steepest > 2 * gamma:
         share = (found.curvature > 2 * gamma).double().mean().item()

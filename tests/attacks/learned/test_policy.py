@@ -191,7 +191,7 @@ def test_a_policy_survives_its_file_and_another_file_is_refused(task: Task, tmp_
         load_policy(tmp_path / "cut.safetensors")
     tensors = found.tensors()
     del tensors["0.bias"]
-    with pytest.raises(ConfigError, match="no policy"):
+    with pytest.raises(ConfigError, match="is not a policy"):
         Policy.of(tensors)
 
 

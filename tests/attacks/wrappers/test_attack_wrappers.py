@@ -252,7 +252,7 @@ def test_a_users_own_attack_needs_fields_to_search() -> None:
             return view.own, state
 
     assert torch.equal(rows_of(Jittered(Plain(), radius=1e-9)).round(decimals=5), OWN)
-    with pytest.raises(ValidationError, match="is no dataclass"):
+    with pytest.raises(ValidationError, match="is not a dataclass"):
         Optimized(Plain())
 
 

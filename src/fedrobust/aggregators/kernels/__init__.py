@@ -1,1 +1,1 @@
-"""What the rules compute with: distances, sums and order, on any device."""
+"""The arithmetic of the rules: distances, sums and order, on any device."""

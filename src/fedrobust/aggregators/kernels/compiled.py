@@ -1,7 +1,8 @@
-"""The kernels for float32 updates on a CPU, compiled by numba and shared among threads by columns.
+"""The kernels for float32 updates on a CPU: compiled by numba, threads share the columns.
 
-The threads are this module's own and end with the call: a second pool of idle threads, spinning
-beside PyTorch's, would slow down what comes next. Which thread takes which columns changes no bit.
+The module starts its own threads and ends them with the call: a second pool of idle threads that
+spin beside PyTorch's would slow down what comes next. Which thread takes which columns changes no
+bit of the result.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,21 +18,21 @@ from fedrobust.aggregators.kernels.sorting_network import comparators
 from fedrobust.typing import Floats, Indices, Updates, Vector
 
 LEAST = 1 << 18
-"""Entries from which compiled loops are used. They are faster at any size, by 1 to 10 ms a call at
-this one (2 cores, 11 to 200 rows); importing numba for them takes half a second."""
+"""From this number of entries on, compiled loops are used. They are faster at any size, here by 1
+to 10 ms a call (2 cores, 11 to 200 rows), but importing numba takes half a second."""
 _SHARE = 1 << 19
-"""Entries that a thread takes at a time."""
+"""The number of entries that a thread takes at a time."""
 
 
 def serves(updates: Updates) -> bool:
-    """Whether these kernels are for ``updates``: size and kind alone decide, so runs repeat."""
+    """Whether these kernels serve ``updates``: only size and kind decide, so that runs repeat."""
     return (
         updates.device.type == "cpu" and updates.dtype == torch.float32 and updates.numel() >= LEAST
     )
 
 
 def weighted_mean(updates: Updates, weights: Tensor, rows: Indices | None) -> Vector:
-    """Σ wᵢ xᵢ / Σ wᵢ over ``rows``."""
+    """Return Σ wᵢ xᵢ / Σ wᵢ over ``rows``."""
     from fedrobust.aggregators.kernels import loops
 
     used, shares, total = _rows(updates, rows), weights.numpy(), float(weights.sum())
@@ -45,8 +46,10 @@ def weighted_mean(updates: Updates, weights: Tensor, rows: Indices | None) -> Ve
 def mean_of_closest(
     updates: Updates, rows: Indices | None, first: int, last: int, keep: int
 ) -> Vector:
-    """Per coordinate, of the ranks ``first`` to ``last`` - 1, the mean of the ``keep`` neighbours
-    that are the closest to the median."""
+    """Return, per coordinate, the mean of the ``keep`` neighbours that are closest to the median.
+
+    Only the ranks ``first`` to ``last`` - 1 are considered.
+    """
     from fedrobust.aggregators.kernels import loops
 
     used = _rows(updates, rows)
@@ -60,12 +63,12 @@ def mean_of_closest(
 
 
 def squared_distances(updates: Updates) -> Tensor:
-    """Σ (xᵢ − xⱼ)² of every pair of rows, [n, n], in float64 throughout."""
+    """Return Σ (xᵢ − xⱼ)² of every pair of rows, [n, n], in float64 throughout."""
     from fedrobust.aggregators.kernels import loops
 
     n = len(updates)
     padded = -(-n // loops.TILE) * loops.TILE
-    # Sums of n² distances must not outweigh the columns that they are of.
+    # The n² sums of distances must not take more memory than the columns themselves.
     width = max(1 << 12, 4 * n)
 
     def partial(columns: slice) -> npt.NDArray[np.float64]:
@@ -82,7 +85,7 @@ def squared_distances(updates: Updates) -> Tensor:
 
 
 def _per_column(updates: Updates, n: int, reduce: Callable[[Floats, int, Floats], None]) -> Vector:
-    """``reduce`` each share of the columns to its part of the result."""
+    """Apply ``reduce`` to each share of the columns; it fills its part of the result."""
     from fedrobust.aggregators.kernels.loops import WIDTH
 
     result = torch.empty(updates.shape[1])
@@ -98,7 +101,7 @@ def _per_column(updates: Updates, n: int, reduce: Callable[[Floats, int, Floats]
 
 
 def _shared(work: Callable[[slice], Any], d: int, width: int) -> Iterator[Any]:
-    """``work`` on each ``width`` columns in turn, by as many threads as PyTorch may use."""
+    """Call ``work`` on each ``width`` columns, in as many threads as PyTorch may use."""
     parts = [slice(start, min(start + width, d)) for start in range(0, d, width)]
     threads = min(torch.get_num_threads(), len(parts))
     if threads == 1:
@@ -113,7 +116,7 @@ def _rows(updates: Updates, rows: Indices | None) -> npt.NDArray[np.int64]:
 
 
 def _block(n: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Room for n rows of a block, from the start of a cache line: off it, loops take 1.5 times."""
+    """Return room for n rows, aligned to a cache line: otherwise loops take 1.5 times as long."""
     from fedrobust.aggregators.kernels.loops import WIDTH
 
     line = 64 // np.dtype(dtype).itemsize
@@ -123,12 +126,12 @@ def _block(n: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
 
 
 def _flat(updates: Updates, columns: slice) -> tuple[Floats, int]:
-    """The columns as one array, and how far apart in it one row and the next start."""
+    """Return the columns as one array, and the distance in it from one row to the next."""
     part: Floats = updates.numpy(force=True)[:, columns]
     if part.strides[1] != part.itemsize:
         part = np.ascontiguousarray(part)
     n, width = part.shape
     stride = part.strides[0] // part.itemsize
-    # A view of all from the first entry to the last, without the rows' other columns at the end.
+    # A view from the first entry to the last, without the other columns of the last row.
     flat = np.lib.stride_tricks.as_strided(part, ((n - 1) * stride + width,), (part.itemsize,))
     return flat, stride

@@ -1,10 +1,10 @@
 """The arithmetic of the rules: means and selection per coordinate, and distances between rows.
 
 Everything works on blocks of columns and sums in float64, so that the extra memory is bounded and
-float32 input neither overflows nor loses digits. Vectors come back in the dtype of the updates.
+float32 input neither overflows nor loses digits. Vectors are returned in the dtype of the updates.
 
-Large float32 updates on a CPU go to compiled loops; what is here serves GPUs, the other dtypes, and
-small updates, for which it is as fast. Both follow the same definitions.
+Large float32 updates on a CPU go to compiled loops. The code here serves GPUs, the other dtypes,
+and small updates, for which it is as fast. Both follow the same definitions.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,15 +19,15 @@ from fedrobust.typing import Indices, Updates, Vector
 _BLOCK = 1 << 20
 """Entries of one block of columns: it stays in the processor's cache, or close to it."""
 _PRODUCT = 1 << 12
-"""Columns of one matrix product: rounding grows with the length of its sums."""
+"""Columns of one matrix product: the rounding error grows with the length of its sums."""
 _CANCELLED = 1 / 64
-"""Below this share of ‖a‖² + ‖b‖² a squared distance has lost digits that a choice may need."""
+"""Below this share of ‖a‖² + ‖b‖² a squared distance has lost digits that may matter."""
 
 
 def row_mean(
     updates: Updates, weights: Tensor | None = None, rows: Indices | None = None
 ) -> Vector:
-    """Σ wᵢ xᵢ / Σ wᵢ over ``rows`` (default all), with ``weights`` [rows] (default equal)."""
+    """Return Σ wᵢ xᵢ / Σ wᵢ over ``rows`` (default all), ``weights`` [rows] (default equal)."""
     n = len(updates) if rows is None else len(rows)
     if weights is None:
         weights = torch.ones(n, dtype=torch.float64)
@@ -41,7 +41,7 @@ def row_mean(
 
 
 def middle_mean(updates: Updates, drop: int) -> Vector:
-    """Per coordinate, the mean of what remains without the ``drop`` least and greatest values."""
+    """Return, per coordinate, the mean without the ``drop`` least and greatest values."""
     n = len(updates)
     if compiled.serves(updates):
         return compiled.mean_of_closest(updates, None, drop, n - drop, n - 2 * drop)
@@ -49,37 +49,38 @@ def middle_mean(updates: Updates, drop: int) -> Vector:
 
 
 def mean_around_median(updates: Updates, drop: int, rows: Indices | None = None) -> Vector:
-    """Per coordinate, the mean over ``rows`` without the ``drop`` values farthest from the median.
+    """Return, per coordinate, the mean of ``rows`` without the ``drop`` farthest from the median.
 
-    Of values equally far, one below and one above, the lower is kept.
+    Of two values equally far from the median, one below and one above, the lower is kept.
     """
     if compiled.serves(updates):
         n = len(updates) if rows is None else len(rows)
         middle, keep = (n - 1) // 2, n - drop
-        # The lower middle value is always among the closest, so no others can be.
+        # The lower middle value is always among the closest, so only these ranks are needed.
         first, last = max(0, middle - keep + 1), min(n, middle + keep)
         return compiled.mean_of_closest(updates, rows, first, last, keep)
     return _per_column(updates, rows, lambda block: _closest_mean(sort_columns(block), drop))
 
 
 def squared_distances(updates: Updates) -> Tensor:
-    """‖xᵢ − xⱼ‖² of every pair of rows: [n, n], float64, symmetric, 0 for equal rows.
+    """Return ‖xᵢ − xⱼ‖² of every pair of rows: [n, n], float64, symmetric, 0 for equal rows.
 
-    Compiled loops sum squared differences, in which nothing cancels. Here a Gram matrix gives every
-    pair at the price of one product, but where two rows are closer to each other than to the origin
-    it cancels. Such pairs are taken again as seen from a row among them, which is exact for that
-    row's own pairs and, where the rows form a cluster, good for all the others; what still cancels
-    is taken again, from a row within. All relative errors stay near 1e-13, whatever offset the rows
-    share. Float64 entries beyond 1e150 in size, whose squares are not numbers, give infinity;
-    entries below 1e-150 count as 0.
+    Compiled loops sum squared differences, in which nothing cancels. The code here uses a Gram
+    matrix, which gives all pairs at the price of one product. The Gram matrix cancels where two
+    rows are closer to each other than to the origin. Such pairs are computed again as seen from one
+    of these rows. The new distances are exact for that row's own pairs and, where the rows form a
+    cluster, accurate for all the others. Pairs that still cancel are computed again from another
+    such row. All relative errors stay near 1e-13, whatever offset the rows share. Float64 entries
+    larger than 1e150, whose squares overflow, give infinity; entries below 1e-150 count as 0.
     """
     if compiled.serves(updates):
         return compiled.squared_distances(updates)
     distances, limits = _gram_distances(updates)
-    # Written so that NaN, infinity less infinity, also counts as cancelled.
+    # Written so that NaN (infinity minus infinity) also counts as cancelled.
     cancelled = ~(distances >= limits)
     while bool(cancelled.any()):
-        # The row that the most cancelled pairs share, nearest to its partners: closeness in [1, 2].
+        # Take the row with the most cancelled pairs, and among equals the one nearest to its
+        # partners: closeness is in [1, 2].
         closeness = (2 - (distances / limits).nan_to_num(nan=0.0)) * cancelled
         centre = int(closeness.sum(dim=1).argmax())
         members = cancelled[centre].clone()
@@ -99,9 +100,9 @@ def squared_distances(updates: Updates) -> Tensor:
 def _gram_distances(
     updates: Updates, rows: Indices | None = None, here: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Squared distances of ``rows`` by ‖a‖² + ‖b‖² − 2a·b, and the limits below which they cancel.
+    """Return squared distances by ‖a‖² + ‖b‖² − 2a·b, and the limits below which they cancel.
 
-    a and b are seen from the row at place ``here`` among ``rows``, or from the origin.
+    a and b are seen from the row at index ``here`` of ``rows``, or from the origin.
     """
     n = len(updates) if rows is None else len(rows)
     gram = torch.zeros(n, n, dtype=torch.float64, device=updates.device)
@@ -109,7 +110,7 @@ def _gram_distances(
         block = _block(updates, rows, columns).to(torch.float64, copy=True)
         if here is not None:
             block -= block[here].clone()
-        # Not addmm_, which carries one running sum through all the blocks and rounds at each term.
+        # Not addmm_: it carries one running sum through all the blocks and rounds at each term.
         gram += block @ block.T
     gram = (gram + gram.T) / 2
     norms = gram.diagonal()
@@ -117,7 +118,7 @@ def _gram_distances(
     distances = (sums - 2 * gram).clamp_(min=0)
     limits = sums * _CANCELLED
     if here is not None:
-        # Seen from the centre a row's norm is its distance, and nothing cancels.
+        # Seen from the centre, a row's norm is its distance, and nothing cancels.
         distances[here] = norms
         distances[:, here] = norms
         limits[here] = 0
@@ -128,19 +129,20 @@ def _gram_distances(
 
 
 def _closest_mean(ordered: Tensor, drop: int) -> Tensor:
-    """The mean of the n − ``drop`` values closest to the median of each sorted column.
+    """Return the mean of the n − ``drop`` values closest to the median of each sorted column.
 
-    They are neighbours in sorted order. The window of n − ``drop`` values starts at the lowest and
-    moves up while the value that enters is closer to the median m than the value that leaves:
-    enters − m < m − leaves. With m = (a + b) / 2 of the middle values this is enters − b < a −
-    leaves, which needs no rounded median: what is exactly a tie is seen as one.
+    These values are neighbours in sorted order. The window of n − ``drop`` values starts at the
+    lowest and moves up while the value that enters is closer to the median m than the value that
+    leaves: enters − m < m − leaves. With m = (a + b) / 2 of the middle values this is
+    enters − b < a − leaves. This form needs no rounded median, so an exact tie is recognised as
+    one.
     """
     n = len(ordered)
     keep = n - drop
     below, above = ordered[(n - 1) // 2].double(), ordered[n // 2].double()
     window = ordered[:keep].clone()
     # A window of `keep` neighbours has one value of each residue modulo `keep`, so the entering
-    # value takes the place of the leaving one, and no sum is ever corrected by subtraction.
+    # value takes the place of the leaving one, and no sum needs a subtraction.
     for start in range(0, drop, keep):
         leaving = ordered[start : min(start + keep, drop)]
         entering = ordered[start + keep : start + keep + len(leaving)]
@@ -151,7 +153,7 @@ def _closest_mean(ordered: Tensor, drop: int) -> Tensor:
 
 
 def _mean(values: Tensor) -> Tensor:
-    """The float64 mean of each column of ``values`` [m, b], scaled so that no sum overflows."""
+    """Return the float64 mean of each column of ``values`` [m, b]; no sum overflows."""
     m = len(values)
     scale = 0.5 ** m.bit_length()
     return (values.double() * scale).sum(dim=0) / (m * scale)

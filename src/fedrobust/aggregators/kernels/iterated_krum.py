@@ -8,10 +8,11 @@ from fedrobust.typing import Doubles, Integers
 
 @compiled
 def take_out(nearest: Doubles, who: Integers, f: int, tie: float, remaining: Integers) -> None:
-    """Take the row with the best Krum score out of ``remaining`` [n], 1 -> 0; n − 2f times.
+    """Remove the row with the best Krum score from ``remaining`` [n], 1 -> 0; n − 2f times.
 
-    ``nearest`` [n, n − 1] are each row's distances, ascending, and ``who`` the rows that they lead
-    to. Scores within a share ``tie`` of the least are equal, and the first row has it.
+    ``nearest`` [n, n − 1] holds each row's distances, ascending, and ``who`` the rows at these
+    distances. Scores within a relative difference ``tie`` of the least count as equal, and the
+    first such row is removed.
     """
     n = len(remaining)
     scores = np.empty(n)

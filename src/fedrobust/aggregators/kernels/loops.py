@@ -1,8 +1,8 @@
-"""The loops that numba compiles. Importing this module imports numba, which takes half a second.
+"""The loops that numba compiles. Importing this module imports numba: half a second.
 
-Each takes some columns of float32 updates as one flat array: row r starts at ``rows[r] * stride``.
-They work on blocks of ``WIDTH`` columns, copied to where a processor's cache holds all rows side by
-side, and hold no lock, so that threads can share the columns.
+Each loop takes some columns of float32 updates as one flat array: row r starts at
+``rows[r] * stride``. The loops copy blocks of ``WIDTH`` columns to a place where all rows lie side
+by side in the processor's cache. They hold no lock, so that threads can share the columns.
 """
 
 import numpy as np
@@ -12,9 +12,9 @@ from fedrobust.compute.jit import compiled, reassociated
 from fedrobust.typing import Doubles, Floats, Integers
 
 WIDTH = 256
-"""Columns of a block: 51 rows take 52 kB, and a row is long enough to stream from memory."""
+"""Columns of a block: 51 rows take 52 kB, and each row is long enough to be read as a stream."""
 PANEL = 64
-"""Rows that the distances read again and again before they go on to the next ones."""
+"""The distances read this many rows again and again before they go on to the next ones."""
 TILE = 4
 """Rows of a block of distances are padded to a multiple of this."""
 
@@ -23,7 +23,7 @@ TILE = 4
 def weighted_mean(
     updates: Floats, stride: int, rows: Integers, weights: Doubles, total: float, out: Floats
 ) -> None:
-    """Σ wᵢ xᵢ / ``total`` of each column, summed in float64."""
+    """Write Σ wᵢ xᵢ / ``total`` of each column to ``out``, summed in float64."""
     d = len(out)
     sums = np.empty(WIDTH)
     for column in range(0, d, WIDTH):
@@ -51,10 +51,11 @@ def mean_of_closest(
     block: Floats,
     out: Floats,
 ) -> None:
-    """Per column, of the sorted values ``first`` to ``last`` - 1, the mean of ``keep`` neighbours.
+    """Write the mean of ``keep`` neighbours among the sorted values ``first`` to ``last`` - 1.
 
-    They are the closest to the median; a tie takes the lower. ``network`` finds those ranks, among
-    which are the middle ones if there is a choice. ``block`` is room for ``WIDTH`` columns.
+    The neighbours are the values of each column closest to its median; a tie takes the lower.
+    ``network`` sorts these ranks, which include the middle ones if there is a choice. ``block`` is
+    memory for ``WIDTH`` columns.
     """
     n, d = len(rows), len(out)
     low, high, sums = np.empty(WIDTH), np.empty(WIDTH), np.empty(WIDTH)
@@ -70,8 +71,8 @@ def mean_of_closest(
             low[c] = block[(n - 1) // 2 * WIDTH + c]
             high[c] = block[n // 2 * WIDTH + c]
         # The window starts at the lowest and moves up while the value that enters is closer to the
-        # median than the one that leaves (see kernels.py). Where it stays, the lower value takes
-        # the higher one's place, so that the window's values end up in the last rows either way.
+        # median than the one that leaves (see dispatch.py). Where it stays, the lower value takes
+        # the higher one's place, so that the window's values always end up in the last rows.
         for s in range(first, last - keep):
             leaves = block[s * WIDTH : (s + 1) * WIDTH]
             enters = block[(s + keep) * WIDTH : (s + keep + 1) * WIDTH]
@@ -93,7 +94,7 @@ def _exchange(block: Floats, network: Integers) -> None:
     for k in range(len(network)):
         i, j, needed = network[k, 0] * WIDTH, network[k, 1] * WIDTH, network[k, 2]
         low, high = block[i : i + WIDTH], block[j : j + WIDTH]
-        # One comparison decides both, so what comes out is always the two values that came in.
+        # One comparison decides both results, so the two values that came in always come out.
         if needed == BOTH:
             for c in range(WIDTH):
                 a, b = low[c], high[c]
@@ -114,9 +115,9 @@ def _exchange(block: Floats, network: Integers) -> None:
 def add_squared_distances(
     updates: Floats, stride: int, n: int, d: int, block: Doubles, sums: Doubles
 ) -> None:
-    """Add Σ (xᵢ − xⱼ)² over the d columns to ``sums`` [p, p], for j < i; the rest is anything.
+    """Add Σ (xᵢ − xⱼ)² over d columns to ``sums`` [p, p], for j < i; other entries are undefined.
 
-    p is n rounded up to a multiple of ``TILE``, and ``block`` is p rows of ``WIDTH`` zeros.
+    p is n rounded up to a multiple of ``TILE``; ``block`` has p rows of ``WIDTH`` zeros.
     """
     padded = len(sums)
     for column in range(0, d, WIDTH):
@@ -135,7 +136,7 @@ def add_squared_distances(
 
 @reassociated
 def _tile(block: Doubles, i: int, j: int, sums: Doubles) -> None:
-    """Rows i and i + 1 against j to j + 3: each value that is read serves several pairs."""
+    """Compare rows i and i + 1 with rows j to j + 3: each value read serves several pairs."""
     a, b = block[i * WIDTH : (i + 1) * WIDTH], block[(i + 1) * WIDTH : (i + 2) * WIDTH]
     p, q = block[j * WIDTH : (j + 1) * WIDTH], block[(j + 1) * WIDTH : (j + 2) * WIDTH]
     r, s = block[(j + 2) * WIDTH : (j + 3) * WIDTH], block[(j + 3) * WIDTH : (j + 4) * WIDTH]

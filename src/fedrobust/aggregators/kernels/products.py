@@ -1,7 +1,7 @@
 """Products of the updates with weights, a vector and each other: in blocks, summed in float64.
 
-Blocks of columns bound the extra memory, and float64 neither overflows nor loses digits on float32
-input. Where entries are float64 themselves, lengths are taken in units of the longest entry.
+Blocks of columns bound the extra memory. Float64 sums neither overflow nor lose digits on float32
+input. Where the entries are float64 themselves, lengths are computed in units of the longest entry.
 """
 
 from collections.abc import Iterator
@@ -14,25 +14,25 @@ from fedrobust.typing import Updates, Vector
 _BLOCK = 1 << 18
 """Entries of one block of columns."""
 _FEW, _MANY = 1e-290, 1e290
-"""Between these, counts sum to a number, and so do their shares."""
+"""Counts between these bounds have a finite sum, and so do their shares."""
 
 
 def weights(counts: Tensor, updates: Updates) -> Tensor:
-    """The server's sample counts as float64 numbers whose sum is one: [n], without history.
+    """Return the server's sample counts in float64 with a finite sum: [n], without history.
 
-    Where it might not be, all are divided by one power of two, which rounds none and changes no
-    share. Ordinary counts stay as they are.
+    Where counts are extremely large or small, all are divided by one power of two. This rounds
+    nothing and changes no share. Ordinary counts stay as they are.
     """
     found = counts.detach().to(updates.device, torch.float64)
     greatest = found.max()
     if _FEW < greatest < _MANY:
         return found
-    # The power itself must be a float64 number.
+    # The power itself must be finite in float64.
     return torch.ldexp(found, -torch.frexp(greatest).exponent.clamp(-1000, 1000))
 
 
 def norms(updates: Updates, centre: Vector | None = None) -> Tensor:
-    """‖xᵢ − v‖₂ of every row, seen from ``centre`` v [d] (default 0): [n], float64."""
+    """Return ‖xᵢ − v‖₂ of every row, with v [d] the ``centre`` (default 0): [n], float64."""
     units = _units(updates, centre)
     squares = torch.zeros(len(updates), dtype=torch.float64, device=updates.device)
     for columns, block in _blocks(updates):
@@ -46,7 +46,7 @@ def norms(updates: Updates, centre: Vector | None = None) -> Tensor:
 
 
 def cosines(updates: Updates, lengths: Tensor, direction: Vector) -> Tensor:
-    """⟨xᵢ, u⟩ / ‖xᵢ‖ for the rows' ``lengths`` and a unit vector u [d]: [n], 0 for zero rows."""
+    """Return ⟨xᵢ, u⟩ / ‖xᵢ‖ [n], 0 for zero rows; ``lengths`` are norms, u [d] is a unit vector."""
     lengths = torch.where(lengths > 0, lengths, 1.0)[:, None]
     products = torch.zeros(len(updates), dtype=torch.float64, device=updates.device)
     if updates.dtype != torch.float64:
@@ -59,12 +59,12 @@ def cosines(updates: Updates, lengths: Tensor, direction: Vector) -> Tensor:
 
 
 def gram(updates: Updates, centre: int, lengths: Tensor) -> Tensor:
-    """⟨yᵢ, yⱼ⟩ with yᵢ = (xᵢ − x_c) / ℓᵢ, seen from row c and divided by lengths ℓ [n]: [n, n]."""
+    """Return ⟨yᵢ, yⱼ⟩ with yᵢ = (xᵢ − x_c) / ℓᵢ, for row c and ``lengths`` ℓ [n]: [n, n]."""
     n = len(updates)
     products = torch.zeros(n, n, dtype=torch.float64, device=updates.device)
     wide = updates.dtype == torch.float64
     for _, block in _blocks(updates):
-        if wide:  # halves, since the difference of two float64 numbers may overflow
+        if wide:  # half of each, since the difference of two float64 numbers may overflow
             block *= 0.5
         block -= block[centre].clone()
         if wide:
@@ -75,7 +75,7 @@ def gram(updates: Updates, centre: int, lengths: Tensor) -> Tensor:
 
 
 def combination(weights: Tensor, updates: Updates) -> Vector:
-    """Σ wᵢ xᵢ, in float64: [d]."""
+    """Return Σ wᵢ xᵢ, in float64: [d]."""
     out = torch.empty(updates.shape[1], dtype=torch.float64, device=updates.device)
     for columns, block in _blocks(updates):
         out[columns] = weights @ block
@@ -83,9 +83,9 @@ def combination(weights: Tensor, updates: Updates) -> Vector:
 
 
 def group_means(members: Tensor, updates: Updates) -> Updates:
-    """The mean of each group of rows, for groups ``members`` [m, n] of ones and zeros: [m, d].
+    """Return the mean of each group of rows: [m, d]; ``members`` [m, n] holds ones and zeros.
 
-    In the dtype of the updates, as if they were a client's.
+    The means have the dtype of the updates, as if they were a client's.
     """
     out = updates.new_empty(len(members), updates.shape[1])
     # A power of two rounds nothing, and shares that sum to at most 1 cannot overflow.
@@ -98,9 +98,9 @@ def group_means(members: Tensor, updates: Updates) -> Updates:
 
 
 def _units(updates: Updates, centre: Vector | None) -> Tensor | None:
-    """A power of two near each row's greatest entry as seen from ``centre``: [n, 1].
+    """Return a power of two near each row's greatest entry as seen from ``centre``: [n, 1].
 
-    None for float32 entries, of which any square is a float64 number.
+    Return None for float32 entries: their squares are always finite in float64.
     """
     if updates.dtype != torch.float64:
         return None
@@ -108,16 +108,16 @@ def _units(updates: Updates, centre: Vector | None) -> Tensor | None:
     greatest = torch.maximum(-low, high) / 2
     if centre is not None:
         greatest = greatest + centre.abs().max() / 2
-    # The power itself must be a float64 number.
+    # The power itself must be finite in float64.
     exponents = torch.frexp(greatest).exponent.clamp(-1000, 1000)
     return torch.ldexp(torch.ones_like(greatest), exponents)[:, None]
 
 
 def _blocks(updates: Updates) -> Iterator[tuple[slice, Tensor]]:
-    """Columns of the updates in float64, each block to be used, or overwritten, before the next."""
+    """Yield blocks of columns in float64; use, or overwrite, each block before the next."""
     n, d = updates.shape
     width = max(1, min(1 << 12, _BLOCK // n, d))
-    # One room for all: memory that is given back is fetched page by page each time anew.
+    # All blocks share this memory: freed memory would be fetched again page by page each time.
     room = torch.empty(n * width, dtype=torch.float64, device=updates.device)
     for start in range(0, d, width):
         columns = slice(start, min(start + width, d))

@@ -1,4 +1,4 @@
-"""The order of scores and distances, where those that tie count as equal."""
+"""The order of scores and distances, where values that tie count as equal."""
 
 import torch
 from torch import Tensor
@@ -6,11 +6,11 @@ from torch import Tensor
 from fedrobust.typing import Indices
 
 TIE = 1e-12
-"""Scores that differ by a smaller share are equal but for rounding: distances err by 1e-13."""
+"""Scores with a smaller relative difference are equal but for rounding: distances err by 1e-13."""
 
 
 def nearest_first(distances: Tensor) -> tuple[Tensor, Indices]:
-    """Each row's distances [n, n - 1] to the others, ascending, and whose they are."""
+    """Return each row's distances [n, n - 1] to the others, ascending, and these rows' indices."""
     n = len(distances)
     rows = torch.arange(n, device=distances.device)
     others = rows != rows[:, None]
@@ -19,12 +19,12 @@ def nearest_first(distances: Tensor) -> tuple[Tensor, Indices]:
 
 
 def best(scores: Tensor, m: int) -> Indices:
-    """The indices, ascending, of the m least scores; of scores that tie, the lowest indices."""
+    """Return the indices, ascending, of the m least scores; of equal scores the lowest indices."""
     return least(scores, m).nonzero()[:, 0]
 
 
 def least(values: Tensor, m: int) -> Tensor:
-    """Which are the m least values along the last dimension: of those that tie, the first ones."""
+    """Return a mask of the m least values along the last dimension; of equal ones the first."""
     last = values.kthvalue(m, dim=-1, keepdim=True).values
     surely = values < last * (1 - TIE)
     tied = (values <= last * (1 + TIE)) & ~surely
@@ -33,7 +33,7 @@ def least(values: Tensor, m: int) -> Tensor:
 
 
 def ranked(scores: Tensor) -> Indices:
-    """The indices by ascending score; of scores that tie with their neighbours, by index."""
+    """Return the indices by ascending score; scores that tie with their neighbours go by index."""
     ordered, order = scores.sort(stable=True)
     rank = torch.zeros_like(order)
     rank[1:] = (ordered[1:] > ordered[:-1] * (1 + TIE)).cumsum(dim=0)

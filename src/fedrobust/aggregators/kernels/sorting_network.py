@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 SMALLER, GREATER, BOTH = 1, 2, 3
-"""Which results of a comparator something later reads."""
+"""Which results of a comparator are needed later."""
 
 
 def sort_columns(block: Tensor) -> Tensor:
@@ -17,14 +17,14 @@ def sort_columns(block: Tensor) -> Tensor:
 
     Batcher's odd-even merge exchange: about log2(n)^2 / 2 stages of compare-exchanges between rows
     i and i + distance. Each stage is an element-wise minimum and maximum over contiguous rows,
-    which runs at memory speed on CPU and GPU; a general sort of many short columns does not.
+    which runs at memory speed on CPU and GPU. A general sort of many short columns is slower.
 
     Reference: Knuth, The Art of Computer Programming, vol. 3, algorithm 5.2.2M.
     """
     n = block.shape[0]
     for run, start, distance in _stages(n):
         low, high = block[start : n - distance], block[start + distance :]
-        # Rows are compared in runs of `run`, one run in two: first all the whole runs at once.
+        # Rows are compared in runs of `run`, every second run: first all the whole runs at once.
         whole = len(low) // (2 * run)
         if whole:
             _exchange(low.unfold(0, run, 2 * run)[:whole], high.unfold(0, run, 2 * run)[:whole])
@@ -36,10 +36,11 @@ def sort_columns(block: Tensor) -> Tensor:
 
 @lru_cache(maxsize=32)
 def comparators(n: int, first: int, last: int) -> npt.NDArray[np.int64]:
-    """The part of the network that puts ranks ``first`` to ``last`` - 1 of n rows in their places.
+    """Return the part of the network that sorts ranks ``first`` to ``last`` - 1 of n rows.
 
-    Rows (i, j, needed), in order: of rows i < j the smaller goes to i and the greater to j, where
-    ``needed`` says which of the two must be written. The other rows end up with anything.
+    Each row of the result is (i, j, needed), in order: of rows i < j the smaller value goes to i
+    and the greater to j, and ``needed`` says which of the two must be written. The other rows of
+    the data end up with arbitrary values.
     """
     needed = [first <= row < last for row in range(n)]
     kept = []
@@ -54,7 +55,7 @@ def comparators(n: int, first: int, last: int) -> npt.NDArray[np.int64]:
 
 
 def _comparators(n: int) -> Iterator[tuple[int, int]]:
-    """The pairs of rows that :func:`sort_columns` compares, in an order that it could take."""
+    """Yield the pairs of rows that :func:`sort_columns` compares, in a valid order."""
     for run, start, distance in _stages(n):
         for i in range(start, n - distance):
             if i & run == start:
@@ -69,7 +70,7 @@ def _exchange(low: Tensor, high: Tensor) -> None:
 
 
 def _stages(n: int) -> Iterator[tuple[int, int, int]]:
-    """(run, start, distance) of each stage: rows i >= start with i & run == start are compared."""
+    """Yield (run, start, distance) of each stage, for rows i >= start with i & run == start."""
     if n < 2:
         return
     top = 1 << ((n - 1).bit_length() - 1)

@@ -1,4 +1,4 @@
-"""Vertex cover: can f rows be taken out such that no two in conflict remain?
+"""Vertex cover: can f rows be removed such that no two rows in conflict remain?
 
 A graph is a list of bit sets: bit j of ``graph[i]`` says that i and j are in conflict.
 """
@@ -9,20 +9,20 @@ from typing import TypeAlias
 Graph: TypeAlias = list[int]
 
 _MOST = 50_000
-"""Branches of all searches together; more would take minutes."""
+"""The most branches of all searches together; more would take minutes."""
 
 
 class Search:
-    """Searches for covers, which together take no more than a bounded number of branches.
+    """Searches for covers, with a limit on the total number of branches.
 
-    Raises: ``RecursionError``, from any method, where they would.
+    Raises: ``RecursionError``, from any method, beyond this limit.
     """
 
     def __init__(self) -> None:
         self.branches = 0
 
     def keeping_first(self, graph: Graph, f: int, order: list[int]) -> list[int]:
-        """len(graph) − f vertices without a conflict: each as early in ``order`` as can be."""
+        """Return len(graph) − f vertices without a conflict, as early in ``order`` as can be."""
         kept: list[int] = []
         alive = (1 << len(graph)) - 1
         for vertex in order:
@@ -39,7 +39,7 @@ class Search:
         return kept
 
     def coverable(self, graph: Graph, f: int, alive: int | None = None) -> bool:
-        """Whether some f of the vertices ``alive`` (default all) are in every conflict of them."""
+        """Whether some f of the vertices ``alive`` (default all) cover all conflicts among them."""
         self.branches += 1
         if self.branches > _MOST:
             raise RecursionError
@@ -52,20 +52,20 @@ class Search:
             if not alive:
                 return True
             most = max(degrees, key=degrees.__getitem__)
-            # f vertices are in at most f times the greatest degree of conflicts.
+            # f vertices cover at most f times the greatest degree of conflicts.
             if sum(degrees.values()) > 2 * f * degrees[most]:
                 return False
             leaf = next((v for v in degrees if degrees[v] == 1), None)
             if leaf is not None:
-                # The other end of a lone conflict covers at least as much.
+                # The partner of a vertex with one conflict covers at least as much.
                 alive &= ~graph[leaf]
                 f -= 1
             elif degrees[most] > f:
-                # All its partners would be too many.
+                # Without it, all its partners would be needed, which are too many.
                 alive &= ~(1 << most)
                 f -= 1
             elif degrees[most] == 2:
-                # What is left are rings, of which every second vertex is needed.
+                # Only rings are left; each needs every second vertex.
                 return _rings(graph, alive) <= f
             else:
                 break
@@ -85,7 +85,7 @@ def _bits(mask: int) -> Iterator[int]:
 
 
 def _rings(graph: Graph, alive: int) -> int:
-    """The least cover of disjoint rings: ⌈length / 2⌉ of each."""
+    """Return the size of the least cover of disjoint rings: ⌈length / 2⌉ for each ring."""
     needed = 0
     while alive:
         ring = alive & -alive
@@ -104,7 +104,7 @@ def _reached(graph: Graph, vertices: int) -> int:
 
 
 def _matching(graph: Graph, alive: int) -> int:
-    """The size of some set of conflicts without a common vertex: each needs one of its own."""
+    """Return the number of some conflicts without a common vertex: each needs its own vertex."""
     size = 0
     while alive:
         vertex = (alive & -alive).bit_length() - 1

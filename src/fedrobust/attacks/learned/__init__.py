@@ -1,5 +1,8 @@
-"""The two-stage learned attack of DRFL, in reading order: inversion, distribution, simulation,
-environment, policy, pipeline."""
+"""The two-stage learned attack of DRFL.
+
+Start to read with attack.py, then stage_one.py, stage_two.py, simulation.py, environment.py and
+policy.py.
+"""
 
 from fedrobust.attacks.learned.attack import Learned
 from fedrobust.attacks.learned.inversion import Inversion

@@ -20,37 +20,40 @@ State = dict[str, Any]
 class Learned(Settings):
     """Observe and reconstruct, train a policy on a simulated federation, then act by it (DRFL §3).
 
-    Stage one: after round ``wait`` it observes, for at most ``observe`` rounds, and reconstructs a
-    batch a round by ``inversion`` from the step that the server has made; it sends honest updates
-    up to then. It stops once the Wasserstein distance of consecutive pools is below ``threshold``.
-    ``data`` says what the simulated clients then draw from: the ``learned`` examples, the ``own``
-    ones, or ``both``. A policy learns from where the federation stands when it is trained, so
-    ``wait`` until the model is worth attacking.
+    Stage one: after round ``wait`` the attack observes, for at most ``observe`` rounds. In each of
+    these rounds it reconstructs a batch by ``inversion`` from the server's last step. Until the end
+    of this stage it sends honest updates. The stage ends early once the Wasserstein distance of
+    consecutive pools is below ``threshold``. ``data`` says what the data of the simulated clients
+    are drawn from: the ``learned`` examples, the ``own`` ones, or ``both``. A policy is trained for
+    the state of the federation at that time, so ``wait`` until the model is worth attacking.
 
     Stage two: ``training`` finds a policy that maximises the sum of discounted rewards in episodes
-    of ``horizon`` simulated rounds, an action held for ``hold`` of them; ``encoding`` says what it
-    sees and does. The reward is the decrease of ρ̂ (``robustness``, the paper's), or the increase of
-    the ``worst-case-loss`` or of the ``loss``, on ``samples`` fixed examples, with ``ascent`` and
-    the price ``gamma`` (the objective's own unless given). ``precision`` is that of the simulated
-    clients' and the reward's arithmetic; small networks are simulated in float64 anyway.
+    of ``horizon`` simulated rounds, with each action held for ``hold`` rounds. ``encoding`` defines
+    the observations and the actions. The reward is the decrease of ρ̂ (``robustness``, the
+    paper's), or the increase of the ``worst-case-loss`` or of the ``loss``, on ``samples`` fixed
+    examples, with ``ascent`` and the price ``gamma`` (by default the objective's own).
+    ``precision`` is the precision of the simulated clients and of the reward; small networks are
+    always simulated in float64.
 
     Where the threat model grants the rule, the simulated server uses it (white-box), else the mean
-    (black-box). With ``relearn``, it trains again after that many rounds of acting, from where the
-    federation then stands. With ``policy``, a file written by ``fedrobust attack learn``, both
-    stages are left out.
+    (black-box). With ``relearn``, the attack trains again after this many rounds of acting, from
+    the state of the federation at that time. With ``policy``, a file written by
+    ``fedrobust attack learn``, both stages are left out.
 
-    It knows its own data, what every client knows, and the number of clients or a lower bound.
-    Where it was not in every round so far, the simulation leaves it out as often.
+    The attacker knows its own data, what every client knows, and the number of clients or a lower
+    bound. Where it did not take part in every round so far, the simulation selects it equally
+    rarely.
 
     Reference: DRFL §3. Differences from the paper: an episode has ``horizon`` rounds, not all the
-    T − k that are left; an action is held for ``hold`` of them; ρ̂ and the paper's ζ are taken on
-    ``samples`` of the examples that ``data`` names, by default the own ones among them; and see
-    ``encoding``, ``inversion`` and ``training``. ``full`` or ``compact`` with scale ``zeta``,
-    ``PAPER``, ``hold: 1`` and ``data: learned`` come nearest to it.
+    T − k remaining rounds; an action is held for ``hold`` rounds; ρ̂ and the paper's ζ are computed
+    on ``samples`` of the examples that ``data`` names, which by default include the own ones; for
+    other differences see ``encoding``, ``inversion`` and ``training``. The settings nearest to the
+    paper are ``full`` or ``compact`` with scale ``zeta``, ``PAPER``, ``hold: 1`` and
+    ``data: learned``.
 
-    Cost: an inversion for each round observed, then the simulated rounds of its training, both
-    reported; after that two ascents and two gradients on `samples` examples a round, where
-    `harm` is among the directions.
+    Cost: an inversion for each round observed, then the simulated rounds of the training; both are
+    reported. After that, where `harm` is among the directions, two ascents and two gradients on
+    `samples` examples a round.
 
     Example: ``{name: learned, observe: 20, horizon: 300}``
     """
@@ -59,10 +62,11 @@ class Learned(Settings):
 
     @property
     def requires(self) -> Requirements:
-        """The number of clients, or a lower bound on it, and the broadcast before this one.
+        """The number of clients, or a lower bound on it, and the last earlier broadcast.
 
-        It acts after ``wait``, and where it has no policy yet, after the least that it observes. A
-        distance between pools, which may end that early, takes the steps of two rounds.
+        The attack acts after ``wait``; without a policy, it first observes the least number of
+        rounds. A distance between pools, which may end the observation early, takes the steps of
+        two rounds.
         """
         observed = 0
         if self.policy is None:
@@ -76,9 +80,9 @@ class Learned(Settings):
         )
 
     def init(self) -> State:
-        """Nothing is known yet.
+        """Return the state in which nothing is known yet.
 
-        Raises: ``ConfigError`` where what it will need is not installed.
+        Raises: ``ConfigError`` where a package that it will need is not installed.
         """
         needed = ["gymnasium"]
         if self.policy is None or self.relearn:
@@ -91,7 +95,7 @@ class Learned(Settings):
         return {}
 
     def craft(self, state: State, view: View, rng: torch.Generator) -> tuple[Updates, State]:
-        """Honest updates while it observes; what the policy says after that [m, d]."""
+        """Return honest updates while it observes, and the policy's updates after that [m, d]."""
         from fedrobust.attacks.learned import stage_one, stage_two
         from fedrobust.attacks.learned.attacker_state import AttackerState
 
@@ -115,7 +119,7 @@ class Learned(Settings):
         return rows, known.saved()
 
     def report(self, state: State, truth: Truth | None = None) -> dict[str, Any]:
-        """What was observed, learned and spent; with the truth, how near the data came to it."""
+        """Report what was observed, learned and spent, and with ``truth`` the error of the data."""
         from fedrobust.attacks.learned.attacker_state import AttackerState, compared
 
         known, told = AttackerState.of(state), list[str]()
@@ -133,7 +137,7 @@ class Learned(Settings):
         return known.report() | {"troubles": troubles, "comparison": compared(known, truth)}
 
     def pictures(self, state: State, truth: Truth) -> dict[str, Any] | None:
-        """The last images that were reconstructed, beside the real ones nearest to them."""
+        """Return the last images that were reconstructed, and the real ones nearest to them."""
         from fedrobust.attacks.learned.attacker_state import AttackerState, pictures
 
         return pictures(AttackerState.of(state), truth)

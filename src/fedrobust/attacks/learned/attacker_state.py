@@ -1,4 +1,4 @@
-"""What the attacker carries from round to round, and what came of it."""
+"""What the attacker remembers from round to round, and its report."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -15,20 +15,22 @@ from fedrobust.progress import UNWATCHED, Progress
 from fedrobust.typing import Images, Vector
 
 PICTURES = 8
-"""How many reconstructions a page shows."""
+"""The number of reconstructions that a page shows."""
 
 
 @dataclass
 class AttackerState:
-    """What the attacker carries from round to round; ``saved`` and ``of`` are its plain form.
+    """The attacker's memory; ``saved`` converts it to plain data, and ``of`` converts it back.
 
-    ``x`` and ``y`` are the examples reconstructed so far, ``distances`` those between consecutive
-    pools, ``matching`` the gradient distances before and after each inversion, and ``unused`` the
-    pool's on a gradient that it was not fitted to, before it was. It has ``met`` so many rounds, in
-    the ``last`` of which it sent ``own``, with at ``most`` so many colluders. It acts by a
-    ``policy``, or by a ``plan`` [steps, k] from round ``trained`` on; it last ``tried`` to train in
-    round ``tried``. ``value`` is the mean return of either in episodes of the simulation that had
-    no part in choosing it; ``source`` is the file of a policy that was trained before.
+    ``x`` and ``y`` are the examples reconstructed so far (the pool). ``distances`` are the
+    distances between consecutive pools. ``matching`` holds the gradient distances before and after
+    each inversion. ``unused`` holds the pool's distance to each new gradient, measured before the
+    pool was fitted to it. ``met`` is the number of rounds in which the attacker took part, ``last``
+    the last one of them, ``own`` its update in that round, and ``most`` the largest number of
+    colluders seen. The attacker acts by a ``policy``, or by a ``plan`` [steps, k], from round
+    ``trained`` on; ``tried`` is the round of its last attempt to train. ``value`` is the mean
+    return of the policy or plan in simulated episodes that were not used to choose it. ``source``
+    is the file of a policy that was trained before.
     """
 
     x: Tensor | None = None
@@ -61,15 +63,15 @@ class AttackerState:
 
     @classmethod
     def of(cls, saved: dict[str, Any], progress: Progress = UNWATCHED) -> "AttackerState":
-        """From its plain form; ``progress`` is told of troubles."""
+        """Build the state from plain data; ``progress`` receives the troubles."""
         return cls(**saved, progress=progress)
 
     def saved(self) -> dict[str, Any]:
-        """Tensors, numbers and containers of these."""
+        """Return the state as plain data: tensors, numbers and containers of these."""
         return {name: value for name, value in vars(self).items() if name != "progress"}
 
     def report(self) -> dict[str, Any]:
-        """What was observed, learned and spent, as JSON."""
+        """Return what was observed, learned and spent, as JSON."""
         return {
             "observed_rounds": self.observed,
             "reconstructed": 0 if self.y is None else len(self.y),
@@ -99,25 +101,25 @@ class AttackerState:
         return None if self.x is None or self.y is None else Split(self.x, self.y)
 
     def waited(self, view: View) -> int:
-        """How many rounds have passed since it last took part; 0 for none."""
+        """Return how many rounds the attacker has missed since it last took part."""
         return view.round - self.last - 1
 
     def seen(self, view: View) -> tuple[Vector, ...]:
-        """The broadcasts before this one, up to the last that it was there to receive."""
+        """Return the earlier broadcasts; empty if the attacker did not receive the last one."""
         return () if self.waited(view) else view.history
 
     def trouble(self, text: str) -> None:
-        """Note what went wrong, once, and tell whoever watches."""
+        """Record a problem once, and tell it to ``progress``."""
         if text not in self.troubles:
             self.troubles.append(text)
             self.progress.troubled(text)
 
 
 def compared(known: AttackerState, truth: Truth | None) -> dict[str, Any] | None:
-    """How near what was reconstructed came to the federation's data, beside the own data.
+    """Compare the reconstructions, and the own data, with the federation's data.
 
-    ``nearest`` is the median, over the reconstructions, of the ℓ2 distance to the nearest of all
-    real examples, as a share of that one's norm: 0 where real examples were found.
+    ``nearest`` is the median, over the reconstructions, of the ℓ2 distance to the nearest real
+    example, as a share of this example's norm: 0 where real examples were found.
     """
     if truth is None or known.pool is None:
         return None
@@ -143,7 +145,7 @@ def _images(split: Split, most: int, draw: torch.Generator) -> Split:
 
 
 def _nearest(x: Images, real: Split) -> tuple[Images, Tensor]:
-    """For each of x [b, ...] the nearest of all real examples, and its ℓ2 distance [b]."""
+    """Return, for each of x [b, ...], the nearest real example, and its ℓ2 distance [b]."""
     nearest, least = x.clone(), torch.full((len(x),), math.inf)
     for part in torch.split(torch.arange(len(real)), 5000):
         there = real.images(part)
@@ -154,7 +156,7 @@ def _nearest(x: Images, real: Split) -> tuple[Images, Tensor]:
 
 
 def pictures(known: AttackerState, truth: Truth) -> dict[str, Any] | None:
-    """The last reconstructions that are images, and for each the nearest of all real examples."""
+    """Return the last reconstructed images, and for each the nearest real example."""
     pool = known.pool
     if pool is None or pool.x.dim() != 4:
         return None
@@ -164,7 +166,7 @@ def pictures(known: AttackerState, truth: Truth) -> dict[str, Any] | None:
 
 
 def real_data(view: View) -> Split:
-    """The real examples that the attacker has, as floats: its own, then known clients'."""
+    """Return the attacker's real examples, as floats: its own, then those of known clients."""
     held = [*view.data(), *view.others()]
     parts = [(part.images(torch.arange(len(part))), part.y) for part in held if len(part)]
     x, y = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -173,10 +175,10 @@ def real_data(view: View) -> Split:
 
 @dataclass(frozen=True)
 class Material:
-    """What a simulation is made of: examples, and as indices into them who holds which.
+    """The data of a simulation: examples, and who holds which of them, as indices.
 
-    ``mine`` are those of each malicious client, ``known`` those of each benign client whose data
-    are known, and other benign clients draw theirs from ``theirs``.
+    ``mine`` are the examples of each malicious client, and ``known`` those of each benign client
+    whose data are known. The other benign clients draw their examples from ``theirs``.
     """
 
     data: Split
@@ -186,7 +188,7 @@ class Material:
 
 
 def material(known: AttackerState, data: Literal["learned", "own", "both"], view: View) -> Material:
-    """All that the attacker has; known clients' data count among both the own and the learned."""
+    """Return all data of the attacker; known clients' data count as both own and learned."""
     real, pool = real_data(view), known.pool
     own = [len(part) for part in view.data()]
     everything = real if pool is None else distribution.joined(real, pool)

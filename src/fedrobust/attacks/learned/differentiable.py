@@ -1,8 +1,8 @@
-"""Simulated rounds with a gradient: what an attack's return changes by, for each of its numbers.
+"""Simulated rounds with a gradient of an attack's return by each number of its actions.
 
-A round is the federation's own, :func:`~fedrobust.federation.round.run_round`, in float64. What
-a client computes, and the harm, are PyTorch operations whose graph is kept, inner ascents included.
-A rule hands on no graph; it is linearised by what it does at the rows that it was given.
+A round is the federation's own, :func:`~fedrobust.federation.round.run_round`, in float64. What a
+client computes, and the harm, are PyTorch operations whose graph is kept, including inner ascents.
+A rule keeps no graph; it is replaced by a linear function that agrees with it near the given rows.
 """
 
 from collections.abc import Callable
@@ -30,12 +30,12 @@ from fedrobust.perturb.wasserstein import Ascent
 from fedrobust.typing import Images, Labels, Updates, Vector
 
 _NUDGES = (1e-7, 1e-9, 1e-10)
-"""By how much a row is moved to see its share, in parts of the rows' greatest entry.
+"""How far a row is moved to measure its share, relative to the greatest entry of the rows.
 
-Where values are so near to each other that a move swaps them, a smaller one is tried.
+Where two values are so close that a move swaps them, a smaller move is tried.
 """
 _AGREES = 1e-3
-"""How far a rule's derivative along a random direction may be from what the shares say."""
+"""The largest relative error allowed between a rule's derivative and the one that shares give."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,16 @@ class Differentiable:
     model: nn.Module
 
     def moved(self, theta: Vector, x: Images, y: Labels, gamma: float, ascent: Ascent) -> Images:
-        """T_γ(θ; x) as ``ascent`` finds it, with its derivative by θ.
+        """Return T_γ(θ; x) as ``ascent`` finds it, with its derivative by θ.
 
-        Raises: ``ValueError`` for a step length that is searched.
+        Raises: ``ValueError`` for an ascent that searches its step length.
         """
         if ascent.rule == "backtracking" or ascent.tolerance:
             raise ValueError("gradients need an ascent with the rule constant or decaying")
         at = start = x.to(theta)
         if gamma == float("inf"):
             return at
-        # torch.autograd.grad would walk the whole graph, back to the first round, in each step.
+        # Not torch.autograd.grad: each step would walk the whole graph back to the first round.
         uphill = grad(lambda at: self.losses(theta, at, y).sum())
         for step in range(1, ascent.steps + 1):
             length = ascent.size / (2 * gamma) / (step**0.5 if ascent.rule == "decaying" else 1)
@@ -66,7 +66,7 @@ class Differentiable:
     def perturbed(
         self, theta: Vector, x: Images, y: Labels, objective: Objective, round: int
     ) -> Images:
-        """The points of ERM and DRO. Raises: ``ValueError`` for another objective."""
+        """Return the points of ERM and DRO. Raises: ``ValueError`` for another objective."""
         if isinstance(objective, WassersteinDRO):
             return self.moved(theta, x, y, objective.price, objective.ascent)
         if not isinstance(objective, ERM):
@@ -74,7 +74,7 @@ class Differentiable:
         return x
 
     def gradients(self, theta: Vector, x: Images, y: Labels, clients: int) -> Updates:
-        """Each client's mean gradient [clients, d], with its derivative by θ."""
+        """Return each client's mean gradient [clients, d], with its derivative by θ."""
 
         def loss(theta: Vector, x: Images, y: Labels) -> Tensor:
             return self.losses(theta, x, y).mean()
@@ -84,7 +84,7 @@ class Differentiable:
         return rows
 
     def losses(self, theta: Vector, x: Images, y: Labels) -> Tensor:
-        """The cross-entropy of each example [b]."""
+        """Return the cross-entropy of each example [b]."""
         layout, shapes = Layout.of(self.model), dict(self.model.named_parameters())
         pieces = {name: theta[at].view_as(shapes[name]) for name, at in layout.slices.items()}
         return cross_entropy(functional_call(self.model, pieces, (x.to(theta),)), y)
@@ -92,22 +92,22 @@ class Differentiable:
 
 @dataclass(frozen=True)
 class Linearised:
-    """``rule`` with the derivative of what it does in each coordinate to the rows it is given.
+    """``rule`` with a derivative: of each coordinate of its vector by this coordinate of the rows.
 
-    In coordinate j its vector is taken for Σᵢ wᵢⱼ xᵢⱼ with constant wᵢⱼ, which it is almost
-    everywhere for rules that select or average values: mean, median, trimmed means, Krum, Bulyan.
-    w is read off by moving each row a little. At rows where the rule's derivative along a random
-    direction is another, :class:`NotLinearError` says so.
+    In coordinate j the rule's vector is written as Σᵢ wᵢⱼ xᵢⱼ with constant wᵢⱼ. This is correct
+    almost everywhere for rules that select or average values: mean, median, trimmed means, Krum,
+    Bulyan. w is measured by moving each row a little. At rows where the rule's derivative along a
+    random direction does not agree with w, :class:`NotLinearError` is raised.
     """
 
     rule: Aggregator
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
-        """The vector alone."""
+        """Return the vector alone."""
         return self.aggregate(updates, context).vector
 
     def aggregate(self, updates: Updates, context: Context) -> Aggregation:
-        """The rule's answer, with a derivative."""
+        """Return the rule's answer, with a derivative."""
 
         def answer(rows: Updates) -> Vector:
             return apply(self.rule, rows, context).vector
@@ -115,16 +115,16 @@ class Linearised:
         return Aggregation(_Rule.apply(updates, answer))  # type: ignore[no-untyped-call]
 
     def check(self, n: int) -> None:
-        """As the rule does."""
+        """Check the number of rows as the rule does."""
         self.rule.check(n)
 
     def tolerating(self, dropped: int) -> "Linearised":
-        """The rule for fewer rows."""
+        """Return this wrapper around the rule for fewer rows."""
         return replace(self, rule=self.rule.tolerating(dropped))
 
 
 class NotLinearError(ValueError):
-    """The rule mixes coordinates, or is given equal rows: there is no gradient through it here."""
+    """The rule mixes coordinates, or the given rows are equal: it has no gradient there."""
 
 
 class _Rule(torch.autograd.Function):
@@ -139,9 +139,9 @@ class _Rule(torch.autograd.Function):
 
 
 def shares(answer: Callable[[Updates], Vector], rows: Updates) -> Updates:
-    """wᵢⱼ [n, d], how much ``answer`` moves in coordinate j where row i does; ``rows`` in float64.
+    """Return wᵢⱼ [n, d], the derivative of ``answer`` in coordinate j by row i; float64 ``rows``.
 
-    Raises: ``NotLinearError`` where that is not all that moves it.
+    Raises: ``NotLinearError`` where ``answer`` depends on anything else.
     """
     at, scale = answer(rows), float(rows.abs().max().clamp(min=1e-30))
     draw = torch.Generator().manual_seed(0)
@@ -162,9 +162,9 @@ def shares(answer: Callable[[Updates], Vector], rows: Updates) -> Updates:
 
 
 def differentiable(task: Task) -> Task:
-    """``task`` in float64, with a gradient by its actions.
+    """Return ``task`` in float64, with a gradient by its actions.
 
-    Raises: ``ValueError`` where its clients or its harm are not written in such operations.
+    Raises: ``ValueError`` where its clients or its harm are not differentiable operations.
     """
     one_step = isinstance(task.backend, OneStep) and isinstance(task.backend.engine, Compiled)
     if not one_step or not isinstance(task.harm, Harm):
@@ -195,7 +195,7 @@ def differentiable(task: Task) -> Task:
         ),
         harm=harm,
         backend=OneStep(tools, replacement=True),
-        journal=None,  # which has no gradients
+        journal=None,  # recalled answers have no gradients
     )
 
 

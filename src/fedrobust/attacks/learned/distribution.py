@@ -1,4 +1,4 @@
-"""What the attacker knows of the federation's data: a pool of examples that grows by the round."""
+"""The attacker's knowledge of the federation's data: a pool of examples that grows each round."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from fedrobust.errors import ConfigError
 from fedrobust.typing import Indices
 
 EXACT = 1000
-"""Points up to which optimal transport is solved exactly; above, Sinkhorn's algorithm is used."""
+"""The most points for which optimal transport is exact; above, Sinkhorn's algorithm is used."""
 _REGULAR = 0.01
 """The entropic regularisation of Sinkhorn's algorithm, in units of the largest cost."""
 
@@ -18,12 +18,12 @@ _REGULAR = 0.01
 def wasserstein_distance(
     a: Split, b: Split, *, scale: float = 1.0, label_cost: float = 1.0
 ) -> float:
-    """W₁ of two samples, each example with the same weight.
+    """Return W₁ of two samples, each example with the same weight.
 
-    The ground cost is ‖x − x′‖₂ / (scale · √D) + label_cost · 1[y ≠ y′], D the number of
-    coordinates; with the deviation of the data as ``scale``, examples of one class are about √2
-    apart. Exact up to ``EXACT`` points, above with an entropic regularisation of 0.01 of the
-    largest cost. a and b hold float x [n, ...] and y [n].
+    The ground cost is ‖x − x′‖₂ / (scale · √D) + label_cost · 1[y ≠ y′], with D the number of
+    coordinates. With the standard deviation of the data as ``scale``, examples of one class are
+    about √2 apart. The distance is exact up to ``EXACT`` points; above, it has an entropic
+    regularisation of 0.01 of the largest cost. a and b hold float x [n, ...] and y [n].
 
     Raises: ``ValueError`` for an empty sample, ``ConfigError`` where POT is not installed.
 
@@ -51,10 +51,10 @@ def wasserstein_distance(
 def paired(
     before: Split, after: Split, most: int, generator: torch.Generator
 ) -> tuple[Split, Split]:
-    """At most ``most`` examples of each of two pools, the second of which begins with the first.
+    """Return at most ``most`` examples of each of two pools; the second pool extends the first.
 
-    The share of the first pool is drawn once and taken from both, so that the distance between the
-    two is that of what was added, and not of two draws.
+    The examples of the first pool are drawn once and used for both. So the distance between the two
+    comes from the examples that were added, and not from two different draws.
     """
     if len(after) <= most:
         return before, after
@@ -66,10 +66,10 @@ def paired(
 
 @dataclass(frozen=True)
 class Comparison:
-    """How near samples of equal size come to the truth; ``floor`` is that of the truth itself.
+    """The distance of samples of equal size to the truth; ``floor`` is that of the truth itself.
 
-    ``own`` is the attacker's own data, ``learned`` what it has learned; ``labels`` are the shares
-    of the classes in each of ``truth``, ``own`` and ``learned``.
+    ``own`` is the distance of the attacker's own data, and ``learned`` that of what it has learned.
+    ``labels`` are the shares of the classes in each of ``truth``, ``own`` and ``learned``.
     """
 
     own: float
@@ -89,10 +89,11 @@ def compare(
     scale: float = 1.0,
     generator: torch.Generator,
 ) -> Comparison:
-    """W₁ to the truth of equally many own, learned and further true examples.
+    """Return W₁ to the truth for equally many own, learned and further true examples.
 
-    A pool seems to come nearer as it grows, whatever is in it; hence the equal counts, and the
-    floor. Only someone who has the truth can ask; the attacker cannot.
+    A pool seems to come nearer to the truth as it grows, whatever it contains. Therefore the
+    samples have equal sizes, and the floor is measured too. This needs the truth, which the
+    attacker does not have.
     """
     count = min(len(own), len(learned), len(truth) // 2, most)
     order = torch.randperm(len(truth), generator=generator)
@@ -114,12 +115,12 @@ def compare(
 
 
 def spread(data: Split) -> float:
-    """The root mean variance of the coordinates: the scale of a distance."""
+    """Return the root mean variance of the coordinates, the scale of a distance."""
     return float(data.x.flatten(1).double().var(dim=0, correction=0).mean().sqrt()) or 1.0
 
 
 def joined(a: Split, b: Split) -> Split:
-    """Both samples, one after the other."""
+    """Return both samples, one after the other."""
     return Split(torch.cat([a.x, b.x]), torch.cat([a.y, b.y]))
 
 

@@ -1,9 +1,10 @@
-"""How an attack speaks to a policy: what the policy sees, and what its actions mean.
+"""Encodings: what a policy sees, and what its actions mean.
 
-An action a lies in [−1, 1]^k. Two scales give it a length. ``norm`` obeys a budget, ‖Δ‖₂ ≤ budget ·
-‖own honest update‖₂, which makes attacks comparable. ``zeta`` is the paper's: a number a becomes
-a′ = a (ζmax − ζmin)/2 + (ζmax + ζmin)/2, with ζ the extremes over all coordinates of the gradients
-of single learned examples; it knows no budget, and under the mean it can run away.
+An action a lies in [−1, 1]^k. Two scales give it a length. ``norm`` obeys a budget,
+‖Δ‖₂ ≤ budget · ‖own honest update‖₂, which makes attacks comparable. ``zeta`` is the paper's scale:
+a number a becomes a′ = a (ζmax − ζmin)/2 + (ζmax + ζmin)/2, with ζ the extremes over all
+coordinates of the gradients of single learned examples. It has no budget, and under the mean it can
+grow without limit.
 """
 
 from dataclasses import dataclass, replace
@@ -31,10 +32,10 @@ Direction: TypeAlias = Literal["own", "parameters", "harm", "last-step", "benign
 
 @dataclass(frozen=True)
 class Observation:
-    """What an observation is made of: parameters [d] now, before, and at the start of the attack.
+    """The inputs of an observation: parameters [d] now, before, and at the start of the attack.
 
-    ``waited`` is how many rounds have passed since the attacker last took part, 0 for none; what
-    was before is then not known, and counts as what is now.
+    ``waited`` is the number of rounds that the attacker has missed since it last took part. If it
+    is above 0, the previous parameters are unknown and are set to the current ones.
     """
 
     layout: Layout
@@ -46,9 +47,9 @@ class Observation:
 
 @dataclass(frozen=True)
 class ActionContext:
-    """What an action may draw on beside the view: the network, learned examples, and the harm.
+    """The inputs of an action besides the view: the network, learned examples, and the harm.
 
-    With a ``pool``, the examples of a round are drawn from it.
+    With a ``pool``, the examples of each round are drawn from it.
     """
 
     engine: GradientEngine
@@ -58,7 +59,7 @@ class ActionContext:
     pool: Split | None = None
 
     def drawn(self, rng: torch.Generator) -> "ActionContext":
-        """These means with the examples of one round."""
+        """Return this context with the examples of one round."""
         if self.pool is None:
             return self
         order = torch.randperm(len(self.pool), generator=rng)
@@ -67,29 +68,29 @@ class ActionContext:
         return replace(self, sample=sample, harm=harm)
 
     def expected_gradient(self, view: View) -> Vector:
-        """The gradient [d] of a client that holds the sample, at the points that it moves to."""
+        """Return the gradient [d] of a client with this sample, at its perturbed points."""
         y = self.sample.y
         x = self.engine.perturbed(view.parameters, self.sample.x, y, view.objective, view.round)
         return self.engine.gradients(view.parameters, x, y, 1)[0]
 
 
 class Encoding(Protocol):
-    """From what the attacker sees to numbers, and from a policy's numbers to updates."""
+    """Turns what the attacker sees into numbers, and a policy's numbers into updates."""
 
     def seen(self, layout: Layout) -> int:
-        """The length of an observation."""
+        """Return the length of an observation."""
         ...
 
     def actions(self, layout: Layout) -> int:
-        """k, the length of an action."""
+        """Return k, the length of an action."""
         ...
 
     def observe(self, sight: Observation) -> Floats:
-        """What the policy sees, of a size near 1."""
+        """Return what the policy sees, in numbers of a size near 1."""
         ...
 
     def rows(self, action: Tensor, view: View, means: ActionContext) -> Updates:
-        """The updates [m, d] that an action [k] means."""
+        """Return the updates [m, d] that an action [k] means."""
         ...
 
 
@@ -98,7 +99,7 @@ AnyEncoding: TypeAlias = Annotated[Encoding, ENCODING]
 
 
 def _relative(now: Vector, start: Vector) -> Tensor:
-    """θ − θ_start in units of the root mean square of θ_start."""
+    """Return θ − θ_start in units of the root mean square of θ_start."""
     unit = start.square().mean().sqrt().clamp(min=1e-8)
     return (now - start) / unit
 
@@ -111,7 +112,7 @@ def _finished(values: list[Tensor], sight: Observation) -> Floats:
 
 
 def extremes(view: View, engine: GradientEngine, sample: Split) -> tuple[Tensor, Tensor]:
-    """ζmin and ζmax over the coordinates of the gradients of single examples at θ^{t−1}."""
+    """Return ζmin and ζmax over all coordinates of the gradients of single examples at θ^{t−1}."""
     gradients = engine.gradients(view.parameters, sample.x, sample.y, len(sample))
     return gradients.amin(), gradients.amax()
 
@@ -121,12 +122,12 @@ def _rescaled(action: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def _sizes(view: View) -> Tensor:
-    """The norm of each colluder's honest update [m, 1]; exact at any scale."""
+    """Return the norm of each colluder's honest update [m, 1]; it is exact at any scale."""
     return _lengths(view.own)
 
 
 def _lengths(rows: Updates) -> Tensor:
-    """‖xᵢ‖₂ [n, 1], with its gradient where the rows have one: these are float64 anyway."""
+    """Return ‖xᵢ‖₂ [n, 1], with its gradient where the rows have one: these rows are float64."""
     if rows.requires_grad:
         found: Tensor = rows.norm(dim=1, keepdim=True)
         return found
@@ -135,7 +136,7 @@ def _lengths(rows: Updates) -> Tensor:
 
 @component
 class Full:
-    """State θ, action a gradient: for small networks (DRFL §3).
+    """State: θ. Action: a gradient. For small networks (DRFL §3).
 
     ``norm``: Δ = budget · ‖own‖ · a / √d; ``zeta``: the gradient a′, Δ = −η a′. The policy sees
     θ − θ_start, in units of the root mean square of θ_start.
@@ -146,19 +147,19 @@ class Full:
     name: Literal["full"] = "full"
 
     def seen(self, layout: Layout) -> int:
-        """Every parameter, and the rounds waited."""
+        """Return the number of parameters, plus one for the rounds waited."""
         return layout.size + 1
 
     def actions(self, layout: Layout) -> int:
-        """d."""
+        """Return d, the number of parameters."""
         return layout.size
 
     def observe(self, sight: Observation) -> Floats:
-        """All parameters."""
+        """Return all parameters, relative to the start, and the rounds waited."""
         return _finished([_relative(sight.parameters, sight.start)], sight)
 
     def rows(self, action: Tensor, view: View, means: ActionContext) -> Updates:
-        """The same vector for all, each at its own length."""
+        """Return the same direction for all, scaled to each client's own length."""
         if self.scale == "zeta":
             gradient = _rescaled(action, *extremes(view, means.engine, means.sample))
             return (-view.client.optimizer.lr * gradient).expand(view.rows, -1).clone()
@@ -168,12 +169,12 @@ class Full:
 
 @component
 class Compact:
-    """State the last layer's parameters, action one factor of the own gradient (DRFL §3).
+    """State: the last layer's parameters. Action: one factor of the own gradient (DRFL §3).
 
     ``norm``: Δ = budget · a · own; ``zeta``: Δ = a′ · own.
 
-    Differences from the paper: it takes "the last hidden layer", 409,728 numbers on its MNIST
-    network, as the state; here it is the output layer.
+    Differences from the paper: the paper's state is "the last hidden layer", 409,728 numbers on its
+    MNIST network; here the state is the output layer.
     """
 
     scale: Scale = "norm"
@@ -181,21 +182,21 @@ class Compact:
     name: Literal["compact"] = "compact"
 
     def seen(self, layout: Layout) -> int:
-        """The output layer's parameters, and the rounds waited."""
+        """Return the number of the output layer's parameters, plus one for the rounds waited."""
         part = _output_layer(layout)
         return int(part.stop - part.start) + 1
 
     def actions(self, layout: Layout) -> int:
-        """One."""
+        """Return 1, the number of factors."""
         return 1
 
     def observe(self, sight: Observation) -> Floats:
-        """The output layer."""
+        """Return the output layer's parameters, relative to the start, and the rounds waited."""
         part = _output_layer(sight.layout)
         return _finished([_relative(sight.parameters[part], sight.start[part])], sight)
 
     def rows(self, action: Tensor, view: View, means: ActionContext) -> Updates:
-        """Each its own honest update, by one factor."""
+        """Return each client's own honest update, multiplied by one factor."""
         if self.scale == "zeta":
             return _rescaled(action, *extremes(view, means.engine, means.sample)) * view.own
         return self.budget * action * view.own
@@ -203,19 +204,20 @@ class Compact:
 
 @component
 class Basis:
-    """A few numbers in, a few directions out: what a policy can learn within an attacker's budget.
+    """Few numbers in, few directions out: small enough to learn within an attacker's budget.
 
-    Δ = budget · ‖own‖ · v / max(1, ‖v‖₂) with v = Σ aⱼ bⱼ, bⱼ the unit vectors of ``directions``:
-    the own honest update, the parameters, the way in which the ``harm`` grows fastest, the last
-    step of the model, and the update that a benign client is expected to send. The policy sees, of
-    each tensor of the network, how its norm has changed since the start of the attack and how far
-    it has turned, and the last step against θ.
+    Δ = budget · ‖own‖ · v / max(1, ‖v‖₂) with v = Σ aⱼ bⱼ. The bⱼ are the unit vectors of
+    ``directions``: the own honest update, the parameters, the direction in which the ``harm`` grows
+    fastest, the last step of the model, and the update that a benign client is expected to send.
+    For each tensor of the network, the policy sees how its norm has changed and how far it has
+    turned since the start of the attack. It also sees the last step relative to θ.
 
-    The harm and a benign client's update are those on ``samples`` of the learned examples, drawn
-    anew each round, or with ``draws: fixed`` on those of the reward. A rule that selects most of
-    the attacker's rows then fits the network to these examples: the reward is had on them alone.
+    The harm and a benign client's update are computed on ``samples`` of the learned examples, which
+    are drawn anew each round. With ``draws: fixed`` they are computed on the examples of the
+    reward. Then a rule that selects most of the attacker's rows fits the network to these examples,
+    and the reward holds on them alone.
 
-    Reference: none; DRFL's own encodings are ``full`` and ``compact``.
+    Reference: none. DRFL's own encodings are ``full`` and ``compact``.
     """
 
     directions: tuple[Direction, ...] = ("own", "parameters", "harm")
@@ -228,19 +230,19 @@ class Basis:
         if not self.directions:
             raise ValueError("at least one direction is needed")
         if len(set(self.directions)) < len(self.directions):
-            raise ValueError(f"a direction stands twice in {', '.join(self.directions)}")
+            raise ValueError(f"a direction is given twice in {', '.join(self.directions)}")
         return self
 
     def seen(self, layout: Layout) -> int:
-        """Two numbers for each tensor, two for the last step, and the rounds waited."""
+        """Return two for each tensor, two for the last step, and one for the rounds waited."""
         return 2 * len(layout.slices) + 3
 
     def actions(self, layout: Layout) -> int:
-        """One for each direction."""
+        """Return the number of directions."""
         return len(self.directions)
 
     def observe(self, sight: Observation) -> Floats:
-        """Norms, angles and the last step."""
+        """Return norms, angles, the last step and the rounds waited."""
         numbers = []
         for part in sight.layout.slices.values():
             now, start = sight.parameters[part], sight.start[part]
@@ -252,7 +254,7 @@ class Basis:
         return _finished([torch.stack(numbers)], sight)
 
     def rows(self, action: Tensor, view: View, means: ActionContext) -> Updates:
-        """Each at its own length, along the same mix of directions."""
+        """Return the same mix of directions for all, scaled to each client's own length."""
         total = torch.zeros_like(view.own)
         for share, direction in zip(action, self.directions, strict=True):
             total += share * self._direction(direction, view, means)
@@ -279,7 +281,7 @@ def _unit(vector: Vector) -> Vector:
 
 
 def _output_layer(layout: Layout) -> slice:
-    """The last layer's weight and bias, which lie side by side at the end."""
+    """Return the slice of the last layer's weight and bias, which are the last entries."""
     names = list(layout.slices)
     layer = names[-1].rpartition(".")[0]
     first = next(name for name in names if name.rpartition(".")[0] == layer)

@@ -1,4 +1,4 @@
-"""A Gymnasium environment whose step is a federated round, or several."""
+"""A Gymnasium environment in which each step is one or several federated rounds."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -26,13 +26,13 @@ from fedrobust.progress import UNWATCHED, Progress
 from fedrobust.typing import Floats, Updates, Vector
 
 Action: TypeAlias = Floats | None
-"""What an environment is asked for: a step with an action, or None, the start of an episode."""
+"""A question to an environment: an action to play, or None for the start of an episode."""
 LIMIT = 100.0
-"""The largest harm that is told apart, in units of the reward."""
+"""Harm is cut off at this value, in units of the reward."""
 
 
 class PolicyAttack:
-    """An attack that sends what its ``action`` means, after it has ``waited`` so many rounds."""
+    """An attack that sends what its ``action`` means, after it has ``waited`` this many rounds."""
 
     requires: ClassVar[Requirements] = Requirements(history=1)
 
@@ -44,10 +44,10 @@ class PolicyAttack:
         self.waited = 0
 
     def init(self) -> None:
-        """It keeps no state."""
+        """Return None: the attack keeps no state."""
 
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
-        """The updates [m, d] that the action means."""
+        """Return the updates [m, d] that the action means."""
         history = () if self.waited else view.history
         means = replace(self.means, previous=before(view.parameters, history))
         action = self.action.to(view.parameters)
@@ -57,18 +57,18 @@ class PolicyAttack:
 
 
 def before(parameters: Vector, history: tuple[Vector, ...]) -> Vector:
-    """The broadcast before the last one; the last one itself where none was received."""
+    """Return the previous broadcast; the current one where no previous one was received."""
     return history[-1] if history else parameters
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a policy is to learn: a simulated federation, its start, and the harm to maximise.
+    """The task of a policy: a simulated federation, its start, and the harm to maximise.
 
-    An episode has ``horizon`` rounds; an action is held for ``hold`` rounds in which the attacker
-    takes part, as it does in the first round, after it has ``waited`` so many. The reward is
-    ``scale`` times what the harm has grown by. What a ``journal`` has is not simulated again;
-    ``progress`` is told how far a training is.
+    An episode has ``horizon`` rounds. An action is held for ``hold`` rounds in which the attacker
+    takes part. The attacker takes part in the first round, before which it has missed ``waited``
+    rounds. The reward is ``scale`` times the growth of the harm. What a ``journal`` contains is not
+    simulated again. ``progress`` receives the progress of a training.
     """
 
     federation: Federation
@@ -94,9 +94,9 @@ class FederationEnv(gymnasium.Env[Floats, Floats]):
     """The attacker's Markov decision process (DRFL §3), for any rule, data, network and encoding.
 
     A step plays :func:`~fedrobust.federation.round.run_round` on the simulated federation ``hold``
-    times, and the rounds after that in which the attacker does not take part. The observation is
-    the encoding's; the reward Σ harm(θ^t) − harm(θ^{t−1}), scaled. An episode is truncated at the
-    horizon, never terminated. Each episode draws its own batches, from the seed of ``reset``.
+    times, and then the rounds in which the attacker does not take part. The observation comes from
+    the encoding. The reward is Σ harm(θ^t) − harm(θ^{t−1}), scaled. An episode is truncated at the
+    horizon and never terminated. Each episode draws its own batches, from the seed of ``reset``.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012, as in the base class
@@ -111,27 +111,27 @@ class FederationEnv(gymnasium.Env[Floats, Floats]):
         self.actions = actions
         """k, the length of an action."""
         self.rounds = 0
-        """Simulated rounds that this environment has played."""
+        """The number of simulated rounds that this environment has played."""
         self._puppet = PolicyAttack(task.encoding, task.means)
         self._federation = replace(task.federation, attack=self._puppet)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Floats, dict[str, Any]]:
-        """Back to the start, with draws of its own."""
+        """Start a new episode, with its own random draws."""
         super().reset(seed=seed)
         self._draw, self._unplayed = int(self.np_random.integers(2**31)), list[Action]()
         self._now = self._answer(None)
         return self._now.observation, self._info()
 
     def step(self, action: Floats) -> tuple[Floats, float, bool, bool, dict[str, Any]]:
-        """Play with ``action``; a number outside [−1, 1] counts as the nearest within."""
+        """Play ``action``; a number outside [−1, 1] counts as the nearest one inside."""
         before, self._now = self._now, self._answer(np.clip(action, -1, 1))
         reward = self.task.scale * (self._now.harm - before.harm)
         return self._now.observation, reward, False, self.over, self._info()
 
     def play(self, action: Tensor) -> None:
-        """The rounds of a step; nothing is measured."""
+        """Play the rounds of one step without measuring the harm."""
         self._puppet.action = action
         for _ in range(self.task.hold):
             if not self.over:
@@ -146,17 +146,17 @@ class FederationEnv(gymnasium.Env[Floats, Floats]):
 
     @property
     def elapsed(self) -> int:
-        """Rounds since the start of the episode."""
+        """The number of rounds since the start of the episode."""
         return self._round - self.task.start.round
 
     @property
     def parameters(self) -> Vector:
-        """θ as the episode has made it."""
+        """θ, the current parameters in this episode."""
         self._catch_up()
         return self._state.parameters
 
     def _answer(self, action: Action) -> Answer:
-        """What follows an action, or the start of an episode: recalled, or simulated and kept."""
+        """Return the answer to an action, or to a start: recalled, or simulated and kept."""
         journal = self.task.journal
         asked = str(self._draw).encode() if action is None else action.tobytes()
         answer = None if journal is None else journal.recall(asked)
@@ -171,7 +171,7 @@ class FederationEnv(gymnasium.Env[Floats, Floats]):
         return answer
 
     def _catch_up(self) -> None:
-        """Play what was recalled of this episode; its rounds have been counted."""
+        """Play the recalled rounds of this episode; they are already counted."""
         rounds = self.rounds
         for action in self._unplayed:
             self._simulated(action)
@@ -191,14 +191,14 @@ class FederationEnv(gymnasium.Env[Floats, Floats]):
         self._state = self.task.start.clone()
         self._state.attack = None
         self._round, self._waited = self._state.round, self.task.waited
-        seeds = count(self._draw)  # the policy begins in a round in which the attacker is
+        seeds = count(self._draw)  # the policy begins in a round with the attacker
         self._streams = next(s for s in map(Streams, seeds) if self._takes_part(s))
 
     def _info(self) -> dict[str, Any]:
         return {"harm": self._now.harm, "round": self._now.round}
 
     def _measured(self) -> float:
-        """The harm, within ±``LIMIT`` in units of the reward: models that blow up have no end."""
+        """Return the harm, cut at ±``LIMIT`` in units of the reward: a model may blow up."""
         most = LIMIT / self.task.scale
         return min(max(self.task.harm(self._state.parameters), -most), most)
 
@@ -208,13 +208,13 @@ class FederationEnv(gymnasium.Env[Floats, Floats]):
         self._round, self.rounds = self._state.round, self.rounds + 1
 
     def _play_without(self) -> None:
-        """The rounds in which no malicious client takes part, up to the next in which one does."""
+        """Play the rounds without a malicious client, up to the next round with one."""
         while not self.over and not self._takes_part(self._streams):
             self._play()
             self._waited += 1
 
     def _takes_part(self, streams: Streams) -> bool:
-        """Whether a malicious client is in the next round."""
+        """Whether a malicious client takes part in the next round."""
         chosen = self._federation.chosen(self._state.round + 1, streams)
         return not self._federation.malicious.isdisjoint(chosen)
 

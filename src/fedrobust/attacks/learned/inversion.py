@@ -1,4 +1,4 @@
-"""Gradient matching: examples whose gradient is the one that the server reveals."""
+"""Gradient matching: find examples whose gradient is the one that the server reveals."""
 
 from copy import deepcopy
 from dataclasses import dataclass
@@ -16,30 +16,32 @@ from fedrobust.objectives import ERM, Objective
 from fedrobust.typing import Images, Labels, Vector
 
 _CONFIDENCE = 3.0
-"""The logit with which a given label starts, where labels are learned too."""
+"""The initial logit of a given label, where labels are learned too."""
 _LOOK = 10
-"""Iterations of L-BFGS between two looks at the point and, for pixels, the box."""
+"""The number of L-BFGS iterations between two checks of the point and, for pixels, of the box."""
 
 
 @component
 class Inversion:
     """Minimise D(∇_θ l(θ; x + δ, y), g) over the examples x, and over their labels y.
 
-    D is ‖∇ − g‖₂² / ‖g‖₂² (``euclidean``, DLG) or 1 − cos(∇, g) (``cosine``, Geiping et al.), to
-    which ``total_variation`` adds its multiple of the mean absolute difference of neighbouring
-    pixels. With ``labels: learned`` a label is softmax of logits, optimised too, and the largest
-    one in the end; with ``kept`` labels stay. δ is the shift that the objective's own inner
-    maximisation finds, solved every ``refresh`` iterations and held fixed between: the server's
-    gradient was taken at such points. Inputs that start in [0, 1] stay there.
+    D is ‖∇ − g‖₂² / ‖g‖₂² (``euclidean``, DLG) or 1 − cos(∇, g) (``cosine``, Geiping et al.).
+    ``total_variation`` adds its multiple of the mean absolute difference of neighbouring pixels.
+    With ``labels: learned`` a label is the softmax of logits that are optimised too, and at the end
+    the label with the largest logit. With ``kept`` the labels do not change. δ is the shift that
+    the objective's own inner maximisation finds: the server's gradient was taken at such shifted
+    points. δ is computed again every ``refresh`` iterations and held fixed in between. Inputs that
+    start in [0, 1] stay there.
 
     References: Zhu, Liu, Han, "Deep Leakage from Gradients", NeurIPS 2019 (L-BFGS, 300
     iterations); Geiping et al., "Inverting Gradients", NeurIPS 2020 (Adam, cosine, total
     variation); DRFL §3 (starts from the attacker's own data instead of noise).
 
-    Differences from the papers: ``iterations`` are those of L-BFGS, where each of the 300 of DLG's
-    published code is a call of up to twenty; ten of them take at most twelve gradients, and fewer
-    than ten where the line search needs more. It searches along its direction by the strong Wolfe
-    conditions, without which it diverges. D is relative to ‖g‖₂²; arithmetic is float64.
+    Differences from the papers: ``iterations`` counts iterations of L-BFGS. In DLG's published code
+    each of the 300 is a call of up to twenty iterations. Ten iterations take at most twelve
+    gradients; where the line search needs more, fewer than ten are made. The line search uses the
+    strong Wolfe conditions; without them the method diverges. D is relative to ‖g‖₂²; arithmetic is
+    float64.
     """
 
     method: Literal["lbfgs", "adam"] = "lbfgs"
@@ -53,7 +55,7 @@ class Inversion:
 
 @dataclass(frozen=True, eq=False)
 class Inverted:
-    """Examples x [b, ...], y [b], and the distance D at the start and at the end."""
+    """The examples x [b, ...], y [b], and the distance D at the start and at the end."""
 
     x: Images
     y: Labels
@@ -72,10 +74,11 @@ def invert(
     round: int = 1,
     generator: torch.Generator | None = None,
 ) -> Inverted:
-    """The examples, starting at x [b, ...] and y [b], whose mean gradient comes nearest to [d].
+    """Return the examples, starting at x [b, ...] and y [b], with mean gradient nearest to [d].
 
     ``model`` holds the parameters at which the gradient was taken. ``objective`` and ``round`` say
-    how the inputs were moved before it was. The best point met under the last shift is returned.
+    how the inputs were moved before the gradient was taken. The best point found under the last
+    shift is returned.
 
     Raises: ``ValueError`` for a gradient that is zero or not finite.
     """
@@ -118,7 +121,7 @@ class _Matching:
         self.best_distance = float("inf")
 
     def solve_shift(self, objective: Objective, round: int, draw: torch.Generator) -> None:
-        """δ at the current examples; under another one, the descent begins anew."""
+        """Compute δ at the current examples; if δ changes, the descent begins anew."""
         x, y = self.x.detach(), self.labels.detach().argmax(dim=1)
         shift = torch.zeros_like(x)
         if k := objective.perturbed(len(x), round):
@@ -129,13 +132,13 @@ class _Matching:
         if self.first is not None and torch.equal(shift, self.shift):
             return
         self.shift, self.optimizer = shift, self._optimizer()
-        # Judged anew: the same examples are at another distance under another shift.
+        # Measured again: under another shift the same examples have another distance.
         found = float(self.distance().detach())
         self.first = found if self.first is None else self.first
         self.best_distance, self.best = found, (x.clone(), self._labels())
 
     def distance(self) -> Tensor:
-        """D at the current examples."""
+        """Return D at the current examples."""
         learned = self.settings.labels == "learned"
         targets = F.softmax(self.labels, dim=1) if learned else self.fixed
         with torch.enable_grad():
@@ -148,7 +151,7 @@ class _Matching:
         return (gradient - self.gradient).square().sum() / self.gradient.square().sum()
 
     def descend(self, iterations: int) -> bool:
-        """``iterations`` steps, under the shift as it is; whether all stayed finite."""
+        """Make ``iterations`` steps with a fixed shift; return whether all stayed finite."""
         settings, optimizer, left = self.settings, self.optimizer, iterations
 
         def closure() -> Tensor:
@@ -193,7 +196,7 @@ class _Matching:
 
 
 def _variation(x: Tensor) -> Tensor:
-    """The mean absolute difference of neighbouring pixels; 0 for what is no image."""
+    """Return the mean absolute difference of neighbouring pixels; 0 for other inputs."""
     if x.dim() < 4:
         return x.new_zeros(())
     across = (x[..., 1:] - x[..., :-1]).abs().mean()

@@ -1,8 +1,8 @@
-"""What a learned policy has to beat: fixed actions, and plans searched on the same simulation.
+"""The baselines of a learned policy: fixed actions, and plans searched on the same simulation.
 
-A search compares its candidates in one episode, which luck decides too, so the few best are judged
-once more, in episodes that the search has not seen. The best of these is then worth what it does in
-others yet: chosen and judged by the same, it would be worth too much.
+A search compares its candidates in one episode, in which luck also matters. So the few best are
+judged once more, in episodes that the search has not seen. The value of the best is then measured
+in further episodes: if the same episodes chose and judged it, its value would be too high.
 """
 
 import time
@@ -22,17 +22,18 @@ from fedrobust.attacks.learned.training import Training
 from fedrobust.typing import Floats
 
 EPISODES = 5
-"""Of the last judgement, for each of so many candidates."""
+"""The number of episodes in which each of the last candidates is judged."""
 FINALISTS = 2
-"""Candidates that a search by halving leaves to be judged."""
+"""The number of candidates that a search by halving leaves to be judged."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Actions [steps, k], each for as many rounds as an action is held, and their return.
+    """Actions [steps, k] and their return; each action is held for a fixed number of rounds.
 
-    They go by the round, whether or not the attacker was there to play them; the last one is kept.
-    ``rounds`` and ``seconds`` are what the search for it has cost, ``course`` what it has seen.
+    The rounds of a plan pass whether or not the attacker took part in them; the last action is
+    kept. ``rounds`` and ``seconds`` are the cost of the search, and ``course`` the values that it
+    found.
     """
 
     actions: Floats
@@ -42,7 +43,7 @@ class Plan:
     course: tuple[float, ...] = ()
 
     def actor(self, env: FederationEnv) -> Actor:
-        """What plays the plan in ``env``."""
+        """Return an actor that plays the plan in ``env``."""
 
         def act(observation: Floats) -> Floats:
             chosen: Floats = self.actions[_due(env, len(self.actions))]
@@ -55,7 +56,7 @@ LEVELS = (0.03, 0.1, 0.3, 1.0)
 
 
 def constant_actions(size: int, axes: Sequence[int] | None = None) -> Floats:
-    """Zero, each of ``axes`` (all) at ± ``LEVELS``, and of up to four axes every mix of signs."""
+    """Return zero, ± ``LEVELS`` on each of ``axes`` (all), and sign mixes of up to four axes."""
     found = [np.zeros(size)]
     for level in LEVELS:
         for axis in range(size) if axes is None else axes:
@@ -68,7 +69,7 @@ def constant_actions(size: int, axes: Sequence[int] | None = None) -> Floats:
 
 
 def _candidates(size: int, steps: int, seed: int) -> Floats:
-    """The constant actions, of some axes drawn at random where all are too many for ``steps``."""
+    """Return the constant actions; of random axes where all are too many for ``steps``."""
     most = max(1, (steps // 8 - 1) // (2 * len(LEVELS)))
     if size <= max(4, most):
         return constant_actions(size)
@@ -79,14 +80,14 @@ def _candidates(size: int, steps: int, seed: int) -> Floats:
 def best_constant(
     task: Task, *, steps: int = 5000, seed: int = 0, episodes: int = EPISODES
 ) -> Plan:
-    """The action that does the most harm when it is played throughout, of ``constant_actions``.
+    """Return the action of ``constant_actions`` that does the most harm when played throughout.
 
-    By successive halving, in about ``steps`` steps of the environment: all play equally many steps,
-    the better half of them twice as many, and so on, until ``FINALISTS`` are left, which are judged
-    in ``episodes`` others; the better one's value is that in yet others. Steps are the beginning of
-    an episode, or several episodes; all play the same ones, so that they differ by the action
-    alone. Each plays one step at least; where a step for each axis is too many, axes are drawn at
-    random.
+    The search is by successive halving, in about ``steps`` steps of the environment. First all
+    candidates play equally many steps, then the better half plays twice as many, and so on, until
+    ``FINALISTS`` are left. These are judged in ``episodes`` other episodes, and the value of the
+    better one is measured in yet other ones. The steps are the beginning of an episode, or several
+    episodes. All candidates play the same episodes, so that they differ by the action alone. Each
+    plays at least one step. Where one step for each axis is too many, axes are drawn at random.
 
     Reference: Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter
     Optimization", AISTATS 2016.
@@ -114,11 +115,11 @@ def cross_entropy(
     iterations: int = 10,
     seed: int = 0,
 ) -> Plan:
-    """Cross-entropy search over open-loop plans of ``segments`` actions, each held equally long.
+    """Search over open-loop plans of ``segments`` equally long actions by the cross-entropy method.
 
-    Each of ``iterations`` draws ``population`` plans from a normal distribution, which then takes
-    the mean and deviation of the ``elite`` best in an episode of its own. The judged are the means
-    of the last iterations.
+    Each of ``iterations`` draws ``population`` plans from a normal distribution and plays them in
+    its own episode. The distribution then takes the mean and deviation of the ``elite`` best plans.
+    The candidates of the final judgement are the means of the last iterations.
 
     Reference: Rubinstein and Kroese, "The Cross-Entropy Method", 2004.
     """
@@ -147,15 +148,16 @@ def gradient_ascent(
     steps: int = 1250,
     seed: int = 0,
 ) -> Plan:
-    """Adam on the return of an open-loop plan, by its gradient through all rounds of an episode.
+    """Improve an open-loop plan by Adam on its return, with gradients through a whole episode.
 
-    Plans are those of :func:`cross_entropy`, kept within [−1, 1], from the best constant action on,
-    searched in ``steps``: gradients find the nearest hill only. Every iteration plays an episode of
-    its own; it ends early where the gradient is not finite, or there is none through the rule, or
-    no round made a step. The judged are the plans with the best returns.
+    Plans are as in :func:`cross_entropy`, kept within [−1, 1]. The search starts at the best
+    constant action, found in ``steps`` steps, because gradients only find the nearest hill. Every
+    iteration plays its own episode. The search ends early where the gradient is not finite, where
+    the rule has no gradient, or where no round made a step. The plans with the best returns are
+    judged.
 
-    Raises: ``ValueError`` where the simulated rounds have no gradient: clients that do more than
-    one plain SGD step on a small network, an ascent that searches its step.
+    Raises: ``ValueError`` where the simulated rounds have no gradient: for clients that do more
+    than one plain SGD step on a small network, or for an ascent that searches its step.
     """
     smooth, began = differentiable(task), time.monotonic()
     env, start = FederationEnv(smooth), best_constant(task, steps=steps, seed=seed)
@@ -188,10 +190,10 @@ def gradient_ascent(
 
 
 def search(task: Task, training: Training, seed: int) -> Plan:
-    """The plan of ``training.algorithm``, within about ``training.steps`` steps of the environment.
+    """Return the plan of ``training.algorithm``, found in about ``training.steps`` steps.
 
-    An iteration along a gradient counts as five episodes, and takes many times as long as these: it
-    plays by autograd and not by the compiled loop. A quarter of its steps go into its start.
+    An iteration along a gradient counts as five episodes and takes many times as long as these,
+    because it uses autograd and not the compiled loop. A quarter of its steps go into its start.
     """
     steps = training.steps
     if training.algorithm == "constant":
@@ -203,7 +205,7 @@ def search(task: Task, training: Training, seed: int) -> Plan:
 
 
 def rollout(env: FederationEnv, plan: Tensor, seed: int) -> Tensor:
-    """The return of ``plan`` [segments, k] on the environment of a differentiable task."""
+    """Return the return of ``plan`` [segments, k] on the environment of a differentiable task."""
     env.reset(seed=seed)
     task = env.task
     assert isinstance(task.harm, Harm)
@@ -215,22 +217,22 @@ def rollout(env: FederationEnv, plan: Tensor, seed: int) -> Tensor:
 
 
 def value_of(env: FederationEnv, actions: Floats, seed: int, most: int | None = None) -> float:
-    """The return of one episode, or of its first ``most`` steps, with a plan [steps, k]."""
+    """Return the return of one episode, or of its first ``most`` steps, with a plan [steps, k]."""
     return played(env, Plan(actions, 0.0).actor(env), seed, most)
 
 
 def fresh_episodes(seed: int) -> range:
-    """The seeds of episodes that had no part in any choice that a search or a training made."""
+    """Return the seeds of episodes that no search or training has used for a choice."""
     return range(seed + 1000, seed + 1000 + EPISODES)
 
 
 def _finals(seed: int) -> range:
-    """The seeds of those that choose among the candidates of a search that are left."""
+    """Return the seeds of the episodes that choose among the last candidates of a search."""
     return range(seed + 2000, seed + 2000 + EPISODES)
 
 
 def _share(actions: int) -> int:
-    """The steps of a whole search in which each of so many actions plays one step at first."""
+    """Return the steps of a whole search over ``actions``, if each plays one step at first."""
     total, length = 0, 1
     while actions > FINALISTS:
         total, length = total + actions * length, 2 * length
@@ -239,7 +241,7 @@ def _share(actions: int) -> int:
 
 
 def _over(env: FederationEnv, actions: Floats, seed: int, steps: int) -> float:
-    """The mean return of ``steps`` steps: of one episode's beginning, or of whole episodes."""
+    """Return the mean return of ``steps`` steps: the beginning of an episode, or whole episodes."""
     whole = _steps(env.task)
     if steps < whole:
         return value_of(env, actions, seed, steps)
@@ -254,7 +256,7 @@ def _judged(
     course: Sequence[float],
     episodes: int = EPISODES,
 ) -> Plan:
-    """The best of ``plans`` in some episodes, the same for all; its value is that in others."""
+    """Return the best of ``plans``, played in the same episodes; its value is that in others."""
 
     def mean(plan: Floats, seeds: range) -> float:
         return float(np.mean([value_of(env, plan, seed) for seed in seeds[:episodes]]))
@@ -265,7 +267,7 @@ def _judged(
 
 
 def _telling(env: FederationEnv, steps: int) -> Callable[[float], float]:
-    """What tells whoever follows, with each value found, how many of ``steps`` ``env`` has made."""
+    """Return a function that reports to ``progress`` how many of ``steps`` have been made."""
 
     def tell(value: float) -> float:
         env.task.progress.trained(min(env.rounds // env.task.hold, steps), steps)
@@ -275,7 +277,7 @@ def _telling(env: FederationEnv, steps: int) -> Callable[[float], float]:
 
 
 def _due(env: FederationEnv, steps: int) -> int:
-    """Which of a plan's actions it is time for."""
+    """Return the index of the plan's action for the current round."""
     return min(env.elapsed // env.task.hold, steps - 1)
 
 
@@ -288,6 +290,6 @@ def _repeats(task: Task, segments: int) -> int:
 
 
 def _held(plan: npt.NDArray[np.float64], task: Task) -> Floats:
-    """An action for every step of an episode [steps, k]."""
+    """Return an action for every step of an episode [steps, k]."""
     repeated = np.repeat(plan, _repeats(task, len(plan)), axis=0)[: _steps(task)]
     return repeated.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Policies: how one is trained on the simulated federation, and what is kept of it."""
+"""Policies: training on the simulated federation, and the trained network."""
 
 import time
 from collections.abc import Callable
@@ -20,19 +20,20 @@ from fedrobust.typing import Floats
 
 _EPSILON = 1e-8
 _INNER = 0.6
-"""A policy begins within this, since near ±1 its tanh has no slope to learn by."""
+"""A policy begins with actions within this limit: near ±1 its tanh has no slope to learn by."""
 _REPLAY = 1 << 30
-"""Bytes of the replay memory, which a large state fills with few steps."""
+"""The most bytes of the replay memory; a large state fills it with few steps."""
 _CLIP = 10.0
-"""Normalised observations are cut off here, as in Stable-Baselines3."""
+"""Normalised observations are cut off at this value, as in Stable-Baselines3."""
 
 
 @dataclass(frozen=True)
 class Policy:
     """A deterministic policy: layers with ReLU between them and tanh at the end.
 
-    ``layers`` are pairs of weight [out, in] and bias [out]; observations are first shifted by
-    ``mean`` and divided by ``deviation``. It is nothing but tensors, and needs no other library.
+    ``layers`` are pairs of weight [out, in] and bias [out]. Observations are first shifted by
+    ``mean`` and divided by ``deviation``. A policy consists of tensors only and needs no other
+    library.
     """
 
     layers: tuple[tuple[Tensor, Tensor], ...]
@@ -40,29 +41,29 @@ class Policy:
     deviation: Tensor
 
     def __call__(self, observation: Floats) -> Tensor:
-        """The action in [−1, 1]^k."""
+        """Return the action in [−1, 1]^k."""
         x = (torch.from_numpy(observation) - self.mean) / self.deviation
         x = x.clamp(-_CLIP, _CLIP)
         for i, (weight, bias) in enumerate(self.layers):
-            # Not a matrix product: that of a policy read back from a file may differ in its last
-            # bits, by where in memory it lies, and a resumed run must not.
+            # Not a matrix product: its last bits may depend on where the tensors lie in memory. A
+            # policy that was read from a file lies elsewhere, and a resumed run must not differ.
             x = (weight * x).sum(dim=1) + bias
             x = torch.tanh(x) if i == len(self.layers) - 1 else torch.relu(x)
         return x
 
     @classmethod
     def constant(cls, action: Floats, seen: int) -> "Policy":
-        """The policy that always gives ``action``, whatever it sees."""
+        """Return the policy that always gives ``action``, whatever it sees."""
         bias = torch.atanh(torch.from_numpy(action).double().clamp(-1 + 1e-12, 1 - 1e-12)).float()
         return cls(((torch.zeros(len(bias), seen), bias),), torch.zeros(seen), torch.ones(seen))
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """How much it sees, and how many actions it gives."""
+        """The number of values that it sees, and the number of actions that it gives."""
         return self.layers[0][0].shape[1], self.layers[-1][0].shape[0]
 
     def tensors(self) -> dict[str, Tensor]:
-        """The policy as named tensors."""
+        """Return the policy as named tensors."""
         content = {"mean": self.mean, "deviation": self.deviation}
         for i, (weight, bias) in enumerate(self.layers):
             content |= {f"{i}.weight": weight, f"{i}.bias": bias}
@@ -70,7 +71,7 @@ class Policy:
 
     @classmethod
     def of(cls, tensors: dict[str, Tensor]) -> "Policy":
-        """The policy of named tensors. Raises: ``ConfigError`` for tensors of something else."""
+        """Build a policy from tensors. Raises: ``ConfigError`` where they are not a policy."""
         try:
             count = (len(tensors) - 2) // 2
             layers = tuple((tensors[f"{i}.weight"], tensors[f"{i}.bias"]) for i in range(count))
@@ -78,13 +79,13 @@ class Policy:
             seen, _ = policy.sizes
             policy(np.zeros(seen, dtype=np.float32))
         except (KeyError, IndexError, RuntimeError) as error:
-            raise ConfigError(f"this is no policy: {error}") from error
+            raise ConfigError(f"this is not a policy: {error}") from error
         return policy
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A policy, and what its training was: the return of each episode, and what was spent."""
+    """A policy and its training: the return of each episode, and what was spent."""
 
     policy: Policy
     returns: tuple[float, ...]
@@ -97,7 +98,7 @@ Actor = Callable[[Floats], Floats]
 
 
 def played(env: FederationEnv, actor: Actor, seed: int, most: int | None = None) -> float:
-    """The return of one episode, or of its first ``most`` steps, in which ``actor`` acts."""
+    """Play one episode, or its first ``most`` steps, with ``actor``, and return its return."""
     observation, _ = env.reset(seed=seed)
     total, over, steps = 0.0, False, 0
     while not over and steps != most:
@@ -107,14 +108,14 @@ def played(env: FederationEnv, actor: Actor, seed: int, most: int | None = None)
 
 
 def acting(policy: Policy) -> Actor:
-    """``policy`` as something that acts in an environment."""
+    """Return ``policy`` as an actor in an environment."""
     return lambda observation: policy(observation).numpy()
 
 
 def train(task: Task, training: Training, seed: int, start: Floats | None = None) -> Trained:
     """Train a policy on ``task``, from the action ``start`` on where one is given.
 
-    The same seed gives the same policy. It tells the progress of ``task`` how far it is.
+    The same seed gives the same policy. The training reports to the ``progress`` of ``task``.
 
     Raises: ``ConfigError`` where Stable-Baselines3 is not installed.
     """
@@ -197,7 +198,7 @@ def _learner(training: Training, vector: Any, judge: FederationEnv, seed: int) -
         seed=seed,
         device="cpu",
     )
-    model.set_logger(Logger(None, []))  # its own would make a folder among temporary files
+    model.set_logger(Logger(None, []))  # its own would make a temporary folder
     return model
 
 
@@ -222,14 +223,14 @@ def _watching(
 
 
 def _remembered(training: Training, env: FederationEnv) -> int:
-    """Steps that the replay memory holds: all, up to ``memory`` and to ``_REPLAY`` bytes."""
+    """Return how many steps the replay memory holds, at most ``memory`` and ``_REPLAY`` bytes."""
     seen = env.task.encoding.seen(env.task.layout)
     fit = _REPLAY // (4 * (2 * seen + env.actions + 3))  # float32: both observations, reward, flags
     return max(training.environments, min(training.memory, training.steps, fit))
 
 
 def _begin_at(model: Any, action: Floats) -> None:
-    """Make the actor answer ``action``, or the nearest within ±``_INNER``, whatever it sees."""
+    """Make the actor answer ``action``, clipped to ±``_INNER``, whatever it sees."""
     bias = torch.atanh(torch.from_numpy(action).float().clamp(-_INNER, _INNER))
     actors = [model.actor, getattr(model, "actor_target", None)]
     for actor in filter(None, actors):
@@ -240,7 +241,7 @@ def _begin_at(model: Any, action: Floats) -> None:
 
 
 def _exported(model: Any, vector: Any) -> Policy:
-    """The actor of a model of Stable-Baselines3, without the rest."""
+    """Return the actor of a model of Stable-Baselines3, without the rest."""
     actor = model.actor
     stack = [*actor.latent_pi, actor.mu] if hasattr(actor, "latent_pi") else list(actor.mu)
     linear = [layer for layer in stack if isinstance(layer, torch.nn.Linear)]

@@ -1,4 +1,4 @@
-"""Policies on disk: safetensors with what they were trained for."""
+"""Policies on disk: safetensors with a description of their training."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -27,9 +27,9 @@ _FORMAT = "fedrobust policy 2"
 
 
 def save_policy(policy: "Policy", path: Path | str, about: dict[str, Any]) -> None:
-    """Write ``policy``, and ``about``, how it was trained, with a digest of both.
+    """Write ``policy`` and ``about``, the description of its training, with a digest of both.
 
-    Raises: ``ConfigError`` where there is a file already, or where none can be, and where ``about``
+    Raises: ``ConfigError`` where the file exists, where it cannot be written, and where ``about``
     is not what :func:`load_policy` could read.
     """
     path = Path(path)
@@ -48,9 +48,9 @@ def save_policy(policy: "Policy", path: Path | str, about: dict[str, Any]) -> No
 
 
 def require_new(path: Path) -> None:
-    """Make the folder of a file to come.
+    """Make the folder of a new file.
 
-    Raises: ``ConfigError`` where there is a file already, or where none can be.
+    Raises: ``ConfigError`` where the file exists, or where it cannot be written.
     """
     try:
         there = path.exists() or path.is_symlink()
@@ -64,7 +64,7 @@ def require_new(path: Path) -> None:
 
 @contextmanager
 def opened(path: Path | str) -> Iterator[Any]:
-    """The file of a policy, which is as it was written. Raises: ``ConfigError`` where it is not."""
+    """Open the file of a policy. Raises: ``ConfigError`` where it is not as it was written."""
     try:
         bounded.opened(Path(path)).close()
         with safe_open(path, framework="pt") as file:
@@ -86,7 +86,7 @@ def _unfit(path: Path | str, error: Exception) -> ConfigError:
 
 
 def _require_format(path: Path | str, found: str) -> None:
-    """Raises: ``ConfigError`` for what is no policy, or one that another version wrote."""
+    """Refuse a file without a policy, or of another version. Raises: ``ConfigError``."""
     if found == _FORMAT:
         return
     name, number = _FORMAT.rsplit(" ", 1)
@@ -100,11 +100,11 @@ def _require_format(path: Path | str, found: str) -> None:
 
 
 def _require_whole(file: Any, metadata: dict[str, str]) -> None:
-    """Raises: ``ValueError`` where the file is damaged, or ``SafetensorError``."""
+    """Refuse a damaged file. Raises: ``ValueError``, or ``SafetensorError``."""
     text = metadata.get("about", "")
     bounded.require_room_for_json(text)
     shaped(PolicyRecord, parsed(text))
-    # One of an earlier version has no seal.
+    # A file of an earlier version has no seal.
     if "seal" in metadata and metadata["seal"] != _digest(text, _tensors(file)):
         raise ValueError("its content is not what was written")
 
@@ -119,8 +119,8 @@ def _digest(text: str, tensors: dict[str, Tensor]) -> str:
 
 
 def load_policy(path: Path | str) -> tuple["Policy", dict[str, Any]]:
-    """The policy of a file, and how it was trained. Raises: ``ConfigError`` where it holds none."""
-    from fedrobust.attacks.learned.policy import Policy  # which needs the extra
+    """Read a policy, and how it was trained. Raises: ``ConfigError`` where the file holds none."""
+    from fedrobust.attacks.learned.policy import Policy  # it needs the extra
 
     with opened(path) as file:
         about: dict[str, Any] = parsed(file.metadata()["about"])
@@ -133,17 +133,17 @@ def load_policy(path: Path | str) -> tuple["Policy", dict[str, Any]]:
 
 
 def _require_sound(policy: "Policy", names: Iterable[str]) -> None:
-    """Raises: ``ValueError`` where it is no policy whose actions mean anything."""
+    """Refuse a policy whose actions mean nothing. Raises: ``ValueError``."""
     tensors, (seen, actions) = policy.tensors(), policy.sizes
     if tensors.keys() != set(names):
         raise ValueError("it holds other tensors than a policy does")
     for name, tensor in tensors.items():
         if tensor.dtype not in (torch.float32, torch.float64) or not tensor.isfinite().all():
-            raise ValueError(f"its {name} is not of finite floating-point numbers")
+            raise ValueError(f"its {name} does not hold finite floating-point numbers")
     if any(tensor.shape != (seen,) for tensor in (policy.mean, policy.deviation)):
-        raise ValueError(f"its mean and deviation are not of the {seen} numbers that it sees")
+        raise ValueError(f"its mean and deviation do not have its {seen} observed numbers")
     if not (policy.deviation > 0).all():
         raise ValueError("its deviation is not above 0")
     found = policy(torch.zeros(seen).numpy())
     if found.shape != (actions,):
-        raise ValueError(f"it gives {list(found.shape)} actions, where {actions} are said")
+        raise ValueError(f"it gives {list(found.shape)} actions, but it should give {actions}")

@@ -1,9 +1,9 @@
-"""What the simulation has answered so far, on disk, so that a killed training need not ask again.
+"""A journal of the simulation's answers on disk, so that a killed training can go on.
 
-A training asks its environments the same questions in the same order whenever it begins with the
-same seed. So nothing of the learner is kept; it begins anew, and as long as it asks what was asked
-before, is told what was answered then. Its own steps are repeated, the simulated rounds are not,
-but for those of the episodes that were under way.
+With the same seed, a training asks its environments the same questions in the same order. So
+nothing of the learner is stored. After a kill the learner begins anew, and as long as it asks the
+same questions as before, it gets the stored answers. The learner repeats its own steps, but the
+simulated rounds are not played again, except for the rounds of the episodes that were not finished.
 """
 
 import base64
@@ -25,14 +25,14 @@ from fedrobust.files import appending, opened, reason
 from fedrobust.typing import Floats
 
 JOURNALS = "learning-*.jsonl"
-"""Their names."""
+"""The file names of the journals."""
 MOST = 1 << 28
-"""Bytes of a journal, which large observations fill; what comes after that is played again."""
+"""The most bytes of a journal; answers beyond that are simulated again after a kill."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What an environment says: what is seen in ``round``, after ``rounds`` simulated ones."""
+    """An answer of an environment: what is seen in ``round``, after ``rounds`` simulated rounds."""
 
     observation: Floats
     harm: float
@@ -41,17 +41,17 @@ class Answer:
 
 
 class RolloutCache:
-    """Questions and answers in their order, of all environments of one training.
+    """The questions and answers of all environments of one training, in their order.
 
-    One line each, flushed at once: a kill cuts off the last line at most. From the first line on
-    that is damaged, or answers another question than is asked, a journal is of no use, and is
-    written anew. Where it cannot be written, a training goes on without it.
+    Each is one line, flushed at once, so a kill cuts off at most the last line. From the first line
+    on that is damaged, or answers another question, the journal is useless and is written anew.
+    Where it cannot be written, the training goes on without it.
 
-    Warns: ``RecordWarning``, once, when it cannot be written.
+    Warns: ``RecordWarning``, once, where it cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
-        """Go on with what is in ``path``, if it is there."""
+        """Open the journal at ``path`` and read it if it exists."""
         self._path, self._size = path, 0
         self._began, self.earlier = time.monotonic(), 0.0
         self._writing = ExitStack()
@@ -60,7 +60,7 @@ class RolloutCache:
         self._recalls = True
 
     def recall(self, question: bytes) -> Answer | None:
-        """What was answered, if this is the question that was asked here; else None from now on."""
+        """Return the stored answer if it is to this question; otherwise None, from now on."""
         if not self._recalls:
             return None
         line = self._kept.readline() if self._kept is not None else b""
@@ -79,7 +79,7 @@ class RolloutCache:
         return None
 
     def note(self, question: bytes, answer: Answer) -> None:
-        """Keep an answer that was not recalled."""
+        """Store an answer that was not recalled."""
         line = _written(question, answer, self.earlier + time.monotonic() - self._began)
         self._size += len(line)
         if self._file is None or self._size > MOST:
@@ -91,29 +91,29 @@ class RolloutCache:
             self._lose(error)
 
     def close(self) -> None:
-        """Nothing more is asked."""
+        """Close the files: no more questions follow."""
         if self._kept is not None:
             self._kept.close()
         try:
-            self._writing.close()  # which writes what could not be written before
+            self._writing.close()  # this writes what could not be written before
         except WriteError as error:
             self._lose(error)
 
     def _lose(self, error: Exception) -> None:
-        """Go on without a journal. ``error`` says why."""
+        """Go on without a journal and warn, with the reason ``error``."""
         self._file = None
         with suppress(WriteError):
             self._writing.close()
         warnings.warn(
             f"cannot write {self._path}: {reason(error)}; the attacker's training goes on, but "
-            "after a kill it would begin anew",
+            "it would begin anew after a kill",
             RecordWarning,
             stacklevel=2,
         )
 
 
 def _opened(path: Path) -> IO[bytes] | None:
-    """What was kept before; None where there is nothing, or nothing that can be read."""
+    """Open the journal for reading; None where it does not exist or cannot be read."""
     try:
         return opened(path)
     except OSError:
@@ -124,9 +124,10 @@ def _opened(path: Path) -> IO[bytes] | None:
 def journal(
     folder: Path | None, round: int, told: Sequence[object]
 ) -> Iterator[RolloutCache | None]:
-    """The journal in ``folder`` of the training in ``round``; None without a folder.
+    """Open the journal in ``folder`` for the training in ``round``; None without a folder.
 
-    ``told`` is all that its answers depend on: tensors, and what prints the same in every process.
+    ``told`` is everything that its answers depend on: tensors, and objects that print the same in
+    every process.
     """
     if folder is None:
         yield None
@@ -162,13 +163,13 @@ def _written(question: bytes, answer: Answer, seconds: float) -> bytes:
 
 
 def _seal(content: dict[str, object]) -> str:
-    """What tells a line with a bit turned over from what was written; the time is no part of it."""
+    """Return a checksum that reveals a damaged line; it does not cover the time."""
     told = {key: value for key, value in content.items() if key != "seconds"}
     return digest(json.dumps(told), length=16)
 
 
 def _read(line: bytes, question: bytes) -> tuple[Answer, float] | None:
-    """What a line answers, and when; None where it is damaged, or answers another question."""
+    """Return a line's answer and time; None where it is damaged or answers another question."""
     if not line.endswith(b"\n"):
         return None
     try:

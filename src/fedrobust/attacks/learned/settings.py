@@ -1,4 +1,4 @@
-"""Every setting of a learned attack, as a value."""
+"""All settings of a learned attack."""
 
 import os
 from typing import Annotated, Literal
@@ -16,10 +16,10 @@ from fedrobust.perturb.wasserstein import Ascent
 
 @keyword_component
 class Settings:
-    """What a learned attack is told to do; :class:`~fedrobust.attacks.learned.attack.Learned` does.
+    """The settings of :class:`~fedrobust.attacks.learned.attack.Learned`.
 
-    Raises: ``ValueError`` for settings that do not fit each other, and for a ``policy`` that is no
-    file of one.
+    Raises: ``ValueError`` for settings that do not fit each other, and for a ``policy`` that is not
+    the path of a file.
     """
 
     wait: Size = 0

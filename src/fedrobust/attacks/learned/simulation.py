@@ -1,4 +1,4 @@
-"""The federation as the attacker imagines it: the real round, on examples that it has learned."""
+"""The attacker's simulation of the federation: the real round, on examples that it has learned."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,23 +23,23 @@ from fedrobust.typing import Indices, Updates, Vector
 
 @dataclass(frozen=True)
 class CallableRule:
-    """A rule that is known as a function only: the server's, as a view hands it out.
+    """A rule of which only the function is known: the server's rule, as a view gives it.
 
-    Its memory and the server's own update stay what they were when it was handed out. Where it
-    refuses what is left of a round's rows, the simulated server makes no step. One whose answer
-    depends on how rows are ``ordered`` is a rule that draws: it is shown each round's in an order
-    of their own.
+    Its memory and the server's own update stay as they were when the view was made. Where it
+    refuses the remaining rows of a round, the simulated server makes no step. A rule whose answer
+    depends on the order of the rows (``ordered``) is a rule that draws: in each round it gets the
+    rows in a new random order.
     """
 
     rule: Callable[[Updates], Vector]
     ordered: bool = False
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
-        """The function's answer."""
+        """Return the function's answer."""
         return self.rule(updates)
 
     def aggregate(self, updates: Updates, context: Context) -> Aggregation:
-        """The function's answer; which rows it kept is not known."""
+        """Return the function's answer; the kept rows are not known."""
         if self.ordered:
             order = torch.randperm(len(updates), generator=context.generator)
             updates = updates[order.to(updates.device)]
@@ -51,10 +51,10 @@ class CallableRule:
             raise NoAnswerError(str(error)) from error
 
     def check(self, n: int) -> None:
-        """The function refuses unfit rows itself."""
+        """Do nothing: the function itself refuses invalid rows."""
 
     def tolerating(self, dropped: int) -> "CallableRule":
-        """The function as it is."""
+        """Return the rule unchanged."""
         return self
 
 
@@ -69,11 +69,11 @@ def simulated(
     rule: Aggregator,
     low_precision: bool = False,
 ) -> Federation:
-    """A federation whose last ``malicious`` clients send what ``attack`` crafts.
+    """Return a federation whose last ``malicious`` clients send what ``attack`` crafts.
 
-    ``parts`` are the examples of each client, as indices into ``data``. ``rule`` is the server's in
-    a white-box attack, and the mean in a black-box one. The server's Θ and learning rate, the
-    objective and how clients train are known to any client.
+    ``parts`` are the examples of each client, as indices into ``data``. ``rule`` is the server's
+    rule in a white-box attack, and the mean in a black-box one. Every client knows the server's Θ
+    and learning rate, the objective and how clients train.
     """
     clients = len(parts)
     local = LocalTraining(
@@ -99,16 +99,16 @@ def simulated(
 
 
 _NEARBY = 0.1
-"""Between the prices whose gradients differ by the harm's, in parts of γ."""
+"""The distance of the two prices whose gradients are subtracted, relative to γ."""
 
 
 @dataclass(frozen=True)
 class Harm:
     """The harm done to the model, on a fixed sample of the learned examples.
 
-    ``robustness`` is −ρ̂(θ), so that the reward is ρ̂(θ^{t−1}) − ρ̂(θ^t) as in DRFL;
-    ``worst-case-loss`` is E l(θ; T_γ(Z)), ``loss`` E l(θ; Z). A model that has blown up, so that
-    these are not finite, has an infinite ρ̂ and an infinite loss.
+    ``robustness`` is −ρ̂(θ), so that the reward is ρ̂(θ^{t−1}) − ρ̂(θ^t) as in DRFL.
+    ``worst-case-loss`` is E l(θ; T_γ(Z)), and ``loss`` is E l(θ; Z). A model that has blown up, so
+    that these are not finite, has an infinite ρ̂ and an infinite loss.
     """
 
     kind: str
@@ -118,14 +118,14 @@ class Harm:
     ascent: Ascent
 
     def __call__(self, parameters: Vector) -> float:
-        """The harm at θ; the larger, the better for the attacker."""
+        """Return the harm at θ; larger is better for the attacker."""
         value = float(self.value(parameters).detach())
         if math.isfinite(value):
             return value
         return -math.inf if self.kind == "robustness" else math.inf
 
     def value(self, parameters: Vector) -> Tensor:
-        """The harm at θ as a tensor, which has a gradient where the engine gives one."""
+        """Return the harm at θ as a tensor, which has a gradient where the engine gives one."""
         x, y = self.sample.x, self.sample.y
         if self.kind == "loss":
             return self.engine.losses(parameters, x, y).double().mean()
@@ -135,12 +135,12 @@ class Harm:
         return self.engine.losses(parameters, moved, y).double().mean()
 
     def gradient(self, parameters: Vector) -> Vector:
-        """∇_θ of the harm [d], for maximisers that are exact; 0 where it is not finite.
+        """Return ∇_θ of the harm [d], for exact maximisers; 0 where it is not finite.
 
-        φ(γ) = E[l(θ; T_γ(Z)) − γ c(T_γ(Z), Z)] is a maximum, so that ∇_θ φ = g(γ), the gradient at
-        the maximisers held fixed, and ∂φ/∂γ = −ρ̂. Hence ∇_θ ρ̂ = −∂g/∂γ, taken as a difference
-        of gradients at prices ``_NEARBY`` apart, and that of the worst-case loss φ + γρ̂ is
-        g − γ ∂g/∂γ.
+        φ(γ) = E[l(θ; T_γ(Z)) − γ c(T_γ(Z), Z)] is a maximum. So ∇_θ φ = g(γ), the gradient at the
+        maximisers held fixed, and ∂φ/∂γ = −ρ̂. Hence ∇_θ ρ̂ = −∂g/∂γ, computed as a difference of
+        gradients at prices ``_NEARBY`` apart. The gradient of the worst-case loss φ + γρ̂ is g − γ
+        ∂g/∂γ.
         """
         x, y = self.sample.x, self.sample.y
 
@@ -159,13 +159,13 @@ class Harm:
 
 
 def some_rows(like: Vector, clients: int) -> Updates:
-    """As many rows as a round has [clients, d], to try a rule on; the same each time."""
+    """Return as many rows as a round has [clients, d], the same each time, to try a rule on."""
     draw = torch.Generator().manual_seed(0)
     return torch.randn(clients, len(like), generator=draw).to(like)
 
 
 def answers(rule: Callable[[Updates], Vector], like: Vector, clients: int) -> list[float]:
-    """What tells a rule from others: the head of its answer to ``some_rows``; none from ``[]``."""
+    """Return the head of a rule's answer to ``some_rows``, to identify it; [] for no answer."""
     try:
         return [float(value) for value in rule(some_rows(like, clients))[:16]]
     except ValueError:

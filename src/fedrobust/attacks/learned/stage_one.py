@@ -1,4 +1,4 @@
-"""Stage one: what the attacker learns from a step that the server has made."""
+"""Stage one: learn from the steps that the server has made."""
 
 import math
 import time
@@ -21,19 +21,20 @@ from fedrobust.objectives import Objective
 from fedrobust.typing import Vector
 
 _NEAR = 1e-4
-"""How near to the edge of Θ a model is taken to lie on it, in parts of a parameter."""
+"""A parameter this near to the edge of Θ, in relative terms, counts as on the edge."""
 _SAME = 1e-3
-"""How far from a row a step may be, in parts of its norm, that is that row: θ rounds it."""
+"""A step within this relative distance of a row counts as this row: θ rounds the step."""
 
 
 def observe(known: AttackerState, attack: Settings, view: View, rng: torch.Generator) -> bool:
-    """Stage one: learn from the step that the server has just revealed; whether it is over.
+    """Learn from the step that the server has just revealed; return whether stage one is over.
 
-    The step Δ̄ = (θ^t − θ^{t−1}) / server lr is taken for −η times the mean gradient of the round's
-    clients, which it is under the mean with one plain SGD step; where the attacker knows how many
-    clients there are, the colluders' own part is then taken out first. Under another rule it is
-    some client's gradient, or a mix of theirs by coordinate, and is matched as if it were a mean. A
-    round tells nothing where Θ was active, or where that client is the attacker.
+    The step Δ̄ = (θ^t − θ^{t−1}) / server lr is taken as −η times the mean gradient of the round's
+    clients. This is exact under the mean with one plain SGD step. Where the attacker knows the
+    number of clients, it first subtracts the colluders' own part. Under another rule the step is
+    one client's gradient, or a mix of clients' gradients by coordinate, and is matched as if it
+    were a mean. A round is not used where Θ was active, or where the step was the attacker's own
+    update.
     """
     began = time.monotonic()
     revealed = None if attack.inversion is None else _revealed(known, view)
@@ -46,7 +47,7 @@ def observe(known: AttackerState, attack: Settings, view: View, rng: torch.Gener
     known.seconds += time.monotonic() - began
     near = bool(known.distances) and known.distances[-1] < attack.threshold
     over = near or known.observed >= attack.observe
-    known.observed += not over  # in the round in which it is over, it acts
+    known.observed += not over  # in the round in which stage one is over, the attacker already acts
     return over
 
 
@@ -58,7 +59,7 @@ def _reconstruct(
     revealed: Vector,
     rng: torch.Generator,
 ) -> None:
-    """Add a batch to the pool, started from real data that the attacker has."""
+    """Add a batch to the pool; the inversion starts from real data that the attacker has."""
     model, size, pool = view.model(), view.client.batch_size, known.pool
     write(model, view.history[-1])
     chosen = own.take(torch.randperm(len(own), generator=rng)[:size])
@@ -73,7 +74,7 @@ def _reconstruct(
         generator=rng,
     )
     if not torch.isfinite(found.x).all() or not math.isfinite(found.before + found.after):
-        raise ValueError("what came of it is not finite")
+        raise ValueError("the result is not finite")
     known.matching.append([found.before, found.after])
     new = Split(found.x, found.y)
     if pool is not None:
@@ -90,7 +91,7 @@ def _reconstruct(
 
 
 def _revealed(known: AttackerState, view: View) -> Vector | None:
-    """The mean gradient that the last step shows, without the colluders' part; None for none."""
+    """Return the mean gradient of the last step without the colluders' part, or None."""
     if not known.seen(view) or known.own is None:
         return None
     before = view.history[-1]
@@ -112,15 +113,15 @@ def _revealed(known: AttackerState, view: View) -> Vector | None:
     config = view.client
     if config.batches != 1 or config.optimizer != Sgd(config.optimizer.lr):
         known.trouble(
-            "clients do more than one plain SGD step: their updates were taken for −η times a "
-            "gradient all the same"
+            "clients do more than one plain SGD step: their updates were still taken as −η times "
+            "a gradient"
         )
     steps = config.batches or 1
     return -step / (view.client.optimizer.lr * steps)
 
 
 def _on_edge(view: View) -> bool:
-    """Whether θ lies on the edge of Θ, or so near that it may have been put there."""
+    """Whether θ lies on the edge of Θ, or so near that the projection may have put it there."""
     theta = view.parameters
     nudge = _NEAR * theta.abs().clamp(min=1)
     tried = (theta * (1 + _NEAR), theta + nudge, theta - nudge)
@@ -128,13 +129,13 @@ def _on_edge(view: View) -> bool:
 
 
 def _averages(view: View, clients: int) -> bool:
-    """Whether the rule is the mean, as far as the attacker knows: unknown, it is taken for it."""
+    """Whether the rule is the mean, as far as known; an unknown rule counts as the mean."""
     if view.rule is None:
         return True
     rows = some_rows(view.parameters, clients)
     try:
         return torch.allclose(view.rule(rows), rows.mean(dim=0), atol=1e-5)
-    except ValueError:  # it takes no so few rows, or has no answer
+    except ValueError:  # it refuses so few rows, or has no answer
         return False
 
 
@@ -146,7 +147,7 @@ def _last(known: AttackerState, size: int) -> Tensor:
 def _mismatch(
     model: torch.nn.Module, gradient: Vector, sample: Split, objective: Objective, round: int
 ) -> float:
-    """‖∇ − g‖² / ‖g‖² of the sample's gradient, at the points that its client moves to."""
+    """Return ‖∇ − g‖² / ‖g‖² of the sample's gradient, at its client's perturbed points."""
     tools, theta = gradient_engine(model), read(model)
     x = tools.perturbed(theta, sample.x, sample.y, objective, round)
     found = tools.gradients(theta, x, sample.y, 1)[0].double()

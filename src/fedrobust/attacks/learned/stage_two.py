@@ -1,4 +1,4 @@
-"""Stage two, as the rounds go by: train on a simulation, then act."""
+"""Stage two: train on a simulation, then act."""
 
 import time
 from collections.abc import Iterator
@@ -29,11 +29,11 @@ from fedrobust.typing import Updates
 
 
 def adopt(known: AttackerState, attack: Settings, view: View) -> None:
-    """Use a policy that was trained elsewhere, if it was trained for this network and encoding."""
+    """Use a policy from a file, if it was trained for this network and encoding."""
     assert attack.policy is not None
     try:
         policy, about = load_policy(attack.policy)
-    except ConfigError as error:  # it was whole when the run began
+    except ConfigError as error:  # the file was intact when the run began
         known.trouble(f"{error}: honest updates were sent")
         return
     why = _unfit(attack, view, policy, about)
@@ -45,17 +45,17 @@ def adopt(known: AttackerState, attack: Settings, view: View) -> None:
     if more := _beyond(about["threat"], view):
         known.trouble(
             f"{attack.policy} was trained by an attacker that knew {' and '.join(more)}, which "
-            "this one does not; it was used all the same"
+            "this one does not know; it was used anyway"
         )
     if _other_rule(about.get("rule"), view):
         known.trouble(
             f"{attack.policy} was trained against another rule than the server's; it was used "
-            "all the same"
+            "anyway"
         )
 
 
 def _unfit(attack: Settings, view: View, policy: Policy, about: dict[str, Any]) -> str:
-    """Why a policy from a file does not fit this attack and model; empty where it does."""
+    """Return why a policy from a file does not fit this attack and model; empty if it does."""
     file, trained, now = attack.policy, about["attack"], to_config(attack)
     if about["parameters"] != (size := len(view.parameters)):
         return (
@@ -67,7 +67,7 @@ def _unfit(attack: Settings, view: View, policy: Policy, about: dict[str, Any]) 
     if "harm" in getattr(attack.encoding, "directions", ()):
         if why := lacking(attack, view):
             return why
-        means += ["reward"]  # which way the harm grows depends on what it is
+        means += ["reward"]  # the direction in which the harm grows depends on these
         means += ["gamma", "ascent"] * (attack.reward != "loss")
     for name in means:
         if trained[name] != now[name]:
@@ -83,7 +83,7 @@ def _unfit(attack: Settings, view: View, policy: Policy, about: dict[str, Any]) 
 
 
 def _beyond(trained: dict[str, Any], view: View) -> list[str]:
-    """What an attacker under the threat model ``trained`` knew that this one does not."""
+    """Return what the attacker knew under the threat model ``trained``, but does not know here."""
     found = []
     if trained["rule"] and view.rule is None:
         found.append("the rule")
@@ -95,7 +95,7 @@ def _beyond(trained: dict[str, Any], view: View) -> list[str]:
 
 
 def _other_rule(trained: dict[str, Any] | None, view: View) -> bool:
-    """Whether the server's rule, where it is known, is not the one that a policy was trained on."""
+    """Whether the server's rule, where known, is not the one that a policy was trained on."""
     clients = estimates.clients(view)
     if not trained or view.rule is None or clients is None or clients != trained["clients"]:
         return False
@@ -111,7 +111,7 @@ def _sizes(attack: Settings, view: View) -> tuple[int, int]:
 
 
 def learn(known: AttackerState, attack: Settings, view: View, rng: torch.Generator) -> None:
-    """Stage two: find a policy, or a plan, on the simulation, and keep it in ``known``."""
+    """Find a policy, or a plan, on the simulation, and store it in ``known``."""
     if attack.inversion is not None and known.pool is None:
         known.trouble("no usable gradient was observed: the simulation has the attacker's own data")
     sample = sampled(known, attack, view, rng)
@@ -134,7 +134,7 @@ def learn(known: AttackerState, attack: Settings, view: View, rng: torch.Generat
 
 
 def _told(attack: Settings, view: View, task: Task) -> Iterator[object]:
-    """All that a simulation's answers depend on, but for the network, which a run has one of."""
+    """Yield everything that a simulation's answers depend on, except the network of the run."""
     federation, start = task.federation, task.start
     yield from (to_config(attack), task.scale, task.waited, start.round)
     yield from (start.parameters, *start.history)
@@ -152,7 +152,7 @@ def _found(known: AttackerState, attack: Settings, task: Task, seed: int) -> Non
     start = None
     if attack.training.start == "constant":
         steps = attack.training.steps // 4
-        # Far from the episodes on which the policy is judged in the end.
+        # Other episodes than those in which the policy is judged at the end.
         plan = best_constant(task, steps=steps, seed=seed + 5000, episodes=1)
         start, known.rounds = plan.actions[0], known.rounds + plan.rounds
     trained = train(task, attack.training, seed, start)
@@ -176,7 +176,7 @@ def _planned(known: AttackerState, attack: Settings, task: Task, seed: int) -> N
 
 
 def act(known: AttackerState, attack: Settings, view: View, rng: torch.Generator) -> Updates:
-    """The updates [m, d] that the policy or plan sends; an action is held as in its training."""
+    """Return the updates [m, d] of the policy or plan; actions are held as in the training."""
     model = view.model()
     start = view.parameters.clone() if known.start is None else known.start
     previous = before(view.parameters, known.seen(view))

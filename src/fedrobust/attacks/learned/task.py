@@ -1,4 +1,4 @@
-"""The attacker's task: the federation as it imagines it, and the harm that it wants to do there."""
+"""The attacker's task: its simulation of the federation, and the harm to maximise there."""
 
 import math
 
@@ -31,11 +31,12 @@ def task_for(
     tools: GradientEngine,
     rng: torch.Generator,
 ) -> Task:
-    """Stage two's task: the federation as the attacker imagines it, from where it now stands.
+    """Return stage two's task: the simulated federation, from the real one's current state.
 
-    As many clients attack as were ever seen together. Those that are there now hold their own
-    examples, others of them a draw of these, and benign ones a draw of what was learned, as many as
-    a colluder holds on average. Clients whose data are known hold these.
+    The number of attackers is the largest that was ever seen together. The malicious clients of
+    this round hold their own examples; further malicious clients hold a draw of these. Benign
+    clients hold a draw of what was learned, as many examples as a colluder holds on average.
+    Clients whose data are known hold these data.
     """
     has = material(known, attack.data, view)
     clients, total, malicious = _imagined(known, view)
@@ -119,9 +120,10 @@ def _require_scale(attack: Settings, view: View, sample: Split, tools: GradientE
 
 
 def population(clients: int, malicious: int, share: float) -> int:
-    """How many clients there are, if ``clients`` a round hold a malicious one in this ``share``.
+    """Return how many clients there are, if this ``share`` of the rounds has a malicious client.
 
-    The least N with 1 − C(N − m, c) / C(N, c) ≤ share; c itself from a share of 0.95 on.
+    This is the least N with 1 − C(N − m, c) / C(N, c) ≤ share, or c itself from a share of 0.95 on,
+    with c ``clients`` in each round and m ``malicious`` ones.
     """
     if share >= 0.95:
         return clients
@@ -132,9 +134,9 @@ def population(clients: int, malicious: int, share: float) -> int:
 
 
 def _rule(view: View, clients: int) -> Aggregator:
-    """The server's rule where it is known, else the mean.
+    """Return the server's rule where it is known, else the mean.
 
-    Raises: ``ValueError`` where it refuses as many rows as the attacker believes in.
+    Raises: ``ValueError`` where it refuses the number of rows that the attacker expects.
     """
     if view.rule is None:
         return CallableRule(Mean())
@@ -145,14 +147,14 @@ def _rule(view: View, clients: int) -> Aggregator:
         ordered = False
     except ValueError as error:
         raise ValueError(
-            f"the rule refuses the {clients} rows that the attacker believes in ({error}): grant "
+            f"the rule refuses the {clients} rows that the attacker expects ({error}): grant "
             "threat.clients: true, or a larger number"
         ) from error
     return CallableRule(view.rule, ordered)
 
 
 def sampled(known: AttackerState, attack: Settings, view: View, rng: torch.Generator) -> Split:
-    """The fixed examples on which harm is measured: at most half of what fresh ones come from."""
+    """Return the fixed examples of the reward: at most half where actions use fresh examples."""
     has = material(known, attack.data, view)
     order = has.theirs[torch.randperm(len(has.theirs), generator=rng)]
     most = max(1, len(order) // 2) if fresh(attack) else len(order)
@@ -160,29 +162,29 @@ def sampled(known: AttackerState, attack: Settings, view: View, rng: torch.Gener
 
 
 def fresh(attack: Settings) -> bool:
-    """Whether an action is worked out on examples of its own, and not on the reward's."""
+    """Whether an action is computed on fresh examples, and not on those of the reward."""
     return getattr(attack.encoding, "draws", "fixed") == "fresh"
 
 
 def harm_of(attack: Settings, view: View, tools: GradientEngine, sample: Split) -> Harm:
-    """The harm that the reward counts. Raises: ``ValueError`` where there is no γ for it."""
+    """Return the harm that the reward counts. Raises: ``ValueError`` where it has no γ."""
     if why := lacking(attack, view):
         raise ValueError(why)
     return Harm(attack.reward, tools, sample, price(attack, view.objective), attack.ascent)
 
 
 def lacking(attack: Settings, view: View) -> str:
-    """Why there is no γ for the harm; empty where there is one, or none is needed."""
+    """Return why there is no γ for the harm; empty where there is one, or none is needed."""
     if attack.reward == "loss" or math.isfinite(price(attack, view.objective)):
         return ""
     return (
-        f"the reward {attack.reward} needs a finite gamma, which this objective has not: "
+        f"the reward {attack.reward} needs a finite gamma, which this objective does not have: "
         "set attack.gamma, or attack.reward: loss"
     )
 
 
 def price(attack: Settings, objective: Objective) -> float:
-    """γ of the harm: the attack's own, else the objective's; infinite where there is none."""
+    """Return γ of the harm: the attack's own, else the objective's; infinite if there is none."""
     if attack.gamma is not None:
         return attack.gamma
     return objective.price if isinstance(objective, WassersteinDRO) else math.inf

@@ -1,4 +1,4 @@
-"""How a policy is trained: every setting of the learner, as a value."""
+"""The settings of the training of a policy."""
 
 from typing import Annotated, Literal
 
@@ -13,31 +13,32 @@ Discount = Annotated[float, Strict(), Gt(0), Le(1)]
 
 @component
 class Training:
-    """How a policy is trained, by Stable-Baselines3; or, by the other algorithms, not at all.
+    """The training of a policy by Stable-Baselines3, or the search for one of its baselines.
 
-    These are what a learned policy has to beat. ``constant``: the one action that does the most
-    harm when it is played throughout, of zero and ± .03, .1, .3 and 1 on each axis and, for up to
-    four axes, every mix of their signs. ``cross-entropy`` and ``gradient``: a plan of five actions
-    for the horizon, whatever is then seen; the last of them is kept on. Of the other fields only
-    ``steps`` has an effect on them, as the budget of the search.
+    Three algorithms train no policy; they are the baselines of a learned one. ``constant``: the one
+    action that does the most harm when it is played throughout, of zero and ± .03, .1, .3 and 1 on
+    each axis and, for up to four axes, every mix of their signs. ``cross-entropy`` and
+    ``gradient``: a plan of five actions for the horizon, which ignores the observations; its last
+    action is kept on. Of the other fields only ``steps`` has an effect on them, as the budget of
+    the search.
 
-    With ``start: constant`` the best constant action, searched in a quarter as many steps before
-    the training, is the first policy to be checked, and the actor begins at it, or at the nearest
-    within ±0.6, where its tanh has a slope.
+    With ``start: constant`` the best constant action is searched before the training, in a quarter
+    as many steps. It is the first policy to be checked. The actor begins at this action, or at the
+    nearest within ±0.6, where its tanh has a slope.
 
     ``noise`` is the standard deviation of Gaussian exploration noise on the actions (SAC explores
     by itself). ``normalise`` divides observations and rewards by their running deviation. Every
     ``check_every`` steps the policy plays ``check_episodes`` of the simulation without noise, the
-    same each time, and the policy with the best mean is kept; 0 keeps the last one. The replay
-    memory holds every step, up to ``memory`` and to 1 GiB. Several ``environments`` are played by
-    turns, in one process.
+    same each time, and the policy with the best mean is kept; with 0 the last one is kept. The
+    replay memory holds every step, up to ``memory`` steps and to 1 GiB. Several ``environments``
+    take turns in one process.
 
-    An episode's end is a truncation, so values are those of an attack that goes on, and
-    ``discount`` should stay below 1. The defaults are what worked here. :data:`PAPER` are those of
-    DRFL: DDPG with the default settings of Stable-Baselines3.
+    An episode ends by truncation, so values are those of an attack that goes on, and ``discount``
+    should stay below 1. The defaults worked well here. :data:`PAPER` holds the settings of DRFL:
+    DDPG with the default settings of Stable-Baselines3.
 
-    Difference from the paper, whose text argues with an undiscounted sum: its library's discount of
-    0.99 is the default here too.
+    Difference from the paper: its text argues with an undiscounted sum; the default here is 0.99,
+    the discount of its library.
     """
 
     algorithm: Literal["ddpg", "td3", "sac", "constant", "cross-entropy", "gradient"] = "td3"

@@ -1,1 +1,1 @@
-"""Attacks that hold another attack, and change what it does."""
+"""Wrappers: attacks that hold another attack and change what it does."""

@@ -23,14 +23,15 @@ from fedrobust.typing import Updates
 class Budgeted(Wrapper):
     """Δᵢ ← Δᵢ · min(1, budget · ‖own honest update i‖₂ / ‖Δᵢ‖₂).
 
-    It makes attacks comparable: what some do by sheer length is taken from them. A row that is not
-    finite, or of another shape, is sent as it is, and the server drops it; one whose honest update
-    is not finite has no budget. Everything else is the inner attack's, its poisoning too; the
-    honest updates are trained in any case.
+    The budget makes attacks comparable: no attack can win by its norm alone. A row that is not
+    finite, or has another shape, is sent as it is, and the server drops it. A row whose honest
+    update is not finite has no budget. Everything else is the inner attack's, including its
+    poisoning. The honest updates are always trained.
 
-    Reference: none; the common budget in which fedrobust compares fixed and learned attacks.
+    Reference: none. It is the common budget with which fedrobust compares fixed and learned
+    attacks.
 
-    Cost: that of the attack within, and O(m·d).
+    Cost: the cost of the inner attack, and O(m·d).
 
     Example: ``{name: budgeted, budget: 10.0, attack: {name: inner-product, epsilon: 30.0}}``
     """
@@ -41,16 +42,16 @@ class Budgeted(Wrapper):
 
     @property
     def requires(self) -> Requirements:
-        """What the inner attack requires, and honest updates: they are the measure of the budget.
+        """What the inner attack requires, and honest updates, which define the budget.
 
-        A budget below 1 cuts honest rows as well, so such a wrapper acts from round 1 on.
+        A budget below 1 cuts honest rows as well, so this wrapper then acts from round 1 on.
         """
         inner = super().requires
         first = inner.first_round if self.budget >= 1 else 1
         return replace(inner, uses_honest_updates=True, first_round=first)
 
     def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
-        """The inner attack's rows, those that are too long cut to the budget [m, d]."""
+        """Return the inner attack's rows; rows that are too long are cut to the budget [m, d]."""
         validate(self, view, rng)
         rows, state = crafted(self.attack, state, view, rng)
         if not fits(rows, view):

@@ -1,4 +1,4 @@
-"""A wrapper that holds an attack back until a given round."""
+"""A wrapper that delays an attack until a given round."""
 
 from dataclasses import replace
 from typing import Any, Literal
@@ -24,19 +24,19 @@ from fedrobust.typing import Updates
 
 @component
 class Delayed(Wrapper):
-    """Δᵢ = own honest update before round ``start``; from then on, what the inner attack sends.
+    """Δᵢ = own honest update before round ``start``; from then on, the inner attack's row.
 
-    It makes attacks comparable: one that first has to observe and to learn meets a model that has
-    learned as well, while one that acts from round 1 on may keep the model from learning at all.
-    Until ``start`` the inner attack is not played: it observes nothing, and a warm-up of its own
-    begins there. Rounds are counted from 1.
+    The delay makes attacks comparable. An attack that first has to observe and to learn meets a
+    model that has learned as well, while an attack from round 1 on may prevent the model from
+    learning at all. Until ``start`` the inner attack is not called: it observes nothing, and its
+    own warm-up begins at ``start``. Rounds are counted from 1.
 
-    Raises: ``ValueError`` for an attack that poisons data, which no round bounds, and for one that
-    has a start of its own (``Learned.wait``, ``Distillation.start``).
+    Raises: ``ValueError`` for an attack that poisons data, because it does so in every round, and
+    for an attack that has its own start (``Learned.wait``, ``Distillation.start``).
 
-    Reference: none; the common start with which fedrobust compares fixed and learned attacks.
+    Reference: none. It is the common start with which fedrobust compares fixed and learned attacks.
 
-    Cost: honest training, and from its start on that of the attack within.
+    Cost: honest training, and from ``start`` on the cost of the inner attack.
 
     Example: ``{name: delayed, start: 451, attack: {name: shrink, scale: 10.0}}``
     """
@@ -55,13 +55,13 @@ class Delayed(Wrapper):
         inner: Any = self.attack
         while inner is not None:
             if own := requirements(inner).start_field:
-                raise ValueError(f"{name_of(type(inner))} has a start of its own: set its {own}")
+                raise ValueError(f"{name_of(type(inner))} has its own start: set its {own}")
             inner = getattr(inner, "attack", None)
         return self
 
     @property
     def requires(self) -> Requirements:
-        """What the inner attack requires, and honest updates where there are rounds before."""
+        """What the inner attack requires, and honest updates where ``start`` is above 1."""
         inner = super().requires
         return replace(
             inner,
@@ -71,7 +71,7 @@ class Delayed(Wrapper):
         )
 
     def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
-        """Honest updates before ``start``, then the inner attack's rows [m, d]."""
+        """Return honest updates before ``start``, then the inner attack's rows [m, d]."""
         validate(self, view, rng)
         if view.round < self.start:
             return view.own, state

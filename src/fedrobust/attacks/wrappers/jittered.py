@@ -1,4 +1,4 @@
-"""A wrapper that sets colluders' rows apart."""
+"""A wrapper that makes colluders' rows different from each other."""
 
 from dataclasses import replace
 from typing import Any, Literal
@@ -23,16 +23,17 @@ from fedrobust.typing import Updates
 class Jittered(Wrapper):
     """Δᵢ ← Δᵢ + radius · ‖Δᵢ‖₂ · uᵢ, uᵢ uniform on the unit sphere, drawn for each malicious row.
 
-    Colluders who send one and the same vector are found by looking for equal rows. ``radius`` is a
-    share of the row's own length; a row of zeros stays one. Everything else is the inner attack's,
-    its poisoning too.
+    Colluders that all send the same vector can be found by a search for equal rows. ``radius`` is a
+    share of the row's own length; a zero row stays zero. Everything else is the inner attack's,
+    including its poisoning.
 
     Reference: Fang et al., "Local model poisoning attacks to Byzantine-robust federated learning",
-    USENIX Security 2020, whose other crafted models are within ε of the first. Differences from the
-    paper: every row is moved; by a share of its length and no absolute ε; to the sphere and not
-    into the ball, where in many dimensions nearly all of the ball lies.
+    USENIX Security 2020, in which the other crafted models lie within ε of the first. Differences
+    from the paper: every row is moved; the distance is a share of the row's length, not an absolute
+    ε; the row is moved to the sphere and not into the ball, because in many dimensions nearly all
+    of the ball lies near the sphere.
 
-    Cost: that of the attack within, and O(m·d).
+    Cost: the cost of the inner attack, and O(m·d).
 
     Example: ``{name: jittered, radius: 0.1, attack: {name: inner-product, epsilon: 10.0}}``
     """
@@ -43,11 +44,11 @@ class Jittered(Wrapper):
 
     @property
     def requires(self) -> Requirements:
-        """What the inner attack requires. The rows that it sends before it acts are moved too."""
+        """What the inner attack requires; rows sent before it acts are moved too."""
         return replace(super().requires, first_round=1)
 
     def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
-        """The inner attack's rows, each moved on its own [m, d]."""
+        """Return the inner attack's rows, each moved separately [m, d]."""
         validate(self, view, rng)
         rows, state = crafted(self.attack, state, view, rng)
         if not fits(rows, view):

@@ -1,4 +1,4 @@
-"""A wrapper that chooses an attack's strength anew in each round, against the rule itself."""
+"""A wrapper that chooses an attack's strength in each round, against the rule itself."""
 
 import math
 from collections.abc import Callable
@@ -35,29 +35,30 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 
 @component
 class Optimized(Wrapper):
-    """The inner attack with the value of one parameter at which it does the most harm this round.
+    """The inner attack with the value of one parameter that does the most harm in this round.
 
-    It maximises over the parameter p, of the sign that the inner attack was given and with |p| in
-    [low, high], the harm to the rule F and the mean μ of the benign rows X:
+    It maximises the harm over the parameter p. p has the sign that the inner attack was given, and
+    |p| lies in [low, high]. F is the rule, and μ the mean of the benign rows X:
 
     - ``distance``: ‖F([malicious(p); X]) - μ‖₂;
     - ``direction``: -⟨F([malicious(p); X]), μ⟩ / ‖μ‖₂, how far the model is driven backwards.
 
-    It tries ``grid`` values a constant factor apart, then ``refine`` more by golden section on
-    log |p| between the neighbours of the best, and plays the best of all. Each costs one
-    aggregation, and all of them see the same random draws. ``parameter`` names the field that is
-    searched; it may be left out where there is only one that holds a real number. Benign rows that
-    are not granted are simulated from the colluders' own, as many as the number of clients, or the
-    lower bound on it, asks for; where one malicious client is alone, it sends its honest update.
-    For rows that differ as well, write ``Jittered`` around this, not within.
+    It tries ``grid`` values a constant factor apart, then ``refine`` more values by golden-section
+    search on log |p| between the neighbours of the best, and uses the best of all. Each value costs
+    one aggregation, and all values see the same random draws. ``parameter`` names the field to
+    search; it may be left out where only one field holds a real number. Benign rows that are not
+    granted are simulated from the colluders' own rows, up to the known number of clients or its
+    lower bound; then a single malicious client sends its honest update. To get rows that differ as
+    well, put ``Jittered`` around this wrapper, not inside it.
 
     Raises: ``ConfigError`` where the rule refuses the rows that the adversary expects.
 
     References: Shejwalkar and Houmansadr, "Manipulating the Byzantine", NDSS 2021 (attacks adapted
     to a known rule); Allouah et al., "Fixing by mixing", AISTATS 2023 (the factors of ALIE and FOE
-    optimised each round for the same distance). Differences from the papers: the search above.
+    are optimised in each round for the same distance). Differences from the papers: the search
+    described above.
 
-    Cost: an aggregation and an attack for each of grid + refine values tried.
+    Cost: one aggregation and one attack for each of the grid + refine values.
 
     Example: ``{name: optimized, attack: {name: inner-product, epsilon: 1.0}}``
     """
@@ -81,9 +82,9 @@ class Optimized(Wrapper):
 
     @property
     def requires(self) -> Requirements:
-        """What the inner attack requires, and the rule, with what estimates its other rows.
+        """What the inner attack requires, the rule, and what is needed to estimate the other rows.
 
-        Without benign updates it takes two colluders, whose rows have a deviation.
+        Without benign updates it takes two colluders, because one row has no deviation.
         """
         inner = super().requires
         return replace(
@@ -95,7 +96,7 @@ class Optimized(Wrapper):
         )
 
     def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
-        """The inner attack's rows [m, d] and state at the best value found."""
+        """Return the inner attack's rows [m, d] and state at the best value found."""
         validate(self, view, rng)
         total = estimates.clients(view)
         if view.rule is None:
@@ -147,14 +148,14 @@ class Optimized(Wrapper):
         return harm if math.isfinite(harm) else -math.inf
 
     def _with(self, size: float) -> Attack:
-        """The inner attack with a parameter of this size. Raises: ``ValueError``."""
+        """Return the inner attack with the parameter set to ``size``. Raises: ``ValueError``."""
         inner: Any = self.attack
         name = name_of(type(inner))
         if not is_dataclass(inner) or isinstance(inner, type):
-            raise ValueError(f"{name} is no dataclass, so no field of it can be searched")
+            raise ValueError(f"{name} is not a dataclass, so it has no field to search")
         try:
             hints = get_type_hints(type(inner))
-        except NameError:  # of a user's class that imports its types for the checker alone
+        except NameError:  # a user's class may import its types for the type checker alone
             hints = {}
         numbers = [f.name for f in fields(inner) if _has_float(hints.get(f.name, f.type))]
         field = self.parameter
@@ -176,7 +177,7 @@ class Optimized(Wrapper):
 
 
 def _copied(state: Any) -> Any:
-    """A copy for one trial. Raises: ``ConfigError`` for a state that cannot be copied."""
+    """Return a copy for one trial. Raises: ``ConfigError`` for a state that cannot be copied."""
     try:
         return deepcopy(state)
     except Exception as error:  # a user's object may fail in any way

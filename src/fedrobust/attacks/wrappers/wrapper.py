@@ -1,4 +1,4 @@
-"""What every wrapper hands on to the attack that it holds."""
+"""The base class of wrappers: it forwards everything to the attack that it holds."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,7 +16,7 @@ from fedrobust.typing import Images, Labels
 
 
 class Wrapper:
-    """An attack that holds another one, ``attack``, and is like it unless it says otherwise.
+    """An attack that holds another one, ``attack``, and behaves like it where it does not differ.
 
     A wrapper overrides :attr:`requires` where it requires more, and adds ``craft``.
     """
@@ -25,22 +25,22 @@ class Wrapper:
 
     @property
     def requires(self) -> Requirements:
-        """What the inner attack requires; a start of its own is the inner attack's alone."""
+        """What the inner attack requires; its start field remains the inner attack's alone."""
         inner = requirements(self.attack)
         return replace(inner, start_field=None, poisons_data=poisons(self.attack))
 
     def init(self) -> Any:
-        """The inner attack's state."""
+        """Return the initial state of the inner attack."""
         return initial_state(self.attack)
 
     def report(self, state: Any, truth: Truth) -> dict[str, Any] | None:
-        """What the inner attack says of itself."""
+        """Return the inner attack's report."""
         return account(self.attack, "report", state, truth)
 
     def pictures(self, state: Any, truth: Truth) -> dict[str, Any] | None:
-        """What the inner attack shows of itself."""
+        """Return the inner attack's pictures."""
         return account(self.attack, "pictures", state, truth)
 
     def poison(self, x: Images, y: Labels, classes: int) -> tuple[Images, Labels]:
-        """The batch that the inner attack makes of (x, y); the same batch where it poisons none."""
+        """Return the batch that the inner attack makes of (x, y), which may be the same batch."""
         return poisoned(self.attack, x, y, classes)
