@@ -1,11 +1,11 @@
-"""Intervals of shares."""
+"""Confidence intervals of shares."""
 
 from dataclasses import dataclass
 
 from scipy.stats import binomtest, norm
 
 SIDES = float(norm.ppf(0.975))
-"""Standard errors to either side of an interval of 95 %."""
+"""The half-width of a 95 % interval in standard errors."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Share:
 
     @property
     def value(self) -> float:
-        """The share itself."""
+        """The share as a number."""
         return self.count / self.total
 
     @property
@@ -31,7 +31,7 @@ class Share:
         return self.interval(SIDES)[1]
 
     def interval(self, z: float) -> tuple[float, float]:
-        """Wilson's interval for ``z`` standard errors to either side."""
+        """Return Wilson's interval with ``z`` standard errors to either side."""
         found = binomtest(self.count, self.total).proportion_ci(2 * norm.cdf(z) - 1, "wilson")
         return float(found.low), float(found.high)
 
