@@ -104,7 +104,7 @@ def test_a_checkpoint_of_another_run_on_the_same_data(
     flip, none = (folder / "cells" / name for name in ("flip", "none"))
     shutil.copy(none / "checkpoint.pt", flip / "checkpoint.pt")
     experiment = load_sweep(originals.folder / "sweep.yaml").cells[1].experiment
-    said = "checkpoint.pt is broken: it is of a run of another config: name: ring-none there"
+    said = "checkpoint.pt is broken: it belongs to a run of another config: name: ring-none there"
     refused(folder, said, lambda: run(experiment, flip, resume=True))
 
 
