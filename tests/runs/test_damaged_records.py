@@ -129,7 +129,7 @@ def test_a_summary_of_another_run_is_kept_aside(
     summary = folder / "summary.json"
     strange = json.loads(summary.read_text()) | {"rounds": 30}
     summary.write_text(json.dumps(strange))
-    refused(folder, "summary.json is broken: it is of 30 rounds", lambda: write_report([folder]))
+    refused(folder, "summary.json is broken: it has 30 rounds", lambda: write_report([folder]))
     assert "it is of 30 rounds, and this run has 3" in resumed(folder)[0]
     assert json.loads((folder / "summary.json.damaged-1").read_text()) == strange
     assert contents(folder) == contents(originals.run)

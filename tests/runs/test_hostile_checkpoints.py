@@ -115,7 +115,10 @@ def test_a_checkpoint_of_a_later_version_stays(
         ({"format": [2]}, "it is of format"),
         ({"format": True}, "it is of format"),
         ({"log": {"rounds": 2, "size": -5, "sha256": ""}}, "a length below 0"),
-        ({"log": {"rounds": 2, "size": 10**15, "sha256": "", "more": 1}}, "both missing, or do not match"),
+        (
+            {"log": {"rounds": 2, "size": 10**15, "sha256": "", "more": 1}},
+            "both missing, or do not match",
+        ),
         ({"log": {"rounds": "two", "size": 1, "sha256": ""}}, "its account of the rounds"),
         ({"tally": {"sent": "many"}}, "its account of the rounds"),
     ],

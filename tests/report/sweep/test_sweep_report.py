@@ -105,7 +105,7 @@ def test_what_went_wrong_is_said_with_the_cells_that_say_so(copy: Path) -> None:
         (copy / "cells" / f"none-flip-{seed}" / "summary.json").write_text(json.dumps(content))
     page = " ".join(write_report([copy]).read_text().split())
     assert f"none-flip-0, none-flip-1: {told}</li>" in page
-    curves = "the loss curves by up to 1.5 &gt; 2 (the numbers are those of the first)"
+    curves = "the loss curves by up to 1.5 &gt; 2 (the numbers are of the first cell)"
     assert f"none-flip-0, none-flip-1: {curves}" in page
 
 
