@@ -1,4 +1,4 @@
-"""The pages of what benchmarks measured, from the records that they stored."""
+"""Write the pages about benchmarks, from their stored records."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ what the two show; a sign counts where its whole interval lies above the limit."
 
 
 def measured_pages(folder: Path) -> dict[Path, str]:
-    """The pages by their paths, of the records that are there."""
+    """Return the pages, by path, of the records that exist."""
     made: dict[Path, str] = {}
     if (BENCHMARKS / "aggregators.json").exists():
         made[folder / "speed.md"] = speed()
@@ -48,7 +48,7 @@ def measured_pages(folder: Path) -> dict[Path, str]:
 
 
 def measured(cls: type) -> str:
-    """What the benchmark says of a rule."""
+    """Return a sentence with the benchmark's figure for a rule; empty without one."""
     record = BENCHMARKS / "aggregators.json"
     if not record.exists():
         return ""
@@ -64,7 +64,7 @@ def measured(cls: type) -> str:
 
 
 def speed() -> str:
-    """The benchmark's table, as its own script prints it."""
+    """Return the page of the rules' benchmark, with the tables that its script prints."""
     own, beside = (
         printed("aggregators.py", BENCHMARKS / name)
         for name in ("aggregators.json", "aggregators-others.json")
@@ -73,14 +73,14 @@ def speed() -> str:
 
 
 def noted(name: str, title: str, head: str) -> str:
-    """A benchmark's tables, as its own script prints them, and the notes kept beside its record."""
+    """Return a page with the tables that a benchmark's script prints, and the notes beside it."""
     path = BENCHMARKS / f"{name}.json"
     notes = path.with_suffix(".md").read_text("utf-8")
     return f"# {title}\n\n{head}\n\n{printed(f'{name}.py', path)}\n\n{notes}"
 
 
 def printed(script: str, path: Path) -> str:
-    """The tables that a benchmark's script makes of what it stored."""
+    """Return the tables that a benchmark's script prints from its stored record."""
     command = [
         sys.executable,
         str(BENCHMARKS.parents[1] / "benchmarks" / script),
