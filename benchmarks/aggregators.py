@@ -1,19 +1,19 @@
 """Time every aggregation rule against plain PyTorch, ByzFL and Flower, and check their answers.
 
-One matrix serves all: normal rows of width 1e-3 about an offset of 1e3, which a float32 product
-cannot tell apart. The contestants take turns, and each time is a ratio to two others of the same
-turn: copying the updates into a matrix that is already there, and their product with their
-transpose, both in float32. Memory is the peak beyond what the process had, in copies of the
-updates; the error is the largest of all coordinates, in widths, against the same rule in float64.
+All rules get the same matrix: normal rows of width 1e-3 about an offset of 1e3, which a float32
+product cannot tell apart. The contestants take turns. Each time is given as a ratio to two others
+of the same turn: copying the updates into an existing matrix, and their product with their
+transpose, both in float32. Memory is the peak beyond the process's memory before, in copies of the
+updates. The error is the largest of all coordinates, in widths, against the same rule in float64.
 
-Of ByzFL and Flower takes part what can be imported. ByzFL needs a torchvision that fits torch, and
+ByzFL and Flower take part if they can be imported. ByzFL needs a torchvision that fits torch, and
 so an environment of its own:
 
     python3.11 -m venv others
     others/bin/pip install torch==2.14.1 torchvision==0.29.1 byzfl==0.0.11 flwr==1.41.0 -e .
     others/bin/python benchmarks/aggregators.py --out results/benchmarks/aggregators.json
 
-``--table FILE`` prints the table of a file that was stored, and measures nothing.
+``--table FILE`` prints the table of a stored file, and measures nothing.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def described(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What was measured, with what; the rows are to come."""
+    """Return the settings and versions of the measurement, without rows yet."""
     versions = {"python": platform.python_version()}
     for library in ("fedrobust", "torch", "numba", "numpy", "byzfl", "flwr"):
         try:
@@ -93,7 +93,7 @@ def described(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def measured(case: Case, updates: Tensor, repeats: int, patience: float) -> list[dict[str, Any]]:
-    """One row for each contestant of ``case``, in turns."""
+    """Measure the contestants of ``case`` in turns, and return a row for each."""
     room = torch.empty_like(updates)
     calls: dict[str, Callable[[], Any]] = {
         "copy": lambda: room.copy_(updates),
@@ -136,7 +136,7 @@ def summary(
     units: dict[str, float],
     size: int,
 ) -> dict[str, Any]:
-    """Medians of a contestant's runs; ratios are taken turn by turn where there are turns."""
+    """Return the medians of a contestant's runs; ratios are taken turn by turn where possible."""
     found: dict[str, Any] = {"runs": len(own)}
     found["seconds"] = statistics.median(seconds for seconds, _ in own)
     for unit in UNITS:
@@ -149,7 +149,7 @@ def summary(
 
 
 def timed(call: Callable[[], Any]) -> tuple[tuple[float, int | None], Any]:
-    """(seconds, bytes at the peak beyond those before), and the answer or what was raised."""
+    """Return (seconds, bytes at the peak beyond those before), and the answer or the exception."""
     before = resident("VmRSS", reset=True)
     start = time.perf_counter()
     try:
@@ -162,7 +162,7 @@ def timed(call: Callable[[], Any]) -> tuple[tuple[float, int | None], Any]:
 
 
 def resident(which: str, reset: bool = False) -> int | None:
-    """This process's memory now (VmRSS) or at its peak since the reset (VmHWM), on Linux."""
+    """Return this process's memory now (VmRSS) or its peak since the reset (VmHWM), on Linux."""
     process = Path("/proc/self")
     try:
         if reset:
@@ -174,18 +174,18 @@ def resident(which: str, reset: bool = False) -> int | None:
 
 
 def error(answer: Any, right: Tensor) -> float:
-    """The largest difference in widths; Flower answers with a list of layers."""
+    """Return the largest difference in widths. Flower answers with a list of layers."""
     got = np.concatenate([np.ravel(a) for a in answer]) if isinstance(answer, list) else answer
     return float((torch.as_tensor(got).double() - right).abs().max() / WIDTH)
 
 
 def shown(rule: Any) -> str:
-    """The rule with its fields, without the name that repeats the class."""
+    """Return the rule with its fields, without the name that repeats the class."""
     return repr(rule).replace(f", name='{rule.name}'", "").replace(f"name='{rule.name}'", "")
 
 
 def heading(results: dict[str, Any]) -> str:
-    """What was measured, and the head of the table."""
+    """Return the settings of the measurement, and the head of the table."""
     versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
     return (
         f"{results['clients']} × {results['coordinates']:,} float32, {results['threads']} threads, "
@@ -194,7 +194,7 @@ def heading(results: dict[str, Any]) -> str:
 
 
 def line(row: dict[str, Any]) -> str:
-    """One row of the table."""
+    """Return one row of the table."""
     if "failed" in row:
         return f"| `{row['rule']}` | {row['by']} | {row['failed']} | | | | |"
     cells = [

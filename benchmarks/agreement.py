@@ -1,14 +1,14 @@
-"""Compare our attacks with other toolboxes' on three MNIST models, at equal settings.
+"""Compare our attacks with other toolboxes' attacks on three MNIST models, at equal settings.
 
     python benchmarks/agreement.py --work runs/agreement --out results/benchmarks/agreement.json
 
-trains a natural, an adversarially trained and a distilled ``mnist-cnn-small`` (``subjects.py``) and
-attacks test images of each with our ``Pgd`` and ``Apgd`` and with ART's, and audits each with the
-``standard`` battery beside AutoAttack's standard version. Models and finished comparisons are kept
-in ``--work``, so that a second call goes on where the first was ended. Needs the extra
-``agreement``: ``pip install -e '.[agreement]'``.
+This command trains a natural, an adversarially trained and a distilled ``mnist-cnn-small``
+(``subjects.py``). It attacks test images of each with our ``Pgd`` and ``Apgd`` and with those of
+ART, and audits each with the ``standard`` battery beside AutoAttack's standard version. Models and
+finished comparisons are kept in ``--work``, so that a second call goes on where the first ended.
+It needs the extra ``agreement``: ``pip install -e '.[agreement]'``.
 
-``--table FILE`` prints the tables of a file that was stored, and measures nothing.
+``--table FILE`` prints the tables of a stored file, and measures nothing.
 """
 
 import argparse
@@ -35,7 +35,7 @@ BALLS: tuple[tuple[Norm, float], ...] = (("linf", 0.3), ("l2", 1.5))
 LIBRARIES = ("fedrobust", "adversarial-robustness-toolbox", "pyautoattack", "torch", "numpy")
 SEED = 0
 STARTS = 5
-"""Random starts from which ours and ART's are compared."""
+"""The number of random starts from which our attacks and ART's are compared."""
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def measured(work: Path, samples: int, threads: int) -> Iterator[dict[str, Any]]:
-    """The results after each comparison, those that ``work`` already holds as they are there."""
+    """Yield the results after each comparison. Comparisons that ``work`` holds are not repeated."""
     x, y = tested(samples)
     models = {name: trained(name, RECIPES[name], work / "models") for name in RECIPES}
     result: dict[str, Any] = {
@@ -92,7 +92,7 @@ Compare = Callable[[nn.Module, Images, Labels], dict[str, Any]]
 
 
 def comparisons(norm: Norm, eps: float) -> Iterator[tuple[str, Compare]]:
-    """The comparisons in one ball by name; FAT's PGD of 40 steps of ε/30, in l2 of ε/10."""
+    """Yield the comparisons in one ball by name. PGD is FAT's: 40 steps of ε/30, in l2 of ε/10."""
     step = eps / 30 if norm == "linf" else eps / 10
     yield f"PGD 40 x {step:g}", with_art(Pgd(eps=eps, step_size=step, steps=40, norm=norm))
     yield "APGD-CE 100", with_art(Apgd(eps=eps, norm=norm))
@@ -101,7 +101,7 @@ def comparisons(norm: Norm, eps: float) -> Iterator[tuple[str, Compare]]:
 
 
 def with_art(attack: Pgd | Apgd) -> Compare:
-    """Ours and ART's of one attack from equal starts: who stands, and who falls to one alone."""
+    """Compare our attack with ART's from equal starts: examples that stand, or fall to one only."""
     from toolboxes import art_apgd, art_pgd, stands
 
     def compare(model: nn.Module, x: Images, y: Labels) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def with_art(attack: Pgd | Apgd) -> Compare:
 def with_autoattack(
     model: nn.Module, x: Images, y: Labels, eps: float, norm: Norm
 ) -> dict[str, Any]:
-    """The audit beside AutoAttack, both ``standard``, and what each attack left standing."""
+    """Run the audit and AutoAttack, both ``standard``, and count what each attack left standing."""
     from toolboxes import autoattack
 
     began = time.process_time()
@@ -163,7 +163,7 @@ AUDIT = """| model | ball | clean | claimed | verdict | standing after AutoAttac
 
 
 def tables(found: dict[str, Any]) -> str:
-    """The models, the comparisons and what the audits said, as Markdown."""
+    """Return the models, the comparisons and the results of the audits as Markdown."""
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     n, commits = found["examples"], {str(row["commit"])[:9] for row in found["rows"]}
     audits = [row for row in found["rows"] if row["with"] == "AutoAttack"]
@@ -181,7 +181,7 @@ def tables(found: dict[str, Any]) -> str:
 
 
 def line(row: dict[str, Any], n: int) -> str:
-    """One comparison as a row of the table."""
+    """Return one comparison as a row of the table."""
     ours, theirs = (100 * mean(row[who]) / n for who in ("ours", "theirs"))
     points = [100 * (a - b) / n for a, b in zip(row["ours"], row["theirs"], strict=True)]
     spread = f" ({min(points):+.1f} to {max(points):+.1f})" if len(points) > 1 else ""
@@ -194,14 +194,14 @@ def line(row: dict[str, Any], n: int) -> str:
 
 
 def audited(row: dict[str, Any], n: int) -> str:
-    """One audit as a row of the table."""
+    """Return one audit as a row of the table."""
     left = ", ".join(f"{100 * count / n:.1f}" for _, count in row["their attacks"])
     shares = [f"{100 * row[name] / n:.1f} %" for name in ("clean", "claimed")]
     return "| " + " | ".join([row["model"], ball(row), *shares, row["verdict"], left]) + " |"
 
 
 def subject(name: str, story: dict[str, Any]) -> str:
-    """One model as a row of the table."""
+    """Return one model as a row of the table."""
     recipe, judged = Recipe(**story["recipe"]), story["validation"]
     how = f"Adam {recipe.lr:g}, {recipe.steps:,} batches of {recipe.batch}"
     if story["recipe"]["attack"]:
@@ -214,7 +214,7 @@ def subject(name: str, story: dict[str, Any]) -> str:
 
 
 def ball(row: dict[str, Any]) -> str:
-    """The ball of a row."""
+    """Return the ball of a row."""
     return f"{row['norm']} {row['eps']:g}"
 
 

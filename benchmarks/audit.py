@@ -2,9 +2,9 @@
 
     python benchmarks/audit.py --out results/benchmarks/audit.json
 
-audits each ``mnist-cnn-small`` (``subjects.py``) on 1,000 test images, on two threads, with the
-budget ``quick``; ``--budget`` takes others. Models are kept in ``--work``, as those of
-``agreement.py`` are. Measure when nothing else runs.
+This command audits each ``mnist-cnn-small`` (``subjects.py``) on 1,000 test images, on two threads,
+with the budget ``quick``; ``--budget`` takes other budgets. Models are kept in ``--work``, as by
+``agreement.py``. Measure when nothing else runs.
 """
 
 import argparse

@@ -1,14 +1,14 @@
-"""What the signs of an audit show on models that are known to be honest, and known to be masked.
+"""Measure the signs of an audit on models that are known to be honest or known to be masked.
 
     python benchmarks/calibration.py --out results/benchmarks/calibration.json
 
-trains networks on MNIST and Fashion-MNIST, masks some of them, and audits each on validation
-examples with the budget ``full``. The limits of ``fedrobust.evaluation.auditing.indicators`` lie
-between
-the two; the tests judge them on other models, of digits. Models and finished audits are kept in
-``--work``, so that a second call goes on where the first was ended.
+This command trains networks on MNIST and Fashion-MNIST, masks some of them, and audits each on
+validation examples with the budget ``full``. The limits of
+``fedrobust.evaluation.auditing.indicators`` lie between the two groups. The tests check them on
+other models, of digits. Models and finished audits are kept in ``--work``, so that a second call
+goes on where the first ended.
 
-``--table FILE`` prints the table of a file that was stored, and measures nothing.
+``--table FILE`` prints the table of a stored file, and measures nothing.
 """
 
 import argparse
@@ -49,7 +49,7 @@ RECIPES = {
 
 
 class Masked(nn.Module):
-    """``model`` between what is done to its input and what is done to its logits."""
+    """``model`` with a function before it, on its input, and one after it, on its logits."""
 
     def __init__(
         self,
@@ -61,13 +61,13 @@ class Masked(nn.Module):
         self.model, self.before, self.after = model, before, after
 
     def forward(self, x: Tensor) -> Tensor:
-        """What is left of the logits [b, classes]."""
+        """Return the changed logits [b, classes]."""
         return self.after(self.model(self.before(x)))
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model, how it is hidden if it is, and the ball that it is audited in."""
+    """A model, the mask that hides it, if any, and the ball of its audit."""
 
     recipe: str
     eps: float
@@ -76,12 +76,12 @@ class Case:
 
 
 def louder(factor: float) -> Callable[[nn.Module], nn.Module]:
-    """Logits times ``factor``."""
+    """Return a mask that multiplies logits by ``factor``."""
     return lambda model: Masked(model, after=lambda z: factor * z)
 
 
 def noisy(model: nn.Module) -> nn.Module:
-    """Fresh noise on the input, each time."""
+    """Add fresh noise to the input in each call."""
     return Masked(model, before=lambda x: (x + 0.25 * torch.randn_like(x)).clamp(0, 1))
 
 
@@ -144,7 +144,7 @@ def main() -> None:
 
 
 def measured(work: Path, samples: int, kinds: Sequence[str]) -> dict[str, Any]:
-    """The signs of every case, those that ``work`` already holds as they are there."""
+    """Return the signs of every case. Cases that ``work`` already holds are not repeated."""
     rows = []
     for kind in kinds:
         for name, case in CASES[kind].items():
@@ -160,7 +160,7 @@ def measured(work: Path, samples: int, kinds: Sequence[str]) -> dict[str, Any]:
 
 
 def looked(case: Case, work: Path, samples: int, journal: Path) -> dict[str, Any]:
-    """One case's audit, with a surrogate of the same data and another seed."""
+    """Audit one case, with a surrogate of the same data and another seed."""
     recipe = RECIPES[case.recipe]
     model, _ = trained(case.recipe, recipe, work / "models")
     other = replace(NATURAL, seed=21, data=recipe.data)
@@ -186,9 +186,9 @@ def looked(case: Case, work: Path, samples: int, journal: Path) -> dict[str, Any
 
 
 def table(found: dict[str, Any]) -> str:
-    """Every case, then what each sign shows of the honest and of the masked, as Markdown."""
+    """Return every case, and each sign on the honest and on the masked models, as Markdown."""
     shows = {sign["name"] for row in found["rows"] for sign in row["signs"]}
-    names = [name for name in LIMITS if name in shows]  # not those that there were not yet
+    names = [name for name in LIMITS if name in shows]  # an old record may lack newer signs
     lines = ["| case | ball | clean | claimed | robust | verdict | beyond the limit |"]
     lines += ["|---|---|---|---|---|---|---|"]
     for row in found["rows"]:

@@ -1,9 +1,9 @@
-"""What the checks of models, inputs and results cost, as a share of a round and of an evaluation.
+"""Measure the cost of the checks of models, inputs and results in a round and in an evaluation.
 
 ``python benchmarks/checks.py`` plays FAT's MNIST setting (51 clients, batches of 64, K/N 0.5, PGD
-of 10 steps, the small network) and evaluates 500 held-out images by PGD of 20 steps, by turns with
-the checks and with a bare call of the model in their place. It prints the ratio of the medians of
-the processor's time, which other work on the machine disturbs less than the clock's.
+of 10 steps, the small network) and evaluates 500 held-out images by PGD of 20 steps. It does so in
+turns with the checks, and with a bare call of the model in their place. It prints the ratio of the
+medians of processor time, which other work on the machine disturbs less than clock time.
 """
 
 import statistics
@@ -41,7 +41,7 @@ def trusting(model, x, y, draw, batch, *, box):
 
 @contextmanager
 def unchecked() -> Iterator[None]:
-    """The model called as it is, arguments and results taken on trust."""
+    """Within the context, call the model without checks of arguments and results."""
     with (
         patch.object(network, "logits", bare),
         patch.object(client, "_largest", lambda value: 0.0),
@@ -51,7 +51,7 @@ def unchecked() -> Iterator[None]:
 
 
 def prepared(objective: Objective) -> Prepared:
-    """FAT's federation, with one thread."""
+    """Return FAT's federation, with one thread."""
     attack = Pgd(eps=0.3, step_size=0.05, steps=20)
     return prepare(
         Experiment(
@@ -75,7 +75,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def ratio(name: str, work: Callable[[], object]) -> None:
-    """Print what ``work`` takes with the checks, in parts of what it takes without."""
+    """Print the time of ``work`` with the checks, divided by its time without them."""
     work()
     checked, trusted = [], []
     for turn in range(2 * TURNS):
@@ -93,7 +93,7 @@ def ratio(name: str, work: Callable[[], object]) -> None:
 
 
 def main() -> None:
-    """One round of each kind, and one evaluation."""
+    """Measure one round of each kind, and one evaluation."""
     torch.set_num_threads(1)
     attack = Pgd(eps=0.3, step_size=0.05, steps=10)
     for name, objective in (
@@ -107,7 +107,7 @@ def main() -> None:
             run_round(state, run.federation, run.streams, backend=run.backend)
 
         ratio(name, play)
-    for _ in range(ROUNDS):  # a model that has something to lose: all it has right is attacked
+    for _ in range(ROUNDS):  # train first: only correctly classified examples are attacked
         state, _ = run_round(state, run.federation, run.streams, backend=run.backend)
     ratio("an evaluation", lambda: on_held_out(run, state.parameters, 1))
 

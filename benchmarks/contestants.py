@@ -1,8 +1,9 @@
-"""Each rule of fedrobust.aggregators beside how others compute it, and the right answer to both.
+"""List each rule of fedrobust.aggregators, other implementations of it, and the right answers.
 
-"plain" are the obvious lines of PyTorch. ByzFL and Flower take part where they can be imported, as
-their users would call them. Where their definition differs from ours, ``right`` has an answer of
-their own: ByzFL's Krum counts one more neighbour and its mean around the median keeps n − f values.
+"plain" are the obvious lines of PyTorch. ByzFL and Flower take part if they can be imported, and
+are called as their users would call them. Where their definition differs from ours, ``right`` has a
+separate answer for them: ByzFL's Krum counts one more neighbour, and its mean around the median
+keeps n − f values.
 """
 
 from collections.abc import Callable
@@ -34,9 +35,9 @@ RADIUS = 100.0
 
 @dataclass
 class Case:
-    """A rule, its other contestants, and the right answers: by name, "" for all not named.
+    """A rule, its other contestants, and the right answers by name; "" is for all other names.
 
-    None where the definition leaves a choice, or the contestants draw at random.
+    An answer is None where the definition leaves a choice, or the contestants draw at random.
     """
 
     rule: Aggregator
@@ -46,7 +47,7 @@ class Case:
 
 
 def cases(updates: Tensor, right: Right) -> dict[str, Case]:
-    """One case for each rule: f as large as n allows, but 2 or 1 where all sets are searched."""
+    """Return a case for each rule: f is as large as n allows, but 2 or 1 to search all sets."""
     n = len(updates)
     f, b, half = (n - 3) // 2, (n - 3) // 4, (-(-n // 2) - 1) // 2
     root = updates.mean(dim=0)
@@ -74,7 +75,7 @@ def cases(updates: Tensor, right: Right) -> dict[str, Case]:
             {
                 "plain": lambda x: trimmed_mean(x, f),
                 **in_byzfl(lambda: byzfl.TrMean(f)),
-                # Half a row more than f of n, away from where rounding could lose a whole one.
+                # Half a row more than f of n, so that rounding cannot lose a whole row.
                 **in_flower(lambda r: flower.aggregate_trimmed_avg(r, (f + 0.5) / n), updates),
             },
             {"": lambda: right.middle(f)},
@@ -134,7 +135,7 @@ NEW = [
 
 
 def new_rule(name: str, updates: Tensor, right: Right, f: int, half: int, root: Tensor) -> Case:
-    """The case of one of the rules in ``NEW``."""
+    """Return the case of one of the rules in ``NEW``."""
     n = len(updates)
     make: Any = getattr(ours, name)
     if name == "GeometricMedian":
@@ -169,12 +170,12 @@ def new_rule(name: str, updates: Tensor, right: Right, f: int, half: int, root: 
 
 
 def in_byzfl(make: Callable[[], Call]) -> dict[str, Call]:
-    """A rule of ByzFL, made anew for each call: some remember the call before."""
+    """Return a rule of ByzFL, made anew for each call, since some remember the call before."""
     return {} if byzfl is None else {"byzfl": lambda x: make()(x)}
 
 
 def in_flower(call: Callable[[list[Any]], Any], updates: Tensor) -> dict[str, Call]:
-    """A rule of Flower, which takes each client's list of layers and its number of examples."""
+    """Return a rule of Flower. It takes each client's list of layers and number of examples."""
     if flower is None:
         return {}
     results = [([row], 1) for row in updates.numpy()]
@@ -182,7 +183,7 @@ def in_flower(call: Callable[[list[Any]], Any], updates: Tensor) -> dict[str, Ca
 
 
 def median(x: Tensor) -> Tensor:
-    """PyTorch's own takes the lower of two middle values."""
+    """Return the median. PyTorch's own median takes the lower of two middle values."""
     if len(x) % 2:
         return x.median(dim=0).values
     return x.sort(dim=0).values[len(x) // 2 - 1 : len(x) // 2 + 1].mean(dim=0)

@@ -1,13 +1,13 @@
 """Time one round of distributionally robust training against one of ERM.
 
 ``python benchmarks/drfl.py`` plays rounds of the paper's ring (10 clients, batches of 32, 15 ascent
-steps, 2 → 4 → 2 → 2) with the Wasserstein objective and with ERM by turns, in one process, and
-prints the median of each and of their ratio; ``--mnist`` does so for MNIST (batches of 64, the
+steps, 2 → 4 → 2 → 2) with the Wasserstein objective and with ERM in turns, in one process, and
+prints the median of each and of their ratio. ``--mnist`` does so for MNIST (batches of 64, the
 quarter-width ELU network). ``--ascent`` trains the ring for 1,500 rounds instead, and prints the
-mean residual that each step rule leaves on the test points; with ``--mnist``, four epochs of the
-committed experiment, and what each rule gains on held-out examples, and in which time.
+mean residual that each step rule leaves on the test points. With ``--mnist`` it trains four epochs
+of the committed experiment, and prints the gain and the time of each rule on held-out examples.
 ``--blocks`` times five ascent steps on 640 images through the MNIST network on blocks of pixels and
-through its layers one after the other, by turns, in each precision that the processor has.
+through its layers one after the other, in turns, in each precision that the processor has.
 """
 
 import argparse
@@ -71,7 +71,7 @@ MNIST: dict[str, Any] = RING | {
 
 
 def milliseconds(ready: Prepared, rounds: int) -> float:
-    """The time of one round, over ``rounds`` from the start."""
+    """Return the mean time of one round, over ``rounds`` rounds from the start."""
     state = ready.federation.start(ready.start)
     with ready.plan.active():
         start = time.perf_counter()
@@ -81,7 +81,7 @@ def milliseconds(ready: Prepared, rounds: int) -> float:
 
 
 def residuals() -> None:
-    """The table of step rules."""
+    """Print the table of step rules."""
     trained = run(replace(from_config(Experiment, RING), rounds=1500))
     test = SyntheticRing(n=55000).load().test
     print("| rule |" + "".join(f" {steps} steps |" for steps in STEPS))
@@ -96,10 +96,10 @@ def residuals() -> None:
 
 
 def gains() -> None:
-    """On MNIST: how much of the surrogate's rise above the clean loss each rule reaches, and when.
+    """Print how much of the surrogate's rise above the clean loss each rule reaches on MNIST.
 
-    Four epochs of the committed config without an attack; 1,000 held-out examples. What 30 steps of
-    backtracking reach counts as all of it.
+    The model is from four epochs of the committed config without an attack, on 1,000 held-out
+    examples. The rise after 30 steps of backtracking counts as 100 %.
     """
     experiment = replace(load_sweep(HERE / "mnist.yaml").cells[0].experiment, rounds=344)
     ready = prepare(experiment)
@@ -133,7 +133,7 @@ def gains() -> None:
 
 
 def blocks(turns: int) -> None:
-    """How much longer the network's layers take than its own forward pass on blocks."""
+    """Print how much longer the network's layers take than its own forward pass on blocks."""
     fast = EluCnn(width=16).build((1, 28, 28), 10).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     slow = nn.Sequential(*fast.children())
     x, y = torch.rand(640, 1, 28, 28), torch.randint(10, (640,))

@@ -1,14 +1,14 @@
 """Time the parts of the learned attack: simulated rounds, a policy, an inversion.
 
-``python benchmarks/learned_attack.py`` plays the paper's ring for 100 rounds, stands where its
-attacker then stands, and times environment steps with every encoding, by the compiled network and
-by autograd in turn, and the training of a policy with the default settings, the search for the
-constant action that it begins at included.
-``--mnist`` does so for the quarter-width network on MNIST, in bfloat16, where the processor has
-instructions for it, and in float32 in turn, with one inversion of a batch. ``--samples`` tells how
-much the reward of an episode depends on the examples that ρ̂ is measured on, by their number.
-``--out results/benchmarks/learned-attack.json`` adds what was measured to that file, and
-``--table`` with it prints what is there.
+``python benchmarks/learned_attack.py`` plays the paper's ring for 100 rounds and starts from the
+attacker's state there. It times environment steps with every encoding, by the compiled network and
+by autograd in turns. It also times the training of a policy with the default settings, which
+includes the search for the constant action that it begins at. ``--mnist`` does so for the
+quarter-width network on MNIST, in turns in bfloat16, where the processor has instructions for it,
+and in float32, with one inversion of a batch. ``--samples`` shows how much the reward of an episode
+depends on the examples that ρ̂ is measured on, by their number.
+``--out results/benchmarks/learned-attack.json`` adds the results to that file, and ``--table`` with
+it prints the stored results.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fedrobust.attacks import Requirements
 from fedrobust.attacks.learned import Inversion, Learned, Training
 from fedrobust.attacks.learned.attacker_state import AttackerState, real_data
 from fedrobust.attacks.learned.encoding import Basis, Compact, Full
@@ -51,16 +52,16 @@ Found = dict[str, Any]
 class Spy:
     """An attacker that sends honest updates and keeps its last view."""
 
-    memory = 1
+    requires = Requirements(history=1)
 
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[torch.Tensor, None]:
-        """Keep the view."""
+        """Keep the view, and send the honest updates."""
         self.view = view
         return view.own, None
 
 
 def seen(config: str, rounds: int, rule: str = "none") -> View:
-    """What one of ten clients sees after some rounds of a committed sweep under a rule."""
+    """Return the view of one of ten clients after some rounds of a committed sweep under a rule."""
     cells = load_sweep(HERE / "experiments" / "drfl" / config).cells
     ready = prepare(next(c.experiment for c in cells if c.labels["rule"] == rule))
     spy = Spy()
@@ -73,7 +74,7 @@ def seen(config: str, rounds: int, rule: str = "none") -> View:
 
 
 def task(view: View, attack: Learned, plain: bool = False) -> Task:
-    """The attacker's task, or with ``plain`` the same by autograd alone, client by client."""
+    """Return the attacker's task; with ``plain``, by autograd only, client by client."""
     own = real_data(view)
     sample = own.take(torch.arange(attack.samples))
     tools = (
@@ -85,7 +86,7 @@ def task(view: View, attack: Learned, plain: bool = False) -> Task:
 
 
 def rate(made: Task, steps: int) -> float:
-    """Environment steps a second, with random actions."""
+    """Return environment steps per second, with random actions."""
     env = FederationEnv(made)
     env.reset(seed=0)
     draw = np.random.default_rng(0)
@@ -99,14 +100,14 @@ def rate(made: Task, steps: int) -> float:
 
 
 def rates(tasks: dict[str, Task], steps: int, turns: int) -> Found:
-    """Environment steps a second of each way of doing the same, in turn, and the first's lead."""
+    """Return the steps per second of each task, in turns, and the ratio of first to last."""
     rounds = [[rate(made, steps) for made in tasks.values()] for _ in range(turns)]
     found = {name: statistics.median(turn[i] for turn in rounds) for i, name in enumerate(tasks)}
     return found | {"ratio": statistics.median(turn[0] / turn[-1] for turn in rounds)}
 
 
 def ring(turns: int) -> Found:
-    """The paper's ring: compiled steps beside those by autograd, and the default policy."""
+    """Measure the paper's ring: compiled steps, steps by autograd, and the default policy."""
     view = seen("ring.yaml", 100)
     found: Found = {"rates": {}}
     for encoding in (Full(), Compact(), Basis()):
@@ -127,7 +128,7 @@ def ring(turns: int) -> Found:
 
 
 def mnist(turns: int) -> Found:
-    """The quarter-width network on MNIST: steps in bfloat16 and float32, and an inversion."""
+    """Measure the quarter-width network on MNIST: steps in both precisions, and an inversion."""
     view = seen("mnist.yaml", 20)
     precisions: list[Precision] = ["float32"] if emulates_bfloat16() else ["bfloat16", "float32"]
     found: Found = {"rates": {}}
@@ -145,9 +146,9 @@ def mnist(turns: int) -> Found:
 
 
 def samples(mnist: bool, draws: int = 40) -> Found:
-    """The deviation of an episode's return over random samples of each size, beside its mean.
+    """Measure mean and deviation of an episode's return over random samples of each size.
 
-    The episode is the same for all: one in which the attacker shrinks the model.
+    The episode is the same for all samples. The attacker shrinks the model in it.
     """
     config, rounds, horizon = ("mnist.yaml", 100, 100) if mnist else ("ring.yaml", 500, 300)
     view = seen(config, rounds, "median")
@@ -172,7 +173,7 @@ def samples(mnist: bool, draws: int = 40) -> Found:
 
 
 def table(found: Found) -> str:
-    """What was measured, for a reader."""
+    """Return the results as readable text."""
     lines = ["{part}, {processor}, {threads} thread(s):".format(**found), ""]
     if "rates" in found:
         for encoding, row in found["rates"].items():

@@ -1,7 +1,7 @@
-"""The answers in float64, for the benchmark of the aggregators: no care for speed or memory.
+"""Compute the right answers in float64 for the benchmark of the aggregators.
 
-All works on the differences from the first row, which are exact in float64, so that an offset which
-the rows share costs no digits.
+Speed and memory do not matter here. All methods work on the differences from the first row, which
+are exact in float64, so that a common offset of the rows costs no digits.
 """
 
 from functools import cached_property
@@ -19,33 +19,33 @@ class Right:
 
     @cached_property
     def ordered(self) -> Tensor:
-        """Each column sorted."""
+        """The matrix with each column sorted."""
         return self.x.sort(dim=0).values
 
     @cached_property
     def distances(self) -> Tensor:
-        """Squared, [n, n]."""
+        """The squared distances between rows, [n, n]."""
         return torch.stack([((self.x - row) ** 2).sum(dim=1) for row in self.x])
 
     def mean(self) -> Tensor:
-        """The mean of the rows."""
+        """Return the mean of the rows."""
         return self.x.mean(dim=0) + self.first
 
     def middle(self, drop: int) -> Tensor:
-        """The mean without the ``drop`` least and greatest values of each column."""
+        """Return the mean without the ``drop`` least and greatest values of each column."""
         return self.ordered[drop : len(self.x) - drop].mean(dim=0) + self.first
 
     def around(self, keep: int) -> Tensor:
-        """The mean of the values closest to the median, of ties the lower."""
+        """Return the mean of the values closest to the median; of ties, the lower value counts."""
         return closest(self.ordered, keep) + self.first
 
     def krum(self, neighbours: int, m: int) -> Tensor:
-        """The mean of the m rows with the least Krum scores."""
+        """Return the mean of the m rows with the least Krum scores."""
         scores = self.distances.sort(dim=1).values[:, 1 : neighbours + 1].sum(dim=1)
         return self.x[scores.argsort()[:m]].mean(dim=0) + self.first
 
     def bulyan(self, f: int) -> Tensor:
-        """Iterated Krum, then the mean around the median."""
+        """Select rows by iterated Krum, and return the mean around their median."""
         rows, kept = list(range(len(self.x))), []
         for _ in range(len(rows) - 2 * f):
             among = self.distances[rows][:, rows].sort(dim=1).values
@@ -54,7 +54,7 @@ class Right:
         return closest(self.x[kept].sort(dim=0).values, len(kept) - 2 * f) + self.first
 
     def geometric_median(self) -> Tensor:
-        """Weiszfeld's iteration until nothing moves."""
+        """Iterate Weiszfeld's step until the centre no longer moves."""
         centre = self.x.mean(dim=0)
         for _ in range(1000):
             weights = 1 / (self.x - centre).norm(dim=1)
@@ -64,26 +64,26 @@ class Right:
         return centre + self.first
 
     def clipped(self, radius: float) -> Tensor:
-        """The mean of the rows, none longer than ``radius``."""
+        """Return the mean of the rows, each clipped to the length ``radius``."""
         shares = [min(1.0, radius / float((row + self.first).norm())) for row in self.x]
         weights = torch.tensor(shares, dtype=torch.float64) / len(self.x)
         return weights @ self.x + weights.sum() * self.first
 
     def trusted(self, root: Tensor) -> Tensor:
-        """The rows at the length of the root update, by their cosine with it."""
+        """Return the rows scaled to the root update's length, weighted by their cosine with it."""
         length, rows = root.double().norm(), self.x + self.first
         norms = rows.norm(dim=1)
         trust = (rows @ root.double() / (norms * length)).clamp(min=0)
         return (trust * length / norms / trust.sum()) @ rows
 
     def mixed(self, keep: int, drop: int) -> Tensor:
-        """The trimmed mean of each row's mean with its nearest."""
+        """Average each row with its nearest rows, and return the trimmed mean of the averages."""
         nearest = self.distances.topk(keep, largest=False).indices
         mix = torch.stack([self.x[rows].mean(dim=0) for rows in nearest])
         return mix.sort(dim=0).values[drop : len(mix) - drop].mean(dim=0) + self.first
 
     def flattest(self) -> Tensor:
-        """The mean without the row whose absence leaves the least largest eigenvalue."""
+        """Return the mean without the row whose removal gives the smallest largest eigenvalue."""
         spreads = []
         for left in range(len(self.x)):
             rows = [i for i in range(len(self.x)) if i != left]
@@ -95,7 +95,7 @@ class Right:
 
 
 def closest(ordered: Tensor, keep: int) -> Tensor:
-    """The mean of the ``keep`` values of each sorted column that are closest to its median."""
+    """Return the mean of the ``keep`` values of each sorted column closest to its median."""
     n = len(ordered)
     middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
     order = (ordered - middle).abs().argsort(dim=0, stable=True)[:keep]

@@ -1,8 +1,8 @@
 """Time one FAT round against a plain per-client loop in the same process, and print the ratio.
 
-The plain loop is what a careful script does: for each client a model of its own, PGD on its half
-batch with the input's gradient alone, then one step of Adam; the same data, the same
-noise, the same arithmetic. Attack, aggregation and server step are the same in both. The benchmark
+The plain loop is what a careful script does. Each client has a model of its own, runs PGD on its
+half batch with only the gradient of the input, and then makes one step of Adam. Data, noise and
+arithmetic are the same. Attack, aggregation and server step are the same in both. The benchmark
 fails unless both give the same updates.
 """
 
@@ -45,7 +45,7 @@ class PlainLoop:
         rng: Streams,
         poison: dict[int, Poisons],
     ) -> Updates:
-        """The updates of ``clients`` [n, d]."""
+        """Return the updates of ``clients`` [n, d]."""
         local, round, rows = federation.local, state.round + 1, []
         assert isinstance(local.objective, Adversarial)
         assert isinstance(local.objective.attack, Pgd)
@@ -82,7 +82,7 @@ class PlainLoop:
 
 
 def main() -> None:
-    """Parse the arguments, check that both agree, time both in turn."""
+    """Parse the arguments, check that both agree, and time both in turns."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, default=CONFIG)
     parser.add_argument("--rounds", type=int, default=7)
@@ -117,7 +117,7 @@ def main() -> None:
 
 
 def largest_step(state: FederationState, start: torch.Tensor) -> torch.Tensor:
-    """The largest change that the round made to a parameter."""
+    """Return the largest change that the round made to a parameter."""
     return (state.parameters - start).abs().max()
 
 

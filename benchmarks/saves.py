@@ -1,9 +1,9 @@
-"""How long a save takes as the rounds grow: 1,000 participants of 3,500 in each, one every 25.
+"""Time the saves of a run with many rounds: 1,000 of 3,500 clients a round, a save every 25 rounds.
 
     python benchmarks/saves.py
 
-Prints the median of the first ten saves and of the last ten. The log of the rounds is appended to,
-so that they are alike.
+This command prints the median of the first ten saves and of the last ten. Both should be alike,
+since the log of the rounds is only appended to.
 """
 
 import random
@@ -23,7 +23,7 @@ EVERY, CLIENTS, PARTICIPANTS = 25, 3500, 1000
 
 
 def saves(rounds: int, folder: Path) -> list[float]:
-    """Seconds of each save of a run of so many rounds."""
+    """Return the seconds of each save in a run of so many rounds."""
     directory, log, tally = RunDirectory(folder, resume=False), RoundsLog(), Tally()
     chance, found = random.Random(0), []
     for round in range(1, rounds + 1):

@@ -1,7 +1,8 @@
-"""Models to attack, trained from recipes; three of MNIST: natural, robust, and distilled.
+"""Train models to attack from recipes; three are for MNIST: natural, robust, and distilled.
 
 All are ``mnist-cnn-small`` from He's initialisation, trained by Adam from fixed seeds on 55,000
-training examples; the other 5,000 tell how they fare. The test split is not touched.
+training examples. The other 5,000 training examples measure their accuracy. The test split is not
+used.
 """
 
 import json
@@ -32,10 +33,10 @@ Watch = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one network is trained. With a ``temperature``, so is the teacher of its soft labels.
+    """How one network is trained. With a ``temperature``, the teacher is trained in the same way.
 
-    ``attack`` perturbs every batch; its radius and step grow from 0 over the first ``ramp`` steps,
-    without which the network rests on a constant answer.
+    The teacher gives the soft labels. ``attack`` perturbs every batch. Its radius and step size
+    grow from 0 over the first ``ramp`` steps; otherwise the network stays at a constant answer.
     """
 
     seed: int
@@ -65,7 +66,7 @@ RECIPES = {
 def trained(
     name: str, recipe: Recipe, work: Path, watch: Watch = print
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """The model ``name`` and how it was made: from ``work`` where it is there, else trained."""
+    """Return the model ``name`` and how it was made. Read it from ``work``, or else train it."""
     weights, story = work / f"{name}.safetensors", work / f"{name}.json"
     train, held_out = splits(recipe.data)
     told = asdict(recipe)
@@ -77,7 +78,7 @@ def trained(
             return model.eval(), found
     began = time.monotonic()
     soft = None
-    if recipe.temperature > 1:  # Papernot et al.: teacher and student alike, at one temperature
+    if recipe.temperature > 1:  # Papernot et al.: teacher and student at the same temperature
         teacher = fitted(recipe, recipe.seed + 100, train, None, watch)
         soft = labels_of(teacher, train, recipe.temperature)
     model = fitted(recipe, recipe.seed, train, soft, watch)
@@ -99,26 +100,26 @@ def trained(
 
 
 def splits(data: Mnist | FashionMnist) -> tuple[Split, Split]:
-    """The training examples without, and with only, 5,000 held out ones."""
+    """Return the training examples without the 5,000 held-out examples, and these."""
     return data.load().hold_out(Streams(0).generator("held out"))
 
 
 def tested(examples: int) -> tuple[Tensor, Tensor]:
-    """That many test images and their labels, drawn once and for all."""
+    """Return this many test images and their labels, drawn with a fixed seed."""
     test = MNIST.load().test
     index = torch.randperm(len(test), generator=Streams(0).generator("tested"))[:examples]
     return test.images(index), test.y[index]
 
 
 def network(seed: int) -> nn.Module:
-    """The network as it starts, in the ordinary memory format, which other toolboxes expect."""
+    """Return the initial network, in the contiguous memory format that other toolboxes expect."""
     start = Streams(seed).generator("model")
     model = build_model(MnistCnnSmall(init="he"), (1, 28, 28), 10, start)
     return model.to(memory_format=torch.contiguous_format)
 
 
 def fitted(recipe: Recipe, seed: int, train: Split, soft: Tensor | None, watch: Watch) -> nn.Module:
-    """A network trained on batches drawn with replacement, on ``soft`` labels where given."""
+    """Train a network on batches drawn with replacement, on ``soft`` labels where given."""
     model, streams = network(seed), Streams(seed)
     optimizer = torch.optim.Adam(model.parameters(), recipe.lr)
     batches, noise = streams.generator("batches"), streams.generator("noise")
@@ -138,7 +139,7 @@ def fitted(recipe: Recipe, seed: int, train: Split, soft: Tensor | None, watch: 
 
 
 def objective_at(step: int, recipe: Recipe) -> Objective:
-    """What is minimised in a step, counted from 0."""
+    """Return the objective of a step, counted from 0."""
     if recipe.attack is None:
         return ERM()
     share, full = min(1.0, (step + 1) / max(recipe.ramp, 1)), recipe.attack
@@ -147,7 +148,7 @@ def objective_at(step: int, recipe: Recipe) -> Objective:
 
 
 def labels_of(teacher: nn.Module, train: Split, temperature: float) -> Tensor:
-    """The teacher's probabilities at ``temperature`` [N, classes]."""
+    """Return the teacher's probabilities at ``temperature`` [N, classes]."""
     with torch.no_grad():
         parts = torch.arange(len(train)).split(1024)
         logits = torch.cat([teacher(train.images(part)) for part in parts])

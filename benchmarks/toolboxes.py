@@ -1,8 +1,8 @@
-"""Other toolboxes' attacks, asked for with our settings: ART's PGD and APGD, and AutoAttack.
+"""Run other toolboxes' attacks with our settings: ART's PGD and APGD, and AutoAttack.
 
-Needs the extra ``agreement``. ART (adversarial-robustness-toolbox) is given the raw logits and
-torch's cross-entropy. AutoAttack is the package ``pyautoattack``, its authors' code. Both draw from
-global generators, which are seeded here and put back.
+This module needs the extra ``agreement``. ART (adversarial-robustness-toolbox) gets the raw logits
+and torch's cross-entropy. AutoAttack is the package ``pyautoattack``, its authors' code. Both draw
+from global generators, which are seeded here and restored.
 """
 
 import logging
@@ -24,7 +24,7 @@ from fedrobust.perturb.geometry import Norm
 from fedrobust.perturb.pgd import answers, frozen
 from fedrobust.typing import Images, Labels, Mask
 
-# ART makes a folder in the home directory when it is imported; this one does not last.
+# ART makes a folder in the home directory when it is imported; this home is temporary.
 with tempfile.TemporaryDirectory() as _home, patch.dict(os.environ, HOME=_home):
     from art.attacks.evasion import AutoProjectedGradientDescent, ProjectedGradientDescent
     from art.estimators.classification import PyTorchClassifier
@@ -46,7 +46,7 @@ def art_pgd(
     seed: int = 0,
     start: Tensor | None = None,
 ) -> Images:
-    """What ART's PGD finds with the settings of ``attack``, from ``start`` where it is given."""
+    """Return the points of ART's PGD with the settings of ``attack``, from ``start`` if given."""
     theirs = ProjectedGradientDescent(
         _classifier(model, x, attack.box),
         norm=ORDER[attack.norm],
@@ -69,9 +69,10 @@ def art_apgd(
     seed: int = 0,
     start: Tensor | None = None,
 ) -> Images:
-    """What ART's APGD finds with the settings of ``attack``; its step starts at 2ε like ours.
+    """Return the points of ART's APGD with the settings of ``attack``.
 
-    With a ``start``, all of x must be classified correctly: ART starts from no others.
+    Its step starts at 2ε like ours. With a ``start``, all of x must be classified correctly, since
+    ART uses the start only for such examples.
     """
     losses = {"ce": "cross_entropy", "dlr": "difference_logits_ratio"}
     theirs = AutoProjectedGradientDescent(
@@ -91,7 +92,7 @@ def art_apgd(
 def authors_apgd(
     model: nn.Module, x: Images, y: Labels, attack: Apgd, *, start: Tensor
 ) -> tuple[Images, Mask]:
-    """The points of the largest loss that AutoAttack's own APGD finds, and which examples fell."""
+    """Return the points with the largest loss of AutoAttack's APGD, and which examples fell."""
     name = {"linf": "Linf", "l2": "L2"}[attack.norm]
     theirs = APGDAttack(
         model,
@@ -111,10 +112,10 @@ def authors_apgd(
 def autoattack(
     model: nn.Module, x: Images, y: Labels, *, eps: float, norm: Norm, seed: int = 0
 ) -> dict[str, Mask]:
-    """Which examples stand after each attack of AutoAttack's standard version, in its order.
+    """Return which examples stand after each attack of AutoAttack's standard version, in order.
 
-    Each works on those that stood before it, as in ``run_standard_evaluation``: the same examples
-    in the same batches from the same seed.
+    Each attack works on the examples that still stood before it, as in ``run_standard_evaluation``:
+    the same examples in the same batches from the same seed.
     """
     name = {"linf": "Linf", "l2": "L2"}[norm]
     theirs = AutoAttack(model, norm=name, eps=eps, seed=seed, version="standard")
@@ -137,9 +138,9 @@ def autoattack(
 def stands(
     model: nn.Module, x: Images, y: Labels, found: Images, *, eps: float, norm: Norm
 ) -> Mask:
-    """Which examples the model gets right both as they are and at the points ``found``.
+    """Return which examples the model classifies correctly both clean and at the points ``found``.
 
-    Raises: ``RuntimeError`` for points that leave the ball or [0, 1]: no such attack counts.
+    Raises: ``RuntimeError`` for points that leave the ball or [0, 1], which do not count.
     """
     offset = (found - x).flatten(1)
     size = offset.abs().amax(dim=1) if norm == "linf" else offset.norm(dim=1)
@@ -184,14 +185,14 @@ def _generated(
 
 
 def _module(attack: Any) -> Any:
-    """Where an attack of ART's looks up what draws its random start."""
+    """Return the module in which an attack of ART looks up the function for its random start."""
     worker = getattr(attack, "_attack", attack)
     return sys.modules[type(worker).__module__]
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Within, numpy's global generator starts from ``seed``; afterwards it is as it was."""
+    """Within the context, seed numpy's global generator; afterwards restore its state."""
     before = np.random.get_state()
     np.random.seed(seed)
     try:

@@ -1,7 +1,7 @@
-"""Draw how the packages of fedrobust import each other, and say where an import is wrong.
+"""Draw how the packages of fedrobust import each other, and report wrong imports.
 
 ``python docs/architecture.py`` draws docs/images/architecture.svg; ``--check`` says whether it is
-up to date. Every import counts: those within functions, and those for type checkers alone.
+up to date. Every import counts, also imports within functions and only for type checkers.
 """
 
 import ast
@@ -35,13 +35,13 @@ ROOMS = (
     "report",
     "cli",
 )
-"""The packages and modules of fedrobust, from the ground up: each imports only those before it."""
+"""The packages and modules of fedrobust, from the bottom up: each imports only earlier ones."""
 
 Graph = dict[str, set[str]]
 
 
 def imports(source: Path) -> Graph:
-    """The modules below ``source``, each with the modules of fedrobust that it imports."""
+    """Return the modules below ``source``, each with the modules of fedrobust that it imports."""
     paths = {_name(path, source): path for path in sorted(source.rglob("*.py"))}
     return {
         name: set(_imported(ast.parse(path.read_text("utf-8")), set(paths))) - {name}
@@ -68,14 +68,14 @@ def _imported(tree: ast.Module, known: set[str]) -> Iterator[str]:
 
 
 def _module(name: str, known: set[str]) -> str:
-    """The module that ``name`` is, or is in; empty where it is none of ours."""
+    """Return the module ``name``, or the module that holds it; empty if it is not ours."""
     while name and name not in known:
         name = name.rpartition(".")[0]
     return name
 
 
 def circles(graph: Graph) -> list[list[str]]:
-    """The sets of modules that import each other in a circle, by Tarjan's algorithm."""
+    """Return the sets of modules that import each other in a circle, by Tarjan's algorithm."""
     found: list[list[str]] = []
     order: dict[str, int] = {}
     low: dict[str, int] = {}
@@ -105,16 +105,16 @@ def circles(graph: Graph) -> list[list[str]]:
 
 
 def room(module: str) -> str:
-    """The package, or the module beside the packages, in which ``module`` is.
+    """Return the package, or the module beside the packages, that ``module`` belongs to.
 
-    What only hands on, the public names at the top and ``__main__``, is in none.
+    The package's ``__init__`` at the top and ``__main__`` only pass names on and belong to none.
     """
     name = module.split(".")[1] if "." in module else ""
     return "" if name == "__main__" else name
 
 
 def upward(graph: Graph) -> list[str]:
-    """Every import of a room above the importing one."""
+    """Return every import of a room above the importing one."""
     place = {name: i for i, name in enumerate(ROOMS)}
     return [
         f"{module} imports {other}"
@@ -125,7 +125,7 @@ def upward(graph: Graph) -> list[str]:
 
 
 def between(graph: Graph) -> Graph:
-    """The rooms, each with the rooms that it imports."""
+    """Return the rooms, each with the rooms that it imports."""
     rooms: Graph = {name: set() for name in ROOMS}
     for module, others in graph.items():
         if room(module):
@@ -134,7 +134,7 @@ def between(graph: Graph) -> Graph:
 
 
 def needed(rooms: Graph) -> Graph:
-    """The arrows that say all: an arrow goes where a longer way leads to the same room."""
+    """Return the necessary arrows: an arrow is dropped if a longer path leads to its room."""
 
     def reached(starts: Iterable[str]) -> set[str]:
         found: set[str] = set()
@@ -151,7 +151,7 @@ def needed(rooms: Graph) -> Graph:
 
 
 def levels(rooms: Graph) -> list[list[str]]:
-    """The rooms in rows: each stands in the lowest row that is above all that it imports."""
+    """Return the rooms in rows. Each room is in the lowest row above all rooms that it imports."""
     row: dict[str, int] = {}
     for name in ROOMS:
         row[name] = 1 + max((row[other] for other in rooms[name]), default=-1)
@@ -159,7 +159,7 @@ def levels(rooms: Graph) -> list[list[str]]:
 
 
 def places(rooms: Graph) -> dict[str, tuple[float, float]]:
-    """Where each room stands: from the top down, below the middle of those that import it."""
+    """Return the position of each room, from the top down, below the rooms that import it."""
     place: dict[str, tuple[float, float]] = {}
     arrows, rows = needed(rooms), levels(rooms)
 
@@ -175,7 +175,7 @@ def places(rooms: Graph) -> dict[str, tuple[float, float]]:
 
 
 def picture(rooms: Graph) -> str:
-    """The rooms in rows, with an arrow to each room that one imports, as SVG."""
+    """Draw the rooms in rows as SVG, with an arrow to each imported room."""
     import io
 
     import matplotlib as mpl
@@ -190,7 +190,7 @@ def picture(rooms: Graph) -> str:
     axes.set(xlim=(0, 10), ylim=(-0.6, height - 0.4))
     axes.axis("off")
     boxes = {name: _box(axes, name, *at) for name, at in place.items()}
-    drawing.canvas.draw()  # which gives the boxes their sizes
+    drawing.canvas.draw()  # this gives the boxes their sizes
     for name, others in needed(rooms).items():
         for other in sorted(others):
             arrow = FancyArrowPatch(

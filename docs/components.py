@@ -1,8 +1,8 @@
 """Write the page of every rule and attack, from its docstring, its fields and the benchmark.
 
 ``python docs/components.py`` fills docs/aggregators/, docs/attacks/ and the table of README.md;
-``--check`` says whether they are up to date. A new component needs nothing here: its docstring
-ends with what it costs and with an example of it in a config.
+``--check`` says whether they are up to date. A new component needs no change here: its docstring
+ends with its cost and with an example of it in a config.
 """
 
 import inspect
@@ -27,7 +27,7 @@ README = HERE.parent / "README.md"
 
 
 def page(cls: type, kind: str) -> str:
-    """The Markdown page of one component."""
+    """Return the Markdown page of one component."""
     first, *paragraphs = inspect.cleandoc(cls.__doc__ or "").split("\n\n")
     cost, example = taken(cls, paragraphs, "Cost"), taken(cls, paragraphs, "Example").strip("`")
     written = read_yaml(example)
@@ -62,7 +62,7 @@ def taken(cls: type, paragraphs: list[str], title: str) -> str:
 
 
 def markdown(paragraph: str) -> str:
-    """A docstring's paragraph as Markdown."""
+    """Turn a paragraph of a docstring into Markdown."""
     text = re.sub(r":(?:class|func|mod|data):`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", paragraph)
     text = text.replace("``", "`")
     text = re.sub(
@@ -77,7 +77,7 @@ def _heading(match: re.Match[str]) -> str:
 
 
 def needs(attack: Any) -> str:
-    """What an attack must know, in words."""
+    """Return what an attack must know, in words."""
     found = requirements(attack)
     known = ThreatModel(colluders=False).lacks(found.knowledge)
     lines = [f"Knowledge: own data{''.join(', ' + w for w in known)}."]
@@ -94,7 +94,7 @@ def needs(attack: Any) -> str:
 
 
 def table(cls: type) -> str:
-    """The fields of a component."""
+    """Return the table of a component's fields."""
     hints = get_type_hints(cls, include_extras=True)
     rows = []
     for item in fields(cls):
@@ -107,7 +107,7 @@ def table(cls: type) -> str:
 
 
 def shown(default: Any) -> str:
-    """A default as one writes it."""
+    """Write a default as in Python code."""
     cls = type(default)
     plain = is_dataclass(cls) and all(
         item.default is not MISSING or item.default_factory is not MISSING for item in fields(cls)
@@ -118,7 +118,7 @@ def shown(default: Any) -> str:
 
 
 def typed(hint: Any) -> str:
-    """A field's type in words."""
+    """Describe the type of a field in words."""
     from annotated_types import Ge, Gt, Le, Lt
 
     from fedrobust.config.scalars import MOST
@@ -131,7 +131,7 @@ def typed(hint: Any) -> str:
                     mark.name, f"an {mark.name}"
                 )
             for kind, sign in ((Ge, "≥"), (Gt, ">"), (Le, "≤"), (Lt, "<")):
-                # The largest number of any kind says nothing of this one.
+                # The bound of all counts is no information about this field.
                 if isinstance(mark, kind) and mark != Le(MOST):
                     bounds.append(f"{sign} {getattr(mark, kind.__name__.lower()):g}")
         base = get_args(base)[0]
@@ -150,7 +150,7 @@ def typed(hint: Any) -> str:
 
 
 def pages() -> dict[Path, str]:
-    """Every page by its path, and the index."""
+    """Return every page and the index, by path."""
     made: dict[Path, str] = {}
     index = [
         "# Rules and attacks",
@@ -175,7 +175,7 @@ def pages() -> dict[Path, str]:
 
 
 def listed(text: str) -> str:
-    """``text`` with the names of all rules and attacks where it marks their places."""
+    """Put the names of all rules and attacks at their marked places in ``text``."""
     for kind, members in (("aggregator", AGGREGATORS), ("attack", ATTACKS)):
         links = (f"[{cls.__name__}](docs/{kind}s/{name_of(cls)}.md)" for cls in members)
         begin, end = f"<!-- {kind}s -->", "<!-- end -->"

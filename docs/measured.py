@@ -1,4 +1,4 @@
-"""The pages of what benchmarks measured, from the records that they stored."""
+"""Write the pages about benchmarks, from their stored records."""
 
 import json
 import subprocess
@@ -7,33 +7,35 @@ from pathlib import Path
 
 BENCHMARKS = Path(__file__).parent.parent / "results" / "benchmarks"
 SPEED = """Made by `python benchmarks/aggregators.py --out results/benchmarks/aggregators.json` and
-`make docs`. One matrix serves all: normal rows of width 1e-3 about an offset of 1e3, which float32
-products cannot tell apart. *× copy* is the time against copying the updates into a matrix that is
-already there, *× product* against their float32 product with their transpose, turn by turn;
-*memory* the peak beyond what the process had, in copies of the updates; *error* the largest of all
-coordinates, in widths, against the same rule in float64. *plain* is the obvious few lines of
-PyTorch."""
+`make docs`. All rules get the same matrix: normal rows of width 1e-3 about an offset of 1e3, which
+float32 products cannot tell apart. *× copy* is the time divided by the time of copying the updates
+into an existing matrix. *× product* is the time divided by the time of their float32 product with
+their transpose. Both are taken turn by turn. *memory* is the peak beyond the process's memory
+before, in copies of the updates. *error* is the largest of all coordinates, in widths, against the
+same rule in float64. *plain* is the obvious few lines of PyTorch."""
 OTHERS = """## Beside ByzFL and Flower
 
-In an environment of their own (`python benchmarks/aggregators.py --help` says how to make it). The
-machine was busier than above: read each rule's rows against each other."""
+They run in an environment of their own (`python benchmarks/aggregators.py --help` says how to make
+it). The machine was busier than above, so compare only the rows of the same rule."""
 AGREEMENT = """Made by `python benchmarks/agreement.py --out results/benchmarks/agreement.json` and
-`make docs`. Three `mnist-cnn-small` (the last table; their robust accuracy there is that under PGD
-40 × 0.01 on validation examples) are attacked by ours and by others' attacks on the same test
-images at equal settings: ART's from the same five random starts, AutoAttack's from its own. *Ours*
-and *theirs* are robust accuracies, *points* ours less theirs (in brackets over the starts): above 0
-our attack is the weaker one. *Fell to one alone*: examples, of all starts, that ours felled and
-theirs did not, and the other way round. *CPU s* are ours / theirs on one thread."""
+`make docs`. Three `mnist-cnn-small` networks are attacked by our attacks and by others' attacks on
+the same test images at equal settings: ART's attacks from the same five random starts, AutoAttack
+from its own. The last table lists the networks, with their robust accuracy under PGD 40 × 0.01 on
+validation examples. *Ours* and *theirs* are robust accuracies. *Points* are ours minus theirs (in
+brackets over the starts); above 0 our attack is the weaker one. *Fell to one alone* counts the
+examples, of all starts, that only our attack takes, and those that only theirs takes. *CPU s* are
+ours / theirs on one thread."""
 
 CALIBRATION = """Made by `python benchmarks/calibration.py --out
 results/benchmarks/calibration.json` and `make docs`. `mnist-cnn-small` networks for MNIST and
-Fashion-MNIST that are known to be honest, and such networks hidden behind a mask, are audited on
+Fashion-MNIST that are known to be honest, and such networks with a mask, are audited on
 validation examples with the budget `full` and one surrogate. The limits of the signs lie between
-what the two show; a sign counts where its whole interval lies above the limit."""
+the two groups. A sign counts where the lower end of its 99.75 % interval
+lies above the limit."""
 
 
 def measured_pages(folder: Path) -> dict[Path, str]:
-    """The pages by their paths, of the records that are there."""
+    """Return the pages, by path, of the records that exist."""
     made: dict[Path, str] = {}
     if (BENCHMARKS / "aggregators.json").exists():
         made[folder / "speed.md"] = speed()
@@ -48,7 +50,7 @@ def measured_pages(folder: Path) -> dict[Path, str]:
 
 
 def measured(cls: type) -> str:
-    """What the benchmark says of a rule."""
+    """Return a sentence with the benchmark's figure for a rule; empty without one."""
     record = BENCHMARKS / "aggregators.json"
     if not record.exists():
         return ""
@@ -64,7 +66,7 @@ def measured(cls: type) -> str:
 
 
 def speed() -> str:
-    """The benchmark's table, as its own script prints it."""
+    """Return the page of the rules' benchmark, with the tables that its script prints."""
     own, beside = (
         printed("aggregators.py", BENCHMARKS / name)
         for name in ("aggregators.json", "aggregators-others.json")
@@ -73,14 +75,14 @@ def speed() -> str:
 
 
 def noted(name: str, title: str, head: str) -> str:
-    """A benchmark's tables, as its own script prints them, and the notes kept beside its record."""
+    """Return a page with the tables that a benchmark's script prints, and the notes beside it."""
     path = BENCHMARKS / f"{name}.json"
     notes = path.with_suffix(".md").read_text("utf-8")
     return f"# {title}\n\n{head}\n\n{printed(f'{name}.py', path)}\n\n{notes}"
 
 
 def printed(script: str, path: Path) -> str:
-    """The tables that a benchmark's script makes of what it stored."""
+    """Return the tables that a benchmark's script prints from its stored record."""
     command = [
         sys.executable,
         str(BENCHMARKS.parents[1] / "benchmarks" / script),

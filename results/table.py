@@ -1,7 +1,7 @@
-"""Write results/README.md: every run kept here beside the number that its paper publishes.
+"""Write results/README.md: every run kept here beside the figures that its paper publishes.
 
 ``python results/table.py`` reads config.yaml, summary.json and environment.json of each run
-directory below results/, and results/published/*.json; nothing in the table is typed by hand.
+directory below results/, and results/published/*.json. No figure in the table is typed by hand.
 """
 
 import json
@@ -13,8 +13,8 @@ from fedrobust.experiment import read_yaml
 HERE = Path(__file__).parent
 HEAD = """# Results
 
-Made by `make results` from the records in these folders. The command plays a run again: its config
-is that of experiments/ with the execution plan filled in.
+`make results` makes this page from the records in these folders. The command in the last column
+plays a run again. Its config is the one of experiments/ with the execution plan filled in.
 Accuracy / robust accuracy in per cent on the test split, which is read once: for the round that the
 validation split chose (*chosen*) and for the last one. *Paper* is the published pair.
 
@@ -24,7 +24,7 @@ validation split chose (*chosen*) and for the last one. *Paper* is the published
 
 
 def published(config: dict[str, Any]) -> str:
-    """The published pair for the run's data, rule and attack, or a dash."""
+    """Return the published pair for the run's data, rule and attack, or a dash."""
     attack = config["attack"]["name"] if config["malicious"] else None
     rule = config["aggregator"]["name"]
     wanted = (config["data"]["name"], None if rule == "mean" else rule, attack)
@@ -36,7 +36,7 @@ def published(config: dict[str, Any]) -> str:
 
 
 def row(directory: Path) -> str:
-    """One run as a row of the table."""
+    """Return one run as a row of the table."""
     config = read_yaml(directory / "config.yaml")
     summary = json.loads((directory / "summary.json").read_text())
     best, final = summary["test"]["best"], summary["test"]["final"]
@@ -59,7 +59,7 @@ def row(directory: Path) -> str:
 
 
 def sweep(directory: Path) -> str:
-    """A sweep's table and figures, as its report made them, and what was written about them."""
+    """Return a sweep's tables and figures, as its report made them, and the notes about them."""
     here = directory.relative_to(HERE)
     content = json.loads((directory / "sweep.json").read_text())
     report = directory / "report"
@@ -86,8 +86,8 @@ def sweep(directory: Path) -> str:
 AUDITS = """
 ## Audits
 
-`fedrobust audit MODEL`: what a model claims under plain PGD, and what stands against all else,
-in per cent with 95 % intervals ([how](../docs/audit.md)).
+`fedrobust audit MODEL` compares the accuracy that a model claims under plain PGD with its accuracy
+under the whole battery, in per cent with 95 % intervals ([how](../docs/audit.md)).
 
 | audit | clean | claimed | robust | verdict | examples, budget |
 |---|---|---|---|---|---|
@@ -95,7 +95,7 @@ in per cent with 95 % intervals ([how](../docs/audit.md)).
 
 
 def audit(directory: Path) -> str:
-    """One audit as a row of its table."""
+    """Return one audit as a row of its table."""
     content = json.loads((directory / "audit.json").read_text())
     here = directory.relative_to(HERE)
     shares = [

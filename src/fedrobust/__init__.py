@@ -1,7 +1,8 @@
 """Train federated models meant to be robust, attack their training, measure honestly.
 
-``Experiment`` is one run as one value and ``run`` plays it; the parts live in ``fedrobust.data``,
-``models``, ``objectives``, ``perturb``, ``attacks``, ``aggregators`` and ``evaluation``.
+``Experiment`` describes one run as one value, and ``run`` plays it. The parts live in
+``fedrobust.data``, ``models``, ``objectives``, ``perturb``, ``attacks``, ``aggregators`` and
+``evaluation``.
 """
 
 import os
@@ -9,8 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 # Idle threads of GNU OpenMP spin for milliseconds, which makes a run many times slower as soon as
-# another process wants a core. OpenMP reads this once, when PyTorch is loaded, and so it must be
-# said before; where PyTorch is loaded already, or the user has said something, it changes nothing.
+# another process wants a core. OpenMP reads this variable once, when PyTorch is loaded, so it must
+# be set before. If PyTorch is loaded already, or the user has set it, this line changes nothing.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:

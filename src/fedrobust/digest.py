@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def digest(*parts: str | bytes | Tensor, length: int = 64) -> str:
-    """The first ``length`` hexadecimal digits of the SHA-256 of all parts, one after the other.
+    """Return the first ``length`` hexadecimal digits of the SHA-256 of all parts in order.
 
-    A text counts by its UTF-8 bytes, and a tensor by its values alone: where its shape or its type
-    matters as well, they are a part of their own.
+    A text is hashed by its UTF-8 bytes, and a tensor by its values alone. Where the shape or the
+    type of a tensor matters too, pass it as a part of its own.
     """
     found = hashlib.sha256()
     for part in parts:

@@ -1,8 +1,8 @@
-"""What a user can put right: every such error says what is wrong and what to do."""
+"""Errors that a user can put right. Each one says what is wrong and what to do."""
 
 
 class UserError(Exception):
-    """The command line prints these as one message and exits with code 2."""
+    """The base of these errors. The command line prints one message and exits with code 2."""
 
 
 class ConfigError(UserError, ValueError):
@@ -18,11 +18,11 @@ class RecordError(UserError):
 
 
 class FormatError(RecordError):
-    """A record of a later version, in a format that this one does not know."""
+    """A record of a later version of fedrobust, in a format that this version does not know."""
 
 
 class WriteError(RecordError):
-    """A record that could not be written, since the disk is full, say; what was there still is."""
+    """A record that could not be written, for example on a full disk; the old content remains."""
 
 
 class ResourceError(UserError):
@@ -34,23 +34,23 @@ class ConcavityWarning(UserWarning):
 
 
 class PrecisionWarning(UserWarning):
-    """A precision that this processor has no instructions for."""
+    """A numerical precision that this processor has no instructions for."""
 
 
 class PointWarning(UserWarning):
-    """A perturbation that gave points which are no adversarial examples."""
+    """A perturbation that returned points which are not adversarial examples."""
 
 
 class RecordWarning(UserWarning):
-    """A record that was missing or damaged, and is made again."""
+    """A record that was missing or damaged, and was made again."""
 
 
 class OverrideWarning(UserWarning):
-    """An override that took other settings with it."""
+    """An override that also dropped other settings."""
 
 
 class ModelError(ConfigError, RuntimeError):
-    """A model that fails, or does not give what is asked of it; PyTorch's own are RuntimeErrors."""
+    """A model that fails or returns a wrong result. PyTorch's own errors are RuntimeErrors too."""
 
 
 class UndifferentiableError(ModelError):

@@ -1,4 +1,4 @@
-"""One run as one frozen, validated value: the same in Python, in YAML and on the command line."""
+"""One run as one frozen, validated value, for Python, for YAML and for the command line."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,18 +40,19 @@ __all__ = ["Evaluation", "Experiment", "Name", "load", "read_yaml"]
 Name = Annotated[
     str, StringConstraints(strict=True, max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 ]
-"""A name that may be a folder's; file systems allow 255 bytes, of which a run needs some."""
+"""A name that can name a folder. File systems allow 255 bytes, and a run needs some of them."""
 
 
 @component
 class Evaluation:
     """Accuracy and robust accuracy during training, on ``samples`` fixed held-out examples.
 
-    They are measured every ``every`` rounds and after the last one, and choose the round to report.
-    ``samples: null`` takes the whole split. The test split is read once, when the run ends, for the
-    chosen and the final model; ``test_samples`` takes a seeded part of it. ``wasserstein`` adds the
-    certificate of Wasserstein robustness and the error under shift, ``audit`` an audit of whether
-    the robust accuracy is real: ``quick``, ``standard``, or {budget: quick, samples: 200}.
+    They are measured every ``every`` rounds and after the last round, and they choose the round to
+    report. ``samples: null`` takes the whole split. The test split is read once, when the run ends,
+    for the chosen and the final model; ``test_samples`` takes a seeded part of it. ``wasserstein``
+    adds the certificate of Wasserstein robustness and the error under shift. ``audit`` adds an
+    audit of whether the robust accuracy is real: ``quick``, ``standard``, or
+    {budget: quick, samples: 200}.
     """
 
     attack: AnyPerturbation
@@ -66,7 +67,10 @@ class Evaluation:
     def _audits_pgd(self) -> "Evaluation":
         attack = self.attack
         if self.audit is not None and not (isinstance(attack, Pgd) and attack.box and attack.eps):
-            raise ValueError("audit asks whether PGD on pixels tells the truth: attack must be one")
+            raise ValueError(
+                "audit checks the robust accuracy under PGD on pixels: attack must be PGD with "
+                "box: true and eps above 0"
+            )
         if self.audit is not None and self.audit.budget == "full":
             raise ValueError("audit is full, which trains surrogates: choose quick or standard")
         return self
@@ -74,10 +78,10 @@ class Evaluation:
 
 @keyword_component
 class Experiment:
-    """One federated training run: ``fedrobust.run`` plays it, ``config.yaml`` holds it.
+    """One federated training run. ``fedrobust.run`` plays it, and ``config.yaml`` stores it.
 
     Raises: ``ConfigError`` (by :func:`load`) or pydantic's ``ValidationError``, which is a
-    ``ValueError``, for fields that are unknown, of the wrong type, or do not fit each other.
+    ``ValueError``, for fields that are unknown, have the wrong type, or do not fit each other.
     """
 
     name: Name
@@ -129,7 +133,10 @@ class Experiment:
         return self
 
     def _require_rows_to_try(self) -> None:
-        """An attack that tries the rule does so on as many rows as it knows to be sent."""
+        """Refuse a rule that does not take ``threat.clients`` rows, for an attack that tries it.
+
+        Such an attack applies the rule to as many rows as it knows to be sent.
+        """
         bound = self.threat.clients
         if self.threat.benign or isinstance(bound, bool):
             return
@@ -143,7 +150,10 @@ class Experiment:
             ) from error
 
     def require_clients(self, clients: int) -> None:
-        """Raises: ``ValueError`` where the settings do not fit this number of clients."""
+        """Check the settings against this number of clients.
+
+        Raises: ``ValueError`` where they do not fit.
+        """
         if self.malicious > clients:
             raise ValueError(f"malicious is {self.malicious}, but there are {clients} clients")
         if self.threat.data > clients - self.malicious:
@@ -162,19 +172,19 @@ class Experiment:
         if bound is not True and bound > size:
             raise ValueError(
                 f"threat.clients is {bound}, but {size} clients take part in a round: "
-                "it is a lower bound on that"
+                "it must be a lower bound on that number"
             )
         with asking(f"the rule, asked whether it takes {size} rows,"):
             check(self.aggregator, size)
 
 
 def load(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
-    """The experiment of a YAML file, with ``dotted.key=value`` overrides.
+    """Read the experiment of a YAML file, with ``dotted.key=value`` overrides.
 
-    An override that gives a component another name drops what the other one does not have, with an
-    ``OverrideWarning``; see :func:`fedrobust.config.overrides.apply`.
+    An override that gives a component another name drops the keys that the new component does not
+    have, with an ``OverrideWarning``; see :func:`fedrobust.config.overrides.apply`.
 
-    Raises: ``ConfigError`` for a file that cannot be read and for every key that is wrong.
+    Raises: ``ConfigError`` for a file that cannot be read, and for every wrong key.
     """
     path = Path(path)
     content = read_yaml(path)

@@ -1,7 +1,8 @@
-"""Files that are written whole or not at all, and folders that one process at a time writes to.
+"""Write files whole or not at all, and let only one process at a time write to a folder.
 
-Every record of a run, a sweep, an audit, a policy or a report is written here. No link is followed,
-so nothing outside the folder is changed, and what a kill leaves behind is known by its name.
+This module writes every record of a run, a sweep, an audit, a policy or a report. It follows no
+link, so it changes nothing outside the folder. Files that a kill leaves behind are recognised by
+their names.
 """
 
 import os
@@ -27,12 +28,12 @@ _OLDER_PART = re.compile(
     r"|(progress\.jsonl|audit\.json)\.part"
     r"|\.index\.html\.[a-z0-9_]{8}"
 )
-"""What earlier versions called them."""
+"""The names of unfinished files in earlier versions."""
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a kill may have left a file of this name behind, or it is the lock of a folder."""
+    """Whether this is the name of a folder's lock, or of a file that a kill may leave behind."""
     return name == LOCK or _is_part(name)
 
 
@@ -41,14 +42,15 @@ def _is_part(name: str) -> bool:
 
 
 def listing(folder: Path) -> list[str]:
-    """The names in ``folder``, sorted, without leftovers. Raises: ``OSError``."""
+    """Return the names in ``folder``, sorted, without leftovers. Raises: ``OSError``."""
     return sorted(name for name in os.listdir(folder) if not is_leftover(name))
 
 
 def clear(folder: Path, of: Path | None = None) -> None:
-    """Remove the files that a kill left in ``folder``, which no other process writes to.
+    """Remove the files that a kill left in ``folder``. No other process may write to the folder.
 
-    ``of`` is the one file whose leftovers go, where others may be written at the same time.
+    If other files may be written at the same time, give ``of``: then only the leftovers of that
+    file are removed.
 
     Raises: ``RecordError`` where they cannot be removed.
     """
@@ -67,24 +69,24 @@ def _part_of(path: Path) -> re.Pattern[str]:
 
 
 def _begin(path: Path) -> str:
-    """How the names of the new files begin that are to take the place of ``path``."""
+    """Return the beginning of the names of new files that will replace ``path``."""
     return f".{path.name[:60]}."
 
 
 @contextmanager
 def held(folder: Path, busy: str, *, remove: bool = False) -> Iterator[None]:
-    """Within, this process alone writes to ``folder``, which is made.
+    """Make ``folder``, and let only this process write to it within the context.
 
-    Whoever has found that it is theirs calls :func:`clear`. ``remove`` takes the lock's file away
-    in the end.
+    The caller calls :func:`clear` after checking that the folder is its own. ``remove`` deletes the
+    lock file at the end.
 
-    Raises: ``RecordError``, which says ``busy`` where another process holds it.
+    Raises: ``RecordError``, with the text ``busy`` where another process holds the folder.
     """
     path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-            raise RecordError(f"{path} is no regular file, so it is not ours: remove it")
+            raise RecordError(f"{path} is not a regular file, so it is not our lock: remove it")
         lock = filelock.FileLock(path)
         lock.acquire(timeout=0)
     except filelock.Timeout as error:
@@ -102,10 +104,10 @@ def held(folder: Path, busy: str, *, remove: bool = False) -> Iterator[None]:
 
 
 def atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Fill ``path`` so that whoever looks, whenever, sees the old content or the new, whole.
+    """Fill ``path`` so that a reader always sees either the whole old or the whole new content.
 
-    The new content goes into a new file beside it, which then takes its place; a link there is
-    replaced and not followed.
+    The new content goes into a new file beside ``path``, which then replaces it. A link at ``path``
+    is replaced and not followed.
 
     Raises: ``WriteError`` where it cannot be written; the old content is then still there.
     """
@@ -134,19 +136,19 @@ def written(path: Path, text: str) -> None:
 
 @contextmanager
 def appending(path: Path, size: int) -> Iterator[IO[bytes]]:
-    """``path``, open for what follows its first ``size`` bytes; what lies beyond them is cut off.
+    """Open ``path`` to write after its first ``size`` bytes; the bytes after them are cut off.
 
-    What was written is on the disk when this ends. A file that has a second name elsewhere becomes
-    one of its own first, so that the other one stays as it is.
+    When the context ends, the new content is on the disk. A file with a second name elsewhere (a
+    hard link) is copied first, so that the other one stays as it is.
 
-    Raises: ``WriteError`` where it cannot be written, is no regular file, such as a link, or has
-    become shorter than ``size``.
+    Raises: ``WriteError`` where it cannot be written, is not a regular file (a link, for example),
+    or has become shorter than ``size``.
     """
     try:
         with os.fdopen(_alone(path), "r+b") as file:
             there = os.fstat(file.fileno()).st_size
             if there < size:
-                raise OSError("somebody else has changed it")
+                raise OSError("another process has changed it")
             if there > size:
                 file.truncate(size)
             file.seek(size)
@@ -158,7 +160,7 @@ def appending(path: Path, size: int) -> Iterator[IO[bytes]]:
 
 
 def _alone(path: Path) -> int:
-    """The descriptor of a regular file that has no other name. Raises: ``OSError``."""
+    """Open a regular file that has no other name; return its descriptor. Raises: ``OSError``."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | _NO_LINKS
     if path.is_symlink():
         raise OSError("it is a link: remove it")
@@ -177,7 +179,7 @@ def _alone(path: Path) -> int:
 
 
 def opened(path: Path) -> IO[bytes]:
-    """A regular file, open for reading; a pipe or a device, which may never end, is refused.
+    """Open a regular file for reading. Refuse a pipe or a device, which may never end.
 
     Raises: ``OSError``.
     """
@@ -198,5 +200,5 @@ def _sync(folder: Path) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Why a file could not be written or read, in the system's own words."""
+    """Return why a file could not be written or read, in the words of the operating system."""
     return getattr(error, "strerror", None) or str(error)

@@ -1,4 +1,7 @@
-"""What a caller may watch, and what a run lends an attack. Both are passed along."""
+"""The events that a caller can watch (``Progress``), and what a run gives to an attack (``Host``).
+
+Both are passed as arguments from function to function.
+"""
 
 import warnings
 from collections.abc import Callable
@@ -9,11 +12,11 @@ from typing import Any
 from fedrobust.errors import RecordWarning
 
 CELLS = "cells"
-"""The part of a sweep that :attr:`Progress.moved` tells of all of its cells."""
+"""The name under which :attr:`Progress.moved` reports on all cells of a sweep together."""
 
 
 def _silent(*told: object) -> None:
-    """Nobody watches."""
+    """Do nothing, because nobody watches this event."""
 
 
 def _warn(text: str) -> None:
@@ -26,46 +29,46 @@ def _the_part(name: str) -> "Progress":
 
 @dataclass(frozen=True)
 class Progress:
-    """What a caller may watch of a run, a sweep, an audit or a training: one function an event.
+    """One function for each event that a caller can watch of a run, a sweep or an audit.
 
-    A field that is not given does nothing; ``repaired`` and ``unkept`` warn. The command line draws
-    what it is told.
+    A field that is not given does nothing, except that ``repaired`` and ``unkept`` warn. The
+    command line draws its display from these events.
     """
 
     started: Callable[[Any, int], object] = _silent
-    """A run begins, or goes on after a round: the ``Prepared`` run, and the round."""
+    """A run begins, or resumes after a round. Arguments: the ``Prepared`` run, and the round."""
     played: Callable[[Any], object] = _silent
-    """A round was played: its ``RoundLog``."""
+    """A round was played. Argument: its ``RoundLog``."""
     evaluated: Callable[[dict[str, Any]], object] = _silent
-    """The model was evaluated: the line of metrics.jsonl."""
+    """The model was evaluated. Argument: the line of metrics.jsonl."""
     trained: Callable[[int, int], object] = _silent
-    """A learned attack has simulated a number of steps, of so many in all."""
+    """A learned attack has simulated some steps. Arguments: steps so far, and steps in all."""
     troubled: Callable[[str], object] = _silent
-    """An attack says what went wrong."""
+    """An attack reports a problem. Argument: the text."""
     repaired: Callable[[str], object] = _warn
-    """A file was missing or damaged, and is made again."""
+    """A file was missing or damaged, and is made again. Argument: the text."""
     unkept: Callable[[str], object] = _warn
-    """A checkpoint could not be written; the run goes on, and tries again."""
+    """A checkpoint could not be written; the run goes on, and tries again. Argument: the text."""
     moved: Callable[[str, int, int], object] = _silent
-    """A part has moved on: its name, how much of it is done, and how much there is.
+    """A part has made progress. Arguments: its name, how much is done, and how much there is.
 
-    The parts of an audit are its attacks, those of a sweep its running cells and ``CELLS``.
+    The parts of an audit are its attacks. The parts of a sweep are its running cells and ``CELLS``.
     """
     ended: Callable[[str, str | None], object] = _silent
-    """A cell of a sweep has ended: its name, and why it failed, None where it did not."""
+    """A cell of a sweep has ended. Arguments: its name, and why it failed (None if it did not)."""
     part: Callable[[str], "Progress"] = _the_part
-    """What watches a run within, by the name of that run: a surrogate that an audit trains."""
+    """Return the ``Progress`` of an inner run by its name: a surrogate that an audit trains."""
 
 
 UNWATCHED = Progress()
-"""Nobody watches; what is repaired or unkept warns."""
+"""The default, where nobody watches: ``repaired`` and ``unkept`` warn."""
 
 
 @dataclass(frozen=True)
 class Host:
-    """What a run lends an attack: whom it tells, and where it keeps what a kill must not lose.
+    """What a run gives to an attack: whom to report to, and a folder for what must survive a kill.
 
-    ``folder`` is None where nothing is kept. It grants no knowledge of the federation.
+    ``folder`` is None where nothing is kept. A host grants no knowledge of the federation.
     """
 
     progress: Progress = UNWATCHED
@@ -73,4 +76,4 @@ class Host:
 
 
 ALONE = Host()
-"""What a simulated round lends, which tells nobody and keeps nothing."""
+"""The host in a simulated round, which reports to nobody and keeps nothing."""

@@ -1,4 +1,4 @@
-"""Every array shape, named once.
+"""The names of the array shapes.
 
 n: client rows of one round; d: model parameters; b: examples; c, h, w: channels, height, width.
 """
@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 Updates: TypeAlias = Float[Tensor, "n d"]
-"""Row i is client i's local minus global parameters."""
+"""Row i is the local parameters of client i minus the global parameters."""
 Vector: TypeAlias = Float[Tensor, " d"]
-"""A flat parameter vector, or a step of it."""
+"""A flat parameter vector, or a step that is added to one."""
 Images: TypeAlias = Float[Tensor, "b c h w"]
 """Pixels in [0, 1]; for data that is not images, [b, features]."""
 Labels: TypeAlias = Int64[Tensor, " b"]

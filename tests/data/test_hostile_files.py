@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from made_files import npz_bytes
 from made_to_harm import images, npy, with_directory, with_end, zipped
+from modest import modestly
 
 from fedrobust.data import Cifar10, Femnist, Mnist, Npz, formats
 from fedrobust.data.catalogue import CHECKSUMS, IDX
 from fedrobust.errors import DataError
-from modest import modestly
 
 ROOM = 2**27
 
@@ -30,8 +30,8 @@ def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
 ZEROS = bytes(ROOM + 2**20)
 FINE = ("fine.npy", npy((3,), data=b"abc"))
 NPZ: dict[str, tuple[bytes, str]] = {
-    "10¹⁵ values": (zipped(("x.npy", npy((10**15,)))), "x: it is said to be .*10000"),
-    "a product that wraps around": (zipped(("x.npy", npy((2**32, 2**32)))), "x: it is said to be"),
+    "10¹⁵ values": (zipped(("x.npy", npy((10**15,)))), "x: it claims to be .*10000"),
+    "a product that wraps around": (zipped(("x.npy", npy((2**32, 2**32)))), "x: it claims to be"),
     "a negative side": (zipped(("x.npy", npy((-1, 5)))), r"x: its shape is \(-1, 5\)"),
     "two negative sides": (zipped(("x.npy", npy((-1, -5), data=bytes(5)))), "x: its shape"),
     "a side that is a flag": (zipped(("x.npy", npy((True,), data=b"a"))), "x: its shape"),
@@ -47,18 +47,18 @@ NPZ: dict[str, tuple[bytes, str]] = {
     ),
     "a directory that says too much": (
         with_directory(zipped(("x.npy", npy((10**9,)))), size=10**9 + 128),
-        "x: it is said to be of 1,000,000,128 bytes, which it cannot be",
+        "x: it claims to have 1,000,000,128 bytes, which is impossible",
     ),
     "compressed bytes that are not there": (
         with_directory(zipped(("x.npy", npy((4,), data=b"abcd"))), compressed=2**31, size=2**31),
-        "x: it is said to be of 2,147,483,648 bytes, which it cannot be",
+        "x: it claims to have 2,147,483,648 bytes, which is impossible",
     ),
     "a stream that ends before what all say": (
         with_directory(zipped(("x.npy", npy((200,), data=bytes(100)))), size=328),
-        "x.npy is not of the size that it says",
+        "x.npy has another size than it claims",
     ),
-    "less than it says": (zipped(("x.npy", npy((100,), data=bytes(99)))), "and it has 99"),
-    "more than it says": (zipped(("x.npy", npy((100,), data=bytes(101)))), "and it has 101"),
+    "less than it says": (zipped(("x.npy", npy((100,), data=bytes(99)))), "but it has 99"),
+    "more than it says": (zipped(("x.npy", npy((100,), data=bytes(101)))), "but it has 101"),
     "objects": (zipped(("x.npy", npy((1,), "|O", b"N."))), "x: it holds Python objects"),
     "fields": (
         zipped(("x.npy", npy((1,), [("a", "<i4"), ("b", "|O")], bytes(8)))),
@@ -78,8 +78,8 @@ NPZ: dict[str, tuple[bytes, str]] = {
         "x: its header is of 4,294,967,295 bytes",
     ),
     "another version": (zipped(("x.npy", b"\x93NUMPY\x09\x00" + bytes(99))), "another version"),
-    "no array": (zipped(("x.npy", b"hello")), "x: it is no array"),
-    "nothing": (zipped(("x.npy", b"")), "x: it is no array"),
+    "no array": (zipped(("x.npy", b"hello")), "x: it is not an array"),
+    "nothing": (zipped(("x.npy", b"")), "x: it is not an array"),
     "cut in its header": (zipped(("x.npy", npy((3,))[:50])), "x: "),
     "encrypted": (with_directory(zipped(FINE), flags=1), "fine: it is encrypted"),
     "compressed otherwise": (with_directory(zipped(FINE), method=14), "fine: it is compressed in"),
@@ -87,7 +87,7 @@ NPZ: dict[str, tuple[bytes, str]] = {
     "a directory beyond the file": (with_end(zipped(FINE), offset=2**31), "."),
     "a directory that is too large": (
         zipped(*((f"{i:05}" + "x" * 1000, b"") for i in range(1100))),
-        "its directory is of",
+        "its directory has",
     ),
     "a bit turned over": (
         zipped(FINE, deflated=False).replace(b"abc", b"abd"),

@@ -98,7 +98,7 @@ def test_it_is_chosen_where_it_serves_and_refused_where_it_does_not() -> None:
         wrapped = {"name": "budgeted", "budget": 1.0, "attack": {"name": inner}}
         assert prepare(ring(malicious=1, attack=wrapped)).plan.gradients == gradients
     asked = replace(flipped, execution=replace(flipped.execution, gradients="compiled"))
-    with pytest.raises(ConfigError, match=r"execution\.gradients: compiled serves .*poisoned"):
+    with pytest.raises(ConfigError, match=r"execution\.gradients: compiled needs .*poisoned"):
         prepare(asked)
     kept = {"client": {"batch_size": 16, "batches": 1, "keep_optimizer": True}}
     assert prepare(ring(**kept)).backend is LOCAL

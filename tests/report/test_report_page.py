@@ -124,7 +124,7 @@ def test_the_page_of_one_run_says_what_happened(single: Path) -> None:
     assert f"{100 * run.test.best.robust_accuracy:.1f} %" in text[chosen:last]
     assert f"{100 * run.test.final.robust_accuracy:.1f} %" in text[last : last + 150]
     assert "Which malicious rows passed Bulyan" in text
-    assert "drawn blindly would have held 52.9 % of them" in text
+    assert "drawn at random would have held 52.9 % of them" in text
     assert "40 users, a dot each" in text
     assert "✓ 0" in text
     assert "✗ 4" in text

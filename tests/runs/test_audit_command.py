@@ -59,7 +59,7 @@ def test_a_run_is_audited_as_it_claims(tmp_path: Path, tiny: Callable[..., Exper
     retrained = called(*words, "--resume")
     assert retrained.exit_code == 2
     assert "another model, or with other settings" in retrained.output
-    assert "differ in what the model holds" in " ".join(retrained.output.split())
+    assert "differ in the model's weights" in " ".join(retrained.output.split())
     (tmp_path / "run" / "best.safetensors").write_bytes(best)
     assert called(*words, "--resume").exit_code == 0
 

@@ -104,7 +104,7 @@ def test_a_checkpoint_of_another_run_on_the_same_data(
     flip, none = (folder / "cells" / name for name in ("flip", "none"))
     shutil.copy(none / "checkpoint.pt", flip / "checkpoint.pt")
     experiment = load_sweep(originals.folder / "sweep.yaml").cells[1].experiment
-    said = "checkpoint.pt is broken: it is of a run of another config: name: ring-none there"
+    said = "checkpoint.pt is broken: it belongs to a run of another config: name: ring-none there"
     refused(folder, said, lambda: run(experiment, flip, resume=True))
 
 
@@ -129,7 +129,7 @@ def test_a_summary_of_another_run_is_kept_aside(
     summary = folder / "summary.json"
     strange = json.loads(summary.read_text()) | {"rounds": 30}
     summary.write_text(json.dumps(strange))
-    refused(folder, "summary.json is broken: it is of 30 rounds", lambda: write_report([folder]))
+    refused(folder, "summary.json is broken: it has 30 rounds", lambda: write_report([folder]))
     assert "it is of 30 rounds, and this run has 3" in resumed(folder)[0]
     assert json.loads((folder / "summary.json.damaged-1").read_text()) == strange
     assert contents(folder) == contents(originals.run)

@@ -115,9 +115,12 @@ def test_a_checkpoint_of_a_later_version_stays(
         ({"format": [2]}, "it is of format"),
         ({"format": True}, "it is of format"),
         ({"log": {"rounds": 2, "size": -5, "sha256": ""}}, "a length below 0"),
-        ({"log": {"rounds": 2, "size": 10**15, "sha256": "", "more": 1}}, "both missing or not"),
-        ({"log": {"rounds": "two", "size": 1, "sha256": ""}}, "what it tells of the rounds"),
-        ({"tally": {"sent": "many"}}, "what it tells of the rounds"),
+        (
+            {"log": {"rounds": 2, "size": 10**15, "sha256": "", "more": 1}},
+            "both missing, or do not match",
+        ),
+        ({"log": {"rounds": "two", "size": 1, "sha256": ""}}, "its account of the rounds"),
+        ({"tally": {"sent": "many"}}, "its account of the rounds"),
     ],
 )
 def test_a_forged_checkpoint_is_named(

@@ -197,7 +197,10 @@ AUDITS: dict[str, tuple[Callable[[Any], object], str]] = {
         lambda c: c.update(verdict="genuine"),
         "genuine does not follow from the signs",
     ),
-    "settings without examples": (lambda c: c.update(settings={}), "of how many examples"),
+    "settings without examples": (
+        lambda c: c.update(settings={}),
+        "does not give the number of examples",
+    ),
     "notes that are a text": (lambda c: c.update(notes="x"), "notes"),
     "a name of half a character": (lambda c: c.update(model="\ud800"), "half a character"),
     "a list": (lambda c: c.clear(), "verdict"),
@@ -266,7 +269,7 @@ def test_a_bomb_of_pictures(copy: Copy) -> None:
     with zipfile.ZipFile(where / "examples.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ("clean", "adversarial", "labels", "clean_answers", "adversarial_answers"):
             archive.writestr(f"{name}.npy", head.getvalue())
-    said = r"examples.npz is broken: clean: it is said to be .*, and it has 0"
+    said = r"examples.npz is broken: clean: it claims to be .*, but it has 0"
     with modestly():
         refused(where, said, report(where))
 

@@ -91,7 +91,7 @@ def test_a_lock_that_is_a_link_is_refused(
     stopped(out, tiny())
     (out / ".lock").unlink()
     (out / ".lock").symlink_to(mine)
-    with pytest.raises(RecordError, match=r"\.lock is no regular file"):
+    with pytest.raises(RecordError, match=r"\.lock is not a regular file"):
         run(tiny(), out, resume=True)
     assert mine.read_bytes() == MINE
 
@@ -221,7 +221,7 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
 def test_a_file_that_has_become_shorter_is_not_filled_up(tmp_path: Path) -> None:
     written(tmp_path / "log", "short")
     with (
-        pytest.raises(RecordError, match="somebody else has changed it"),
+        pytest.raises(RecordError, match="another process has changed it"),
         appending(tmp_path / "log", 9),
     ):
         pass

@@ -1,4 +1,4 @@
-"""The command line: run, sweep, report, audit, attack learn, list, data get."""
+"""The command line with its commands run, sweep, report, audit, attack learn, list, data get."""
 
 from fedrobust.cli import attack, audit, data, listing, training
 from fedrobust.cli.app import app
@@ -8,5 +8,5 @@ __all__ = ["app", "attack", "audit", "data", "kinds", "listing", "main", "traini
 
 
 def main() -> None:
-    """The entry point of ``fedrobust``."""
+    """Run the command ``fedrobust``."""
     app()

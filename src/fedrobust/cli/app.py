@@ -1,4 +1,4 @@
-"""The program, and how it tells a user's mistake from its own."""
+"""The command-line program. It tells a user's mistakes apart from bugs."""
 
 import warnings
 from collections.abc import Iterator
@@ -23,9 +23,9 @@ app = typer.Typer(
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """A user's mistake is one message and exit code 2; anything else is a bug, with traceback.
+    """Turn a user's mistake into one message and exit code 2; other errors keep their traceback.
 
-    Warnings of fedrobust's own are one line as well.
+    fedrobust's own warnings are printed as one line each.
     """
     with warnings.catch_warnings():
         others = warnings.showwarning
@@ -45,22 +45,22 @@ def user_errors() -> Iterator[None]:
 
 
 def tell(message: str) -> None:
-    """Print a message as :func:`say` does, where errors and warnings go."""
+    """Print a message to the standard error, as :func:`say` does."""
     say(message, err=True)
 
 
 def say(text: str, err: bool = False) -> None:
-    """Print a text; what is no text, such as a path in another encoding, as its bytes.
+    """Print a text. Characters that are not valid text, as in some paths, are shown as codes.
 
-    It may come from somebody's records: no character that a terminal obeys is printed.
+    The text may come from somebody else's records, so control characters are shown as codes too.
     """
     typer.echo(printable(text.encode("utf-8", "backslashreplace").decode()), err=err)
 
 
 def look_beside(config: Path | None = None) -> None:
-    """Look for a user's own ``module:Class`` beside a config too, then in the working directory.
+    """Let a user's own ``module:Class`` lie beside the config or in the working directory.
 
-    Raises: ``ConfigError`` where there is no such place, as for a link to itself.
+    Raises: ``ConfigError`` where such a folder does not exist, as for a link to itself.
     """
     try:
         places = [*([] if config is None else [config.resolve().parent]), Path.cwd()]

@@ -1,4 +1,4 @@
-"""``fedrobust attack learn``."""
+"""The command ``fedrobust attack learn``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +21,7 @@ def attack_learn(
         typer.Option("-s", "--set", help="Override a key: attack.horizon=200. May be repeated."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the training that was cut off.")
+        bool, typer.Option("--resume", help="Go on with an interrupted training.")
     ] = False,
 ) -> None:
     """Train a policy, for attack: {name: learned, policy: FILE}."""
@@ -42,8 +42,8 @@ def attack_learn(
     spent = about["report"]
     say(
         f"{spent['simulated_rounds']:,} simulated rounds, {spent['seconds']:.0f} s, after "
-        f"{spent['observed_rounds']} observed ones; the policy gets {spent['value']:.3g} of the "
-        f"harm there was to do, in fresh episodes of the simulation; policy: {out}"
+        f"{spent['observed_rounds']} observed rounds; the policy does {spent['value']:.3g} of the "
+        f"possible harm in fresh episodes of the simulation; policy: {out}"
     )
     for trouble in spent["troubles"]:
         say(f"warning: {trouble}")

@@ -1,4 +1,4 @@
-"""``fedrobust audit``."""
+"""The command ``fedrobust audit``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -31,7 +31,7 @@ def audit_command(
     budget: Annotated[str, typer.Option(help="quick, standard or full.")] = "quick",
     samples: Annotated[int, typer.Option(help="Test examples, drawn at random.", min=1)] = 1000,
     seed: Annotated[
-        int, typer.Option(help="Of the examples and of what attacks draw.", min=0, max=2**63 - 1)
+        int, typer.Option(help="The seed of examples and attacks.", min=0, max=2**63 - 1)
     ] = 0,
     batch: Annotated[int, typer.Option(help="Examples at a time.", min=1)] = 256,
     last: Annotated[bool, typer.Option("--last", help="A run's last model, not its best.")] = False,
@@ -47,7 +47,7 @@ def audit_command(
         bool, typer.Option("--strict", help="Exit with 1 unless the verdict is genuine.")
     ] = False,
 ) -> None:
-    """Is the robustness that plain PGD shows real? A battery of attacks, and a verdict."""
+    """Check with a battery of attacks whether the robustness under plain PGD is real."""
     from fedrobust.cli.progress import AuditDisplay
     from fedrobust.report import write_report
     from fedrobust.runs.audit import Asked, audited, radius

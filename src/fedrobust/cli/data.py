@@ -1,4 +1,4 @@
-"""``fedrobust data get``."""
+"""The command ``fedrobust data get``."""
 
 from typing import Annotated
 

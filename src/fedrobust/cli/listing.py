@@ -1,4 +1,4 @@
-"""``fedrobust list``."""
+"""The command ``fedrobust list``."""
 
 import inspect
 import json
@@ -14,7 +14,7 @@ from fedrobust.cli.app import app, user_errors
 
 
 def kinds() -> dict[str, tuple[type, ...]]:
-    """What ``fedrobust list`` lists: the members of every union."""
+    """Return the components that ``fedrobust list`` lists, by kind."""
     from fedrobust.aggregators import AGGREGATORS
     from fedrobust.attacks import ATTACKS
     from fedrobust.clients.optimizers import OPTIMIZERS
@@ -44,7 +44,7 @@ def list_command(
     kind: Annotated[str | None, typer.Argument(help="What to list, such as aggregator.")] = None,
     name: Annotated[str | None, typer.Argument(help="One of that kind, such as krum.")] = None,
 ) -> None:
-    """List the kinds of components, those of a kind, or all there is to say of one."""
+    """List the kinds of components, the components of one kind, or the details of one."""
     from fedrobust.config.kind import name_of
 
     known = kinds()
@@ -83,12 +83,12 @@ def _table(kind: str, members: tuple[type, ...]) -> Table:
     for member in members:
         row = [name_of(member), _fields(member), (member.__doc__ or "").split("\n")[0]]
         row += [_knowledge(member)] if kind == "attack" else []
-        table.add_row(*map(Text, row))  # brackets are no markup
+        table.add_row(*map(Text, row))  # as Text, brackets are not read as markup
     return table
 
 
 def _describe(member: type) -> None:
-    """The docstring, and every field to its last part, as a config and ``-s`` name it."""
+    """Print the docstring and every field, nested ones too, by the names of a config and ``-s``."""
     typer.echo(f"{inspect.cleandoc(member.__doc__ or '')}\n")
     rows = _parts(member)
     width = max((len(path) for path, _ in rows), default=0)
@@ -97,7 +97,7 @@ def _describe(member: type) -> None:
 
 
 def _parts(owner: Any, path: str = "") -> list[tuple[str, str]]:
-    """The fields of a component class or value, those of its components in its place."""
+    """Return the fields of a component class or value, with nested components spelled out."""
     found = []
     for item in fields(owner):
         value, at = getattr(owner, item.name, MISSING), f"{path}{item.name}"
@@ -113,7 +113,7 @@ def _parts(owner: Any, path: str = "") -> list[tuple[str, str]]:
 
 
 def _knowledge(member: type) -> str:
-    """What an attack must know beyond its own data."""
+    """Return what an attack must know beyond its own data."""
     from fedrobust.federation.attack import Requirements
     from fedrobust.federation.threat import ThreatModel
 
@@ -133,7 +133,7 @@ def _fields(member: type) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as YAML has it; of a component, its name and what is not the default of its class."""
+    """Write a value as in YAML; a component by its name and the fields that are not default."""
     from fedrobust.config.component import to_config
 
     if not is_dataclass(value):

@@ -1,4 +1,4 @@
-"""The live progress of a run: bars on a terminal, a line now and then anywhere else."""
+"""Show the progress of a run: bars on a terminal, and some lines anywhere else."""
 
 from types import TracebackType
 
@@ -21,15 +21,15 @@ from fedrobust.runs.prepare import Prepared
 
 
 def _say(console: Console, text: str) -> None:
-    """Print ``text`` as it is: brackets are no markup, and no line is cut in two."""
+    """Print ``text`` as it is, without reading brackets as markup and without breaking lines."""
     console.print(printable(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class SweepDisplay:
-    """Draws one bar for the sweep and one for each running cell; a line for each that ended."""
+    """Draws a bar for the sweep and for each running cell, and a line for each finished cell."""
 
     def __init__(self, console: Console, cells: int) -> None:
-        """On what is no terminal, only the lines are printed."""
+        """If ``console`` is no terminal, only the lines are printed."""
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -58,7 +58,7 @@ class SweepDisplay:
     def _moved(self, name: str, done: int, total: int) -> None:
         if name == CELLS:
             if done:
-                _say(self._console, f"{done} cells were done before")
+                _say(self._console, f"{done} cells were finished before")
             self._bar.update(self._all, completed=done)
             return
         if name not in self._tasks:
@@ -75,7 +75,7 @@ class Display:
     """Draws round, accuracies and time left. ``progress`` is what :func:`fedrobust.run` takes."""
 
     def __init__(self, console: Console) -> None:
-        """On what is no terminal, only notes, evaluations and tenths of a training are printed."""
+        """If ``console`` is no terminal, print notes, evaluations and tenths of a training."""
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -113,7 +113,7 @@ class Display:
         self._bar.stop()
 
     def _trained(self, done: int, steps: int) -> None:
-        """A learned attack trains its policy within a round."""
+        """Show that a learned attack trains its policy within a round."""
         if self._training is None:
             self._training = self._bar.add_task("  the attacker trains", total=steps, scores="")
         tenths = 10 * done // max(steps, 1)
@@ -123,7 +123,7 @@ class Display:
         self._bar.update(self._training, completed=done, total=steps, visible=done < steps)
 
     def _troubled(self, text: str) -> None:
-        if text not in self._troubles:  # each of several attackers may have it
+        if text not in self._troubles:  # several attackers may report the same trouble
             self._troubles.add(text)
             _say(self._console, f"the attack: {text}")
 
@@ -163,10 +163,10 @@ class Display:
 
 
 class AuditDisplay:
-    """Draws one bar for each attack of an audit; on what is no terminal, a line as it begins."""
+    """Draws a bar for each attack of an audit; without a terminal, a line when it begins."""
 
     def __init__(self, console: Console) -> None:
-        """``console`` gets the bars or the lines."""
+        """Draw the bars or the lines on ``console``."""
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -198,7 +198,7 @@ class AuditDisplay:
         self._bar.update(self._tasks[name], completed=done, total=total)
 
     def _surrogate(self, name: str) -> Watch:
-        """What watches the training of a surrogate, or its reading where it was trained before."""
+        """Return the ``Progress`` of a surrogate, which is trained, or read if it exists."""
         text = f"training the {name} surrogate"
         rounds = 0
 

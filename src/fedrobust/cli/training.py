@@ -1,4 +1,4 @@
-"""``fedrobust run``, ``sweep`` and ``report``."""
+"""The commands ``fedrobust run``, ``sweep`` and ``report``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -74,7 +74,7 @@ def sweep_command(
         int | None, typer.Option(help="Cells at a time; as many as cores if left out.", min=1)
     ] = None,
 ) -> None:
-    """Play every cell of a grid, and report on all."""
+    """Play every cell of a grid, and write a report."""
     from fedrobust.cli.progress import SweepDisplay
     from fedrobust.config.component import to_config
     from fedrobust.config.trust import Trusted

@@ -1,1 +1,1 @@
-"""How a value is read, checked, told and written."""
+"""Read, check, explain and write the values of a config."""

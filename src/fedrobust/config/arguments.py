@@ -1,6 +1,6 @@
-"""What a function may be given: each check names the argument and says what would be right.
+"""Checks of function arguments. Each one names the argument and says what would be right.
 
-Components check their fields by themselves; these are for what is passed from call to call.
+Components check their own fields. These checks are for values that are passed in a call.
 """
 
 import math
@@ -13,23 +13,23 @@ from torch import Tensor, nn
 from fedrobust.typing import Images, Labels
 
 _ROUNDING = 1e-5
-"""By how much float32 pixels that were normalised and put back may leave [0, 1]."""
+"""How far float32 pixels may leave [0, 1] after they were normalised and scaled back."""
 
 
 def module(value: object, name: str = "model") -> None:
-    """Raises: ``ValueError`` for what is no network."""
+    """Check that ``value`` is a network. Raises: ``ValueError``."""
     if isinstance(value, type) or not isinstance(value, nn.Module):
         raise ValueError(f"{name} must be a torch.nn.Module; got {told(value)}")
 
 
 def whole(name: str, value: object, least: int = 1) -> None:
-    """Raises: ``ValueError`` for what is no whole number from ``least`` on."""
+    """Check that ``value`` is a whole number of at least ``least``. Raises: ``ValueError``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} must be a whole number from {least} on; got {told(value)}")
 
 
 def real(name: str, value: object, *, above: float | None = None, infinite: bool = False) -> None:
-    """Raises: ``ValueError`` for what is no number, NaN, or not above ``above``."""
+    """Check that ``value`` is a number, not NaN, and above ``above``. Raises: ``ValueError``."""
     if not is_real(value) or (math.isinf(value) and not infinite):  # type: ignore[arg-type]
         raise ValueError(f"{name} must be a number; got {told(value)}")
     if above is not None and not value > above:  # type: ignore[operator]
@@ -37,7 +37,7 @@ def real(name: str, value: object, *, above: float | None = None, infinite: bool
 
 
 def is_real(value: object) -> bool:
-    """Whether ``value`` is a number that a float can be, and not NaN."""
+    """Whether ``value`` is a number that a float can hold, and not NaN."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:
@@ -47,14 +47,14 @@ def is_real(value: object) -> bool:
 
 
 def choice(name: str, value: object, among: Any) -> None:
-    """Raises: ``ValueError`` for what is none of the texts of a ``Literal`` or a sequence."""
+    """Check that ``value`` is a text of a ``Literal`` or a sequence. Raises: ``ValueError``."""
     known: Sequence[object] = among if isinstance(among, list | tuple) else get_args(among)
     if not isinstance(value, str) or value not in known:
         raise ValueError(f"{name} can be {' or '.join(map(str, known))}; got {told(value)}")
 
 
 def generator(value: object, name: str = "generator") -> None:
-    """Raises: ``ValueError`` for what is no generator."""
+    """Check that ``value`` is a random number generator. Raises: ``ValueError``."""
     if not isinstance(value, torch.Generator):
         raise ValueError(
             f"{name} must be a torch.Generator, such as torch.Generator().manual_seed(0); "
@@ -63,7 +63,7 @@ def generator(value: object, name: str = "generator") -> None:
 
 
 def tensor(value: object, name: str) -> Tensor:
-    """``value``. Raises: ``ValueError`` for what is no dense tensor with values."""
+    """Return ``value`` if it is a dense tensor with values. Raises: ``ValueError``."""
     if not isinstance(value, Tensor):
         hint = ": torch.from_numpy makes one of an array" if hasattr(value, "__array__") else ""
         raise ValueError(f"{name} must be a tensor; got {told(value)}{hint}")
@@ -73,7 +73,7 @@ def tensor(value: object, name: str) -> Tensor:
 
 
 def unfit(value: Tensor) -> str:
-    """Why a tensor is none of plain numbers, side by side in memory; empty where it is."""
+    """Return why a tensor is not a dense tensor of plain numbers; empty where it is one."""
     if value.is_nested:
         return "nested"
     if value.layout != torch.strided:
@@ -86,7 +86,7 @@ def unfit(value: Tensor) -> str:
 
 
 def images(value: object, name: str = "x", *, least: int = 1) -> Images:
-    """``value`` [b, ...], b >= ``least``, floating point and finite, without autograd history.
+    """Return ``value`` [b, ...], detached. It must be floating point and finite, b >= ``least``.
 
     Raises: ``ValueError`` for anything else.
     """
@@ -108,7 +108,7 @@ def images(value: object, name: str = "x", *, least: int = 1) -> Images:
 
 
 def pixels(x: Images) -> Images:
-    """``x`` in [0, 1], clipped where rounding put it outside.
+    """Return ``x`` in [0, 1]; values that rounding put outside are clipped.
 
     Raises: ``ValueError`` where it lies farther outside.
     """
@@ -122,12 +122,12 @@ def pixels(x: Images) -> Images:
         return x.clamp(0, 1)
     raise ValueError(
         f"the examples lie in [{low:.9g}, {high:.9g}], not in [0, 1]: scale them (bytes by "
-        "1/255), or say box: false for data that are not pixels"
+        "1/255), or set box: false for data that are not pixels"
     )
 
 
 def labels(value: object, count: int, classes: int | None = None, name: str = "y") -> Labels:
-    """``value`` as int64 [count], from 0 to ``classes`` - 1. Raises: ``ValueError``."""
+    """Return ``value`` as int64 [count], from 0 to ``classes`` - 1. Raises: ``ValueError``."""
     y = tensor(value, name)
     if y.is_floating_point() or y.dtype == torch.bool:
         raise ValueError(f"{name} must hold whole numbers, got {y.dtype}; pass {name}.long()")
@@ -149,7 +149,7 @@ def labels(value: object, count: int, classes: int | None = None, name: str = "y
 
 
 def one_label(y: Tensor, name: str) -> str:
-    """What to do about labels of too many dimensions, where that can be told."""
+    """Return what to do about labels with too many dimensions; empty where that is unknown."""
     if y.dim() == 2 and y.shape[1] == 1:
         return f"; pass {name}[:, 0]"
     if y.dim() == 2 and len(y) and bool(((y == 0) | (y == 1)).all() & (y.sum(dim=1) == 1).all()):
@@ -162,7 +162,7 @@ def _classes(classes: int) -> str:
 
 
 def told(value: object) -> str:
-    """``value`` in few words: what it is, and the value itself where it is short."""
+    """Describe ``value`` in a few words: its type, or the value itself where it is short."""
     if isinstance(value, Tensor):
         return f"a tensor {value.dtype}, {list(value.shape) if not value.is_nested else 'nested'}"
     if isinstance(value, type):
@@ -173,5 +173,5 @@ def told(value: object) -> str:
 
 
 def shortened(text: str, most: int = 80) -> str:
-    """``text``, cut where it is longer than a message can carry."""
+    """Return ``text``, cut to at most ``most`` characters so that it fits into a message."""
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -1,9 +1,9 @@
-"""Where a user's own modules lie: among the installed ones, or beside the config that names them.
+"""Find a user's own modules: among the installed ones, or beside the config that names them.
 
-A folder beside a config may hold anything, so it is no part of Python's search path: what is
-installed is imported from where it is installed, whatever lies there. Only when a user names a
-module that is installed nowhere are the places looked in, and only the one that has it is added,
-at the end, so that the module finds its own neighbours.
+A folder beside a config may hold anything, so it is not part of Python's search path. An installed
+module is always imported from where it is installed, even if the folder has one of the same name.
+The folders are searched only when a user names a module that is not installed. The folder that has
+the module is then added at the end of the search path, so that the module finds its neighbours.
 """
 
 import importlib
@@ -20,18 +20,18 @@ _places: tuple[str, ...] = ()
 
 
 def look_in(folders: Iterable[object]) -> None:
-    """Look for a user's modules in these folders, in this order, and in no others."""
+    """Set the folders to search for a user's modules, in this order. They replace earlier ones."""
     global _places
     _places = tuple(dict.fromkeys(map(str, folders)))
 
 
 def places() -> tuple[str, ...]:
-    """The folders that are looked in."""
+    """Return the folders that are searched."""
     return _places
 
 
 def module(name: str) -> ModuleType:
-    """The module of this name, which is imported: whoever calls this runs its code.
+    """Import and return the module of this name. The import runs the module's code.
 
     Raises: ``ModuleNotFoundError`` where there is none, and whatever the module itself raises.
     """
@@ -39,7 +39,7 @@ def module(name: str) -> ModuleType:
     if not _installed(top):
         importlib.invalidate_caches()
         found = list(_in_places(top))
-        # As in Python's own search, a module goes before a mere folder of its name.
+        # As in Python's own search, a module comes before a mere folder of the same name.
         found.sort(key=lambda at: _is_folder(at[1]))
         if found and found[0][0] not in sys.path:
             sys.path.append(found[0][0])
@@ -47,9 +47,9 @@ def module(name: str) -> ModuleType:
 
 
 def hint(name: str, error: BaseException) -> str:
-    """What a user should know of a failed import of ``name``; empty where nothing is to be added.
+    """Return a hint about a failed import of ``name``; empty where there is nothing to add.
 
-    Either the module is nowhere, or another one of the same name hides the user's.
+    The hint says that the module was not found, or that another module of the same name hides it.
     """
     top = name.partition(".")[0]
     loaded = sys.modules.get(top)
@@ -74,7 +74,7 @@ def _in_places(top: str) -> Iterator[tuple[str, ModuleSpec]]:
 
 
 def _installed(top: str) -> bool:
-    """Whether Python finds the module by itself. A mere folder gives way to a module elsewhere."""
+    """Whether Python finds the module by itself. A module beside the config beats a mere folder."""
     if top in sys.modules:
         return True
     spec = find_spec(top)
@@ -92,11 +92,11 @@ def _is_folder(spec: ModuleSpec) -> bool:
 
 @contextmanager
 def safe_path() -> Iterator[str | None]:
-    """Within, a Python process that begins does not import from the working directory.
+    """Within the context, a new Python process does not import from the working directory.
 
-    Else it would, before it is told this one's search path: one for the cell, and one of
-    ``multiprocessing`` beside it. What lies in the working directory may be anybody's. Gives what
-    the environment said before.
+    Otherwise it would do so before it receives this process's search path. This concerns the
+    process of a cell and the one that ``multiprocessing`` starts beside it. The files in the
+    working directory may come from anybody. Yields the variable's old value.
     """
     before = os.environ.get(_SAFE_PATH)
     os.environ[_SAFE_PATH] = "1"
@@ -107,7 +107,7 @@ def safe_path() -> Iterator[str | None]:
 
 
 def restore(before: str | None) -> None:
-    """Let the environment say again what it said ``before``."""
+    """Give the environment variable its value ``before`` again."""
     if before is None:
         os.environ.pop(_SAFE_PATH, None)
     else:

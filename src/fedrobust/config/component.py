@@ -1,9 +1,9 @@
 """Components are values: frozen, validated dataclasses with a ``name`` tag.
 
-The same value is the Python object, the YAML node, the command-line override and part of a run's
-identity. :func:`component` makes such a class, :func:`to_config` writes a value back as plain data,
-and :func:`from_config` reads it. "Any attack" or "any rule" as the type of a field is a
-:class:`~fedrobust.config.kind.Kind`. What a user reads of a refusal is in
+One value serves as the Python object, the YAML node, the command-line override and a part of a
+run's identity. :func:`component` makes such a class, :func:`to_config` writes a value back as plain
+data, and :func:`from_config` reads it. A field that takes any attack, or any rule, has a
+:class:`~fedrobust.config.kind.Kind` as its type. The messages about refused values are made in
 :mod:`fedrobust.config.explain`.
 """
 
@@ -44,23 +44,23 @@ _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 def component(cls: type[T]) -> type[T]:
     """Make ``cls`` a frozen dataclass that checks its fields and refuses unknown ones.
 
-    For a field whose default is a component, a mapping says only where the value differs from that.
+    For a field whose default is a component, a mapping gives only the keys that differ from it.
     """
     return cast("type[T]", pydantic_dataclass(frozen=True, config=_CONFIG)(_partly(cls)))
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def keyword_component(cls: type[T]) -> type[T]:
-    """The same with fields that are given by name only, so that they may stand in any order."""
+    """Make a :func:`component` whose fields are given by name only, so in any order."""
     made = pydantic_dataclass(frozen=True, kw_only=True, config=_CONFIG)(_partly(cls))
     return cast("type[T]", made)
 
 
 def _partly(cls: type[T]) -> type[T]:
-    """Let mappings for fields with a component as their default leave out what is as it is there.
+    """Let a mapping omit the keys that equal the field's default, where that is a component.
 
-    Without it they would get the defaults of the component's own class. One with another name, or
-    without a name and with keys that the default does not have, is taken as it is.
+    Otherwise the omitted keys would get the defaults of the component's class. A mapping with
+    another name, or without a name and with keys that the default lacks, is taken as it is.
     """
     for field, hint in inspect.get_annotations(cls).items():
         default = cls.__dict__.get(field)
@@ -82,10 +82,11 @@ def _filled(default: Any, value: object) -> object:
 
 
 def to_config(value: Any) -> Any:
-    """``value`` as plain data that a YAML file holds.
+    """Return ``value`` as plain data that a YAML file can hold.
 
-    A dataclass becomes its fields, with ``name: module:Class`` where it is a user's own importable
-    one; anything else that no file can rebuild becomes ``{opaque: its type, fingerprint: ...}``.
+    A dataclass becomes its fields. A user's own importable dataclass also gets
+    ``name: module:Class``. Any object that no file can rebuild becomes
+    ``{opaque: its type, fingerprint: ...}``.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -107,7 +108,7 @@ def to_config(value: Any) -> Any:
 
 
 def from_config(cls: type[T], content: Mapping[str, Any]) -> T:
-    """Build a component from plain data. Raises: ``ConfigError`` naming every key that is wrong."""
+    """Build a component from plain data. Raises: ``ConfigError`` that names every wrong key."""
     try:
         return TypeAdapter(cls).validate_python(content)
     except ValidationError as error:
@@ -115,10 +116,12 @@ def from_config(cls: type[T], content: Mapping[str, Any]) -> T:
 
 
 def from_record(cls: Any, content: object, trusted: Trusted = NOTHING) -> Any:
-    """The same for a stored record, which may be anybody's: ``cls`` is any type of a config.
+    """Build a value from a stored record, which anybody may have written.
 
-    Raises: ``UntrustedError`` where it names code that is not ``trusted``, which was not imported;
-    ``ConfigError`` for anything else that is wrong.
+    ``cls`` is any type of a config.
+
+    Raises: ``UntrustedError`` where it names code that is not ``trusted``; that code was not
+    imported. ``ConfigError`` for anything else that is wrong.
     """
     try:
         return TypeAdapter(cls).validate_python(content, context=trusted)

@@ -1,7 +1,7 @@
-"""What a user reads where a config is refused: where it is wrong, why, and what would be right.
+"""Explain a refused config to the user: where it is wrong, why, and what would be right.
 
-A config may hold anything, so every message is bounded: what it echoes is shortened, and of many
-mistakes the first are told.
+A config may hold anything, so every message is bounded. Quoted values are shortened, and only the
+first of many mistakes are listed.
 """
 
 import difflib
@@ -18,20 +18,20 @@ from pydantic_core import ErrorDetails
 from fedrobust.config.arguments import shortened
 
 _LINES, _LINE, _MESSAGE = 20, 700, 3000
-"""At most so many lines in a message, characters in a line, and characters in all."""
+"""The limits of a message: its lines, the characters of a line, and its characters in all."""
 _WORD = 60
-"""The longest word for which a near one is looked for; the search takes time."""
+"""The longest word for which a similar word is searched; the search takes time."""
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'krum'?)`` where a known word is near, else nothing."""
+    """Return `` (did you mean 'krum'?)`` where a known word is similar, else an empty text."""
     near = difflib.get_close_matches(word, list(known), n=1) if len(word) <= _WORD else []
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def quoted(value: object, most: int = 80) -> str:
-    """``value`` as Python writes it, cut where it is longer than a message can carry."""
+    """Return ``value`` as Python writes it, cut to at most ``most`` characters."""
     try:
         return shortened(repr(value), most)
     except Exception:  # an integer of 5,000 digits, or a user's object
@@ -39,7 +39,7 @@ def quoted(value: object, most: int = 80) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """The type of an exception and what it says, in a bounded text."""
+    """Return the type and the message of an exception, in a bounded text."""
     try:
         said = str(error)
     except Exception:  # a user's exception
@@ -48,9 +48,9 @@ def reason(error: BaseException) -> str:
 
 
 def listed(lines: Iterable[str], what: str, more: int = 0) -> str:
-    """``lines`` without repetition, of many the first, and how many more of ``what`` there are.
+    """Join the first of ``lines``, without repetition, and count the rest as "N ``what`` more".
 
-    ``more`` are those that are not among the lines.
+    ``more`` is the number of further items that are not among ``lines``.
     """
     unique = list(dict.fromkeys(shortened(line, _LINE) for line in lines))
     shown: list[str] = []
@@ -64,14 +64,14 @@ def listed(lines: Iterable[str], what: str, more: int = 0) -> str:
 
 
 def explain(error: ValidationError, cls: Any) -> str:
-    """One line for each mistake: where it is, what is wrong, what would be right."""
+    """Return one line for each mistake: where it is, what is wrong, what would be right."""
     found = error.errors(include_url=False)
-    first = found[: 2 * _LINES]  # of the others not even the text is worked out
+    first = found[: 2 * _LINES]  # the texts of the others are not even made
     return listed((_line(d, cls) for d in first), "mistakes", len(found) - len(first))
 
 
 def _line(details: ErrorDetails, cls: Any) -> str:
-    """The message of one mistake, its path without the union tags that pydantic puts in."""
+    """Return the message of one mistake. Its path omits the union tags that pydantic adds."""
     kind, message = details["type"], details["msg"]
     of_key = kind in ("unexpected_keyword_argument", "invalid_key", "missing")
     owner, path = _follow(cls, details["loc"], of_key)
@@ -93,16 +93,16 @@ def _line(details: ErrorDetails, cls: Any) -> str:
 
 
 def shown(path: Iterable[object]) -> str:
-    """A dotted path; a key that could be mistaken for something else is as Python writes it."""
+    """Return a dotted path. A key with unusual characters stands there as Python writes it."""
     return ".".join(str(s) if _PLAIN.fullmatch(str(s)) else quoted(s, 40) for s in path)
 
 
 def _follow(cls: Any, loc: tuple[int | str, ...], of_key: bool) -> tuple[Any, list[int | str]]:
-    """Walk ``loc`` down from ``cls``: the innermost component class, and the path a user knows.
+    """Follow ``loc`` from ``cls``; return the innermost component class and the user's own path.
 
     Between the keys, pydantic's path holds the tags of unions ("own", "krum", "constrained-float",
-    "tuple[Phase, ...]"), which no user has written. Where the mistake is ``of_key``, the last step
-    is a key, whatever it is called.
+    "tuple[Phase, ...]"), which no user has written. Where ``of_key`` is true, the mistake is about
+    a key, so the last step is a key even if it looks like a tag.
     """
     path: list[int | str] = []
     hint: Any = None
@@ -122,7 +122,7 @@ def _follow(cls: Any, loc: tuple[int | str, ...], of_key: bool) -> tuple[Any, li
 
 @cache
 def field_types(cls: Any) -> dict[str, Any]:
-    """The types of the fields of a component class; none for anything else."""
+    """Return the types of the fields of a component class; empty for anything else."""
     if not (isinstance(cls, type) and is_dataclass(cls)):
         return {}
     hints = get_type_hints(cls, include_extras=True)
@@ -130,19 +130,22 @@ def field_types(cls: Any) -> dict[str, Any]:
 
 
 def component_in(hint: Any) -> Any:
-    """The first component class inside a type, such as Phase in ``float | tuple[Phase, ...]``."""
+    """Return the first component class in a type, as Phase in ``float | tuple[Phase, ...]``."""
     if isinstance(hint, type) and is_dataclass(hint):
         return hint
     return next((c for arg in get_args(hint) if (c := component_in(arg)) is not None), None)
 
 
 def member(hint: Any, tag: int | str) -> Any:
-    """The union member that pydantic's ``tag`` stands for, where ``hint`` is a union."""
+    """Return the member of the union ``hint`` with pydantic's ``tag``; None where there is none."""
     return members(hint).get(tag)
 
 
 def members(hint: Any) -> Mapping[int | str, Any]:
-    """The members of the union in a type by their tags, "own" for a user's; none where none is."""
+    """Return the members of the union in a type by their tags; empty where there is no union.
+
+    The tag "own" stands for a user's own object.
+    """
     found: dict[int | str, Any] = {}
     kinds = [e.union for e in getattr(hint, "__metadata__", ()) if hasattr(e, "union")]
     for choice in (*kinds, *get_args(hint)):
@@ -159,9 +162,9 @@ def _plain(hint: Any) -> Any:
 
 
 def printable(text: str, keep: str = "\n\t") -> str:
-    """``text`` for a terminal, which obeys control characters: these are shown by their codes.
+    """Return ``text`` with control characters written as codes, since a terminal obeys them.
 
-    Those of ``keep`` stay.
+    The characters in ``keep`` stay.
     """
     return "".join(
         ascii(c)[1:-1] if unicodedata.category(c)[0] == "C" and c not in keep else c for c in text

@@ -1,4 +1,4 @@
-"""A user's objects that no config file can rebuild: what they are, and whether they changed."""
+"""Describe a user's objects that no config file can rebuild, and detect whether they changed."""
 
 import pickle
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from fedrobust.digest import digest
 
 
 def describe(value: object) -> dict[str, str | None]:
-    """What a saved config says of an object that it cannot hold: its type and a fingerprint."""
+    """Return what a saved config stores in place of an object: its type and a fingerprint."""
     named = value if isinstance(value, FunctionType) else type(value)
     return {
         "opaque": f"{named.__module__}:{named.__qualname__}",
@@ -22,9 +22,9 @@ def describe(value: object) -> dict[str, str | None]:
 
 
 def fingerprint(value: object) -> str | None:
-    """16 hexadecimal digits that tell ``value`` from another of its type; None where none can.
+    """Return 16 hexadecimal digits that differ between values of one type; None if impossible.
 
-    A function is told by its code, constants, defaults and what it closes over; any other object by
+    A function is identified by its code, constants, defaults and closure, and any other object by
     its pickled state.
     """
     content = _of_function(value) if isinstance(value, FunctionType) else _pickled(value)
@@ -50,7 +50,7 @@ def _of_code(code: CodeType) -> bytes:
 
 
 class _Content(pickle.Pickler):
-    """Writes tensors by their content; PyTorch's own pickles of equal tensors differ."""
+    """Pickles tensors by their content, since PyTorch's own pickles of equal tensors differ."""
 
     def reducer_override(self, value: Any) -> Any:
         if not isinstance(value, Tensor):
@@ -63,12 +63,12 @@ def _pickled(value: object) -> bytes | None:
     try:
         _Content(stream, protocol=4).dump(value)
     except (pickle.PicklingError, TypeError, AttributeError, ValueError, RuntimeError):
-        return None  # says "cannot be told", which a resuming run refuses
+        return None  # no fingerprint is possible, and a run that resumes refuses that
     return stream.getvalue()
 
 
 def foreign(value: object) -> bool:
-    """Whether ``value``, or a component within it, is not fedrobust's own, so may do anything."""
+    """Whether ``value``, or a component within it, is not fedrobust's own and may do anything."""
     if value is None or isinstance(value, bool | int | float | str | bytes):
         return False
     if isinstance(value, Mapping):
@@ -82,14 +82,14 @@ def foreign(value: object) -> bool:
 
 
 def stateful(values: dict[str, object]) -> Callable[[], list[str]]:
-    """Remember a user's objects; the function returned names those that have changed since."""
+    """Remember a user's objects. Return a function that names those that have changed since."""
     own = {k: v for k, v in values.items() if not type(v).__module__.startswith("fedrobust.")}
     before = {name: fingerprint(value) for name, value in own.items()}
     return lambda: [name for name, value in own.items() if fingerprint(value) != before[name]]
 
 
 def untold(config: Any, path: str = "") -> list[str]:
-    """Where in a saved config there are objects without a fingerprint."""
+    """Return the places in a saved config that hold objects without a fingerprint."""
     if not isinstance(config, dict):
         return []
     if "opaque" in config:

@@ -1,4 +1,4 @@
-"""A kind of component: its members, and what stands for one of them in a config."""
+"""A kind of component: its members, and how a config names one of them."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
@@ -22,24 +22,24 @@ Members = TypeVar("Members", bound=tuple[type, ...])
 
 
 def name_of(cls: type) -> str:
-    """The ``name`` tag of a component class."""
+    """Return the ``name`` tag of a component class."""
     return str(cls.__dict__.get("name", cls.__name__))
 
 
 class Kind:
-    """One kind of component: "one of its members, or the user's own object".
+    """One kind of component: a value is one of its members, or the user's own object.
 
     With ``ATTACK = Kind("attack", has=("craft",))`` the type of a config field is
-    ``AnyAttack = Annotated[Attack, ATTACK]``. The members are listed later, by :meth:`of`, in the
-    package that has them: so a member may hold another one of its own kind, as the wrappers do.
+    ``AnyAttack = Annotated[Attack, ATTACK]``. The package that defines the members lists them later
+    with :meth:`of`. A member may therefore hold another member of its own kind, as the wrappers do.
 
-    A mapping is read by its ``name``: the tag of a member, or ``module:Class`` for an importable
-    class of the user's, called with the other keys. A name alone stands for the mapping with that
-    name. Any other object is taken as it is, if it has what :class:`~fedrobust.config.own.Required`
-    says.
+    A mapping is read by its ``name``: the tag of a member, or ``module:Class`` for a user's own
+    importable class, which is called with the other keys. A name alone stands for the mapping with
+    only that name. Any other object is taken as it is, if it has what
+    :class:`~fedrobust.config.own.Required` demands.
 
-    Raises, when a value is read: ``ValidationError`` for a name that is neither, for fields that
-    the member refuses, and for an object that lacks something.
+    Raises, when a value is read: ``ValidationError`` for an unknown name, for fields that the
+    member refuses, and for an object that lacks something.
     """
 
     def __init__(
@@ -51,13 +51,13 @@ class Kind:
         may_hold: Mapping[str, Any] | None = None,
         or_is: tuple[Any, str] | None = None,
     ) -> None:
-        """``name`` is what messages call it; for the rest see ``Required``."""
+        """``name`` is the name of the kind in messages; for the rest see ``Required``."""
         self.name, self.members = name, dict[str, type]()
         self._required = Required(name, has, holds or {}, may_hold or {}, or_is)
         self._adapter: TypeAdapter[Any] | None = None
 
     def of(self, *members: type) -> tuple[type, ...]:
-        """List the members of this kind, once; the tuple of them."""
+        """List the members of this kind, which is allowed once, and return them."""
         if self.members:
             raise ValueError(f"the members of the kind {self.name} are listed already")
         self.members = {name_of(member): member for member in members}
@@ -65,7 +65,10 @@ class Kind:
 
     @property
     def union(self) -> Any:
-        """The members as a union that pydantic reads, each with its tag; a user's has "own"."""
+        """The members as a union that pydantic reads, each with its tag.
+
+        A user's own object has the tag "own".
+        """
         choices = [Annotated[each, Tag(name)] for name, each in self.members.items()]
         choices.append(Annotated[Any, PlainValidator(self._own), Tag("own")])
         union: Any = Union[tuple(choices)]  # noqa: UP007
@@ -74,7 +77,7 @@ class Kind:
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        """What reads a field of this kind. The members are looked up when a value is read."""
+        """Return the reader of fields of this kind. It looks up the members at each reading."""
         return core_schema.with_info_plain_validator_function(self._read)
 
     def _read(self, value: object, info: ValidationInfo) -> object:
@@ -93,7 +96,10 @@ class Kind:
         return name if isinstance(name, str) and name in self.members else "own"
 
     def _own(self, value: object, info: ValidationInfo) -> object:
-        """A user's own object, made where the config names it. Raises: ``PydanticCustomError``."""
+        """Return a user's own object, made first where the config names its class.
+
+        Raises: ``PydanticCustomError``.
+        """
         if value is None or type(value) in (bool, int, float, list, tuple):
             raise PydanticCustomError(
                 "not_a_component",
@@ -126,7 +132,7 @@ class Kind:
         )
 
     def _named(self, value: object) -> object:
-        """A name alone is read as the mapping with that name and nothing else."""
+        """Read a name alone as the mapping with that name and nothing else."""
         if type(value) is not str:
             return value
         lacking = _required_fields(self.members[value]) if value in self.members else []
@@ -146,6 +152,6 @@ class Kind:
 
 
 def _required_fields(cls: type) -> list[str]:
-    """The fields of a component that have no default."""
+    """Return the names of the fields of a component that have no default."""
     given = cast("Any", cls)
     return [f.name for f in fields(given) if f.default is MISSING and f.default_factory is MISSING]

@@ -1,4 +1,4 @@
-"""Overrides: ``dotted.key=value`` on the command line, and the keys that a grid's choices set."""
+"""Overrides: ``dotted.key=value`` on the command line, and the keys that a grid sets."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,31 +15,31 @@ Path = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Setting:
-    """The value that a dotted key is given."""
+    """A dotted key and its new value."""
 
     path: Path
     value: Any
 
     @property
     def key(self) -> str:
-        """The dotted key, as a message shows it."""
+        """The dotted key as messages show it."""
         return shortened(shown(self.path), 200)
 
 
 def dotted(key: str) -> Path:
-    """The steps of a dotted key. Raises: ``ConfigError`` where one is empty, or there are many."""
+    """Split a dotted key into steps. Raises: ``ConfigError`` for an empty step or too many."""
     path = tuple(step.strip() for step in key.split("."))
     if not all(path) or len(path) > DEPTH:
-        raise ConfigError(f"{quoted(key)} is no dotted key, such as aggregator.f")
+        raise ConfigError(f"{quoted(key)} is no dotted key: write one such as aggregator.f")
     return path
 
 
 def override(cls: Any, content: dict[str, Any], texts: Sequence[str]) -> list[Setting]:
-    """Put what each ``dotted.key=value`` says into the config ``content`` of a ``cls``.
+    """Apply each ``dotted.key=value`` of ``texts`` to the config ``content`` of a ``cls``.
 
-    Warns: ``OverrideWarning`` naming the keys that :func:`apply` dropped.
+    Warns: ``OverrideWarning`` that names the keys that :func:`apply` dropped.
 
-    Raises: ``ConfigError`` for a text that is none, and for a step that has no keys.
+    Raises: ``ConfigError`` for a text of another form, and for a step that has no keys.
     """
     settings = [_read(text) for text in texts]
     for message in apply(cls, content, settings):
@@ -65,14 +65,15 @@ def _read(text: str) -> Setting:
 def apply(
     cls: Any, content: dict[str, Any], settings: Sequence[Setting], held: Sequence[Setting] = ()
 ) -> list[str]:
-    """Put ``settings`` into ``content`` in order; of two with the same key, the last one.
+    """Put ``settings`` into ``content`` in order. Of two with the same key, the last one counts.
 
-    Where a component gets another name, the keys of the block that was there go, if the new one
-    does not have them; those that are shared stay. A user's own class may have any, so none stays.
-    A key that one of the settings gives, or one of those ``held`` from before, never goes: where
-    nothing takes it, the config is refused.
+    Where a component gets another name, the keys of the old block that the new component does not
+    have are dropped; shared keys stay. For a user's own class, whose keys are unknown, all old keys
+    are dropped. A key that a setting gives, or one ``held`` from before, is never dropped; if the
+    new component does not take it, the config is refused.
 
-    Returns: what went, one message for each name. Raises: ``ConfigError`` as :func:`override`.
+    Returns: a message about the dropped keys for each new name. Raises: ``ConfigError`` as
+    :func:`override` does.
     """
     last = {setting.path: i for i, setting in enumerate(settings)}
     said = [*held, *settings]
@@ -87,7 +88,7 @@ def apply(
 def _put(
     cls: Any, content: dict[str, Any], setting: Setting, said: list[Path], whole: list[Path]
 ) -> Iterator[str]:
-    """Set one key. ``said`` are all keys that are set, ``whole`` those set before this one."""
+    """Set one key. ``said`` are all keys that are set; ``whole`` are those set before this one."""
     place, node = _Place(cls), content
     *above, last = setting.path
     for step in above:
@@ -113,7 +114,7 @@ def _put(
 def _dropped(
     place: "_Place", node: dict[str, Any], setting: Setting, kept: set[str]
 ) -> Iterator[str]:
-    """Take from ``node`` what goes with its old name, and say so."""
+    """Drop the keys of ``node`` that belong to its old name, and yield a message about them."""
     old, new = place.name(node), setting.value
     own = ":" in new
     if old == new or not place.choices or not (own or new in place.choices):
@@ -129,7 +130,7 @@ def _dropped(
 
 
 class _Place:
-    """Where a config's block lies: the type that is there, and the value that is there unsaid."""
+    """The place of a block in a config: its type, and the default value at that place."""
 
     def __init__(self, hint: Any, default: Any = None) -> None:
         found = members(hint)
@@ -144,11 +145,11 @@ class _Place:
         return bool(self.choices) or component_in(self.hint) is not None
 
     def name(self, node: Mapping[str, Any]) -> Any:
-        """The name of the block ``node``."""
+        """Return the name of the block ``node``, or of the default."""
         return node.get("name", getattr(self.default, "name", None))
 
     def below(self, node: Mapping[str, Any], key: str) -> "_Place":
-        """The place of the field ``key`` of the block ``node``; one of anything where none is."""
+        """Return the place of the field ``key`` of ``node``; of type Any where it is unknown."""
         name = self.name(node) if self.choices else None
         cls = component_in(self.hint) if not self.choices else None
         if isinstance(name, str):

@@ -1,4 +1,4 @@
-"""A user's own objects, which may stand where a component does: how they are made and checked."""
+"""Make and check a user's own objects, which a config may use in place of components."""
 
 import sys
 from collections.abc import Iterator, Mapping, Set
@@ -20,21 +20,22 @@ _DATA = (
     frozenset({str, bytes, bytearray, bool, int, float, complex})
     | frozenset({list, tuple, set, frozenset, dict, range, type(None)})
 )  # fmt: skip
-"""Plain data is no object of a user's, even where it has the methods: a text has ``split``."""
+"""Types of plain data. They are refused even if they have the methods: a text has ``split``."""
 
 _ABSENT = object()
 
 UNTRUSTED = "untrusted"
-"""The type of the mistake that :func:`allowed` tells of."""
+"""The type of the error that :func:`allowed` raises."""
 
 
 @dataclass(frozen=True)
 class Required:
-    """What an object has to have to be one of a ``kind``.
+    """What an object must have to belong to a ``kind``.
 
-    It has every method of ``has`` and every value of ``holds``, which maps names to types; a value
-    of ``may_hold`` is of its type where there is one. An object of the type ``or_is[0]``, in words
-    ``or_is[1]``, is one without the methods.
+    It must have every method of ``has`` and every attribute of ``holds``, which maps names to
+    types. An attribute of ``may_hold`` may be absent, but must have the type that is given there.
+    An object of the type ``or_is[0]``, in words ``or_is[1]``, belongs to the kind even without the
+    methods.
     """
 
     kind: str
@@ -44,7 +45,7 @@ class Required:
     or_is: tuple[Any, str] | None = None
 
     def checked(self, value: object) -> object:
-        """``value``. Raises: ``PydanticCustomError`` that says what it lacks, or what is wrong."""
+        """Return ``value`` if it fits. Raises: ``PydanticCustomError`` that says what is wrong."""
         if isinstance(value, type):
             raise self._refusal(f"the class {value.__name__}", self._wanted())
         if type(value) in _DATA:
@@ -88,7 +89,7 @@ def _and(names: list[str]) -> str:
 
 
 def _wrong(kind: Any, value: object) -> str:
-    """What keeps ``value`` from being of the type ``kind``; empty where nothing does."""
+    """Return why ``value`` is not of the type ``kind``; empty where it is."""
     try:
         _adapter(kind).validate_python(value)
     except ValidationError as error:
@@ -103,13 +104,13 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def allowed(block: Mapping[str, Any], context: object) -> Mapping[str, Any]:
-    """What is to be made of ``block``, which names code: itself, in a user's own config.
+    """Return the block to make for ``block``, which names code.
 
-    A context that is a ``Trusted`` is that of a stored record. Of what the user names too, the
-    user's own block is made. Fields that the record lacks must have the defaults of their class,
-    which has gained them since.
+    In a user's own config that is ``block`` itself. In a stored record, where ``context`` is a
+    ``Trusted``, the user must have named the same block, and the user's block is returned. The
+    record may lack fields that the class has gained since; they must have their defaults.
 
-    Raises: ``PydanticCustomError`` where it is not trusted. Nothing was imported then.
+    Raises: ``PydanticCustomError`` where the block is not trusted. Nothing was imported then.
     """
     if not isinstance(context, Trusted) or context.everything:
         return block
@@ -124,7 +125,7 @@ def allowed(block: Mapping[str, Any], context: object) -> Mapping[str, Any]:
 
 
 def _defaults(block: Mapping[str, Any], keys: Set[str]) -> bool:
-    """Whether ``block`` has the defaults of its class for these keys; nothing is imported."""
+    """Whether ``block`` has the defaults of its class for ``keys``. Nothing is imported."""
     if not keys:
         return True
     module, _, path = str(block["name"]).partition(":")
@@ -138,10 +139,10 @@ def _defaults(block: Mapping[str, Any], keys: Set[str]) -> bool:
 
 
 def made(name: str, arguments: Mapping[str, Any]) -> object:
-    """What ``module:Class`` gives for ``arguments``, which is to run the code that it names.
+    """Call ``module:Class`` with ``arguments`` and return the result. This runs the code it names.
 
-    Raises: ``PydanticCustomError`` where there is no such thing, or it fails in any way, an attempt
-    to end the program included. A ``KeyboardInterrupt`` passes through.
+    Raises: ``PydanticCustomError`` where it does not exist or fails in any way, for example by
+    trying to end the program. A ``KeyboardInterrupt`` passes through.
     """
     shown = quoted(name) if not name.isprintable() else shortened(name)
     target = _imported(name, shown)
@@ -188,7 +189,10 @@ def _failure(message: str) -> PydanticCustomError:
 
 @contextmanager
 def asking(what: str) -> Iterator[None]:
-    """Within, whatever a user's object raises is a ``ValueError`` that says ``what`` was asked."""
+    """Within the context, turn any error of a user's object into a ``ValueError`` about ``what``.
+
+    A ``ValueError`` or ``UserError`` passes through as it is.
+    """
     try:
         yield
     except (ValueError, UserError):

@@ -1,4 +1,4 @@
-"""The numbers, flags and texts of a config, each with what it accepts."""
+"""The types of numbers, flags and texts in a config, and the values that each one accepts."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ from pydantic import AllowInfNan, BeforeValidator, Strict
 
 
 def _ratio(value: object) -> object:
-    """Read "8/255" as the number it means, and leave anything else to the type's own check."""
+    """Read "8/255" as a number, and leave any other value to the check of the type."""
     if isinstance(value, str) and value.count("/") == 1:
         above, below = value.split("/")
         try:
@@ -18,19 +18,19 @@ def _ratio(value: object) -> object:
 
 
 MOST = 2**31 - 1
-"""The largest count. What is larger cannot be meant, and many a count becomes a tensor's size."""
+"""The largest count. A larger one must be a mistake, and many counts become tensor sizes."""
 
 
 Count = Annotated[int, Strict(), Ge(1), Le(MOST)]
-"""A whole number from 1 on; 2.0, "2" and true are refused, here and below."""
+"""A whole number of at least 1. Here and below, 2.0, "2" and true are refused."""
 
 
 Size = Annotated[int, Strict(), Ge(0), Le(MOST)]
-"""A whole number from 0 on."""
+"""A whole number of at least 0."""
 
 
 Seed = Annotated[int, Strict(), Ge(0), Le(2**63 - 1)]
-"""A whole number from 0 on that 64 bits hold, as do the seeds that are derived from it."""
+"""A whole number of at least 0 that fits into 64 bits, as do the seeds derived from it."""
 
 
 Real = Annotated[float, Strict(), AllowInfNan(False)]
@@ -46,11 +46,11 @@ Fraction = Annotated[float, Strict(), Ge(0), Le(1)]
 
 
 Decay = Annotated[float, Strict(), Ge(0), Lt(1)]
-"""A share of the past that is kept, below 1."""
+"""The share of the past that is kept, from 0 and below 1."""
 
 
 Pixels = Annotated[float, Strict(), AllowInfNan(False), Ge(0), BeforeValidator(_ratio)]
-"""A length in units of the [0, 1] pixel range; "8/255" is understood."""
+"""A length in units of the [0, 1] pixel range. The text "8/255" is accepted."""
 
 
 Flag = Annotated[bool, Strict()]

@@ -1,9 +1,9 @@
-"""Which of the code that stored records name may be run.
+"""Decide which code that stored records name may be run.
 
-``module:name`` in a config is code: to read it is to import the module and call what it names. In a
-user's own config, on the command line and in Python that is what the user asked for. A record, such
-as the ``config.yaml`` of a run directory, may come from anybody, so nothing that it names is
-imported unless the user named the same, or said that the record is to be trusted.
+``module:name`` in a config is code: reading it imports the module and calls what it names. In a
+user's own config, on the command line and in Python, the user asked for that. A record, such as the
+``config.yaml`` of a run directory, may come from anybody. Code that a record names is therefore
+imported only if the user named the same code, or said that the record is to be trusted.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from typing import Any
 from fedrobust.errors import ConfigError
 
 CURE = "read that code first; if you trust where it comes from, say --trust (trust=True in Python)"
-"""What to do about a record that names code."""
+"""The advice about a record that names code."""
 
 
 class UntrustedError(ConfigError):
@@ -22,10 +22,10 @@ class UntrustedError(ConfigError):
 
 @dataclass(frozen=True)
 class Trusted:
-    """What of a record's own objects may be made: those of ``blocks``, or ``everything``.
+    """The objects that a record may name: those of ``blocks``, or ``everything``.
 
-    A block is a mapping with ``name: module:name``. One of a record is allowed where it repeats one
-    of ``blocks``; then that one is made, which is the user's.
+    A block is a mapping with ``name: module:name``. A block of a record is allowed where it repeats
+    one of ``blocks``. The object is then made from the user's block.
     """
 
     blocks: tuple[Mapping[str, Any], ...] = ()
@@ -33,16 +33,16 @@ class Trusted:
 
     @classmethod
     def of(cls, *configs: object) -> "Trusted":
-        """Trust in what these configs of the user's name, which are plain data."""
+        """Trust the code that these configs name. They are plain data and the user's own."""
         found: list[Mapping[str, Any]] = []
         for config in configs:
             found += [block for block in _own(config) if block not in found]
         return cls(tuple(found))
 
     def meant(self, block: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """The user's block that a record's ``block`` repeats, which may lack fields of it.
+        """Return the user's block that ``block`` of a record repeats; None where there is none.
 
-        None where there is no such.
+        ``block`` may lack fields of the user's block.
         """
         return next((known for known in self.blocks if _repeats(block, known)), None)
 
@@ -52,14 +52,14 @@ EVERYTHING = Trusted(everything=True)
 
 
 def trusting(trust: "bool | Trusted") -> Trusted:
-    """``trust`` as a value, where a caller may say True or False."""
+    """Return ``trust`` as a ``Trusted``; True trusts everything, and False nothing."""
     if isinstance(trust, Trusted):
         return trust
     return EVERYTHING if trust is True else NOTHING
 
 
 def _own(node: object) -> Iterator[Mapping[str, Any]]:
-    """The blocks of a config that name code, also those within others."""
+    """Yield the blocks of a config that name code, nested ones too."""
     if isinstance(node, Mapping):
         name = node.get("name")
         if isinstance(name, str) and ":" in name:
@@ -76,7 +76,7 @@ def _repeats(block: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
 
 
 def same(one: object, other: object) -> bool:
-    """Whether two pieces of plain data are the same; 1 and 1.0 are, and true is neither."""
+    """Whether two pieces of plain data are equal. 1 equals 1.0, and true equals neither."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):

@@ -1,7 +1,7 @@
-"""YAML 1.2 as plain data: texts, numbers, flags, lists and mappings, and only so many of them.
+"""Read YAML 1.2 as plain data, within limits: texts, numbers, flags, lists and mappings.
 
-A config is small. What is deep, huge, or grows huge by aliases is refused before it is built, so
-that reading takes about a second at most and little memory.
+A config is small. A text that is too deep, too large, or grows too large by aliases is refused
+before it is built, so that reading takes about a second at most and little memory.
 """
 
 import re
@@ -19,33 +19,33 @@ from fedrobust.config.explain import quoted, reason, shown
 from fedrobust.errors import ConfigError
 
 TEXT = 500_000
-"""The most bytes of a text."""
+"""The largest number of characters in a text."""
 NODES = 20_000
-"""The most keys and values, those that an alias repeats counted each time."""
+"""The largest number of keys and values. Those that an alias repeats count each time."""
 DEPTH = 64
-"""The most levels, one within another."""
+"""The largest number of nested levels."""
 
 _LARGEST = 2**63 - 1
 _RECORD = NODES // 2
-"""The most characters of a text that is read by its parts. Without aliases a character makes at
-most one and a half keys and values, so that no such text has more than ``NODES``."""
+"""The largest number of characters in a text that is read by its parts. Without aliases a character
+makes at most one and a half keys and values, so no such text has more than ``NODES``."""
 _SINGLE = re.compile(r"[A-Za-z_][\w-]*:(?=[ \n]|$)", re.ASCII)
-"""How a line begins that opens a part: a plain key in the first column."""
+"""The beginning of a line that opens a part: a plain key in the first column."""
 _CONTINUED = re.compile(r"[ #]|- |-?$")
-"""How a line begins that goes on with the part before it, or is a comment, or empty."""
+"""The beginning of a line that continues the part before it, is a comment, or is empty."""
 _NAME = re.compile(r"name: ([A-Za-z][\w.]*-[\w.-]*)\n", re.ASCII)
-"""The part that differs from record to record. A word with a hyphen in it is nothing but text."""
+"""The part that differs between records. YAML can read a word with a hyphen only as a text."""
 _WHOLE = re.compile("[&*!\ufeff]|[^\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\U0010ffff]")
-"""What makes parts depend on each other, or breaks lines elsewhere than at a newline."""
+"""Characters that make parts depend on each other, or that break a line without a newline."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class _TooMuchError(Exception):
-    """Says what a text has too much of."""
+    """A text that exceeds a limit; the message says which one."""
 
 
 class _Bounded(Composer):
-    """Counts nodes and levels while it composes, as if every alias were written out."""
+    """Composes YAML and counts nodes and levels, as if every alias were written out."""
 
     def __init__(self, loader: Any = None) -> None:
         super().__init__(loader)
@@ -54,12 +54,12 @@ class _Bounded(Composer):
         self._extents: dict[int, tuple[int, int]] = {}
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """The node, once it is known not to be too much. Raises: ``_TooMuchError``."""
+        """Return the node if it is within the limits. Raises: ``_TooMuchError``."""
         if self.parser.check_event(AliasEvent):
             node = self.anchors.get(self.parser.peek_event().anchor)
             if node is not None:
                 if id(node) not in self._extents:
-                    raise _TooMuchError("has an alias within what it stands for, which never ends")
+                    raise _TooMuchError("has an alias that contains itself, which never ends")
                 count, height = self._extents[id(node)]
                 self._add(count, height)
             return super().compose_node(parent, index)
@@ -83,10 +83,10 @@ class _Bounded(Composer):
 
 
 def read_yaml(source: Path | str) -> Any:
-    """The content of a YAML 1.2 file, or of a piece of text.
+    """Return the content of a YAML 1.2 file, or of a piece of text.
 
-    Raises: ``ConfigError`` for a file that cannot be read, and for what is not valid YAML, more
-    than a config can be (``TEXT``, ``NODES``, ``DEPTH``), or no plain data, such as a date.
+    Raises: ``ConfigError`` for a file that cannot be read, for invalid YAML, for content beyond the
+    limits (``TEXT``, ``NODES``, ``DEPTH``), and for values that are not plain data, such as a date.
     """
     if isinstance(source, Path):
         what = _named(source)
@@ -95,10 +95,10 @@ def read_yaml(source: Path | str) -> Any:
 
 
 def read_stored_yaml(path: Path) -> Any:
-    """As :func:`read_yaml`, and fast where many files are nearly alike, as the cells of a sweep.
+    """Read a file as :func:`read_yaml` does, but fast for many similar files, as a sweep has.
 
-    What a stored mapping holds under each of its keys is parsed on its own, and only once for all
-    files that have the same there. Whatever is unusual is parsed as a whole.
+    The text of each key of a stored mapping is parsed on its own, and only once for all files with
+    the same text. An unusual file is parsed as a whole.
 
     Raises: ``ConfigError`` as :func:`read_yaml` does.
     """
@@ -109,7 +109,7 @@ def read_stored_yaml(path: Path) -> Any:
 
 
 def _by_parts(text: str) -> dict[Any, Any] | None:
-    """The mapping of a text, put together from its parts; None where it has to be read whole."""
+    """Build the mapping of a text from its parts; None where it must be read as a whole."""
     parts = _parts(text)
     content: dict[Any, Any] = {}
     for found in map(_part, parts):
@@ -120,7 +120,7 @@ def _by_parts(text: str) -> dict[Any, Any] | None:
 
 
 def _parts(text: str) -> list[str]:
-    """The text of each key of a mapping, together the whole text; none where it cannot be cut."""
+    """Split a text into the texts of its keys; an empty list where that is impossible."""
     if len(text) > _RECORD or _WHOLE.search(text):
         return []
     parts: list[str] = []
@@ -136,7 +136,10 @@ def _parts(text: str) -> list[str]:
 
 @lru_cache(maxsize=512)
 def _part(text: str) -> dict[Any, Any] | None:
-    """The mapping of one key that ``text`` is; None where it is none, which the whole then says."""
+    """Read a text as a mapping of one key; None where it is none.
+
+    Reading the whole text then reports the mistake.
+    """
     if name := _NAME.fullmatch(text):
         return {"name": name[1]}
     try:
@@ -151,7 +154,7 @@ def _named(path: Path) -> str:
 
 
 def _whole(text: str, what: str) -> Any:
-    """The content of a text that messages call ``what``. Raises: ``ConfigError``."""
+    """Return the content of a text that messages call ``what``. Raises: ``ConfigError``."""
     if len(text) > TEXT:
         raise ConfigError(f"{what} has more than {TEXT:,} characters: no config has so many")
     if _SURROGATE.search(text):
@@ -186,9 +189,9 @@ def _text(path: Path, what: str) -> str:
 
 
 def _plain(node: Any, path: tuple[Any, ...]) -> Any:
-    """``node`` with nothing in it twice: a YAML alias is a copy, which an override leaves alone.
+    """Copy ``node`` so that nothing is in it twice. An override then changes only one copy.
 
-    Raises: ``ValueError`` that says where something is no plain data.
+    Raises: ``ValueError`` that says where something is not plain data.
     """
     if type(node) is dict:
         return {_key(key, path): _plain(value, (*path, key)) for key, value in node.items()}
@@ -196,14 +199,14 @@ def _plain(node: Any, path: tuple[Any, ...]) -> Any:
         return [_plain(item, (*path, i)) for i, item in enumerate(node)]
     where = f"{shown(path)}: " if path else ""
     if type(node) is int and abs(node) > _LARGEST:
-        raise ValueError(f"{where}is a whole number of more than 64 bits: nothing can be so large")
+        raise ValueError(f"{where}is a whole number of more than 64 bits: use a smaller one")
     if type(node) is str and _SURROGATE.search(node):
         raise ValueError(f"{where}holds half a character (\\ud800 to \\udfff), which is no text")
     if node is None or type(node) in (bool, int, float, str):
         return node
     raise ValueError(
         f"{where}{quoted(node)} is read as a value of type {type(node).__name__}, which no config "
-        "holds: in quotes it is a text"
+        "holds: put it in quotes to make it a text"
     )
 
 
@@ -213,4 +216,4 @@ def _key(key: Any, path: tuple[Any, ...]) -> Any:
         return key
     if key is None or type(key) in (bool, float) or (type(key) is int and abs(key) <= _LARGEST):
         return key
-    raise ValueError(f"{where}{quoted(key)} cannot be a key: in quotes it is a text")
+    raise ValueError(f"{where}{quoted(key)} cannot be a key: put it in quotes to make it a text")

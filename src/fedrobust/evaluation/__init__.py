@@ -1,4 +1,4 @@
-"""Measuring what a model can do, clean and under attack."""
+"""Measure the accuracy and the robustness of a model, clean and under attack."""
 
 from fedrobust.evaluation.accuracy import Scores, accuracy, robust_accuracy, score
 from fedrobust.evaluation.auditing import Audit, audit

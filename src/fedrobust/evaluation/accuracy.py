@@ -25,10 +25,11 @@ from fedrobust.typing import Images, Labels, Mask
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model does on each of b examples: ``robust`` implies ``correct``.
+    """The scores of a model on each of b examples. ``robust`` implies ``correct``.
 
-    ``refused`` are those for which the attack gave a point that is no adversarial example: not
-    finite, outside its ball, or outside [0, 1]. They count as if it had found nothing.
+    ``refused`` marks examples for which the attack returned a point that is not an adversarial
+    example: not finite, outside its ball, or outside [0, 1]. They count as if the attack had found
+    nothing.
     """
 
     correct: Mask
@@ -52,18 +53,19 @@ class Scores:
         return self.loss.double().mean().item()
 
     def cpu(self) -> "Scores":
-        """The same in this machine's own memory."""
+        """Return these scores as tensors on the CPU."""
         return Scores(self.correct.cpu(), self.robust.cpu(), self.loss.cpu(), self.refused.cpu())
 
 
 def accuracy(model: nn.Module, x: Images, y: Labels, *, batch_size: int = 256) -> float:
-    """The share of the examples (x, y) that ``model`` classifies correctly.
+    """Return the share of the examples (x, y) that ``model`` classifies correctly.
 
-    x: [b, ...]; y: [b]. The model is put into evaluation mode and back; what it draws itself comes
+    x: [b, ...]; y: [b]. The model is put into evaluation mode and back. Its own random draws come
     from one seed.
 
-    Raises: ``ValueError`` that names the argument which does not fit, ``ModelError``, which is one
-    too, for a model that gives no logits, or whose answers depend on how examples are batched.
+    Raises: ``ValueError`` that names the argument which does not fit; ``ModelError``, which is a
+    ``ValueError`` too, for a model that gives no logits, or whose answers depend on how examples
+    are batched.
     """
     x, y = _fit(model, x, y, batch_size)
     with evaluating(model), drawing(0):
@@ -79,18 +81,19 @@ def robust_accuracy(
     generator: torch.Generator | None = None,
     batch_size: int = 256,
 ) -> float:
-    """The share of the examples (x, y) classified correctly, clean and under ``attack``.
+    """Return the share of the examples (x, y) classified correctly both clean and under ``attack``.
 
-    With restarts an example counts as robust only if every restart fails: this never rises with
-    more of them. Misclassified clean examples are not robust, since the clean point is in the ball.
-    A point that is not finite, or lies outside the ball or [0, 1], is no adversarial example: it
-    counts as the clean one, and a ``PointWarning`` says of how many.
+    With restarts an example counts as robust only if every restart fails, so more restarts never
+    raise the result. Misclassified clean examples are not robust, since the clean point is in the
+    ball. A point that is not finite, or lies outside the ball or [0, 1], is not an adversarial
+    example. The clean point counts in its place, and a ``PointWarning`` says how many there were.
 
-    x: [b, ...] in [0, 1]; y: [b]. The model is put into evaluation mode and back. What it draws
-    itself, and what the attack draws, follows from the seed of ``generator``.
+    x: [b, ...] in [0, 1]; y: [b]. The model is put into evaluation mode and back. The random draws
+    of the model and of the attack follow from the seed of ``generator``.
 
-    Raises: ``ValueError`` that names the argument which does not fit, ``ModelError``, which is one
-    too, for a model that gives no logits, or whose answers depend on how examples are batched.
+    Raises: ``ValueError`` that names the argument which does not fit; ``ModelError``, which is a
+    ``ValueError`` too, for a model that gives no logits, or whose answers depend on how examples
+    are batched.
     """
     x, y = _fit(model, x, y, batch_size)
     require_attack(attack)
@@ -112,7 +115,7 @@ def score(
     generator: torch.Generator,
     batch_size: int,
 ) -> Scores:
-    """The scores of every example. Noise is drawn for all of them before any is skipped."""
+    """Return the scores of every example. Noise is drawn for all before any is skipped."""
     with evaluating(model), drawing(generator.initial_seed()):
         found = batched_logits(model, x, batch_size)
         correct, losses = answers(found) == y, cross_entropy(found, y)
@@ -130,7 +133,8 @@ def score(
         robust, refused = correct.clone(), torch.zeros_like(correct)
         if len(open_):
             at, labels = x[open_], y[open_]
-            # Copies, since one that works in place would be compared with itself.
+            # Copies, since the points of an attack that works in place would be compared with
+            # themselves.
             moved = attack.maximize(model, at.clone(), labels.clone(), draw, batch=batch_size)
             fit = admissible(moved, at, attack)
             moved = torch.where(per_example(fit, at), moved, at)
@@ -139,12 +143,13 @@ def score(
 
 
 def admissible(found: Images, x: Images, attack: Perturbation) -> Mask:
-    """Which of the points that ``attack`` gave for x [b, ...] are adversarial examples at all.
+    """Return which of the points that ``attack`` gave for x [b, ...] are adversarial examples.
 
-    They are finite, and as far as the attack says what its ball is (``eps``, ``norm``) and whether
-    it keeps to pixels (``box``), within these; without a word, pixels stay pixels.
+    Such points are finite. They lie in the attack's ball, if the attack has ``eps`` and ``norm``,
+    and in [0, 1], if its ``box`` is true. If it has no ``box``, they must lie in [0, 1] where x
+    does.
 
-    Raises: ``ConfigError`` where they are no tensor like x.
+    Raises: ``ConfigError`` where the points are not a tensor shaped like x.
     """
     if not isinstance(found, Tensor) or found.shape != x.shape or arguments.unfit(found):
         given = list(found.shape) if isinstance(found, Tensor) else arguments.told(found)
@@ -161,7 +166,7 @@ def admissible(found: Images, x: Images, attack: Perturbation) -> Mask:
 
 
 def no_points(attack: object, lost: int, total: int) -> str:
-    """What is to be said where an attack gave points that are none."""
+    """Return the message about points of an attack that are not adversarial examples."""
     return (
         f"the attack {name_of(type(attack))} gave {lost} points for {total} examples that are no "
         "adversarial examples (not finite, or outside the ball or [0, 1]): they count as not found"
@@ -169,7 +174,7 @@ def no_points(attack: object, lost: int, total: int) -> str:
 
 
 def require_attack(attack: object) -> None:
-    """Raises: ``ValueError`` for what is no perturbation."""
+    """Check that ``attack`` is a perturbation. Raises: ``ValueError``."""
     for method in ("draw", "maximize"):
         if isinstance(attack, type) or not callable(getattr(attack, method, None)):
             raise ValueError(

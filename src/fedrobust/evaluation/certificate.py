@@ -1,4 +1,4 @@
-"""The certificate of Wasserstein robustness: how far the worst shift goes, and what it costs."""
+"""The certificate of Wasserstein robustness: the size of the worst shift, and the loss under it."""
 
 import math
 from copy import deepcopy
@@ -25,15 +25,16 @@ from fedrobust.typing import Images, Labels, Mask
 
 @dataclass(frozen=True, eq=False)
 class Certificate:
-    """How a model does under the worst shift that the price γ allows; means over the examples.
+    """A model's figures under the worst shift that the price γ allows, as means over the examples.
 
-    ``rho`` is ρ̂ = E c(T_γ(Z), Z), ``worst_case_loss`` E l(T_γ(Z)) and ``surrogate`` φ = E[l − γc],
-    so that worst_case_loss = γ ρ̂ + φ. ``residual`` is the mean ‖∇ₓ(l − γc)‖₂ that the ascent left,
-    ``curvature`` the largest that it met, ``smoothness`` a proved bound L on it where there is one.
-    ``clean_loss`` and ``accuracy`` are without a shift, ``worst_case_accuracy`` with it.
-    ``answers[k]`` is the share of the unshifted examples that the model puts in class k: a constant
-    classifier has ρ̂ = 0, and shows here; they sum to less than 1 where logits are NaN. ``box`` says
-    that only shifts within [0, 1] were looked at.
+    ``rho`` is ρ̂ = E c(T_γ(Z), Z), ``worst_case_loss`` is E l(T_γ(Z)) and ``surrogate`` is
+    φ = E[l − γc], so that worst_case_loss = γ ρ̂ + φ. ``residual`` is the mean ‖∇ₓ(l − γc)‖₂ that
+    the ascent left. ``curvature`` is the largest curvature that it met, and ``smoothness`` is a
+    proved bound L on the curvature where there is one. ``clean_loss`` and ``accuracy`` are without
+    a shift, ``worst_case_accuracy`` is with it. ``answers[k]`` is the share of the unshifted
+    examples that the model puts in class k. It reveals a constant classifier, which has ρ̂ = 0. The
+    shares sum to less than 1 where logits are NaN. ``box`` says that only shifts within [0, 1] were
+    considered.
     """
 
     gamma: float
@@ -55,15 +56,17 @@ class Certificate:
     def certified(self) -> bool:
         """Whether the bound is proved: γ > L/2 for a proved L, with the residual's gap added.
 
-        Proved of the network in exact arithmetic, from points, losses and residuals in float64.
-        Otherwise the figures are an empirical estimate: the ascent may have missed the maximum.
+        The proof is about the network in exact arithmetic, with points, losses and residuals in
+        float64. Without a proof the figures are an empirical estimate, since the ascent may have
+        missed the maximum.
         """
         return self.gap is not None
 
     def bound(self, rho: float) -> float:
-        """No shift of average cost ``rho`` makes the mean loss exceed γ·rho + φ (+ the gap).
+        """Return γ·rho + φ (+ the gap), which bounds the mean loss under shifts of cost ``rho``.
 
-        With ``box``, no shift that keeps to [0, 1]. Proved only where ``certified``.
+        ``rho`` is the average cost of a shift. With ``box``, the bound holds for shifts within
+        [0, 1]. It is proved only where ``certified``.
         """
         price = self.gamma * rho if rho else 0.0
         return price + self.surrogate + (self.gap or 0.0)
@@ -81,17 +84,17 @@ def certificate(
     box: bool = False,
     batch_size: int = 1024,
 ) -> Certificate:
-    """ρ̂, the worst-case loss and the surrogate of ``model`` on examples x [b, ...], y [b].
+    """Compute ρ̂, the worst-case loss and the surrogate of ``model`` on examples x [b, ...], y [b].
 
-    The cost is c = ‖x − x′‖₂², without ½, and infinite between labels; T_γ is found by gradient
+    The cost is c = ‖x − x′‖₂², without ½, and infinite between labels. T_γ is found by gradient
     ascent (:class:`~fedrobust.perturb.wasserstein.Ascent`). With a proved smoothness bound L < 2γ
-    the inner problem is (2γ − L)-strongly concave, so that a residual r is at most r²/(2(2γ − L))
-    away from the maximum: the mean of that is ``gap``, and the bound is proved. A
-    ``ConcavityWarning`` says where the ascent met a curvature above 2γ.
+    the inner problem is (2γ − L)-strongly concave. A point with the residual r is then at most
+    r²/(2(2γ − L)) below the maximum. The mean of this is ``gap``, and the bound is proved. A
+    ``ConcavityWarning`` is given where the ascent met a curvature above 2γ.
 
-    Raises: ``ValueError`` for γ ≤ 0 or NaN, and examples that do not fit the model; ``ModelError``,
-    which is one too, for a model that gives no logits, no gradient, or answers that depend on how
-    examples are batched.
+    Raises: ``ValueError`` for γ ≤ 0 or NaN, and for examples that do not fit the model;
+    ``ModelError``, which is a ``ValueError`` too, for a model that gives no logits, no gradient, or
+    answers that depend on how examples are batched.
 
     Reference: Sinha, Namkoong, Duchi, "Certifying Some Distributional Robustness with Principled
     Adversarial Training", ICLR 2018, theorem 3 and §2.1; DRFL §2.
@@ -104,9 +107,9 @@ def certificate(
 
 @dataclass(frozen=True, eq=False)
 class WorstShift:
-    """Every example at T_γ, and what the model makes of it there and where it was.
+    """Every example moved to T_γ, and the model's logits before and after the move.
 
-    ``logits`` and ``moved_logits`` are [b, classes], ``y`` [b]; ``smoothness`` as in
+    ``logits`` and ``moved_logits`` are [b, classes], ``y`` is [b]; ``smoothness`` is as in
     :class:`Certificate`.
     """
 
@@ -119,7 +122,7 @@ class WorstShift:
     box: bool
 
     def certificate(self, which: Mask | None = None) -> Certificate:
-        """The certificate of all the examples, or of ``which`` of them [b]."""
+        """Return the certificate of all examples, or of those where ``which`` [b] is true."""
         keep = torch.ones_like(self.y, dtype=torch.bool) if which is None else which
         gamma, y, clean = self.gamma, self.y[keep], self.logits[keep]
         residual = self.moved.residual[keep].double()
@@ -153,7 +156,7 @@ class WorstShift:
         )
 
     def by_class(self) -> dict[int, Certificate]:
-        """The certificate of each class of examples by itself."""
+        """Return a certificate for each class of examples."""
         return {int(k): self.certificate(self.y == k) for k in torch.unique(self.y)}
 
 
@@ -166,9 +169,9 @@ def worst_shift(
     ascent: Ascent = THOROUGH,
     batch_size: int = 1024,
 ) -> WorstShift:
-    """Move every example x [b, ...] to T_γ, from where ``certificate`` and ``by_class`` are read.
+    """Move every example x [b, ...] to T_γ. The result gives ``certificate`` and ``by_class``.
 
-    Raises: ``ValueError`` for γ ≤ 0 or NaN, and examples that do not fit the model.
+    Raises: ``ValueError`` for γ ≤ 0 or NaN, and for examples that do not fit the model.
     """
     require_price(gamma)
     arguments.whole("batch_size", batch_size)
@@ -200,7 +203,7 @@ def _exactly(
     ascent: Ascent,
     batch_size: int,
 ) -> Transport:
-    """What float64 says of the points found: what is proved must not rest on float32 losses."""
+    """Recompute the points' losses in float64, since a proof must not rest on float32 losses."""
     exact = deepcopy(model).double()
     with frozen(exact):
         parts = [

@@ -1,4 +1,4 @@
-"""Intervals of shares."""
+"""Confidence intervals of shares."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from scipy.special import stdtrit
 from scipy.stats import binomtest, norm
 
 SIDES = float(norm.ppf(0.975))
-"""Standard errors to either side of an interval of 95 %."""
+"""The half-width of a 95 % interval in standard errors."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Share:
 
     @property
     def value(self) -> float:
-        """The share itself."""
+        """The share as a number."""
         return self.count / self.total
 
     @property
@@ -33,7 +33,7 @@ class Share:
         return self.interval(SIDES)[1]
 
     def interval(self, z: float) -> tuple[float, float]:
-        """Wilson's interval for ``z`` standard errors to either side."""
+        """Return Wilson's interval with ``z`` standard errors to either side."""
         found = binomtest(self.count, self.total).proportion_ci(2 * norm.cdf(z) - 1, "wilson")
         return float(found.low), float(found.high)
 

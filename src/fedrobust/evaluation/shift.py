@@ -1,4 +1,4 @@
-"""Error under shift: test examples moved to a given Wasserstein distance from where they were."""
+"""Error under shift: the error on test examples that are moved by a given Wasserstein distance."""
 
 import math
 from dataclasses import dataclass, replace
@@ -17,17 +17,18 @@ from fedrobust.typing import Images, Labels
 
 Method: TypeAlias = Literal["wrm", "pgd"]
 _CLOSE = 0.02
-"""A level is met within this share of it."""
+"""A level counts as reached within this share of it."""
 _TRIES = 40
 
 
 @dataclass(frozen=True)
 class Shifted:
-    """What a model does on examples moved to the level ``rho``: the mean squared distance asked.
+    """A model's error on examples moved to the level ``rho``, a mean squared distance.
 
-    ``reached`` is the mean squared distance in fact. ``error`` is the share misclassified;
-    ``false_positive`` and ``false_negative`` are the shares of the negative (0) and of the positive
-    (1) examples misclassified, None unless there are two classes.
+    ``reached`` is the mean squared distance that was reached. ``error`` is the share of
+    misclassified examples. ``false_positive`` and ``false_negative`` are the misclassified shares
+    of the negative (0) and of the positive (1) examples; they are None unless there are two
+    classes.
     """
 
     method: Method
@@ -50,21 +51,22 @@ def error_under_shift(
     steps: int = 40,
     batch_size: int = 1024,
 ) -> list[Shifted]:
-    """The error of ``model`` on examples x [b, ...], y [b] at each of the ``levels`` of shift ρ.
+    """Return the error of ``model`` on examples x [b, ...], y [b] at each of ``levels`` of shift ρ.
 
-    ρ is a mean squared ℓ2 distance. ``wrm`` moves the examples to T_γ with the price γ solved for
-    the level, so that it spends its budget where it pays (Sinha et al. 2018); ``pgd`` moves each by
-    at most √ρ in ℓ2, with ``steps`` steps of 2.5 √ρ / steps and no random start. Examples stay in
-    [0, 1] where ``ascent.box`` says so. A level that no price reaches (the gradients have vanished,
-    or the box is full) is met as far as it can be: see ``reached``.
+    ρ is a mean squared ℓ2 distance. ``wrm`` moves the examples to T_γ and solves for the price γ
+    that reaches the level, so it moves most where that raises the loss most (Sinha et al. 2018).
+    ``pgd`` moves each example by at most √ρ in ℓ2, with ``steps`` steps of 2.5 √ρ / steps and no
+    random start. Examples stay in [0, 1] where ``ascent.box`` is true. If no price reaches a level
+    (the gradients have vanished, or the box is full), the nearest distance is taken: see
+    ``reached``.
 
-    Raises: ``ValueError`` for a negative level, and examples that do not fit the model.
+    Raises: ``ValueError`` for a negative level, and for examples that do not fit the model.
     """
     arguments.whole("batch_size", batch_size)
     arguments.whole("steps", steps)
     arguments.choice("method", method, Method)
     if not all(_is_level(level) for level in levels):
-        raise ValueError(f"levels are mean squared distances from 0 on; got {list(levels)!r:.80}")
+        raise ValueError(f"levels must be mean squared distances >= 0; got {list(levels)!r:.80}")
     x, y = require_inputs(model, x, y)
     with evaluating(model), drawing(0):
         if method == "pgd":
@@ -92,9 +94,9 @@ def _by_pgd(
 def _by_price(
     model: nn.Module, x: Images, y: Labels, levels: tuple[float, ...], ascent: Ascent, batch: int
 ) -> list[Shifted]:
-    """For each level the price that reaches it: ρ(γ) falls in γ, so it is bracketed and halved.
+    """Find the price that reaches each level. ρ(γ) falls in γ, so γ is bracketed and bisected.
 
-    Every price tried tells something about all levels, so none is tried twice.
+    The prices tried for one level are used for the others too, so none is tried twice.
     """
     tried: dict[float, Shifted] = {}
     scores = []
@@ -114,7 +116,7 @@ def _by_price(
 
 
 def _next_price(known: dict[float, float], rho: float) -> float | None:
-    """The next γ to try for the level ρ, given ρ(γ) of those tried; None where that is enough."""
+    """Return the next γ to try for the level ρ, given the known ρ(γ); None to stop the search."""
     if not known:
         return 1.0
     too_far = [g for g, r in known.items() if r >= rho]  # the price is too low

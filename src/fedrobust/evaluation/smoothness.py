@@ -1,4 +1,4 @@
-"""A proved bound on how sharply a network's loss curves in its input, from its layers' norms."""
+"""A proved bound on the curvature of a network's loss in its input, from its layers' norms."""
 
 import torch
 import torch.nn.functional as F
@@ -7,24 +7,25 @@ from torch import Tensor, nn
 from fedrobust.models.elu_network import EluNetwork
 
 _LARGEST = 4096
-"""Side of the largest matrix whose norm is worked out exactly; above, a cheaper bound serves."""
+"""Side of the largest matrix whose norm is computed exactly. Larger ones get a cheaper bound."""
 _CHUNK = 256
 
 
 def smoothness_bound(model: nn.Module, shape: tuple[int, ...]) -> float | None:
-    """L with ‖∇ₓ l(x) − ∇ₓ l(x′)‖₂ ≤ L ‖x − x′‖₂ for all x, x′, or None where none is proved.
+    """Return L with ‖∇ₓ l(x) − ∇ₓ l(x′)‖₂ ≤ L ‖x − x′‖₂ for all x, x′; None where none is proved.
 
     l is the cross-entropy of the model's logits. For g after f, with Lipschitz constants ℓ and
     smoothness constants β: ℓ(g∘f) = ℓ_g ℓ_f and β(g∘f) = β_g ℓ_f² + ℓ_g β_f. A linear layer or a
     convolution has ℓ = ‖W‖₂ and β = 0, ELU ℓ = 1 and β = 1 (α = 1), the cross-entropy ℓ = √2 and
-    β = ½. ``shape`` is that of one example. Sequences of these and of layers that only reshape are
-    understood; anything else, ReLU and max pooling above all, which are not smooth, gives None.
+    β = ½. ``shape`` is the shape of one example. The bound covers sequences of these layers and of
+    layers that only reshape. Any other layer gives None, above all ReLU and max pooling, which are
+    not smooth.
 
     Reference: Sinha, Namkoong, Duchi, "Certifying Some Distributional Robustness with Principled
     Adversarial Training", ICLR 2018, §2.1 and proposition 3.
     """
     layers = _layers(model)
-    # Before any norm is worked out, which takes minutes for large convolutions.
+    # This comes before any norm is computed, which takes minutes for large convolutions.
     if layers is None or not all(map(_understood, layers)):
         return None
     lipschitz, smooth = 1.0, 0.0
@@ -37,10 +38,10 @@ def smoothness_bound(model: nn.Module, shape: tuple[int, ...]) -> float | None:
 
 
 def _layers(model: nn.Module) -> list[nn.Module] | None:
-    """The layers in order; None where something might change what they compute.
+    """Return the layers in order; None where something might change what they compute.
 
-    A subclass may override ``forward``, and a hook may change what goes in or comes out, gradients
-    included, by which residuals are measured.
+    A subclass may override ``forward``. A hook may change inputs, outputs and gradients, and the
+    residuals are measured by gradients.
     """
     forward = (model._forward_hooks, model._forward_pre_hooks)
     backward = (model._backward_hooks, model._backward_pre_hooks)
@@ -53,7 +54,7 @@ def _layers(model: nn.Module) -> list[nn.Module] | None:
 
 
 def _understood(layer: nn.Module) -> bool:
-    """Whether :func:`_bounds` has bounds for such a layer."""
+    """Whether :func:`_bounds` has bounds for this kind of layer."""
     kind = type(layer)
     if kind is nn.ELU:
         return bool(layer.alpha == 1)
@@ -65,7 +66,7 @@ def _understood(layer: nn.Module) -> bool:
 
 
 def _bounds(layer: nn.Module, example: Tensor) -> tuple[float, float]:
-    """ℓ and β of one layer at inputs shaped like ``example``."""
+    """Return ℓ and β of one layer at inputs shaped like ``example``."""
     if isinstance(layer, nn.ELU):
         return 1.0, 1.0
     if isinstance(layer, nn.Linear):
@@ -86,7 +87,7 @@ def _apply(layer: nn.Module, example: Tensor) -> Tensor:
 
 
 def _convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """The linear part of the layer."""
+    """Apply the linear part of the layer."""
     weight = layer.weight.detach().double()
     return F.conv2d(
         x, weight.to(x.device), None, layer.stride, layer.padding, layer.dilation, layer.groups
@@ -94,10 +95,10 @@ def _convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def _convolution_norm(layer: nn.Conv2d, example: Tensor) -> float:
-    """‖A‖₂ of the convolution as a matrix A, from AᵀA or AAᵀ, whichever is smaller.
+    """Return ‖A‖₂ of the convolution as a matrix A, from AᵀA or AAᵀ, whichever is smaller.
 
-    Too large for that, √(‖A‖₁‖A‖_∞) bounds it: the largest sums of absolute weights that meet in
-    one input and in one output.
+    If both are too large, return the bound √(‖A‖₁‖A‖_∞). These norms are the largest sums of
+    absolute weights that meet in one input and in one output.
     """
     size = example.numel()
     output = _convolve(layer, example)

@@ -1,4 +1,4 @@
-"""What a run measures of Wasserstein robustness: the certificate, and the error under shift."""
+"""The Wasserstein robustness that a run measures: the certificate, and the error under shift."""
 
 import math
 from dataclasses import asdict
@@ -21,10 +21,10 @@ Json = dict[str, Any]
 
 @component
 class Wasserstein:
-    """The certificate at every evaluation, and at the end the error on shifted test examples.
+    """Measure the certificate at every evaluation, and at the end the error on shifted examples.
 
-    ``gamma`` is the objective's own unless given. ``levels`` are mean squared distances ρ, to which
-    the test examples (the first ``samples`` of them) are moved by each of ``methods``; see
+    ``gamma`` is the objective's own unless given. ``levels`` are mean squared distances ρ. Each of
+    ``methods`` moves the first ``samples`` test examples to each level; see
     :func:`~fedrobust.evaluation.shift.error_under_shift`.
     """
 
@@ -35,7 +35,7 @@ class Wasserstein:
     samples: Count | None = None
 
     def price(self, objective: Objective, train: Split) -> float:
-        """γ as a number. Raises: ``ConfigError`` where neither this nor the objective has one."""
+        """Return γ. Raises: ``ConfigError`` where neither this nor the objective has one."""
         if self.gamma is not None:
             given = WassersteinDRO(self.gamma).settled(train)
         elif isinstance(objective, WassersteinDRO):
@@ -55,7 +55,7 @@ class Wasserstein:
         batch: int,
         classes: bool = False,
     ) -> Json:
-        """The certificate as JSON; with ``classes``, that of each class by itself too."""
+        """Return the certificate as JSON; with ``classes``, also the certificate of each class."""
         found = worst_shift(model, x, y, gamma=gamma, ascent=self.ascent, batch_size=batch)
         content = _json(found.certificate())
         if classes:
@@ -63,7 +63,7 @@ class Wasserstein:
         return content
 
     def shift(self, model: nn.Module, x: Images, y: Labels, batch: int) -> list[Json]:
-        """The error at each level by each method, as JSON."""
+        """Return the error at each level by each method, as JSON."""
         x, y = x[: self.samples], y[: self.samples]
         scores = [
             score
@@ -86,7 +86,7 @@ def _json(found: Certificate) -> Json:
 
 
 def _finite(content: Json) -> Json:
-    """With None for what is not finite: JSON has no infinity."""
+    """Replace numbers that are not finite by None, since JSON has no infinity."""
     return {
         k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in content.items()
     }

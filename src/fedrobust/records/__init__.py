@@ -1,1 +1,1 @@
-"""What stored files hold, and how files that may be anybody's are read."""
+"""The contents of stored files, and safe reading of files that anybody may have made."""

@@ -1,7 +1,7 @@
-"""Reading files that somebody else may have made: it ends, and takes no more memory than there is.
+"""Read files that somebody else may have made, in bounded time and memory.
 
-What is no regular file is not read, since a pipe may keep its reader waiting and a device may never
-end. What is larger than it can be, or than this machine can hold, is not read either.
+Only regular files are read, since a pipe may keep its reader waiting and a device may never end. A
+file is refused if it is too large for its kind, or too large for the memory of this machine.
 """
 
 import os
@@ -15,18 +15,18 @@ from fedrobust.config.arguments import shortened
 from fedrobust.config.explain import printable
 
 TEXT = 2**30
-"""The most bytes of a record of text: 3,000 times as many as the largest of ours."""
+"""The most bytes of a text record: 3,000 times as many as fedrobust's largest record has."""
 _SMALL = 2**24
-"""Of so many bytes it is not asked whether there is memory for them."""
+"""The size in bytes up to which the free memory is not checked."""
 
 
 def room() -> int:
-    """How many bytes may be read: half of the free memory, since what is read is worked with."""
+    """Return how many bytes may be read: half of the free memory. The rest is for the work."""
     return available_memory("cpu") // 2
 
 
 def opened(path: Path, most: int | None = None) -> IO[bytes]:
-    """A regular file, open for reading, of at most ``most`` bytes, and no more than :func:`room`.
+    """Open a regular file of at most ``most`` bytes, and at most :func:`room`, for reading.
 
     Raises: ``OSError`` or ``ValueError``, which say what is wrong (:func:`why`).
     """
@@ -42,11 +42,11 @@ def opened(path: Path, most: int | None = None) -> IO[bytes]:
 
 
 def contents(path: Path, most: int | None = None) -> bytes:
-    """The bytes of a file, as :func:`opened` opens it. Raises: ``OSError`` or ``ValueError``."""
+    """Return the bytes of a file, opened by :func:`opened`. Raises: ``OSError``, ``ValueError``."""
     with opened(path, most) as file:
         try:
             parts = [file.read(os.fstat(file.fileno()).st_size)]
-            while more := file.read(2**16):  # it grows, or does not tell its size
+            while more := file.read(2**16):  # the file grows, or does not report its size
                 parts.append(more)
                 _require_room(sum(map(len, parts)), most)
             return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -64,11 +64,12 @@ def _require_room(size: int, most: int | None) -> None:
 def require_room_for_json(text: bytes | str) -> None:
     """Refuse JSON whose values would not fit into memory. Raises: ``ValueError``.
 
-    Three bytes, ``[],``, become a list of 64. What each sign stands for is counted, at its most.
+    The three bytes ``[],`` become a list of 64 bytes. The estimate counts each character at the
+    most memory that it can stand for.
     """
     if len(text) <= _SMALL // 16:
         return
-    # A sign of another script may make each of its text take four bytes, twice.
+    # A character beyond ASCII may make each character of its text take four bytes, twice.
     each = 3 if text.isascii() and not _count(text, "\\") else 9
     costs = {",": 32, "[": 64, "{": 240, ":": 60, '"': 30, "\n": 60}
     needed = each * len(text) + sum(cost * _count(text, sign) for sign, cost in costs.items())
@@ -81,13 +82,13 @@ def _count(text: bytes | str, sign: str) -> int:
 
 
 def named(path: Path | str) -> str:
-    """A path as a message can carry it: in one line, its end where it is too long."""
+    """Return a path for a message: in one line, and only its end where it is too long."""
     text = printable(str(path), keep="")
     return text if len(text) <= 1000 else f"…{text[-500:]}"
 
 
 def why(error: object) -> str:
-    """A reason in one line: other libraries print whole files, over many."""
+    """Return a reason in one line. Other libraries may print whole files, over many lines."""
     if isinstance(error, RecursionError):
         return "it is nested too deep"
     if isinstance(error, MemoryError):

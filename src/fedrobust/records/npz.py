@@ -1,7 +1,7 @@
-"""Arrays in .npz files, whose headers are held to what the file has before memory is taken.
+"""Read arrays from .npz files, and check each header against the file before taking memory.
 
 An .npz is a zip archive of .npy files, and each of them announces a shape. A few hundred bytes can
-announce 10¹⁵ values, or unfold into them.
+announce 10¹⁵ values, or unpack into them.
 """
 
 import io
@@ -22,17 +22,17 @@ from fedrobust.records.bounded import why
 Arrays = dict[str, NDArray[Any]]
 
 _HEADER = 10_000
-"""The most bytes of an array's header; NumPy's own limit."""
+"""The largest header of an array in bytes, which is NumPy's own limit."""
 _GULP = 2**20
-"""The most bytes that are read at once; a directory of so many names 10,000 arrays."""
+"""The most bytes that are read at once. A zip directory of this size names 10,000 arrays."""
 _DEFLATED = 1032
-"""The most that a byte can unfold into (zlib's own documentation)."""
+"""The most bytes that one compressed byte can unpack into (zlib's own documentation)."""
 _LENGTHS = {(1, 0): "<H", (2, 0): "<I"}
-"""How each version of the format writes the length of its header. A third is for named fields."""
+"""The encoding of the header's length by version of the format. Version 3 is for named fields."""
 
 
 def arrays_in(file: IO[bytes], most: int, names: Sequence[str] = ()) -> Arrays:
-    """The arrays of these ``names`` in an .npz file, or all, which take at most ``most`` bytes.
+    """Return the arrays of these ``names`` in an .npz file, or all, of at most ``most`` bytes.
 
     Raises: ``ValueError`` for a file that is damaged, is no .npz, or holds Python objects.
     """
@@ -47,7 +47,7 @@ def arrays_in(file: IO[bytes], most: int, names: Sequence[str] = ()) -> Arrays:
 
 
 class _Sparing:
-    """A file of which little is read at once, whatever a zip's directory says of its own size."""
+    """A file that reads little at once, whatever size a zip's directory gives for itself."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -55,14 +55,16 @@ class _Sparing:
 
     def read(self, count: int = -1) -> bytes:
         if count > _GULP:
-            raise ValueError(f"its directory is of {count:,} bytes, which none of an .npz is")
+            raise ValueError(f"its directory has {count:,} bytes, too many for an .npz")
         return self._file.read(count)
 
 
 @dataclass(frozen=True)
 class _Member:
-    """One array of an archive, as its header announces it: what follows the first ``start`` bytes
-    of ``info`` is of this shape."""
+    """One array of an archive, as its header announces it.
+
+    The values come after the first ``start`` bytes of ``info``, and have this shape.
+    """
 
     info: zipfile.ZipInfo
     start: int
@@ -101,17 +103,17 @@ def _arrays(archive: zipfile.ZipFile, size: int, most: int, names: Sequence[str]
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> _Member:
-    """The header of an array, which is as large as it says. Raises: ``ValueError`` if it is not."""
+    """Read the header of an array and check it against the size. Raises: ``ValueError``."""
     if info.flag_bits & 1:
         raise ValueError("it is encrypted")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError("it is compressed in another way than an .npz is")
     fold = _DEFLATED if info.compress_type == zipfile.ZIP_DEFLATED else 1
     if info.compress_size > size or info.file_size > fold * info.compress_size:
-        raise ValueError(f"it is said to be of {info.file_size:,} bytes, which it cannot be")
+        raise ValueError(f"it claims to have {info.file_size:,} bytes, which is impossible")
     with archive.open(info) as part:
         if part.read(6) != npy.MAGIC_PREFIX:
-            raise ValueError("it is no array")
+            raise ValueError("it is not an array")
         version = cast("tuple[int, int]", tuple(part.read(2)))
         if version not in _LENGTHS:
             raise ValueError("it is an array of fields, or of another version of NumPy's format")
@@ -128,7 +130,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> _Memb
 
 
 def _require_plain(found: _Member) -> None:
-    """Raises: ``ValueError`` for what is no array of numbers or texts, or is of another size."""
+    """Refuse anything but numbers and texts, and a wrong size. Raises: ``ValueError``."""
     dtype, shape = found.dtype, found.shape
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are not read")
@@ -139,8 +141,8 @@ def _require_plain(found: _Member) -> None:
     there = found.info.file_size - found.start
     if found.size != there:
         raise ValueError(
-            f"it is said to be {shortened(str(list(shape)))} of {shortened(str(dtype))}, which "
-            f"{shortened(str(found.size))} bytes are, and it has {there:,}"
+            f"it claims to be {shortened(str(list(shape)))} of {shortened(str(dtype))}, which "
+            f"takes {shortened(str(found.size))} bytes, but it has {there:,}"
         )
 
 
@@ -152,8 +154,8 @@ def _values(archive: zipfile.ZipFile, member: _Member) -> NDArray[Any]:
         while at < len(raw) and (found := part.read(_GULP)):
             raw[at : at + len(found)] = np.frombuffer(found, np.uint8)
             at += len(found)
-        if at < len(raw) or part.read(1):  # which compares the checksum, too
-            raise ValueError(f"{shortened(member.info.filename)} is not of the size that it says")
+        if at < len(raw) or part.read(1):  # this read also compares the checksum
+            raise ValueError(f"{shortened(member.info.filename)} has another size than it claims")
     values = raw != 0 if member.dtype.kind == "b" else raw.view(member.dtype)
     if member.fortran:
         return values.reshape(member.shape[::-1]).T

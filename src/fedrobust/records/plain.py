@@ -1,7 +1,7 @@
-"""What a user's object says of itself, as what a file can hold; what no file holds is named.
+"""Turn what a user's object reports into data that a file can hold, and name what is left out.
 
-A run may last for days, and an attack's own report comes at its end: nothing in it may cost the
-results.
+A run may last for days, and an attack's own report comes at its end. An error in the report must
+not cost the results of the run.
 """
 
 import math
@@ -21,17 +21,17 @@ Json = dict[str, Any]
 
 _DEPTH = 32
 _NUMBERS = 100_000
-"""Entries of an array up to which it is written out as JSON."""
+"""The largest number of entries of an array that is written as JSON."""
 _TOLD = 10
 _NOTHING = object()
 
 
 def plain_json(value: object, where: str) -> tuple[Any, list[str]]:
-    """``value`` as JSON holds it, and what had to be left out or changed, a text for each.
+    """Return ``value`` as JSON, and a text for each part that was left out or changed.
 
-    Tensors and arrays become lists, sets sorted lists, numbers of NumPy those of Python, and
-    dataclasses mappings. What is not finite becomes None. Anything else is left out. ``where`` is
-    what the value is called in the texts.
+    Tensors and arrays become lists, sets become sorted lists, NumPy numbers become Python numbers,
+    and dataclasses become mappings. A number that is not finite becomes None. Anything else is left
+    out. ``where`` is the name of the value in the texts.
     """
     lost: list[str] = []
     found = _plain(value, where, lost, 0)
@@ -90,18 +90,18 @@ def _pairs(
 
 
 def _text(text: str) -> str:
-    """``text`` with half characters, which no file holds, as question marks."""
+    """Return ``text`` with lone surrogates, which no file holds, replaced by question marks."""
     return text.encode("utf-8", "replace").decode()
 
 
 def _listed(value: Any) -> Any:
-    """An array or tensor as lists; as it is where it has none, or too many, numbers."""
+    """Return an array or tensor as lists; as it is where it is not numeric or too large."""
     array = _array(value)
     return value if array is None or array.size > _NUMBERS else array.tolist()
 
 
 def _array(value: object) -> NDArray[Any] | None:
-    """``value`` as an array of numbers; None where it is none."""
+    """Return ``value`` as an array of numbers; None where it is not one."""
     if isinstance(value, Tensor):
         if unfit(value):
             return None
@@ -118,9 +118,9 @@ def _array(value: object) -> NDArray[Any] | None:
 
 
 def plain_arrays(value: object, where: str) -> tuple[dict[str, NDArray[Any]] | None, list[str]]:
-    """``value``, a mapping of names to arrays, as an .npz file holds it, and what was left out.
+    """Return a mapping of names to arrays as an .npz file holds it, and what was left out.
 
-    None where there is nothing to hold.
+    The mapping is None where it would be empty.
     """
     if value is None:
         return None, []
@@ -141,9 +141,9 @@ def plain_arrays(value: object, where: str) -> tuple[dict[str, NDArray[Any]] | N
 
 
 def attack_report(say: Callable[[], object]) -> Json | None:
-    """What an attack says of itself, as JSON; None where it says nothing.
+    """Return an attack's own report, which ``say`` gives, as JSON; None where it gives none.
 
-    ``say`` gives it. Where that fails, or gives what no record holds, the report's ``troubles`` say
+    Where ``say`` fails, or returns something that no record can hold, the report's ``troubles`` say
     what was left out.
     """
     try:
@@ -164,7 +164,7 @@ def attack_report(say: Callable[[], object]) -> Json | None:
 def attack_pictures(
     show: Callable[[], object],
 ) -> tuple[dict[str, NDArray[Any]] | None, list[str]]:
-    """The arrays that an attack shows of itself, None where there are none; what was left out."""
+    """Return the arrays that an attack's ``show`` gives (None without any), and what was lost."""
     try:
         return plain_arrays(show(), "its pictures")
     except (Exception, SystemExit) as error:  # an attack of a user's own may fail in any way

@@ -1,8 +1,8 @@
-"""Reading records: one way for each kind of file, and what cannot be read is named, with a cure.
+"""Read records, with one function for each kind of file.
 
 A record may be cut by a full disk, edited by hand, or taken from elsewhere. Each function here
-gives what a file holds, or raises ``RecordError``, which says what is wrong with which file and
-what to do.
+returns the content of a file, or raises ``RecordError``, which says what is wrong with which file
+and what to do.
 """
 
 import json
@@ -39,26 +39,26 @@ REMADE = (
     "examples.npz",
     "attack.npz",
 )
-"""The files of a run that are made from its checkpoint, and are made again when it is resumed."""
+"""The files of a run that are made from its checkpoint, and made again when it is resumed."""
 _DEPTH = 64
-"""No record of ours is nested deeper; what is could not be worked with."""
+"""The deepest nesting that is read. No record of fedrobust is nested deeper."""
 _MOST = 2**63
 _ARRAYS = 2**30
-"""The most bytes of pictures that a record holds."""
+"""The largest number of bytes of pictures in a record."""
 
 
 def present(path: Path) -> bool:
-    """Whether there is something of this name, were it a link that leads nowhere."""
+    """Whether something has this name, even a link that leads nowhere."""
     return os.path.lexists(path)
 
 
 def cure(path: Path) -> str:
-    """What to do about a record that cannot be read."""
+    """Return what to do about a record that cannot be read."""
     if path.name in REMADE:
         if (path.parent / "checkpoint.pt").is_file():
             return "resume the run (--resume), which makes it again from checkpoint.pt"
         if path.suffix == ".npz":
-            return "remove it, and the page will do without its pictures"
+            return "remove it, and the page will leave out its pictures"
         return "it could only be made again from checkpoint.pt, which is not there"
     return {
         "config.yaml": "put back the config that the run was played with",
@@ -68,18 +68,18 @@ def cure(path: Path) -> str:
 
 
 def broken(path: Path, reason: object, *, line: int | None = None, then: str = "") -> RecordError:
-    """The error for a file that can be read and is not what it should be."""
+    """Return the error for a file that can be read but has wrong content."""
     where = f"{named(path)}, line {line}" if line else named(path)
     return RecordError(f"{where} is broken: {why(reason)}; {then or cure(path)}")
 
 
 def unreadable(path: Path, error: Exception, then: str = "") -> RecordError:
-    """The error for a file that cannot be read."""
+    """Return the error for a file that cannot be read."""
     return RecordError(f"cannot read {named(path)}: {why(error)}; {then or cure(path)}")
 
 
 def content_of(path: Path, then: str = "", most: int | None = None) -> bytes:
-    """The bytes of a file, ``most`` at most. Raises: ``RecordError``."""
+    """Return the bytes of a file of at most ``most`` bytes. Raises: ``RecordError``."""
     try:
         return bounded.contents(path, most)
     except (OSError, ValueError) as error:
@@ -87,7 +87,10 @@ def content_of(path: Path, then: str = "", most: int | None = None) -> bytes:
 
 
 def text_of(path: Path, then: str = "", most: int = bounded.TEXT, *, damaged: bool = False) -> str:
-    """The text of a UTF-8 file; ``damaged`` bytes are replaced. Raises: ``RecordError``."""
+    """Return the text of a UTF-8 file. With ``damaged``, replace invalid bytes.
+
+    Raises: ``RecordError``.
+    """
     try:
         return content_of(path, then, most).decode("utf-8", "replace" if damaged else "strict")
     except (UnicodeDecodeError, MemoryError) as error:
@@ -95,7 +98,7 @@ def text_of(path: Path, then: str = "", most: int = bounded.TEXT, *, damaged: bo
 
 
 def json_of(path: Path, kind: type[T], then: str = "") -> T:
-    """The JSON value of a file, checked to be a ``kind``. Raises: ``RecordError``."""
+    """Return the JSON value of a file, checked to be a ``kind``. Raises: ``RecordError``."""
     text = text_of(path, then)
     try:
         bounded.require_room_for_json(text)
@@ -111,7 +114,7 @@ def json_of(path: Path, kind: type[T], then: str = "") -> T:
 
 
 def lines_of(path: Path, kind: type[T], then: str = "") -> tuple[T, ...]:
-    """The JSON values of a file that holds one a line. Raises: ``RecordError``."""
+    """Return the JSON values of a file with one value per line. Raises: ``RecordError``."""
     found, text = [], text_of(path, then)
     try:
         bounded.require_room_for_json(text)
@@ -128,7 +131,7 @@ def lines_of(path: Path, kind: type[T], then: str = "") -> tuple[T, ...]:
 
 
 def rounds_of(path: Path, kind: type[T]) -> tuple[T, ...]:
-    """The lines of a file that has one for a round, in rising order. Raises: ``RecordError``."""
+    """Return the lines of a file with at most one per round, in order. Raises: ``RecordError``."""
     found = lines_of(path, kind)
     numbers = [cast("Any", line).round for line in found]
     if any(b <= a for a, b in pairwise(numbers)):
@@ -137,9 +140,9 @@ def rounds_of(path: Path, kind: type[T]) -> tuple[T, ...]:
 
 
 def evaluations_of(path: Path, config: Mapping[str, Any]) -> tuple[Evaluation, ...]:
-    """The evaluations in a metrics.jsonl; none where there is none yet.
+    """Return the evaluations in a metrics.jsonl; empty where there is no such file yet.
 
-    Raises: ``RecordError`` where it is broken, or lacks one that was due.
+    Raises: ``RecordError`` where it is broken, or lacks an evaluation that was due.
     """
     found = rounds_of(path, Evaluation) if present(path) else ()
     evaluation, have = config.get("evaluation"), {e.round for e in found}
@@ -147,12 +150,12 @@ def evaluations_of(path: Path, config: Mapping[str, Any]) -> tuple[Evaluation, .
     if found and type(every) is int and every > 0:
         due = range(every, found[-1].round + 1, every)
         if len(have) < len(due) and (lost := next((r for r in due if r not in have), 0)):
-            raise broken(path, f"round {lost} was evaluated, and is missing in it")
+            raise broken(path, f"it lacks the evaluation of round {lost}")
     return found
 
 
 def parsed(text: str) -> Any:
-    """JSON to the letter: no NaN, no infinity, no number or nesting beyond what can be worked with.
+    """Parse strict JSON: no NaN, no infinity, no number that is too large, no nesting too deep.
 
     Raises: ``ValueError`` or ``RecursionError``.
     """
@@ -179,7 +182,7 @@ def _int(digits: str) -> int:
 
 
 def _require_workable(value: Any, depth: int = 0) -> None:
-    """Raises: ``ValueError`` for a nesting too deep, or text that no file can be written with."""
+    """Refuse nesting that is too deep, and text that cannot be written. Raises: ``ValueError``."""
     if isinstance(value, str):
         try:
             value.encode()
@@ -208,7 +211,7 @@ def _adapter(kind: Hashable) -> TypeAdapter[Any]:
 
 
 def shaped(kind: type[T], value: Any) -> T:
-    """``value`` as a ``kind`` of the schema. Raises: ``ValueError`` that says where it is not."""
+    """Return ``value`` as a ``kind`` of the schema. Raises: ``ValueError`` that names the key."""
     try:
         found: T = _adapter(cast("Hashable", kind)).validate_python(value)
     except ValidationError as error:
@@ -219,8 +222,8 @@ def shaped(kind: type[T], value: Any) -> T:
 
 
 def mapping_of(path: Path) -> dict[str, Any]:
-    """The mapping of a YAML file. Raises: ``RecordError``."""
-    text_of(path, most=4 * TEXT)  # which says what to do where it cannot be read
+    """Return the mapping of a YAML file. Raises: ``RecordError``."""
+    text_of(path, most=4 * TEXT)  # its error says what to do about an unreadable file
     try:
         content = read_stored_yaml(path)
     except ConfigError as error:
@@ -231,7 +234,7 @@ def mapping_of(path: Path) -> dict[str, Any]:
 
 
 def arrays_of(path: Path, *names: str) -> dict[str, NDArray[Any]]:
-    """The arrays of these ``names`` in an .npz file, all of numbers. Raises: ``RecordError``."""
+    """Return the numeric arrays of these ``names`` in an .npz file. Raises: ``RecordError``."""
     try:
         file = bounded.opened(path, _ARRAYS)
     except (OSError, ValueError) as error:
@@ -248,7 +251,7 @@ def arrays_of(path: Path, *names: str) -> dict[str, NDArray[Any]]:
 
 
 def tensors_of(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file. Raises: ``RecordError``."""
+    """Return the tensors of a .safetensors file. Raises: ``RecordError``."""
     content = content_of(path)
     try:
         found: dict[str, Tensor] = load(content)
@@ -258,19 +261,19 @@ def tensors_of(path: Path) -> dict[str, Tensor]:
 
 
 def fill(model: nn.Module, path: Path) -> None:
-    """Put the tensors of a file into ``model``.
+    """Load the tensors of a file into ``model``.
 
-    Raises: ``RecordError`` for a file that is broken, or of another network.
+    Raises: ``RecordError`` for a file that is broken, or that belongs to another network.
     """
     found, wanted = tensors_of(path), model.state_dict()
     if unlike := _unlike(found, wanted):
-        then = cure(path) if path.name in REMADE else "name the network that it is of"
+        then = cure(path) if path.name in REMADE else "name the network that it belongs to"
         raise RecordError(f"{path} holds the weights of another network: {unlike}; {then}")
     model.load_state_dict(found)
 
 
 def _unlike(found: dict[str, Tensor], wanted: dict[str, Any]) -> str:
-    """The first way in which tensors are not those of a network; empty where they are."""
+    """Return the first difference between tensors and a network's; empty where there is none."""
     for name in wanted:
         if name not in found:
             return f"there is no {shortened(name)}"

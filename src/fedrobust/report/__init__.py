@@ -1,4 +1,4 @@
-"""The report: run directories in, one self-contained HTML page and its figures out."""
+"""Make one self-contained HTML page and its figures from run directories."""
 
 from fedrobust.report.page import write_report
 from fedrobust.report.run_records import ReportRun

@@ -1,4 +1,4 @@
-"""What the page of an audit shows, as the template's values, and its two figures."""
+"""The values for the template of an audit's page, and its two figures."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,19 +22,19 @@ _MEANS = {
     "noise beats plain PGD": "random points find what the gradient hides",
     "one step beats plain PGD": "going on along the gradient leads back",
     "transfer beats plain PGD": "another model's gradient is a better guide than the model's own",
-    "the gradient is 0": "there is no uphill at the image itself",
-    "more steps take more": "plain PGD had not arrived",
+    "the gradient is 0": "the gradient shows no direction at the image itself",
+    "more steps take more": "plain PGD had not converged",
     "restarts take more": "plain PGD ends in other places each time",
     "the battery beats plain PGD": "the claim is far from what is robust",
     "the claim is overstated": "if nothing else shows, the attack behind the claim is too weak",
     "one answer beats the model": "labels or pixels may not be those that it was trained on",
-    "survives the largest ball": "any image may be reached, and PGD still does not find a mistake",
+    "survives the largest ball": "PGD finds no mistake although it may reach any image",
 }
 _SCALE = LinearSegmentedColormap.from_list("loss", ["#f2f5f9", "#56b4e9", "#0072b2", "#1f2933"])
 
 
 def audit_values(folder: Path, figure: Callable[..., dict[str, Any]]) -> dict[str, Any]:
-    """Everything that the page says of the audit in ``folder``."""
+    """Return all values that the page shows of the audit in ``folder``."""
     found, about = stored(folder), stored_words(folder)
     shares = {name: percent(share.value) for name, share in found.shares.items()}
     return {
@@ -92,7 +92,7 @@ def _signs_words(found: Audit) -> str:
 
 
 def _signs(found: Audit, width: float) -> Figure:
-    """Each sign with its interval, and the limit above which it is masking."""
+    """Draw each sign with its interval, and the limit above which it shows masking."""
     signs = found.signs[::-1]
     figure = Figure(figsize=(width, 0.3 * len(signs) + 0.7), layout="constrained")
     axes = figure.subplots()
@@ -113,25 +113,25 @@ def _signs(found: Audit, width: float) -> Figure:
 
 
 def _surface_words(found: Audit) -> str:
-    """The pictures, for who cannot see them."""
+    """Describe the pictures for readers who cannot see them."""
     middle = len(found.surface.ticks) // 2
     row = found.surface.loss[middle]
     wrong = found.surface.errors[middle]
     return (
-        f"Around {found.surface.examples} examples. Along the way that lowers the margin the "
+        f"Around {found.surface.examples} examples. In the direction that lowers the margin the "
         f"median loss goes from {row[middle]} at the image to {row[-1]} at one radius, and the "
         f"share of mistakes from {wrong[middle]} to {wrong[-1]}."
     )
 
 
 def _surfaces(surface: Surface, width: float) -> Figure:
-    """The cross-entropy, which is what PGD sees, beside the share of mistakes, which is so."""
+    """Draw the cross-entropy, which PGD sees, beside the share of mistakes that there are."""
     figure = Figure(figsize=(width, 0.44 * width + 0.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     narrow = width <= NARROW
     _map(left, surface, surface.loss, "What PGD sees" if narrow else "What PGD sees: the loss")
-    _map(right, surface, surface.errors, "Mistakes" if narrow else "What is so: mistakes", top=1.0)
-    left.set_ylabel("random way")
+    _map(right, surface, surface.errors, "Mistakes" if narrow else "The share of mistakes", top=1.0)
+    left.set_ylabel("random direction")
     right.tick_params(labelleft=False)
     return figure
 
@@ -156,7 +156,7 @@ def _map(
     axes.set_title(title)
     axes.set_aspect("equal")
     axes.grid(visible=False)
-    axes.set_xlabel("downhill for the margin")
+    axes.set_xlabel("direction of a falling margin")
     axes.set_xticks([-1, 0, 1], ["−ε", "0", "ε"])
     axes.set_yticks([-1, 0, 1], ["−ε", "0", "ε"])
     bar = axes.figure.colorbar(shown, ax=axes, shrink=0.85, ticks=[0, highest / 2, highest])

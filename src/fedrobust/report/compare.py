@@ -1,4 +1,4 @@
-"""Several runs beside each other: what they are called, and in what they differ."""
+"""Compare several runs: their labels, and the settings in which they differ."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -7,7 +7,7 @@ from fedrobust.report.wording import component, number
 
 
 def flat(node: object, path: str = "") -> Iterator[tuple[str, object]]:
-    """Every leaf of a config with its dotted path."""
+    """Yield every leaf of a config with its dotted path."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             yield from flat(value, f"{path}.{key}" if path else str(key))
@@ -16,9 +16,9 @@ def flat(node: object, path: str = "") -> Iterator[tuple[str, object]]:
 
 
 def differences(runs: Sequence[ReportRun]) -> dict[str, list[str]]:
-    """The settings in which runs differ: dotted key, and each run's value of it.
+    """Return the settings in which runs differ: the dotted key, and the value in each run.
 
-    A component that differs by name stands for its own fields, so that nothing is said twice.
+    A component whose name differs stands for its fields, so that nothing is listed twice.
     """
     leaves = [dict(flat(run.config)) for run in runs]
     keys = dict.fromkeys(key for leaf in leaves for key in leaf if key != "name")
@@ -45,13 +45,13 @@ def _at(config: object, path: str) -> str:
 
 
 def unlike(runs: Sequence[ReportRun]) -> list[str]:
-    """Settings of the measurement in which runs differ, so that their numbers do not compare."""
+    """Return the settings of the measurement that differ, so that the numbers do not compare."""
     measured = [key for key in differences(runs) if key.split(".")[0] in ("data", "evaluation")]
     return [key for key in measured if key != "evaluation.every"]
 
 
 def unique_labels(runs: Sequence[ReportRun]) -> list[str]:
-    """A label for each run: its name, with the folder and then a number where names repeat."""
+    """Return a label for each run: its name, with its folder, or a number, if names repeat."""
     labels = [str(run.config["name"]) for run in runs]
     if len(set(labels)) < len(labels):
         labels = [

@@ -1,4 +1,4 @@
-"""The figures: each a function of a width in inches, drawn by :func:`drawing.render`."""
+"""The figures of a run. Each is a function of a width in inches, for :func:`style.render`."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ from fedrobust.report.style import (
 
 
 def accuracy(runs: Sequence[ReportRun], labels: Sequence[str], width: float) -> Figure:
-    """Accuracy and robust accuracy over rounds; one panel for one run, two for several."""
+    """Draw accuracy and robust accuracy over rounds; one panel for one run, two for several."""
     if len(runs) == 1:
         return _one_run(runs[0], width)
     across = width > NARROW
@@ -94,7 +94,7 @@ def _one_run(run: ReportRun, width: float) -> Figure:
         end["audited"] = (y[-1], MALICIOUS)
     percent_axis(axes)
     rounds_axis(axes, x[-1])
-    # Names stand at the curves' ends, at least a line of text apart and clear of the axes' ends.
+    # Names stand at the ends of the curves, at least one line of text apart, within the axes.
     places = apart([y_end for y_end, _ in end.values()])
     for (name, (_, colour)), place in zip(end.items(), places, strict=True):
         text = name.replace(" ", "\n") if width <= NARROW else name
@@ -113,14 +113,14 @@ def _one_run(run: ReportRun, width: float) -> Figure:
 
 
 def apart(heights: Sequence[float], least: float = 0.09) -> list[float]:
-    """The ``heights`` of labels in [0, 1], moved so that each is ``least`` from the next."""
+    """Return the ``heights`` of labels in [0, 1], moved so that neighbours are ``least`` apart."""
     order = sorted(range(len(heights)), key=lambda i: (heights[i], -i))
     placed: list[float] = []
     for i in order:
         placed.append(max(heights[i], least / 2, placed[-1] + least if placed else 0.0))
     excess = max(0.0, placed[-1] - (1 - least / 3))
     shared = [y - excess for y in placed]
-    # Two that were pushed apart share the push, where there is room below.
+    # Two labels that were pushed apart share the distance, where there is room below.
     for k in range(len(shared) - 1):
         gap = shared[k + 1] - heights[order[k + 1]]
         room = shared[k] - least / 2
@@ -134,7 +134,7 @@ def apart(heights: Sequence[float], least: float = 0.09) -> list[float]:
 
 
 def kept(run: ReportRun, width: float) -> Figure:
-    """Which malicious rows the rule kept: the share of all, and each client's, over rounds."""
+    """Draw the share of malicious rows that the rule kept over rounds, in all and by client."""
     found = passing(run, 100 if width > NARROW else 50)
     assert found is not None  # the page asks only where the rule selects among malicious rows
     rows = len(found.clients) if len(found.clients) <= 64 else 0
@@ -152,7 +152,7 @@ def kept(run: ReportRun, width: float) -> Figure:
     level, blind = _end(found.passed), _end(found.chance)
     if not np.isnan(blind):
         _name(top, end, blind, "blind\nchoice", MUTED)
-    if not abs(level - blind) < 0.3:  # the two names would overprint; the title says it, too
+    if not abs(level - blind) < 0.3:  # else the two names would overlap; the title says "kept" too
         _name(top, end, level, "kept", MALICIOUS)
     if rows:
         _raster(panels[1, 0], found.shares, found.edges, found.clients)
@@ -161,7 +161,7 @@ def kept(run: ReportRun, width: float) -> Figure:
 
 
 def _end(values: NDArray[np.float64]) -> float:
-    """The level at which a curve ends: the mean of its last eight known values."""
+    """Return the level at which a curve ends: the mean of its last eight known values."""
     known = values[~np.isnan(values)][-8:]
     return float(known.mean()) if known.size else np.nan
 
@@ -177,7 +177,7 @@ def _name(axes: Axes, x: float, y: float, text: str, colour: str, bold: bool = F
 def _raster(
     axes: Axes, shares: NDArray[np.float64], edges: NDArray[np.float64], clients: Sequence[int]
 ) -> None:
-    # One hue whose opacity is the share: it reads on white paper and on a dark screen alike.
+    # One hue whose opacity is the share is readable on white paper and on a dark screen.
     image = np.empty((*shares.shape, 4))
     image[..., :3] = to_rgb(MALICIOUS)
     image[..., 3] = np.where(np.isnan(shares), 0, 0.08 + 0.92 * np.nan_to_num(shares))
@@ -193,7 +193,7 @@ def _raster(
 
 
 def users(scores: PerUser, width: float) -> Figure:
-    """Accuracy against robust accuracy, a dot for each user; FAT's figure 2."""
+    """Draw accuracy against robust accuracy with a dot for each user, as FAT's figure 2."""
     side = min(width, 5.2)
     figure = Figure(figsize=(side, side * 0.86), layout="constrained")
     axes = figure.subplots()
@@ -201,7 +201,7 @@ def users(scores: PerUser, width: float) -> Figure:
     x = np.array([scores.accuracy[u] for u in known])
     y = np.array([scores.robust_accuracy[u] for u in known])
     size = np.array([scores.examples[u] for u in known])
-    # Three sizes are enough for the eye and keep the file small; all large where none differ.
+    # Three dot sizes are enough and keep the file small. If no sizes differ, all dots are large.
     third = np.digitize(size, np.quantile(size, [1 / 3, 2 / 3]))
     for level, area in enumerate((14, 32, 58)):
         here = third == level
@@ -216,7 +216,7 @@ def users(scores: PerUser, width: float) -> Figure:
         textcoords="offset points", color=MUTED, ha="right", va="top", fontsize=8,
     )  # fmt: skip
     percent_axis(axes)
-    # Whole fifths around the dots, the upper end of accuracy always in view.
+    # The axes end at whole fifths around the dots; the accuracy axis always ends at 1.
     axes.set_xlim(min(np.floor(x.min() * 5) / 5, 0.8), 1)
     axes.set_ylim(np.floor(y.min() * 5) / 5, max(np.ceil(y.max() * 5) / 5, 0.2))
     for axis in (axes.xaxis, axes.yaxis):
@@ -231,7 +231,7 @@ def users(scores: PerUser, width: float) -> Figure:
 
 
 def examples(found: Examples, width: float) -> Figure:
-    """Clean pictures above their adversarial ones, with the model's answers."""
+    """Draw clean pictures above the adversarial ones, with the model's answers."""
     count = len(found.labels)
     figure = Figure(figsize=(width, 2 * width / count + 0.6), layout="constrained")
     panels = figure.subplots(2, count, squeeze=False)
@@ -253,7 +253,7 @@ def examples(found: Examples, width: float) -> Figure:
 
 
 def pixels(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[c, h, w] as what a screen shows: [h, w, 3] for three channels, else their mean [h, w]."""
+    """Turn [c, h, w] into a picture: [h, w, 3] for three channels, else their mean [h, w]."""
     shown = np.clip(np.nan_to_num(picture), 0, 1)
     return shown.transpose(1, 2, 0) if len(shown) == 3 else shown.mean(0)
 
@@ -268,6 +268,6 @@ def _ring(axes: Axes, run: ReportRun, y: list[float], colour: str, marker: str) 
 
 
 def _spread(points: int, offset: int) -> tuple[int, int]:
-    """Markers on about eight points of a curve, not on the same ones for every run."""
+    """Place markers on about eight points of a curve, at different points for each run."""
     step = max(1, points // 8)
     return (offset % step, step)

@@ -1,4 +1,4 @@
-"""What the page shows of a learned attack: observing, training, and what it reconstructed."""
+"""The part of the page about a learned attack: observing, training, and reconstructions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from fedrobust.report.style import ACCURACY, MALICIOUS, MUTED, NARROW, ROBUST, S
 
 @dataclass(frozen=True)
 class Pictures:
-    """Reconstructed images [b, c, h, w], the nearest real ones, and the labels given to them."""
+    """Reconstructed images [b, c, h, w], the nearest real images, and the assigned labels."""
 
     learned: NDArray[np.float32]
     nearest: NDArray[np.float32]
@@ -28,7 +28,7 @@ class Pictures:
 
 
 def learned_report(run: ReportRun) -> LearnedReport | None:
-    """The report of the run's learned attack; None where it has none.
+    """Return the report of the run's learned attack; None for a run without one.
 
     Raises: ``RecordError`` where it is broken.
     """
@@ -42,7 +42,7 @@ def learned_report(run: ReportRun) -> LearnedReport | None:
 
 
 def pictures_of(path: Path) -> Pictures | None:
-    """The reconstructions that a run kept. Raises: ``RecordError`` where the file is broken."""
+    """Return a run's stored reconstructions. Raises: ``RecordError`` where the file is broken."""
     file = path / "attack.npz"
     if not present(file):
         return None
@@ -54,7 +54,7 @@ def pictures_of(path: Path) -> Pictures | None:
 def learned_section(
     run: ReportRun, prefix: str, figure: Callable[..., dict[str, Any]], png: Callable[[Any], str]
 ) -> dict[str, Any] | None:
-    """What the template shows, or None for a run without a learned attack."""
+    """Return the template's values, or None for a run without a learned attack."""
     found = learned_report(run)
     if found is None:
         return None
@@ -72,7 +72,7 @@ def learned_section(
 
 
 def course(found: LearnedReport, width: float) -> Figure:
-    """Distances over the observed rounds, the label mix, and the returns of the training."""
+    """Draw distances over the observed rounds, the label mix, and the returns of the training."""
     draws: list[Callable[[Axes], None]] = []
     if found.matching:
         draws.append(partial(_observed, found))
@@ -137,5 +137,5 @@ def _returns(found: LearnedReport, axes: Axes) -> None:
 
 
 def _below(axes: Axes) -> None:
-    """The legend under the axes, where it hides nothing."""
+    """Put the legend under the axes, where it hides nothing."""
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(-0.02, -0.2))

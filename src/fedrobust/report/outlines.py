@@ -1,20 +1,20 @@
-"""The outlines of a figure, as matplotlib writes them, told in fewer characters."""
+"""Write matplotlib's outlines in fewer characters."""
 
 import re
 from collections.abc import Iterator
 
 UNIT = 100
-"""Steps within one point, to which numbers are rounded."""
+"""The number of steps in one point. Numbers are rounded to these steps."""
 _STEP = re.compile(r"([A-Za-z])|(-?[\d.]+(?:e-?\d+)?)")
 _PAIRS = {"M": 1, "L": 1, "Q": 2, "C": 3, "Z": 0}
-"""How many points each command of a path has."""
+"""The number of points of each path command."""
 
 
 def outline(path: str) -> str:
-    """Path data by its steps from point to point, each point rounded: errors do not add up.
+    """Rewrite path data as steps between rounded points, so that rounding errors do not add up.
 
-    Points are rounded by how far they are from the first, so that the same outline at another
-    place is told by the same steps. What is not made of M, L, Q, C and Z is left as it is.
+    Each point is rounded relative to the first, so that the same outline at another place has the
+    same steps. A path with other commands than M, L, Q, C and Z is left as it is.
     """
     parts: list[str] = []
     last, origin, at, begun = "", (0.0, 0.0), (0, 0), (0, 0)
@@ -59,7 +59,7 @@ def _joined(steps: list[int]) -> str:
 
 
 def _commands(path: str) -> Iterator[tuple[str, list[tuple[float, float]]]]:
-    """Each command of path data with its points; an unknown one where it is of another kind."""
+    """Yield each command of path data with its points, and "?" for a command that does not fit."""
     letter, numbers = "", []
     for name, number in [*_STEP.findall(path), ("end", "")]:
         if not name:
@@ -73,7 +73,7 @@ def _commands(path: str) -> Iterator[tuple[str, list[tuple[float, float]]]]:
 
 
 def decimal(units: int) -> str:
-    """A number of ``UNIT`` steps, in as few characters as it takes."""
+    """Write a number of steps in points, in as few characters as possible."""
     whole, part = divmod(abs(units), UNIT)
     digits = f"{whole or ''}.{part:02d}".rstrip("0") if part else str(whole)
     return f"-{digits}" if units < 0 else digits

@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs nothing else, and its figures as files beside it."""
+"""Write the page: one self-contained HTML file, and its figures as files beside it."""
 
 import os
 import re
@@ -23,7 +23,7 @@ from fedrobust.report.svg import bare, renamed
 from fedrobust.report.sweep.page import sweep_values
 
 Content = tuple[str, dict[str, bytes]]
-"""A page, and the files beside it by name."""
+"""The text of a page, and the files beside it by name."""
 _MARK = '<meta name="generator" content="fedrobust report">'
 _PAGE = "index.html"
 _FIGURE = re.compile(
@@ -34,13 +34,14 @@ _FIGURE = re.compile(
 def write_report(
     runs: Sequence[Path], out: Path | None = None, *, trust: bool | Trusted = False
 ) -> Path:
-    """Write the report on a run, on several, on a sweep or on an audit; returns its path.
+    """Write the report on a run, on several runs, on a sweep or on an audit; return its path.
 
-    ``out`` is the folder for ``index.html`` and the figures: by default ``report`` in the run
-    directory or the sweep's, for several runs ``report-`` and their names in the current folder.
-    The content depends on nothing but the run directories: the same runs give the same bytes.
-    ``trust`` lets the configs of a sweep's cells name code (``module:name``) as their model, which
-    is run; without, the figure that needs such a model is left out, and the page says so.
+    ``out`` is the folder for ``index.html`` and the figures. By default it is ``report`` in the
+    folder of the run, sweep or audit; for several runs it is ``report-`` and their names, in the
+    current folder. The content depends only on the run directories: the same runs give the same
+    bytes. ``trust`` lets the configs of a sweep's cells name code (``module:name``) as their model,
+    and this code is run. Without it, the figure that needs the model is left out, and the page says
+    so.
 
     Raises: ``RecordError`` for a folder that is no run directory, has no evaluations yet or holds
     a broken file, and for an ``out`` that cannot be written or holds anything but a report.
@@ -67,9 +68,9 @@ def write_report(
 
 
 def _publish(out: Path | None, inside: Path, build: Callable[[], Content]) -> Path:
-    """Write the page and its files to ``out``, in place of an older report's.
+    """Write the page and its files to ``out``, in place of an older report.
 
-    Left out, ``out`` is the folder ``report`` ``inside`` what is reported on.
+    If ``out`` is None, it is the folder ``report`` in the folder ``inside``.
     """
     if out is None and (inside / "report").is_symlink():
         raise RecordError(
@@ -79,10 +80,10 @@ def _publish(out: Path | None, inside: Path, build: Callable[[], Content]) -> Pa
     try:
         _check_ours(out)
         html, files = build()
-        # A page that is stopped amid its writing makes no folder that is not ours.
+        # The page is built before the folder is made, so that no error leaves an empty folder.
         with held(out, f"another process is writing a report to {out}", remove=True):
             clear(out)
-            # The page comes first: it is what makes the folder ours, should we be stopped here.
+            # The page comes first, since it marks the folder as ours if we are stopped here.
             written(out / _PAGE, html)
             for name, content in files.items():
                 atomically(out / name, partial(_fill, content))
@@ -99,7 +100,7 @@ def _fill(content: bytes, file: IO[bytes]) -> None:
 
 
 def _check_ours(out: Path) -> None:
-    """Refuse a folder in which something lies that is not a report."""
+    """Refuse a folder that holds anything but a report."""
     if os.path.exists(out) and not os.path.isdir(out):
         raise RecordError(f"{out} is a file; give a folder for the report")
     if not os.path.exists(out) or not listing(out):
@@ -113,7 +114,7 @@ def _check_ours(out: Path) -> None:
 
 
 def _build(runs: Sequence[ReportRun], labels: Sequence[str]) -> Content:
-    """The page and the files beside it, by name."""
+    """Build the page of one or several runs, and the files beside it, by name."""
     files: dict[str, bytes] = {}
     figure = _collector(files)
     sections = []
@@ -141,7 +142,7 @@ def _build(runs: Sequence[ReportRun], labels: Sequence[str]) -> Content:
 
 
 def _build_sweep(path: Path, trusted: Trusted) -> Content:
-    """The page of a sweep and the files beside it, by name."""
+    """Build the page of a sweep, and the files beside it, by name."""
     files: dict[str, bytes] = {}
     values, tables = sweep_values(path, _collector(files), trusted)
     files |= tables
@@ -150,8 +151,8 @@ def _build_sweep(path: Path, trusted: Trusted) -> Content:
 
 
 def _build_audit(path: Path) -> Content:
-    """The page of an audit and the files beside it, by name."""
-    from fedrobust.report.audit_page import audit_values  # and all of the audit, for this page only
+    """Build the page of an audit, and the files beside it, by name."""
+    from fedrobust.report.audit_page import audit_values  # loads the audit, only for this page
 
     files: dict[str, bytes] = {}
     values = audit_values(path, _collector(files))
@@ -160,7 +161,7 @@ def _build_audit(path: Path) -> Content:
 
 
 def _collector(files: dict[str, bytes]) -> Callable[..., dict[str, Any]]:
-    """A function that draws a figure, puts it among ``files``, and gives it to the page."""
+    """Return a function that draws a figure, adds it to ``files``, and gives it to the page."""
 
     def figure(
         name: str, alt: str, draw: Callable[[float], Figure], narrow: bool = True
@@ -193,9 +194,10 @@ def _templates() -> Environment:
 
 
 def _inline(svg: str, prefix: str, alt: str) -> Markup:
-    """An SVG file as part of the page: its own ids, the page's colours, a text for who can't see.
+    """Return an SVG file as part of the page: with its own ids, the page's colours and a text.
 
-    Matplotlib has escaped the texts in it.
+    The text describes the figure to readers who cannot see it. Matplotlib has escaped the texts in
+    the figure.
     """
     svg = renamed(bare(svg), prefix)
     for colour, name in THEME.items():

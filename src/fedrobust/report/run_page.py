@@ -1,4 +1,4 @@
-"""What the page shows of a run, and of runs beside each other, as the template's values."""
+"""The values for the template of a page about one run or several runs."""
 
 import base64
 import io
@@ -20,7 +20,7 @@ from fedrobust.report.selection import passing, selects
 def section(
     run: ReportRun, label: str, prefix: str, figure: Callable[..., dict[str, Any]]
 ) -> dict[str, Any]:
-    """Everything that the page says of one run."""
+    """Return all values that the page shows of one run."""
     found = passing(run, 100)
     has_malicious = any(r.malicious for r in run.rounds)
     rule = wording.called(run.config["aggregator"])
@@ -68,7 +68,7 @@ def section(
 
 
 def _scores(run: ReportRun) -> list[dict[str, Any]]:
-    """The figures at the head: the chosen model's and the last one's."""
+    """Return the scores at the head of the page, of the chosen and of the last model."""
     entries: list[tuple[str, Score | Evaluation]]
     last = run.evaluations[-1]
     if run.test and run.summary:
@@ -118,7 +118,7 @@ def _facts(run: ReportRun) -> list[tuple[str, str]]:
 
 
 def table(runs: Sequence[ReportRun]) -> dict[str, Any]:
-    """The runs as rows: the settings in which they differ, and their scores on one split."""
+    """Return the table of runs: the settings in which they differ, and scores on one split."""
     tested = all(run.test for run in runs)
     best = [run.test.best if tested and run.test else run.chosen for run in runs]
     last = [run.test.final if tested and run.test else run.evaluations[-1] for run in runs]
@@ -131,7 +131,7 @@ def table(runs: Sequence[ReportRun]) -> dict[str, Any]:
         )
     watched = {run.chosen.split for run in runs}
     differ = compare.differences(runs)
-    first = ("aggregator", "attack", "malicious")  # what a reader looks for before anything else
+    first = ("aggregator", "attack", "malicious")  # the settings that readers look for first
     differ = {k: differ[k] for k in sorted(differ, key=lambda k: k not in first)}
     order = sorted(range(len(runs)), key=lambda i: -best[i].robust_accuracy)
     ends = [bounds(score.robust_accuracy, score.examples) for score in best]
@@ -179,14 +179,14 @@ def _pictures(run: ReportRun) -> list[dict[str, Any]]:
 
 
 def _png(picture: Any) -> str:
-    """One picture as a data URI, one pixel for one pixel; the page enlarges it."""
+    """Return a picture as a data URI at its own size; the page enlarges it."""
     out = io.BytesIO()
     imsave(out, figures.pixels(picture), cmap="gray", vmin=0, vmax=1, format="png")
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
 
 
 def curve_words(run: ReportRun, label: str) -> str:
-    """A run's curves for who cannot see them."""
+    """Describe a run's curves for readers who cannot see them."""
     first, last = run.evaluations[0], run.evaluations[-1]
     before, after = (
         [wording.percent(share) for share in (e.accuracy, e.robust_accuracy)] for e in (first, last)
@@ -199,7 +199,7 @@ def curve_words(run: ReportRun, label: str) -> str:
 
 
 def _yaml_lines(text: str) -> list[tuple[str, str]]:
-    """Each line as its key and the rest of it, so that the page can set keys apart."""
+    """Split each line into its key and the rest, so that the page can highlight the keys."""
     lines = []
     for line in text.rstrip().splitlines():
         match = re.match(r"(\s*(?:- )?[\w-]+:)(.*)", line)

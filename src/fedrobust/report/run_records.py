@@ -1,4 +1,4 @@
-"""A run directory as the report sees it: read once, checked, never changed."""
+"""Read a run directory for the report: once, with checks, and without changing it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,11 +37,11 @@ _NEEDED = {"name": str, "rounds": int, "malicious": int} | dict.fromkeys(
     ("data", "partition", "aggregator", "evaluation"), dict
 )
 _LARGEST = 4096
-"""The longest side of a picture, and the most pictures, that a page shows."""
+"""The longest side of a picture, and the largest number of pictures, that a page shows."""
 _MOST = 2**25
-"""The most numbers in all of its pictures."""
+"""The largest count of numbers in all pictures of a page."""
 _LABELS = 2**31
-"""No data set has as many classes."""
+"""A number of classes that no data set has."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class ReportRun:
-    """One run directory.
+    """The content of one run directory.
 
     Raises (``read``): ``RecordError`` where the folder is no run directory, has no evaluations
     yet, or holds a broken file.
@@ -99,7 +99,7 @@ class ReportRun:
                     path / f"{name}.jsonl", f"it goes to round {numbers[-1]} of {config['rounds']}"
                 )
         if rounds and len(rounds) != rounds[-1].round:
-            raise broken(path / "rounds.jsonl", "rounds are missing in it")
+            raise broken(path / "rounds.jsonl", "it lacks rounds")
         summary = _summary(path / "summary.json", evaluations, rounds)
         pictures, place = path / "examples.npz", path / "environment.json"
         return cls(
@@ -115,7 +115,7 @@ class ReportRun:
 
     @property
     def chosen_round(self) -> int:
-        """The round that validation chose; until the run ends, the most robust one so far."""
+        """The round that validation chose; until the run ends, the most robust round so far."""
         if self.summary is not None:
             return self.summary.best_round
         return max(self.evaluations, key=lambda e: (e.robust_accuracy, -e.round)).round
@@ -132,16 +132,16 @@ class ReportRun:
 
     @property
     def clients(self) -> int | None:
-        """How many clients the federation has, where that is known."""
+        """The number of clients of the federation, where that is known."""
         count = self.summary.clients if self.summary else self.config["partition"].get("clients")
         return count if isinstance(count, int) else None
 
     @property
     def users(self) -> tuple[PerUser, str, str] | None:
-        """Everyone's own scores, what they are (users or clients), and a phrase saying of what.
+        """The scores of each user or client, the word for them, and a phrase about their source.
 
-        The chosen model on the test split, by user where the data has users, else by client; until
-        the run ends, users on the split that it watches.
+        They are of the chosen model on the test split, by user where the data has users, else by
+        client. Until the run ends, they are by user on the split that the run watches.
         """
         if self.test and self.test.best.per_user:
             return self.test.best.per_user, "users", "the chosen model on the test split"
@@ -160,7 +160,7 @@ class ReportRun:
 def _summary(
     path: Path, evaluations: tuple[Evaluation, ...], rounds: tuple[Round, ...]
 ) -> Summary | None:
-    """What the run's end added. Raises: ``RecordError`` where it does not fit the rest."""
+    """Return the run's summary. Raises: ``RecordError`` where it does not fit the other files."""
     if not present(path):
         return None
     found = json_of(path, Summary)
@@ -170,7 +170,7 @@ def _summary(
     if found.rounds != last or found.rounds != len(rounds):
         raise broken(
             path,
-            f"it is of {found.rounds} rounds, rounds.jsonl has {len(rounds)}, and metrics.jsonl "
+            f"it has {found.rounds} rounds, rounds.jsonl has {len(rounds)}, and metrics.jsonl "
             f"ends with round {last}",
         )
     told = found.validation
@@ -217,7 +217,7 @@ def _examples(path: Path) -> Examples:
 def require_pictures(
     path: Path, pictures: Sequence[NDArray[Any]], labels: Sequence[NDArray[Any]]
 ) -> None:
-    """Raises: ``RecordError`` for arrays that are not [b, c, h, w] each, with labels [b]."""
+    """Check that arrays are [b, c, h, w] each, with labels [b]. Raises: ``RecordError``."""
     shape = pictures[0].shape
     if (
         len(shape) != 4

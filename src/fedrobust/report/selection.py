@@ -1,4 +1,4 @@
-"""Which malicious rows passed the rule: shares by client and by stretch of rounds."""
+"""The malicious rows that passed the rule: shares by client and by stretch of rounds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +15,14 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Passing:
-    """The fate of malicious rows, the rounds put into m columns of equal width.
+    """The shares of malicious rows that passed the rule, in m columns of equally many rounds.
 
-    ``shares`` is [malicious clients, m], the share of a client's rows that the rule kept, nan
-    where it sent none that could be; ``passed`` and ``chance`` are [m]: the share of all malicious
-    rows kept, and the expectation had the rule drawn as many rows blindly from all participants.
-    The totals are over all rounds; chance is unknown (nan, None) without the number of clients.
-    ``edges`` is [m + 1], in rounds: column j covers the rounds in (edges[j], edges[j + 1]].
+    ``shares`` is [malicious clients, m], the share of a client's rows that the rule kept, nan where
+    no row of the client could be kept. ``passed`` and ``chance`` are [m]. ``passed`` is the share
+    of all malicious rows that the rule kept. ``chance`` is the expected share if the rule had drawn
+    as many rows at random from all participants. The totals are over all rounds. Chance is unknown
+    (nan, None) without the number of clients. ``edges`` is [m + 1], in rounds: column j covers the
+    rounds in (edges[j], edges[j + 1]].
     """
 
     clients: tuple[int, ...]
@@ -39,7 +40,7 @@ def selects(rounds: Sequence[Round]) -> bool:
 
 
 def passing(run: ReportRun, columns: int) -> Passing | None:
-    """The fate of the run's malicious rows; None where it has none or its rule does not select.
+    """Return which malicious rows passed; None without such rows or without a selecting rule.
 
     There are at most ``columns`` columns, of 1, 2, 5, 10, 20 … rounds; the last may be narrower.
     Rounds in which the rule selected nothing because it could not be applied do not count.
@@ -78,7 +79,7 @@ def passing(run: ReportRun, columns: int) -> Passing | None:
 
 
 def _ratio(above: Array, below: Array) -> Array:
-    """``above / below``, nan where nothing was counted."""
+    """Return ``above / below``, with nan where nothing was counted."""
     shares: Array = np.full(below.shape, np.nan)
     np.divide(above, below, out=shares, where=below > 0)
     return shares

@@ -1,7 +1,8 @@
-"""How every figure is drawn: its colours, its type, its two widths, its files.
+"""The style of every figure: its colours, its fonts, its two widths, its files.
 
-The colours are Okabe and Ito's, told apart by colour-blind readers; every curve also has its own
-marker or dash. The page puts CSS variables in place of ``THEME``'s colours, for dark screens.
+The colours are Okabe and Ito's, which colour-blind readers can distinguish. Every curve also has
+its own marker or dash. For dark screens, the page replaces the colours of ``THEME`` by CSS
+variables.
 """
 
 import io
@@ -76,7 +77,7 @@ class Drawing:
 
 
 def render(draw: Callable[[float], Figure], narrow: bool = True) -> Drawing:
-    """Draw at both widths, the user's own matplotlib settings notwithstanding."""
+    """Draw at both widths, without regard to the user's own matplotlib settings."""
     with mpl.style.context(["default", _STYLE]):
         wide = _laid_out(draw(WIDE))
         svg, png = _svg(wide), _png(wide)
@@ -85,21 +86,21 @@ def render(draw: Callable[[float], Figure], narrow: bool = True) -> Drawing:
 
 
 def printable(text: str, length: int) -> str:
-    """``text`` cut to ``length`` characters, those that the figures' font lacks shown as ``?``."""
+    """Cut ``text`` to ``length`` characters, and show those that the font lacks as ``?``."""
     text = text if len(text) <= length else text[: length - 1] + "…"
     glyphs = get_font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap()
     return "".join(c if ord(c) in glyphs and c.isprintable() else "?" for c in text)
 
 
 def percent_axis(axes: Axes) -> None:
-    """Make the vertical axis one of shares, from 0 to 100 %."""
+    """Make the vertical axis an axis of shares, from 0 to 100 %."""
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.set_axisbelow(True)
 
 
 def rounds_axis(axes: Axes, last: int, first: int = 0) -> None:
-    """Make the horizontal axis one of rounds."""
+    """Make the horizontal axis an axis of rounds."""
     axes.set_xlim(first, max(last, first + 1))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -107,7 +108,7 @@ def rounds_axis(axes: Axes, last: int, first: int = 0) -> None:
 
 
 def _laid_out(figure: Figure) -> Figure:
-    """The figure with its places fixed, which else are sought again for each file."""
+    """Fix the layout of the figure, so that it is not computed again for each file."""
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.execute(figure)

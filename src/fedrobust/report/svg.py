@@ -1,7 +1,7 @@
-"""A figure's SVG as matplotlib writes it, made small: the same picture in a third of the bytes.
+"""Make the SVG of a matplotlib figure smaller: the same picture in a third of the bytes.
 
-Numbers keep two decimals, outlines are told by their steps, equal styles become one class, an
-outline that is drawn again elsewhere is drawn by reference, and names that nothing refers to go.
+Numbers keep two decimals. Outlines are written as steps. Equal styles become one class. An outline
+that is drawn several times is drawn by reference. Names that nothing refers to are dropped.
 """
 
 import re
@@ -16,26 +16,26 @@ _SVG = "{http://www.w3.org/2000/svg}"
 _LINK = "{http://www.w3.org/1999/xlink}href"
 _HEAD = '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
 _ROOT = "s"
-"""The id of the whole, to which its styles are confined: a page holds many figures."""
+"""The id of the root. Styles apply only inside it, since a page holds many figures."""
 _EVERYWHERE = {"stroke-linejoin": "round"}
-"""What matplotlib says of every element, and what an element takes from the whole."""
+"""The attributes that matplotlib gives to every element; elements inherit them from the root."""
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _REFERENCES = {"#": "&#35;", '"': "&quot;"}
-"""A text that looks like a colour or an id, and is none."""
+"""Replacements in texts, so that a text cannot look like a colour or an id."""
 _NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 _UNTURNED = re.compile(r"rotate\(-?0(?:[ ,][^)]*)?\)\s*")
 _PLACED = re.compile(r"(?:(?:rotate|translate)\([^)]*\)\s*)*")
 _START = re.compile(r"M(-?[\d.]+) ?(-?[\d.]+)(.*)")
 _USED = re.compile(r"(?:^|(?<=url\())#([\w.-]+)")
 _REPEATED = 300
-"""The length from which on an outline that occurs again is kept once."""
+"""The length from which an outline that occurs several times is stored once."""
 _GROUP, _EMPTY = f"{_SVG}g", (f"{_SVG}g", f"{_SVG}defs")
 _PUT = tuple(_SVG + name for name in ("text", "use", "rect"))
 _WORDS = ("text", "tspan")
 
 
 def compact(svg: str) -> str:
-    """The same picture as ``svg``, which matplotlib has written, in fewer bytes."""
+    """Return the picture of matplotlib's ``svg`` in fewer bytes."""
     root = ET.fromstring(_UNPRINTABLE.sub("?", svg))
     for element in root.iter():
         _simplify(element)
@@ -54,19 +54,19 @@ def compact(svg: str) -> str:
 
 
 def bare(svg: str) -> str:
-    """What a page needs of a figure that :func:`compact` made, which is no file of its own."""
+    """Return the part of a figure of :func:`compact` that a page needs, without the file header."""
     return svg[svg.index("<svg") :].replace(_HEAD, "<svg", 1).replace(" xlink:href=", " href=")
 
 
 def renamed(svg: str, prefix: str) -> str:
-    """The figure with ``prefix`` before all of its ids, so that a page can hold several."""
+    """Put ``prefix`` before all ids of the figure, so that a page can hold several figures."""
     for before, after in (('id="', ""), ("url(#", ""), ('href="#', ""), ("#", f"{_ROOT} .")):
         svg = svg.replace(f"{before}{after}", f"{before}{prefix}-{after}")
     return svg
 
 
 def _simplify(element: ET.Element) -> None:
-    """Round numbers, leave out what says nothing."""
+    """Round numbers, and remove parts without effect."""
     for child in list(element):
         if child.tag in (f"{_SVG}metadata", f"{_SVG}style"):
             element.remove(child)
@@ -90,7 +90,7 @@ def _rounded(found: re.Match[str]) -> str:
 
 
 def _share_outlines(root: ET.Element) -> None:
-    """Draw by reference what is drawn more than once, at other places."""
+    """Draw outlines that occur more than once, at other places, by reference."""
     found: dict[str, list[tuple[ET.Element, str, str]]] = {}
     for element in root.iter(f"{_SVG}path"):
         start = _START.match(element.get("d", ""))
@@ -128,13 +128,13 @@ def _forget_names(root: ET.Element) -> None:
 
 
 def _name(number: int, letters: str) -> str:
-    """a, b, ... z, ba, bb, ..."""
+    """Return the name of a number: a, b, ... z, ba, bb, ..."""
     more, last = divmod(number, len(letters))
     return (_name(more, letters) if more else "") + letters[last]
 
 
 def _classes(root: ET.Element) -> dict[str, str]:
-    """Give a class to the styles that several elements have; the class of each such style."""
+    """Give a class to each style that several elements share; return the class of each style."""
     styles = Counter(e.attrib["style"] for e in root.iter() if "style" in e.attrib)
     several = [style for style, times in styles.items() if times > 1]
     names = {style: _name(i, ascii_lowercase) for i, style in enumerate(several)}
@@ -145,7 +145,7 @@ def _classes(root: ET.Element) -> dict[str, str]:
 
 
 def _flatten(element: ET.Element) -> None:
-    """Put what stands in a group that says nothing in the group's place."""
+    """Replace each group without attributes by its content."""
     for child in element:
         _flatten(child)
     children: list[ET.Element] = []

@@ -1,4 +1,4 @@
-"""What the report says in words: names, numbers, the verdict, the notes."""
+"""The words of the report: names, numbers, the verdict, the warnings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from fedrobust.evaluation.intervals import bounds
 from fedrobust.report.run_records import Audited, Evaluation, ReportRun, Score
 
-NARROW_SPACE = "\u202f"  # neither this nor the next breaks a line
+NARROW_SPACE = "\u202f"  # neither this space nor the next one breaks a line
 SPACE = "\u00a0"
 
 _UPPER = ("apgd", "cnn", "dro", "erm", "femnist", "mnist", "pgd", "sgd")
@@ -14,18 +14,18 @@ _SPELLED = {word: word.upper() for word in _UPPER} | {"cifar10": "CIFAR-10", "ii
 
 
 def percent(share: float) -> str:
-    """0.713 as ``71.3 %``."""
+    """Write 0.713 as ``71.3 %``."""
     return f"{100 * share:.1f}{NARROW_SPACE}%"
 
 
 def interval(share: float, examples: int) -> str:
-    """Wilson's 95 % interval of a share of ``examples`` independent examples, in words."""
+    """Write Wilson's 95 % interval of a share of ``examples`` independent examples in words."""
     low, high = bounds(share, examples)
     return f"{100 * low:.1f} to {percent(high)}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """Write seconds in a readable unit: s, min or h."""
     if seconds < 100:
         return f"{seconds:.0f}{NARROW_SPACE}s"
     minutes = round(seconds / 60)
@@ -35,7 +35,7 @@ def duration(seconds: float) -> str:
 
 
 def number(value: object) -> str:
-    """A config's value, short; pixel lengths such as 8/255 as such."""
+    """Write a config's value in short form; a pixel length such as 8/255 stays a fraction."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     if isinstance(value, int):
@@ -49,18 +49,18 @@ def number(value: object) -> str:
 
 
 def title(name: object) -> str:
-    """A component's tag as a name: ``a-little-is-enough`` is A Little Is Enough."""
+    """Write a component's tag as a name: ``a-little-is-enough`` is A Little Is Enough."""
     words = str(name).rpartition(":")[2].split("-")
     return " ".join(_SPELLED.get(w, w[:1].upper() + w[1:]) for w in words)
 
 
 def called(node: Mapping[str, Any]) -> str:
-    """The name of a component: its tag's, or its class's where no file can rebuild it."""
+    """Return the name of a component, from its tag, or from its class if no file can rebuild it."""
     return title(node.get("name", node.get("opaque", "unnamed")))
 
 
 def component(node: object) -> str:
-    """A component in one line, such as ``Bulyan, f 12``; whatever else it is, as it stands."""
+    """Write a component in one line, such as ``Bulyan, f 12``; any other value as it stands."""
     if isinstance(node, Mapping):
         head = [called(node)] if {"name", "opaque"} & node.keys() else []
         rest = (
@@ -76,7 +76,7 @@ def component(node: object) -> str:
 
 
 def measure(evaluation: Mapping[str, Any]) -> str:
-    """The attack that robust accuracy is measured with: ``PGD ℓ∞, ε 0.3, 40 × 0.01``."""
+    """Describe the attack that measures robust accuracy: ``PGD ℓ∞, ε 0.3, 40 × 0.01``."""
     attack = evaluation.get("attack")
     if (
         not isinstance(attack, Mapping)
@@ -93,7 +93,7 @@ def measure(evaluation: Mapping[str, Any]) -> str:
 
 
 def threat(run: ReportRun) -> str | None:
-    """What the adversary knows, as a sentence; None where there is none."""
+    """Describe the adversary's knowledge in a sentence; None without an adversary."""
     if not run.config["malicious"]:
         return None
     if run.summary and run.summary.threat:
@@ -104,7 +104,7 @@ def threat(run: ReportRun) -> str | None:
 
 
 def adversary(run: ReportRun) -> str:
-    """``A Little Is Enough from 12 of 51 clients``, or nothing where there is no attack."""
+    """Return ``A Little Is Enough from 12 of 51 clients``, or an empty text without an attack."""
     malicious, attack = run.config["malicious"], run.config.get("attack")
     if not malicious or not isinstance(attack, Mapping):
         return ""
@@ -113,7 +113,7 @@ def adversary(run: ReportRun) -> str:
 
 
 def verdict(run: ReportRun) -> str:
-    """The run in a sentence; where validation chose another model than the last, its too."""
+    """Describe the run in a sentence, with a second one if the chosen model is not the last."""
     score: Score | Evaluation = run.test.best if run.test else run.chosen
     last, whole = run.evaluations[-1].round, run.config["rounds"]
     rounds = (
@@ -135,24 +135,26 @@ def verdict(run: ReportRun) -> str:
 
 def _last(score: Score) -> str:
     accurate, robust = percent(score.accuracy), percent(score.robust_accuracy)
-    return f" That of the last round is {accurate} accurate and {robust} robust."
+    return f" The model of the last round is {accurate} accurate and {robust} robust."
 
 
 def audit(found: Audited) -> str:
-    """An audit in few words."""
+    """Describe an audit in a few words."""
     return f"{found.verdict}: {percent(found.claimed)} claimed, {percent(found.robust)} robust"
 
 
 def warnings(run: ReportRun) -> list[str]:
-    """What a reader must know before trusting the numbers."""
+    """Return what a reader must know before trusting the numbers."""
     found = []
     if run.summary is None:
         found.append(
             "This run has not finished: nothing has been read from the test split, and the "
-            f"figures are those of the {run.chosen.split} split, which also chooses the round."
+            f"figures are from the {run.chosen.split} split, which also chooses the round."
         )
     elif run.test is None:
-        found.append("This run did not read the test split; the figures are of the one it watched.")
+        found.append(
+            "This run did not read the test split; the figures are from the split it watched."
+        )
     audits = [(e.round, e.audit) for e in run.evaluations if e.audit is not None]
     masked = [(at, audit) for at, audit in audits if audit.verdict == "masked"]
     tested = run.test.final.audit if run.test else None
@@ -184,7 +186,7 @@ def warnings(run: ReportRun) -> list[str]:
         )
     attack = (run.summary.attack if run.summary else None) or {}
     told = list(attack.get("troubles", []))
-    if run.summary:  # what could not be stored of it is told in the summary alone
+    if run.summary:  # only the summary names the parts of a report that could not be stored
         said = (text.partition("the attack: ") for text in run.summary.troubles)
         told += [text for before, mark, text in said if mark and not before and text not in told]
     found += [f"The attack: {text.rstrip('.')}." for text in told]
@@ -198,7 +200,7 @@ def _rounds(rounds: list[int]) -> str:
 
 
 def _short(numbers: list[int]) -> str:
-    """``1, 4 to 6, 9``, and no more than eight parts."""
+    """Write numbers as ``1, 4 to 6, 9``, with at most eight parts."""
     parts: list[list[int]] = []
     for n in numbers:
         if parts and n == parts[-1][-1] + 1:

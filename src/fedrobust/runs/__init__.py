@@ -1,1 +1,1 @@
-"""Runs and sweeps: played, recorded, resumed."""
+"""Play, record and resume runs and sweeps."""

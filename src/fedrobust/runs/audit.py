@@ -1,4 +1,4 @@
-"""An audit as the command line asks for it."""
+"""The audit that the command line runs, with its folder."""
 
 import json
 import math
@@ -39,7 +39,7 @@ _RESULT, _JOURNAL = "audit.json", "progress.jsonl"
 
 @dataclass(frozen=True)
 class Asked:
-    """What ``fedrobust audit`` was asked for; None is what the model's own run says."""
+    """The options of ``fedrobust audit``. None stands for the setting of the model's own run."""
 
     where: str
     eps: float | None = None
@@ -56,16 +56,18 @@ class Asked:
     trust: bool = False
 
     def content(self) -> dict[str, Any]:
-        """What the record says of the question."""
+        """Return the part of the record that describes these options."""
         silent = ("where", "out", "resume", "trust")
         asked = {k: v for k, v in asdict(self).items() if k not in silent}
         return {"model": self.where, "data": self.data or "the run's own", "asked": asked}
 
 
 def audited(asked: Asked, progress: Progress | None = None) -> Audit:
-    """Audit a model on test examples; what is found goes into the folder ``asked.out``.
+    """Audit a model on test examples, and write the result to the folder ``asked.out``.
 
-    Raises: ``UserError`` of the kind that says what is wrong; nothing that exists is overwritten.
+    No existing result is overwritten.
+
+    Raises: the ``UserError`` whose type fits the fault.
     """
     for name, value, kind in (("norm", asked.norm, Norm), ("budget", asked.budget, Budget)):
         if value is not None and value not in get_args(kind):
@@ -80,7 +82,7 @@ def audited(asked: Asked, progress: Progress | None = None) -> Audit:
             found = _finished(asked, task)
             _forget(journal)
             return found
-        # Before the model goes to a GPU: the examples stay here.
+        # This comes before the model goes to a GPU, since the examples stay on the CPU.
         about = task.about().to_json()
         found = _audited(asked, task, journal, progress or UNWATCHED)
         content = {"fedrobust": version("fedrobust")} | asked.content() | found.to_json()
@@ -91,7 +93,7 @@ def audited(asked: Asked, progress: Progress | None = None) -> Audit:
 
 
 def _keep(done: Path, text: str) -> None:
-    """Write what an audit found; where that fails it is still told, and its journal goes on."""
+    """Write the result of an audit. If that fails, warn, and keep the journal."""
     try:
         written(done, text)
     except WriteError as error:
@@ -101,13 +103,13 @@ def _keep(done: Path, text: str) -> None:
 
 
 def _forget(journal: Path) -> None:
-    """Remove the journal of a finished audit, which a later one may remove as well."""
+    """Remove the journal of a finished audit. If that fails, a later audit may remove it."""
     with suppress(OSError):
         journal.unlink(missing_ok=True)
 
 
 def stored(folder: Path) -> Audit:
-    """The audit that was written to ``folder``. Raises: ``RecordError`` where it is broken."""
+    """Read the audit that was written to ``folder``. Raises: ``RecordError`` if it is broken."""
     path = folder / _RESULT
     content = stored_words(folder)
     try:
@@ -117,25 +119,25 @@ def stored(folder: Path) -> Audit:
 
 
 def stored_words(folder: Path) -> dict[str, Any]:
-    """All that the record of an audit holds. Raises: ``RecordError`` where it cannot be read."""
+    """Return the whole record of an audit. Raises: ``RecordError`` where it cannot be read."""
     return json_of(folder / _RESULT, dict, then=_then(folder))
 
 
 def _then(folder: Path) -> str:
-    """What to do about a broken result: its journal is there until it is written."""
+    """Return what to do about a broken result. Its journal exists until the result is written."""
     if (folder / _JOURNAL).is_file():
         return "remove it and go on with the audit with --resume"
     return "audit again in a new --out"
 
 
 def _finished(asked: Asked, task: "_Task") -> Audit:
-    """The audit that is done there. Raises: ``RecordError`` where that is another one."""
+    """Return the finished audit in the folder. Raises: ``RecordError`` if it is another audit."""
     assert asked.out is not None
     found = stored(asked.out)
     told = stored_words(asked.out)
     differing = _differing(told, asked.content())
     if not differing and not task.about().matches(told.get("about")):
-        differing = ["what the model holds or answers, or the examples"]
+        differing = ["the model's weights or answers, or the examples"]
     if differing:
         raise RecordError(
             f"{asked.out} holds an audit ({_RESULT}) of another model, or with other settings: "
@@ -145,14 +147,14 @@ def _finished(asked: Asked, task: "_Task") -> Audit:
 
 
 def _differing(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """What was asked for, name by name, where it is not the same."""
+    """Return the options that differ, each with both values."""
     asked = [told.get("asked") for told in (there, here)]
     flat = [
         {"model": told.get("model"), "data": told.get("data")}
         | (more if isinstance(more, dict) else {})
         for told, more in zip((there, here), asked, strict=True)
     ]
-    # Only what can be asked for: a record may hold anything else.
+    # Only options are compared, since a record may hold other keys.
     names = list(flat[1])
     pairs = [(name, *(shortened(str(told.get(name))) for told in flat)) for name in names]
     return [f"{name}: {a} there, {b} here" for name, a, b in pairs if a != b]
@@ -160,7 +162,10 @@ def _differing(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
 
 @contextmanager
 def _folder(out: Path, resume: bool) -> Iterator[Path]:
-    """The journal in ``out``, which is empty or holds an audit to go on with, for us alone."""
+    """Yield the journal in ``out`` for this process alone.
+
+    ``out`` must be empty, or hold an audit to go on with.
+    """
     if os.path.exists(out):
         _require_ours(out, resume)  # before anything in it is changed
     with held(out, f"another process is auditing in {out}"):
@@ -170,7 +175,7 @@ def _folder(out: Path, resume: bool) -> Iterator[Path]:
 
 
 def _require_ours(out: Path, resume: bool) -> None:
-    """Raises: ``RecordError`` where there is anything that an audit must not change."""
+    """Refuse a folder with files that an audit must not change. Raises: ``RecordError``."""
     if not os.path.isdir(out):
         raise RecordError(f"{out} is a file; give a folder for the audit")
     try:
@@ -188,7 +193,7 @@ def _require_ours(out: Path, resume: bool) -> None:
 
 @dataclass(frozen=True)
 class _Task:
-    """What is audited: a model, examples, a ball and a claim."""
+    """The subject of an audit: a model, examples, a ball and a claim."""
 
     source: Source
     eps: float
@@ -198,7 +203,7 @@ class _Task:
     y: Tensor
 
     def about(self) -> About:
-        """What tells this audit from others."""
+        """Return what distinguishes this audit from others."""
         model = self.source.model
         try:
             with evaluating(model):
@@ -251,7 +256,7 @@ def _audited(asked: Asked, task: _Task, journal: Path | None, progress: Progress
 
 
 def _claimed(asked: Asked, source: Source) -> tuple[float, str, Pgd | None]:
-    """Radius, norm and claim: the run's own where nothing else is asked for."""
+    """Return radius, norm and claim. They are the run's own unless the options differ."""
     eps, norm, claim = asked.eps, asked.norm, source.claim
     if claim is not None:
         same = eps is None or math.isclose(eps, claim.eps, rel_tol=2e-3)
@@ -263,7 +268,7 @@ def _claimed(asked: Asked, source: Source) -> tuple[float, str, Pgd | None]:
 
 
 def _examples(source: Source, asked: Asked) -> tuple[Tensor, Tensor]:
-    """Test examples drawn at random, all of them where there are not as many."""
+    """Draw test examples at random; take all where there are fewer than asked for."""
     test = source.dataset.test
     draw = torch.Generator().manual_seed(asked.seed)
     index = torch.randperm(len(test), generator=draw)[: asked.samples].sort().values
@@ -271,7 +276,7 @@ def _examples(source: Source, asked: Asked) -> tuple[Tensor, Tensor]:
 
 
 def radius(text: str) -> float:
-    """0.3, or a quotient such as 8/255. Raises: ``ConfigError``."""
+    """Read a radius such as 0.3 or 8/255. Raises: ``ConfigError``."""
     try:
         value = float(Fraction(text))
     except (ValueError, OverflowError, ZeroDivisionError) as error:

@@ -1,4 +1,4 @@
-"""Where a model to audit comes from: a run, a file of weights, or a user's own module."""
+"""Load a model to audit from a run, from a file of weights, or from a user's own module."""
 
 import os
 from collections.abc import Mapping
@@ -24,9 +24,10 @@ from fedrobust.records.reading import broken, fill, mapping_of, present
 
 @dataclass(frozen=True)
 class Source:
-    """A model, the data to audit it on, and the attack that its claim rests on, where known.
+    """A model, the data to audit it on, and the attack behind its claim, where that is known.
 
-    ``data`` and ``network`` are the components that they come from; surrogates are made of them.
+    ``data`` and ``network`` are the components of the data set and of the model. Surrogates are
+    made from them.
     """
 
     model: nn.Module
@@ -38,7 +39,7 @@ class Source:
 
 @component
 class _Recorded:
-    """What an audit needs of a run's config. The rest is never looked at: it may name code."""
+    """The part of a run's config that an audit needs. The rest is not read: it may name code."""
 
     model: AnyModel
     data: AnyData | None
@@ -52,16 +53,16 @@ class _Claiming:
 def opened(
     where: str, data: str | None, spec: str | None, last: bool, trust: bool = False
 ) -> Source:
-    """The model ``where``: a run directory, a .safetensors file, or module:name.
+    """Load the model ``where``: a run directory, a .safetensors file, or module:name.
 
     ``data`` and ``spec`` name a data set and a network, by name or as YAML; a run knows its own.
-    ``last`` takes a run's last model and not the one that validation chose. Of a module of one's
-    own ``spec`` is the network of its surrogates. ``trust`` lets a run's config name code as its
-    model or its data.
+    ``last`` takes a run's last model and not the one that validation chose. For a user's own
+    module, ``spec`` is the network of the surrogates. ``trust`` lets a run's config name code as
+    its model or its data.
 
-    Raises: ``UntrustedError`` where it does so without, ``ConfigError`` for what cannot be found or
-    does not fit, ``RecordError`` for a run that is not finished or broken, ``DataError`` for the
-    data.
+    Raises: ``UntrustedError`` where a config names code without ``trust``; ``ConfigError`` for
+    something that cannot be found or does not fit; ``RecordError`` for a run that is broken or not
+    finished; ``DataError`` for the data.
     """
     path = Path(where)
     if os.path.isdir(path):
@@ -124,12 +125,12 @@ def _of_run(path: Path, data: str | None, last: bool, trusted: Trusted) -> Sourc
 
 
 def _claim(evaluation: object) -> Pgd | None:
-    """The attack that a run's claim rests on, where it is PGD. No other one is made."""
+    """Return the attack behind a run's claim if it is PGD. A user's own attack is not loaded."""
     if not isinstance(evaluation, Mapping) or "attack" not in evaluation:
         raise ConfigError("its evaluation.attack is missing")
     try:
         attack = from_record(_Claiming, {"attack": evaluation["attack"]}).attack
-    except UntrustedError:  # one of somebody's own is no PGD
+    except UntrustedError:  # somebody's own attack is not PGD
         return None
     except ConfigError as error:
         raise ConfigError(f"evaluation.{error}") from error
@@ -144,7 +145,7 @@ def _filled(spec: Any, file: Path, dataset: Dataset) -> nn.Module:
 
 
 def _component(kind: Any, text: str, option: str) -> Any:
-    """A component from its name, or from YAML such as {name: elu-cnn, width: 16}."""
+    """Make a component from its name, or from YAML such as {name: elu-cnn, width: 16}."""
     try:
         return TypeAdapter(kind).validate_python(read_yaml(text))
     except ValidationError as error:

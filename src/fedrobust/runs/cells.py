@@ -1,4 +1,4 @@
-"""What there is of a sweep's cells in its folder: begun, finished, damaged, or another sweep's."""
+"""Check the cells in a sweep's folder: begun, finished, damaged, or of another sweep."""
 
 from pathlib import Path
 
@@ -17,11 +17,11 @@ from fedrobust.runs.directory import Json
 from fedrobust.runs.grid import Cell, Sweep, same
 
 CELLS = "cells"
-"""The folder within a sweep's that has a run directory for each cell."""
+"""The subfolder of a sweep with a run directory for each cell."""
 
 
 def begun_with(out: Path) -> int | None:
-    """The threads of the cells of a sweep whose record is lost; None where there are none."""
+    """Return the threads of the cells in a sweep that lost its record; None without cells."""
     for path in sorted((out / CELLS).glob("*/config.yaml")):
         plan = (_config_of(path) or {}).get("execution")
         threads = plan.get("threads") if isinstance(plan, dict) else None
@@ -31,9 +31,10 @@ def begun_with(out: Path) -> int | None:
 
 
 def _config_of(path: Path) -> Json | None:
-    """The config of a cell; None where it is broken, which the cell itself says when it is played.
+    """Return the config of a cell; None where it is broken.
 
-    A sweep goes on with its other cells.
+    The cell reports a broken config itself when it is played, and the sweep goes on with the other
+    cells.
     """
     try:
         return mapping_of(path)
@@ -42,7 +43,7 @@ def _config_of(path: Path) -> Json | None:
 
 
 def require_grown(stored: SweepRecord, sweep: Sweep, out: Path) -> None:
-    """A grid may gain cells, such as further seeds; those that were there must be as they were.
+    """Check that a grid has only gained cells, such as more seeds. Old cells must be unchanged.
 
     Raises: ``RecordError``.
     """
@@ -60,7 +61,7 @@ def require_grown(stored: SweepRecord, sweep: Sweep, out: Path) -> None:
 
 
 def _same(cell: Cell, config: Json) -> bool:
-    """Whether ``config`` is the cell's; also where it is none, as the cell itself then says."""
+    """Whether ``config`` is the cell's. True for a broken config, which the cell itself reports."""
     try:
         return same(cell, config)
     except (ConfigError, AttributeError, TypeError, ValueError):
@@ -68,9 +69,9 @@ def _same(cell: Cell, config: Json) -> bool:
 
 
 def finished(cell: Cell, out: Path) -> bool:
-    """Whether the cell's run is there and done. Raises: ``RecordError`` where another's is.
+    """Whether the cell's run is finished. Raises: ``RecordError`` if the run is of another config.
 
-    One whose records are damaged is not: its run makes them again, or says why it cannot.
+    A run with damaged records is not finished: playing it makes them again, or says why it cannot.
     """
     path = out / CELLS / cell.name
     if not present(path / "summary.json"):
@@ -84,7 +85,7 @@ def finished(cell: Cell, out: Path) -> bool:
 
 
 def _damaged(path: Path, config: Json) -> bool:
-    """Whether a finished run's records are damaged, and it can put them right."""
+    """Whether the records of a finished run are damaged. Resuming the run can mend them."""
     try:
         summary = json_of(path / "summary.json", Summary)
         if (path / "checkpoint.pt").exists():
@@ -95,5 +96,5 @@ def _damaged(path: Path, config: Json) -> bool:
             for name in ("model", "best"):
                 tensors_of(path / f"{name}.safetensors")
     except RecordError:
-        return True  # the run says which, when it goes on
+        return True  # the run names the damaged record when it goes on
     return False

@@ -1,7 +1,7 @@
-"""The checkpoint of a run, as a file that tells by itself whether it is whole.
+"""The checkpoint of a run, a file that shows by itself whether it is whole.
 
-PyTorch reads a file in which a bit has turned over without a word. So a checkpoint holds a digest
-of all that is in it, and what does not match its digest is not gone on with.
+PyTorch reads a file with a flipped bit without complaint. So a checkpoint holds a digest of its
+content, and a run does not go on from a checkpoint that does not match its digest.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ _SCALARS = (type(None), bool, int, float, str, bytes)
 
 
 def require_plain(content: Mapping[str, Any]) -> None:
-    """Refuse what a checkpoint could be written with, but not read again.
+    """Refuse content that a checkpoint could be written with, but not read again.
 
     Raises: ``RecordError`` for anything but tensors, numbers, texts, and lists, tuples and dicts.
     """
@@ -40,12 +40,12 @@ def write(content: Mapping[str, Any], file: IO[bytes]) -> None:
     try:
         torch.save({**content, _SEAL: _digest(content)}, stream)  # type: ignore[arg-type]
     except RuntimeError as error:
-        # What torch says of a full disk is "unexpected pos".
+        # On a full disk, torch only says "unexpected pos".
         raise (stream.failure or error) from error
 
 
 class _Stream:
-    """A file that remembers why it could not be written."""
+    """A file that remembers why a write failed."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -63,9 +63,10 @@ class _Stream:
 
 
 def read(path: Path, then: str) -> Json:
-    """The checkpoint in ``path``, on the CPU.
+    """Read the checkpoint in ``path``, on the CPU.
 
-    Raises: ``RecordError`` for one that is not as it was written; ``then`` says what to do.
+    Raises: ``RecordError`` for a checkpoint that is not as it was written. ``then`` is the advice
+    at the end of the message.
     """
     try:
         with opened(path) as file:
@@ -75,7 +76,7 @@ def read(path: Path, then: str) -> Json:
         if not isinstance(content, dict):
             raise ValueError(f"it holds a {type(content).__name__}, not a checkpoint")
         _require_small(content, size)
-        if _SEAL not in content:  # of an earlier version: what the archive itself can tell
+        if _SEAL not in content:  # of an earlier version: only the archive's checksums can tell
             with opened(path) as file, zipfile.ZipFile(file) as archive:
                 if torn := archive.testzip():
                     raise ValueError(f"the part {torn} is not as it was written")
@@ -88,9 +89,9 @@ def read(path: Path, then: str) -> Json:
 
 
 def _require_unpacked(file: IO[bytes]) -> int:
-    """The bytes of the file, which holds no part that would be larger once it is read.
+    """Check that no part of the file grows when it is read, and return the size of the file.
 
-    Raises: ``OSError``, and ``ValueError`` for a file that :func:`write` does not write.
+    Raises: ``OSError``, and ``ValueError`` for a file that :func:`write` cannot have written.
     """
     size = os.fstat(file.fileno()).st_size
     if size > (free := available_memory("cpu")):
@@ -98,14 +99,17 @@ def _require_unpacked(file: IO[bytes]) -> int:
     with zipfile.ZipFile(file) as archive:
         parts = archive.infolist()
         if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
-            raise ValueError("it is compressed, which no checkpoint is")
+            raise ValueError("it is compressed, but no checkpoint is")
         if sum(part.file_size for part in parts) > size:
             raise ValueError("its parts are larger than the file")
     return size
 
 
 def _require_small(value: object, size: int) -> None:
-    """Raises: ``ValueError`` for a tensor of more bytes than the file has, by repeating entries."""
+    """Refuse a tensor with more bytes than the file. Raises: ``ValueError``.
+
+    A stored tensor may repeat its entries and so take much more memory.
+    """
     if isinstance(value, Mapping):
         for item in value.values():
             _require_small(item, size)
@@ -117,7 +121,7 @@ def _require_small(value: object, size: int) -> None:
 
 
 def _require_plain(value: object, where: str, depth: int) -> None:
-    """Refuse what a checkpoint can be written with but not loaded from."""
+    """Refuse a value that a checkpoint can be written with but not loaded from."""
     if depth > _DEPTH:
         raise RecordError(
             f"{shortened(where)} is nested more than {_DEPTH} deep, which a checkpoint cannot hold"
@@ -144,7 +148,7 @@ def _digest(content: object) -> str:
 
 
 def _feed(digest: Any, value: object) -> None:
-    """Every value with its kind, and every tensor with its type and shape."""
+    """Add every value with its type to the digest, and every tensor with its type and shape."""
     digest.update(f"{type(value).__name__}(".encode())
     if isinstance(value, Mapping):
         for key, item in value.items():

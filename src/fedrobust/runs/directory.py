@@ -1,9 +1,9 @@
-"""The run directory: what a run leaves behind, written so that a kill at any moment loses nothing.
+"""The run directory: the records of a run, written so that a kill at any moment damages nothing.
 
-``checkpoint.pt`` is the one truth: state and metrics of the same moment, replaced atomically, and
-how far the log of the rounds went then. The other files are made from it, so a run that was killed
-between two writes is put right when it resumes. A file that is damaged is set aside before another
-takes its place.
+``checkpoint.pt`` is the one source: the state, the metrics and the length of the log of rounds, all
+of the same moment, replaced atomically. The other files are made from it, so the records of a run
+that was killed between two writes are mended when it resumes. A damaged file is kept under another
+name before a new one takes its place.
 """
 
 import json
@@ -34,19 +34,19 @@ Json = dict[str, Any]
 
 
 BEGUN = {"config.yaml", "environment.json"}
-"""What a run directory holds before its first checkpoint; one alone may be a user's own file."""
+"""The files of a run directory before its first checkpoint. One alone may be a user's own file."""
 _PLAYED = ("metrics.jsonl", SHOWN, "summary.json", "model.safetensors", "best.safetensors")
-"""What there is only where there was a checkpoint; the log of the rounds is written before it."""
+"""The files that exist only after a checkpoint. Only the log of rounds is written before it."""
 
 
 class RunDirectory:
     """A run directory that this process alone writes to."""
 
     def __init__(self, path: Path, *, resume: bool) -> None:
-        """Open ``path`` for a new run, or with ``resume`` for one that may be there already.
+        """Open ``path`` for a new run, or with ``resume`` for a run that may be there already.
 
-        Raises: ``RecordError`` where there is something that would be overwritten, where another
-        process is running it, or where it cannot be written.
+        Raises: ``RecordError`` where something would be overwritten, where another process is
+        running this run, or where the directory cannot be written.
         """
         self.path = path
         self._held = ExitStack()
@@ -56,12 +56,12 @@ class RunDirectory:
             opening.enter_context(held(path, f"another process is running in {path}"))
             begun = self._require_ours(resume)
             clear(path)
-            for name in begun:  # no round was saved: nothing is lost
+            for name in begun:  # no round was saved, so nothing is lost
                 (path / name).unlink()
             self._held = opening.pop_all()
 
     def _require_ours(self, resume: bool) -> set[str]:
-        """What may be removed, as a run was begun here that saved no round.
+        """Return the files that may be removed: those of a run that has saved no round.
 
         Raises: ``RecordError`` where there is anything that a run must not change.
         """
@@ -91,7 +91,7 @@ class RunDirectory:
         return BEGUN
 
     def close(self) -> None:
-        """Let other processes in."""
+        """Release the directory, so that other processes can use it."""
         self._held.close()
 
     @property
@@ -100,11 +100,11 @@ class RunDirectory:
         return present(self.path / "config.yaml")
 
     def config(self) -> Json:
-        """The config of the run that was begun here. Raises: ``RecordError`` where it is none."""
+        """Return the config of the run that was begun here. Raises: ``RecordError`` if broken."""
         return mapping_of(self.path / "config.yaml")
 
     def write_config(self, config: Json) -> None:
-        """The complete config, from which ``fedrobust run`` plays the same run."""
+        """Write the complete config, from which ``fedrobust run`` plays the same run."""
         text = StringIO()
         yaml = YAML(typ="safe", pure=True)
         yaml.default_flow_style = None
@@ -114,12 +114,12 @@ class RunDirectory:
         written(self.path / "config.yaml", text.getvalue())
 
     def write_json(self, name: str, content: Any) -> None:
-        """One JSON object as ``name``; what is not finite is written as null."""
+        """Write a JSON object to ``name``, with null for numbers that are not finite."""
         plain, _ = plain_json(content, name)
         written(self.path / name, json.dumps(plain, indent=2, allow_nan=False) + "\n")
 
     def read_json(self, name: str) -> Any:
-        """The JSON object ``name``, or None where there is none.
+        """Return the JSON object in ``name``, or None where there is no such file.
 
         Raises: ``RecordError`` where it is broken.
         """
@@ -128,22 +128,22 @@ class RunDirectory:
         return content
 
     def write_lines(self, name: str, lines: Sequence[Json]) -> None:
-        """One JSON object a line; what is not finite is written as null."""
+        """Write one JSON object per line, with null for numbers that are not finite."""
         written(self.path / name, as_lines(lines))
 
     def write_model(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Named tensors as safetensors. A model for which :func:`require_storable` holds has such.
+        """Write named tensors as safetensors. They must fulfil :func:`require_storable`.
 
-        Tensors that share their memory are each written whole.
+        Tensors that share memory are each written as a whole.
         """
         plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
         atomically(self.path / name, lambda file: file.write(save(plain)))
 
     def write_arrays(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Named arrays as compressed .npz."""
+        """Write named arrays as a compressed .npz file."""
 
         def fill(file: IO[bytes]) -> None:
-            # Not NumPy's own savez, which takes some names for its arguments.
+            # NumPy's own savez would take some names for its arguments.
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
                 for key, array in arrays.items():
                     with archive.open(f"{key}.npy", "w", force_zip64=True) as part:
@@ -152,19 +152,19 @@ class RunDirectory:
         atomically(self.path / name, fill)
 
     def drop(self, pattern: str) -> None:
-        """Remove the files of such a name, which are of no more use. Raises: ``RecordError``."""
+        """Remove the files whose names match ``pattern``. Raises: ``RecordError``."""
         for path in self.path.glob(pattern):
             if path.is_dir() and not path.is_symlink():
-                continue  # which is none of ours
+                continue  # a folder is not ours
             try:
                 path.unlink()
             except OSError as error:
                 raise WriteError(f"cannot remove {path}: {reason(error)}") from error
 
     def set_aside(self, name: str) -> str:
-        """Give a damaged file another name, so that nothing is overwritten; returns that name.
+        """Rename a damaged file, so that it is not overwritten, and return its new name.
 
-        Raises: ``RecordError`` where that cannot be done.
+        Raises: ``RecordError`` where that fails.
         """
         path, number = self.path / name, 1
         while os.path.lexists(aside := path.with_name(f"{name}.damaged-{number}")):
@@ -184,17 +184,17 @@ class RunDirectory:
         atomically(self.path / "checkpoint.pt", lambda file: checkpoint.write(content, file))
 
     def load_checkpoint(self) -> Json | None:
-        """The checkpoint, on the CPU, or None where there is none yet.
+        """Return the checkpoint, on the CPU, or None where there is none yet.
 
-        Raises: ``RecordError`` where it is damaged, or missing though rounds were played.
+        Raises: ``RecordError`` where it is damaged, or is missing although rounds were played.
         """
         path = self.path / "checkpoint.pt"
         beside = [name for name in _PLAYED if (self.path / name).exists()]
         if not present(path):
             if beside and beside != [SHOWN]:
                 raise RecordError(
-                    f"{path} is missing, though {beside[0]} is there: the run cannot be gone on "
-                    "with, and nothing was changed. Put it back, or start again in a new --out"
+                    f"{path} is missing, though {beside[0]} is there: the run cannot be resumed, "
+                    "and nothing was changed. Put it back, or start again in a new --out"
                 )
             return None
         kept = f" ({', '.join(beside)} beside it stay as they are)" if beside else ""
@@ -203,10 +203,10 @@ class RunDirectory:
 
 
 def require_storable(model: nn.Module) -> None:
-    """Refuse before the first round a network whose weights no .safetensors file holds.
+    """Refuse a network whose weights no .safetensors file can hold, before the first round.
 
-    Raises: ``ConfigError`` for a state that is no tensor, such as a module's ``get_extra_state``,
-    and for tensors that are sparse, complex, quantized or without values.
+    Raises: ``ConfigError`` for a state that is not a tensor, such as a module's
+    ``get_extra_state``, and for tensors that are sparse, complex, quantized or without values.
     """
     try:
         state = dict(model.state_dict())

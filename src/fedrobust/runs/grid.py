@@ -1,4 +1,4 @@
-"""From one config with a ``grid:`` to the experiments that it means."""
+"""Expand one config with a ``grid:`` into its experiments."""
 
 import json
 import math
@@ -24,12 +24,12 @@ from fedrobust.runs.older_configs import completed
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _CELLS = 10_000
-"""The most cells of a sweep. Every cell is checked before the first is played."""
+"""The largest number of cells in a sweep. All cells are checked before the first is played."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One experiment of a sweep. ``labels`` is its place on every axis, ``name`` their sum."""
+    """One experiment of a sweep. ``labels`` has its label on every axis; ``name`` joins them."""
 
     name: str
     labels: dict[str, str]
@@ -39,10 +39,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A name, the axes with their labels in order, and the cells.
+    """A sweep: its name, the axes with their labels in order, and the cells.
 
-    ``content`` is the whole config as a text, the same for the same config. ``reference`` is the
-    attack with which the report compares the others.
+    ``content`` is the whole config as a text, and equal configs give equal texts. ``reference`` is
+    the attack that the report compares the other attacks with.
     """
 
     name: str
@@ -53,20 +53,21 @@ class Sweep:
 
 
 Choice = tuple[str, tuple[Setting, ...]]
-"""A label, and what it sets."""
+"""A label, and the keys that it sets."""
 
 
 def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
-    """The sweep of a YAML file: an experiment with a ``grid:``, or a list of grids.
+    """Read the sweep of a YAML file: an experiment with a ``grid:``, or with a list of grids.
 
     A grid maps axes to choices. ``seed: [0, 1, 2]`` sets a dotted key to each of the values;
     ``rule: {none: {aggregator: {name: mean}}, ...}`` gives each choice a label and the dotted keys
-    that it sets. The cells are all combinations; of a list of grids, those of each. ``reference:``
-    beside it may name a label of the axis ``attack``. ``overrides`` change the config beneath.
-    A choice that gives a component another name drops what the other one does not have, with an
-    ``OverrideWarning``; see :func:`fedrobust.config.overrides.apply`.
+    that it sets. The cells are all combinations of choices; a list of grids has the combinations of
+    each grid. The key ``reference:`` may name a label of the axis ``attack``. ``overrides`` change
+    the experiment that the grid is applied to. A choice that gives a component another name drops
+    the keys that the new component does not have, with an ``OverrideWarning``; see
+    :func:`fedrobust.config.overrides.apply`.
 
-    Raises: ``ConfigError`` for a grid that is none, and for every cell that could not be run.
+    Raises: ``ConfigError`` for an invalid grid, and for every cell that could not be run.
     """
     path = Path(path)
     content = read_yaml(path)
@@ -150,7 +151,7 @@ def _cells(
 
 
 def _attack(path: Path, label: str, axes: Mapping[str, Sequence[str]]) -> str:
-    """``label`` itself. Raises: ``ConfigError`` where no choice of the axis attack is called so."""
+    """Return ``label`` if the axis attack has it. Raises: ``ConfigError``."""
     if label not in axes.get("attack", ()):
         there = ", ".join(axes.get("attack", ())) or "this grid has none"
         raise ConfigError(
@@ -232,7 +233,7 @@ def _label(item: object) -> str:
 def _combinations(
     base: dict[str, Any], axes: dict[str, list[Choice]], said: Sequence[Setting]
 ) -> Iterator[tuple[dict[str, str], dict[str, Any], list[str]]]:
-    """The place of each cell, its config, and what other names took from the ``base``."""
+    """Yield the labels of each cell, its config, and messages about keys dropped from ``base``."""
     for chosen in product(*axes.values()):
         config = deepcopy(base)
         settings = [Setting(s.path, deepcopy(s.value)) for _, sets in chosen for s in sets]
@@ -242,14 +243,14 @@ def _combinations(
 
 
 def _texts(node: Any) -> Any:
-    """``node`` with texts for keys: JSON cannot sort numbers among them."""
+    """Return ``node`` with texts as keys, since JSON cannot sort numbers among texts."""
     if isinstance(node, Mapping):
         return {str(key): _texts(value) for key, value in node.items()}
     return [_texts(item) for item in node] if isinstance(node, list) else node
 
 
 def same(cell: Cell, stored: Mapping[str, Any]) -> bool:
-    """Whether ``stored``, the config of a run, is this cell's, whatever its execution plan."""
+    """Whether ``stored``, the config of a run, is this cell's. The execution plan may differ."""
     asked = to_config(cell.experiment)
     return {k: v for k, v in completed(stored, like=asked).items() if k != "execution"} == {
         k: v for k, v in asked.items() if k != "execution"

@@ -1,4 +1,4 @@
-"""Learning a policy once, to use it often."""
+"""Learn a policy once and store it, so that many runs can use it."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from fedrobust.typing import Updates, Vector
 _OURS = ("config.yaml", "environment.json", "checkpoint.pt", "metrics.jsonl", KEPT, SHOWN)
 
 Learnt = tuple[Policy, dict[str, Any]]
-"""A policy, and how it came about: the attack, the threat model, and its report."""
+"""A policy, and how it was learned: the attack, the threat model, and the attack's report."""
 
 
 def learn_policy(
@@ -37,13 +37,13 @@ def learn_policy(
 ) -> Learnt:
     """Play ``experiment`` until its learned attack has trained a policy; nothing is evaluated.
 
-    ``out`` is the file to write. Until it is there, a folder beside it, ``out`` with ``.learning``
-    at its end, has what it takes to go on after a kill, with ``resume``, to the same policy: a
-    checkpoint of the federation, and the journal of the training. With ``resume`` a policy that is
-    finished is read.
+    ``out`` is the file to write. Until it is written, a folder beside it, named ``out`` with
+    ``.learning`` at the end, holds a checkpoint of the federation and the journal of the training.
+    After a kill, ``resume`` goes on from there to the same policy. With ``resume`` a finished
+    policy is read.
 
-    Raises: ``ConfigError`` where the experiment's attack does not learn, or came to no policy, or
-    ``out`` is there; ``RecordError`` where the folder holds another experiment.
+    Raises: ``ConfigError`` where the experiment's attack does not learn, where it learned no
+    policy, or where ``out`` exists; ``RecordError`` where the folder holds another experiment.
     """
     _require_learning(experiment)
     watch = progress or UNWATCHED
@@ -60,7 +60,7 @@ def learn_policy(
             policy, about = _learnt(playing.run, playing.run_state, known)
         except ConfigError:
             if directory is not None:
-                _remove(directory.path)  # which has nothing to go on with
+                _remove(directory.path)  # there is nothing to resume in it
             raise
         if out is not None:
             save_policy(policy, out, about)
@@ -70,21 +70,21 @@ def learn_policy(
 
 
 def _finished(experiment: Experiment, out: Path, folder: Path) -> Learnt:
-    """The policy that is there. Raises: ``ConfigError`` where it is of another experiment."""
+    """Return the policy in ``out``. Raises: ``ConfigError`` if it is of another experiment."""
     policy, about = load_policy(out)
     asked = {"attack": experiment.attack, "threat": experiment.threat}
     if any(about.get(key) != to_config(value) for key, value in asked.items()):
         raise ConfigError(f"{out} exists, and is a policy of another config: choose another file")
     if folder.is_dir():
         with held(folder, f"another process is learning in {folder}"):
-            _remove(folder)  # which a kill after the policy was written has left
+            _remove(folder)  # a kill left it after the policy was written
     return policy, about
 
 
 def _remove(folder: Path) -> None:
-    """Remove what a training wrote, and the folder where that leaves nothing in it.
+    """Remove the files of a training, and the folder if it is then empty.
 
-    Raises: ``RecordError`` where that cannot be done.
+    Raises: ``RecordError`` where that fails.
     """
     try:
         for path in folder.iterdir():
@@ -113,7 +113,7 @@ def _require_learning(experiment: Experiment) -> None:
 
 
 def _played(playing: Playing, watch: Progress) -> dict[str, Any]:
-    """What an attacker carries when it has observed and trained, or when the rounds are over."""
+    """Play until the attacker has trained or the rounds are over; return the attacker's state."""
     run, run_state = playing.run, playing.run_state
 
     def over() -> bool:
@@ -124,11 +124,11 @@ def _played(playing: Playing, watch: Progress) -> dict[str, Any]:
 
 
 def _carried(run: Prepared, run_state: RunState) -> dict[str, Any]:
-    """What one attacker carries from round to round; nothing yet where it was in none."""
+    """Return the state of one attacker; empty where it has taken part in no round yet."""
     states: dict[str, Any] = run_state.state.attack or {}
     if run.experiment.threat.colluders:
         return states
-    return next(iter(states.values()), {})  # by the attackers' numbers
+    return next(iter(states.values()), {})  # the keys are the attackers' numbers
 
 
 def _learnt(run: Prepared, run_state: RunState, known: dict[str, Any]) -> Learnt:
@@ -151,7 +151,7 @@ def _learnt(run: Prepared, run_state: RunState, known: dict[str, Any]) -> Learnt
 
 
 def _rule(prepared: Prepared) -> dict[str, Any] | None:
-    """What tells the rule that was trained against, where it was known; None where it changes."""
+    """Return a fingerprint of the rule in training; None where it is unknown or has memory."""
     federation = prepared.federation
     if not federation.threat.rule:
         return None

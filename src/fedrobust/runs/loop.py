@@ -1,4 +1,4 @@
-"""Playing rounds, and keeping what it takes to go on after a kill."""
+"""Play rounds, and keep checkpoints so that a run can go on after a kill."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -19,30 +19,30 @@ from fedrobust.runs.resume import open_course, stored_plan
 from fedrobust.runs.state import RunState, save
 
 SAVE_EVERY = 60.0
-"""Seconds between checkpoints, where the caller asks for none that often."""
+"""The most seconds between checkpoints, if the caller does not ask for more frequent ones."""
 
 
 @dataclass
 class Playing:
-    """An experiment under way: made ready, where it stands, and where it is kept, if anywhere."""
+    """A running experiment: the prepared run, its state, and its run directory, if it has one."""
 
     run: Prepared
     run_state: RunState
     directory: RunDirectory | None
     repairs: tuple[str, ...] = ()
     unkept: str | None = None
-    """Why the directory does not hold where the run stands; None where it does."""
+    """Why the directory does not hold the latest state; None where it does."""
 
     def rounds(
         self, progress: Progress, after: Callable[[RoundLog], bool], over: Callable[[], bool]
     ) -> None:
-        """Play the rounds that are left, until it is ``over``.
+        """Play the remaining rounds, until ``over()`` is true.
 
-        ``after`` is called with each, and tells whether there must be a checkpoint now; there is
-        one after the first and every ``SAVE_EVERY`` seconds in any case.
+        ``after`` is called with each round, and returns whether a checkpoint must be written now. A
+        checkpoint is also written after the first round and every ``SAVE_EVERY`` seconds.
 
-        A checkpoint that cannot be written, since the disk is full, say, is tried again when the
-        next one is due: a full disk costs no results that are still in memory.
+        If a checkpoint cannot be written, for example because the disk is full, the run tries again
+        when the next one is due. The results in memory are not lost.
 
         Raises: ``ConfigError`` where a user's object keeps state that no checkpoint holds.
         """
@@ -68,7 +68,7 @@ class Playing:
                 saved = run_state.seconds
 
     def save(self, progress: Progress) -> None:
-        """Write a checkpoint, if it can be written; ``unkept`` says if not."""
+        """Write a checkpoint. If that fails, ``unkept`` says why."""
         assert self.directory is not None
         try:
             for text in save(self.run, self.directory, self.run_state):
@@ -82,11 +82,11 @@ class Playing:
 
 @contextmanager
 def opened(experiment: Experiment, path: Path | None, resume: bool) -> Iterator[Playing]:
-    """``experiment`` under its plan of execution, from where its run directory left it.
+    """Yield ``experiment`` ready to play, under its execution plan, from its last checkpoint.
 
-    ``path`` is that directory; None keeps nothing. With ``resume`` one that is there goes on.
+    ``path`` is its run directory; None keeps nothing. With ``resume``, a run that is there goes on.
 
-    Raises: ``UserError``, of the kind that says what is wrong: config, data, records, resources.
+    Raises: the ``UserError`` whose type fits the fault: config, data, records or resources.
     """
     if path is None:
         prepared = prepare(experiment)
@@ -110,6 +110,6 @@ def _require_stateless(changed: list[str], round: int) -> None:
     if changed:
         raise ConfigError(
             f"the {' and the '.join(changed)} changed in the rounds up to {round}: no checkpoint "
-            "holds what such an object keeps in itself. A rule returns its memory in "
-            "Aggregation.memory, an attack its state from craft"
+            "holds state that such an object keeps in itself. A rule must return its memory in "
+            "Aggregation.memory, and an attack must return its state from craft"
         )

@@ -1,4 +1,4 @@
-"""Measuring a run's model on its held-out and its test examples."""
+"""Measure a run's model on its held-out examples and on its test examples."""
 
 import math
 from collections.abc import Callable
@@ -26,7 +26,7 @@ STRIP = 8
 
 
 def on_held_out(run: Prepared, parameters: Vector, round: int) -> Json:
-    """The scores that choose a round, by user too where the data has users."""
+    """Return the scores that choose a round, with scores by user where the data has users."""
     scores = _scores(run, parameters, run.chooses, run.held_out, "evaluation", round)
     content: Json = {
         "accuracy": scores.accuracy,
@@ -48,7 +48,7 @@ def on_held_out(run: Prepared, parameters: Vector, round: int) -> Json:
 
 
 def on_test(run: Prepared, parameters: Vector, round: int) -> Json:
-    """The scores on the test split, and of each client on its own part of it.
+    """Return the scores on the test split, and the scores of each client on its own part of it.
 
     ``clients`` holds the mean over the clients weighted by their test examples, as FAT reports it.
     """
@@ -83,9 +83,9 @@ def on_test(run: Prepared, parameters: Vector, round: int) -> Json:
 
 
 def on_attack(run: Prepared, state: Any, what: Literal["report", "pictures"]) -> Json | None:
-    """What the attack says or shows of itself.
+    """Return the attack's own report or pictures.
 
-    Where several attackers do not collude, the first one's, with the troubles of all of them.
+    If several attackers do not collude, return those of the first one, with the troubles of all.
     """
     federation = run.federation
     if federation.attack is None or state is None:
@@ -108,7 +108,7 @@ def on_attack(run: Prepared, state: Any, what: Literal["report", "pictures"]) ->
 def _of_attackers(
     run: Prepared, state: Any, clients: list[int], what: Literal["report", "pictures"]
 ) -> Json | None:
-    """What the attack of these clients says or shows of itself."""
+    """Return the report or the pictures of the attack of these clients."""
     attack, local = run.federation.attack, run.federation.local
     assert attack is not None
     own = local.data.take(torch.cat([local.clients[client] for client in clients]))
@@ -118,7 +118,7 @@ def _of_attackers(
 
 
 def by_group(scores: Scores, groups: dict[int, Indices]) -> Json:
-    """The number of examples and both accuracies of each group."""
+    """Return the number of examples and both accuracies of each group."""
     return {
         "examples": {str(g): len(index) for g, index in groups.items()},
         "accuracy": {str(g): scores.correct[i].double().mean().item() for g, i in groups.items()},
@@ -129,7 +129,7 @@ def by_group(scores: Scores, groups: dict[int, Indices]) -> Json:
 
 
 def strip(run: Prepared, parameters: Vector) -> dict[str, np.ndarray[Any, Any]] | None:
-    """A few held-out images, clean and attacked, with the model's answers; None for other data."""
+    """Return a few held-out images, clean and attacked, with the answers; None without images."""
     if len(run.dataset.shape) != 3:
         return None
     x, y = _examples(run, run.chooses, run.held_out[:STRIP])
@@ -153,7 +153,7 @@ def strip(run: Prepared, parameters: Vector) -> dict[str, np.ndarray[Any, Any]] 
 
 
 def _odd(scores: Scores) -> Json:
-    """How many examples have no finite loss, or got a point that is no adversarial example."""
+    """Count the examples without a finite loss, and those with an invalid adversarial point."""
     counts = {
         "not_finite": int((~scores.loss.isfinite()).sum()),
         "refused_points": int(scores.refused.sum()),
@@ -162,7 +162,7 @@ def _odd(scores: Scores) -> Json:
 
 
 def odd(evaluations: list[Json], attack: object) -> list[str]:
-    """What a reader must know of examples without a finite loss, and of points that are none."""
+    """Return the troubles about losses that are not finite and about invalid adversarial points."""
     found = []
     if blown := [line for line in evaluations if line.get("not_finite")]:
         first = blown[0]
@@ -178,7 +178,7 @@ def odd(evaluations: list[Json], attack: object) -> list[str]:
 
 
 def _finite(value: float) -> float | None:
-    """``value``, or None where a model has blown up: JSON has no infinity."""
+    """Return ``value``, or None where it is not finite, since JSON has no infinity."""
     return value if math.isfinite(value) else None
 
 
@@ -188,7 +188,7 @@ def _examples(run: Prepared, split: Split, index: Indices) -> tuple[torch.Tensor
 
 
 def _audited(run: Prepared, split: Split, index: Indices) -> Json:
-    """What an audit says, of the model as it was last written; nothing where none is asked for."""
+    """Return the audit of the model with its current weights; empty where none is asked for."""
     asked, claim = run.experiment.evaluation.audit, run.experiment.evaluation.attack
     if asked is None or not isinstance(claim, Pgd):
         return {}

@@ -1,4 +1,4 @@
-"""Configs that earlier versions of fedrobust stored."""
+"""Read configs that earlier versions of fedrobust stored."""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -24,13 +24,13 @@ _BEFORE = {
 
 
 def completed(stored: Mapping[str, Any], like: object = None) -> dict[str, Any]:
-    """A stored config with the fields that fedrobust has gained since, at their defaults.
+    """Return a stored config with the fields that fedrobust has gained since, at their defaults.
 
-    Where a default is not what was done before there was the field, ``_BEFORE`` says what was. What
-    cannot be read, such as an object that no file can rebuild, stays as it is, and so does code
-    that ``like`` does not name in the same way: that is the user's own config, as plain data.
+    Where the default differs from what was done before the field existed, ``_BEFORE`` gives the
+    value. A value that cannot be read, such as an object that no file can rebuild, stays as it is.
+    So does code that ``like``, the user's own config as plain data, does not name in the same way.
 
-    Raises: ``ConfigError`` where it is no config, or its execution plan is none.
+    Raises: ``ConfigError`` where it is no config, or where its execution plan is invalid.
     """
     if not isinstance(stored, Mapping):
         raise ConfigError(f"a stored config must be a mapping of keys; it is {quoted(stored)}")
@@ -60,9 +60,9 @@ def _adapter(key: str) -> TypeAdapter[Any]:
 
 
 def _nodes(content: Any, way: Sequence[str]) -> list[dict[str, Any]]:
-    """The mappings at ``way``; an attack may lie within another that wraps it.
+    """Return the mappings at ``way``, also inside attacks that wrap another attack.
 
-    A step ``key=name`` leads to the component of that name alone.
+    A step ``key=name`` leads only to a component with that name.
     """
     if not isinstance(content, dict):
         return []

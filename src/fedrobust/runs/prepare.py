@@ -1,4 +1,4 @@
-"""From an experiment to a federation that is ready to play: data, clients, network, plan."""
+"""Turn an experiment into a federation that is ready to play: data, clients, network, plan."""
 
 from dataclasses import dataclass, replace
 
@@ -31,9 +31,9 @@ from fedrobust.typing import Indices, Vector
 class Prepared:
     """Everything that a run needs. ``experiment`` has its execution plan filled in.
 
-    ``held_out`` are the examples that choose the round, ``test`` those read once at the end, as
-    indices into ``chooses`` and ``dataset.test``. ``gamma`` is the price of the certificate, ∞
-    where none is asked for. ``digest`` identifies data and start.
+    ``held_out`` are the examples that choose the round, as indices into ``chooses``. ``test`` are
+    the examples that are read once at the end, as indices into ``dataset.test``. ``gamma`` is the
+    price of the certificate, ∞ without one. ``digest`` identifies data and initial parameters.
     """
 
     experiment: Experiment
@@ -53,17 +53,17 @@ class Prepared:
 
     @property
     def model(self) -> nn.Module:
-        """The network that training works in."""
+        """The network in which training runs."""
         return self.federation.local.model
 
     @property
     def plan(self) -> Execution:
-        """How it is computed here."""
+        """The execution plan on this machine."""
         return self.experiment.execution
 
 
 def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
-    """Load, split, partition, build and check; nothing is trained and nothing is written.
+    """Load, split, partition, build and check, without training or writing anything.
 
     ``plan`` is the execution plan of a run that is resumed.
 
@@ -106,7 +106,7 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
 def _network(
     experiment: Experiment, dataset: Dataset, streams: Streams
 ) -> tuple[nn.Module, Vector]:
-    """The network, and the parameters that every run of this seed starts from."""
+    """Return the network, and the initial parameters of every run with this seed."""
     draw = streams.generator("initial parameters")
     model = build_model(experiment.model, dataset.shape, dataset.classes, draw)
     with own_draws(foreign(experiment.server.projection), streams, "projection"):
@@ -116,11 +116,11 @@ def _network(
 def _resolved(
     experiment: Experiment, plan: Execution | None, data: SharedData, model: nn.Module
 ) -> Execution:
-    """The execution plan for this machine. Raises: ``ConfigError`` where the ascent forbids it."""
+    """Return the plan for this machine. Raises: ``ConfigError`` where the ascent forbids it."""
     ascent = getattr(data.objective, "ascent", None)
     if experiment.execution.precision == "bfloat16" and getattr(ascent, "searches", False):
         raise ConfigError(
-            "objective.ascent: one that searches its step, or ends by a tolerance, needs "
+            "objective.ascent: an ascent that searches its step, or ends by a tolerance, needs "
             "execution.precision float32"
         )
     plan = plan or experiment.execution
@@ -130,7 +130,7 @@ def _resolved(
 def _require_memory(
     experiment: Experiment, plan: Execution, data: SharedData, start: Vector
 ) -> None:
-    """Raises: ``ResourceError`` where the updates of a round do not fit into memory."""
+    """Check that the updates of a round fit into memory. Raises: ``ResourceError``."""
     size = experiment.participation.size(data.clients)
     needed = memory_needed(experiment, data.clients, start.numel() * start.element_size())
     what = f"{size} clients a round × {start.numel():,} parameters"
@@ -140,7 +140,7 @@ def _require_memory(
 def _local_training(
     experiment: Experiment, plan: Execution, data: SharedData, model: nn.Module
 ) -> tuple[LocalTraining, LocalTraining | None]:
-    """The training of the clients, and that of the server, where it holds data of its own."""
+    """Return the training of the clients, and of the server where it holds data of its own."""
     device = torch.device(plan.device or "cpu")
     local = LocalTraining(
         model=model.to(device),
@@ -159,14 +159,14 @@ def _local_training(
 
 
 def _backend(local: LocalTraining, plan: Execution, attack: Attack | None) -> Backend:
-    """What the plan asks for, else the fastest. Raises: ``ConfigError`` where it does not serve."""
+    """Return the plan's backend, else the fastest. Raises: ``ConfigError`` if it does not fit."""
     if plan.gradients == "autograd":
         return LOCAL
     found = backend_for(local, poisons=poisons(attack))
     if plan.gradients == "compiled" and found is LOCAL:
         raise ConfigError(
-            "execution.gradients: compiled serves small networks of linear layers and ELU on a "
-            "CPU, objectives erm and wasserstein-dro, one batch of plain SGD a round, and no "
+            "execution.gradients: compiled needs a small network of linear layers and ELU on a "
+            "CPU, the objective erm or wasserstein-dro, one batch of plain SGD a round, and no "
             "poisoned data; use autograd or leave it out"
         )
     return found
@@ -175,7 +175,7 @@ def _backend(local: LocalTraining, plan: Execution, attack: Attack | None) -> Ba
 def _federation(
     experiment: Experiment, local: LocalTraining, root: LocalTraining | None, data: SharedData
 ) -> Federation:
-    """The federation that the rounds are played in."""
+    """Return the federation in which the rounds are played."""
     return Federation(
         local=local,
         participation=experiment.participation,
@@ -190,7 +190,7 @@ def _federation(
 
 
 def _notes(experiment: Experiment, held_out: int) -> list[str]:
-    """What is allowed, but may not be what was meant."""
+    """Return notes about settings that are allowed but may be a mistake."""
     notes = []
     f, malicious = getattr(experiment.aggregator, "f", None), experiment.malicious
     if isinstance(f, int) and malicious > f:
@@ -213,11 +213,11 @@ def _notes(experiment: Experiment, held_out: int) -> list[str]:
 
 
 def memory_needed(experiment: Experiment, clients: int, vector: int) -> int:
-    """The bytes of a round's n updates and of the optimiser states that are kept.
+    """Return the bytes of a round's n updates and of the optimiser states that are kept.
 
-    ``vector`` are the bytes of one parameter vector. Updates count twice, once as they arrive and
-    once for what the attack and the rule work with, and once more where the attack sees the benign
-    ones. Optimiser states are kept for clients that have taken part.
+    ``vector`` is the number of bytes of one parameter vector. Updates count twice: once as they
+    arrive, and once for the copies of the attack and the rule. They count once more where the
+    attack sees the benign updates. Optimiser states are kept for clients that have taken part.
     """
     n = experiment.participation.size(clients)
     rows = n * (3 if experiment.threat.benign else 2)
@@ -228,20 +228,20 @@ def memory_needed(experiment: Experiment, clients: int, vector: int) -> int:
 
 
 def _some(total: int, wanted: int | None, generator: torch.Generator) -> Indices:
-    """``wanted`` of ``total`` examples at random, in rising order; all of them for None."""
+    """Return ``wanted`` random indices of ``total`` examples, in rising order; all for None."""
     if wanted is None or wanted >= total:
         return torch.arange(total)
     return torch.randperm(total, generator=generator)[:wanted].sort().values
 
 
 def _digest(dataset: Dataset, start: Vector) -> str:
-    """What the data and the initial parameters are, in 16 hexadecimal digits."""
+    """Return 16 hexadecimal digits that identify the data and the initial parameters."""
     tensors = [t for split in (dataset.train, dataset.test) for t in (split.x, split.y, split.user)]
     return digest(*(tensor for tensor in tensors if tensor is not None), start, length=16)
 
 
 def _digest_of_own(experiment: Experiment, partition: Partition) -> str:
-    """What a user's own partition gave, in 8 hexadecimal digits; nothing of fedrobust's."""
+    """Return 8 hexadecimal digits for a user's own partition; an empty text for fedrobust's."""
     if not foreign(experiment.partition):
         return ""
     return digest(

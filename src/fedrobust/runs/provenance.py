@@ -1,4 +1,4 @@
-"""Where a run was computed."""
+"""Record where a run was computed."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ LIBRARIES = ("torch", "numpy", "scikit-learn", "pydantic", "safetensors")
 
 
 def environment(plan: Execution) -> dict[str, Any]:
-    """Versions, machine, cores, plan and commit, as plain data."""
+    """Return versions, machine, cores, plan and commit, as plain data."""
     return {
         "fedrobust": version("fedrobust"),
         "commit": commit(),
@@ -35,7 +35,7 @@ def environment(plan: Execution) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of the checkout that this code runs from, "+changes" if edited; None elsewhere."""
+    """Return the commit of this code's checkout, with "+changes" if edited; None without one."""
     git, here = shutil.which("git"), Path(__file__).parent
 
     def ask(*arguments: str) -> subprocess.CompletedProcess[str]:

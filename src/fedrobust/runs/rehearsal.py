@@ -1,4 +1,4 @@
-"""What a run will need at its end, tried before its first round."""
+"""Try the evaluation before the first round, so that it does not fail at the end."""
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from fedrobust.typing import Vector
 
 
 def rehearse(model: nn.Module, evaluation: Evaluation, split: Split, start: Vector) -> None:
-    """Try what an evaluation will ask on two examples: it must not fail after rounds of training.
+    """Try the evaluation on two examples, so that it does not fail after rounds of training.
 
     Raises: ``ConfigError`` where it fails.
     """
@@ -26,7 +26,7 @@ def rehearse(model: nn.Module, evaluation: Evaluation, split: Split, start: Vect
     climbs = evaluation.wasserstein is not None or isinstance(attack, Pgd | Apgd | Fab)
     if climbs and not differentiable(model, x):
         raise UndifferentiableError(
-            "no gradient reaches the model's input, so that evaluation.attack finds nothing: "
+            "no gradient reaches the model's input, so evaluation.attack finds nothing: "
             "evaluate with square, which needs none, and without wasserstein"
         )
     if not foreign(attack):
@@ -40,6 +40,6 @@ def rehearse(model: nn.Module, evaluation: Evaluation, split: Split, start: Vect
             admissible(moved, x, attack)
     except UserError:
         raise
-    except Exception as error:  # a user's own may fail in any way
+    except Exception as error:  # a user's own attack may fail in any way
         reason = arguments.shortened(f"{type(error).__name__}: {error}", 300)
         raise ConfigError(f"evaluation.attack fails on two examples: {reason}") from error

@@ -1,4 +1,4 @@
-"""Putting a run directory right when its run is resumed: what the checkpoint can make again."""
+"""Mend a run directory when its run is resumed: make files again from the checkpoint."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,12 +22,12 @@ _PICTURES = ("clean", "adversarial", "labels", "clean_answers", "adversarial_ans
 
 
 def repaired(run: Prepared, run_state: RunState, directory: RunDirectory) -> list[str]:
-    """Make again what is missing or damaged in ``directory``, and say what that was.
+    """Make missing or damaged files in ``directory`` again, and return a text about each.
 
-    A damaged file is set aside under another name. A summary that is not this run's is only set
-    aside: the end of the run writes it, and all that belongs to it.
+    A damaged file is kept under another name. A summary that is not this run's is only renamed: the
+    end of the run writes the summary and all that belongs to it.
 
-    Raises: ``RecordError`` where something cannot be set aside or written.
+    Raises: ``RecordError`` where a file cannot be renamed or written.
     """
     told: list[str] = []
     ended = run_state.state.round >= run.experiment.rounds
@@ -58,7 +58,7 @@ def _again(directory: RunDirectory, name: str, why: object) -> str:
 
 
 def _not_this_runs(path: Path, run_state: RunState, ended: bool) -> str:
-    """Why a summary is not that of a run which stands here; empty where it is."""
+    """Return why a summary does not belong to the run in its present state; empty if it does."""
     if not ended:
         return f"it is of a finished run, and this one stands at round {run_state.state.round}"
     try:
@@ -79,7 +79,10 @@ def _not_this_runs(path: Path, run_state: RunState, ended: bool) -> str:
 
 
 def _lines(directory: RunDirectory, name: str, lines: Sequence[Json], whole: bool) -> list[str]:
-    """A kill leaves fewer lines than the checkpoint has; anything else is damage."""
+    """Mend a file of lines. After a kill it may have fewer lines than the checkpoint.
+
+    Any other difference is damage.
+    """
     path, wanted = directory.path / name, as_lines(lines).encode()
     try:
         there = content_of(path) if present(path) else b""
@@ -123,7 +126,7 @@ def _alike(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
 
 
 def _same(run: Prepared, found: Mapping[str, Tensor], vector: Vector) -> bool:
-    """Whether the parameters that training changes are those of ``vector``, bit by bit."""
+    """Whether the trainable parameters in ``found`` equal ``vector``, bit by bit."""
     run.model.load_state_dict(found)
     here, there = (v.detach().cpu().contiguous() for v in (read(run.model), vector))
     return torch.equal(here.view(torch.uint8), there.view(torch.uint8))
@@ -157,5 +160,5 @@ def _unreadable(path: Path, *names: str) -> str:
 
 
 def _cause(path: Path, error: RecordError) -> str:
-    """What is wrong, without the advice to resume the run, which is what happens here."""
+    """Return what is wrong, without the advice to resume the run, since it is being resumed."""
     return str(error).removesuffix(f"; {cure(path)}")

@@ -1,4 +1,4 @@
-"""Opening a run directory: whether what it holds is this run's, and where to go on."""
+"""Open a run directory: check that its content belongs to this run, and find where to go on."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -37,13 +37,13 @@ _KEYS: dict[int, dict[str, Any]] = {
     1: _BOTH | {"rounds": list},
     FORMAT: _BOTH | {"format": int, "config": dict, "log": dict, "tally": dict},
 }
-"""What a checkpoint of each format holds."""
+"""The keys of a checkpoint, and the types of their values, by format."""
 
 
 def stored_plan(experiment: Experiment, directory: RunDirectory) -> Execution:
-    """The plan of the run in ``directory``.
+    """Return the execution plan of the run in ``directory``.
 
-    Raises: ``RecordError`` if it is another experiment, or its config is none.
+    Raises: ``RecordError`` if it is another experiment, or if its config is broken.
     """
     file, asked = directory.path / "config.yaml", to_config(experiment)
     content = directory.config()
@@ -69,7 +69,7 @@ def stored_plan(experiment: Experiment, directory: RunDirectory) -> Execution:
 
 
 def _differing(there: Mapping[str, Any], here: Mapping[str, Any], at: str = "") -> Iterator[str]:
-    """Where two configs differ, each place with both values."""
+    """Yield each key in which two configs differ, with both values."""
     for key in {**there, **here}:
         a, b = there.get(key), here.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping) and a.get("name") == b.get("name"):
@@ -80,10 +80,10 @@ def _differing(there: Mapping[str, Any], here: Mapping[str, Any], at: str = "") 
 
 
 def open_course(run: Prepared, directory: RunDirectory) -> RunState:
-    """The state to go on from; a new one is begun with its config and environment.
+    """Return the state to go on from. For a new run, write its config and environment.
 
-    Raises: ``RecordError`` where the directory holds other data or another start, or what it holds
-    is damaged; nothing is changed then.
+    Raises: ``RecordError`` where the directory belongs to other data or other initial parameters,
+    or where its content is damaged. Nothing is changed then.
     """
     checkpoint = directory.load_checkpoint()
     if checkpoint is None:
@@ -98,7 +98,7 @@ def open_course(run: Prepared, directory: RunDirectory) -> RunState:
 
 
 def _restored(run: Prepared, directory: RunDirectory, content: Json) -> RunState:
-    """The state that a checkpoint holds. Raises: ``RecordError`` where it is not this run's."""
+    """Return the state in a checkpoint. Raises: ``RecordError`` where it is not this run's."""
     path = directory.path / "checkpoint.pt"
     if why := _misfit(run, content):
         raise broken(path, why, then=_COPY)
@@ -121,7 +121,7 @@ def _restored(run: Prepared, directory: RunDirectory, content: Json) -> RunState
 
 
 def _rounds(directory: RunDirectory, content: Json) -> tuple[Tally, RoundsLog]:
-    """What there is of the rounds that were played. Raises: ``RecordError``."""
+    """Return the tally and the log of the rounds that were played. Raises: ``RecordError``."""
     if "rounds" in content:
         return Tally.of(content["rounds"]), RoundsLog.older(content["rounds"])
     log = RoundsLog.found(directory.path, shaped(Extent, content["log"]))
@@ -129,7 +129,10 @@ def _rounds(directory: RunDirectory, content: Json) -> tuple[Tally, RoundsLog]:
 
 
 def _require_same(path: Path, stored: object, asked: Json) -> None:
-    """Raises: ``RecordError`` for the checkpoint of a run of another config; old ones have none."""
+    """Refuse the checkpoint of a run with another config. Raises: ``RecordError``.
+
+    Old checkpoints hold no config and are accepted.
+    """
     if not isinstance(stored, dict):
         return
     try:
@@ -139,11 +142,11 @@ def _require_same(path: Path, stored: object, asked: Json) -> None:
     differing = list(_differing(there | {"execution": None}, asked | {"execution": None}))
     if differing:
         told = "; ".join(differing[:_TOLD])
-        raise broken(path, f"it is of a run of another config: {told}", then=_COPY)
+        raise broken(path, f"it belongs to a run of another config: {told}", then=_COPY)
 
 
 def _misfit(run: Prepared, content: Json) -> str:
-    """Why a checkpoint's content is none of a run of this experiment; empty where it is one."""
+    """Return why a checkpoint's content does not fit this experiment; empty where it fits."""
     format = content.get("format", 1)
     if type(format) is not int or format not in _KEYS:
         return f"it is of format {told(format)}, which this version of fedrobust does not know"
@@ -174,18 +177,18 @@ def _misfit(run: Prepared, content: Json) -> str:
     try:
         rounds = _number(content)
     except (ValueError, KeyError, TypeError) as error:
-        return f"what it tells of the rounds is broken: {error}"
+        return f"its account of the rounds is broken: {error}"
     round = state.get("round")
-    # A training of a policy keeps no log of its rounds.
+    # The training of a policy keeps no log of its rounds.
     if type(round) is not int or rounds not in (0, round):
-        return f"it is of round {told(round)}, and tells of {rounds} rounds"
+        return f"it stands at round {told(round)}, but has a log of {rounds} rounds"
     if not 0 <= round <= run.experiment.rounds:
-        return f"it is of round {round}, and this run has {run.experiment.rounds}"
+        return f"it stands at round {round}, but this run has {run.experiment.rounds} rounds"
     return ""
 
 
 def _number(content: Json) -> int:
-    """How many rounds a checkpoint tells of. Raises: ``ValueError``, ``KeyError``."""
+    """Return how many rounds a checkpoint has logged. Raises: ``ValueError``, ``KeyError``."""
     if "rounds" not in content:
         shaped(Tally, content["tally"])
         found = shaped(Extent, content["log"])
@@ -213,7 +216,7 @@ def _holds_tensors(store: object) -> bool:
 def _note_environment(
     run: Prepared, directory: RunDirectory, stored: Json | None, begins: bool
 ) -> None:
-    """Keep where the run began, and what differed wherever it was resumed."""
+    """Record where the run began, and what differed where it was resumed."""
     now = environment(run.plan)
     if stored is None:
         lost = {} if begins else {"lost": "where the run began, as this file was missing later"}
@@ -231,7 +234,7 @@ def _note_environment(
 
 
 def _to(value: Any, device: torch.device) -> Any:
-    """``value`` with every tensor in it, however deep, on ``device``."""
+    """Return ``value`` with all tensors in it, nested ones too, on ``device``."""
     if isinstance(value, torch.Tensor):
         return value.to(device)
     if isinstance(value, dict):

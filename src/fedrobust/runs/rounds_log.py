@@ -1,9 +1,9 @@
-"""The log of a run's rounds, one JSON line each: appended to, never written anew.
+"""The log of a run's rounds, with one JSON line per round. New lines are only appended.
 
-A run of many rounds has a long log, so no checkpoint holds it. There are two files that are alike,
-``rounds.jsonl`` for readers and ``checkpoint.rounds.jsonl``, and each is made again from the other
-where it is damaged. The checkpoint says how long they were when it was written, and their digest;
-what a kill left beyond that is played again.
+A run of many rounds has a long log, so no checkpoint holds it. Two files have the same content,
+``rounds.jsonl`` for readers and ``checkpoint.rounds.jsonl``. If one is damaged, it is made again
+from the other. The checkpoint stores their length and their digest at the time it was written.
+Rounds beyond that length, which a kill left, are played again.
 """
 
 import hashlib
@@ -26,19 +26,19 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Extent:
-    """How many rounds a log has, the bytes of their lines, and the digest of these."""
+    """The number of rounds in a log, the bytes of their lines, and the digest of these bytes."""
 
     rounds: int = 0
     size: int = 0
     sha256: str = hashlib.sha256().hexdigest()
 
     def plain(self) -> Json:
-        """As a checkpoint holds it."""
+        """Return this as a checkpoint holds it."""
         return asdict(self)
 
 
 class RoundsLog:
-    """The rounds that were played, of which some wait to be written."""
+    """The rounds that were played. Some of them may still wait to be written."""
 
     def __init__(self) -> None:
         self.extent = Extent()
@@ -48,7 +48,7 @@ class RoundsLog:
 
     @classmethod
     def found(cls, folder: Path, extent: Extent) -> "RoundsLog":
-        """The log in ``folder`` that a checkpoint tells of; nothing is changed.
+        """Find the log in ``folder`` that a checkpoint describes. Nothing is changed.
 
         Raises: ``RecordError`` where neither file holds it.
         """
@@ -57,15 +57,15 @@ class RoundsLog:
         digest = next((found for found in digests if found is not None), None)
         if digest is None:
             raise RecordError(
-                f"{folder / SHOWN} and {KEPT} beside it are both missing or not what the "
-                "checkpoint tells of: put a copy of one of them back, or start again in a new --out"
+                f"{folder / SHOWN} and {KEPT} beside it are both missing, or do not match the "
+                "checkpoint: put a copy of one of them back, or start again in a new --out"
             )
         log.extent, log._digest = extent, digest
         return log
 
     @classmethod
     def older(cls, lines: Sequence[Json]) -> "RoundsLog":
-        """That of a checkpoint of an earlier version, which held all lines itself."""
+        """Make the log of a checkpoint of an earlier version, which held all lines itself."""
         log = cls()
         log._older = as_lines(lines).encode()
         log._digest.update(log._older)
@@ -73,13 +73,14 @@ class RoundsLog:
         return log
 
     def add(self, line: Json) -> None:
-        """One more round was played."""
+        """Add the line of one more round."""
         self._waiting.append(line)
 
     def write(self, folder: Path, aside: Callable[[str], str]) -> list[str]:
-        """Put on the disk what waits. Raises: ``WriteError``; then it goes on waiting.
+        """Write the waiting lines to the disk. Raises: ``WriteError``; the lines then still wait.
 
-        A file that somebody has changed meanwhile is made again, as by :meth:`repair`, and said.
+        A file that somebody has changed meanwhile is made again as by :meth:`repair`. Returns a
+        text about each such file.
         """
         said: list[str] = []
         if not self._waiting:
@@ -103,10 +104,10 @@ class RoundsLog:
                 file.write(text)
 
     def repair(self, folder: Path, ended: bool, aside: Callable[[str], str]) -> list[str]:
-        """Make both files what the checkpoint tells of, and say what was made again.
+        """Make both files match the checkpoint, and return a text about each that was made again.
 
-        ``aside`` gives a damaged file another name, and returns it. A run that has ``ended`` is not
-        killed amid a line, so that whatever follows its last one is damage too.
+        ``aside`` gives a damaged file another name, and returns that name. A run that has ``ended``
+        cannot have been killed amid a line, so anything after its last line is damage too.
 
         Raises: ``WriteError``.
         """
@@ -137,7 +138,7 @@ class RoundsLog:
         return said
 
     def _content(self, folder: Path) -> bytes:
-        """The lines that the checkpoint tells of."""
+        """Return the lines that the checkpoint describes."""
         if self._older is not None:
             return self._older
         for name in (KEPT, SHOWN):
@@ -151,7 +152,7 @@ def _is_start(there: bytes, content: bytes) -> bool:
 
 
 def _beginning(path: Path, size: int) -> bytes | None:
-    """The first ``size`` bytes of a file, or all; None where it cannot be read."""
+    """Return the first ``size`` bytes of a file, or all; None where it cannot be read."""
     try:
         with opened(path) as file:
             return file.read(size)
@@ -160,7 +161,7 @@ def _beginning(path: Path, size: int) -> bytes | None:
 
 
 def _digest(path: Path, extent: Extent) -> Any:
-    """A digest of the lines that ``extent`` tells of; None where ``path`` does not hold them."""
+    """Return a digest of the lines of ``extent``; None where ``path`` does not hold them."""
     found, left = hashlib.sha256(), extent.size
     if left:
         try:
@@ -174,12 +175,12 @@ def _digest(path: Path, extent: Extent) -> Any:
 
 
 def as_lines(lines: Sequence[Json]) -> str:
-    """One JSON object a line; what is not finite is null, as JSON has no infinity."""
+    """Return one JSON object per line. Numbers that are not finite become null."""
     return "".join(f"{_as_line(line)}\n" for line in lines)
 
 
 def _as_line(line: Json) -> str:
     try:
-        return json.dumps(line, allow_nan=False)  # nearly always, and far faster than to look first
+        return json.dumps(line, allow_nan=False)  # works nearly always; faster than a check first
     except (TypeError, ValueError):
         return json.dumps(plain_json(line, "")[0], allow_nan=False)

@@ -1,4 +1,4 @@
-"""Playing an experiment to its end: rounds, evaluations, and the summary."""
+"""Play an experiment to its end: rounds, evaluations, and the summary."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,12 @@ from fedrobust.typing import Vector
 
 @dataclass(frozen=True)
 class Run:
-    """What a run gives: the last state, every evaluation, and the model of the last round.
+    """The result of a run: the last state, every evaluation, and the model of the last round.
 
-    ``summary`` holds the test scores of the final model and of the one that validation chose, whose
-    parameters are ``best``; ``path`` is the run directory, None for a run that left none.
-    ``unkept`` says what of the end could not be written there, as where the disk was full; with
-    ``resume`` the run goes on from the last checkpoint that could. None where all is there.
+    ``summary`` holds the test scores of the final model and of the model that validation chose. The
+    chosen model has the parameters ``best``. ``path`` is the run directory, None for a run without
+    one. If the last records could not be written, for example on a full disk, ``unkept`` says why;
+    with ``resume`` the run then goes on from its last checkpoint. Otherwise it is None.
     """
 
     state: FederationState
@@ -48,9 +48,9 @@ def run(
     """Play ``experiment`` to its end.
 
     ``out`` is the run directory to write; None writes nothing. With ``resume``, a run that is
-    there goes on from its last checkpoint, to bit-identical results; a finished one is read.
+    there goes on from its last checkpoint, to bit-identical results; a finished run is read.
 
-    Raises: ``UserError``, of the kind that says what is wrong: config, data, records, resources.
+    Raises: the ``UserError`` whose type fits the fault: config, data, records or resources.
     """
     if not isinstance(experiment, Experiment):
         raise ConfigError(
@@ -90,9 +90,10 @@ def _play(playing: Playing, watch: Progress) -> Run:
 
 
 def _keep(playing: Playing, watch: Progress, summary: Json) -> None:
-    """Write the end of the run; ``playing.unkept`` says why it could not be kept, if so.
+    """Write the last records of the run. If that fails, ``playing.unkept`` says why.
 
-    The summary says that all is there, so it comes only after a checkpoint of the last round.
+    A summary shows that all records are there, so it is written only after a checkpoint of the last
+    round.
     """
     assert playing.directory is not None
     if playing.unkept is not None:

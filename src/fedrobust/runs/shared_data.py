@@ -1,4 +1,4 @@
-"""The examples of a run: loaded, held out, shared out, and who among the clients is malicious."""
+"""Load the examples of a run, hold some out, share them out, and choose the malicious clients."""
 
 import math
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ from fedrobust.objectives import Objective, settled
 
 @dataclass(frozen=True)
 class SharedData:
-    """The data of a run, and whose they are.
+    """The data of a run, and who holds which examples.
 
-    ``train`` are the examples of the clients, ``root`` those of the server, ``validation`` those
-    that choose the round; ``partition`` says which client holds which. ``known`` are the benign
-    clients whose examples the adversary knows. ``gamma`` is the price of the certificate.
+    The clients hold ``train``, the server holds ``root``, and ``validation`` chooses the round.
+    ``partition`` says which client holds which examples. ``known`` are the benign clients whose
+    examples the adversary knows. ``gamma`` is the price of the certificate.
     """
 
     dataset: Dataset
@@ -44,14 +44,16 @@ class SharedData:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a report must say of the data."""
+        """The notes about the data that a report must show."""
         of_objective: tuple[str, ...] = getattr(self.objective, "notes", ())
         return (*self.dataset.notes, *self.partition.notes, *of_objective)
 
     def choosing(self, split: Literal["validation", "train"]) -> Split:
-        """The examples that choose the round; where users are clients, those of the clients.
+        """Return the examples that choose the round.
 
-        Raises: ``ConfigError`` where there is none.
+        Where users are clients, these are the examples of those users only.
+
+        Raises: ``ConfigError`` where there are none.
         """
         validation, users = self.validation, self.partition.users
         if users is not None and validation.user is not None:
@@ -96,14 +98,14 @@ def shared_data(experiment: Experiment, streams: Streams) -> SharedData:
 def _adversary(
     experiment: Experiment, clients: int, streams: Streams
 ) -> tuple[frozenset[int], tuple[int, ...]]:
-    """Which clients are malicious, and which benign ones' examples they know."""
+    """Choose the malicious clients, and the benign clients whose examples they know."""
     order = torch.randperm(clients, generator=streams.generator("malicious clients")).tolist()
     known = order[experiment.malicious :][: experiment.threat.data]
     return frozenset(order[: experiment.malicious]), tuple(sorted(known))
 
 
 def _root_set(train: Split, wanted: int | None, generator: torch.Generator) -> tuple[Split, Split]:
-    """What is left for the clients, and the ``wanted`` random examples that the server holds."""
+    """Return the examples left for the clients, and ``wanted`` random examples for the server."""
     if wanted is not None and wanted >= len(train):
         raise ConfigError(
             f"server.root: {wanted:,} examples for the server leave none of {len(train):,} "
@@ -115,7 +117,10 @@ def _root_set(train: Split, wanted: int | None, generator: torch.Generator) -> t
 
 
 def _require_pixels(experiment: Experiment, dataset: Dataset) -> None:
-    """Raises: ``ConfigError`` where an attack would clip data that are no pixels to [0, 1]."""
+    """Refuse an attack that would clip other data than pixels to [0, 1].
+
+    Raises: ``ConfigError``.
+    """
     for path in ("objective", "evaluation"):
         attack = getattr(getattr(experiment, path), "attack", None)
         for x in (dataset.train.x, dataset.test.x):

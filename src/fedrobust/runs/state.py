@@ -1,4 +1,4 @@
-"""Where a run stands, in memory and in its run directory."""
+"""The state of a run, in memory and in its run directory."""
 
 from dataclasses import asdict, dataclass, field
 
@@ -15,14 +15,14 @@ from fedrobust.runs.tally import Tally
 from fedrobust.typing import Vector
 
 FORMAT = 2
-"""That of a checkpoint. The first, which had no number, held all rounds in itself."""
+"""The format of a checkpoint. The first format had no number and held all rounds itself."""
 
 
 @dataclass
 class RunState:
-    """Where a run stands: the state, what was recorded so far, and the chosen parameters.
+    """The state of a run: the federation, the records so far, and the chosen parameters.
 
-    ``log`` has the rounds that were played; a run that leaves no records has none.
+    ``log`` has the rounds that were played; it is None for a run that keeps no records.
     """
 
     state: FederationState
@@ -34,7 +34,7 @@ class RunState:
 
     @classmethod
     def start(cls, run: Prepared, log: RoundsLog | None = None) -> "RunState":
-        """Where a run stands before its first round."""
+        """Return the state of a run before its first round."""
         return cls(run.federation.start(run.start, run.streams), [], run.start, log=log)
 
     def played(self, line: Json) -> None:
@@ -45,9 +45,11 @@ class RunState:
 
 
 def save(run: Prepared, directory: RunDirectory, run_state: RunState) -> list[str]:
-    """The rounds, the checkpoint, then what is made from it; it holds what trainings have come to.
+    """Write the log of rounds, the checkpoint, and then the file that is made from it.
 
-    Returns: what had to be made again, as somebody had changed it.
+    The checkpoint holds the results of an attack's trainings, so their journals are removed.
+
+    Returns: a text about each file that was made again because somebody had changed it.
 
     Raises: ``WriteError`` where it cannot be written; the last checkpoint is then still there.
     """
@@ -72,10 +74,10 @@ def save(run: Prepared, directory: RunDirectory, run_state: RunState) -> list[st
 
 
 def save_end(run: Prepared, directory: RunDirectory, run_state: RunState, summary: Json) -> None:
-    """The models and what a report shows; the summary comes last and says that all is there.
+    """Write the models and the data of a report, and last the summary, which marks the end.
 
-    What no file can hold is left out, and ``summary``, which is changed in place, says so among its
-    ``troubles``.
+    Values that no file can hold are left out. ``summary`` is changed in place and names them among
+    its ``troubles``.
     """
     directory.write_lines("metrics.jsonl", run_state.metrics)
     for name, vector in (("model", run_state.state.parameters), ("best", run_state.best)):

@@ -1,4 +1,4 @@
-"""What a run says when it ends."""
+"""The summary of a finished run."""
 
 import math
 
@@ -11,21 +11,21 @@ from fedrobust.runs.prepare import Prepared
 from fedrobust.runs.state import RunState
 
 _SLACK = 0.05
-"""A residual is small below this share of the price's own pull, 2γ times the distance moved."""
+"""A residual is small below this share of the cost's gradient, 2γ times the distance moved."""
 
 
 def rank(metrics: Json) -> tuple[float, float]:
-    """The order in which validation chooses: robust accuracy, then accuracy; a tie stays."""
+    """Return the key by which validation chooses: robust accuracy, then accuracy."""
     return metrics["robust_accuracy"], metrics["accuracy"]
 
 
 def best_of(metrics: list[Json]) -> Json:
-    """The evaluation that validation chooses, the earliest of equals."""
+    """Return the evaluation that validation chooses; of equal ones, the earliest."""
     return max(metrics, key=rank)
 
 
 def _line(log: RoundLog, clients: int) -> Json:
-    """One line of ``rounds.jsonl``; ``participants`` is null where everyone took part."""
+    """Return one line of ``rounds.jsonl``. ``participants`` is null where everyone took part."""
     return {
         "round": log.round,
         "participants": None if len(log.participants) == clients else list(log.participants),
@@ -39,7 +39,7 @@ def _line(log: RoundLog, clients: int) -> Json:
 
 
 def _finish(run: Prepared, run_state: RunState) -> Json:
-    """The test split is read here, once, for two models."""
+    """Return the summary. The test split is read only here, once, for two models."""
     chosen, last = best_of(run_state.metrics), run_state.metrics[-1]
     final = measure.on_test(run, run_state.state.parameters, last["round"])
     attack = measure.on_attack(run, run_state.state.attack, "report")
@@ -70,7 +70,7 @@ def _finish(run: Prepared, run_state: RunState) -> Json:
 
 
 def certificate_warnings(certificate: Json | None) -> list[str]:
-    """Why the last model's certificate may not be what it says."""
+    """Return warnings that the last model's certificate may be wrong."""
     if certificate is None or certificate["gamma"] is None:
         return []
     found, gamma = [], certificate["gamma"]
@@ -92,6 +92,6 @@ def certificate_warnings(certificate: Json | None) -> list[str]:
 
 
 def _least(run: Prepared) -> int:
-    """How many malicious clients must take part in a round for the attack to do anything."""
+    """Return how many malicious clients a round needs for the attack to do anything."""
     attack, threat = run.federation.attack, run.federation.threat
     return 1 if attack is None or threat.benign else requirements(attack).min_colluders

@@ -1,4 +1,4 @@
-"""Models of the auditor's own, whose adversarial examples are tried on the model under audit."""
+"""Train the auditor's own models, whose adversarial examples are tried on the audited model."""
 
 import json
 from pathlib import Path
@@ -30,13 +30,13 @@ def surrogates(
     cache: Path,
     progress: Progress,
 ) -> list[nn.Module]:
-    """``network`` trained on ``data``, once as it is and once adversarially in the ball of ``eps``.
+    """Train ``network`` on ``data`` twice: plainly, and adversarially in the ball of ``eps``.
 
-    Both are ordinary runs of one client, 2,000 batches of 128 with Adam, kept in ``cache`` under a
-    digest of their config: an interrupted one goes on, a finished one is read. Adversarial
-    training is Madry's: every example of a batch is moved, by PGD of ten steps.
+    Both are ordinary runs of one client, 2,000 batches of 128 with Adam. They are kept in ``cache``
+    under a digest of their config: an interrupted run goes on, and a finished run is read.
+    Adversarial training is Madry's: PGD of ten steps moves every example of a batch.
 
-    Raises: ``UserError`` of the kind that says what is wrong.
+    Raises: the ``UserError`` whose type fits the fault.
     """
     pgd = Pgd(eps=eps, step_size=eps / 4, steps=10, norm=norm)
     kinds: dict[str, Objective] = {"natural": ERM(), "robust": Adversarial(attack=pgd, ratio=1.0)}

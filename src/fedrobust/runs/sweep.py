@@ -1,4 +1,4 @@
-"""Playing a grid of experiments: in processes of their own, resumable to the cell."""
+"""Play a grid of experiments, each in its own process; a sweep resumes cell by cell."""
 
 import json
 import multiprocessing
@@ -30,9 +30,9 @@ from fedrobust.runs.directory import Json
 from fedrobust.runs.grid import Cell, Sweep
 
 FAILED = "failed"
-"""The folder within a sweep's that tells of each cell that failed."""
+"""The subfolder of a sweep with a text about each cell that failed."""
 _SECONDS = 0.2
-"""How often the progress of running cells is looked at."""
+"""The seconds between two looks at the progress of running cells."""
 
 
 def run_sweep(
@@ -43,12 +43,12 @@ def run_sweep(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, str]:
-    """Play every cell of ``sweep`` that is not finished; returns the failed ones and why.
+    """Play every cell of ``sweep`` that is not finished; return the failed cells and why.
 
     ``out`` holds sweep.json, cells/NAME, each an ordinary run directory, and failed/NAME.txt with
-    the traceback of a cell that failed; the others are played whatever happens to it. ``jobs``
-    cells run at a time, in a process each, and share the cores; by default as many as there are
-    cores. With ``resume`` finished cells are kept and begun ones go on; the grid may have gained
+    the traceback of a cell that failed. A failed cell does not stop the others. ``jobs`` cells run
+    at a time, each in its own process, and share the cores. By default there are as many jobs as
+    cores. With ``resume`` finished cells are kept and begun cells go on. The grid may have gained
     cells since.
 
     Raises: ``RecordError`` where ``out`` holds something else.
@@ -77,9 +77,9 @@ def _cores() -> int:
 
 @contextmanager
 def _opened(sweep: Sweep, out: Path, resume: bool, jobs: int | None) -> Iterator[int]:
-    """Within, ``out`` is this sweep's and no other process's; gives the threads of a cell.
+    """Within the context, hold ``out`` for this process alone. Yields the threads of a cell.
 
-    They are fixed when a sweep begins, so that its results do not depend on when it was stopped.
+    The threads are fixed when a sweep begins, so that its results do not depend on interruptions.
 
     Raises: ``RecordError``.
     """
@@ -94,11 +94,11 @@ def _opened(sweep: Sweep, out: Path, resume: bool, jobs: int | None) -> Iterator
 
 
 def _refuse_foreign(out: Path, resume: bool) -> None:
-    """Raises: ``RecordError`` for a folder in which something lies that is no sweep."""
+    """Refuse a folder that holds anything but a sweep. Raises: ``RecordError``."""
     if not out.is_dir() or present(out / "sweep.json"):
         return
     there = listing(out)
-    # Its cells say themselves what they are: without its record a sweep can go on.
+    # A sweep can go on without its record, since each cell has a config of its own.
     if resume and CELLS in there and set(there) <= {CELLS, FAILED, "report"}:
         return
     if there:
@@ -106,7 +106,10 @@ def _refuse_foreign(out: Path, resume: bool) -> None:
 
 
 def _refuse_links(sweep: Sweep, out: Path) -> None:
-    """Raises: ``RecordError`` for a link in ``out`` through which a cell would write elsewhere."""
+    """Refuse a link in ``out`` through which a cell would write elsewhere.
+
+    Raises: ``RecordError``.
+    """
     cells = [f"{CELLS}/{cell.name}" for cell in sweep.cells]
     for name in (CELLS, FAILED, *cells):
         if (path := out / name).is_symlink():
@@ -145,12 +148,12 @@ def _record(sweep: Sweep, out: Path, resume: bool, jobs: int | None) -> int:
 
 
 def _threads(sweep: Sweep, out: Path, jobs: int | None) -> int:
-    """Those that the cells there began with, else an equal share of the cores."""
+    """Return the threads that the cells in ``out`` began with, else an equal share of the cores."""
     return begun_with(out) or max(1, _cores() // min(jobs or _cores(), len(sweep.cells)))
 
 
 class _Pool:
-    """The cells that are running, each in a process of its own."""
+    """The running cells, each in its own process."""
 
     def __init__(self, out: Path, threads: int, progress: Progress) -> None:
         self._context = multiprocessing.get_context("spawn")
@@ -161,7 +164,7 @@ class _Pool:
 
     def start(self, cell: Cell) -> None:
         path = self._out / CELLS / cell.name
-        # A pipe for each: a cell that is killed amid a message leaves the others' alone.
+        # Each cell has its own pipe: a cell killed amid a message does not damage the others'.
         ours, theirs = self._context.Pipe(duplex=False)
         with beside.safe_path() as before:
             known = beside.places(), before
@@ -173,7 +176,7 @@ class _Pool:
         self._progress.moved(cell.name, 0, cell.experiment.rounds)
 
     def look(self) -> None:
-        """Pass on what running cells report, and take leave of those that ended."""
+        """Pass on the reports of running cells, and remove the cells that have ended."""
         wait([process.sentinel for _, process, _ in self.running.values()], timeout=_SECONDS)
         ended = [name for name, (_, process, _) in self.running.items() if not process.is_alive()]
         for name, (_, _, pipe) in self.running.items():
@@ -194,12 +197,12 @@ class _Pool:
                 self.failures[name] = (failure.strip().splitlines() or [failure])[-1]
                 self._keep(name, failure)
             else:
-                with suppress(OSError):  # what is told of it is out of date, and no more
+                with suppress(OSError):  # if it stays, the text is only out of date
                     (self._out / FAILED / f"{name}.txt").unlink(missing_ok=True)
             self._progress.ended(name, self.failures.get(name))
 
     def _keep(self, name: str, failure: str) -> None:
-        """Keep why a cell failed; where that cannot be done, the other cells go on all the same."""
+        """Write why a cell failed. If that fails, warn; the other cells go on."""
         path = self._out / FAILED / f"{name}.txt"
         try:
             path.parent.mkdir(exist_ok=True)
@@ -216,7 +219,7 @@ class _Pool:
 
 def _sudden(code: int | None) -> str:
     return (
-        f"the process ended with code {code}, without a word: it was killed from outside, or the "
+        f"the process ended with code {code} and no message: it was killed from outside, or the "
         "machine ran out of memory (run fewer --jobs at a time)"
     )
 
@@ -228,9 +231,9 @@ def _play(
     known: tuple[tuple[str, ...], str | None],
     pipe: Connection,
 ) -> None:
-    """The life of one cell's process. The ``config`` is the user's own, not a record of it.
+    """Play one cell in its own process. ``config`` is the user's own config, not a record of it.
 
-    ``known`` are the places of the user's own modules, and what ``beside.safe_path`` gave.
+    ``known`` are the folders of the user's own modules, and the value of ``beside.safe_path``.
     """
     places, before = known
     beside.look_in(places)
@@ -261,7 +264,7 @@ def _play(
 
 
 def _end_with_the_sweep() -> None:
-    """However the sweep's process ends, SIGKILL included, no cell runs on without it."""
+    """End this process as soon as the sweep's process ends in any way, even by SIGKILL."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

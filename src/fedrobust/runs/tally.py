@@ -1,20 +1,20 @@
-"""What a summary tells of all rounds, counted while they are played: no round is kept for it."""
+"""Count facts about all rounds for the summary while they are played, without keeping rounds."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 _CLIENTS_NAMED = 10
-"""A trouble names this many clients and counts the rest."""
+"""The number of clients that a trouble names; the rest are counted."""
 
 
 @dataclass
 class Tally:
     """Counts over rounds, each a line of ``rounds.jsonl``.
 
-    ``sent`` malicious rows came to rounds in which the rule selects, and ``kept`` of them were
-    selected. ``present`` maps a number of malicious participants to how many rounds had so many,
-    and to the first of these.
+    In the rounds in which the rule selects rows, there were ``sent`` malicious rows, and the rule
+    selected ``kept`` of them. ``present`` maps a number of malicious participants to the number of
+    rounds with so many, and to the first such round.
     """
 
     sent: int = 0
@@ -29,7 +29,7 @@ class Tally:
 
     @classmethod
     def of(cls, lines: Iterable[Mapping[str, Any]]) -> "Tally":
-        """That of rounds which were kept."""
+        """Return the tally of the given rounds."""
         found = cls()
         for line in lines:
             found.add(line)
@@ -59,7 +59,7 @@ class Tally:
         return self.kept / self.sent if self.sent else None
 
     def troubles(self, least: int = 1) -> list[str]:
-        """What a reader of the results must know: refused rows, and rounds that made no step.
+        """Return what a reader must know about refused rows and about rounds without a step.
 
         ``least`` malicious clients must take part in a round for the attack to do anything.
         """
@@ -90,7 +90,7 @@ def _rounds(number: int) -> str:
 
 
 def _named(clients: list[int]) -> str:
-    """The first few clients by id; a federation may have thousands."""
+    """Name the first few clients by id, since a federation may have thousands."""
     listed = ", ".join(map(str, clients[:_CLIENTS_NAMED]))
     more = f" and {len(clients) - _CLIENTS_NAMED} more" if len(clients) > _CLIENTS_NAMED else ""
     return f"client{'' if len(clients) == 1 else 's'} {listed}{more}"

@@ -20,8 +20,8 @@ def test_both_stages_are_played_and_told_of(tmp_path: Path) -> None:
     for told in (
         "observed 5 rounds, reconstructed 160 examples",
         "It acts from round 456 on.",
-        "Of the policies that were checked, that of step",
-        "of the harm that there was to do",
+        "Of the policies that were checked, the policy of step",
+        "of the possible harm",
     ):
         assert told in page
     # A policy that does not fit is said on the page as well, not in the summary alone.
@@ -30,7 +30,7 @@ def test_both_stages_are_played_and_told_of(tmp_path: Path) -> None:
     learnt = ["attack", "learn", str(config), "--out", str(policy), *constant]
     done = CliRunner().invoke(app, learnt)
     assert done.exit_code == 0, done.output
-    assert "of the harm there was to do" in done.output
+    assert "of the possible harm" in done.output
     used = ["-s", f"attack.policy={policy}", "-s", "attack.hold=5", *shorter[:2]]
     done = CliRunner().invoke(app, ["run", str(config), "--out", str(other), *used])
     assert done.exit_code == 0, done.output

@@ -31,7 +31,7 @@ def test_a_claim_that_hardly_moves_is_no_masking_and_does_not_hold(steps: int) -
 def test_a_claim_outside_the_box_is_refused() -> None:
     _, _, x, y = digits()
     claim = Pgd(eps=EPS, step_size=EPS / 30, steps=40, box=False)
-    with pytest.raises(ValueError, match="counts images only"):
+    with pytest.raises(ValueError, match="an audit needs box: true"):
         audit(natural(), x, y, eps=EPS, claim=claim)
 
 

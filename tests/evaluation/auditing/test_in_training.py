@@ -83,9 +83,9 @@ def test_a_name_is_short_for_a_budget(tiny: Callable[..., Experiment]) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"audit": "quick", "attack": PGD | {"box": False}}, "attack must be one"),
-        ({"audit": "quick", "attack": {"name": "square", "eps": 0.1}}, "attack must be one"),
-        ({"audit": "quick", "attack": PGD | {"eps": 0.0}}, "attack must be one"),
+        ({"audit": "quick", "attack": PGD | {"box": False}}, "attack must be PGD"),
+        ({"audit": "quick", "attack": {"name": "square", "eps": 0.1}}, "attack must be PGD"),
+        ({"audit": "quick", "attack": PGD | {"eps": 0.0}}, "attack must be PGD"),
         ({"audit": "full", "attack": PGD}, "choose quick or standard"),
         ({"audit": "quik", "attack": PGD}, "quick"),
         ({"audit": {"sample": 3}, "attack": PGD}, "sample"),

@@ -105,7 +105,7 @@ def test_what_went_wrong_is_said_with_the_cells_that_say_so(copy: Path) -> None:
         (copy / "cells" / f"none-flip-{seed}" / "summary.json").write_text(json.dumps(content))
     page = " ".join(write_report([copy]).read_text().split())
     assert f"none-flip-0, none-flip-1: {told}</li>" in page
-    curves = "the loss curves by up to 1.5 &gt; 2 (the numbers are those of the first)"
+    curves = "the loss curves by up to 1.5 &gt; 2 (the numbers are of the first cell)"
     assert f"none-flip-0, none-flip-1: {curves}" in page
 
 
@@ -188,8 +188,8 @@ def test_learned_attacks_have_a_table_of_their_own(tmp_path: Path) -> None:
     assert run_sweep(load_sweep(tmp_path / "ring.yaml"), tmp_path / "out") == {}
     page = write_report([tmp_path / "out"])
     assert "Learned attacks" in page.read_text()
-    assert "W₁ to the true data" in page.read_text()
-    assert "The return is that of" in page.read_text()
+    assert "The W₁ columns give the distance to the true data" in page.read_text()
+    assert "The return is the return of the policy" in page.read_text()
     (row,) = json.loads((page.parent / "learned.json").read_text())["rows"]
     assert row["labels"] == {"attack": "learned"}
     found = [summary(tmp_path / "out", name)["attack"] for name in row["cells"]]

@@ -1,4 +1,4 @@
-"""Is this robustness real? A battery that gradient masking cannot fool, and a verdict."""
+"""Audit whether robustness is real: attacks that gradient masking does not fool, and a verdict."""
 
 from fedrobust.evaluation.auditing.auditor import audit
 from fedrobust.evaluation.auditing.battery import Budget

@@ -42,7 +42,7 @@ from fedrobust.progress import UNWATCHED, Progress
 from fedrobust.typing import Images, Labels, Mask
 
 _MANY = 16
-"""Entries of a gradient that have one sign by chance in one of 2^15 examples."""
+"""The number of gradient entries that share one sign by chance in one of 2^15 examples."""
 
 
 def audit(
@@ -60,22 +60,22 @@ def audit(
     journal: Path | str | None = None,
     progress: Progress | None = None,
 ) -> Audit:
-    """Whether the robustness that ``model`` shows under plain PGD is real.
+    """Check whether the robustness that ``model`` shows under plain PGD is real.
 
-    x: [b, ...] in [0, 1]; y: [b], whole; ``eps`` in units of that range. ``claim`` is the attack
-    that the claim rests on, FAT's PGD of 40 steps unless given. Adversarial examples of each of the
-    ``surrogates``, other models for the same data, are tried too. Attacks work on the examples that
-    still stand; the signs compare attacks on the same examples. ``journal`` is a file that keeps
-    what is done, so that an audit that was interrupted goes on when it is asked for again.
+    x: [b, ...] in [0, 1]; y: [b], whole numbers; ``eps`` in units of that range. ``claim`` is the
+    attack behind the claimed accuracy, FAT's PGD of 40 steps unless given. ``surrogates`` are other
+    models for the same data; their adversarial examples are tried too. Attacks run on the examples
+    that still stand; the signs compare attacks on the same examples. ``journal`` is a file of
+    finished work: calling an interrupted audit again with it goes on where it stopped.
     ``progress`` is told how far each attack is.
 
-    The model is asked in evaluation mode and put back. One that returns probabilities, lets no
-    gradient through, is randomised, or answers by what else is in a batch is recognised, handled
-    and named in ``notes``. All that is drawn comes from ``seed``.
+    The model is put into evaluation mode and back. The audit recognises a model that returns
+    probabilities, lets no gradient through, is randomised, or whose answers depend on the batch. It
+    handles such a model and names it in ``notes``. All random draws come from ``seed``.
 
-    Raises: ``ValueError``, which names the argument, for inputs outside [0, 1], eps = 0, a claim of
-    another ball, a model or a surrogate that does not fit the examples, or labels that it has no
-    class for; ``RecordError`` for the journal of another audit.
+    Raises: ``ValueError``, which names the argument, for inputs outside [0, 1], eps = 0, a claim
+    for another ball, a model or a surrogate that does not fit the examples, or labels without a
+    class of the model; ``RecordError`` for the journal of another audit.
     """
     x, y = _require(model, x, y, eps, norm, budget)
     _require_settings(claim, surrogates, batch_size, seed, progress)
@@ -86,7 +86,7 @@ def audit(
             f"the audit in {norm} with eps = {eps:g}"
         )
     if not plain.box:
-        raise ValueError("the claim leaves [0, 1] (box: false): an audit counts images only")
+        raise ValueError("the claim leaves [0, 1] (box: false): an audit needs box: true")
     with evaluating(model), evaluating(nn.ModuleList(surrogates)), drawing(seed):
         seen = subject(model, x, y, batch_size)
         others = [_surrogate(i, other, x, y) for i, other in enumerate(surrogates, start=1)]
@@ -114,9 +114,9 @@ def audit(
 def _require(
     model: object, x: object, y: object, eps: object, norm: object, budget: object
 ) -> tuple[Images, Labels]:
-    """The examples, clipped where rounding put them outside [0, 1], and their labels.
+    """Check the arguments; return the examples, clipped to [0, 1] after rounding, and the labels.
 
-    Raises: ``ValueError`` for arguments of another kind than they have to be.
+    Raises: ``ValueError`` for arguments of the wrong kind.
     """
     arguments.module(model)
     x = arguments.images(x)
@@ -130,7 +130,7 @@ def _require(
         return arguments.pixels(x), y
     except ValueError as error:
         raise ValueError(
-            f"{error}. An audit is of images in [0, 1]: normalise them inside the model"
+            f"{error}. An audit needs images in [0, 1]: normalise them inside the model"
         ) from error
 
 
@@ -150,7 +150,7 @@ def _require_settings(
 
 
 def _surrogate(number: int, model: nn.Module, x: Images, y: Labels) -> nn.Module:
-    """The surrogate as it has to be asked. Raises: ``ValueError`` for one that cannot serve."""
+    """Return the surrogate as it must be called. Raises: ``ValueError`` for an unusable one."""
     try:
         seen = subject(model, x, y)
         if not seen.differentiable:
@@ -171,10 +171,10 @@ def _fought(
     clean = battle.stands
     felled = battle.run(Attack("plain PGD", plain))
     claims = battle.stands
-    # A claim may be weak: masking is what plain PGD does not see when it has arrived either.
+    # The claim's PGD may be weak. Masking is what plain PGD misses even when it has converged.
     felled = felled | battle.run(arriving(eps, norm))
     plainly = clean & ~felled
-    # These are compared with plain PGD, so each is tried on all that it was tried on.
+    # These attacks are compared with plain PGD, so each runs on the same examples.
     quieter, louder = battle.rescaled(arriving(eps, norm).how, claimed(eps, norm))
     signs = [
         lead(f"{attack.name} beats plain PGD", battle.run(attack, among=clean), felled)
@@ -216,7 +216,7 @@ def _fought(
 
 
 def _later(battle: AttackRunner, plainly: Mask, attacks: Sequence[Attack]) -> list[Indicator]:
-    """Whether plain PGD that has arrived takes still more with more steps, or more restarts."""
+    """Return the signs that converged plain PGD takes more with more steps or more restarts."""
     names = ("more steps take more", "restarts take more")
     return [
         share(name, battle.run(attack, among=plainly))
@@ -225,9 +225,9 @@ def _later(battle: AttackRunner, plainly: Mask, attacks: Sequence[Attack]) -> li
 
 
 def _flat(model: nn.Module, battle: AttackRunner) -> Mask:
-    """Which examples have an input gradient that tells nothing at the clean point.
+    """Return which examples have an input gradient without information at the clean point.
 
-    It is exactly 0, or none, or of one sign in all of its entries, where these are many.
+    Such a gradient is exactly 0, or not finite, or has many entries that all share one sign.
     """
     parts = zip(*(torch.split(part, battle.batch) for part in (battle.x, battle.y)), strict=True)
     with frozen(model):
@@ -243,7 +243,7 @@ def _loss(y: Labels, found: torch.Tensor) -> torch.Tensor:
 
 
 def _widest(plain: Pgd, x: Images) -> Attack:
-    """Plain PGD in a ball that holds every image: an honest model has no defence in it."""
+    """Return plain PGD in a ball that holds every image; no honest model resists it."""
     reach = 1.0 if plain.norm == "linf" else x[0].numel() ** 0.5
     wide = replace(
         plain,

@@ -1,4 +1,4 @@
-"""The attacks of an audit: which there are, and what each budget takes."""
+"""The attacks of an audit, and which of them each budget runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from fedrobust.typing import Images, Labels
 Budget: TypeAlias = Literal["quick", "standard", "full"]
 
 AMPLE = 100
-"""Steps after which plain PGD should have arrived."""
+"""The number of steps after which plain PGD should have converged."""
 
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack of a battery. ``factor`` scales the logits that it sees.
+    """One attack of a battery. ``factor`` scales the logits that the attack sees.
 
-    ``radius`` is that of its ball where it is not the audit's own.
+    ``radius`` is the radius of the attack's ball, where it differs from the audit's own.
     """
 
     name: str
@@ -34,20 +34,20 @@ class Attack:
 
 @dataclass(frozen=True)
 class Noise:
-    """Random points of the ball's surface: what any attack has to beat."""
+    """Random points on the ball's surface, which any attack should beat."""
 
     eps: float
     norm: Norm
     points: int = 10
 
     def draw(self, x: Images, generator: torch.Generator) -> torch.Tensor | None:
-        """One point for each example, before clipping."""
+        """Draw one point for each example, before clipping."""
         return on_sphere(x, self.eps, self.norm, generator)
 
     def maximize(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
-        """A point on which the model errs, where one was drawn; the last one elsewhere."""
+        """Return a point on which the model errs, where one was drawn; else the last point."""
         best, open_ = x.clone(), torch.ones_like(y, dtype=torch.bool)
         for _ in range(self.points):
             noise = draw()
@@ -60,29 +60,29 @@ class Noise:
 
 @dataclass(frozen=True)
 class Transfer:
-    """Adversarial examples of another model: the model under audit is not looked at."""
+    """Adversarial examples of another model. They are made without the model under audit."""
 
     surrogate: nn.Module
     how: Perturbation
 
     def draw(self, x: Images, generator: torch.Generator) -> torch.Tensor | None:
-        """What the attack on the surrogate draws."""
+        """Draw the noise of the attack on the surrogate."""
         return self.how.draw(x, generator)
 
     def maximize(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
-        """The surrogate's adversarial examples."""
+        """Return the surrogate's adversarial examples."""
         return self.how.maximize(self.surrogate, x, y, draw, batch=batch)
 
 
 def claimed(eps: float, norm: Norm, steps: int = 40) -> Pgd:
-    """Plain PGD as papers evaluate with: FAT's 40 steps of ε/30."""
+    """Return the plain PGD that papers evaluate with: FAT's 40 steps of ε/30."""
     return Pgd(eps=eps, step_size=eps / 30, steps=steps, norm=norm)
 
 
 def compared(budget: Budget, eps: float, norm: Norm) -> tuple[Attack, ...]:
-    """What is tried on all that plain PGD is tried on, since a sign compares the two."""
+    """Return the attacks that run on the same examples as plain PGD, since signs compare them."""
     queries = 500 if budget == "quick" else 5000
     return (
         Attack("Square", Square(eps=eps, norm=norm, queries=queries)),
@@ -92,7 +92,7 @@ def compared(budget: Budget, eps: float, norm: Norm) -> tuple[Attack, ...]:
 
 
 def transfers(eps: float, norm: Norm, surrogates: Sequence[nn.Module]) -> tuple[Attack, ...]:
-    """Plain PGD on each surrogate."""
+    """Return the attacks that run plain PGD on each surrogate."""
     how = _arriving(eps, norm, AMPLE)
     return tuple(
         Attack(f"transfer {i}", Transfer(other, how)) for i, other in enumerate(surrogates, start=1)
@@ -100,12 +100,12 @@ def transfers(eps: float, norm: Norm, surrogates: Sequence[nn.Module]) -> tuple[
 
 
 def arriving(eps: float, norm: Norm) -> Attack:
-    """Plain PGD that should have arrived: a claim may rest on one that has not."""
+    """Return plain PGD that should have converged, since a claim's own PGD may not have."""
     return Attack(f"PGD, {AMPLE} steps", _arriving(eps, norm, AMPLE))
 
 
 def longer(budget: Budget, eps: float, norm: Norm) -> tuple[Attack, ...]:
-    """Plain PGD with more of everything."""
+    """Return plain PGD with more steps, and plain PGD with more restarts, as the budget allows."""
     found = [Attack(f"PGD, {4 * AMPLE} steps", _arriving(eps, norm, 4 * AMPLE))]
     many = Pgd(eps=eps, step_size=eps / 30, steps=AMPLE, norm=norm, restarts=40)
     found.append(Attack(f"PGD, {AMPLE} steps, 40 restarts", many))
@@ -113,12 +113,12 @@ def longer(budget: Budget, eps: float, norm: Norm) -> tuple[Attack, ...]:
 
 
 def _arriving(eps: float, norm: Norm, steps: int) -> Pgd:
-    """Plain PGD with Madry's step, 2.5 ε over 100 steps."""
+    """Return plain PGD with Madry's step size, 2.5 ε / 100."""
     return Pgd(eps=eps, step_size=2.5 * eps / AMPLE, steps=steps, norm=norm)
 
 
 def battery(budget: Budget, eps: float, norm: Norm, classes: int) -> tuple[Attack, ...]:
-    """What works on those that still stand: AutoAttack's, but for Square, which was before."""
+    """Return the attacks on examples that still stand: AutoAttack's without Square, which ran."""
     steps, targets = (50, 3) if budget == "quick" else (100, 9)
     restarts = 5 if budget == "full" else 1
     found = [Attack("APGD-CE", Apgd(eps=eps, norm=norm, steps=steps, restarts=restarts))]

@@ -1,4 +1,4 @@
-"""Audits during training: apparent beside true robust accuracy, over the rounds."""
+"""Audits during training, which compare claimed and true robust accuracy over the rounds."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ from fedrobust.typing import Images, Labels
 
 @component
 class Auditing:
-    """An audit at every evaluation, on the first ``samples`` examples that it is made on.
+    """An audit at every evaluation, on the first ``samples`` of the evaluation's examples.
 
-    The claim is the evaluation's own attack, which has to be PGD on pixels. A model that takes over
-    with masked gradients shows in it: what plain PGD says stays high, what stands falls.
+    The claim is the evaluation's own attack, which must be PGD on pixels. The audit reveals a model
+    that has come to mask its gradients: the claimed accuracy stays high while the true one falls.
     """
 
     budget: Budget = "quick"
@@ -25,13 +25,13 @@ class Auditing:
 
     @classmethod
     def named(cls, value: Any) -> Any:
-        """``quick`` is short for {budget: quick}."""
+        """Read ``quick`` as {budget: quick}."""
         return {"budget": value} if isinstance(value, str) else value
 
     def look(
         self, model: nn.Module, x: Images, y: Labels, claim: Pgd, batch: int, seed: int
     ) -> dict[str, Any]:
-        """The verdict, what is claimed and what stands, and which signs are masking."""
+        """Return the verdict, the claimed and the true robust accuracy, and the signs."""
         x, y = x[: self.samples], y[: self.samples]
         found = audit(
             model,

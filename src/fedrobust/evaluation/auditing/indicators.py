@@ -1,10 +1,10 @@
-"""The signs of gradient masking: each a question with a figure, an interval and a threshold.
+"""The signs of gradient masking, each with a figure, an interval and a threshold.
 
-Plain PGD in float32 on raw logits can be fooled: by logits so large that the cross-entropy has no
-gradient left, by layers that let none through, by noise. What it misses, others find, and how much
-they find is what tells. (Athalye, Carlini and Wagner, "Obfuscated gradients give a false sense of
-security", ICML 2018, lists such signs; Carlini et al., "On evaluating adversarial robustness",
-2019.)
+Plain PGD in float32 on raw logits can be fooled by logits so large that the cross-entropy has no
+gradient left, by layers that let no gradient through, or by noise. Other attacks find what plain
+PGD misses. How much more they find is a sign of masking. (Athalye, Carlini and Wagner, "Obfuscated
+gradients give a false sense of security", ICML 2018, lists such signs; Carlini et al., "On
+evaluating adversarial robustness", 2019.)
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ Verdict: TypeAlias = Literal["genuine", "masked", "inconclusive"]
 OVERSTATED = "the claim is overstated"
 AT_CHANCE = "one answer beats the model"
 _NO_MASKING = {OVERSTATED: "too high", AT_CHANCE: "at chance"}
-"""Signs against a claim that are none of masking, and what they say."""
+"""Signs that contradict a claim but do not show masking, and their words."""
 LIMITS = {
     "rescaled PGD beats plain PGD": 0.05,
     "Square beats plain PGD": 0.10,
@@ -37,18 +37,18 @@ LIMITS = {
     OVERSTATED: 1 / 3,
     AT_CHANCE: 0.0,
 }
-"""The most of each sign that an honest model shows; docs/calibration.md says on which models."""
+"""The largest value of each sign on an honest model; docs/calibration.md names the models."""
 
 _MASKED = float(norm.ppf(0.9975))
-"""Standard errors of a floor: ten signs share 2.5 %."""
+"""The distance of a floor in standard errors, for 0.25 %: ten signs share 2.5 %."""
 
 
 @dataclass(frozen=True)
 class Indicator:
-    """One test: a share of examples with its 95 % interval, and the ``floor`` that it lies above.
+    """One sign: a share of examples with its 95 % interval, and a ``floor`` below it.
 
-    ``floor`` is the lower end at 99.75 %, so that ten signs together call an honest model that lies
-    on all of its limits masked in 2.5 % of audits.
+    ``floor`` is the lower end at 99.75 %. If an honest model lies exactly on the limits of all ten
+    signs, 2.5 % of its audits therefore call it masked.
     """
 
     name: str
@@ -59,19 +59,19 @@ class Indicator:
 
     @property
     def limit(self) -> float:
-        """The most that an honest model shows."""
+        """The largest value of this sign on an honest model."""
         return LIMITS[self.name]
 
     @property
     def beyond(self) -> bool | None:
-        """Whether the floor lies above the limit; None where the limit lies within."""
+        """Whether the floor lies above the limit; None where the limit is within the interval."""
         if self.floor > self.limit:
             return True
         return False if self.high <= self.limit else None
 
     @property
     def word(self) -> str:
-        """What the sign says. A claim that is too high is no masking, and not true either."""
+        """The sign's result in a word. A claim that is too high is wrong, but is not masking."""
         if self.beyond is None:
             return "unsure"
         return _NO_MASKING.get(self.name, "masked") if self.beyond else "fine"
@@ -82,7 +82,10 @@ class Indicator:
 
 
 def share(name: str, shows: Mask, among: Mask | None = None) -> Indicator:
-    """The sign ``name`` where ``shows`` [b], of all or of those ``among``, by Wilson's interval."""
+    """Return the sign ``name``: the share of ``shows`` [b] in all, or in ``among``.
+
+    The interval is Wilson's.
+    """
     total = len(shows) if among is None else int(among.sum())
     if not total:
         return Indicator(name, 0.0, 0.0, 0.0, 0.0)
@@ -91,10 +94,10 @@ def share(name: str, shows: Mask, among: Mask | None = None) -> Indicator:
 
 
 def lead(name: str, ours: Mask, plain: Mask) -> Indicator:
-    """By how much more examples one attack fells than plain PGD does, of the same [b].
+    """Return how many more of the same examples [b] one attack takes than plain PGD, as a share.
 
-    (b − c)/n for the b that it alone fells and the c that plain PGD alone fells, with the interval
-    of :func:`~fedrobust.evaluation.intervals.difference`.
+    It is (b − c)/n for the b examples that only this attack takes and the c that only plain PGD
+    takes, with the interval of :func:`~fedrobust.evaluation.intervals.difference`.
     """
     n, b, c = len(ours), int((ours & ~plain).sum()), int((plain & ~ours).sum())
     low, high = difference(b, c, n, SIDES)
@@ -103,9 +106,9 @@ def lead(name: str, ours: Mask, plain: Mask) -> Indicator:
 
 
 def at_chance(correct: Mask, y: Labels) -> Indicator:
-    """By how much one answer to everything, the commonest label, beats the model; 0 for less.
+    """Return by how much the constant answer with the commonest label beats the model, at least 0.
 
-    With examples of one class alone there is no chance to beat.
+    With examples of only one class the result is 0.
     """
     common = torch.mode(y).values
     if bool((y == common).all()):
@@ -116,12 +119,12 @@ def at_chance(correct: Mask, y: Labels) -> Indicator:
 
 
 def verdict(signs: Sequence[Indicator], steady: bool) -> Verdict:
-    """``masked`` on any sign, ``genuine`` where none can be, else ``inconclusive``.
+    """Return ``masked`` on any sign, ``genuine`` if no sign is possible, else ``inconclusive``.
 
-    A claim that is too high without any masking is ``inconclusive``: the model hides nothing, and
-    the claim does not hold. So is one about a model that is right no more often than one answer to
-    everything: its labels may be of another order than those it was trained on. A randomised model
-    is never called genuine: what one draw shows, another may not.
+    A claim that is too high without any masking is ``inconclusive``: the model hides nothing, but
+    the claim does not hold. A model that is right no more often than a constant answer is
+    ``inconclusive`` too: its labels may have another order than those it was trained on. A
+    randomised model is never called genuine, since another draw may show something else.
     """
     if any(sign.beyond for sign in signs if sign.name not in _NO_MASKING):
         return "masked"

@@ -1,4 +1,4 @@
-"""The loss around the examples, as PGD sees it and as it is: the picture of gradient masking."""
+"""The loss around the examples, as PGD sees it and as it is, which shows gradient masking."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -19,13 +19,13 @@ _PAIRS = 64
 
 @dataclass(frozen=True)
 class Surface:
-    """``examples`` examples that the model has right, at x + a·u + b·v, a and b in ``ticks``.
+    """The loss on ``examples`` correctly classified examples, at x + a·u + b·v, a, b in ``ticks``.
 
-    u is a step of length ε along the falling margin z_y − max z_i, which has a slope where the
-    cross-entropy has none, v a random one. Where the margin has no slope either, u is felt out by
-    pairs of random points. ``loss`` [b][a] is the median cross-entropy in float32, what PGD climbs;
-    ``errors`` the share of mistakes; ``lead`` the mean margin over that at the examples themselves,
-    which no scale of the logits changes.
+    u is a step of length ε along which the margin z_y − max z_i falls, and v is a random step. The
+    margin has a slope where the cross-entropy has none. Where the margin has no slope either, u is
+    estimated from pairs of random points. ``loss`` [b][a] is the median cross-entropy in float32,
+    which PGD climbs. ``errors`` is the share of mistakes. ``lead`` is the mean margin divided by
+    its mean size at the examples themselves, so that scaling the logits does not change it.
     """
 
     ticks: list[float]
@@ -36,9 +36,9 @@ class Surface:
 
 
 def surface(model: nn.Module, x: Images, y: Labels, plain: Pgd) -> dict[str, Any]:
-    """The fields of the :class:`Surface` of ``model`` around the first of (x, y) that it has right.
+    """Return the fields of the :class:`Surface` around the first correctly classified examples.
 
-    Where it has none right, it is that around the first of all.
+    If the model classifies none correctly, take the first of all examples.
     """
     some = right(model, x, y, _EXAMPLES).nonzero()[:_EXAMPLES, 0]
     x, y = (x[some], y[some]) if len(some) else (x[:_EXAMPLES], y[:_EXAMPLES])
@@ -65,7 +65,7 @@ def surface(model: nn.Module, x: Images, y: Labels, plain: Pgd) -> dict[str, Any
 
 
 def _felt(model: nn.Module, x: Images, y: Labels, plain: Pgd, source: torch.Generator) -> Tensor:
-    """The way on which the margin falls where no gradient shows it, by pairs of random points."""
+    """Estimate where the margin falls from pairs of random points, without any gradient."""
     total = torch.zeros_like(x)
     for _ in range(_PAIRS):
         noise = torch.randn(x.shape, generator=source, dtype=x.dtype).to(x.device)
@@ -82,7 +82,7 @@ def _step(way: Tensor, plain: Pgd) -> Tensor:
 
 
 def _looked(model: nn.Module, x: Images, y: Labels) -> tuple[float, float, float, float]:
-    """Median cross-entropy, mean margin, share of mistakes, and mean size of the margin."""
+    """Return the median loss, the mean margin, the share of mistakes and the mean margin size."""
     found = batched_logits(model, x, len(x))
     leads, loss = margin(found, y).double(), cross_entropy(found, y).double().median()
     return (
@@ -94,5 +94,5 @@ def _looked(model: nn.Module, x: Images, y: Labels) -> tuple[float, float, float
 
 
 def _rounded(value: float) -> float | None:
-    """Four digits, which is what a picture shows; None for what is not finite."""
+    """Round to four digits, which suffice for a picture; None for a number that is not finite."""
     return float(f"{value:.4g}") if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""The model under audit: what it gives, and how it has to be asked."""
+"""Check the model under audit: what it returns, and how it must be called."""
 
 from dataclasses import dataclass
 
@@ -25,44 +25,44 @@ class Scaled(nn.Module):
         self.model, self.factor = model, factor
 
     def forward(self, x: Images) -> Tensor:
-        """The scaled logits [b, classes]."""
+        """Return the scaled logits [b, classes]."""
         return logits(self.model, x) * self.factor
 
 
 class Logs(nn.Module):
-    """The logits of a model that gives probabilities: their logarithms."""
+    """A model that returns the logarithms of another model's probabilities as logits."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, x: Images) -> Tensor:
-        """log p [b, classes]."""
+        """Return log p [b, classes]."""
         p = logits(self.model, x)
         return p.clamp_min(torch.finfo(p.dtype).tiny).log()
 
 
 class NoInputGradient(nn.Module):
-    """A model through which no gradient comes: its gradient by the input is taken for 0."""
+    """A model that lets no gradient through. Its gradient with respect to the input is set to 0."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, x: Images) -> Tensor:
-        """The same logits, joined to x by a slope of 0."""
+        """Return the model's logits, connected to x with a gradient of 0."""
         found = logits(self.model, x.detach())
         return found.detach() + 0 * x.flatten(1).sum(dim=1, keepdim=True)
 
 
 @dataclass(frozen=True)
 class ModelCheck:
-    """A model that gives logits with a gradient, and what had to be said about it.
+    """A model that gives logits with a gradient, and notes about it.
 
-    ``differentiable`` is false where no gradient reaches the input, ``steady`` where the same input
-    gives other logits the next time or in another batch, ``constant`` where it gives many examples
-    one answer. ``said`` are the logits of a few examples, as the model gave them; None where it is
-    randomised.
+    ``differentiable`` is false where no gradient reaches the input. ``steady`` is false where the
+    same input gives other logits the next time or in another batch. ``constant`` is true where it
+    gives the same answer to all examples. ``said`` are the logits of a few examples, as the model
+    gave them; None where it is randomised.
     """
 
     model: nn.Module
@@ -75,7 +75,7 @@ class ModelCheck:
 
 
 def subject(model: nn.Module, x: Images, y: Labels, batch: int = 256) -> ModelCheck:
-    """Look at ``model``, in evaluation mode, on a few of the examples (x, y).
+    """Check ``model``, in evaluation mode, on a few of the examples (x, y).
 
     Raises: ``ModelError``, a ``ValueError``, for a model that does not fit them or gives no logits
     [b, classes]; ``ValueError`` for labels beyond the classes.
@@ -132,16 +132,16 @@ def subject(model: nn.Module, x: Images, y: Labels, batch: int = 256) -> ModelCh
 
 
 def _slope(model: nn.Module, x: Images) -> Tensor | None:
-    """A gradient of the logits by the input, each at its own weight; None where there is no path.
+    """Return the input gradient of a weighted sum of the logits; None where there is no path.
 
-    Raises: ``ValueError`` for a model that fails for another reason than that it leaves PyTorch.
+    Raises: ``ValueError`` for a model that fails for another reason than leaving PyTorch.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
         try:
             found = logits(model, x)
         except ModelError as error:
-            if "numpy()" in str(error):  # it took x without a gradient before
+            if "numpy()" in str(error):  # the model worked on x without a gradient before
                 return None
             raise
         if not found.requires_grad:

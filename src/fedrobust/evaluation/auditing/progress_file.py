@@ -1,4 +1,4 @@
-"""What an audit has done so far, in a file: an interrupted one goes on where it stopped."""
+"""The journal of an audit: a file of finished work, so that an interrupted audit can go on."""
 
 import json
 import warnings
@@ -23,10 +23,10 @@ _MOST_THREADS = 4096
 
 @dataclass(frozen=True)
 class About:
-    """What an audit is of: a digest, and the logits of a few examples.
+    """What an audit is about: a digest, and the logits of a few examples.
 
-    Logits tell apart what a digest of weights cannot, such as the temperature that a module keeps
-    as a number. There are none of a randomised model.
+    The logits show differences that a digest of weights does not, such as a temperature that a
+    module keeps as a number. A randomised model has no logits here.
     """
 
     digest: str
@@ -40,17 +40,17 @@ class About:
         said: Tensor | None,
         *settings: object,
     ) -> "About":
-        """Models by what they hold, tensors, settings that have a ``repr``, and our version."""
+        """Describe an audit by its models, tensors, settings (by ``repr``) and our version."""
         settings = (version("fedrobust"), *settings)
         return cls(_fingerprint(models, tensors, settings), None if said is None else said.cpu())
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON has it, which has no infinite numbers: these are texts."""
+        """Return this as JSON, with the logits as texts, since JSON has no infinite numbers."""
         said = None if self.said is None else [[repr(v) for v in r] for r in self.said.tolist()]
         return {"digest": self.digest, "said": said}
 
     def matches(self, stored: object) -> bool:
-        """Whether ``stored`` is what :meth:`to_json` gave for the same audit, but for rounding."""
+        """Whether ``stored`` came from :meth:`to_json` of the same audit, up to rounding."""
         if not isinstance(stored, dict) or stored.get("digest") != self.digest:
             return False
         said = stored.get("said")
@@ -64,11 +64,13 @@ class About:
 
 
 class ProgressFile:
-    """Results by name, one JSON line each; without a path they are only passed through.
+    """Results by name, one JSON line each. Without a path nothing is stored.
 
-    Raises: ``RecordError`` where the file was written for anything else than ``about``, or cannot
-    be read or written. A last line that a kill cut off is done again. Every line but the first has
-    a digest of itself, so that no other damage is taken for a result.
+    The work of a last line that a kill cut off is done again. Every line but the first holds a
+    digest of itself, so that no other damage is taken for a result.
+
+    Raises: ``RecordError`` where the file was written for another audit than ``about``, or cannot
+    be read or written.
     """
 
     def __init__(self, path: Path | None, about: About) -> None:
@@ -89,7 +91,7 @@ class ProgressFile:
             if line != _sealed(line.get("name"), line.get("found")):
                 raise RecordError(
                     f"{path}, line {number}, cannot be read: it is not as it was written; remove "
-                    "that line, and what it told is done again"
+                    "that line, and its work is done again"
                 )
             self._known[line["name"]] = line["found"]
         text = "".join(json.dumps(line) + "\n" for line in [head, *lines[1:]])
@@ -97,7 +99,7 @@ class ProgressFile:
         self._size = len(text.encode())
 
     def recall(self, name: str, work: Callable[[], Any]) -> Any:
-        """What ``work`` gives, a JSON value: done now, unless it stands in the file."""
+        """Return the JSON value of ``name`` from the file; if it is not there, do ``work``."""
         if name not in self._known:
             self._known[name] = work()
             self._append(_sealed(name, self._known[name]))
@@ -105,7 +107,7 @@ class ProgressFile:
 
     @classmethod
     def threads(cls, path: Path) -> int | None:
-        """The threads that the audit in ``path`` began with; None where none has begun."""
+        """Return how many threads the audit in ``path`` began with; None where none has begun."""
         lines = cls._lines(path) if path.exists() else []
         found = lines[0].get("threads") if lines else None
         return found if type(found) is int and 1 <= found <= _MOST_THREADS else None
@@ -122,13 +124,13 @@ class ProgressFile:
                     raise ValueError("it is no journal")
             except (ValueError, RecursionError) as error:
                 where = f"{path}, line {number},"
-                cure = "that line, and what it told is done again" if number > 1 else "the file"
+                cure = "that line, and its work is done again" if number > 1 else "the file"
                 raise RecordError(f"{where} cannot be read: {error}; remove {cure}") from error
             found.append(value)
         return found
 
     def _append(self, line: dict[str, Any]) -> None:
-        """Keep one line more; an audit goes on without a journal, and says so once."""
+        """Append one line. If that fails, warn once, and go on without a journal."""
         if self._path is None or self._size is None:
             return
         text = (json.dumps(line) + "\n").encode()
@@ -143,7 +145,7 @@ class ProgressFile:
 
 
 def _sealed(name: object, found: object) -> dict[str, Any]:
-    """A line of the journal, with a digest of what it says."""
+    """Return a line of the journal, with a digest of its content."""
     seal = digest(json.dumps([name, found]), length=16)
     return {"name": name, "found": found, "seal": seal}
 

@@ -1,4 +1,4 @@
-"""What an audit says: shares with intervals, what each attack took, the signs, the verdict."""
+"""The result of an audit: shares with intervals, each attack's result, the signs, the verdict."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -15,12 +15,13 @@ from fedrobust.records.schema.audit import AuditRecord
 
 @dataclass(frozen=True)
 class Audit:
-    """What a model claims, what survives, and whether the claim is real.
+    """The accuracy that a model claims under attack, the accuracy that remains, and a verdict.
 
-    ``clean`` is its accuracy, ``claimed`` that under plain PGD, ``robust`` that under the whole
-    battery, example by example the worst. ``shares`` are the same with intervals. ``taken`` says
-    what each attack did, ``signs`` what each test of the verdict found, ``settings`` what was
-    asked, ``surface`` the loss around some examples.
+    ``clean`` is its accuracy, ``claimed`` its accuracy under plain PGD, and ``robust`` its accuracy
+    under the whole battery: an example counts if no attack takes it. ``shares`` are these three
+    with intervals. ``taken`` has the result of each attack, ``signs`` the result of each test of
+    the verdict, ``settings`` the arguments of the audit, and ``surface`` the loss around some
+    examples.
     """
 
     verdict: Verdict
@@ -35,7 +36,7 @@ class Audit:
     surface: Surface
 
     def to_json(self) -> dict[str, Any]:
-        """Everything in it, with the intervals, as JSON has it."""
+        """Return everything in this result as JSON, with the intervals."""
         content = asdict(self)
         content["shares"] = {
             name: asdict(share) | {"value": share.value, "low": share.low, "high": share.high}
@@ -46,7 +47,7 @@ class Audit:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Audit":
-        """The audit that :meth:`to_json` wrote. Raises: ``ValueError`` that says what is wrong."""
+        """Read what :meth:`to_json` wrote. Raises: ``ValueError`` that says what is wrong."""
         found = shaped(AuditRecord, content)
         if strange := [sign.name for sign in found.signs if sign.name not in LIMITS]:
             raise ValueError(f"signs: there is no sign {shortened(strange[0])}")
@@ -77,7 +78,7 @@ class Audit:
 
     @property
     def reason(self) -> str:
-        """One sentence on why."""
+        """One sentence that gives the reason for the verdict."""
         bad = [sign.name for sign in self.signs if sign.word == "masked"]
         open_ = [sign.name for sign in self.signs if sign.word == "unsure"]
         lost = 100 * (self.claimed - self.robust)

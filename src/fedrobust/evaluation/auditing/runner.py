@@ -1,4 +1,4 @@
-"""Running attacks on the examples of an audit, a chunk at a time."""
+"""Run attacks on the examples of an audit, one chunk at a time."""
 
 import time
 from collections.abc import Callable
@@ -20,14 +20,14 @@ from fedrobust.progress import Progress
 from fedrobust.typing import Images, Indices, Labels, Mask
 
 _FACTORS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
-"""Factors tried on logits, in units that make their typical lead 1."""
+"""The factors tried on logits, in units that make their median lead 1."""
 _LOOKED_AT = 100
-"""Examples on which the factor is chosen."""
+"""The number of examples on which the factor is chosen."""
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What one attack did: of ``tried`` examples it made the model err on ``fell``."""
+    """The result of one attack: it made the model err on ``fell`` of ``tried`` examples."""
 
     name: str
     tried: int
@@ -36,10 +36,10 @@ class Taken:
 
 
 class AttackRunner:
-    """The examples of an audit, and which of them stand after every attack so far.
+    """The examples of an audit, and which of them still stand after all attacks so far.
 
-    They are attacked ``batch`` neighbours at a time, and what such a chunk gave goes into the
-    journal. Each chunk draws its own noise, for all its examples, whoever of them is tried.
+    A chunk of ``batch`` neighbouring examples is attacked at a time, and its result goes into the
+    journal. Each chunk draws its own noise for all its examples, even for those that are not tried.
     """
 
     def __init__(
@@ -60,14 +60,17 @@ class AttackRunner:
         self.stands = self.mask("clean", lambda: right(model, x, y, batch))
 
     def mask(self, name: str, work: Callable[[], Mask]) -> Mask:
-        """Which examples ``work`` names; once for all, by way of the journal."""
+        """Return which examples ``work`` names. It runs once; then the journal has the result."""
         named = self.recalled(name, lambda: work().nonzero()[:, 0].tolist())
         found = torch.zeros_like(self.y, dtype=torch.bool)
         found[named] = True
         return found
 
     def recalled(self, name: str, work: Callable[[], Any]) -> Any:
-        """What ``work`` gives, once for all; what the model draws in it comes from its name."""
+        """Return the result of ``work``, from the journal if it is there.
+
+        ``name`` gives the seed of the model's own random draws in ``work``.
+        """
 
         def drawn() -> Any:
             with drawing(self._streams.generator(f"model, {name}").initial_seed()):
@@ -76,13 +79,16 @@ class AttackRunner:
         return self.journal.recall(name, drawn)
 
     def run(self, attack: Attack, among: Mask | None = None) -> Mask:
-        """Which of those that stand, or of ``among``, an attack fells; they stand no more."""
+        """Run an attack on the examples that stand, or on ``among``; return which ones it takes.
+
+        Those no longer stand afterwards.
+        """
         fell = self.fells(attack, self.stands if among is None else among)
         self.stands = self.stands & ~fell
         return fell
 
     def fells(self, attack: Attack, among: Mask) -> Mask:
-        """Which of ``among`` an attack fells, by points that lie in its ball and in [0, 1]."""
+        """Return which of ``among`` an attack takes with points in its ball and in [0, 1]."""
         fell, done, total, seconds = torch.zeros_like(among), 0, int(among.sum()), 0.0
         for first in range(0, len(among), self.batch):
             self.progress.moved(attack.name, done, total)
@@ -110,12 +116,12 @@ class AttackRunner:
         return {"fell": tried[fell].tolist(), "seconds": round(time.monotonic() - began, 3)}
 
     def rescaled(self, how: Perturbation, probe: Perturbation) -> tuple[Attack, Attack | None]:
-        """``how`` on quieter logits, and on louder ones where these fell more of a few examples.
+        """Return ``how`` on smaller logits, and on larger logits if those took more examples.
 
-        The temperature that a masked model was trained at is unknown to whoever audits it, so
-        ``probe`` tries factors, in units of the median lead of the first logit over the second.
-        Only factors below 1 tell of masking: logits that are too large leave the loss no gradient,
-        and small ones leave it one that is merely not the best.
+        The auditor does not know the temperature at which a masked model was trained. So ``probe``
+        tries factors, in units of the median lead of the first logit over the second. Only factors
+        below 1 show masking: logits that are too large leave the loss without a gradient, while
+        small logits only make the gradient less effective.
         """
         fell = self.recalled("factor", lambda: self._fell(probe))
         by = {float(factor): count for factor, count in fell.items()}
@@ -125,7 +131,7 @@ class AttackRunner:
         return Attack("rescaled PGD", how, quiet), more
 
     def _fell(self, probe: Perturbation) -> dict[str, int]:
-        """How many of a few examples fall, for each factor."""
+        """Return how many of a few examples the probe takes, for each factor."""
         x, y = self.x[:_LOOKED_AT], self.y[:_LOOKED_AT]
         top = batched_logits(self.model, x, self.batch).double().topk(2, dim=1).values
         lead = float((top[:, 0] - top[:, 1]).abs().median().nan_to_num(nan=1.0)) or 1.0
@@ -151,7 +157,7 @@ def attacked(
     batch: int,
     source: torch.Generator,
 ) -> Images:
-    """The adversarial examples of ``x[index]``; noise is drawn for all before any is skipped."""
+    """Return adversarial examples of ``x[index]``. Noise is drawn for all before any is skipped."""
     seen = model if attack.factor == 1.0 else Scaled(model, attack.factor)
 
     def draw() -> Any:

@@ -1,1 +1,1 @@
-"""What records hold, each once: what is read is checked to be of these shapes."""
+"""The contents of each kind of record. What is read is checked against these classes."""

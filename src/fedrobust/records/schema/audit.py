@@ -1,4 +1,4 @@
-"""What the record of an audit holds."""
+"""The record of an audit."""
 
 from itertools import pairwise
 from typing import Annotated, Literal
@@ -24,7 +24,7 @@ class ShareRecord:
 
 @checked(frozen=True, config=OPEN)
 class TakenRecord:
-    """What one attack of an audit did."""
+    """The result of one attack of an audit."""
 
     name: str
     tried: Size
@@ -34,7 +34,7 @@ class TakenRecord:
 
 @checked(frozen=True, config=OPEN)
 class IndicatorRecord:
-    """One sign of an audit with its interval."""
+    """One sign of gradient masking in an audit, with its interval."""
 
     name: str
     value: Figure
@@ -65,7 +65,7 @@ class SurfaceRecord:
 
 @checked(frozen=True, config=OPEN)
 class AuditRecord:
-    """What audit.json holds."""
+    """The contents of audit.json."""
 
     verdict: Verdict
     clean: Fraction
@@ -86,4 +86,4 @@ class AuditRecord:
             if abs(getattr(self, name) - share.count / share.total) > 1e-9:
                 raise ValueError(f"{name} is not {share.count} of {share.total}")
         if not isinstance(self.settings.get("examples"), int):
-            raise ValueError("settings does not say of how many examples")
+            raise ValueError("settings does not give the number of examples")

@@ -1,6 +1,6 @@
-"""The format of each record by number, so that a reader knows what it does not know.
+"""The number of each record's format, so that a reader recognises a format that it cannot read.
 
-A record that names none is of an earlier version of fedrobust, and of format 1.
+A record without a number is from an earlier version of fedrobust, and has format 1.
 """
 
 from collections.abc import Mapping
@@ -12,18 +12,18 @@ NEWEST: Mapping[str, int] = {
     "sweep.json": 1,
     "audit.json": 1,
 }
-"""The newest format of each file. One that older versions would misread raises it."""
+"""The newest format of each file. A change that older versions would misread raises it."""
 
 
 def with_format(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """``content`` as it is written to the file ``name``: with its format, which comes first."""
+    """Return ``content`` as it is written to the file ``name``, with its format as first key."""
     return {"format": NEWEST[name], **content}
 
 
 def known_format(name: str, content: object) -> bool:
-    """Whether ``content`` of the file ``name`` is of a format that can be read.
+    """Whether ``content`` of the file ``name`` has a format that can be read.
 
-    Raises: ``ValueError`` where what it calls its format is none.
+    Raises: ``ValueError`` where its format is not a whole number of at least 1.
     """
     if name not in NEWEST or not isinstance(content, Mapping) or "format" not in content:
         return True

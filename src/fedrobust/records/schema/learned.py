@@ -1,4 +1,4 @@
-"""What a learned attack says of itself, in a run's summary and in the file of its policy."""
+"""The report of a learned attack in a run's summary, and the contents of a policy's file."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ from fedrobust.records.schema.figures import OPEN, Drawn, Figure, Maybe
 
 @checked(frozen=True, config=OPEN)
 class Compared:
-    """W₁ to the truth of equally many examples, and the shares of the classes."""
+    """W₁ distances to as many true examples, and the shares of the classes."""
 
     own: Drawn
     learned: Drawn
@@ -27,7 +27,7 @@ class Compared:
 
 @checked(frozen=True, config=OPEN)
 class LearnedReport:
-    """What a learned attack says of itself in summary.json."""
+    """The report of a learned attack in summary.json."""
 
     observed_rounds: Size
     reconstructed: Size
@@ -50,7 +50,7 @@ class LearnedReport:
 
     @property
     def kept(self) -> int | None:
-        """The step of the check that was best, whose policy acts; None where only one was there."""
+        """The step of the best check, whose policy acts; None where there are fewer than two."""
         known = [(step, value) for step, value in self.checks if not math.isnan(value)]
         if len(self.checks) < 2 or not known:
             return None
@@ -59,7 +59,7 @@ class LearnedReport:
 
 @checked(frozen=True, config=OPEN)
 class PolicyRule:
-    """What tells the rule that a policy was trained against."""
+    """The fingerprint of the rule that a policy was trained against."""
 
     clients: Count
     answers: tuple[Figure, ...]
@@ -67,7 +67,7 @@ class PolicyRule:
 
 @checked(frozen=True, config=OPEN)
 class PolicyThreat:
-    """What is read of the threat model that a policy was trained under."""
+    """The part that is read of the threat model that a policy was trained under."""
 
     rule: Flag
     clients: bool | int
@@ -76,14 +76,14 @@ class PolicyThreat:
 
 @checked(frozen=True, config=OPEN)
 class PolicyValue:
-    """What is read of the report of the attack that trained a policy."""
+    """The part that is read of the report of the attack that trained a policy."""
 
     value: Maybe
 
 
 @checked(frozen=True, config=OPEN)
 class PolicyRecord:
-    """What a policy's file says of how it was trained."""
+    """How a policy was trained, as its file stores it."""
 
     attack: dict[str, Any]
     threat: PolicyThreat

@@ -1,4 +1,4 @@
-"""What a run directory holds."""
+"""The records in a run directory."""
 
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ from fedrobust.records.schema.figures import OPEN, Figure, Maybe, Verdict
 
 @checked(frozen=True, config=OPEN)
 class PerUser:
-    """Scores of each user of the data, or of each client's own part of the test set, by id."""
+    """Scores by id: of each user of the data, or of each client's own part of the test set."""
 
     accuracy: dict[str, Fraction]
     robust_accuracy: dict[str, Fraction]
@@ -25,7 +25,7 @@ class PerUser:
 
 @checked(frozen=True, config=OPEN)
 class OfClass:
-    """What is read of the certificate of one class."""
+    """The part that is read of the certificate of one class."""
 
     examples: Size
 
@@ -57,7 +57,7 @@ class Shift:
 
 @checked(frozen=True, config=OPEN)
 class Audited:
-    """What an audit said of one model."""
+    """The result of an audit of one model."""
 
     verdict: Verdict
     claimed: Fraction
@@ -68,7 +68,7 @@ class Audited:
 
 @checked(frozen=True, config=OPEN)
 class Score:
-    """One model's shares of right answers, over ``examples`` held-out examples."""
+    """The shares of right answers of one model, over ``examples`` held-out examples."""
 
     accuracy: Fraction
     robust_accuracy: Fraction
@@ -82,7 +82,7 @@ class Score:
 
 @checked(frozen=True, config=OPEN)
 class Evaluation:
-    """One line of ``metrics.jsonl``: a round's score; ``seconds`` is the training time so far."""
+    """One line of ``metrics.jsonl``: the score after a round. ``seconds`` is the training time."""
 
     round: Size
     split: str
@@ -109,7 +109,7 @@ class Round:
 
 @checked(frozen=True, config=OPEN)
 class Test:
-    """The test split's one reading: the model that validation chose, and the last one."""
+    """The scores on the test split: of the model that validation chose, and of the last one."""
 
     best: Score
     final: Score
@@ -117,7 +117,7 @@ class Test:
 
 @checked(frozen=True, config=OPEN)
 class Chosen:
-    """What a summary repeats of the evaluations: the one that validation chose, and the last."""
+    """The evaluations that a summary repeats: the one that validation chose, and the last one."""
 
     best: dict[str, Any]
     final: dict[str, Any]
@@ -125,14 +125,14 @@ class Chosen:
 
 @checked(frozen=True, config=OPEN)
 class Troubles:
-    """What every attack's report may hold."""
+    """The part that the report of any attack may hold."""
 
     troubles: tuple[str, ...] = ()
 
 
 @checked(frozen=True, config=OPEN)
 class Summary:
-    """What a finished run adds."""
+    """The summary of a finished run."""
 
     rounds: Count
     clients: Count

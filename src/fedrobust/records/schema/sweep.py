@@ -1,4 +1,4 @@
-"""What the record of a sweep holds."""
+"""The record of a sweep."""
 
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ class SweepCellEntry:
 
 @checked(frozen=True, config=OPEN)
 class SweepRecord:
-    """What sweep.json holds."""
+    """The contents of sweep.json."""
 
     name: str
     axes: dict[str, tuple[str, ...]]

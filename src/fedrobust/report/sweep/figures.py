@@ -1,4 +1,4 @@
-"""The figures of a sweep over rounds and places, and what all its figures have in common."""
+"""The figures of a sweep over rounds and places, and functions that all its figures share."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ from fedrobust.report.style import MARKERS, NARROW, SERIES, percent_axis, printa
 from fedrobust.report.sweep.records import Group, SweepRecords
 
 _LEGEND_ROWS, _LEGEND_ROW = 3, 0.2
-"""The rows of a legend that a figure has room for, and what each beyond them adds, in inches."""
+"""The number of legend rows that fit into a figure, and the height of a further row in inches."""
 
 
 def panels(records: SweepRecords) -> dict[str, list[Group]]:
-    """The groups of each panel: one for each choice on the first axis."""
+    """Return the groups of each panel. There is one panel for each choice on the first axis."""
     found: dict[str, list[Group]] = {}
     for group in records.groups:
         found.setdefault(group.labels[0] if group.labels else "", []).append(group)
@@ -25,12 +25,12 @@ def panels(records: SweepRecords) -> dict[str, list[Group]]:
 
 
 def curve_name(group: Group) -> str:
-    """What a group is called within its panel: its choices on the other axes."""
+    """Return the name of a group within its panel: its choices on the other axes."""
     return ", ".join(group.labels[1:]) or (group.labels[0] if group.labels else "run")
 
 
 def followed(records: SweepRecords) -> bool:
-    """Whether training was looked at often enough, in cells few enough, to draw its course."""
+    """Whether there are enough evaluations, and few enough cells, to draw the course."""
     if max(map(len, panels(records).values())) > len(SERIES):
         return False
     rounds = [tuple(m["round"] for m in c.metrics) for g in records.groups for c in g.cells]
@@ -38,9 +38,9 @@ def followed(records: SweepRecords) -> bool:
 
 
 def course(records: SweepRecords, width: float) -> Figure:
-    """Robust accuracy on held-out examples, by round: the median over the seeds, and their band.
+    """Draw robust accuracy on held-out examples by round: the median over the seeds, and a band.
 
-    Dashed is what stands against an audit, where every evaluation made one.
+    If every evaluation made an audit, a dashed line shows the share that withstands it.
     """
     groups = panels(records)
     figure, axes = grid(groups, width, 2.9)
@@ -70,7 +70,7 @@ def course(records: SweepRecords, width: float) -> Figure:
 
 
 def matrix(records: SweepRecords, width: float) -> Figure:
-    """The accuracy of the last model at every place of a sweep with two axes."""
+    """Draw the accuracy of the last model at every place of a sweep with two axes."""
     rows, columns = (list(dict.fromkeys(g.labels[i] for g in records.groups)) for i in (0, 1))
     shares = np.full((len(rows), len(columns)), np.nan)
     for group in records.groups:
@@ -96,7 +96,7 @@ def matrix(records: SweepRecords, width: float) -> Figure:
 def grid(
     groups: Mapping[str, Sequence[Group]], width: float, height: float, square: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """One panel for each of ``groups``, side by side, or one above the other where it is narrow."""
+    """Make one panel for each of ``groups``, side by side, or stacked in a narrow figure."""
     across = min(len(groups), 3) if width > NARROW else 1
     down = -(-len(groups) // across)
     tall = (width / across if square else height) * down + 0.6
@@ -108,7 +108,7 @@ def grid(
 
 
 class Style(NamedTuple):
-    """How a curve is drawn. The dash is for lines without markers."""
+    """The style of a curve. The dash is for lines without markers."""
 
     colour: str
     marker: str
@@ -116,7 +116,7 @@ class Style(NamedTuple):
 
 
 def styles(records: SweepRecords) -> dict[str, Style]:
-    """The style of every curve, by its name; no two of sixteen are alike."""
+    """Return the style of every curve by its name. Up to sixteen curves all differ."""
     names = dict.fromkeys(curve_name(group) for group in records.groups)
     return {
         name: Style(SERIES[i % 8], MARKERS[(i + i // 8) % 8], ("-", "--")[i // 8 % 2])
@@ -130,7 +130,7 @@ def legend(
     width: float,
     dashed: bool = False,
 ) -> None:
-    """The curves' names below the panels, their lines ``dashed`` where they are drawn so."""
+    """Write the curves' names below the panels. ``dashed`` shows lines with their dashes."""
     names = [printable(name, 60) for name in styles]
     handles = [
         Line2D([], [], color=style.colour, marker=style.marker, ls=style.dash if dashed else "-")

@@ -1,4 +1,4 @@
-"""What the learned attacks of a sweep have reconstructed, learned and spent."""
+"""The table of a sweep's learned attacks: reconstructions, returns and time spent."""
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
@@ -7,26 +7,27 @@ from typing import Any
 from fedrobust.report.sweep.records import Columns, SweepCell
 
 _RETURN = (
-    "The return is that of the policy or plan in five episodes of the attacker's own simulation "
-    "that had no part in choosing it."
+    "The return is the return of the policy or plan in five episodes of the attacker's own "
+    "simulation. These episodes were not used to choose it."
 )
 _RECONSTRUCTED = (
-    "W₁ to the true data of equally many own, reconstructed and further true examples, the last "
-    "being the floor; how far reconstructions lie from the nearest real example, as a share of its "
-    "norm; the mismatch of gradients that an inversion starts and ends with, and that of the "
-    "newest reconstructions on the next, unused gradient; half the ℓ1 distance of the label mix "
-    "from the true one."
+    "The W₁ columns give the distance to the true data of equally many own, reconstructed and "
+    "further true examples; the last is the floor. Nearest real is the distance of reconstructions "
+    "from the nearest real example, as a share of its norm. The mismatch of gradients is given at "
+    "the start and at the end of an inversion, and for the newest reconstructions on the next, "
+    "unused gradient. The labels columns give half the ℓ1 distance of the label mix from the true "
+    "one."
 )
 
 
 def caption(columns: Sequence[str]) -> str:
-    """What a table with these columns shows."""
+    """Return the caption of a table with these columns."""
     told = [_RECONSTRUCTED] * ("W₁ reconstructed" in columns) + [_RETURN] * ("return" in columns)
     return " ".join(told)
 
 
 def _of(read: Callable[[Mapping[str, Any]], float | None]) -> Callable[[SweepCell], float | None]:
-    """``read`` on the attack's report; None for a cell without one, or without the figure."""
+    """Apply ``read`` to the attack's report; None for a cell without a report or the figure."""
 
     def figure(cell: SweepCell) -> float | None:
         report = cell.summary.get("attack") or {}

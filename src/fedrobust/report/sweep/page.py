@@ -18,14 +18,14 @@ from fedrobust.report.sweep.records import COLUMNS, Group, Spread, SweepRecords,
 AddFigure = Callable[[str, str, Callable[[float], Figure]], dict[str, Any]]
 _NUMBER = re.compile(r"[\d,.]*\d")
 _NAMED = 4
-"""How many of the cells that say the same are named."""
+"""The number of cells that are named for one trouble."""
 _REACHED = " Points stand at the shift that was reached; a curve ends where a model has blown up."
 
 
 def sweep_values(
     path: Path, figure: AddFigure, trusted: Trusted = NOTHING
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """What the template shows of the sweep at ``path``, and the table as files.
+    """Return the template's values for the sweep at ``path``, and the tables as files.
 
     A figure that would need code that is not ``trusted`` is left out, and a line says so.
 
@@ -67,7 +67,7 @@ def sweep_values(
 
 
 def _troubles(records: SweepRecords) -> list[str]:
-    """What cells say went wrong, and which; those that say the same but for numbers, together."""
+    """Return the troubles of the cells, joined where they differ only in their numbers."""
     told: dict[str, dict[str, str]] = {}
     for group in records.groups:
         for cell in group.cells:
@@ -77,7 +77,7 @@ def _troubles(records: SweepRecords) -> list[str]:
     for cells in told.values():
         first, *others = cells.values()
         like = (
-            "" if all(text == first for text in others) else " (the numbers are those of the first)"
+            "" if all(text == first for text in others) else " (the numbers are of the first cell)"
         )
         lines.append(f"{_named(list(cells))}: {first}{like}")
     return lines
@@ -89,11 +89,15 @@ def _named(cells: list[str]) -> str:
 
 
 def _scores_caption(records: SweepRecords) -> str:
-    seeds = " Medians over the seeds, with the least and the greatest." if records.seeds > 1 else ""
+    seeds = (
+        " Medians over the seeds, with the smallest and the largest value."
+        if records.seeds > 1
+        else ""
+    )
     caption = f"The model after the last round, on the test split.{seeds}"
     if any(cell.wasserstein for group in records.groups for cell in group.cells):
         caption += (
-            " A constant answer has ρ̂ = 0: read it with the error and the largest class answered."
+            " A constant answer has ρ̂ = 0, so read ρ̂ with the error and the largest class answered."
         )
     return caption
 
@@ -111,7 +115,7 @@ def _markdown(heads: list[str], body: list[list[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """``text`` as it is in a cell of a Markdown table, where it could be HTML or end the cell."""
+    """Escape ``text`` for a cell of a Markdown table, where it could be HTML or end the cell."""
     plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
     return plain.replace("\\", "\\\\").replace("|", "\\|")
 
@@ -132,25 +136,25 @@ def _json(
 
 
 def _plain(value: Spread | None) -> dict[str, Any] | None:
-    """A figure as JSON, which has no infinity."""
+    """Return a figure as JSON, with "infinite" for infinity, which JSON does not have."""
     if value is None:
         return None
     return {k: v if math.isfinite(v) else "infinite" for k, v in asdict(value).items()}
 
 
 def _left_out(records: SweepRecords, trusted: Trusted) -> list[str]:
-    """Why there are no decision boundaries, where the code of a model would have to be run."""
+    """Return why decision boundaries are missing, if they need code that is not trusted."""
     refused = plane.refused(records, trusted) if plane.plane(records) else ""
     return [f"The decision boundaries are not drawn. {refused}; {CURE}."] if refused else []
 
 
 def _figures(records: SweepRecords, figure: AddFigure, trusted: Trusted | None) -> Any:
-    """Title, drawing and caption of every figure that the records have the data for.
+    """Yield title, drawing and caption of every figure for which the records have data.
 
     Without ``trusted`` there are no decision boundaries.
     """
     cells = [cell for group in records.groups for cell in group.cells]
-    spread = " Bands reach from the least to the greatest seed." if records.seeds > 1 else ""
+    spread = " Bands reach from the smallest to the largest seed." if records.seeds > 1 else ""
     sides = [{group.labels[i] for group in records.groups} for i in range(len(records.axes))]
     if len(sides) == 2 and min(map(len, sides)) > 3:
         drawn = figure("matrix", "Accuracy at every place", partial(figures.matrix, records))
@@ -163,15 +167,15 @@ def _figures(records: SweepRecords, figure: AddFigure, trusted: Trusted | None) 
         drawn = figure("course", "Robust accuracy by round", partial(figures.course, records))
         caption = "Share of held-out examples right both clean and attacked, during training."
         if any("audit" in m for cell in cells for m in cell.metrics):
-            caption += " Dashed: what stands against the whole battery of an audit."
+            caption += " Dashed: the share that withstands the whole battery of an audit."
         yield "Robust accuracy", drawn, caption + spread
     if trusted is not None and plane.plane(records):
         ring = plane.Plane.of(records, trusted)
         draw = partial(plane.boundaries, ring, records)
         drawn = figure("boundaries", "Decision boundaries", draw)
-        caption = "Where each model changes its answer, over training points of both classes."
+        caption = "The lines where each model changes its answer, and points of both classes."
         if constant := ring.constant():
-            caption += f" Without a boundary, since they give one answer everywhere: {constant}."
+            caption += f" These models have no boundary, as their answer is constant: {constant}."
         yield "Decision boundaries", drawn, caption
     shifts = [cell.final.get("shift") or [] for cell in cells]
     for method, how in (
@@ -186,7 +190,7 @@ def _figures(records: SweepRecords, figure: AddFigure, trusted: Trusted | None) 
             f"Error under shift ({method.upper()})",
             drawn,
             f"Share of test examples that the last model gets wrong; {how}. The dashed line is ρ̂ "
-            "of the model that nobody attacked, the dotted one the error of a constant answer."
+            "of the unattacked model. The dotted line is the error of a constant answer."
             + _REACHED
             + spread,
         )
@@ -197,7 +201,7 @@ def _figures(records: SweepRecords, figure: AddFigure, trusted: Trusted | None) 
             "Loss under shift, and the certificate",
             drawn,
             "Mean loss of the last model on test examples moved by WRM. Dashed: the bound "
-            "γρ + φ, with the gap where it is certified (see the table), and proved only there. "
-            "A model whose loss is over a hundred times that of any unattacked one is named only."
-            + _REACHED,
+            "γρ + φ. Where the model is certified (see the table), the bound includes the gap and "
+            "is proved. A model whose loss is over a hundred times that of any unattacked one is "
+            "only named." + _REACHED,
         )

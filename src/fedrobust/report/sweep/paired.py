@@ -1,4 +1,4 @@
-"""Which attack of a sweep does the most harm, and which others do as much: paired by seed."""
+"""Compare the harm of a sweep's attacks in pairs of cells with the same seed."""
 
 import math
 from collections.abc import Callable
@@ -9,14 +9,14 @@ from fedrobust.report.sweep.records import COLUMNS, SEED, Group, SweepCell, Swee
 
 _AXIS = "attack"
 LEAST = 3
-"""Seeds from which on an interval is given."""
+"""The smallest number of seeds for which an interval is given."""
 
 CAPTION = (
-    "Mean differences over the seeds that both have, with a 95 % t-interval; one that holds 0 is a "
-    "tie. First against no attack. Then of the attacks at the same place on every other axis, the "
-    "one with the greatest mean error, and the one with the least mean ρ̂, is the reference, and "
-    "the others show how far they are from it. It was chosen by looking, so a narrow lead is worth "
-    "less than its interval says."
+    "Mean differences over the seeds that both have, with a 95 % t-interval. An interval that "
+    "contains 0 is a tie. The first column compares with no attack. The next columns compare the "
+    "attacks at the same place on every other axis. Their reference is the attack with the "
+    "greatest mean error, or with the least mean ρ̂. It was chosen after seeing the results, so "
+    "a narrow lead is worth less than its interval says."
 )
 
 _MEASURES: dict[str, tuple[Callable[[SweepCell], float | None], bool]] = {
@@ -30,7 +30,7 @@ Panels = dict[Place, list[Group]]
 
 
 def paired(records: SweepRecords) -> tuple[list[str], list[tuple[Group, list[str]]]]:
-    """The heads, and a row for each attacked group that has at least ``LEAST`` seeds."""
+    """Return the heads, and a row for each attacked group that has at least ``LEAST`` seeds."""
     if _AXIS not in records.axes:
         return [], []
     axis, (panels, calm) = records.axes.index(_AXIS), _panels(records)
@@ -61,7 +61,7 @@ def paired(records: SweepRecords) -> tuple[list[str], list[tuple[Group, list[str
 
 
 def _panels(records: SweepRecords) -> tuple[Panels, dict[Place, Group]]:
-    """The attacked groups of each place on the other axes, and the group that nobody attacked."""
+    """Return the attacked groups of each place on the other axes, and the unattacked groups."""
     axis, panels, calm = records.axes.index(_AXIS), Panels(), dict[Place, Group]()
     for group in records.groups:
         place = group.labels[:axis] + group.labels[axis + 1 :]
@@ -76,7 +76,7 @@ def _panels(records: SweepRecords) -> tuple[Panels, dict[Place, Group]]:
 
 
 def _ranked(panel: list[Group], name: str) -> list[str]:
-    """How far each group of a panel is from the one that does the most harm by ``name``."""
+    """Return the difference of each group from the group with the most harm by ``name``."""
     if len(panel) == 1:
         return ["–"]
     measure, most = _MEASURES[name]
@@ -85,12 +85,12 @@ def _ranked(panel: list[Group], name: str) -> list[str]:
 
 
 def _labelled(panel: list[Group], axis: int, label: str | None) -> Group | None:
-    """The group of a panel that has this label, if any."""
+    """Return the group of a panel that has this label, if any."""
     return next((group for group in panel if group.labels[axis] == label), None)
 
 
 def _against(panel: list[Group], best: Group | None, name: str) -> list[str]:
-    """How far each group of a panel is from ``best``."""
+    """Return the difference of each group of a panel from ``best``."""
     if best is None:
         return ["–"] * len(panel)
     return ["reference" if group is best else _difference(group, best, name) for group in panel]
@@ -101,7 +101,7 @@ def _known(group: Group, measure: Callable[[SweepCell], float | None]) -> bool:
 
 
 def _values(group: Group, measure: Callable[[SweepCell], float | None]) -> dict[str, float]:
-    """The measure of each seed."""
+    """Return the measure of each seed."""
     found = {cell.labels[SEED]: measure(cell) for cell in group.cells}
     return {seed: value for seed, value in found.items() if value is not None}
 

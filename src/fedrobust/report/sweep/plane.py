@@ -1,4 +1,4 @@
-"""Where the models of a sweep change their answer, where their data are points of a plane."""
+"""The decision boundaries of a sweep's models, if their data are points of a plane."""
 
 from dataclasses import dataclass
 
@@ -24,14 +24,14 @@ from fedrobust.report.sweep.records import Group, SweepCell, SweepRecords
 
 Array = NDArray[np.float64]
 _SIDE = 241
-"""Points along each side of a panel, where the model is asked."""
+"""The number of points along each side of a panel at which the model is evaluated."""
 _REACH = 4.0
 _POINTS = 1200
 _DATA = ("#8fb8d8", "#f2b27a")
 
 
 def plane(records: SweepRecords) -> bool:
-    """Whether every cell's data are points of a plane in two classes, so that regions show."""
+    """Whether the data of every cell are points of a plane in two classes."""
     return all(
         cell.config["data"].get("name") == "synthetic-ring"
         for group in records.groups
@@ -40,7 +40,7 @@ def plane(records: SweepRecords) -> bool:
 
 
 def refused(records: SweepRecords, trusted: Trusted) -> str:
-    """Why a model of :class:`Plane` cannot be made, as it is code that is not trusted."""
+    """Return which model is code that is not trusted; empty where all models can be made."""
     for group in records.groups:
         try:
             _recorded(group.cells[0], trusted)
@@ -53,8 +53,8 @@ def refused(records: SweepRecords, trusted: Trusted) -> str:
 class Plane:
     """The panels of a sweep on a plane: some training points of each class, and the boundaries.
 
-    A group's boundary is a list of lines [n, 2], of its first seed after the last round; it is
-    empty where the model gives one answer everywhere.
+    The boundary of a group is a list of lines [n, 2]. It is of the first seed's model after the
+    last round, and is empty where the model gives one answer everywhere.
     """
 
     groups: dict[str, list[Group]]
@@ -63,7 +63,7 @@ class Plane:
 
     @classmethod
     def of(cls, records: SweepRecords, trusted: Trusted) -> "Plane":
-        """Ask every model. Raises: ``RecordError`` and ``UntrustedError``."""
+        """Evaluate every model on the plane. Raises: ``RecordError`` and ``UntrustedError``."""
         train = _recorded(records.groups[0].cells[0], trusted).data.load().train
         x, labels = train.x[:_POINTS].numpy(), train.y[:_POINTS].numpy()
         x, labels = x[abs(x).max(1) < _REACH], labels[abs(x).max(1) < _REACH]
@@ -72,7 +72,7 @@ class Plane:
         return cls(panels(records), (x[labels == 0], x[labels == 1]), lines)
 
     def constant(self) -> str:
-        """Which models give the same answer everywhere, panel by panel."""
+        """Name the models that give the same answer everywhere, panel by panel."""
         found = []
         for title, members in self.groups.items():
             names = [curve_name(group) for group in members if not self.lines[group.labels]]
@@ -82,7 +82,7 @@ class Plane:
 
 
 def boundaries(plane: Plane, records: SweepRecords, width: float) -> Figure:
-    """Where each model changes its answer; one panel a defence, one colour an attack."""
+    """Draw the decision boundaries, with one panel per defence and one colour per attack."""
     figure, axes = grid(plane.groups, width, 3.4, square=True)
     drawn = styles(records)
     for panel, (title, members) in zip(axes, plane.groups.items(), strict=True):
@@ -103,14 +103,14 @@ def boundaries(plane: Plane, records: SweepRecords, width: float) -> Figure:
 
 
 def _dots(panel: Axes, points: Array, colour: str) -> None:
-    """All points as one outline of short strokes with round ends: small, and sharp at any size."""
+    """Draw all points as one outline of short strokes with round ends, which makes a small file."""
     ordered = points[np.lexsort((points[:, 1], np.round(points[:, 0] * 8)))]
     ends = np.repeat(ordered, 2, axis=0)
     ends[1::2, 0] += 1e-3
     strokes = Path(ends, np.tile([Path.MOVETO, Path.LINETO], len(points)))
     strokes.should_simplify = False
     dots = PathPatch(strokes, fill=False, color=colour, lw=1.7, capstyle="round", clip_on=False)
-    dots.set_snap(False)  # to whole pixels, where the ends of a stroke would fall together
+    dots.set_snap(False)  # at whole pixels, the two ends of a stroke would coincide
     panel.add_patch(dots)
 
 
@@ -122,14 +122,17 @@ def _line(margin: Array, side: Array) -> list[Array]:
 
 @component
 class _Recorded:
-    """What is needed of a cell's config. The rest is never looked at: it may name code."""
+    """The part of a cell's config that is needed. The rest is not read: it may name code."""
 
     data: AnyData
     model: AnyModel
 
 
 def _recorded(cell: SweepCell, trusted: Trusted) -> _Recorded:
-    """Raises: ``UntrustedError``, and ``RecordError`` where the cell's config is none."""
+    """Read a cell's data and model.
+
+    Raises: ``UntrustedError``, and ``RecordError`` where the cell's config is broken.
+    """
     needed = {key: cell.config[key] for key in ("data", "model") if key in cell.config}
     try:
         found: _Recorded = from_record(_Recorded, needed, trusted)
@@ -141,7 +144,7 @@ def _recorded(cell: SweepCell, trusted: Trusted) -> _Recorded:
 
 
 def _margin(cell: SweepCell, side: Array, trusted: Trusted) -> Array:
-    """The logit of class 1 less that of class 0 over the plane."""
+    """Return the logit of class 1 minus the logit of class 0 over the plane."""
     model = build_model(_recorded(cell, trusted).model, (2,), 2, Streams(0).generator("any"))
     fill(model, cell.path / "model.safetensors")
     across, up = np.meshgrid(side, side)

@@ -1,7 +1,7 @@
-"""A sweep as the report sees it: its cells read from their run directories, put together by place.
+"""Read a sweep for the report: the cells from their run directories, grouped by place.
 
-Cells that differ in their seed alone are one group; figures are given as the median over seeds with
-the least and the greatest.
+Cells that differ only in their seed are one group. A figure of a group is the median over the
+seeds, with the smallest and the largest value.
 """
 
 import math
@@ -32,9 +32,9 @@ SEED = "seed"
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of a figure over the seeds, with the least and the greatest.
+    """The median of a figure over the seeds, with the smallest and the largest value.
 
-    Infinity stands for what is not finite: a model that has blown up is the worst, not left out.
+    Infinity stands for a value that is not finite: a model that has blown up counts as the worst.
     """
 
     middle: float
@@ -61,13 +61,13 @@ class SweepCell:
 
     @property
     def wasserstein(self) -> Mapping[str, Any]:
-        """Its certificate on the test split; empty where none was measured."""
+        """The cell's certificate on the test split; empty where none was measured."""
         found: Mapping[str, Any] = self.final.get("wasserstein") or {}
         return found
 
     @cached_property
     def metrics(self) -> list[Mapping[str, Any]]:
-        """What was measured on held-out examples during training, a mapping for each time."""
+        """The evaluations on held-out examples during training, one mapping for each."""
         path = self.path / "metrics.jsonl"
         found = evaluations_of(path, self.config)
         if not found or found[-1].round != self.summary["rounds"]:
@@ -76,7 +76,7 @@ class SweepCell:
 
     @property
     def attacked(self) -> bool:
-        """Whether anybody attacked."""
+        """Whether the cell has malicious clients."""
         return bool(self.config["malicious"])
 
 
@@ -88,7 +88,7 @@ class Group:
     cells: tuple[SweepCell, ...]
 
     def spread(self, figure: Callable[[SweepCell], float | None]) -> Spread | None:
-        """``figure`` over the seeds; None where a cell does not have it."""
+        """Return the spread of ``figure`` over the seeds; None where a cell does not have it."""
         values = [v for v in map(figure, self.cells) if v is not None]
         if len(values) < len(self.cells):
             return None
@@ -97,11 +97,11 @@ class Group:
 
 @dataclass(frozen=True)
 class SweepRecords:
-    """A sweep's folder, read once and never changed.
+    """The content of a sweep's folder, which is read once and never changed.
 
-    ``axes`` are those other than the seed, ``groups`` in the order of their labels; ``missing``
-    and ``failed`` name the cells that are not finished, ``reference`` an attack with which the
-    others are compared.
+    ``axes`` are the axes other than the seed. ``groups`` are in the order of their labels.
+    ``missing`` and ``failed`` name the cells that are not finished. ``reference`` names the attack
+    that the others are compared with.
     """
 
     path: Path
@@ -114,14 +114,17 @@ class SweepRecords:
 
     @classmethod
     def read(cls, path: Path) -> "SweepRecords":
-        """Raises: ``RecordError`` for a folder that is no sweep, is broken, or has nothing done."""
+        """Read the sweep at ``path``.
+
+        Raises: ``RecordError`` for a folder that is no sweep, is broken, or has no finished cell.
+        """
         record = path / "sweep.json"
         content = json_of(record, SweepRecord)
         axes = tuple(axis for axis in content.axes if axis != SEED)
         cells, missing = [], []
         for entry in content.cells:
             if strange := _strange(content, entry.labels):
-                raise broken(record, f"cell {entry.name} lies at {strange}, which no axis has")
+                raise broken(record, f"cell {entry.name} has {strange}, which no axis has")
             where = path / "cells" / entry.name
             if not present(where / "summary.json"):
                 missing.append(entry.name)
@@ -137,7 +140,7 @@ class SweepRecords:
             for name in missing
             if (text := path / "failed" / f"{name}.txt").is_file()
         }
-        # Axis by axis in the order of its labels: a list of grids, or one that grew, has none.
+        # Sort axis by axis by the labels: a list of grids, or a grid that grew, is not in order.
         ranks = [["", *content.axes[axis]] for axis in axes]
 
         def place(labels: tuple[str, ...]) -> list[int]:
@@ -149,12 +152,12 @@ class SweepRecords:
 
     @property
     def seeds(self) -> int:
-        """The most seeds that any place has."""
+        """The largest number of seeds in a group."""
         return max(len(group.cells) for group in self.groups)
 
 
 def _strange(content: SweepRecord, labels: Mapping[str, str]) -> str:
-    """A place that a cell names and its sweep has not; empty where there is none."""
+    """Return a label of a cell that the sweep's axes do not have; empty where there is none."""
     known = content.axes
     return next(
         (f"{a}: {label}" for a, label in labels.items() if label not in known.get(a, ())), ""
@@ -162,7 +165,7 @@ def _strange(content: SweepRecord, labels: Mapping[str, str]) -> str:
 
 
 def _cell(where: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The config and the summary of a finished cell. Raises: ``RecordError`` for broken ones."""
+    """Return config and summary of a finished cell. Raises: ``RecordError`` if they are broken."""
     path, file = where / "summary.json", where / "config.yaml"
     summary = json_of(path, dict)
     try:
@@ -184,13 +187,13 @@ def _cell(where: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if type(config.get("rounds")) is not int:
         raise broken(file, "its rounds is missing or no int")
     if config.get("rounds") != found.rounds:
-        told = f"it is of {found.rounds} rounds, {file.name} beside it of {config['rounds']}"
+        told = f"it has {found.rounds} rounds, but {file.name} beside it has {config['rounds']}"
         raise broken(path, told)
     return config, summary
 
 
 def _failure(path: Path) -> str:
-    """The last line of what a failed cell left; it may be cut off."""
+    """Return the last line of a failed cell's file, which may have been cut off."""
     if path.is_symlink():
         return f"{path.name} is a link, which may lead anywhere: it was not read"
     lines = text_of(path, damaged=True).strip().splitlines()
@@ -223,11 +226,11 @@ SHARES = {
     "largest class answered",
     "malicious rows kept",
 }
-"""The columns that are shares of one."""
+"""The columns that hold shares, from 0 to 1."""
 
 
 def audited_figure(cell: SweepCell, name: str) -> float | None:
-    """What the audit of the last model says; ``masked`` is 1 where that is its verdict."""
+    """Return a figure of the last model's audit; ``masked`` is 1 where that is the verdict."""
     found = cell.final.get("audit")
     if found is None:
         return None
@@ -235,7 +238,7 @@ def audited_figure(cell: SweepCell, name: str) -> float | None:
 
 
 def certified_figure(cell: SweepCell, name: str) -> float | None:
-    """A figure of the certificate; infinity where it is not finite, which JSON cannot hold."""
+    """Return a figure of the certificate; infinity for the null that JSON holds in its place."""
     if not cell.wasserstein:
         return None
     value: float | None = cell.wasserstein.get(name)
@@ -245,7 +248,7 @@ def certified_figure(cell: SweepCell, name: str) -> float | None:
 def table(
     records: SweepRecords, columns: Columns = COLUMNS
 ) -> tuple[list[str], list[tuple[Group, list[Spread | None]]]]:
-    """The ``columns`` that any group has, and of each group that has any its figures in them."""
+    """Return the ``columns`` that any group has, and the rows of the groups that have any."""
     found = {name: [g.spread(figure) for g in records.groups] for name, figure in columns.items()}
     present = [name for name, column in found.items() if any(column)]
     rows = [(group, [found[name][i] for name in present]) for i, group in enumerate(records.groups)]
@@ -253,7 +256,7 @@ def table(
 
 
 def shown(name: str, value: Spread | None) -> str:
-    """A figure as the table shows it: 93.4 (92.8 to 94.0) % over several seeds."""
+    """Return a figure as the table shows it: 93.4 (92.8 to 94.0) % over several seeds."""
     if value is None:
         return "–"
 

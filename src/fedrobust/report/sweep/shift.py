@@ -1,4 +1,4 @@
-"""Figures of a sweep: error and loss of its models as their data shift."""
+"""Figures of a sweep: the error and the loss of its models under shift."""
 
 import math
 from typing import Any
@@ -17,7 +17,7 @@ from fedrobust.report.sweep.records import Group, SweepCell, SweepRecords
 def shift(
     records: SweepRecords, method: str, what: str, width: float, certificate: bool = False
 ) -> Figure:
-    """``what`` (error, or loss) of the last model against the level ρ of shift."""
+    """Draw ``what`` (error or loss) of the last model against the level ρ of shift."""
     groups = panels(records)
     figure, axes = grid(groups, width, 2.9)
     drawn = styles(records)
@@ -30,7 +30,7 @@ def shift(
             reached = np.array([_curve(cell, method, "reached") for cell in group.cells])
             rows = np.array([_curve(cell, method, what) for cell in group.cells])
             levels = np.median(reached, axis=0)
-            # Infinity, of a model that has blown up, is greater than all and ends the curve.
+            # The loss of a model that has blown up is infinite, which ends the curve.
             middle, low, high = np.median(rows, axis=0), rows.min(axis=0), rows.max(axis=0)
             if middle.min() > top:
                 above.append(curve_name(group))
@@ -68,14 +68,14 @@ def shift(
 
 
 def _ceiling(records: SweepRecords, method: str) -> float:
-    """A loss above which a model has blown up: a hundred times the worst that nobody attacked."""
+    """Return the loss above which a model has blown up: 100 times the largest unattacked loss."""
     calm = [cell for group in records.groups for cell in group.cells if not cell.attacked]
     values = [value for cell in calm for value in _curve(cell, method, "loss")]
     return 100 * max(values, default=math.inf)
 
 
 def _curve(cell: SweepCell, method: str, what: str) -> list[float]:
-    """A figure at every level, in order of the levels; infinity where it is not finite."""
+    """Return a figure at every level, in order; infinity where it is not finite."""
     found = [(s["rho"], s[what]) for s in cell.final["shift"] if s["method"] == method]
     return [math.inf if value is None else value for _, value in sorted(found, key=lambda f: f[0])]
 
@@ -85,7 +85,7 @@ def _drawn(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _bound(group: Group) -> tuple[float, float] | None:
-    """γ and φ + gap of the group's certificates, the medians over seeds."""
+    """Return γ and φ + gap of the group's certificates, as medians over the seeds."""
 
     def intercept(cell: SweepCell) -> float | None:
         surrogate = cell.wasserstein.get("surrogate")
@@ -97,7 +97,7 @@ def _bound(group: Group) -> tuple[float, float] | None:
 
 
 def _mark(panel: Axes, group: Group, what: str) -> None:
-    """ρ̂ of the model that nobody attacked, and the error of always giving the commoner answer."""
+    """Mark ρ̂ of the unattacked model, and the error of always giving the commoner answer."""
     rho = group.spread(lambda cell: cell.wasserstein.get("rho"))
     if rho is not None:
         panel.axvline(rho.middle, color=MUTED, lw=1, ls=(0, (4, 2)))
