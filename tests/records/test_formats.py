@@ -11,7 +11,7 @@ from demo import ROOT
 
 from fedrobust.evaluation.auditing.result import Audit
 from fedrobust.records import reading
-from fedrobust.records.schema.formats import NEWEST, with_format
+from fedrobust.records.schema.formats import NEWEST, declared, with_format
 from fedrobust.records.schema.run import Evaluation, Round, Summary
 from fedrobust.records.schema.sweep import SweepRecord
 from fedrobust.report.run_records import ReportRun
@@ -98,3 +98,11 @@ def test_every_committed_run_is_read() -> None:
             ReportRun.read(run)
             whole += 1
     assert whole == 3
+
+
+def test_a_record_with_a_key_that_its_declaration_lacks_is_not_written() -> None:
+    content = {"round": 1, "malicious": [], "newest": 3}
+    with pytest.raises(TypeError, match="Round does not declare newest"):
+        declared(Round, content)
+    del content["newest"]
+    assert declared(Round, content) is content

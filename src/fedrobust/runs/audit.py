@@ -30,7 +30,8 @@ from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import Norm
 from fedrobust.progress import UNWATCHED, Progress
 from fedrobust.records.reading import broken, json_of, present
-from fedrobust.records.schema.formats import with_format
+from fedrobust.records.schema.audit import AuditRecord
+from fedrobust.records.schema.formats import declared, with_format
 from fedrobust.runs.audited_model import Source, opened
 from fedrobust.runs.surrogates import surrogates
 
@@ -87,7 +88,7 @@ def audited(asked: Asked, progress: Progress | None = None) -> Audit:
         found = _audited(asked, task, journal, progress or UNWATCHED)
         content = {"fedrobust": version("fedrobust")} | asked.content() | found.to_json()
         content["about"] = about
-        content = with_format(_RESULT, content)
+        content = declared(AuditRecord, with_format(_RESULT, content))
         _keep(done, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return found
 

@@ -10,6 +10,8 @@ from fedrobust.errors import ConfigError, WriteError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.state import FederationState, RoundLog
 from fedrobust.progress import UNWATCHED, Progress
+from fedrobust.records.schema.formats import declared
+from fedrobust.records.schema.run import Evaluation
 from fedrobust.runs import measure
 from fedrobust.runs.directory import Json
 from fedrobust.runs.loop import Playing, opened
@@ -118,5 +120,5 @@ def _evaluate(run: Prepared, run_state: RunState, log: RoundLog) -> Json:
     }
     if not run_state.metrics or rank(metrics) > rank(best_of(run_state.metrics)):
         run_state.best = run_state.state.parameters.clone()
-    run_state.metrics.append(metrics)
+    run_state.metrics.append(declared(Evaluation, metrics))
     return metrics

@@ -4,7 +4,8 @@ import math
 
 from fedrobust.federation.attack import requirements
 from fedrobust.federation.state import RoundLog
-from fedrobust.records.schema.formats import with_format
+from fedrobust.records.schema.formats import declared, with_format
+from fedrobust.records.schema.run import Round, Score, Summary
 from fedrobust.runs import measure
 from fedrobust.runs.directory import Json
 from fedrobust.runs.prepare import Prepared
@@ -26,7 +27,7 @@ def best_of(metrics: list[Json]) -> Json:
 
 def _line(log: RoundLog, clients: int) -> Json:
     """Return one line of ``rounds.jsonl``. ``participants`` is null where everyone took part."""
-    return {
+    line = {
         "round": log.round,
         "participants": None if len(log.participants) == clients else list(log.participants),
         "malicious": list(log.malicious),
@@ -36,6 +37,7 @@ def _line(log: RoundLog, clients: int) -> Json:
         "reason": log.outcome.reason,
         "projected": log.outcome.projected,
     }
+    return declared(Round, line)
 
 
 def _finish(run: Prepared, run_state: RunState) -> Json:
@@ -44,6 +46,8 @@ def _finish(run: Prepared, run_state: RunState) -> Json:
     final = measure.on_test(run, run_state.state.parameters, last["round"])
     attack = measure.on_attack(run, run_state.state.attack, "report")
     best = final if chosen is last else measure.on_test(run, run_state.best, chosen["round"])
+    for score in (best, final):
+        declared(Score, score)
     content = {
         "name": run.experiment.name,
         "rounds": run_state.state.round,
@@ -66,7 +70,7 @@ def _finish(run: Prepared, run_state: RunState) -> Json:
             *certificate_warnings(final.get("wasserstein")),
         ],
     }
-    return with_format("summary.json", content)
+    return declared(Summary, with_format("summary.json", content))
 
 
 def certificate_warnings(certificate: Json | None) -> list[str]:

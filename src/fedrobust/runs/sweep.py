@@ -23,7 +23,7 @@ from fedrobust.files import clear, held, listing, reason, written
 from fedrobust.progress import CELLS as ALL
 from fedrobust.progress import UNWATCHED, Progress
 from fedrobust.records.reading import json_of, present
-from fedrobust.records.schema.formats import with_format
+from fedrobust.records.schema.formats import declared, with_format
 from fedrobust.records.schema.sweep import SweepRecord
 from fedrobust.runs.cells import CELLS, begun_with, finished, require_grown
 from fedrobust.runs.directory import Json
@@ -142,7 +142,9 @@ def _record(sweep: Sweep, out: Path, resume: bool, jobs: int | None) -> int:
         "config": sweep.content,
         "reference": sweep.reference,
     }
-    text = json.dumps(with_format(record.name, content), indent=1, ensure_ascii=False)
+    text = json.dumps(
+        declared(SweepRecord, with_format(record.name, content)), indent=1, ensure_ascii=False
+    )
     written(record, f"{text}\n")
     return threads
 

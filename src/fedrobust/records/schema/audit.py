@@ -7,7 +7,7 @@ from pydantic import Field, Strict
 from pydantic.dataclasses import dataclass as checked
 
 from fedrobust.config.scalars import Count, Fraction, Size
-from fedrobust.records.schema.figures import OPEN, Figure, Maybe, Verdict
+from fedrobust.records.schema.figures import OPEN, Figure, Maybe, Unread, Verdict
 
 
 @checked(frozen=True, config=OPEN)
@@ -77,6 +77,12 @@ class AuditRecord:
     notes: tuple[str, ...]
     settings: dict[str, str | Annotated[int, Strict()] | Figure]
     surface: SurfaceRecord
+    format: Unread = None
+    fedrobust: Unread = None
+    model: Unread = None
+    data: Unread = None
+    asked: Unread = None
+    about: Unread = None
 
     def __post_init__(self) -> None:
         for name in ("clean", "claimed", "robust"):

@@ -1,7 +1,7 @@
 """The types of numbers in records."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AllowInfNan, BeforeValidator, ConfigDict, Strict
 
@@ -16,3 +16,7 @@ Drawn = Annotated[
     float, Strict(), BeforeValidator(lambda value: math.nan if value is None else value)
 ]
 """A figure, or NaN where it was not finite; a drawing leaves NaN out."""
+
+
+Unread = Any
+"""A field that a record holds, and that no reader of ours looks at."""

@@ -4,7 +4,8 @@ A record without a number is from an earlier version of fedrobust, and has forma
 """
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import fields
+from typing import Any, cast
 
 NEWEST: Mapping[str, int] = {
     "summary.json": 1,
@@ -31,3 +32,16 @@ def known_format(name: str, content: object) -> bool:
     if type(found) is not int or found < 1:
         raise ValueError("format: it is no whole number from 1 on")
     return found <= NEWEST[name]
+
+
+def declared(kind: type, content: dict[str, Any]) -> dict[str, Any]:
+    """Return ``content``, a record that is about to be written, if ``kind`` declares every key.
+
+    So a record is written, read and shown from one declaration.
+
+    Raises: ``TypeError`` for a key that ``kind`` does not declare, a mistake in fedrobust.
+    """
+    names = {field.name for field in fields(cast("Any", kind))}
+    if more := [key for key in content if key not in names]:
+        raise TypeError(f"{kind.__name__} does not declare {', '.join(more)}")
+    return content

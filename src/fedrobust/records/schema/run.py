@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic.dataclasses import dataclass as checked
 
 from fedrobust.config.scalars import Count, Flag, Fraction, Size
-from fedrobust.records.schema.figures import OPEN, Figure, Maybe, Verdict
+from fedrobust.records.schema.figures import OPEN, Figure, Maybe, Unread, Verdict
 
 
 @checked(frozen=True, config=OPEN)
@@ -78,6 +78,9 @@ class Score:
     wasserstein: Robustness | None = None
     shift: tuple[Shift, ...] | None = None
     audit: Audited | None = None
+    round: Unread = None
+    loss: Unread = None
+    clients: Unread = None
 
 
 @checked(frozen=True, config=OPEN)
@@ -91,7 +94,13 @@ class Evaluation:
     robust_accuracy: Fraction
     examples: Count
     per_user: PerUser | None = None
+    per_client: Unread = None
     audit: Audited | None = None
+    loss: Unread = None
+    wasserstein: Unread = None
+    kept: Unread = None
+    malicious_kept: Unread = None
+    applied: Unread = None
 
 
 @checked(frozen=True, config=OPEN)
@@ -105,6 +114,7 @@ class Round:
     dropped: tuple[Size, ...]
     applied: Flag
     reason: str | None = None
+    projected: Unread = None
 
 
 @checked(frozen=True, config=OPEN)
@@ -146,3 +156,7 @@ class Summary:
     attack: dict[str, Any] | None = None
     troubles: tuple[str, ...] = ()
     malicious_kept: Fraction | None = None
+    format: Unread = None
+    name: Unread = None
+    malicious: Unread = None
+    users: Unread = None

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field, Strict
 from pydantic.dataclasses import dataclass as checked
 
-from fedrobust.records.schema.figures import OPEN
+from fedrobust.records.schema.figures import OPEN, Unread
 
 
 @checked(frozen=True, config=OPEN)
@@ -26,3 +26,4 @@ class SweepRecord:
     threads: Annotated[int, Strict(), Field(ge=1, le=4096)] | None = None
     config: Any = None
     reference: str | None = None
+    format: Unread = None
