@@ -41,8 +41,9 @@ def test_the_verdict_gives_the_chosen_models_test_scores(tmp_path: Path) -> None
         "the test set (PGD ℓ∞, ε 0.3, 40 × 0.01)."
     )
     assert plain(verdict(found)) == (
-        f"{begin} of round {found.chosen_round}, which validation chose, {scores} The model of "
-        f"the last round is {100 * last.accuracy:.1f} % accurate and {100 * last.robust_accuracy:.1f} % "
+        f"{begin} of round {found.chosen_round}, which validation chose, {scores} The model of the "
+        f"last round is {100 * last.accuracy:.1f} % accurate and "
+        f"{100 * last.robust_accuracy:.1f} % "
         "robust."
     )
     rounds = found.evaluations[: 1 + [e.round for e in found.evaluations].index(found.chosen_round)]
