@@ -113,7 +113,7 @@ def test_the_elu_network_on_blocks_is_its_layers_one_after_the_other(
     shape: tuple[int, ...],
 ) -> None:
     """Logits, both gradients, and the gradient of a gradient that matches one (inversion)."""
-    blocks = EluCnn(width=16).build(shape, 10).double()
+    blocks = EluCnn(width=4).build(shape, 10).double()
     plain = nn.Sequential(*blocks.children())
     x = torch.rand(3, *shape, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(3, 10, dtype=torch.float64)
