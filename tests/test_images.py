@@ -16,6 +16,8 @@ from fedrobust.data import Dataset
 from fedrobust.evaluation import audit
 from fedrobust.report import write_report
 
+pytestmark = pytest.mark.slow
+
 Tiny = Callable[..., Experiment]
 SHARED = Path(os.environ.get("FEDROBUST_DATA", "/nowhere"))
 L2 = {"name": "pgd", "eps": 0.5, "norm": "l2", "step_size": 0.2, "steps": 2}

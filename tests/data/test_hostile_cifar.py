@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from made_to_harm import archive, images, named
+from modest import modestly
 
 from fedrobust.data import Mnist, formats
 from fedrobust.data.catalogue import BATCHES, CHECKSUMS, IDX
 from fedrobust.errors import DataError
-from modest import modestly
 
 ZEROS = bytes(2**27)
 

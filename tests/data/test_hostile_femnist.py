@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from made_files import npz_bytes
 from made_to_harm import images
+from modest import modestly
 
 from fedrobust.data import Femnist, formats
 from fedrobust.data.catalogue import CHECKSUMS
 from fedrobust.errors import DataError
-from modest import modestly
 
 
 @pytest.fixture
@@ -199,6 +199,7 @@ PARQUET: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PARQUET)
 def test_a_hostile_parquet_file(folder: Path, kind: str) -> None:
     change, message = PARQUET[kind]

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from made_files import npz_bytes
 from made_to_harm import images, npy, with_directory, with_end, zipped
+from modest import modestly
 
 from fedrobust.data import Cifar10, Femnist, Mnist, Npz, formats
 from fedrobust.data.catalogue import CHECKSUMS, IDX
 from fedrobust.errors import DataError
-from modest import modestly
 
 ROOM = 2**27
 

@@ -108,6 +108,7 @@ def test_flat_vector_round_trip_and_named_slices() -> None:
         assert torch.equal(parameter.detach().reshape(-1), vector[layout.slices[name]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 28, 28), (1, 32, 40), (3, 32, 32), (1, 30, 29)])
 def test_the_elu_network_on_blocks_is_its_layers_one_after_the_other(
     shape: tuple[int, ...],

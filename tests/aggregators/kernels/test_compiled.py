@@ -131,6 +131,7 @@ def test_other_updates_go_to_pytorch() -> None:
     assert not compiled.serves(large.to("meta"))
 
 
+@pytest.mark.slow
 def test_small_updates_do_not_wait_for_numba() -> None:
     code = (
         "import sys, torch; from fedrobust.aggregators import Bulyan; "

@@ -35,6 +35,7 @@ def test_a_plan_is_no_policy_to_keep() -> None:
         learn_policy(experiment(**learned(training={"algorithm": "gradient"})))
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     """SIGKILL while it observes and while it acts; a policy read back decides as it did."""
     config = CONFIG | learned() | {"rounds": 14}
@@ -66,6 +67,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_policy_is_learned_once_and_used_often(tmp_path: Path) -> None:
     """attack learn writes what a run with attack.policy plays, from its first round on."""
     path, policy = tmp_path / "config.yaml", tmp_path / "policy.safetensors"

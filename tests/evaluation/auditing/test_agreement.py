@@ -20,6 +20,8 @@ from fedrobust.evaluation import audit
 from fedrobust.perturb import Apgd, Pgd, pgd
 from fedrobust.perturb.apgd import _LOSSES
 
+pytestmark = pytest.mark.slow
+
 RADIUS = {"linf": EPS, "l2": 0.5}
 NAMES = ("natural", "robust", "loud")
 BALLS = pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -28,6 +28,8 @@ from fedrobust.evaluation.auditing.runner import AttackRunner, attacked
 from fedrobust.perturb import Pgd
 from fedrobust.progress import UNWATCHED
 
+pytestmark = pytest.mark.slow
+
 FOUND: dict[str, Audit] = {}
 
 

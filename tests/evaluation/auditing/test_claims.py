@@ -6,6 +6,8 @@ from planted import EPS, Times, digits, natural, robust, sign, trained
 from fedrobust.evaluation import audit
 from fedrobust.perturb import Pgd
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_weak_claim_is_no_masking() -> None:
     """One step of FGSM claims less than it should, but hides nothing."""

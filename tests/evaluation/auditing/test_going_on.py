@@ -21,6 +21,8 @@ from fedrobust.evaluation import Audit, audit
 from fedrobust.evaluation.auditing.progress_file import ProgressFile
 from fedrobust.models import DigitsCnn, build_model
 
+pytestmark = pytest.mark.slow
+
 
 class Counted(nn.Module):
     """Counts the examples that it is asked about, and can fail after so many."""

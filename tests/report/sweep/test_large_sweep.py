@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
-from test_sweep_report import CONFIG
 from ruamel.yaml import YAML
+from test_sweep_report import CONFIG
 
 from fedrobust.config import yaml as plain_yaml
 from fedrobust.report import write_report
@@ -19,6 +19,8 @@ from fedrobust.report.sweep import plane
 from fedrobust.report.sweep.records import SweepRecords
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.sweep import run_sweep
+
+pytestmark = pytest.mark.slow
 
 CELLS = 200
 PAGE = 250_000
