@@ -8,6 +8,7 @@ import rule_oracles as oracles
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from largest_tensor import LargestTensor
 from rule_table import (
     BOUNDED,
     MATRICES,
@@ -21,7 +22,6 @@ from rule_table import (
     normal,
     with_outliers,
 )
-from test_kernels import LargestTensor
 from torch import Tensor
 
 from fedrobust.aggregators import (

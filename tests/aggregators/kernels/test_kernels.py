@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from largest_tensor import LargestTensor
 from rule_oracles import closest_to_median
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedrobust.aggregators import (
     Bulyan,
@@ -185,23 +185,6 @@ def test_the_layout_of_the_updates_changes_nothing(kernel: Callable[[Tensor], Te
         want = kernel(updates.clone(memory_format=torch.contiguous_format))
         got = kernel(updates)
         torch.testing.assert_close(got, want, rtol=1e-6, atol=0, msg=f"{name}, d = {d}")
-
-
-class LargestTensor(TorchDispatchMode):
-    """Remembers the size in bytes of the largest tensor that any operation allocates."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for value in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(value, Tensor):
-                given = {a.untyped_storage().data_ptr() for a in args if isinstance(a, Tensor)}
-                if value.untyped_storage().data_ptr() not in given:
-                    self.bytes = max(self.bytes, value.numel() * value.element_size())
-        return result
 
 
 @pytest.mark.parametrize(
