@@ -55,6 +55,7 @@ def untimed(content: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) | {"seconds": None} for line in content.splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("present", [10, 3])
 def test_wherever_it_is_cut_off_a_training_goes_on_to_the_same_bits(
     present: int, task: Task, tmp_path: Path, played: list[int]
