@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test lint format bench docs results clean
+.PHONY: setup demo check test lint format bench docs results clean
 
 setup: $(READY)
 
@@ -19,9 +19,14 @@ demo: setup
 	$(BIN)/fedrobust run experiments/demo.yaml --resume --out runs/demo
 	$(BIN)/fedrobust report runs/demo
 
-# One thread a worker: the workers share the cores.
+# While you work: the linters, and the tests that are not marked as slow.
+check: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not slow"
+
+# All tests. One thread a worker: the workers share the cores. Each takes neighbours first, so that
+# what the tests of a file share is mostly made once.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check .

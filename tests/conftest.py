@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-
 from demo import demo_config
+
 from fedrobust.config.component import from_config
 from fedrobust.experiment import Experiment
 

@@ -16,6 +16,8 @@ from fedrobust.data import Dataset
 from fedrobust.evaluation import audit
 from fedrobust.report import write_report
 
+pytestmark = pytest.mark.slow
+
 Tiny = Callable[..., Experiment]
 SHARED = Path(os.environ.get("FEDROBUST_DATA", "/nowhere"))
 L2 = {"name": "pgd", "eps": 0.5, "norm": "l2", "step_size": 0.2, "steps": 2}
@@ -38,18 +40,17 @@ def small(attack: dict[str, Any], **changes: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("attack", [LINF, L2])
 @pytest.mark.parametrize(
-    ("data", "model", "clients"),
+    ("data", "model", "clients", "attack"),
     [
-        ("digits", "digits-cnn", 11),
-        ("mnist", "mnist-cnn-small", 51),
-        ("mnist", "elu-cnn", 11),
-        ("fashion-mnist", "mnist-cnn", 11),
-        ("cifar10", "cifar-cnn", 11),
-        ("cifar10", "mnist-cnn-small", 11),
-        ("cifar10", "elu-cnn", 11),
-        ("femnist", "leaf-cnn", None),
+        ("digits", "digits-cnn", 11, L2),
+        ("mnist", "mnist-cnn-small", 51, LINF),
+        ("mnist", "elu-cnn", 11, L2),
+        ("fashion-mnist", "mnist-cnn", 11, L2),
+        ("cifar10", "cifar-cnn", 11, L2),
+        ("cifar10", "mnist-cnn-small", 11, LINF),
+        ("cifar10", "elu-cnn", 11, LINF),
+        ("femnist", "leaf-cnn", None, L2),
     ],
 )
 def test_every_data_set_with_a_network_that_fits(
@@ -85,8 +86,6 @@ def test_the_ring_with_a_measured_batch(tiny: Tiny) -> None:
     [
         ((1, 9, 14), "digits-cnn"),
         ((2, 12, 12), "mnist-cnn-small"),
-        ((3, 10, 17), "cifar-cnn"),
-        ((4, 8, 21), "digits-cnn"),
         ((5, 13, 11), "cifar-cnn"),
     ],
 )

@@ -163,7 +163,6 @@ def test_no_autograd_history_leaves_a_rule() -> None:
 COUNTS = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], dtype=torch.float64)
 
 
-@pytest.mark.parametrize("size", [1e-310, 1e-300, 2.0**-40, 1.0, 2.0**40, 2.5e307])
 @pytest.mark.parametrize(
     "rule",
     [
@@ -175,14 +174,15 @@ COUNTS = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], dtype=torch.float64)
         NearestNeighborMixing(1, Mean()),
     ],
 )
-def test_counts_weigh_the_same_whatever_their_unit(rule: Any, size: float) -> None:
+def test_counts_weigh_the_same_whatever_their_unit(rule: Any) -> None:
     """Of counts that sum to infinity the mean was NaN, and other rules gave wrong answers."""
-    want = rule(ROWS, Context(counts=COUNTS))
-    got = rule(ROWS, Context(counts=COUNTS * size))
-    exact = size in (1.0, 2.0**40, 2.0**-40)
-    if exact:
-        assert torch.equal(got, want)
-    torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-7)
+    for size in (1e-310, 1e-300, 2.0**-40, 1.0, 2.0**40, 2.5e307):
+        want = rule(ROWS, Context(counts=COUNTS))
+        got = rule(ROWS, Context(counts=COUNTS * size))
+        exact = size in (1.0, 2.0**40, 2.0**-40)
+        if exact:
+            assert torch.equal(got, want), f"{size}"
+        torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-7)
 
 
 def test_counts_have_no_history() -> None:

@@ -1,7 +1,6 @@
 """Every rule is the one of its definition, and has the properties its theory gives it."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -9,6 +8,7 @@ import rule_oracles as oracles
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from largest_tensor import LargestTensor
 from rule_table import (
     BOUNDED,
     MATRICES,
@@ -22,7 +22,6 @@ from rule_table import (
     normal,
     with_outliers,
 )
-from test_kernels import LargestTensor
 from torch import Tensor
 
 from fedrobust.aggregators import (
@@ -35,38 +34,38 @@ from fedrobust.aggregators import (
 )
 
 
-def agrees(rule: Rule, f: int, updates: Tensor) -> None:
+def agrees(rule: Rule, f: int, updates: Tensor, case: str = "") -> None:
     """``rule`` selects the oracle's rows, and its vector is the oracle's but for rounding."""
     got = rule.aggregate(f, updates)
     answer = rule.oracle(updates.double().tolist(), f)
-    assert (None if got.kept is None else got.kept.tolist()) == answer.kept
-    assert got.kept is None or got.kept.dtype == torch.int64
-    assert got.vector.dtype == updates.dtype
-    assert got.vector.shape == updates.shape[1:]
+    assert (None if got.kept is None else got.kept.tolist()) == answer.kept, case
+    assert got.kept is None or got.kept.dtype == torch.int64, case
+    assert got.vector.dtype == updates.dtype, case
+    assert got.vector.shape == updates.shape[1:], case
     want = torch.tensor(answer.vector, dtype=torch.float64)
     size = torch.tensor(answer.size, dtype=torch.float64)
     info = torch.finfo(updates.dtype)
     slack = (2 * info.eps if rule.rounds else 1e-14) * size + torch.tensor(answer.error)
     slack += info.eps * want.abs() + info.smallest_normal * info.eps
-    assert ((got.vector.double() - want).abs() <= slack).all()
+    assert ((got.vector.double() - want).abs() <= slack).all(), case
 
 
 @every_rule
-@pytest.mark.parametrize("matrix", MATRICES.values(), ids=MATRICES)
-def test_is_the_rule_of_its_definition(rule: Rule, matrix: Callable[..., Tensor]) -> None:
-    for n, f, d in [
-        (rule.least(0), 0, 3),
-        (rule.least(1), 1, 1),
-        (rule.least(2), 2, 40),
-        (17, 1, 9),
-        (24, most_f(rule, 24), 33),
-        (51, most_f(rule, 51), 17),
-        (60, 12, 100),
-    ]:
-        if not feasible(rule, n, f):
-            continue
-        agrees(rule, f, matrix(n, d, f))
-        agrees(rule, f, matrix(n, d, f).double())
+def test_is_the_rule_of_its_definition(rule: Rule) -> None:
+    for name, matrix in MATRICES.items():
+        for n, f, d in [
+            (rule.least(0), 0, 3),
+            (rule.least(1), 1, 1),
+            (rule.least(2), 2, 40),
+            (17, 1, 9),
+            (24, most_f(rule, 24), 33),
+            (51, most_f(rule, 51), 17),
+            (60, 12, 100),
+        ]:
+            if not feasible(rule, n, f):
+                continue
+            agrees(rule, f, matrix(n, d, f), f"{name}, n = {n}, f = {f}")
+            agrees(rule, f, matrix(n, d, f).double(), f"{name}, n = {n}, f = {f}, float64")
 
 
 @every_rule
@@ -105,51 +104,51 @@ def test_the_closest_values_are_those_of_the_definition_without_rounding(
 
 
 @every_rule
-@pytest.mark.parametrize("n", [15, 20])
-def test_does_not_depend_on_the_order_of_the_rows(rule: Rule, n: int) -> None:
+def test_does_not_depend_on_the_order_of_the_rows(rule: Rule) -> None:
     if rule.ordered:
         pytest.skip("the order of the rows is a draw")
-    f, updates = most_f(rule, n), heavy_tailed(n, 50)
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(3))
-    before, after = rule.aggregate(f, updates), rule.aggregate(f, updates[order])
-    if before.kept is not None:
-        assert torch.equal(order[after.kept].sort().values, before.kept)
-    tolerance = 0 if rule.same_bits else 1e-6
-    torch.testing.assert_close(after.vector, before.vector, rtol=tolerance, atol=tolerance)
+    for n in (15, 20):
+        f, updates = most_f(rule, n), heavy_tailed(n, 50)
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(3))
+        before, after = rule.aggregate(f, updates), rule.aggregate(f, updates[order])
+        if before.kept is not None:
+            assert torch.equal(order[after.kept].sort().values, before.kept), f"n = {n}"
+        tolerance = 0 if rule.same_bits else 1e-6
+        torch.testing.assert_close(after.vector, before.vector, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("rule", MOVING.values(), ids=MOVING)
-@pytest.mark.parametrize("offset", [1.0, -1e3, 1e6])
-def test_moves_with_a_translation(rule: Rule, offset: float) -> None:
-    # Multiples of 2^-20: the translated rows are exact.
-    updates = (normal(15, 50).double() * 2**20).round() / 2**20
-    f = most_f(rule, 15)
-    here, there = rule.aggregate(f, updates), rule.aggregate(f, updates + offset)
-    assert here.kept is None or torch.equal(here.kept, there.kept)
-    torch.testing.assert_close(there.vector - offset, here.vector, rtol=0, atol=1e-8)
+def test_moves_with_a_translation(rule: Rule) -> None:
+    for offset in (1.0, -1e3, 1e6):
+        # Multiples of 2^-20: the translated rows are exact.
+        updates = (normal(15, 50).double() * 2**20).round() / 2**20
+        f = most_f(rule, 15)
+        here, there = rule.aggregate(f, updates), rule.aggregate(f, updates + offset)
+        assert here.kept is None or torch.equal(here.kept, there.kept), f"{offset}"
+        torch.testing.assert_close(there.vector - offset, here.vector, rtol=0, atol=1e-8)
 
 
 @every_rule
-@pytest.mark.parametrize("scale", [0.0, 2.0**-70, 0.25, 2.0**50])
-def test_scales_with_a_power_of_two_exactly(rule: Rule, scale: float) -> None:
-    f, updates = most_f(rule, 15), normal(15, 50)
-    if rule.length is None or scale == 0:
-        scaled = rule
-    else:
-        made = rule.make(f)
-        longer = replace(made, **{rule.length: scale * getattr(made, rule.length)})
-        scaled = replace(rule, make=lambda f: longer)
-    assert torch.equal(scaled(f, scale * updates), scale * rule(f, updates))
+def test_scales_with_a_power_of_two_exactly(rule: Rule) -> None:
+    for scale in (0.0, 2.0**-70, 0.25, 2.0**50):
+        f, updates = most_f(rule, 15), normal(15, 50)
+        if rule.length is None or scale == 0:
+            scaled = rule
+        else:
+            made = rule.make(f)
+            longer = replace(made, **{rule.length: scale * getattr(made, rule.length)})
+            scaled = replace(rule, make=lambda f, longer=longer: longer)
+        assert torch.equal(scaled(f, scale * updates), scale * rule(f, updates)), f"{scale}"
 
 
 @pytest.mark.parametrize("rule", MOVING.values(), ids=MOVING)
-@pytest.mark.parametrize("value", [3e38, -3e38, 1e-40])
-def test_equal_rows_give_that_row_without_overflow(rule: Rule, value: float) -> None:
-    n = 15
-    updates = torch.full((n, 4), value)
-    assert torch.equal(rule(most_f(rule, n), updates), updates[0])
-    greatest = torch.full((n, 4), 1.7e308, dtype=torch.float64)
-    torch.testing.assert_close(rule(0, greatest), greatest[0], rtol=1e-15, atol=0)
+def test_equal_rows_give_that_row_without_overflow(rule: Rule) -> None:
+    for value in (3e38, -3e38, 1e-40):
+        n = 15
+        updates = torch.full((n, 4), value)
+        assert torch.equal(rule(most_f(rule, n), updates), updates[0]), f"{value}"
+        greatest = torch.full((n, 4), 1.7e308, dtype=torch.float64)
+        torch.testing.assert_close(rule(0, greatest), greatest[0], rtol=1e-15, atol=0)
 
 
 @pytest.mark.parametrize("size", [3e38, 1.7e308])
@@ -161,39 +160,37 @@ def test_an_even_median_of_huge_values_does_not_overflow(size: float) -> None:
 
 
 @pytest.mark.parametrize("rule", BOUNDED.values(), ids=BOUNDED)
-@pytest.mark.parametrize("seed", range(8))
-def test_a_coordinate_leaves_the_benign_range_no_further_than_claimed(
-    rule: Rule, seed: int
-) -> None:
-    n = 19
-    f = most_f(rule, n)
-    benign = heavy_tailed(n - f, 200)
-    low, high = benign.min(dim=0).values, benign.max(dim=0).values
-    # Just outside the range, far outside, at its edge, on one side and on both.
-    factor = [0.01, 1e20, 0.0, 3.0][seed % 4]
-    side = normal(f, 200, seed).sign() if seed < 4 else torch.ones(f, 200)
-    byzantine = torch.where(side > 0, high + factor * (high - low), low - factor * (high - low))
-    got = rule(f, torch.cat([byzantine, benign]))
-    room = rule.stretch * (high - low) * (1 + 1e-5)
-    assert (got >= low - room).all()
-    assert (got <= high + room).all()
+def test_a_coordinate_leaves_the_benign_range_no_further_than_claimed(rule: Rule) -> None:
+    for seed in range(8):
+        n = 19
+        f = most_f(rule, n)
+        benign = heavy_tailed(n - f, 200)
+        low, high = benign.min(dim=0).values, benign.max(dim=0).values
+        # Just outside the range, far outside, at its edge, on one side and on both.
+        factor = [0.01, 1e20, 0.0, 3.0][seed % 4]
+        side = normal(f, 200, seed).sign() if seed < 4 else torch.ones(f, 200)
+        byzantine = torch.where(side > 0, high + factor * (high - low), low - factor * (high - low))
+        got = rule(f, torch.cat([byzantine, benign]))
+        room = rule.stretch * (high - low) * (1 + 1e-5)
+        assert (got >= low - room).all(), f"seed {seed}"
+        assert (got <= high + room).all(), f"seed {seed}"
 
 
 @every_rule
-@pytest.mark.parametrize("n", [11, 19, 30])
-def test_outliers_do_bounded_harm(rule: Rule, n: int) -> None:
-    f = most_f(rule, n)
-    size = with_outliers(n, 100, f)
-    result = rule.aggregate(f, size)
-    if not rule.robust:
-        assert result.vector.norm() > 1e25
-        return
-    assert result.vector.abs().max() < 10
-    huge = size.double()
-    huge[huge.abs() > 1e29] *= 1e170
-    harmed = rule(f, huge)
-    assert harmed.abs().max() < 10
-    torch.testing.assert_close(harmed.float(), result.vector, rtol=1e-6, atol=1e-7)
+def test_outliers_do_bounded_harm(rule: Rule) -> None:
+    for n in (11, 19, 30):
+        f = most_f(rule, n)
+        size = with_outliers(n, 100, f)
+        result = rule.aggregate(f, size)
+        if not rule.robust:
+            assert result.vector.norm() > 1e25, f"n = {n}"
+            continue
+        assert result.vector.abs().max() < 10, f"n = {n}"
+        huge = size.double()
+        huge[huge.abs() > 1e29] *= 1e170
+        harmed = rule(f, huge)
+        assert harmed.abs().max() < 10, f"n = {n}"
+        torch.testing.assert_close(harmed.float(), result.vector, rtol=1e-6, atol=1e-7)
 
 
 def test_mean_weighs_rows_by_the_servers_counts() -> None:

@@ -61,6 +61,7 @@ def ready() -> Prepared:
     return prepare(from_config(Experiment, demo_config(**SIMPLE)))
 
 
+@pytest.mark.slow
 @every_attack
 def test_an_attack_plays_under_every_threat_model_that_grants_its_needs(
     config: Json, ready: Prepared, tiny: Callable[..., Experiment]
@@ -185,6 +186,7 @@ def digits(ready: Prepared, attack: Json | None) -> tuple[float, float]:
     )
 
 
+@pytest.mark.slow
 def test_flipped_labels_cost_accuracy_where_they_are_flipped() -> None:
     """5 of 11 clients; the mean weighs them by their examples, which are equal."""
     adam = {"batch_size": 32, "batches": 2, "optimizer": {"name": "adam", "lr": 0.005}}

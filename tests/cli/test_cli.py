@@ -259,6 +259,7 @@ def test_every_config_is_valid(path: Path) -> None:
         assert load(path).name == path.stem
 
 
+@pytest.mark.slow
 def test_idle_threads_do_not_spin_when_run_from_the_command_line() -> None:
     """The setting reaches OpenMP only if it is made before PyTorch is loaded."""
     import os
@@ -291,6 +292,7 @@ def test_every_result_can_be_played_again(path: Path) -> None:
     assert dataclasses.replace(again, execution=original.execution) == original
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*/*/sweep.json")), ids=named)
 def test_every_sweep_is_the_committed_grid_and_whole(path: Path) -> None:
     from fedrobust.experiment import read_yaml

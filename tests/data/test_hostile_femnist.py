@@ -199,6 +199,7 @@ PARQUET: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PARQUET)
 def test_a_hostile_parquet_file(folder: Path, kind: str) -> None:
     change, message = PARQUET[kind]

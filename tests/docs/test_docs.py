@@ -4,12 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from fedrobust.aggregators import AGGREGATORS
 from fedrobust.attacks import ATTACKS
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_the_pages_are_up_to_date() -> None:
     command = [sys.executable, "docs/components.py", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -30,6 +30,7 @@ MODEL = network()
 LEVELS = (0.0, 0.001, 0.01, 0.1, 0.5, 2.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["wrm", "pgd"])
 def test_levels_are_reached_and_errors_rise(method: str) -> None:
     found = error_under_shift(MODEL, X, Y, levels=LEVELS, method=method)
@@ -44,6 +45,7 @@ def test_levels_are_reached_and_errors_rise(method: str) -> None:
     assert errors[-1] > (0.7 if method == "pgd" else 2 * clean)
 
 
+@pytest.mark.slow
 def test_levels_may_come_in_any_order() -> None:
     up = error_under_shift(MODEL, X, Y, levels=(0.01, 0.1, 0.5))
     mixed = error_under_shift(MODEL, X, Y, levels=(0.1, 0.5, 0.01))
@@ -52,6 +54,7 @@ def test_levels_may_come_in_any_order() -> None:
         assert by_level[score.rho] == pytest.approx(score.rho, rel=0.021)
 
 
+@pytest.mark.slow
 def test_the_price_shift_raises_the_loss_more_than_one_radius_for_all() -> None:
     """It is the solution of the problem that the other satisfies the constraint of."""
     wrm = error_under_shift(MODEL, X, Y, levels=(0.01, 0.1), ascent=Ascent(60, rule="backtracking"))

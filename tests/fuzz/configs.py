@@ -9,9 +9,9 @@ from functools import cache
 from io import StringIO
 from typing import Any
 
+from demo import ROOT, demo_config
 from ruamel.yaml import YAML
 
-from demo import ROOT, demo_config
 from fedrobust.cli import kinds
 from fedrobust.config.kind import name_of
 

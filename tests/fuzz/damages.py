@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from records import Originals
 
 ODD: tuple[Any, ...] = (

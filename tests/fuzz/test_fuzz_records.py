@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import records
 import torch
 from damages import Damage, damages
-from matplotlib.figure import Figure
-from records import RING, Originals, asked, copied, digest
-
 from demo import demo_config
+from matplotlib.figure import Figure
+from run_contents import contents
+
+import records
 from fedrobust.attacks.learned.policy_files import load_policy
 from fedrobust.config.component import from_config
 from fedrobust.errors import UserError
@@ -33,7 +33,9 @@ from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.learn_policy import learn_policy
 from fedrobust.runs.run import run
 from fedrobust.runs.sweep import run_sweep
-from run_contents import contents
+from records import RING, Originals, asked, copied, digest
+
+pytestmark = pytest.mark.slow
 
 COUNT = int(os.environ.get("FEDROBUST_FUZZ", "100"))
 """How many damages are tried: 100, or as many as the environment says."""

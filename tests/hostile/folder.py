@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from demo import demo_config
+
 from fedrobust.config.component import from_config, to_config
 from fedrobust.experiment import Experiment
 from fedrobust.runs.run import run

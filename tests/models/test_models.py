@@ -108,15 +108,16 @@ def test_flat_vector_round_trip_and_named_slices() -> None:
         assert torch.equal(parameter.detach().reshape(-1), vector[layout.slices[name]])
 
 
-@pytest.mark.parametrize("shape", [(1, 28, 28), (1, 32, 40), (3, 32, 32), (1, 30, 29)])
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(1, 28, 28), (1, 28, 32), (3, 28, 28), (1, 30, 29)])
 def test_the_elu_network_on_blocks_is_its_layers_one_after_the_other(
     shape: tuple[int, ...],
 ) -> None:
     """Logits, both gradients, and the gradient of a gradient that matches one (inversion)."""
     blocks = EluCnn(width=16).build(shape, 10).double()
     plain = nn.Sequential(*blocks.children())
-    x = torch.rand(3, *shape, dtype=torch.float64, requires_grad=True)
-    weights = torch.randn(3, 10, dtype=torch.float64)
+    x = torch.rand(2, *shape, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(2, 10, dtype=torch.float64)
 
     def told(model: nn.Module) -> list[Tensor]:
         logits = model(x)

@@ -68,6 +68,7 @@ def html(request: pytest.FixtureRequest) -> str:
     return read(request.getfixturevalue(request.param))
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_else(html: str) -> None:
     for tag, attributes in Elements(html).found:
         assert tag not in {"script", "link", "iframe", "object", "base"}
@@ -158,6 +159,7 @@ def test_the_same_run_gives_the_same_bytes_whatever_the_settings(
         assert path.read_bytes() == (again.parent / path.name).read_bytes(), path.name
 
 
+@pytest.mark.slow
 def test_runs_are_compared_with_the_most_robust_first(several: Path) -> None:
     html = read(several)
     rows = re.findall(r'<th scope="row">.*?<a href="#run-(\d)">', html, re.S)

@@ -26,6 +26,7 @@ def called(*words: str) -> Result:
     return CliRunner().invoke(app, ["audit", *words])
 
 
+@pytest.mark.slow
 def test_a_run_is_audited_as_it_claims(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
     claim = Pgd(eps=0.05, step_size=0.02, steps=3)
     evaluation = {"every": 2, "attack": claim}
@@ -109,6 +110,7 @@ def begun(folder: Path) -> bytes:
     return (folder / "begun.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_that_claims_in_l2_is_audited_in_l2(
     tmp_path: Path, tiny: Callable[..., Experiment]
 ) -> None:
@@ -125,6 +127,7 @@ def test_a_run_that_claims_in_l2_is_audited_in_l2(
         assert (told["eps"], told["norm"], told["claim"]) == (eps, "l2", claimed)
 
 
+@pytest.mark.slow
 def test_what_an_audit_is_of_is_noted_before_the_model_moves(
     tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ def copy(originals: Originals, tmp_path: Path) -> Callable[[str], Path]:
     return lambda name: Path(shutil.copytree(originals.folder / name, tmp_path / name))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_a_full_disk_cut(copy: Callable[[str], Path]) -> None:
     folder = copy("begun")
     cut(folder / "checkpoint.pt")
@@ -173,6 +174,7 @@ def test_the_progress_of_an_audit_cut(copy: Callable[[str], Path], originals: Or
     refused(folder, said, lambda: audited(asked(originals.run, folder)))
 
 
+@pytest.mark.slow
 def test_a_cell_without_its_summary(copy: Callable[[str], Path], originals: Originals) -> None:
     folder = copy("sweep")
     cell = folder / "cells" / "flip"

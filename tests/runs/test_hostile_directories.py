@@ -38,6 +38,7 @@ def said(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Said:
     return found | {"out": (0, str(out), "")}
 
 
+@pytest.mark.slow
 def test_nothing_of_it_was_run(said: Said, folder: Path) -> None:
     assert said
     assert not (folder / "MARK").exists(), (folder / "MARK").read_text()
@@ -84,6 +85,7 @@ def test_the_report_says_what_it_leaves_out(said: Said) -> None:
     assert (page / "table.json").exists()
 
 
+@pytest.mark.slow
 def test_python_m_does_not_import_from_the_working_directory(folder: Path) -> None:
     command = [sys.executable, "-m", "fedrobust", "--version"]
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

@@ -207,6 +207,7 @@ AUDITS: dict[str, tuple[Callable[[Any], object], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", AUDITS)
 def test_a_hostile_audit(copy: Copy, folder: Path, kind: str) -> None:
     change, message = AUDITS[kind]

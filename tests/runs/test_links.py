@@ -67,6 +67,7 @@ NAMES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("link", [os.symlink, os.link])
 def test_a_run_writes_through_no_link(
     tmp_path: Path, tiny: Callable[..., Experiment], mine: Path, link: Callable[..., None]

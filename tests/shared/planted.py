@@ -15,11 +15,11 @@ EPS = 0.1
 
 @cache
 def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Training images and labels, and 250 test images and labels."""
+    """Training images and labels, and 120 test images and labels."""
     data = Digits().load()
     train = data.train.images(torch.arange(len(data.train)))
-    test = data.test.images(torch.arange(250))
-    return train, data.train.y, test, data.test.y[:250]
+    test = data.test.images(torch.arange(120))
+    return train, data.train.y, test, data.test.y[:120]
 
 
 def network(seed: int) -> nn.Sequential:

@@ -3,13 +3,14 @@
 import sys
 import tracemalloc
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
+from largest_tensor import LargestTensor
 from rule_oracles import closest_to_median
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedrobust.aggregators import (
     Bulyan,
@@ -44,44 +45,49 @@ def mean_of(values: Tensor) -> Tensor:
     return (values.double() / len(values)).sum(dim=0)
 
 
-def agree(got: Tensor, want: Tensor, updates: Tensor) -> None:
+def agree(got: Tensor, want: Tensor, updates: Tensor, case: str = "") -> None:
     """Equal but for one rounding to float32 and the cancellation of float64 sums."""
     assert got.dtype == updates.dtype
     slack = 1e-7 * want.abs() + 1e-14 * updates.abs().amax(dim=0) + 1e-45
-    assert ((got.double() - want).abs() <= slack).all()
+    assert ((got.double() - want).abs() <= slack).all(), f"{len(updates)} rows, {case}"
 
 
-@pytest.mark.parametrize("n", SIZES)
 @pytest.mark.usefixtures("path")
-def test_the_middle_mean_is_that_of_sorted_columns(n: int) -> None:
-    updates = awkward(n)
-    ordered = updates.sort(dim=0).values
-    for drop in {0, 1, n // 4, (n - 1) // 2}:
-        if n > 2 * drop:
-            agree(middle_mean(updates, drop), mean_of(ordered[drop : n - drop]), updates)
+def test_the_middle_mean_is_that_of_sorted_columns() -> None:
+    for n in SIZES:
+        updates = awkward(n)
+        ordered = updates.sort(dim=0).values
+        for drop in {0, 1, n // 4, (n - 1) // 2}:
+            if n > 2 * drop:
+                agree(
+                    middle_mean(updates, drop),
+                    mean_of(ordered[drop : n - drop]),
+                    updates,
+                    f"drop = {drop}",
+                )
 
 
-@pytest.mark.parametrize("n", SIZES)
 @pytest.mark.usefixtures("path")
-def test_the_mean_around_the_median_is_that_of_the_closest_values(n: int) -> None:
-    updates = awkward(n)
-    for drop in {0, 1, 2, n // 2, 3 * n // 4, n - 2, n - 1}:
-        if 0 <= drop < n:
+def test_the_mean_around_the_median_is_that_of_the_closest_values() -> None:
+    for n in SIZES:
+        updates = awkward(n)
+        for drop in {0, 1, 2, n // 2, 3 * n // 4, n - 2, n - 1}:
+            if 0 <= drop < n:
+                columns = [closest_to_median(c, n - drop) for c in updates.double().T.tolist()]
+                want = mean_of(torch.tensor(columns, dtype=torch.float64).T)
+                agree(mean_around_median(updates, drop), want, updates, f"drop = {drop}")
+
+
+@pytest.mark.usefixtures("path")
+def test_of_values_equally_far_the_lower_is_kept() -> None:
+    for n in range(1, 7):
+        # Every column of n values out of four: most have ties, on both sides of the median.
+        patterns = torch.arange(4**n) // 4 ** torch.arange(n)[:, None] % 4
+        updates = torch.tensor([-3.0, -1.0, 1.0, 3.0])[patterns]
+        for drop in range(n):
             columns = [closest_to_median(c, n - drop) for c in updates.double().T.tolist()]
             want = mean_of(torch.tensor(columns, dtype=torch.float64).T)
-            agree(mean_around_median(updates, drop), want, updates)
-
-
-@pytest.mark.parametrize("n", range(1, 7))
-@pytest.mark.usefixtures("path")
-def test_of_values_equally_far_the_lower_is_kept(n: int) -> None:
-    # Every column of n values out of four: most have ties, on both sides of the median.
-    patterns = torch.arange(4**n) // 4 ** torch.arange(n)[:, None] % 4
-    updates = torch.tensor([-3.0, -1.0, 1.0, 3.0])[patterns]
-    for drop in range(n):
-        columns = [closest_to_median(c, n - drop) for c in updates.double().T.tolist()]
-        want = mean_of(torch.tensor(columns, dtype=torch.float64).T)
-        torch.testing.assert_close(mean_around_median(updates, drop).double(), want)
+            torch.testing.assert_close(mean_around_median(updates, drop).double(), want)
 
 
 @pytest.mark.usefixtures("path")
@@ -95,21 +101,22 @@ def test_distances_from_the_median_are_compared_in_float64() -> None:
     torch.testing.assert_close(mean_around_median(updates, 1).double(), want, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("n", SIZES)
 @pytest.mark.usefixtures("path")
-def test_the_row_mean_is_weighted(n: int) -> None:
-    updates, weights = awkward(n), torch.rand(n, generator=torch.Generator().manual_seed(n)) + 0.1
-    shares = (weights.double() / weights.double().sum())[:, None]
-    agree(row_mean(updates, weights), (shares * updates.double()).sum(dim=0), updates)
-    rows = torch.arange(0, n, 3)
-    agree(row_mean(updates, rows=rows), mean_of(updates[rows]), updates)
+def test_the_row_mean_is_weighted() -> None:
+    for n in SIZES:
+        updates = awkward(n)
+        weights = torch.rand(n, generator=torch.Generator().manual_seed(n)) + 0.1
+        shares = (weights.double() / weights.double().sum())[:, None]
+        agree(row_mean(updates, weights), (shares * updates.double()).sum(dim=0), updates)
+        rows = torch.arange(0, n, 3)
+        agree(row_mean(updates, rows=rows), mean_of(updates[rows]), updates)
 
 
-@pytest.mark.parametrize("n", [*range(1, 36), 63, 64, 65, 100, 129, 300])
-def test_the_network_sorts(n: int) -> None:
-    block = normal(n, 40)
-    block[:, :20] = block[:, :20].round()
-    assert torch.equal(sort_columns(block.clone()), block.sort(dim=0).values)
+def test_the_network_sorts() -> None:
+    for n in SIZES:
+        block = normal(n, 40)
+        block[:, :20] = block[:, :20].round()
+        assert torch.equal(sort_columns(block.clone()), block.sort(dim=0).values), f"{n} rows"
 
 
 def test_the_network_sorts_every_pattern_of_zeros_and_ones() -> None:
@@ -129,32 +136,34 @@ KERNELS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
-@pytest.mark.parametrize("d", [1, 7, 8, 9, 15, 16, 17, 50])
 def test_blocks_of_columns_leave_no_seam(
-    monkeypatch: pytest.MonkeyPatch, kernel: Callable[[Tensor], Tensor], d: int
+    monkeypatch: pytest.MonkeyPatch, kernel: Callable[[Tensor], Tensor]
 ) -> None:
-    updates = normal(7, d)
-    before = updates.clone()
-    whole = kernel(updates)
-    monkeypatch.setattr(dispatch, "_BLOCK", 8 * 7)
-    torch.testing.assert_close(kernel(updates), whole, rtol=1e-6, atol=0)
-    assert torch.equal(updates, before)
+    for d in (1, 7, 8, 9, 15, 16, 17, 50):
+        updates = normal(7, d)
+        before = updates.clone()
+        whole = kernel(updates)
+        with monkeypatch.context() as small:
+            small.setattr(dispatch, "_BLOCK", 8 * 7)
+            torch.testing.assert_close(kernel(updates), whole, rtol=1e-6, atol=0)
+        assert torch.equal(updates, before), f"d = {d}"
 
 
 @pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
-@pytest.mark.parametrize("d", [1, 255, 256, 257, 1000, 4095, 4097, 9000])
 def test_compiled_loops_agree_with_pytorch_across_blocks(
-    monkeypatch: pytest.MonkeyPatch, kernel: Callable[[Tensor], Tensor], d: int
+    monkeypatch: pytest.MonkeyPatch, kernel: Callable[[Tensor], Tensor]
 ) -> None:
-    updates = normal(7, d)
-    before = updates.clone()
-    monkeypatch.setattr(compiled, "LEAST", sys.maxsize)
-    want = kernel(updates)
-    monkeypatch.setattr(compiled, "LEAST", 1)
-    for share in (1, 7 * 600, compiled._SHARE):
-        monkeypatch.setattr(compiled, "_SHARE", share)
-        torch.testing.assert_close(kernel(updates), want, rtol=1e-6, atol=0)
-        assert torch.equal(updates, before)
+    whole = compiled._SHARE
+    for d in (1, 255, 256, 257, 1000, 4095, 4097, 9000):
+        updates = normal(7, d)
+        before = updates.clone()
+        monkeypatch.setattr(compiled, "LEAST", sys.maxsize)
+        want = kernel(updates)
+        monkeypatch.setattr(compiled, "LEAST", 1)
+        for share in (1, 7 * 600, whole):
+            monkeypatch.setattr(compiled, "_SHARE", share)
+            torch.testing.assert_close(kernel(updates), want, rtol=1e-6, atol=0)
+            assert torch.equal(updates, before), f"d = {d}, share = {share}"
 
 
 VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -169,32 +178,13 @@ VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
-@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
-@pytest.mark.parametrize("d", [1, 40, 9000])
 @pytest.mark.usefixtures("path")
-def test_the_layout_of_the_updates_changes_nothing(
-    kernel: Callable[[Tensor], Tensor], view: Callable[[Tensor], Tensor], d: int
-) -> None:
-    updates = view(normal(7, d))
-    want = kernel(updates.clone(memory_format=torch.contiguous_format))
-    torch.testing.assert_close(kernel(updates), want, rtol=1e-6, atol=0)
-
-
-class LargestTensor(TorchDispatchMode):
-    """Remembers the size in bytes of the largest tensor that any operation allocates."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for value in result if isinstance(result, tuple | list) else (result,):
-            if isinstance(value, Tensor):
-                given = {a.untyped_storage().data_ptr() for a in args if isinstance(a, Tensor)}
-                if value.untyped_storage().data_ptr() not in given:
-                    self.bytes = max(self.bytes, value.numel() * value.element_size())
-        return result
+def test_the_layout_of_the_updates_changes_nothing(kernel: Callable[[Tensor], Tensor]) -> None:
+    for (name, view), d in product(VIEWS.items(), (1, 40, 9000)):
+        updates = view(normal(7, d))
+        want = kernel(updates.clone(memory_format=torch.contiguous_format))
+        got = kernel(updates)
+        torch.testing.assert_close(got, want, rtol=1e-6, atol=0, msg=f"{name}, d = {d}")
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ def seen() -> Seen:
     return watched(300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "encoding", [Basis(), Full(), Full(scale="zeta"), Compact(), Compact(scale="zeta")], ids=repr
 )

@@ -80,6 +80,7 @@ ABOUT: dict[str, tuple[Callable[[Any, Tensors], Any], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seals", [True, False])
 @pytest.mark.parametrize("kind", ABOUT)
 def test_a_policy_about_nothing(policy: Path, tmp_path: Path, kind: str, seals: bool) -> None:

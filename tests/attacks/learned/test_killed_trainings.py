@@ -24,6 +24,8 @@ from fedrobust.cli import app
 from fedrobust.errors import RecordError
 from fedrobust.runs.run import run
 
+pytestmark = pytest.mark.slow
+
 LONG = TRAINING | {"steps": 400, "check_every": 200, "start": "constant"}
 
 

@@ -35,6 +35,7 @@ def test_a_plan_is_no_policy_to_keep() -> None:
         learn_policy(experiment(**learned(training={"algorithm": "gradient"})))
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     """SIGKILL while it observes and while it acts; a policy read back decides as it did."""
     config = CONFIG | learned() | {"rounds": 14}
@@ -66,6 +67,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_policy_is_learned_once_and_used_often(tmp_path: Path) -> None:
     """attack learn writes what a run with attack.policy plays, from its first round on."""
     path, policy = tmp_path / "config.yaml", tmp_path / "policy.safetensors"
@@ -165,6 +167,7 @@ def test_the_config_of_a_learned_attack_comes_back_whole(tmp_path: Path) -> None
     assert isinstance(Learned().encoding, Basis)
 
 
+@pytest.mark.slow
 def test_the_page_shows_what_was_learned(tmp_path: Path) -> None:
     """On images: what came of the run's own truth, the pictures, and the numbers in words."""
     from fedrobust.report import write_report

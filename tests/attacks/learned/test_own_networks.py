@@ -33,6 +33,7 @@ class Exact(Casting):
         return self.net(x)
 
 
+@pytest.mark.slow
 def test_the_run_goes_on_and_the_trouble_is_told() -> None:
     few = ["rounds=9", "attack.wait=3", "attack.observe=3", "attack.horizon=4", "attack.hold=2"]
     few += ["attack.training={algorithm: constant, steps: 4}", "evaluation.every=9"]

@@ -31,6 +31,7 @@ def judged(task: Task, actions: Any, seed: int) -> float:
     return float(np.mean([value_of(env, actions, s) for s in fresh]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["constant", "cross-entropy", "gradient"])
 def test_a_search_tells_how_far_it_is(task: Task, algorithm: Any) -> None:
     told: list[tuple[int, int]] = []
@@ -64,6 +65,7 @@ def test_a_plan_is_played_as_it_was_judged(task: Task, monkeypatch: pytest.Monke
     assert np.array_equal(plan.actions, again.actions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("directions", "actions"),
     [(("own",), 9), (("own", "parameters"), 33), (("own", "parameters", "last-step"), 57)],
@@ -77,7 +79,7 @@ def test_steps_are_spent_on_the_better_half_each_time(
     The two that are left are judged in other episodes, the better one is the answer, and worth what
     it does in others yet.
     """
-    task = task_of(watched(300), Basis(directions=directions), horizon=8, hold=2)
+    task = task_of(watched(40), Basis(directions=directions), horizon=8, hold=2)
     played_out: list[tuple[int, int | None, bytes, float]] = []
 
     def spied(env: FederationEnv, actions: Any, seed: int, most: int | None = None) -> float:
@@ -114,9 +116,10 @@ def test_steps_are_spent_on_the_better_half_each_time(
     assert plan.value == pytest.approx(judged(task, plan.actions, 3))
 
 
+@pytest.mark.slow
 def test_many_axes_are_drawn_from_where_steps_are_few() -> None:
     """28 axes make 225 actions: 300 steps are not spent on one step of each, and more."""
-    task = task_of(watched(300), Full(budget=10.0), horizon=8, hold=2)
+    task = task_of(watched(40), Full(budget=10.0), horizon=8, hold=2)
     plan = best_constant(task, steps=300, seed=0)
     assert plan.rounds / 2 - 3 * EPISODES * 4 <= 300
     assert np.count_nonzero(plan.actions) <= 1
@@ -124,6 +127,7 @@ def test_many_axes_are_drawn_from_where_steps_are_few() -> None:
     assert planning._candidates(10**6, 300, 0).shape == (33, 10**6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "steps"), [("constant", 1200), ("cross-entropy", 1200), ("gradient", 1000)]
 )

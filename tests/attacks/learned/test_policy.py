@@ -32,6 +32,7 @@ def task() -> Task:
     return task_of(watched(300), horizon=8, hold=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["ddpg", "td3", "sac"])
 @pytest.mark.parametrize("normalise", [True, False])
 def test_what_is_exported_acts_as_what_was_trained(
@@ -61,6 +62,7 @@ def test_what_is_exported_acts_as_what_was_trained(
     assert found.sizes == (15, 3)
 
 
+@pytest.mark.slow
 def test_the_seed_decides_and_the_global_generators_are_left_alone(task: Task) -> None:
     random.seed(5)
     np.random.seed(5)
@@ -87,6 +89,7 @@ def test_a_training_tells_what_it_does_and_what_it_cost(task: Task) -> None:
     assert found.rounds == 120 * 2 + len(found.checks) * 10 * 8
 
 
+@pytest.mark.slow
 def test_the_best_policy_that_was_checked_is_kept(task: Task) -> None:
     found = train(task, replace(SHORT, steps=200, check_every=20, check_episodes=2), seed=3)
     env = FederationEnv(task)
@@ -95,6 +98,7 @@ def test_the_best_policy_that_was_checked_is_kept(task: Task) -> None:
     assert len({score for _, score in found.checks}) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_it_learns_what_can_be_learned(seed: int) -> None:
     """(R − R_honest) / (R_best − R_honest) ≥ 0.9, R_best that of the best of 49 constant actions.
@@ -124,6 +128,7 @@ def test_it_learns_what_can_be_learned(seed: int) -> None:
     assert (planned.value - honest) / (best - honest) >= 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["td3", "sac"])
 def test_training_from_an_action_begins_there_and_loses_nothing(algorithm: Any, task: Task) -> None:
     """That action is the first policy to be checked; the actor starts as near as it can learn."""

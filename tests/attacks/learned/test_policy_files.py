@@ -20,6 +20,7 @@ def policy(folder: Path, **changes: Any) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_a_policy_is_refused_for_another_price_whoever_sets_it(tmp_path: Path) -> None:
     file = policy(tmp_path)
     other = {"objective": GAMMA | {"gamma": 4.0}}
@@ -32,6 +33,7 @@ def test_a_policy_is_refused_for_another_price_whoever_sets_it(tmp_path: Path) -
         assert used.troubles == []
 
 
+@pytest.mark.slow
 def test_it_is_said_where_its_attacker_knew_more(tmp_path: Path) -> None:
     """Knowledge that the threat model of the run does not grant comes with the file."""
     knowing = {"threat": {"clients": True, "rule": True, "data": 3}}
@@ -47,6 +49,7 @@ def test_it_is_said_where_its_attacker_knew_more(tmp_path: Path) -> None:
     assert "knew the data of 3 benign clients, which" in used.troubles[0]
 
 
+@pytest.mark.slow
 def test_the_file_is_named_as_long_as_its_policy_acts(tmp_path: Path) -> None:
     file = policy(tmp_path)
     for rounds, source, begun in ((3, file, 1), (5, None, 4)):
@@ -55,6 +58,7 @@ def test_the_file_is_named_as_long_as_its_policy_acts(tmp_path: Path) -> None:
         assert (known.report()["source"], known.report()["acts_from"]) == (source, begun)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clients", [True, 8])
 def test_another_rule_is_told_by_whoever_knows_a_lower_bound_too(
     tmp_path: Path, clients: int

@@ -55,6 +55,7 @@ def untimed(content: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) | {"seconds": None} for line in content.splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("present", [10, 3])
 def test_wherever_it_is_cut_off_a_training_goes_on_to_the_same_bits(
     present: int, task: Task, tmp_path: Path, played: list[int]
@@ -150,6 +151,7 @@ def test_a_journal_is_that_of_one_training(tmp_path: Path, played: list[int]) ->
     assert again.seconds > 0
 
 
+@pytest.mark.slow
 def test_what_a_search_over_attacks_tries_is_not_mixed_up(tmp_path: Path) -> None:
     """It tries each from the same generator, in the same round."""
     attack = {
@@ -169,6 +171,7 @@ def test_what_a_search_over_attacks_tries_is_not_mixed_up(tmp_path: Path) -> Non
     assert len(list(tmp_path.glob("learning-1-*.jsonl"))) == 2
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_without_a_journal_that_cannot_be_written(
     task: Task, tmp_path: Path
 ) -> None:
@@ -206,6 +209,7 @@ class Wide(Watching):
         return super().observe(sight).astype("float64")
 
 
+@pytest.mark.slow
 def test_what_a_users_encoding_sees_is_kept_as_the_learner_sees_it(
     task: Task, tmp_path: Path
 ) -> None:

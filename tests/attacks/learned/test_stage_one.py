@@ -120,6 +120,7 @@ def test_another_rule_is_taken_for_a_mean_of_all(monkeypatch: pytest.MonkeyPatch
     torch.testing.assert_close(found, -step / 0.3)
 
 
+@pytest.mark.slow
 def test_a_step_of_its_own_tells_it_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Krum has selected the attacker, or one of two colluders; at another server rate too."""
     for server_lr in (1.0, 0.5):

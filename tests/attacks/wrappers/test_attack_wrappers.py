@@ -256,6 +256,7 @@ def test_a_users_own_attack_needs_fields_to_search() -> None:
         Optimized(Plain())
 
 
+@pytest.mark.slow
 def test_does_more_harm_than_the_attack_it_wraps() -> None:
     toy = Quadratic()
     for rule in (Median(), Krum(f=3), MultiKrum(f=3)):

@@ -18,6 +18,8 @@ from fedrobust.evaluation.auditing.runner import AttackRunner
 from fedrobust.perturb import Apgd, Fab, Pgd, Square
 from fedrobust.progress import UNWATCHED
 
+pytestmark = pytest.mark.slow
+
 
 def battle(model: nn.Module, x: Tensor, y: Tensor, eps: float, batch: int = 64) -> AttackRunner:
     return AttackRunner(

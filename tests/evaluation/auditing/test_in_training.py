@@ -18,6 +18,7 @@ from fedrobust.runs.prepare import prepare
 PGD = {"name": "pgd", "eps": 0.1, "step_size": 0.05, "steps": 4}
 
 
+@pytest.mark.slow
 def test_an_audit_follows_the_rounds(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
     idle = PGD | {"step_size": 0.001, "steps": 1, "random_start": False}
     looks = {"every": 20, "attack": idle, "samples": 60, "test_samples": 60}

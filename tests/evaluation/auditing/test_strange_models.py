@@ -11,6 +11,8 @@ from fedrobust.errors import ModelError
 from fedrobust.evaluation import audit
 from fedrobust.evaluation.auditing.indicators import AT_CHANCE, Indicator, at_chance
 
+pytestmark = pytest.mark.slow
+
 
 def sign_of(found: object) -> Indicator:
     [sign] = [sign for sign in found.signs if sign.name == AT_CHANCE]  # type: ignore[attr-defined]

@@ -20,6 +20,8 @@ from fedrobust.report.sweep.records import SweepRecords
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.sweep import run_sweep
 
+pytestmark = pytest.mark.slow
+
 CELLS = 200
 PAGE = 250_000
 """Bytes of a page of ``CELLS`` cells, all figures in it twice."""

@@ -10,6 +10,8 @@ from fedrobust.evaluation.intervals import of_mean
 from fedrobust.report.sweep.paired import paired
 from fedrobust.report.sweep.records import Group, SweepCell, SweepRecords
 
+pytestmark = pytest.mark.slow
+
 
 def cell(seed: int, attack: str, error: float, rho: float | None) -> SweepCell:
     wasserstein = {} if rho is None else {"rho": rho}

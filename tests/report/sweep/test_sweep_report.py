@@ -17,6 +17,8 @@ from fedrobust.report.sweep.records import Spread, SweepRecords, shown, table
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.sweep import run_sweep
 
+pytestmark = pytest.mark.slow
+
 CONFIG: dict[str, Any] = {
     "name": "ring",
     "rounds": 6,

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 PLACES = os.pathsep.join([str(HERE.parents[1] / "shared"), os.environ.get("PYTHONPATH", "")])
 TRIED = os.environ.get("FEDROBUST_KILLS")
