@@ -3,18 +3,16 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from cells_here import in_this_process
 from demo import demo_config
 
-import fedrobust.runs.sweep
 from fedrobust.config.component import from_config
-from fedrobust.errors import UserError
 from fedrobust.experiment import Experiment
 from fedrobust.progress import Progress
 from fedrobust.runs.audit import Asked, audited
@@ -26,40 +24,6 @@ from fedrobust.runs.sweep import run_sweep
 
 class KilledError(Exception):
     """Stands for the end of the process."""
-
-
-class OneByOne:
-    """The cells of a sweep in this process, where each in its own would take seconds."""
-
-    def __init__(self, out: Path, threads: int, watch: Any) -> None:
-        self._out = out
-        self.running: dict[str, Any] = {}
-        self.failures: dict[str, str] = {}
-
-    def start(self, cell: Any) -> None:
-        path = self._out / "cells" / cell.name
-        quiet = Progress(repaired=lambda text: None)
-        try:
-            run(from_config(Experiment, cell.config), path, resume=path.exists(), progress=quiet)
-        except UserError as error:
-            self.failures[cell.name] = str(error)
-
-    def look(self) -> None:
-        """There is nothing to wait for."""
-
-    def stop(self) -> None:
-        """There is nothing to stop."""
-
-
-@contextmanager
-def in_this_process() -> Iterator[None]:
-    """Within, sweeps play their cells here."""
-    pool = fedrobust.runs.sweep._Pool
-    fedrobust.runs.sweep._Pool = OneByOne  # type: ignore[misc, assignment]
-    try:
-        yield
-    finally:
-        fedrobust.runs.sweep._Pool = pool  # type: ignore[misc]
 
 
 RING: dict[str, Any] = {

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from cells_here import in_this_process
 from damages import Damage, damages
 from demo import demo_config
 from matplotlib.figure import Figure
@@ -37,8 +38,8 @@ from records import RING, Originals, asked, copied, digest
 
 pytestmark = pytest.mark.slow
 
-COUNT = int(os.environ.get("FEDROBUST_FUZZ", "100"))
-"""How many damages are tried: 100, or as many as the environment says."""
+COUNT = int(os.environ.get("FEDROBUST_FUZZ", "60"))
+"""How many damages are tried: 60, or as many as the environment says."""
 SEED = int(os.environ.get("FEDROBUST_FUZZ_SEED", "0"))
 LONGEST = 2000
 EVERY = 25
@@ -91,7 +92,7 @@ def went_on(folder: Path, damage: Damage, originals: Originals) -> None:
 
 def swept_on(folder: Path, damage: Damage, originals: Originals) -> None:
     sweep = load_sweep(originals.folder / "sweep.yaml")
-    with records.in_this_process():
+    with in_this_process():
         failed = run_sweep(sweep, folder, resume=True, jobs=1)
     for name, reason in failed.items():
         raise UserError(f"{folder / 'cells' / name}: {reason}")

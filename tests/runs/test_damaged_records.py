@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from cells_here import in_this_process
 from damaged import Originals, cut, digest, records, refused, resumed
 from run_contents import contents
 from safetensors.torch import save_file
@@ -184,7 +185,7 @@ def test_a_cell_without_its_summary(copy: Callable[[str], Path], originals: Orig
     assert "Not finished yet: flip" in write_report([folder]).read_text()
     shutil.rmtree(folder / "report")
     other = digest(folder / "cells" / "none")
-    with records.in_this_process():
+    with in_this_process():
         assert run_sweep(load_sweep(originals.folder / "sweep.yaml"), folder, resume=True) == {}
     assert without_seconds(summary.read_bytes()) == without_seconds(before)
     assert digest(folder / "cells" / "none") == other
@@ -198,7 +199,7 @@ def test_a_sweep_whose_record_is_lost(copy: Callable[[str], Path], originals: Or
     )
     (folder / "sweep.json").unlink()
     refused(folder, "is not empty", lambda: run_sweep(sweep, folder))
-    with records.in_this_process():
+    with in_this_process():
         assert run_sweep(sweep, folder, resume=True) == {}
     made, wanted = (json.loads((f / "sweep.json").read_text()) for f in (folder, originals.sweep))
     assert made | {"threads": 0} == wanted | {"threads": 0}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cells_here import in_this_process
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from ruamel.yaml import YAML
@@ -33,7 +34,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("large")
     grid = {"rule": {"r": {"malicious": 1}}, "attack": {"a": {}}, "seed": [0]}
     (folder / "one.yaml").write_text(json.dumps(CONFIG | {"grid": grid}))
-    assert run_sweep(load_sweep(folder / "one.yaml"), folder / "one") == {}
+    with in_this_process():
+        assert run_sweep(load_sweep(folder / "one.yaml"), folder / "one") == {}
     played = folder / "one" / "cells" / "r-a-0"
     axes = {
         "rule": ["mean", "krum"],

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cells_here import in_this_process
 
 from fedrobust.errors import RecordError
 from fedrobust.report import write_report
@@ -46,7 +47,8 @@ CONFIG: dict[str, Any] = {
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "ring.yaml").write_text(json.dumps(CONFIG))
-    assert run_sweep(load_sweep(folder / "ring.yaml"), folder / "out") == {}
+    with in_this_process():
+        assert run_sweep(load_sweep(folder / "ring.yaml"), folder / "out") == {}
     return folder / "out"
 
 
@@ -187,7 +189,8 @@ def test_learned_attacks_have_a_table_of_their_own(tmp_path: Path) -> None:
         "seed": [0, 1],
     }
     (tmp_path / "ring.yaml").write_text(json.dumps(CONFIG | {"grid": grid}))
-    assert run_sweep(load_sweep(tmp_path / "ring.yaml"), tmp_path / "out") == {}
+    with in_this_process():
+        assert run_sweep(load_sweep(tmp_path / "ring.yaml"), tmp_path / "out") == {}
     page = write_report([tmp_path / "out"])
     assert "Learned attacks" in page.read_text()
     assert "The W₁ columns give the distance to the true data" in page.read_text()
