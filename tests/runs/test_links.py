@@ -73,10 +73,10 @@ def test_a_run_writes_through_no_link(
     tmp_path: Path, tiny: Callable[..., Experiment], mine: Path, link: Callable[..., None]
 ) -> None:
     """Whatever an archive from elsewhere holds where a run writes."""
+    stopped(tmp_path / "begun", tiny())
     for name in NAMES:
         for place in (name, f".{name}.part", f".{name}.{'0' * 16}.part"):
-            out = tmp_path / f"run of {place}"
-            stopped(out, tiny())
+            out = shutil.copytree(tmp_path / "begun", tmp_path / f"run of {place}")
             (out / place).unlink(missing_ok=True)
             link(mine, out / place)
             with suppress(UserError):

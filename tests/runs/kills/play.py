@@ -1,12 +1,12 @@
-"""Plays one command with a fault at each of its writes, and says what became of it.
+"""Plays commands with a fault at each of their writes, and says what became of them.
 
-    PYTHONPATH=tests/shared python tests/runs/kills/play.py COMMAND FOLDER POINTS
+    PYTHONPATH=tests/shared python tests/runs/kills/play.py FOLDER COMMAND=POINTS ...
 
 POINTS is how many of the writes are tried, spread over their kinds, or all.
 
 Each trial is a process that is forked from this one, which has imported everything and computed
 nothing. A killed command is gone on with; what it leaves must be what an undisturbed one leaves,
-file by file. Prints one line of JSON: how many writes there are, which were tried, what differed.
+file by file. Prints JSON: how many writes each command has, which were tried, what differed.
 """
 
 import contextlib
@@ -23,7 +23,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numba  # noqa: F401  # these two are slow to import, once here and not in each trial
 import torch
+import torch._dynamo
 from commands import COMMANDS, Command
 from faults import FREEING, Faults
 
@@ -146,9 +148,9 @@ def leftovers(place: Path) -> list[str]:
     return [str(path.relative_to(place)) for path in place.rglob("*") if path.suffix == ".part"]
 
 
-def main(name: str, folder: Path, number: str) -> None:
-    torch.set_num_threads(1)
-    folder.mkdir(parents=True, exist_ok=True)
+def outcome(name: str, folder: Path, number: str) -> dict[str, Any]:
+    """How many writes the command has and were tried, and what went wrong at which."""
+    folder.mkdir(parents=True)
     command = COMMANDS[name](folder / "before")
     if code := forked(command.once, folder / "said.txt"):
         raise SystemExit(f"what {name} needs ends with {code}")
@@ -164,8 +166,13 @@ def main(name: str, folder: Path, number: str) -> None:
         for full in (False, True) if fills else (False,):
             if why := trial(command, place, point, full, wanted):
                 wrong[f"{'full' if full else 'kill'} {point}"] = why
-    print(json.dumps({"writes": len(found), "tried": len(tried), "wrong": wrong}))
+    return {"writes": len(found), "tried": len(tried), "wrong": wrong}
+
+
+def main(folder: Path, wanted: dict[str, str]) -> None:
+    torch.set_num_threads(1)
+    print(json.dumps({name: outcome(name, folder / name, wanted[name]) for name in wanted}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]).resolve(), sys.argv[3])
+    main(Path(sys.argv[1]).resolve(), dict(word.split("=") for word in sys.argv[2:]))
