@@ -23,6 +23,7 @@ from fedrobust.attacks.learned.policy_files import load_policy, save_policy
 from fedrobust.cli import app
 from fedrobust.config.component import to_config
 from fedrobust.errors import ConfigError, RecordError
+from fedrobust.experiment import load
 from fedrobust.federation.round import run_round
 from fedrobust.runs.learn_policy import learn_policy
 from fedrobust.runs.older_configs import completed
@@ -44,7 +45,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     path.write_text(json.dumps(config))
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     command = [sys.executable, "-m", "fedrobust", "run", str(path)]
-    subprocess.run([*command, "--out", str(whole)], check=True, capture_output=True)
+    run(load(path), whole)
     for least in (1, 3):
         process = subprocess.Popen([*command, "--out", str(cut), "--resume"])
         deadline = time.monotonic() + 120
@@ -57,7 +58,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
         if process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    subprocess.run([*command, "--out", str(cut), "--resume"], check=True, capture_output=True)
+    run(load(path), cut, resume=True)
 
     def record(out: Path) -> list[dict[str, Any]]:
         lines = (out / "metrics.jsonl").read_text().splitlines()

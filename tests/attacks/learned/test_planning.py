@@ -23,7 +23,7 @@ from fedrobust.progress import Progress
 
 @pytest.fixture(scope="module")
 def task() -> Task:
-    return task_of(watched(300), horizon=8, hold=2)
+    return task_of(watched(40), horizon=8, hold=2)
 
 
 def judged(task: Task, actions: Any, seed: int) -> float:
@@ -129,7 +129,7 @@ def test_many_axes_are_drawn_from_where_steps_are_few() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("algorithm", "steps"), [("constant", 1200), ("cross-entropy", 1200), ("gradient", 1000)]
+    ("algorithm", "steps"), [("constant", 600), ("cross-entropy", 400), ("gradient", 1000)]
 )
 def test_a_search_keeps_within_its_budget(task: Task, algorithm: Any, steps: int) -> None:
     """``steps`` and what it takes to judge; gradients count five episodes an iteration."""

@@ -35,12 +35,14 @@ from fedrobust.runs.run import run
 
 @pytest.fixture(scope="module")
 def task() -> Task:
-    return task_of(watched())
+    return task_of(watched(), horizon=6)
 
 
 def trained(task: Task, path: Path, **changes: Any) -> tuple[Any, ...]:
     """All that a search and a training come to, with a journal; times apart."""
-    training = from_config(Training, TRAINING | {"steps": 40, "environments": 2} | changes)
+    training = from_config(
+        Training, TRAINING | {"steps": 40, "environments": 2, "check_episodes": 1} | changes
+    )
     kept = RolloutCache(path)
     task = replace(task, journal=kept)
     plan = best_constant(task, steps=30, episodes=1)

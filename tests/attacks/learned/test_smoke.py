@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[3]
 
 def test_both_stages_are_played_and_told_of(tmp_path: Path) -> None:
     config, out = ROOT / "experiments" / "drfl" / "ring-learned-smoke.yaml", tmp_path / "run"
-    shorter = ["-s", "rounds=70", "-s", "attack.wait=60", "-s", "attack.training.steps=60"]
-    shorter += ["-s", "attack.horizon=40", "-s", "attack.training.check_episodes=2"]
-    shorter += ["-s", "evaluation.every=70"]
+    shorter = ["-s", "rounds=30", "-s", "attack.wait=20", "-s", "attack.training.steps=60"]
+    shorter += ["-s", "attack.horizon=20", "-s", "attack.training.check_episodes=2"]
+    shorter += ["-s", "evaluation.every=30"]
     done = CliRunner().invoke(app, ["run", str(config), "--out", str(out), *shorter])
     assert done.exit_code == 0, done.output
     assert "warning" not in done.output
@@ -24,7 +24,7 @@ def test_both_stages_are_played_and_told_of(tmp_path: Path) -> None:
     page = " ".join((out / "report" / "index.html").read_text().split())
     for told in (
         "observed 5 rounds, reconstructed 160 examples",
-        "It acts from round 66 on.",
+        "It acts from round 26 on.",
         "Of the policies that were checked, the policy of step",
         "of the possible harm",
     ):
@@ -41,7 +41,7 @@ def test_both_stages_are_played_and_told_of(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     told = [line for line in done.stderr.splitlines() if "hold = 10" in line]
     assert len(told) == 1
-    assert done.stderr.index(told[0]) < done.stderr.index("round 70 of 70"), "when it happens"
+    assert done.stderr.index(told[0]) < done.stderr.index("round 30 of 30"), "when it happens"
     assert CliRunner().invoke(app, ["report", str(other)]).exit_code == 0
     page = " ".join((other / "report" / "index.html").read_text().split())
     assert "was trained with hold = 10, and this attack has 5: honest updates were sent." in page
