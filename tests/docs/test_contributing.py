@@ -57,9 +57,9 @@ def called(copy: Path, *command: str) -> str:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project with all five components added, and its pages made again."""
+    """The project with all five components added, and its pages made again but for benchmarks."""
     copy = tmp_path_factory.mktemp("copy") / "fedrobust"
-    for folder in ("src", "tests", "docs", "benchmarks", "results/benchmarks"):
+    for folder in ("src", "tests", "docs"):
         skipped = shutil.ignore_patterns("__pycache__", ".hypothesis")
         shutil.copytree(ROOT / folder, copy / folder, ignore=skipped)
     for name in ("README.md", "pyproject.toml"):

@@ -79,17 +79,17 @@ def shifts(model: nn.Module, rho: float) -> list[Tensor]:
     return [step * (rho / step.square().sum(dim=1).mean()).sqrt() for step in found]
 
 
-@pytest.mark.parametrize("rho", [1e-4, 1e-2, 0.1, 1.0, 25.0])
 @pytest.mark.parametrize("share", [0.6, 1.5])
-def test_no_shift_beats_the_bound_where_it_is_proved(rho: float, share: float) -> None:
+def test_no_shift_beats_the_bound_where_it_is_proved(share: float) -> None:
     for seed, scale in product(range(4), (0.7, 1.5)):
         model = network(scale, seed)
         bound = smoothness_bound(model, (2,))
         assert bound is not None
         found = certificate(model, X, Y, gamma=share * bound)
         assert found.certified
-        for step in shifts(model, rho):
-            assert mean_loss(model, X + step) <= found.bound(rho) + 1e-12
+        for rho in (1e-4, 1e-2, 0.1, 1.0, 25.0):
+            for step in shifts(model, rho):
+                assert mean_loss(model, X + step) <= found.bound(rho) + 1e-12, rho
 
 
 def test_the_bound_is_tight_at_the_worst_shift() -> None:

@@ -101,7 +101,7 @@ def test_transfer_takes_the_surrogates_examples() -> None:
 
 def test_a_surrogate_sees_through_what_hides_the_gradient_and_not_through_honesty() -> None:
     _, _, x, y = digits()
-    x, y = x[:150], y[:150]
+    x, y = x[:80], y[:80]
     surrogate = trained(9, 300)
     hidden = audit(Times(natural(), 1000.0), x, y, eps=EPS, surrogates=[surrogate])
     honest = audit(robust(), x, y, eps=EPS, surrogates=[surrogate])

@@ -14,7 +14,9 @@ import torch
 from planted import EPS, Times, digits, natural, robust
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
+from fedrobust.cli import app
 from fedrobust.data import Digits
 from fedrobust.errors import RecordError
 from fedrobust.evaluation import Audit, audit
@@ -49,8 +51,8 @@ def figures(found: Audit) -> dict[str, Any]:
 
 def test_what_was_done_is_not_done_again(tmp_path: Path) -> None:
     _, _, x, y = digits()
-    keys: dict[str, Any] = {"eps": EPS, "batch_size": 10}
-    x, y, journal = x[:24], y[:24], tmp_path / "progress.jsonl"
+    keys: dict[str, Any] = {"eps": EPS, "batch_size": 8}
+    x, y, journal = x[:16], y[:16], tmp_path / "progress.jsonl"
     whole = Counted(robust())
     expected = audit(whole, x, y, **keys)
     broken = Counted(robust(), fails_after=whole.asked * 0.75)
@@ -128,7 +130,7 @@ def test_a_killed_audit_goes_on_from_the_command_line(tmp_path: Path) -> None:
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, tmp_path / "w.safetensors")
     words = [sys.executable, "-m", "fedrobust", "audit", str(tmp_path / "w.safetensors")]
-    words += ["--model", "digits-cnn", "--data", "digits", "--eps", "0.05", "--samples", "40"]
+    words += ["--model", "digits-cnn", "--data", "digits", "--eps", "0.05", "--samples", "25"]
     words += ["--batch", "5"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     journal = tmp_path / "out" / "progress.jsonl"
@@ -145,10 +147,8 @@ def test_a_killed_audit_goes_on_from_the_command_line(tmp_path: Path) -> None:
     assert journal.exists()
     assert not (tmp_path / "out" / "audit.json").exists()
     for out, more in (("out", ["--resume"]), ("whole", [])):
-        done = subprocess.run(
-            [*words, "--out", str(tmp_path / out), *more], env=environment, capture_output=True
-        )
-        assert done.returncode == 0, done.stderr.decode()
+        done = CliRunner().invoke(app, [*words[3:], "--out", str(tmp_path / out), *more])
+        assert done.exit_code == 0, done.output
     found, expected = (
         figures(Audit.from_json(json.loads((tmp_path / name / "audit.json").read_text())))
         for name in ("out", "whole")

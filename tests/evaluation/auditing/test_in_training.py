@@ -21,8 +21,8 @@ PGD = {"name": "pgd", "eps": 0.1, "step_size": 0.05, "steps": 4}
 @pytest.mark.slow
 def test_an_audit_follows_the_rounds(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
     idle = PGD | {"step_size": 0.001, "steps": 1, "random_start": False}
-    looks = {"every": 20, "attack": idle, "samples": 60, "test_samples": 60}
-    experiment = tiny(rounds=40, evaluation=looks | {"audit": {"samples": 30}})
+    looks = {"every": 30, "attack": idle, "samples": 60, "test_samples": 60}
+    experiment = tiny(rounds=30, evaluation=looks | {"audit": {"samples": 30}})
     followed = run(experiment, tmp_path / "run")
     for line in [*followed.metrics, *followed.summary["test"].values()]:
         found = line["audit"]
@@ -47,7 +47,7 @@ def test_an_audit_follows_the_rounds(tmp_path: Path, tiny: Callable[..., Experim
     assert again.robust < again.claimed
     assert told["masked"] == [sign.name for sign in again.signs if sign.word == "masked"]
     # Nothing else changes, and without it nothing is said.
-    plain = run(tiny(rounds=40, evaluation=looks))
+    plain = run(tiny(rounds=30, evaluation=looks))
     assert "audit" not in plain.metrics[0]
     assert [m["robust_accuracy"] for m in plain.metrics] == [
         m["robust_accuracy"] for m in followed.metrics
