@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fedrobust.runs.run import Run, run
 
 _HOMES = {
-    "Client": "clients.local_training",
+    "Client": "clients.client",
     "Dataset": "data",
     "Evaluation": "experiment",
     "Execution": "compute.execution",

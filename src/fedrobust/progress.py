@@ -11,7 +11,7 @@ from typing import Any
 
 from fedrobust.errors import RecordWarning
 
-CELLS = "cells"
+CELLS = "all cells"
 """The name under which :attr:`Progress.moved` reports on all cells of a sweep together."""
 
 
@@ -58,6 +58,10 @@ class Progress:
     """A cell of a sweep has ended. Arguments: its name, and why it failed (None if it did not)."""
     part: Callable[[str], "Progress"] = _the_part
     """Return the ``Progress`` of an inner run by its name: a surrogate that an audit trains."""
+
+    def __deepcopy__(self, memo: object) -> "Progress":
+        """Return it as it is: a user's attack may copy its view, and a display cannot be copied."""
+        return self
 
 
 UNWATCHED = Progress()

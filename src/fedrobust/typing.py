@@ -3,7 +3,7 @@
 n: client rows of one round; d: model parameters; b: examples; c, h, w: channels, height, width.
 """
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,3 +24,6 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 Doubles: TypeAlias = npt.NDArray[np.float64]
 Integers: TypeAlias = npt.NDArray[np.int64]
 """Arrays of any shape that compiled loops work on."""
+
+Json: TypeAlias = dict[str, Any]
+"""A mapping as JSON or YAML hold it."""

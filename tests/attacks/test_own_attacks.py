@@ -1,6 +1,8 @@
 """A user's own attack in a round: its mistakes are told, and its history ends with the round."""
 
+import threading
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +18,7 @@ from fedrobust.federation.attack import Requirements, requirements
 from fedrobust.federation.round import run_round
 from fedrobust.federation.state import FederationState, RoundLog
 from fedrobust.federation.threat import View
+from fedrobust.progress import Host, Progress
 from fedrobust.runs.prepare import Prepared, prepare
 
 SIMPLE: dict[str, Any] = {
@@ -167,6 +170,7 @@ UNFIT: dict[str, tuple[str, Any, str]] = {
     "honest updates": ("uses_honest_updates", "no", "must be true or false; it is 'no'"),
     "first round": ("first_round", 0, "whole number from 1 on; it is 0"),
     "late": ("first_round", "late", "whole number from 1 on; it is 'late'"),
+    "no poison": ("poisons_data", 0, "must be true, false or None; it is 0"),
     "poison": ("poisons_data", "x", "must be true, false or None; it is 'x'"),
     "start": ("start_field", 3, "must be the name of a field or None; it is 3"),
 }
@@ -190,6 +194,31 @@ def test_what_a_users_own_attack_declares_must_be_requirements(tiny: Make) -> No
     attack.requires, attack.init = Requirements(), 3
     with pytest.raises(ConfigError, match="init of the attack Given must be a method; it is 3"):
         play(ready_for(tiny, attack))
+
+
+@pytest.mark.parametrize("old", ["needs", "least", "trains", "begins", "poisons"])
+def test_an_attack_that_declares_as_before_is_refused_with_advice(old: str) -> None:
+    attack: Any = Given(sevens)
+    setattr(attack, old, 1)
+    with pytest.raises(ConfigError, match=f"Given has {old}: declare requires = fedrobust.attacks"):
+        requirements(attack)
+
+
+def test_an_attack_may_copy_its_view_whoever_watches(tiny: Make) -> None:
+    class Copying:
+        def craft(self, state: Any, view: View, rng: Any) -> Any:
+            return deepcopy(view).own, state
+
+    class Display:
+        def __init__(self) -> None:
+            self.lock = threading.RLock()  # which cannot be copied
+
+        def told(self, text: str) -> None: ...
+
+    ready = ready_for(tiny, Copying())
+    host = Host(Progress(troubled=Display().told))
+    state = ready.federation.start(ready.start)
+    run_round(state, ready.federation, ready.streams, host=host)
 
 
 def test_knowledge_may_be_any_collection_of_names() -> None:

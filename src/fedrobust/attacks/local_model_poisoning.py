@@ -46,8 +46,8 @@ class LocalModelPoisoning:
     - sⱼ = -1: from [wmax, b·wmax], or [wmax, wmax/b] where wmax <= 0;
     - sⱼ = +1: from [wmin/b, wmin], or [b·wmin, wmin] where wmin <= 0.
 
-    With partial knowledge, with their mean μ and their deviation σ (divisor m): from [μ + 3σ,
-    μ + 4σ] for sⱼ = -1, else from [μ - 4σ, μ - 3σ]. Where sⱼ = 0, Δⱼ = 0.
+    With partial knowledge, with their mean μ and their deviation σ (divisor m): from
+    [μ + 3σ, μ + 4σ] for sⱼ = -1, else from [μ - 4σ, μ - 3σ]. Where sⱼ = 0, Δⱼ = 0.
 
     Reference: Fang et al., "Local model poisoning attacks to Byzantine-robust federated learning",
     USENIX Security 2020. Differences from the paper: the vector s is the sign of the mean also

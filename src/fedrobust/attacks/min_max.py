@@ -25,9 +25,9 @@ class MinMax:
 
     Reference: Shejwalkar and Houmansadr, "Manipulating the Byzantine: optimizing model poisoning
     attacks and defenses for federated learning", NDSS 2021. Differences from the paper: γ is exact.
-    With ‖p‖ = 1 each row allows γ up to the larger root of γ² + 2γ⟨p,
-    μ - xᵢ⟩ + ‖μ - xᵢ‖² - max² = 0, and γ is the least of these roots. The paper's halving search
-    starts from a given γ and only comes near to it, or stops too early.
+    With ‖p‖ = 1 each row allows γ up to the larger root of
+    γ² + 2γ⟨p, μ - xᵢ⟩ + ‖μ - xᵢ‖² - max² = 0, and γ is the least of these roots. The paper's
+    halving search starts from a given γ and only comes near to it, or stops too early.
 
     Cost: O(h²·d): the distances of honest rows.
 

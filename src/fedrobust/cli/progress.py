@@ -16,8 +16,8 @@ from fedrobust.config.explain import printable
 from fedrobust.federation.state import RoundLog
 from fedrobust.progress import CELLS
 from fedrobust.progress import Progress as Watch
-from fedrobust.runs.directory import Json
 from fedrobust.runs.prepare import Prepared
+from fedrobust.typing import Json
 
 
 def _say(console: Console, text: str) -> None:

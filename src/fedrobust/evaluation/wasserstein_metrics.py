@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import asdict
-from typing import Any
 
 from torch import nn
 
@@ -14,9 +13,7 @@ from fedrobust.evaluation.certificate import Certificate, worst_shift
 from fedrobust.evaluation.shift import Method, error_under_shift
 from fedrobust.objectives import AnyPrice, Objective, WassersteinDRO
 from fedrobust.perturb.wasserstein import THOROUGH, Ascent
-from fedrobust.typing import Images, Labels
-
-Json = dict[str, Any]
+from fedrobust.typing import Images, Json, Labels
 
 
 @component

@@ -15,6 +15,8 @@ from fedrobust.federation.threat import Knowledge, View
 from fedrobust.typing import Updates
 
 _KNOWLEDGE: frozenset[str] = frozenset(get_args(Knowledge))
+_FORMER = ("needs", "least", "trains", "begins", "poisons")
+"""How attacks declared their requirements before ``requires``: to ignore them would be silent."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Requirements:
                 raise _unfit(name, f"a whole number from {least} on", value)
         if type(self.uses_honest_updates) is not bool:
             raise _unfit("uses_honest_updates", "true or false", self.uses_honest_updates)
-        if self.poisons_data not in (None, True, False):
+        if self.poisons_data is not None and type(self.poisons_data) is not bool:
             raise _unfit("poisons_data", "true, false or None", self.poisons_data)
         if not isinstance(self.start_field, str | None):
             raise _unfit("start_field", "the name of a field or None", self.start_field)
@@ -111,6 +113,11 @@ def requirements(attack: object) -> Requirements:
     """
     found = getattr(attack, "requires", None)
     if found is None:
+        if old := [name for name in _FORMER if hasattr(attack, name)]:
+            raise ConfigError(
+                f"the attack {name_of(type(attack))} has {' and '.join(old)}: declare requires = "
+                "fedrobust.attacks.Requirements(...) instead"
+            )
         return Requirements()
     if not isinstance(found, Requirements):
         raise ConfigError(

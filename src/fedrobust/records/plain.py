@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedrobust.config.arguments import shortened, told, unfit
-
-Json = dict[str, Any]
+from fedrobust.typing import Json
 
 _DEPTH = 32
 _NUMBERS = 100_000

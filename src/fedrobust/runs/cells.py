@@ -13,8 +13,8 @@ from fedrobust.records.reading import (
 )
 from fedrobust.records.schema.run import Round, Summary
 from fedrobust.records.schema.sweep import SweepRecord
-from fedrobust.runs.directory import Json
 from fedrobust.runs.grid import Cell, Sweep, same
+from fedrobust.typing import Json
 
 CELLS = "cells"
 """The subfolder of a sweep with a run directory for each cell."""

@@ -19,8 +19,8 @@ from fedrobust.compute.memory import available_memory
 from fedrobust.config.arguments import shortened
 from fedrobust.errors import RecordError
 from fedrobust.files import opened
+from fedrobust.typing import Json
 
-Json = dict[str, Any]
 _SEAL = "seal"
 _DEPTH = 64
 _SCALARS = (type(None), bool, int, float, str, bytes)

@@ -29,9 +29,7 @@ from fedrobust.records.plain import plain_json
 from fedrobust.records.reading import json_of, mapping_of, present
 from fedrobust.runs import checkpoint
 from fedrobust.runs.rounds_log import SHOWN, as_lines
-
-Json = dict[str, Any]
-
+from fedrobust.typing import Json
 
 BEGUN = {"config.yaml", "environment.json"}
 """The files of a run directory before its first checkpoint. One alone may be a user's own file."""

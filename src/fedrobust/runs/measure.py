@@ -18,9 +18,8 @@ from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import per_example
 from fedrobust.records.plain import attack_report
 from fedrobust.runs.prepare import Prepared
-from fedrobust.typing import Indices, Vector
+from fedrobust.typing import Indices, Json, Vector
 
-Json = dict[str, Any]
 STRIP = 8
 """How many clean and adversarial images a report shows."""
 

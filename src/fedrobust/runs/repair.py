@@ -12,11 +12,11 @@ from fedrobust.records.plain import attack_pictures, plain_json
 from fedrobust.records.reading import arrays_of, content_of, cure, json_of, present, tensors_of
 from fedrobust.records.schema.run import Summary
 from fedrobust.runs import measure
-from fedrobust.runs.directory import Json, RunDirectory
+from fedrobust.runs.directory import RunDirectory
 from fedrobust.runs.prepare import Prepared
 from fedrobust.runs.rounds_log import as_lines
 from fedrobust.runs.state import RunState
-from fedrobust.typing import Vector
+from fedrobust.typing import Json, Vector
 
 _PICTURES = ("clean", "adversarial", "labels", "clean_answers", "adversarial_answers")
 

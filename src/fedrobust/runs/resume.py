@@ -16,13 +16,14 @@ from fedrobust.experiment import Experiment
 from fedrobust.federation.state import FederationState
 from fedrobust.records.reading import broken, shaped
 from fedrobust.records.schema.formats import with_format
-from fedrobust.runs.directory import Json, RunDirectory
+from fedrobust.runs.directory import RunDirectory
 from fedrobust.runs.older_configs import completed
 from fedrobust.runs.prepare import Prepared
 from fedrobust.runs.provenance import environment
 from fedrobust.runs.rounds_log import Extent, RoundsLog
 from fedrobust.runs.state import FORMAT, RunState
 from fedrobust.runs.tally import Tally
+from fedrobust.typing import Json
 
 _TOLD = 10
 _COPY = "put a copy back, or start again in a new --out"

@@ -17,8 +17,7 @@ from fedrobust.errors import RecordError, WriteError
 from fedrobust.files import appending, atomically, opened
 from fedrobust.records.plain import plain_json
 from fedrobust.records.reading import present
-
-Json = dict[str, Any]
+from fedrobust.typing import Json
 
 KEPT, SHOWN = "checkpoint.rounds.jsonl", "rounds.jsonl"
 _CHUNK = 1 << 20

@@ -13,12 +13,11 @@ from fedrobust.progress import UNWATCHED, Progress
 from fedrobust.records.schema.formats import declared
 from fedrobust.records.schema.run import Evaluation
 from fedrobust.runs import measure
-from fedrobust.runs.directory import Json
 from fedrobust.runs.loop import Playing, opened
 from fedrobust.runs.prepare import Prepared
 from fedrobust.runs.state import RunState, save_end
 from fedrobust.runs.summary import _finish, _line, best_of, rank
-from fedrobust.typing import Vector
+from fedrobust.typing import Json, Vector
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from fedrobust.config.component import to_config
 from fedrobust.federation.state import FederationState
 from fedrobust.records.plain import attack_pictures, plain_json
 from fedrobust.runs import measure
-from fedrobust.runs.directory import Json, RunDirectory
+from fedrobust.runs.directory import RunDirectory
 from fedrobust.runs.prepare import Prepared
 from fedrobust.runs.rounds_log import RoundsLog
 from fedrobust.runs.tally import Tally
-from fedrobust.typing import Vector
+from fedrobust.typing import Json, Vector
 
 FORMAT = 2
 """The format of a checkpoint. The first format had no number and held all rounds itself."""

@@ -7,9 +7,9 @@ from fedrobust.federation.state import RoundLog
 from fedrobust.records.schema.formats import declared, with_format
 from fedrobust.records.schema.run import Round, Score, Summary
 from fedrobust.runs import measure
-from fedrobust.runs.directory import Json
 from fedrobust.runs.prepare import Prepared
 from fedrobust.runs.state import RunState
+from fedrobust.typing import Json
 
 _SLACK = 0.05
 """A residual is small below this share of the cost's gradient, 2γ times the distance moved."""

@@ -26,8 +26,8 @@ from fedrobust.records.reading import json_of, present
 from fedrobust.records.schema.formats import declared, with_format
 from fedrobust.records.schema.sweep import SweepRecord
 from fedrobust.runs.cells import CELLS, begun_with, finished, require_grown
-from fedrobust.runs.directory import Json
 from fedrobust.runs.grid import Cell, Sweep
+from fedrobust.typing import Json
 
 FAILED = "failed"
 """The subfolder of a sweep with a text about each cell that failed."""

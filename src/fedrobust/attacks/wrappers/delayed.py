@@ -10,6 +10,7 @@ from fedrobust.attacks.checks import validate
 from fedrobust.attacks.wrappers.wrapper import Wrapper
 from fedrobust.config.component import component
 from fedrobust.config.kind import name_of
+from fedrobust.config.own import asking
 from fedrobust.config.scalars import Count
 from fedrobust.federation.attack import (
     AnyAttack,
@@ -47,6 +48,11 @@ class Delayed(Wrapper):
 
     @model_validator(mode="after")
     def _fits(self) -> "Delayed":
+        with asking("the attack, asked what it needs,"):
+            self._require_no_start()
+        return self
+
+    def _require_no_start(self) -> None:
         if poisons(self.attack):
             raise ValueError(
                 f"{name_of(type(self.attack))} poisons the data of every round, which cannot be "
@@ -57,7 +63,6 @@ class Delayed(Wrapper):
             if own := requirements(inner).start_field:
                 raise ValueError(f"{name_of(type(inner))} has its own start: set its {own}")
             inner = getattr(inner, "attack", None)
-        return self
 
     @property
     def requires(self) -> Requirements:

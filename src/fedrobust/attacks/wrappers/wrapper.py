@@ -4,12 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 from fedrobust.attacks.checks import poisoned
+from fedrobust.clients.poisoning import Poisons
 from fedrobust.federation.attack import (
     Requirements,
     Truth,
     account,
     initial_state,
-    poisons,
     requirements,
 )
 from fedrobust.typing import Images, Labels
@@ -27,7 +27,11 @@ class Wrapper:
     def requires(self) -> Requirements:
         """What the inner attack requires; its start field remains the inner attack's alone."""
         inner = requirements(self.attack)
-        return replace(inner, start_field=None, poisons_data=poisons(self.attack))
+        return replace(
+            inner,
+            start_field=None,
+            poisons_data=isinstance(self.attack, Poisons) and inner.poisons_data is not False,
+        )
 
     def init(self) -> Any:
         """Return the initial state of the inner attack."""

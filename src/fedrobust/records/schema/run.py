@@ -81,6 +81,8 @@ class Score:
     round: Unread = None
     loss: Unread = None
     clients: Unread = None
+    not_finite: Unread = None
+    refused_points: Unread = None
 
 
 @checked(frozen=True, config=OPEN)
@@ -101,6 +103,8 @@ class Evaluation:
     kept: Unread = None
     malicious_kept: Unread = None
     applied: Unread = None
+    not_finite: Unread = None
+    refused_points: Unread = None
 
 
 @checked(frozen=True, config=OPEN)
