@@ -50,6 +50,7 @@ def agrees(rule: Rule, f: int, updates: Tensor, case: str = "") -> None:
     assert ((got.vector.double() - want).abs() <= slack).all(), case
 
 
+@pytest.mark.slow
 @every_rule
 def test_is_the_rule_of_its_definition(rule: Rule) -> None:
     for name, matrix in MATRICES.items():
@@ -76,6 +77,7 @@ def test_is_the_rule_of_its_definition_in_a_thousand_coordinates(rule: Rule) -> 
 awkward = st.sampled_from([-1e-3, 1e-3, 0.0, 1.0, 1.0 + 2**-23, -1.0, 3.0, 1e30, -1e30, 1.5e38])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", TYING.values(), ids=TYING)
 @settings(derandomize=True, deadline=None, max_examples=150, database=None)
 @given(data=st.data())

@@ -81,6 +81,7 @@ def test_every_kind_touches_three_files(tmp_path: Path) -> None:
         assert len(applied(section, tmp_path)) == 3, section[:200]
 
 
+@pytest.mark.slow
 def test_pages_and_lists_follow_by_themselves(copy: Path) -> None:
     called(copy, "docs/components.py", "--check")
     for kind, name in (("aggregator", "trimmed-midrange"), ("attack", "same-value")):
@@ -92,6 +93,7 @@ def test_pages_and_lists_follow_by_themselves(copy: Path) -> None:
         assert name in listed
 
 
+@pytest.mark.slow
 def test_its_tests_pass_and_a_run_plays(copy: Path) -> None:
     files = [KINDS[kind][0] for kind in KINDS]
     chosen = "trimmed-midrange or same-value or noisy or moons or fewest or (test and table)"

@@ -79,6 +79,7 @@ def shifts(model: nn.Module, rho: float) -> list[Tensor]:
     return [step * (rho / step.square().sum(dim=1).mean()).sqrt() for step in found]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.6, 1.5])
 def test_no_shift_beats_the_bound_where_it_is_proved(share: float) -> None:
     for seed, scale in product(range(4), (0.7, 1.5)):

@@ -63,6 +63,7 @@ def test_the_price_shift_raises_the_loss_more_than_one_radius_for_all() -> None:
         assert one.loss > other.loss
 
 
+@pytest.mark.slow
 def test_false_positives_and_negatives_make_up_the_error() -> None:
     for score in error_under_shift(MODEL, X, Y, levels=(0.1,)):
         assert score.false_positive is not None

@@ -60,6 +60,7 @@ def outcome(case: Case, path: Path) -> str:
     return ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", range(0, COUNT, 25))
 def test_a_config_loads_or_is_refused_shortly(start: int, folder: Path) -> None:
     for seed in range(start, min(start + 25, COUNT)):

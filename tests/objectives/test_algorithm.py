@@ -18,6 +18,8 @@ from fedrobust.federation.round import run_round
 from fedrobust.runs.prepare import Prepared, prepare
 from fedrobust.runs.run import run
 
+pytestmark = pytest.mark.slow
+
 ETA, GAMMA, RADIUS, STEPS = 0.3, 2.0, 1.5, 6
 
 

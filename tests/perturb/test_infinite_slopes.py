@@ -86,6 +86,7 @@ def test_robust_accuracy_is_what_the_attack_does_and_not_what_nan_does() -> None
     assert weak > 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "objective",
     [

@@ -13,6 +13,8 @@ from synthetic_run import make_run
 from fedrobust.errors import RecordError
 from fedrobust.report import ReportRun, write_report
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "<script>alert(1)</script> $x_$ -->\u6f22 \" onload='y"
 
 
@@ -68,7 +70,6 @@ def html(request: pytest.FixtureRequest) -> str:
     return read(request.getfixturevalue(request.param))
 
 
-@pytest.mark.slow
 def test_the_page_needs_nothing_else(html: str) -> None:
     for tag, attributes in Elements(html).found:
         assert tag not in {"script", "link", "iframe", "object", "base"}
@@ -159,7 +160,6 @@ def test_the_same_run_gives_the_same_bytes_whatever_the_settings(
         assert path.read_bytes() == (again.parent / path.name).read_bytes(), path.name
 
 
-@pytest.mark.slow
 def test_runs_are_compared_with_the_most_robust_first(several: Path) -> None:
     html = read(several)
     rows = re.findall(r'<th scope="row">.*?<a href="#run-(\d)">', html, re.S)

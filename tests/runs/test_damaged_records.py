@@ -24,6 +24,8 @@ from fedrobust.runs.directory import RunDirectory
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.sweep import run_sweep
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> Originals:
@@ -37,7 +39,6 @@ def copy(originals: Originals, tmp_path: Path) -> Callable[[str], Path]:
     return lambda name: Path(shutil.copytree(originals.folder / name, tmp_path / name))
 
 
-@pytest.mark.slow
 def test_a_checkpoint_that_a_full_disk_cut(copy: Callable[[str], Path]) -> None:
     folder = copy("begun")
     cut(folder / "checkpoint.pt")
@@ -175,7 +176,6 @@ def test_the_progress_of_an_audit_cut(copy: Callable[[str], Path], originals: Or
     refused(folder, said, lambda: audited(asked(originals.run, folder)))
 
 
-@pytest.mark.slow
 def test_a_cell_without_its_summary(copy: Callable[[str], Path], originals: Originals) -> None:
     folder = copy("sweep")
     cell = folder / "cells" / "flip"

@@ -19,11 +19,12 @@ from fedrobust.experiment import Experiment, load
 from fedrobust.files import atomically
 from fedrobust.progress import Progress
 
+pytestmark = pytest.mark.slow
+
 _LIMIT = 100_000
 """Bytes of a file; a checkpoint of the tiny run has more, its other records have fewer."""
 
 
-@pytest.mark.slow
 def test_the_command_goes_on_and_says_what_it_could_not_keep(tmp_path: Path) -> None:
     """The kernel itself refuses to write more to the checkpoint."""
     YAML(typ="safe").dump(demo_config(), tmp_path / "config.yaml")

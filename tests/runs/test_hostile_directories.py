@@ -10,6 +10,8 @@ import pytest
 
 from hostile.folder import made
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parents[1]
 Said = dict[str, tuple[int, str, str]]
 
@@ -38,7 +40,6 @@ def said(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Said:
     return found | {"out": (0, str(out), "")}
 
 
-@pytest.mark.slow
 def test_nothing_of_it_was_run(said: Said, folder: Path) -> None:
     assert said
     assert not (folder / "MARK").exists(), (folder / "MARK").read_text()
@@ -85,7 +86,6 @@ def test_the_report_says_what_it_leaves_out(said: Said) -> None:
     assert (page / "table.json").exists()
 
 
-@pytest.mark.slow
 def test_python_m_does_not_import_from_the_working_directory(folder: Path) -> None:
     command = [sys.executable, "-m", "fedrobust", "--version"]
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

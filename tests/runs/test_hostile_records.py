@@ -220,6 +220,7 @@ def test_a_hostile_audit(copy: Copy, folder: Path, kind: str) -> None:
         assert len(said) < 1000
 
 
+@pytest.mark.slow
 def test_an_attack_that_this_version_does_not_know_is_shown(copy: Copy) -> None:
     """What each attack took is told, and nothing depends on its name."""
     where = copy("audit")
@@ -249,6 +250,7 @@ PICTURES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PICTURES)
 def test_hostile_pictures(copy: Copy, kind: str) -> None:
     change, message = PICTURES[kind]

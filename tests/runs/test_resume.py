@@ -32,6 +32,7 @@ def command(config: Path, out: Path) -> list[str]:
     return [*start, "--resume", "--out", str(out)]
 
 
+@pytest.mark.slow
 def test_sigkill_again_and_again_gives_the_same_bits(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     YAML(typ="safe").dump(demo_config(rounds=60), config)

@@ -17,6 +17,8 @@ from fedrobust.runs import checkpoint
 from fedrobust.runs.directory import RunDirectory
 from fedrobust.runs.tally import Tally
 
+pytestmark = pytest.mark.slow
+
 FILES = ("checkpoint.rounds.jsonl", "rounds.jsonl")
 
 

@@ -179,6 +179,7 @@ def metrics(out: Path) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_fails_in_part_resumes_and_reports(tmp_path: Path) -> None:
     """One cell cannot write its records; the others are kept, and it is played again."""
     config, out = write(tmp_path / "sweep.yaml", {"seed": [0, 1]}), tmp_path / "out"
@@ -243,6 +244,7 @@ def test_a_reference_reaches_the_report_and_may_come_later(tmp_path: Path) -> No
     assert SweepRecords.read(out).reference == "alie"
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on(tmp_path: Path) -> None:
     """SIGKILL for the command, with one cell done and one under way, which ends with it."""
     config, cut = write(tmp_path / "sweep.yaml", {"seed": [0, 1]}, rounds=30), tmp_path / "cut"

@@ -67,6 +67,7 @@ def test_the_middle_mean_is_that_of_sorted_columns() -> None:
                 )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("path")
 def test_the_mean_around_the_median_is_that_of_the_closest_values() -> None:
     for n in SIZES:

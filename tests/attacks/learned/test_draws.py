@@ -19,13 +19,14 @@ from fedrobust.data import Split
 from fedrobust.federation.round import run_round
 from fedrobust.runs.prepare import prepare
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def seen() -> Seen:
     return watched(300)
 
 
-@pytest.mark.slow
 def test_each_rounds_action_is_worked_out_on_examples_of_its_own(seen: Seen) -> None:
     """Drawn from the attacker's, the same in the same episode; the reward's stay what they are."""
     own = {tuple(x.tolist()) for x in seen.own.x}
@@ -80,7 +81,6 @@ def test_fresh_examples_do_harm_that_others_see(seen: Seen) -> None:
     assert np.median(left["fixed"]) > 1, "on everybody else's it has grown"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("draws", "different"), [("fresh", 8), ("fixed", 1)])
 def test_in_the_run_too_an_action_has_examples_of_its_own(draws: Any, different: int) -> None:
     samples: list[Any] = []

@@ -41,6 +41,7 @@ def test_gymnasium_finds_nothing_to_complain_of(encoding: Any, seen: Seen) -> No
     check_env(FederationEnv(task_of(seen, encoding)), skip_render_check=True)
 
 
+@pytest.mark.slow
 def test_a_step_is_the_round_with_the_row_that_the_action_means(seen: Seen) -> None:
     """Played again by hand: honest rows, the row in its place, the server's rule and step."""
     task = task_of(seen, Basis(draws="fixed"), hold=2)

@@ -103,6 +103,7 @@ def put_in(name: str, value: torch.Tensor | None) -> Callable[[Any, Tensors], No
     return change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

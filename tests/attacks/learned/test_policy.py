@@ -76,6 +76,7 @@ def test_the_seed_decides_and_the_global_generators_are_left_alone(task: Task) -
     assert not torch.equal(found[0]["0.weight"], found[2]["0.weight"])
 
 
+@pytest.mark.slow
 def test_a_training_tells_what_it_does_and_what_it_cost(task: Task) -> None:
     steps: list[tuple[int, int]] = []
     watched = replace(task, progress=Progress(trained=lambda *at: steps.append(at)))

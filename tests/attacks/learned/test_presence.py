@@ -21,6 +21,8 @@ from fedrobust.federation.threat import View
 from fedrobust.runs.prepare import prepare
 from fedrobust.runs.run import run
 
+pytestmark = pytest.mark.slow
+
 SEVERAL = {"batch_size": 16, "batches": 2, "optimizer": {"name": "sgd", "lr": 0.3}}
 
 
@@ -52,7 +54,6 @@ def test_an_attacker_that_is_seldom_there_learns_from_what_it_has() -> None:
     assert report["simulated_rounds"] > 1.5 * (60 * 3)
 
 
-@pytest.mark.slow
 def test_the_policy_is_shown_in_the_run_what_it_was_shown_in_training() -> None:
     """θ now, the broadcast before if it got that, θ when it was trained, the rounds it missed."""
     ready = prepare(experiment(participation={"name": "sample", "clients": 5}, **learned()))
@@ -174,7 +175,6 @@ def test_a_plan_goes_by_the_round_whether_or_not_the_attacker_is_there() -> None
     assert {step for step, _ in steps} >= {0, 3}
 
 
-@pytest.mark.slow
 def test_plans_are_searched_where_the_attacker_is_not_always_there() -> None:
     """By both searches."""
     seen = watched(40)
@@ -235,7 +235,6 @@ def test_the_simulation_has_all_attackers_that_were_ever_seen_together() -> None
     assert AttackerState.of(state.attack).most == max(together)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("colluders", [True, False])
 def test_two_attackers_send_two_rows(colluders: bool) -> None:
     """What an action means for each, at its own length; alone, each has a policy of its own."""

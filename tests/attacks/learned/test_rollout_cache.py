@@ -81,6 +81,7 @@ def test_wherever_it_is_cut_off_a_training_goes_on_to_the_same_bits(
     assert played == [], "a whole journal answers everything"
 
 
+@pytest.mark.slow
 def test_what_was_asked_otherwise_is_not_answered(
     task: Task, tmp_path: Path, played: list[int]
 ) -> None:
@@ -96,6 +97,7 @@ def test_what_was_asked_otherwise_is_not_answered(
     assert len(played) < wanted[1] + wanted[5]
 
 
+@pytest.mark.slow
 def test_a_journal_has_an_end(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not fit is played again."""
     whole = trained(task, tmp_path / "whole")
@@ -105,6 +107,7 @@ def test_a_journal_has_an_end(task: Task, tmp_path: Path, monkeypatch: pytest.Mo
         assert 4000 < (tmp_path / "short").stat().st_size <= 5000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [b"\0" * 40, b"{}"], ids=["zeros", "no keys"])
 def test_a_damaged_line_is_asked_again(damage: bytes, task: Task, tmp_path: Path) -> None:
     """As a loss of power may leave one: not believed, and not the end of the attack either."""
@@ -118,6 +121,7 @@ def test_a_damaged_line_is_asked_again(damage: bytes, task: Task, tmp_path: Path
     assert untimed(path.read_bytes()) == untimed(content)
 
 
+@pytest.mark.slow
 def test_a_journal_is_that_of_one_training(tmp_path: Path, played: list[int]) -> None:
     """What differs in a reward, data or a rule alone is not answered by another's journal."""
     changes = [

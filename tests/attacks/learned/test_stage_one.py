@@ -14,6 +14,8 @@ from fedrobust.clients.local_training import parameter_gradient
 from fedrobust.data import Split
 from fedrobust.federation.round import run_round
 
+pytestmark = pytest.mark.slow
+
 
 def test_it_waits_before_it_observes() -> None:
     known, _ = known_after(4, **learned(wait=3))
@@ -120,7 +122,6 @@ def test_another_rule_is_taken_for_a_mean_of_all(monkeypatch: pytest.MonkeyPatch
     torch.testing.assert_close(found, -step / 0.3)
 
 
-@pytest.mark.slow
 def test_a_step_of_its_own_tells_it_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Krum has selected the attacker, or one of two colluders; at another server rate too."""
     for server_lr in (1.0, 0.5):

@@ -17,6 +17,8 @@ from fedrobust.federation.round import run_round
 from fedrobust.runs.prepare import prepare
 from fedrobust.runs.run import run
 
+pytestmark = pytest.mark.slow
+
 
 def test_it_observes_honestly_then_learns_then_acts() -> None:
     """For as many rounds as it was told to; in the first there is no step to see yet."""
@@ -114,7 +116,6 @@ def test_actions_without_a_range_are_told_of_and_the_run_goes_on() -> None:
     assert result.state.round == 6
 
 
-@pytest.mark.slow
 def test_the_best_constant_action_is_an_algorithm_too() -> None:
     known, _ = known_after(
         3, **learned(observe=0, inversion=None, training={"algorithm": "constant", "steps": 1092})
@@ -156,7 +157,6 @@ def test_a_policy_is_worth_what_it_gets_in_episodes_that_its_training_has_not_se
     assert max(again) > min(again)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["cross-entropy", "gradient"])
 def test_a_plan_is_followed_to_its_end_and_then_held(algorithm: str) -> None:
     knowing = learned(observe=0, inversion=None, training={"algorithm": algorithm, "steps": 8})
@@ -181,7 +181,6 @@ def test_a_new_plan_is_followed_from_its_start() -> None:
     assert torch.equal(known.action, known.plan[1])
 
 
-@pytest.mark.slow
 def test_it_trains_again_when_told_to() -> None:
     once, _ = known_after(16, **learned(inversion=None))
     often, _ = known_after(16, **learned(inversion=None, relearn=4))
@@ -217,7 +216,6 @@ def test_a_training_that_fails_leaves_the_policy_as_it_was(monkeypatch: pytest.M
     assert known.troubles == ["no policy was trained, and it acts as before: nobody is left"]
 
 
-@pytest.mark.slow
 def test_an_action_is_held_as_long_as_in_training() -> None:
     """The policy is asked every third round, and its action is played on what each round brings."""
     ready = prepare(experiment(**learned()))
@@ -250,7 +248,6 @@ def test_a_model_that_has_blown_up_is_left_alone() -> None:
     assert "blown up" in known.troubles[0]
 
 
-@pytest.mark.slow
 def test_a_float64_federation_is_attacked_too() -> None:
     class Double:
         name = "double"
