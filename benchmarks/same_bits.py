@@ -25,6 +25,20 @@ HERE = Path(__file__).parent.parent
 CASES: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "demo": ("experiments/demo.yaml", None, {}),
     "byzantine": ("experiments/byzantine/digits.yaml", "mixed-trimmed-mean-searched-a-little", {}),
+    "ring-optimized": (
+        "experiments/drfl/ring-smoke.yaml",
+        "median-none-0",
+        {
+            "malicious": 2,
+            "attack": {
+                "name": "optimized",
+                "attack": {"name": "inner-product", "epsilon": 1.0},
+                "grid": 3,
+                "refine": 2,
+            },
+            "threat": {"clients": True, "rule": True},
+        },
+    ),
     "ring": ("experiments/drfl/ring.yaml", "krum-fang-0", {}),
     "ring-margin": ("experiments/drfl/ring-margin.yaml", "krum-fang-2", {}),
     "ring-beyond": ("experiments/drfl/ring-beyond.yaml", "non-iid-learned-0", {}),

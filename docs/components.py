@@ -17,22 +17,29 @@ from measured import measured, measured_pages
 from fedrobust.aggregators import AGGREGATORS
 from fedrobust.attacks import ATTACKS
 from fedrobust.config.component import from_config
+from fedrobust.config.docstring import paragraph
 from fedrobust.config.kind import Kind, name_of
 from fedrobust.experiment import read_yaml
 from fedrobust.federation.attack import requirements
 from fedrobust.federation.threat import ThreatModel
 
 HERE = Path(__file__).parent
+TAKEN = ("Cost: ", "Example: ")
+"""How the paragraphs begin that have places of their own on a page."""
 README = HERE.parent / "README.md"
 
 
 def page(cls: type, kind: str) -> str:
     """Return the Markdown page of one component."""
     first, *paragraphs = inspect.cleandoc(cls.__doc__ or "").split("\n\n")
-    cost, example = taken(cls, paragraphs, "Cost"), taken(cls, paragraphs, "Example").strip("`")
+    cost, example = paragraph(cls, "Cost"), paragraph(cls, "Example").strip("`")
     written = read_yaml(example)
     own = from_config(cls, written)
-    parts = [f"# {cls.__name__}", markdown(first), *map(markdown, paragraphs)]
+    parts = [
+        f"# {cls.__name__}",
+        markdown(first),
+        *map(markdown, (p for p in paragraphs if not p.startswith(TAKEN))),
+    ]
     if kind == "attack":
         parts.append(f"## What it needs\n\n{needs(own)}")
     parts.append(f"## Cost\n\n{markdown(cost)}{measured(cls)}")
@@ -47,18 +54,6 @@ def page(cls: type, kind: str) -> str:
         f"{cls.__name__}({call})\n```"
     )
     return "\n\n".join(parts) + "\n"
-
-
-def taken(cls: type, paragraphs: list[str], title: str) -> str:
-    """Take the paragraph that begins with ``title`` from those of a docstring.
-
-    Raises: ``ValueError`` where there is none.
-    """
-    found = next((each for each in paragraphs if each.startswith(f"{title}: ")), None)
-    if found is None:
-        raise ValueError(f"the docstring of {cls.__name__} lacks a paragraph '{title}: ...'")
-    paragraphs.remove(found)
-    return " ".join(found.split()).removeprefix(f"{title}: ")
 
 
 def markdown(paragraph: str) -> str:

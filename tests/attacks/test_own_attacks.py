@@ -191,9 +191,12 @@ def test_what_a_users_own_attack_declares_must_be_requirements(tiny: Make) -> No
         requirements(attack)
     with pytest.raises(ValueError, match="requires of the attack Given"):
         play(ready_for(tiny, attack))
-    attack.requires, attack.init = Requirements(), 3
-    with pytest.raises(ConfigError, match="init of the attack Given must be a method; it is 3"):
-        play(ready_for(tiny, attack))
+    attack.requires = Requirements()
+    for name in ("init", "report", "pictures"):
+        setattr(attack, name, 3)
+        with pytest.raises(ValueError, match=f"{name} of the attack Given must be a method"):
+            ready_for(tiny, attack)  # not at the end of a run
+        delattr(attack, name)
 
 
 @pytest.mark.parametrize("old", ["needs", "least", "trains", "begins", "poisons"])

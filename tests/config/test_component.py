@@ -20,6 +20,7 @@ from fedrobust.config.scalars import Count, Pixels, Positive
 from fedrobust.data import AnyData, AnyPartition
 from fedrobust.errors import ConfigError
 from fedrobust.evaluation.wasserstein_metrics import Wasserstein
+from fedrobust.experiment import Experiment
 from fedrobust.federation.participation import AnyParticipation
 from fedrobust.federation.projection import AnyProjection
 from fedrobust.models import AnyModel
@@ -275,3 +276,8 @@ def test_a_member_may_hold_another_of_its_own_kind() -> None:
         from_config(Link, {"next": {"next": {"name": "link", "nxt": 1}, "name": "link"}})
     with pytest.raises(ValueError, match="the members of the kind link are listed already"):
         kind.of(Link)
+
+
+def test_a_config_has_a_json_schema_that_names_the_members() -> None:
+    schema = str(TypeAdapter(Experiment).json_schema())
+    assert all(f"'{name}'" in schema for name in ("krum", "budgeted", "digits", "module:Class"))

@@ -79,7 +79,8 @@ def test_warnings_name_rounds_reasons_and_clients(tmp_path: Path) -> None:
     assert "has not finished" in unfinished
     assert idle == "No step was applied in rounds 3 to 5, 9: Bulyan needs n ≥ 4f + 3."
     assert dropped == (
-        "3 rows were dropped because they were not finite, in rounds 3, 9 (clients 2, 7, 8)."
+        "3 rows were dropped because they were not finite or had another shape, in rounds 3, 9 "
+        "(clients 2, 7, 8)."
     )
 
 

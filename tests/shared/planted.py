@@ -1,6 +1,7 @@
 """Models of digits whose robustness is known: honest, masked in several ways, or none."""
 
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -137,3 +138,22 @@ def sign(found: Audit, start: str) -> bool | None:
     """Whether the sign that begins with ``start`` lies beyond its limit."""
     (beyond,) = [s.beyond for s in found.signs if s.name.startswith(start)]
     return beyond
+
+
+class Felling:
+    """Fells the first so many examples, each darker than the last, by blacking them out."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        return ((1 - x[:, :1, :1, :1]) * 100 < self.count - 0.5).float()
+
+    def maximize(self, model: nn.Module, x: Tensor, y: Tensor, draw: Any, **_: Any) -> Tensor:
+        return x * (1 - draw())
+
+
+class Bright(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        light = x.flatten(1).sum(dim=1)
+        return torch.stack([0.5 - light, light - 0.5], dim=1)

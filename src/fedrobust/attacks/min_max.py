@@ -16,7 +16,7 @@ from fedrobust.typing import Updates
 
 @component
 class MinMax:
-    """Δ = μ + γp with the largest γ at which no honest row is farther away than two of them are.
+    """Δ = μ + γp, no farther from any honest row than two honest rows are from each other.
 
     γ = max {γ : maxᵢ ‖μ + γp - xᵢ‖₂ <= maxᵢⱼ ‖xᵢ - xⱼ‖₂}, with μ the mean of the honest rows x, and
     p against their standard deviation (``std``), their mean (``unit``) or its sign (``sign``). The

@@ -16,7 +16,7 @@ from fedrobust.typing import Updates
 
 @component
 class MinSum:
-    """Δ = μ + γp with the largest γ at which the sum of squared distances is no more than theirs.
+    """Δ = μ + γp, its squared distances to the honest rows no more in sum than an honest row's.
 
     γ = max {γ : Σᵢ ‖μ + γp - xᵢ‖² <= maxᵢ Σⱼ ‖xᵢ - xⱼ‖²}, with μ, p and the honest rows x as in
     ``MinMax``. Both sums are computed from the mean: Σᵢ ‖v - xᵢ‖² = n‖v - μ‖² + Σᵢ ‖μ - xᵢ‖². So

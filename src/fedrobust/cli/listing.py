@@ -114,13 +114,19 @@ def _parts(owner: Any, path: str = "") -> list[tuple[str, str]]:
 
 def _knowledge(member: type) -> str:
     """Return what an attack must know beyond its own data."""
-    from fedrobust.federation.attack import Requirements
+    from fedrobust.config.component import from_config
+    from fedrobust.config.docstring import paragraph
+    from fedrobust.config.yaml import read_yaml
+    from fedrobust.federation.attack import Requirements, requirements
     from fedrobust.federation.threat import ThreatModel
 
     requires: Any = getattr(member, "requires", None)
-    if not isinstance(requires, Requirements):
-        return "depends on its fields"
-    return ", ".join(ThreatModel(colluders=False).lacks(requires.knowledge)) or "nothing more"
+    fixed = isinstance(requires, Requirements)
+    if not fixed:
+        example: Any = from_config(member, read_yaml(paragraph(member, "Example").strip("`")))
+        requires = requirements(example)
+    known = ", ".join(ThreatModel(colluders=False).lacks(requires.knowledge)) or "nothing more"
+    return known if fixed else f"{known}, in its example; fields may change it"
 
 
 def _fields(member: type) -> str:

@@ -1,6 +1,7 @@
 """Show the progress of a run: bars on a terminal, and some lines anywhere else."""
 
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import (
@@ -25,25 +26,23 @@ def _say(console: Console, text: str) -> None:
     console.print(printable(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
-class SweepDisplay:
-    """Draws a bar for the sweep and for each running cell, and a line for each finished cell."""
+class _Bars:
+    """The bars of a display. They are drawn within ``with``, and only on a terminal."""
 
-    def __init__(self, console: Console, cells: int) -> None:
-        """If ``console`` is no terminal, only the lines are printed."""
+    def __init__(self, console: Console, *columns: TextColumn) -> None:
+        """``columns`` stand between the counts and the time that is left."""
+        self._console = console
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            *columns,
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
         )
-        self._console = console
-        self._all = self._bar.add_task("cells", total=cells)
-        self._tasks: dict[str, TaskID] = {}
-        self.progress = Watch(moved=self._moved, ended=self._ended)
 
-    def __enter__(self) -> "SweepDisplay":
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 
@@ -54,6 +53,17 @@ class SweepDisplay:
         trace: TracebackType | None,
     ) -> None:
         self._bar.stop()
+
+
+class SweepDisplay(_Bars):
+    """Draws a bar for the sweep and for each running cell, and a line for each finished cell."""
+
+    def __init__(self, console: Console, cells: int) -> None:
+        """If ``console`` is no terminal, only the lines are printed."""
+        super().__init__(console)
+        self._all = self._bar.add_task("cells", total=cells)
+        self._tasks: dict[str, TaskID] = {}
+        self.progress = Watch(moved=self._moved, ended=self._ended)
 
     def _moved(self, name: str, done: int, total: int) -> None:
         if name == CELLS:
@@ -71,21 +81,12 @@ class SweepDisplay:
         _say(self._console, f"{name}: {'done' if failure is None else f'failed: {failure}'}")
 
 
-class Display:
+class Display(_Bars):
     """Draws round, accuracies and time left. ``progress`` is what :func:`fedrobust.run` takes."""
 
     def __init__(self, console: Console) -> None:
         """If ``console`` is no terminal, print notes, evaluations and tenths of a training."""
-        self._bar = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[scores]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._console = console
+        super().__init__(console, TextColumn("{task.fields[scores]}"))
         self._task = self._bar.add_task("preparing", total=None, scores="")
         self._training: TaskID | None = None
         self._tenths = self._rounds = 0
@@ -99,18 +100,6 @@ class Display:
             repaired=self._repaired,
             unkept=self._unkept,
         )
-
-    def __enter__(self) -> "Display":
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
 
     def _trained(self, done: int, steps: int) -> None:
         """Show that a learned attack trains its policy within a round."""
@@ -162,33 +151,14 @@ class Display:
             _say(self._console, f"{scores[:-1]} of {self._rounds})")
 
 
-class AuditDisplay:
+class AuditDisplay(_Bars):
     """Draws a bar for each attack of an audit; without a terminal, a line when it begins."""
 
     def __init__(self, console: Console) -> None:
         """Draw the bars or the lines on ``console``."""
-        self._bar = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._console, self._tasks = console, dict[str, TaskID]()
+        super().__init__(console)
+        self._tasks: dict[str, TaskID] = {}
         self.progress = Watch(moved=self._moved, part=self._surrogate)
-
-    def __enter__(self) -> "AuditDisplay":
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
 
     def _moved(self, name: str, done: int, total: int) -> None:
         if name not in self._tasks:

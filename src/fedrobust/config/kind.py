@@ -8,6 +8,7 @@ from pydantic import (
     BeforeValidator,
     Discriminator,
     GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     PlainValidator,
     Tag,
     TypeAdapter,
@@ -79,6 +80,14 @@ class Kind:
     ) -> CoreSchema:
         """Return the reader of fields of this kind. It looks up the members at each reading."""
         return core_schema.with_info_plain_validator_function(self._read)
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Describe a field of this kind: a name, or a mapping with one. A user's may be any."""
+        names = [*self.members, "module:Class"]
+        block = {"type": "object", "properties": {"name": {"type": "string", "examples": names}}}
+        return {"anyOf": [{"type": "string", "examples": names}, block | {"required": ["name"]}]}
 
     def _read(self, value: object, info: ValidationInfo) -> object:
         if self._adapter is None:

@@ -109,8 +109,11 @@ class Truth:
 def requirements(attack: object) -> Requirements:
     """Return the requirements of ``attack``; the defaults for an object that declares none.
 
-    Raises: ``ConfigError`` where ``requires`` is not a :class:`Requirements`.
+    Raises: ``ConfigError`` where ``requires`` is not a :class:`Requirements`, or where an optional
+    method is something else.
     """
+    for name in ("init", "report", "pictures"):
+        _method(attack, name)
     found = getattr(attack, "requires", None)
     if found is None:
         if old := [name for name in _FORMER if hasattr(attack, name)]:

@@ -96,8 +96,8 @@ class View:
     stands in this round, with its memory and root update; it refuses invalid rows as the rule
     itself does. ``clients`` is the number of clients in this round, or, unless ``clients_exactly``,
     a lower bound on it. What the threat model does not grant is None. An attack that does not train
-    gets ``own`` without rows, [0, d]. ``host`` is what the run lends the attack; it grants no
-    knowledge.
+    gets ``own`` without rows, [0, d]. ``host`` is what the run lends the attack. The files in
+    its folder are not part of the view, but nothing keeps a user's own code from reading files.
 
     Raises: ``ValueError`` that names the field, where it is of the wrong kind or does not fit the
     others. Numbers need not be finite: a client's training may blow up.

@@ -181,7 +181,8 @@ def warnings(run: ReportRun) -> list[str]:
         clients = sorted({client for _, client in dropped})
         found.append(
             f"{len(dropped)} {'row was' if len(dropped) == 1 else 'rows were'} dropped because "
-            f"they were not finite, in {_rounds(sorted({r for r, _ in dropped}))} "
+            "they were not finite or had another shape, in "
+            f"{_rounds(sorted({r for r, _ in dropped}))} "
             f"(client{'s' * (len(clients) > 1)} {_short(clients)})."
         )
     attack = (run.summary.attack if run.summary else None) or {}

@@ -146,3 +146,16 @@ def test_a_users_own_attack_may_declare_its_first_round(tiny: Callable[..., Expe
         "the attack cannot act before round 5, and the run ends with round 4: nobody attacks"
         in (notes)
     )
+
+
+def test_an_own_attack_that_cannot_say_what_it_requires_is_named() -> None:
+    class Failing:
+        @property
+        def requires(self) -> Requirements:
+            raise KeyError("boom")
+
+        def craft(self, state: None, view: Any, rng: Any) -> tuple[torch.Tensor, None]:
+            return view.own, None
+
+    with pytest.raises(ValueError, match="the attack, asked what it needs, failed: KeyError"):
+        Delayed(Failing(), start=3)

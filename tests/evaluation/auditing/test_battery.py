@@ -4,7 +4,18 @@ from typing import Any
 
 import pytest
 import torch
-from planted import EPS, Probabilities, Rounded, Times, digits, natural, robust, trained
+from planted import (
+    EPS,
+    Bright,
+    Felling,
+    Probabilities,
+    Rounded,
+    Times,
+    digits,
+    natural,
+    robust,
+    trained,
+)
 from torch import Tensor, nn
 
 from fedrobust.compute.randomness import Streams
@@ -148,31 +159,12 @@ def test_noise_stays_in_the_ball_and_keeps_the_first_mistake() -> None:
     assert (Line()(found).argmax(dim=1) != y).float().mean() > 0.95
 
 
-class Telling:
-    """Blacks out the first so many examples, each darker than the last."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        return ((1 - x[:, :1, :1, :1]) * 100 < self.count - 0.5).float()
-
-    def maximize(self, model: nn.Module, x: Tensor, y: Tensor, draw: Any, **_: Any) -> Tensor:
-        return x * (1 - draw())
-
-
-class Light(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        light = x.flatten(1).sum(dim=1)
-        return torch.stack([0.5 - light, light - 0.5], dim=1)
-
-
 def test_more_steps_and_restarts_count_what_enough_steps_left() -> None:
     x = 1 - torch.arange(20).view(-1, 1, 1, 1) / 100 * torch.ones(1, 1, 2, 2)
-    field = battle(Light(), x, torch.ones(20).long(), 1.0, batch=6)
+    field = battle(Bright(), x, torch.ones(20).long(), 1.0, batch=6)
     plainly = torch.arange(20) >= 4  # plain PGD fells the first four
-    attacks = [Attack(str(count), Telling(count)) for count in (7, 12)]
-    field.run(Attack("enough", Telling(4)))
+    attacks = [Attack(str(count), Felling(count)) for count in (7, 12)]
+    field.run(Attack("enough", Felling(4)))
     steps, restarts = _later(field, plainly, attacks)
     assert (steps.name, steps.value) == ("more steps take more", 3 / 20)
     assert (restarts.name, restarts.value) == ("restarts take more", 8 / 20)

@@ -3,31 +3,13 @@
 from typing import Any
 
 import torch
+from planted import Bright, Felling
 from torch import Tensor, nn
 
 from fedrobust.evaluation.auditing.battery import Attack
 from fedrobust.evaluation.auditing.progress_file import About, ProgressFile
 from fedrobust.evaluation.auditing.runner import AttackRunner
 from fedrobust.progress import UNWATCHED
-
-
-class Felling:
-    """Fells the first so many examples, each darker than the last, by blacking them out."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def draw(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        return ((1 - x[:, :1, :1, :1]) * 100 < self.count - 0.5).float()
-
-    def maximize(self, model: nn.Module, x: Tensor, y: Tensor, draw: Any, **_: Any) -> Tensor:
-        return x * (1 - draw())
-
-
-class Bright(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        light = x.flatten(1).sum(dim=1)
-        return torch.stack([0.5 - light, light - 0.5], dim=1)
 
 
 def test_what_fell_once_never_stands_again() -> None:

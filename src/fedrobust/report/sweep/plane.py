@@ -11,6 +11,7 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from numpy.typing import NDArray
 
+from fedrobust.compute.network import batched_logits, evaluating
 from fedrobust.compute.randomness import Streams
 from fedrobust.config.component import component, from_record
 from fedrobust.config.trust import Trusted, UntrustedError
@@ -149,7 +150,7 @@ def _margin(cell: SweepCell, side: Array, trusted: Trusted) -> Array:
     fill(model, cell.path / "model.safetensors")
     across, up = np.meshgrid(side, side)
     x = torch.tensor(np.stack([across.ravel(), up.ravel()], axis=1), dtype=torch.float32)
-    with torch.no_grad():
-        logits = model.eval()(x)
-    margin: Array = (logits[:, 1] - logits[:, 0]).numpy().reshape(across.shape)
+    with evaluating(model):
+        found = batched_logits(model, x, len(x))
+    margin: Array = (found[:, 1] - found[:, 0]).numpy().reshape(across.shape)
     return margin

@@ -1,0 +1,34 @@
+"""What is drawn of a sweep where no terminal is there."""
+
+import io
+
+from rich.console import Console
+
+from fedrobust.attacks import Learned, LocalModelPoisoning, Mimic
+from fedrobust.cli.listing import _knowledge
+from fedrobust.cli.progress import SweepDisplay
+from fedrobust.progress import CELLS
+from fedrobust.runs.grid import _LABEL
+
+
+def test_a_cell_may_have_any_name_that_a_label_can_have() -> None:
+    """The name under which all cells are told of is none of these."""
+    assert not _LABEL.fullmatch(CELLS)
+    text = io.StringIO()
+    with SweepDisplay(Console(file=text), 3) as display:
+        display.progress.moved(CELLS, 1, 3)
+        for name in ("cells", "other"):
+            display.progress.moved(name, 0, 5)
+        display.progress.ended("cells", None)
+        display.progress.ended("other", "no room")
+    assert text.getvalue().splitlines() == [
+        "1 cells were finished before",
+        "cells: done",
+        "other: failed: no room",
+    ]
+
+
+def test_the_list_says_what_attacks_must_know_whose_fields_decide() -> None:
+    assert _knowledge(Learned).startswith("the number of clients, in its example")
+    assert _knowledge(LocalModelPoisoning).startswith("the colluders' honest updates, in its ex")
+    assert _knowledge(Mimic) == "the colluders' honest updates, benign updates"
