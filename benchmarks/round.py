@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from fedrobust.attacks import Poisons
 from fedrobust.compute.parameters import read, write
 from fedrobust.compute.randomness import Streams
+from fedrobust.compute.units import workers
 from fedrobust.experiment import load
 from fedrobust.federation.round import run_round
 from fedrobust.federation.state import Federation, FederationState
@@ -46,6 +47,19 @@ class PlainLoop:
         poison: dict[int, Poisons],
     ) -> Updates:
         """Return the updates of ``clients`` [n, d]."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(workers())  # as a script has them
+        rows = self._rows(federation, state, clients, rng)
+        torch.set_num_threads(threads)
+        return rows
+
+    def _rows(
+        self,
+        federation: Federation,
+        state: FederationState,
+        clients: Sequence[int],
+        rng: Streams,
+    ) -> Updates:
         local, round, rows = federation.local, state.round + 1, []
         assert isinstance(local.objective, Adversarial)
         assert isinstance(local.objective.attack, Pgd)
@@ -109,7 +123,7 @@ def main() -> None:
             ours.append(middle - begin)
             plain.append(end - middle)
     ratios = [b / a for a, b in zip(ours, plain, strict=True)]
-    print(f"plan: {run.plan.threads} threads, inner maximisation in batches of {run.plan.batch}")
+    print(f"{workers()} workers, units of {run.plan.batch} examples")
     print(f"one round of {len(log.participants)} clients, median of {len(ours)}:")
     print(f"  fedrobust    {statistics.median(ours):.2f} s")
     print(f"  plain loop   {statistics.median(plain):.2f} s")

@@ -37,6 +37,10 @@ class PrecisionWarning(UserWarning):
     """A numerical precision that this processor has no instructions for."""
 
 
+class DrawWarning(UserWarning):
+    """A draw from a global random generator that makes a result depend on the workers."""
+
+
 class PointWarning(UserWarning):
     """A perturbation that returned points which are not adversarial examples."""
 

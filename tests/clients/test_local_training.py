@@ -151,12 +151,24 @@ def test_a_client_does_not_depend_on_who_else_trains_nor_on_their_order() -> Non
     assert (everyone[3] - still).norm() > 0.1 * still.norm()  # dropout was at work
 
 
-def test_large_groups_are_pooled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_inner_maximisation_serves_a_unit() -> None:
+    """Four of eight examples are perturbed: units of 1, 2 and 5 clients ask 5, 3 and 1 times."""
+    asked = list[int]()
+
+    class Counted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            asked.append(len(x))
+            return x
+
     config = Client(batch_size=8, batches=1, optimizer=Sgd(0.1))
-    task, start = training(config, ATTACK), read(network())
-    together = task.updates(start, {}, range(5), STREAMS, 1)
-    monkeypatch.setattr("fedrobust.clients.local_training.POOL", 16)
-    torch.testing.assert_close(task.updates(start, {}, range(5), STREAMS, 1), together)
+    counted, rows = nn.Sequential(Counted(), *network()), list[Tensor]()
+    for batch, sizes in ((4, {4}), (8, {4, 8}), (20, {20})):
+        asked.clear()
+        task = training(config, ATTACK, model=counted, batch=batch)
+        rows.append(task.updates(read(network()), {}, range(5), STREAMS, 1))
+        assert {size for size in asked if size != 8} | {8} == sizes | {8}
+    for other in rows[1:]:
+        torch.testing.assert_close(other, rows[0], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("batches", [1, 10])

@@ -56,7 +56,7 @@ def test_never_rises_with_more_restarts() -> None:
     y = model(x).argmax(1)
     robust = []
     for restarts in (1, 3, 9):
-        attack = Pgd(eps=0.15, step_size=0.02, steps=1, restarts=restarts)
+        attack = Pgd(eps=0.3, step_size=0.02, steps=1, restarts=restarts)
         source = torch.Generator().manual_seed(1)
         robust.append(score(model, x, y, attack=attack, generator=source, batch_size=32).robust)
     assert not (robust[1] & ~robust[0]).any()

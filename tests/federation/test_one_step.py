@@ -164,16 +164,22 @@ def test_bfloat16_is_refused_where_a_step_is_searched() -> None:
 
 @pytest.mark.parametrize(
     ("instructions", "machine", "warns"),
-    [("AVX2", "x86_64", True), ("AVX512", "x86_64", False), ("DEFAULT", "aarch64", False)],
+    [
+        ({"avx2": True}, "x86_64", True),
+        ({"avx512_f": True, "avx512_bf16": False}, "x86_64", True),
+        ({"avx512_f": True, "avx512_bf16": True}, "x86_64", False),
+        ({"amx_bf16": True}, "AMD64", False),
+        ({"bf16": False}, "aarch64", False),
+    ],
 )
 def test_bfloat16_without_instructions_for_it_is_warned_of(
-    instructions: str,
+    instructions: dict[str, bool],
     machine: str,
     warns: bool,
     tiny: Callable[..., Experiment],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: instructions)
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: instructions)
     monkeypatch.setattr("platform.machine", lambda: machine)
     plan = {"device": "cpu", "threads": 1, "batch": 64}
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10), torch.nn.Tanh())

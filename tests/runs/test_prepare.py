@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from fedrobust import Client, Dataset, Evaluation, Experiment, run
-from fedrobust.aggregators import Median
+from fedrobust.aggregators import Krum, Median
 from fedrobust.attacks import GaussianNoise
 from fedrobust.clients.optimizers import Adam, Sgd
-from fedrobust.compute.execution import SIZES, Execution, fastest_batch
+from fedrobust.compute.execution import SIZES, Execution, fastest_batch, processor
 from fedrobust.compute.memory import available_memory
+from fedrobust.compute.units import workers
 from fedrobust.data import ByWriter, Iid, Mnist
 from fedrobust.errors import ConfigError, DataError, RecordError, ResourceError
 from fedrobust.models import MnistCnnSmall
@@ -161,17 +162,23 @@ def test_data_that_are_no_pixels_need_an_attack_without_box(
 def test_plan_is_complete_and_kept(tiny: Callable[..., Experiment]) -> None:
     plan = prepare(tiny(execution={})).plan
     assert plan.device == ("cuda" if torch.cuda.is_available() else "cpu")
-    assert plan.threads == torch.get_num_threads()
+    assert plan.threads is None  # it is of this machine, and not of the plan
+    assert plan.processor == processor(plan.device)
     assert plan.batch in SIZES
     assert plan.gradients == "autograd"
-    given = Execution("cpu", 3, 77, "autograd")
+    given = Execution("cpu", 3, 77, "autograd", processor=plan.processor)
     assert prepare(tiny(execution={}), given).plan == given
 
 
 def test_threads_are_put_back() -> None:
-    with Execution("cpu", 2, 1).active():
-        assert torch.get_num_threads() == 2
-    assert torch.get_num_threads() == 1
+    torch.set_num_threads(2)
+    with Execution("cpu", 3, 1).active():
+        assert (workers(), torch.get_num_threads()) == (3, 1)
+        assert Krum(f=1)(torch.rand(8, 1 << 16)).isfinite().all()
+    assert (workers(), torch.get_num_threads()) == (2, 2)
+    with Execution("cpu").active():
+        assert (workers(), torch.get_num_threads()) == (2, 1)
+    torch.set_num_threads(1)
 
 
 def test_the_fastest_batch_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,14 +17,23 @@ import torch
 from demo import demo_config
 from ruamel.yaml import YAML
 from run_contents import contents, without_seconds
+from typer.testing import CliRunner
 
 from fedrobust import run
 from fedrobust.aggregators import Aggregation
 from fedrobust.attacks import Requirements
+from fedrobust.cli import app
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import Experiment, load
 from fedrobust.federation.round import run_round
 from fedrobust.progress import Progress
+
+FEW = {
+    "every": 2,
+    "samples": 20,
+    "test_samples": 20,
+    "attack": {"name": "pgd", "eps": 0.15, "step_size": 0.05, "steps": 1},
+}
 
 
 def command(config: Path, out: Path) -> list[str]:
@@ -34,9 +43,10 @@ def command(config: Path, out: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_sigkill_again_and_again_gives_the_same_bits(tmp_path: Path) -> None:
+    """Each time it goes on with another number of workers."""
     config = tmp_path / "config.yaml"
-    YAML(typ="safe").dump(demo_config(rounds=60), config)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    plan = {"device": "cpu", "batch": 64}
+    YAML(typ="safe").dump(demo_config(rounds=60, execution=plan), config)
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     run(load(config), straight)
 
@@ -46,10 +56,10 @@ def test_sigkill_again_and_again_gives_the_same_bits(tmp_path: Path) -> None:
 
     # In the imports, before anything is saved, amid the rounds, and near the end.
     chance, deaths = random.Random(0), []
-    for target in (-1, 1, 14, 28):
+    for target, workers in ((-1, 1), (1, 2), (14, 3), (28, 7)):
         process = subprocess.Popen(
             command(config, killed),
-            env=environment,
+            env=os.environ | {"OMP_NUM_THREADS": str(workers)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -94,6 +104,30 @@ def test_a_checkpoint_between_evaluations_changes_nothing(
     run(experiment, tmp_path / "stopped", resume=True, progress=watch)
     assert begun == [3]
     assert contents(tmp_path / "stopped") == contents(tmp_path / "straight")
+
+
+def test_another_kind_of_processor_asks_for_a_flag(
+    tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment, out = tiny(rounds=4, evaluation=FEW), tmp_path / "run"
+    config = tmp_path / "config.yaml"
+    YAML(typ="safe").dump(demo_config(rounds=4, evaluation=FEW), config)
+    stop_in_round(3, experiment, out, monkeypatch)
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    here = load(out / "config.yaml").execution.processor
+    monkeypatch.setattr("fedrobust.compute.execution.processor", lambda device: "Z80")
+    refused = CliRunner().invoke(app, ["run", str(config), "--resume", "--out", str(out)])
+    assert refused.exit_code == 2, refused.output
+    told = " ".join(refused.stderr.split())
+    assert f"began on another kind of processor ({here}), and goes on here (Z80)" in told
+    assert "--other-processor" in told
+    kept = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    assert kept == before
+    run(experiment, out, resume=True, other_processor=True)
+    run(experiment, out, resume=True)  # it is finished: nothing is computed
+    fresh = run(load(out / "config.yaml"), tmp_path / "again")  # a run of its own, from round 1
+    assert load(tmp_path / "again" / "config.yaml").execution.processor == "Z80"
+    assert fresh.summary["rounds"] == 4
 
 
 class Drifting:

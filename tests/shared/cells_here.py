@@ -16,7 +16,7 @@ from fedrobust.runs.run import run
 class OneByOne:
     """The cells of a sweep, one after the other."""
 
-    def __init__(self, out: Path, threads: int, watch: Any) -> None:
+    def __init__(self, out: Path, threads: int, other: bool, watch: Any) -> None:
         self._out = out
         self.running: dict[str, Any] = {}
         self.failures: dict[str, str] = {}

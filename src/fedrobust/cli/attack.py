@@ -23,6 +23,13 @@ def attack_learn(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted training.")
     ] = False,
+    other_processor: Annotated[
+        bool,
+        typer.Option(
+            "--other-processor",
+            help="Go on with --resume although it began on another kind of processor.",
+        ),
+    ] = False,
 ) -> None:
     """Train a policy, for attack: {name: learned, policy: FILE}."""
     from fedrobust.cli.progress import Display
@@ -35,7 +42,13 @@ def attack_learn(
         display = Display(Console(stderr=True))
         try:
             with display:
-                _, about = learn_policy(experiment, out, resume, progress=display.progress)
+                _, about = learn_policy(
+                    experiment,
+                    out,
+                    resume,
+                    other_processor=other_processor,
+                    progress=display.progress,
+                )
         except KeyboardInterrupt as stop:
             say("stopped; go on with --resume", err=True)
             raise typer.Exit(130) from stop

@@ -22,6 +22,13 @@ def run_command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run that is there.")
     ] = False,
+    other_processor: Annotated[
+        bool,
+        typer.Option(
+            "--other-processor",
+            help="Go on with --resume although it began on another kind of processor.",
+        ),
+    ] = False,
 ) -> None:
     """Play one experiment and record it."""
     from fedrobust.cli.progress import Display
@@ -35,7 +42,13 @@ def run_command(
         display = Display(Console(stderr=True))
         try:
             with display:
-                result = run(experiment, directory, resume, progress=display.progress)
+                result = run(
+                    experiment,
+                    directory,
+                    resume,
+                    other_processor=other_processor,
+                    progress=display.progress,
+                )
         except KeyboardInterrupt as stop:
             say(f"stopped; go on with --resume --out {directory}", err=True)
             raise typer.Exit(130) from stop
@@ -70,6 +83,13 @@ def sweep_command(
         Path | None, typer.Option(help="The folder to write; runs/NAME if left out.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep there.")] = False,
+    other_processor: Annotated[
+        bool,
+        typer.Option(
+            "--other-processor",
+            help="Go on with --resume although it began on another kind of processor.",
+        ),
+    ] = False,
     jobs: Annotated[
         int | None, typer.Option(help="Cells at a time; as many as cores if left out.", min=1)
     ] = None,
@@ -89,7 +109,14 @@ def sweep_command(
         display = SweepDisplay(Console(stderr=True), len(sweep.cells))
         try:
             with display:
-                failed = run_sweep(sweep, directory, resume, jobs=jobs, progress=display.progress)
+                failed = run_sweep(
+                    sweep,
+                    directory,
+                    resume,
+                    jobs=jobs,
+                    other_processor=other_processor,
+                    progress=display.progress,
+                )
         except KeyboardInterrupt as stop:
             say(f"stopped; go on with --resume --out {directory}", err=True)
             raise typer.Exit(130) from stop

@@ -1,8 +1,7 @@
 """Losses, gradients and shifts of a network at many parameters θ; compiled where possible."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
@@ -12,8 +11,10 @@ from torch import Tensor, nn
 
 from fedrobust.clients.compiled_mlp import CompiledMlp, serves
 from fedrobust.compute.execution import warn_emulated
+from fedrobust.compute.global_draws import drawless
 from fedrobust.compute.network import cross_entropy, evaluating, logits, parameter_gradient
 from fedrobust.compute.parameters import write
+from fedrobust.compute.units import Result, Unit, computed, slices
 from fedrobust.objectives import Objective, WassersteinDRO
 from fedrobust.perturb.wasserstein import Ascent
 from fedrobust.typing import Images, Labels, Updates, Vector
@@ -42,37 +43,29 @@ class GradientEngine(Protocol):
 
 
 Precision: TypeAlias = Literal["float32", "bfloat16"]
-BATCH = {"cpu": 256, "cuda": 1024}
-"""The number of examples at once; on a CPU about as many as its cache holds."""
+BATCH = {"cpu": 64, "cuda": 1024}
+"""The number of examples in a unit of work; on a CPU as many as its cache holds."""
 
 
 @dataclass(frozen=True)
 class Autograd:
     """PyTorch's autograd, for any network; ``model`` is a workspace that is overwritten.
 
-    ``batch`` is the number of examples at once. ``bfloat16`` runs linear layers and convolutions in
-    this precision, and the rest in the precision of the parameters: this is faster where the
-    processor has instructions for it.
+    ``batch`` is the number of examples in a unit of work. ``bfloat16`` runs linear layers and
+    convolutions in this precision, and the rest in the precision of the parameters: this is faster
+    where the processor has instructions for it.
     """
 
     model: nn.Module
     batch: int
     precision: Precision = "float32"
 
-    @contextmanager
-    def _working(self) -> Iterator[None]:
-        device = next(self.model.parameters()).device.type
-        low = self.precision == "bfloat16"
-        with evaluating(self.model), torch.autocast(device, torch.bfloat16, enabled=low):
-            yield
-
     def moved(self, theta: Vector, x: Images, y: Labels, gamma: float, ascent: Ascent) -> Images:
         """Return T_γ(θ; x)."""
         if math.isinf(gamma):
             return x.clone()
-        write(self.model, theta)
-        with self._working():
-            return ascent.move(self.model, x, y, gamma, self.batch)
+        units = slices(len(x), self.batch)
+        return self._joined(theta, units, lambda model, i: ascent.move(model, x[i], y[i], gamma))
 
     def perturbed(
         self, theta: Vector, x: Images, y: Labels, objective: Objective, round: int
@@ -81,24 +74,49 @@ class Autograd:
         k = objective.perturbed(len(x), round)
         if k == 0:
             return x
-        write(self.model, theta)
-        draw = objective.draw(x[:k], torch.Generator().manual_seed(round))
-        with self._working():
-            moved = objective.maximize(self.model, x[:k], y[:k], lambda: draw, batch=self.batch)
-        return torch.cat([moved, x[k:]])
+        noise = objective.draw(x[:k], torch.Generator().manual_seed(round))
+
+        def work(model: nn.Module, i: slice) -> Images:
+            drawn = None if noise is None else noise[i]
+            return objective.maximize(model, x[i], y[i], lambda: drawn)
+
+        return torch.cat([self._joined(theta, slices(k, self.batch), work), x[k:]])
 
     def gradients(self, theta: Vector, x: Images, y: Labels, clients: int) -> Updates:
-        """Return each client's mean gradient, computed one client after another."""
-        write(self.model, theta)
-        parts = zip(x.tensor_split(clients), y.tensor_split(clients), strict=True)
-        with self._working():
-            return torch.stack([parameter_gradient(self.model, *part) for part in parts])
+        """Return each client's mean gradient."""
+        parts = list(zip(x.tensor_split(clients), y.tensor_split(clients), strict=True))
+        return torch.stack(
+            self._computed(theta, parts, lambda model, part: parameter_gradient(model, *part))
+        )
 
     def losses(self, theta: Vector, x: Images, y: Labels) -> Tensor:
-        """Return the losses from one forward pass."""
+        """Return the losses without a gradient."""
+
+        def work(model: nn.Module, i: slice) -> Tensor:
+            with torch.no_grad():
+                return cross_entropy(logits(model, x[i]), y[i])
+
+        return self._joined(theta, slices(len(x), self.batch), work)
+
+    def _joined(
+        self, theta: Vector, units: Sequence[slice], work: Callable[[nn.Module, slice], Tensor]
+    ) -> Tensor:
+        return torch.cat(self._computed(theta, units, work))
+
+    def _computed(
+        self, theta: Vector, units: Sequence[Unit], work: Callable[[nn.Module, Unit], Result]
+    ) -> list[Result]:
+        device = next(self.model.parameters()).device.type
+        low = self.precision == "bfloat16"
+
+        def working(model: nn.Module, unit: Unit) -> Result:
+            with torch.autocast(device, torch.bfloat16, enabled=low):
+                return work(model, unit)
+
         write(self.model, theta)
-        with self._working(), torch.no_grad():
-            return cross_entropy(logits(self.model, x), y)
+        seed = None if drawless(self.model) else lambda unit: 0
+        with evaluating(self.model):
+            return computed(self.model, units, working, seed=seed, writes=True)
 
 
 @dataclass(frozen=True)

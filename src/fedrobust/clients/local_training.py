@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -10,23 +12,23 @@ from torch import Tensor, nn
 from fedrobust.clients.client import Client
 from fedrobust.clients.optimizers import Adam, Sgd
 from fedrobust.clients.poisoning import Poisons, poisoned
+from fedrobust.compute.global_draws import GlobalDraws, drawless
 from fedrobust.compute.network import evaluating, parameter_gradient
 from fedrobust.compute.parameters import write
-from fedrobust.compute.randomness import Streams, isolated, seed_globally
+from fedrobust.compute.randomness import Streams, isolated
+from fedrobust.compute.units import computed
 from fedrobust.config import arguments
+from fedrobust.config.fingerprint import foreign
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError
-from fedrobust.objectives import Objective
-from fedrobust.perturb.perturbation import Draw
+from fedrobust.objectives import Objective, asked
 from fedrobust.typing import Images, Indices, Labels, Updates, Vector
-
-POOL = 8192
-"""At most this many examples of several clients share one inner maximisation."""
 
 _ORDINARY = 1e15
 """A slope below this has a square that float32 can hold, and so have sums of many such squares."""
 
-Store = dict[int, dict[str, Tensor]]
+OptimizerState: TypeAlias = dict[str, Tensor]
+Store: TypeAlias = dict[int, OptimizerState]
 """The optimiser state of each client that keeps one and has taken part, by client id."""
 
 
@@ -35,9 +37,11 @@ class LocalTraining:
     """The local training of one round, the same for every client.
 
     ``model`` is a workspace whose parameters are overwritten. ``clients[i]`` are the indices of
-    client i's examples in ``data``. ``batch`` is the batch of the inner maximisation. The inner
-    maximisation sees the model in evaluation mode, because what a layer like dropout draws belongs
-    to one client's training. With ``low_precision``, autocast runs what it can in bfloat16.
+    client i's examples in ``data``. A unit of work is a group of neighbouring clients whose first
+    batches have at most ``batch`` examples to perturb together, or one client. In their first batch
+    all clients have the same parameters, so one inner maximisation serves a unit. It sees the model
+    in evaluation mode, because what a layer like dropout draws belongs to one client's training.
+    With ``low_precision``, autocast runs what it can in bfloat16.
     """
 
     model: nn.Module
@@ -61,108 +65,127 @@ class LocalTraining:
     ) -> Updates:
         """Return local minus global parameters of the ``chosen`` clients [n, d]; update ``store``.
 
-        In their first batch all clients have the same parameters. So the inner maximisation of all
-        of them runs in batches of the size that suits the machine, not of the clients' batch size.
+        Neither the other clients of its unit nor the number of workers changes what a client draws.
         """
-        rows = parameters.new_empty(len(chosen), len(parameters))
-        per_group = max(1, POOL // self.config.batch_size)
-        self.model.train()
-        # Without its cache, which would keep the weights from the client's start.
-        low = torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.low_precision, cache_enabled=False
-        )
-        with isolated(), low:
-            for start in range(0, len(chosen), per_group):
-                group = [
-                    _ClientRound(self, client, parameters, streams, round, poison.get(client))
-                    for client in chosen[start : start + per_group]
-                ]
-                write(self.model, parameters)
-                seed_globally(_seed(streams, "model in inner maximisation", round, chosen[start]))
-                self._perturb_first(group, round)
-                for i, turn in enumerate(group):
-                    rows[start + i] = turn.train(parameters, store)
-        return rows
 
-    def _perturb_first(self, group: "list[_ClientRound]", round: int) -> None:
+        def work(model: nn.Module, unit: Sequence[int]) -> list[_Trained]:
+            # Without autocast's cache, which would keep the weights from the client's start.
+            low = torch.autocast(
+                self.device.type, torch.bfloat16, enabled=self.low_precision, cache_enabled=False
+            )
+            with low:
+                turns = [
+                    _Turn(self, model, client, streams, round, poison.get(client))
+                    for client in unit
+                ]
+                write(model, parameters)
+                self._perturb_first(model, turns, round)
+                return [turn.train(parameters, store.get(turn.client)) for turn in turns]
+
+        self.model.train()
+        with isolated(), self.draws.round():
+            units = self.units(chosen, round)
+            trained = [
+                one for unit in computed(self.model, units, work, writes=True) for one in unit
+            ]
+        for client, one in zip(chosen, trained, strict=True):
+            if one.kept is not None:
+                store[client] = one.kept
+            else:
+                store.pop(client, None)
+        return (
+            torch.stack([one.row for one in trained])
+            if trained
+            else parameters.new_empty(0, len(parameters))
+        )
+
+    @cached_property
+    def draws(self) -> GlobalDraws:
+        """Who may draw from the global generators: the parts that are not fedrobust's own."""
+        own = foreign(self.objective)
+        quiet = {
+            "inner maximisation": not own and drawless(self.model),
+            "training": not foreign(self.config.optimizer) and drawless(self.model),
+        }
+        return GlobalDraws({part for part, never in quiet.items() if never})
+
+    def units(self, chosen: Sequence[int], round: int) -> list[Sequence[int]]:
+        """Return the units of a round: neighbouring clients of ``chosen`` whose batches fit."""
+        units, filled = list[list[int]](), self.batch
+        for client in chosen:
+            size = min(len(self.clients[client]), self.config.batch_size)
+            size = asked.count(self.objective, size, round) or size
+            if filled + size > self.batch:
+                units.append([])
+                filled = 0
+            units[-1].append(client)
+            filled += size
+        return list(units)
+
+    def _perturb_first(self, model: nn.Module, turns: "list[_Turn]", round: int) -> None:
         """Replace, in every client's first batch, the inputs that the objective perturbs."""
-        counts = [self.count(len(t.first[1]), round) for t in group]
+        counts = [asked.count(self.objective, len(turn.first[1]), round) for turn in turns]
         if not any(counts):
             return
-        inputs = [t.first[0][:k] for t, k in zip(group, counts, strict=True)]
-        labels = [t.first[1][:k] for t, k in zip(group, counts, strict=True)]
-
-        def draw() -> Tensor | None:
-            starts = [
-                self.objective.draw(x.clone(), t.noise) for x, t in zip(inputs, group, strict=True)
-            ]
-            given = [start for start in starts if start is not None]
-            return torch.cat(given) if given else None
-
+        inputs = [turn.first[0][:k] for turn, k in zip(turns, counts, strict=True)]
+        labels = [turn.first[1][:k] for turn, k in zip(turns, counts, strict=True)]
+        draw = asked.draws(self.objective, inputs, [turn.noise for turn in turns])
         x, y = torch.cat(inputs), torch.cat(labels)
-        with evaluating(self.model):
-            perturbed = self.perturbed(x, y, draw)
-        for turn, k, piece in zip(group, counts, torch.split(perturbed, counts), strict=True):
+        seed = turns[0].seed("model in inner maximisation")
+        with evaluating(model), self.draws.seeded("inner maximisation", seed):
+            moved = asked.points(self.objective, model, x, y, draw, self.batch)
+        for turn, k, piece in zip(turns, counts, torch.split(moved, counts), strict=True):
             turn.first[0][:k] = piece
 
-    def count(self, examples: int, round: int) -> int:
-        """Return how many examples are perturbed. Raises: ``ConfigError`` for an invalid number."""
-        found = self.objective.perturbed(examples, round)
-        if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found <= examples:
-            raise ConfigError(
-                f"perturbed of the objective {type(self.objective).__name__} must give a whole "
-                f"number from 0 to {examples}; it gave {arguments.told(found)}"
-            )
-        return found
 
-    def perturbed(self, x: Images, y: Labels, draw: Draw) -> Images:
-        """Return the objective's points for x. Raises: ``ConfigError`` where these are unlike x."""
-        # Copies, since a user's objective may work in place, and y is still needed for training.
-        found = self.objective.maximize(self.model, x.clone(), y.clone(), draw, batch=self.batch)
-        plain = isinstance(found, Tensor) and not arguments.unfit(found)
-        if not plain or found.shape != x.shape or not found.is_floating_point():
-            raise ConfigError(
-                f"maximize of the objective {type(self.objective).__name__} must give a "
-                f"floating-point tensor {list(x.shape)}; it gave {arguments.told(found)}"
-            )
-        return found.detach()
+@dataclass(frozen=True)
+class _Trained:
+    """What a client gives: its update [d], and the optimiser's state that is kept, if any."""
+
+    row: Vector
+    kept: OptimizerState | None
 
 
-class _ClientRound:
-    """One client's local training in one round."""
+class _Turn:
+    """One client's local training in one round, on a worker's ``model``."""
 
     def __init__(
         self,
         task: LocalTraining,
+        model: nn.Module,
         client: int,
-        parameters: Vector,
         streams: Streams,
         round: int,
         poison: Poisons | None,
     ) -> None:
-        self.task, self.client, self.round, self.poison = task, client, round, poison
-        self.dtype = parameters.dtype
+        self.task, self.model, self.client, self.round = task, model, client, round
+        self._streams, self._poison = streams, poison
         self.noise = streams.generator("inner maximisation", round, client)
-        self.seed = _seed(streams, "model", round, client)
-        if poison is not None:
-            seed_globally(_seed(streams, "poisoning", round, client))
         shuffles = streams.generator("batches", round, client)
         self.batches = task.config.schedule(task.clients[client], shuffles)
-        self.first = self._load(self.batches[0])
+        self.first = self._load(0)
 
-    def _load(self, index: Indices) -> tuple[Images, Labels]:
+    def seed(self, stream: str, *keys: int) -> int:
+        """Return a seed for the global generators, from which a model or an attack may draw."""
+        found = self._streams.generator(stream, self.round, self.client, *keys)
+        return found.initial_seed() % 2**63
+
+    def _load(self, number: int) -> tuple[Images, Labels]:
         """Return a batch that may be written to."""
-        x, y = self.task.data.images(index), self.task.data.y[index]
-        if self.poison is not None:
-            x, y = poisoned(self.poison, x, y, self.task.classes)
-        return x.to(self.task.device, self.dtype), y.to(self.task.device)
+        index, task = self.batches[number], self.task
+        x, y = task.data.images(index), task.data.y[index]
+        if self._poison is not None:
+            with task.draws.seeded("poisoning", self.seed("poisoning", number)):
+                x, y = poisoned(self._poison, x, y, task.classes)
+        dtype = next(self.model.parameters()).dtype
+        return x.to(task.device, dtype), y.to(task.device)
 
-    def train(self, parameters: Vector, store: Store) -> Vector:
-        """Return the client's update [d]; afterwards the model holds arbitrary parameters.
+    def train(self, parameters: Vector, state: OptimizerState | None) -> _Trained:
+        """Return the client's update; afterwards the model holds arbitrary parameters.
 
         The optimiser's state is not kept where the update is not finite: the server refuses it.
         """
-        task, keeps = self.task, self.task.config.keep_optimizer
+        task, keeps, alone = self.task, self.task.config.keep_optimizer, len(self.batches) == 1
         local = nn.Parameter(parameters.clone())
         optimizer = task.config.optimizer.build(local)
         if not isinstance(optimizer, torch.optim.Optimizer):
@@ -170,44 +193,44 @@ class _ClientRound:
                 f"build of the optimiser {type(task.config.optimizer).__name__} must give a "
                 f"torch.optim.Optimizer; it gave {arguments.told(optimizer)}"
             )
-        if keeps and (state := store.get(self.client)) is not None:
+        if keeps and state is not None:
             # A step writes into the state, and a later batch may still be refused.
-            optimizer.state[local] = _copied(state) if len(self.batches) > 1 else state
-        seed_globally(self.seed)
+            optimizer.state[local] = state if alone else _copied(state)
         steepest = 0.0
-        for i, index in enumerate(self.batches):
-            write(task.model, local.detach())
-            x, y = self.first if i == 0 else self._perturbed(index)
-            local.grad = parameter_gradient(task.model, x, y)
-            slope = _largest(local.grad)
-            if not math.isfinite(slope):
-                return torch.full_like(parameters, torch.nan)
-            steepest = max(steepest, slope)
-            optimizer.step()
-        row, state = local.detach() - parameters, optimizer.state[local]
+        for i in range(len(self.batches)):
+            write(self.model, local.detach())
+            x, y = self.first if i == 0 else self._perturbed(i)
+            with task.draws.seeded("training", self.seed("model", i)):
+                local.grad = parameter_gradient(self.model, x, y)
+                slope = _largest(local.grad)
+                if not math.isfinite(slope):
+                    return _Trained(torch.full_like(parameters, torch.nan), state)
+                steepest = max(steepest, slope)
+                optimizer.step()
+        row, after = local.detach() - parameters, optimizer.state[local]
+        if not keeps:
+            return _Trained(row, None)
         # With ordinary slopes these optimisers keep ordinary numbers, which need no check.
         known = steepest < _ORDINARY and isinstance(task.config.optimizer, Sgd | Adam)
-        looked = [row, *(() if known else state.values())]
-        if keeps and all(math.isfinite(_largest(value)) for value in looked):
-            store[self.client] = state
-        elif keeps and len(self.batches) == 1:
-            store.pop(self.client, None)  # the step has overflowed and has changed the stored state
-        return row
+        looked = [row, *(() if known else after.values())]
+        if all(math.isfinite(_largest(value)) for value in looked):
+            return _Trained(row, after)
+        return _Trained(row, None if alone else state)  # one step has changed the state in place
 
-    def _perturbed(self, index: Indices) -> tuple[Images, Labels]:
+    def _perturbed(self, number: int) -> tuple[Images, Labels]:
         """Return a later batch, perturbed at the client's own parameters."""
-        x, y = self._load(index)
+        x, y = self._load(number)
         objective = self.task.objective
-        if k := self.task.count(len(y), self.round):
+        if k := asked.count(objective, len(y), self.round):
             inputs = x[:k].clone()
-            with evaluating(self.task.model):
-                x[:k] = self.task.perturbed(
-                    inputs, y[:k], lambda: objective.draw(inputs.clone(), self.noise)
-                )
+            draw = asked.draws(objective, [inputs], [self.noise])
+            seed = self.seed("model in inner maximisation", number)
+            with evaluating(self.model), self.task.draws.seeded("inner maximisation", seed):
+                x[:k] = asked.points(objective, self.model, inputs, y[:k], draw, self.task.batch)
         return x, y
 
 
-def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _copied(state: OptimizerState) -> OptimizerState:
     return {k: v.clone() if isinstance(v, Tensor) else v for k, v in state.items()}
 
 
@@ -220,8 +243,3 @@ def _largest(value: object) -> float:
         return 0.0
     low, high = (float(end) for end in torch.aminmax(value.detach()))
     return low if math.isnan(low) else max(-low, high)
-
-
-def _seed(streams: Streams, stream: str, *keys: int) -> int:
-    """Return a seed for the global generators, from which a model or an attack may draw."""
-    return streams.generator(stream, *keys).initial_seed() % 2**63

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Le
@@ -15,6 +15,7 @@ from torch import nn
 
 from fedrobust.compute.network import differentiable, evaluating, frozen, input_gradient
 from fedrobust.compute.randomness import isolated
+from fedrobust.compute.units import shared_by, workers
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Count
 from fedrobust.errors import ConfigError, PrecisionWarning
@@ -28,10 +29,14 @@ _UNMEASURED = 256
 class Execution:
     """The execution plan: for the same plan, the same seed gives bit-identical results.
 
-    A field that is left out is chosen when a run starts: a GPU where there is one, all cores, the
-    ``batch`` of the inner maximisation that is measured to be fastest for the model, and the
-    clients' ``gradients``. These are ``compiled`` loops where the loops support the model (small
-    networks on a CPU), else ``autograd``. The saved config contains the choice.
+    A field that is left out is chosen when a run starts, and the saved config contains the choice:
+    the ``device``, a GPU where there is one; ``batch``, the number of examples in a unit of work,
+    which is measured to be fastest for the model; and the clients' ``gradients``. These are
+    ``compiled`` loops where the loops support the model (small networks on a CPU), else
+    ``autograd``. ``processor`` is the kind of processor on which the run began.
+
+    ``threads`` is the number of units that are computed at a time, all cores if it is left out. It
+    is not part of the plan: it changes no bit of a result, and each resume may choose another.
 
     With ``precision: bfloat16`` the clients' linear layers and convolutions, including inner
     maximisations, run in bfloat16 by PyTorch's autocast. This is faster where the processor has
@@ -44,6 +49,7 @@ class Execution:
     batch: Annotated[Count, Le(2**20)] | None = None
     gradients: Literal["autograd", "compiled"] | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
+    processor: str | None = None
 
     def resolve(self, model: nn.Module, shape: tuple[int, ...], classes: int) -> "Execution":
         """Return the plan with all fields but ``gradients``, which depends on more than the model.
@@ -59,8 +65,8 @@ class Execution:
         plan = replace(
             self,
             device=device,
-            threads=self.threads or torch.get_num_threads(),
             batch=self.batch or 1,
+            processor=processor(device),
         )
         if self.batch is not None:
             return plan
@@ -71,10 +77,9 @@ class Execution:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Inside this context, PyTorch uses the plan's threads and repeatable full float32."""
-        threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+        """Inside this context, PyTorch computes in repeatable full float32, unit by unit."""
+        precision = torch.get_float32_matmul_precision()
         strict = torch.are_deterministic_algorithms_enabled()
-        torch.set_num_threads(self.threads or threads)
         torch.set_float32_matmul_precision("highest")
         if self.device == "cuda":
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it
@@ -83,10 +88,9 @@ class Execution:
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         )
         try:
-            with cudnn:
+            with cudnn, shared_by(self.threads or workers()):
                 yield
         finally:
-            torch.set_num_threads(threads)
             torch.set_float32_matmul_precision(precision)
             if torch.are_deterministic_algorithms_enabled() != strict:  # the call is slow
                 torch.use_deterministic_algorithms(strict)
@@ -135,9 +139,30 @@ def warn_emulated(key: str, precision: str, device: str) -> None:
 
 
 def emulates_bfloat16() -> bool:
-    """Whether this is an x86 processor without AVX-512, which bfloat16 in the libraries needs."""
-    kind = torch.backends.cpu.get_cpu_capability()
-    return platform.machine() in {"x86_64", "AMD64"} and not kind.startswith("AVX512")
+    """Whether this is an x86 processor without instructions for products of bfloat16.
+
+    AVX-512 alone has none: there bfloat16 takes three times as long as float32.
+    """
+    if platform.machine() not in {"x86_64", "AMD64"}:
+        return False
+    known = _capabilities()
+    if not known:
+        return not torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return not (known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
+def processor(device: str) -> str:
+    """Return the kind of processor, on which the rounding of PyTorch's libraries depends."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    name = _capabilities().get("cpu_name") or platform.machine()
+    return f"{name} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _capabilities() -> dict[str, Any]:
+    """Return what PyTorch knows of this processor; nothing where it is too old to say."""
+    ask = getattr(torch.cpu, "get_capabilities", dict)
+    return dict(ask())
 
 
 def default_device() -> Literal["cpu", "cuda"]:

@@ -1,5 +1,6 @@
 """Randomness is explicit: one generator for each (seed, stream, key ...), and no global one."""
 
+import pickle
 import random
 import zlib
 from collections.abc import Iterator
@@ -45,6 +46,15 @@ def seed_globally(seed: int) -> None:
         torch.cuda.manual_seed_all(seed)
     np.random.seed(seed % 2**32)  # intentionally the global one
     random.seed(seed)
+
+
+def positions() -> tuple[object, ...]:
+    """Return where the global generators of Python, NumPy and PyTorch stand; a draw changes it."""
+    return (
+        random.getstate(),
+        pickle.dumps(np.random.get_state(legacy=False)),
+        torch.get_rng_state().numpy().tobytes(),
+    )
 
 
 @contextmanager

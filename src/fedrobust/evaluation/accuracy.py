@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fedrobust.compute.global_draws import drawless
 from fedrobust.compute.network import (
     answers,
     batched_logits,
@@ -14,12 +15,15 @@ from fedrobust.compute.network import (
     require_logits,
     right,
 )
-from fedrobust.compute.randomness import drawing
+from fedrobust.compute.randomness import Streams, drawing
+from fedrobust.compute.units import computed, seeds, slices
 from fedrobust.config import arguments
+from fedrobust.config.fingerprint import foreign
 from fedrobust.config.kind import name_of
 from fedrobust.errors import ConfigError, PointWarning
 from fedrobust.perturb import Perturbation
 from fedrobust.perturb.geometry import allowed, per_example
+from fedrobust.perturb.perturbation import Draw
 from fedrobust.typing import Images, Labels, Mask
 
 
@@ -115,30 +119,74 @@ def score(
     generator: torch.Generator,
     batch_size: int,
 ) -> Scores:
-    """Return the scores of every example. Noise is drawn for all before any is skipped."""
-    with evaluating(model), drawing(generator.initial_seed()):
-        found = batched_logits(model, x, batch_size)
-        correct, losses = answers(found) == y, cross_entropy(found, y)
-        open_ = correct.nonzero().squeeze(1)
+    """Return the scores of every example. Noise is drawn for all before any is skipped.
 
-        def draw() -> Tensor | None:
-            noise = attack.draw(x.clone(), generator)
-            if noise is not None and (not isinstance(noise, Tensor) or noise.shape[:1] != y.shape):
+    ``batch_size`` examples are a unit of work (see :mod:`fedrobust.compute.units`).
+    """
+    seed = generator.initial_seed()
+
+    def work(model: nn.Module, part: slice) -> Scores:
+        return _score(model, x[part], y[part], attack, noise(attack, x, part, seed))
+
+    with evaluating(model), drawing(seed):
+        known = drawless(model) and not foreign(attack)
+        units = slices(len(x), batch_size)
+        parts = computed(model, units, work, seed=None if known else seeds(seed))
+    columns = zip(*(vars(part).values() for part in parts), strict=True)
+    return Scores(*(torch.cat(column) for column in columns))
+
+
+_BLOCK = 64
+"""The number of neighbouring examples whose noise comes from one generator."""
+
+
+def noise(attack: Perturbation, x: Images, part: slice, seed: int) -> Draw:
+    """Return a function that draws for the examples ``x[part]``, once for each restart.
+
+    Each block of examples has a generator of its own. So what an example gets depends neither on
+    the units that the examples are cut into, nor on who computes them.
+    """
+    first, last = part.start // _BLOCK, -(-part.stop // _BLOCK)
+    streams = Streams(seed)
+    sources = [streams.generator("noise", block) for block in range(first, last)]
+
+    def draw() -> Tensor | None:
+        found = []
+        for block, source in enumerate(sources, start=first):
+            some = x[block * _BLOCK : (block + 1) * _BLOCK]
+            drawn = attack.draw(some.clone(), source)
+            if drawn is None:
+                return None
+            if not isinstance(drawn, Tensor) or len(drawn) != len(some):
                 raise ConfigError(
                     f"draw of the attack {name_of(type(attack))} must give a tensor with an entry "
-                    f"for each of {len(x)} examples, or None; it gave {arguments.told(noise)}"
+                    f"for each of {len(some)} examples, or None; it gave {arguments.told(drawn)}"
                 )
+            found.append(drawn)
+        return torch.cat(found)[part.start - first * _BLOCK :][: part.stop - part.start]
+
+    return draw
+
+
+def _score(model: nn.Module, x: Images, y: Labels, attack: Perturbation, drawn: Draw) -> Scores:
+    """Return the scores of one unit of examples; ``drawn`` gives noise for all of them."""
+    found = batched_logits(model, x, len(x))
+    correct, losses = answers(found) == y, cross_entropy(found, y)
+    open_ = correct.nonzero().squeeze(1)
+    robust, refused = correct.clone(), torch.zeros_like(correct)
+    if len(open_):
+
+        def draw() -> Tensor | None:
+            noise = drawn()
             return None if noise is None else noise[open_]
 
-        robust, refused = correct.clone(), torch.zeros_like(correct)
-        if len(open_):
-            at, labels = x[open_], y[open_]
-            # Copies, since the points of an attack that works in place would be compared with
-            # themselves.
-            moved = attack.maximize(model, at.clone(), labels.clone(), draw, batch=batch_size)
-            fit = admissible(moved, at, attack)
-            moved = torch.where(per_example(fit, at), moved, at)
-            robust[open_], refused[open_] = right(model, moved, labels, batch_size), ~fit
+        at, labels = x[open_], y[open_]
+        # Copies, since the points of an attack that works in place would be compared with
+        # themselves.
+        moved = attack.maximize(model, at.clone(), labels.clone(), draw, batch=len(at))
+        fit = admissible(moved, at, attack)
+        moved = torch.where(per_example(fit, at), moved, at)
+        robust[open_], refused[open_] = right(model, moved, labels, len(at)), ~fit
     return Scores(correct, robust, losses, refused)
 
 

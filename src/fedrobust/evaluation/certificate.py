@@ -8,8 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from fedrobust.compute.global_draws import drawless
 from fedrobust.compute.network import answers, batched_logits, cross_entropy, evaluating, frozen
 from fedrobust.compute.randomness import drawing
+from fedrobust.compute.units import computed, seeds, slices
 from fedrobust.config import arguments
 from fedrobust.evaluation.smoothness import smoothness_bound
 from fedrobust.perturb.inputs import require_inputs, require_price
@@ -177,16 +179,28 @@ def worst_shift(
     arguments.whole("batch_size", batch_size)
     x, y = require_inputs(model, x, y)
     x = arguments.pixels(x) if ascent.box else x
+
+    def work(model: nn.Module, part: slice) -> tuple[Transport, Tensor, Tensor]:
+        at, labels = x[part], y[part]
+        moved = (
+            still(model, at, labels)
+            if math.isinf(gamma)
+            else ascent.solve(model, at, labels, gamma)
+        )
+        seen, there = (batched_logits(model, images, len(at)) for images in (at, moved.x))
+        if exactly:
+            moved = _exactly(model, at, labels, moved, gamma, ascent)
+        return moved, seen, there
+
     with evaluating(model), drawing(0):
-        if math.isinf(gamma):
-            moved = still(model, x, y)
-        else:
-            moved = ascent.solve(model, x, y, gamma, batch_size)
-        logits, there = (batched_logits(model, images, batch_size) for images in (x, moved.x))
         smooth = smoothness_bound(model, tuple(x.shape[1:]))
-        if _concave(smooth, gamma) and not math.isinf(gamma):
-            moved = _exactly(model, x, y, moved, gamma, ascent, batch_size)
-    return WorstShift(gamma, y, logits, moved, there, smooth, ascent.box)
+        exactly = _concave(smooth, gamma) and not math.isinf(gamma)
+        units = slices(len(x), batch_size)
+        found = computed(model, units, work, seed=None if drawless(model) else seeds(0))
+    moved, seen, there = zip(*found, strict=True)
+    return WorstShift(
+        gamma, y, torch.cat(seen), Transport.joined(moved), torch.cat(there), smooth, ascent.box
+    )
 
 
 def _concave(smoothness: float | None, gamma: float) -> bool:
@@ -201,21 +215,11 @@ def _exactly(
     moved: Transport,
     gamma: float,
     ascent: Ascent,
-    batch_size: int,
 ) -> Transport:
     """Recompute the points' losses in float64, since a proof must not rest on float32 losses."""
     exact = deepcopy(model).double()
     with frozen(exact):
-        parts = [
-            ascent.judge(exact, there.double(), here.double(), labels, gamma)
-            for there, here, labels in zip(
-                torch.split(moved.x, batch_size),
-                torch.split(x, batch_size),
-                torch.split(y, batch_size),
-                strict=True,
-            )
-        ]
-    loss, cost, residual = (torch.cat(column) for column in zip(*parts, strict=True))
+        loss, cost, residual = ascent.judge(exact, moved.x.double(), x.double(), y, gamma)
     return replace(moved, loss=loss, cost=cost, residual=residual)
 
 

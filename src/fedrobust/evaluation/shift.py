@@ -1,14 +1,18 @@
 """Error under shift: the error on test examples that are moved by a given Wasserstein distance."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from fedrobust.compute.global_draws import drawless
 from fedrobust.compute.network import answers, batched_logits, cross_entropy, evaluating
 from fedrobust.compute.randomness import drawing
+from fedrobust.compute.units import computed, seeds, slices
 from fedrobust.config import arguments
 from fedrobust.perturb.inputs import require_inputs
 from fedrobust.perturb.pgd import Pgd
@@ -87,7 +91,9 @@ def _by_pgd(
         random_start=False,
         box=box,
     )
-    moved = attack.maximize(model, x, y, lambda: None, batch=batch)
+    moved = _by_units(
+        model, len(x), batch, lambda one, i: attack.maximize(one, x[i], y[i], lambda: None)
+    )
     return _score("pgd", rho, model, x, moved, y, batch)
 
 
@@ -108,7 +114,7 @@ def _by_price(
             gamma = _next_price({g: score.reached for g, score in tried.items()}, rho)
             if gamma is None:
                 break
-            moved = ascent.solve(model, x, y, gamma, batch).x
+            moved = _by_units(model, len(x), batch, partial(_moved, x, y, gamma, ascent))
             tried[gamma] = _score("wrm", rho, model, x, moved, y, batch)
         best = min(tried.values(), key=lambda score: abs(score.reached - rho))
         scores.append(replace(best, rho=rho))
@@ -140,10 +146,24 @@ def _next_price(known: dict[float, float], rho: float) -> float | None:
     return float(low * (high / low) ** share)
 
 
+def _moved(
+    x: Images, y: Labels, gamma: float, ascent: Ascent, model: nn.Module, part: slice
+) -> Images:
+    return ascent.solve(model, x[part], y[part], gamma).x
+
+
+def _by_units(
+    model: nn.Module, total: int, batch: int, work: Callable[[nn.Module, slice], Tensor]
+) -> Tensor:
+    """Return what ``work`` gives for each unit of ``batch`` examples, in one tensor."""
+    seed = None if drawless(model) else seeds(0)
+    return torch.cat(computed(model, slices(total, batch), work, seed=seed))
+
+
 def _score(
     method: Method, rho: float, model: nn.Module, x: Images, moved: Images, y: Labels, batch: int
 ) -> Shifted:
-    found = batched_logits(model, moved, batch)
+    found = _by_units(model, len(x), batch, lambda one, i: batched_logits(one, moved[i], batch))
     wrong = (answers(found) != y).double()
     binary = found.shape[-1] == 2
     cost = (moved - x).flatten(1).double().square().sum(dim=1).mean().nan_to_num(torch.inf).item()

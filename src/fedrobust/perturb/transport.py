@@ -1,6 +1,6 @@
 """Points that an inner maximisation has moved, and their losses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -32,6 +32,12 @@ class Transport:
     cost: Tensor
     residual: Tensor
     curvature: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence["Transport"]) -> "Transport":
+        """Return the points of all parts, one part after another."""
+        columns = zip(*(vars(part).values() for part in parts), strict=True)
+        return cls(*(torch.cat(column) for column in columns))
 
 
 def losses(

@@ -89,8 +89,7 @@ class Ascent:
                 self._solve(model, x[i : i + size], y[i : i + size], gamma, loss)
                 for i in range(0, max(len(x), 1), size)
             ]
-        columns = zip(*(vars(part).values() for part in parts), strict=True)
-        return Transport(*(torch.cat(column) for column in columns))
+        return Transport.joined(parts)
 
     def move(
         self,

@@ -23,7 +23,7 @@ from fedrobust.errors import ConfigError, RecordError, RecordWarning, WriteError
 from fedrobust.evaluation.auditing.auditor import audit
 from fedrobust.evaluation.auditing.battery import Budget
 from fedrobust.evaluation.auditing.model_check import subject
-from fedrobust.evaluation.auditing.progress_file import About, ProgressFile
+from fedrobust.evaluation.auditing.progress_file import About
 from fedrobust.evaluation.auditing.result import Audit
 from fedrobust.files import clear, held, listing, reason, written
 from fedrobust.perturb import Pgd
@@ -222,8 +222,7 @@ def _task(asked: Asked) -> _Task:
 def _audited(asked: Asked, task: _Task, journal: Path | None, progress: Progress) -> Audit:
     source, eps, norm = task.source, task.eps, task.norm
     device = default_device()
-    threads = None if journal is None else ProgressFile.threads(journal)
-    plan = Execution(device, threads or torch.get_num_threads(), asked.batch)
+    plan = Execution(device, batch=asked.batch)
     others = []
     if asked.budget == "full":
         if source.network is None:

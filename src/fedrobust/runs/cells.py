@@ -20,16 +20,6 @@ CELLS = "cells"
 """The subfolder of a sweep with a run directory for each cell."""
 
 
-def begun_with(out: Path) -> int | None:
-    """Return the threads of the cells in a sweep that lost its record; None without cells."""
-    for path in sorted((out / CELLS).glob("*/config.yaml")):
-        plan = (_config_of(path) or {}).get("execution")
-        threads = plan.get("threads") if isinstance(plan, dict) else None
-        if type(threads) is int and 1 <= threads <= 4096:
-            return threads
-    return None
-
-
 def _config_of(path: Path) -> Json | None:
     """Return the config of a cell; None where it is broken.
 

@@ -33,14 +33,15 @@ def learn_policy(
     out: Path | None = None,
     resume: bool = False,
     *,
+    other_processor: bool = False,
     progress: Progress | None = None,
 ) -> Learnt:
     """Play ``experiment`` until its learned attack has trained a policy; nothing is evaluated.
 
     ``out`` is the file to write. Until it is written, a folder beside it, named ``out`` with
     ``.learning`` at the end, holds a checkpoint of the federation and the journal of the training.
-    After a kill, ``resume`` goes on from there to the same policy. With ``resume`` a finished
-    policy is read.
+    After a kill, ``resume`` goes on from there to the same policy; with ``other_processor`` also on
+    another kind of processor. With ``resume`` a finished policy is read.
 
     Raises: ``ConfigError`` where the experiment's attack does not learn, where it learned no
     policy, or where ``out`` exists; ``RecordError`` where the folder holds another experiment.
@@ -54,7 +55,7 @@ def learn_policy(
         if resume and out.is_file():
             return _finished(experiment, out, folder)
         require_new(out)
-    with opened(experiment, folder, resume) as playing:
+    with opened(experiment, folder, resume, other_processor=other_processor) as playing:
         known, directory = _played(playing, watch), playing.directory
         try:
             policy, about = _learnt(playing.run, playing.run_state, known)

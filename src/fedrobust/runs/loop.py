@@ -15,7 +15,7 @@ from fedrobust.progress import Host, Progress
 from fedrobust.runs.directory import RunDirectory, require_storable
 from fedrobust.runs.prepare import Prepared, prepare
 from fedrobust.runs.repair import repaired
-from fedrobust.runs.resume import open_course, stored_plan
+from fedrobust.runs.resume import open_course, require_processor, stored_plan
 from fedrobust.runs.state import RunState, save
 
 SAVE_EVERY = 60.0
@@ -81,10 +81,13 @@ class Playing:
 
 
 @contextmanager
-def opened(experiment: Experiment, path: Path | None, resume: bool) -> Iterator[Playing]:
+def opened(
+    experiment: Experiment, path: Path | None, resume: bool, *, other_processor: bool = False
+) -> Iterator[Playing]:
     """Yield ``experiment`` ready to play, under its execution plan, from its last checkpoint.
 
-    ``path`` is its run directory; None keeps nothing. With ``resume``, a run that is there goes on.
+    ``path`` is its run directory; None keeps nothing. With ``resume``, a run that is there goes on,
+    with ``other_processor`` also where it began on another kind of processor.
 
     Raises: the ``UserError`` whose type fits the fault: config, data, records or resources.
     """
@@ -99,6 +102,8 @@ def opened(experiment: Experiment, path: Path | None, resume: bool) -> Iterator[
         prepared = prepare(experiment, plan)
         require_storable(prepared.model)
         run_state = open_course(prepared, directory)
+        if 0 < run_state.state.round < experiment.rounds and not other_processor:
+            require_processor(directory.path, plan, prepared.plan)
         with prepared.plan.active():
             repairs = repaired(prepared, run_state, directory) if run_state.state.round else []
             yield Playing(prepared, run_state, directory, tuple(repairs))

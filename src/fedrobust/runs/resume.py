@@ -54,6 +54,7 @@ def stored_plan(experiment: Experiment, directory: RunDirectory) -> Execution:
         raise broken(file, error) from error
     kept = stored.get("execution", {})
     filled = {k: v if v is not None else kept.get(k) for k, v in asked["execution"].items()}
+    filled["threads"] = asked["execution"]["threads"]  # of this machine, and not of the plan
     asked["execution"] = filled
     if differing := list(_differing(stored, asked)):
         more = f"; and {len(differing) - _TOLD} more" if len(differing) > _TOLD else ""
@@ -67,6 +68,18 @@ def stored_plan(experiment: Experiment, directory: RunDirectory) -> Execution:
             "the object of that run. Make it an importable dataclass, or one that can be pickled"
         )
     return Execution(**filled)
+
+
+def require_processor(path: Path, began: Execution | None, here: Execution) -> None:
+    """Check that a run goes on where results have the same bits. Raises: ``RecordError``."""
+    there = None if began is None else began.processor
+    if there != here.processor:
+        known = f"on another kind of processor ({there})" if there else "with an older fedrobust"
+        raise RecordError(
+            f"the run in {path} began {known}, and goes on here ({here.processor}) with results "
+            "that may differ in rounding from those of an uninterrupted run; if that is all right, "
+            "add --other-processor (other_processor=True)"
+        )
 
 
 def _differing(there: Mapping[str, Any], here: Mapping[str, Any], at: str = "") -> Iterator[str]:

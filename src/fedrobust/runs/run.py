@@ -44,12 +44,15 @@ def run(
     out: Path | str | None = None,
     resume: bool = False,
     *,
+    other_processor: bool = False,
     progress: Progress | None = None,
 ) -> Run:
     """Play ``experiment`` to its end.
 
     ``out`` is the run directory to write; None writes nothing. With ``resume``, a run that is
-    there goes on from its last checkpoint, to bit-identical results; a finished run is read.
+    there goes on from its last checkpoint, to bit-identical results; a finished run is read. The
+    number of cores may differ. On another kind of processor the rounding may differ, so that a run
+    goes on there only with ``other_processor``.
 
     Raises: the ``UserError`` whose type fits the fault: config, data, records or resources.
     """
@@ -59,7 +62,9 @@ def run(
             "fedrobust.load(Path(...)) reads one from a YAML file"
         )
     watch = progress or UNWATCHED
-    with opened(experiment, Path(out) if out is not None else None, resume) as playing:
+    with opened(
+        experiment, Path(out) if out is not None else None, resume, other_processor=other_processor
+    ) as playing:
         return _play(playing, watch)
 
 

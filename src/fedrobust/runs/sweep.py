@@ -25,7 +25,7 @@ from fedrobust.progress import UNWATCHED, Progress
 from fedrobust.records.reading import json_of, present
 from fedrobust.records.schema.formats import declared, with_format
 from fedrobust.records.schema.sweep import SweepRecord
-from fedrobust.runs.cells import CELLS, begun_with, finished, require_grown
+from fedrobust.runs.cells import CELLS, finished, require_grown
 from fedrobust.runs.grid import Cell, Sweep
 from fedrobust.typing import Json
 
@@ -41,6 +41,7 @@ def run_sweep(
     resume: bool = False,
     *,
     jobs: int | None = None,
+    other_processor: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, str]:
     """Play every cell of ``sweep`` that is not finished; return the failed cells and why.
@@ -48,17 +49,17 @@ def run_sweep(
     ``out`` holds sweep.json, cells/NAME, each an ordinary run directory, and failed/NAME.txt with
     the traceback of a cell that failed. A failed cell does not stop the others. ``jobs`` cells run
     at a time, each in its own process, and share the cores. By default there are as many jobs as
-    cores. With ``resume`` finished cells are kept and begun cells go on. The grid may have gained
-    cells since.
+    cores. With ``resume`` finished cells are kept and begun cells go on, with ``other_processor``
+    also on another kind of processor. The grid may have gained cells since.
 
     Raises: ``RecordError`` where ``out`` holds something else.
     """
     out, seen = Path(out), progress or UNWATCHED
-    with _opened(sweep, out, resume, jobs) as threads:
+    with _opened(sweep, out, resume):
         waiting = [cell for cell in sweep.cells if not finished(cell, out)]
         seen.moved(ALL, len(sweep.cells) - len(waiting), len(sweep.cells))
-        at_once = max(1, min(jobs or _cores() // threads, len(waiting)))
-        pool = _Pool(out, threads, seen)
+        at_once = max(1, min(jobs or _cores(), len(waiting)))
+        pool = _Pool(out, max(1, _cores() // at_once), other_processor, seen)
         try:
             while waiting or pool.running:
                 while waiting and len(pool.running) < at_once:
@@ -76,13 +77,8 @@ def _cores() -> int:
 
 
 @contextmanager
-def _opened(sweep: Sweep, out: Path, resume: bool, jobs: int | None) -> Iterator[int]:
-    """Within the context, hold ``out`` for this process alone. Yields the threads of a cell.
-
-    The threads are fixed when a sweep begins, so that its results do not depend on interruptions.
-
-    Raises: ``RecordError``.
-    """
+def _opened(sweep: Sweep, out: Path, resume: bool) -> Iterator[None]:
+    """Within the context, hold ``out`` for this process alone. Raises: ``RecordError``."""
     try:
         _refuse_foreign(out, resume)
         _refuse_links(sweep, out)
@@ -90,7 +86,8 @@ def _opened(sweep: Sweep, out: Path, resume: bool, jobs: int | None) -> Iterator
         raise RecordError(f"cannot read {out}: {reason(error)}; choose another --out") from error
     with held(out, f"another process is running the sweep in {out}"):
         clear(out)
-        yield _record(sweep, out, resume, jobs)
+        _record(sweep, out, resume)
+        yield
 
 
 def _refuse_foreign(out: Path, resume: bool) -> None:
@@ -119,7 +116,7 @@ def _refuse_links(sweep: Sweep, out: Path) -> None:
             )
 
 
-def _record(sweep: Sweep, out: Path, resume: bool, jobs: int | None) -> int:
+def _record(sweep: Sweep, out: Path, resume: bool) -> None:
     record = out / "sweep.json"
     if present(record):
         if not resume:
@@ -128,17 +125,13 @@ def _record(sweep: Sweep, out: Path, resume: bool, jobs: int | None) -> int:
                 "choose another --out"
             )
         stored = json_of(record, SweepRecord)
-        threads = stored.threads or _threads(sweep, out, jobs)
         if stored.config == sweep.content:
-            return threads
+            return
         require_grown(stored, sweep, out)
-    else:
-        threads = _threads(sweep, out, jobs)
     content: Json = {
         "name": sweep.name,
         "axes": {axis: list(labels) for axis, labels in sweep.axes.items()},
         "cells": [{"name": cell.name, "labels": cell.labels} for cell in sweep.cells],
-        "threads": threads,
         "config": sweep.content,
         "reference": sweep.reference,
     }
@@ -146,20 +139,15 @@ def _record(sweep: Sweep, out: Path, resume: bool, jobs: int | None) -> int:
         declared(SweepRecord, with_format(record.name, content)), indent=1, ensure_ascii=False
     )
     written(record, f"{text}\n")
-    return threads
-
-
-def _threads(sweep: Sweep, out: Path, jobs: int | None) -> int:
-    """Return the threads that the cells in ``out`` began with, else an equal share of the cores."""
-    return begun_with(out) or max(1, _cores() // min(jobs or _cores(), len(sweep.cells)))
 
 
 class _Pool:
     """The running cells, each in its own process."""
 
-    def __init__(self, out: Path, threads: int, progress: Progress) -> None:
+    def __init__(self, out: Path, threads: int, other_processor: bool, progress: Progress) -> None:
         self._context = multiprocessing.get_context("spawn")
-        self._out, self._threads, self._progress = out, threads, progress
+        self._out, self._progress = out, progress
+        self._how = threads, other_processor
         self.running: dict[str, tuple[Cell, SpawnProcess, Connection]] = {}
         self.failures: dict[str, str] = {}
         self._said: dict[str, str] = {}
@@ -170,7 +158,7 @@ class _Pool:
         ours, theirs = self._context.Pipe(duplex=False)
         with beside.safe_path() as before:
             known = beside.places(), before
-            arguments = (cell.config, path, self._threads, known, theirs)
+            arguments = (cell.config, path, self._how, known, theirs)
             process = self._context.Process(target=_play, args=arguments, daemon=True)
             process.start()
         theirs.close()
@@ -229,15 +217,16 @@ def _sudden(code: int | None) -> str:
 def _play(
     config: Json,
     path: Path,
-    threads: int,
+    how: tuple[int, bool],
     known: tuple[tuple[str, ...], str | None],
     pipe: Connection,
 ) -> None:
     """Play one cell in its own process. ``config`` is the user's own config, not a record of it.
 
-    ``known`` are the folders of the user's own modules, and the value of ``beside.safe_path``.
+    ``how`` are the threads, and whether a run may go on from another kind of processor. ``known``
+    are the folders of the user's own modules, and the value of ``beside.safe_path``.
     """
-    places, before = known
+    (threads, other_processor), (places, before) = how, known
     beside.look_in(places)
     beside.restore(before)
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
@@ -254,7 +243,13 @@ def _play(
         unkept=lambda text: print(f"{path.name}: warning: {text}", file=sys.stderr),
     )
     try:
-        ended = run(from_config(Experiment, config), path, resume=path.exists(), progress=progress)
+        ended = run(
+            from_config(Experiment, config),
+            path,
+            resume=path.exists(),
+            other_processor=other_processor,
+            progress=progress,
+        )
         if ended.unkept is not None:
             raise WriteError(ended.unkept)
     except UserError as error:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from fedrobust.compute.randomness import Streams
 from fedrobust.evaluation import audit
+from fedrobust.evaluation.accuracy import noise
 from fedrobust.evaluation.auditing.auditor import _later, _surrogate
 from fedrobust.evaluation.auditing.battery import Attack, Noise, Transfer, battery, compared, longer
 from fedrobust.evaluation.auditing.loss_surface import surface
@@ -97,14 +98,16 @@ def test_transfer_takes_the_surrogates_examples() -> None:
     _, _, x, y = digits()
     x, y = x[:60], y[:60]
     how = Pgd(eps=EPS, step_size=EPS / 10, steps=20)
-    noise = how.draw(x, Streams(0).generator("audit", 0))  # as a battle of seed 0 draws it
-    own = how.maximize(natural(), x, y, lambda: noise)
+    seed = Streams(0).generator("audit").initial_seed()
+    drawn = noise(how, x, slice(0, 60), seed)()  # as a battle of seed 0 draws it
+    assert drawn is not None
+    own = how.maximize(natural(), x, y, lambda: drawn)
     for other in (natural(), robust(), Line()):
-        assert torch.equal(Transfer(natural(), how).maximize(other, x, y, lambda: noise), own)
+        assert torch.equal(Transfer(natural(), how).maximize(other, x, y, lambda: drawn), own)
     right = natural()(x).argmax(dim=1) == y
     felled = battle(natural(), x, y, EPS).run(Attack("transfer", Transfer(natural(), how)))
     # The same examples in the same batch, so that the arithmetic is the same on every machine.
-    again = how.maximize(natural(), x[right], y[right], lambda: noise[right])
+    again = how.maximize(natural(), x[right], y[right], lambda: drawn[right])
     wrong = natural()(again).argmax(dim=1) != y[right]
     assert torch.equal(felled.nonzero()[:, 0], right.nonzero()[wrong, 0])
     assert felled.sum() > 20

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fedrobust.aggregators.kernels.sorting_network import comparators
+from fedrobust.compute.units import workers
 from fedrobust.typing import Floats, Indices, Updates, Vector
 
 LEAST = 1 << 18
@@ -101,9 +102,9 @@ def _per_column(updates: Updates, n: int, reduce: Callable[[Floats, int, Floats]
 
 
 def _shared(work: Callable[[slice], Any], d: int, width: int) -> Iterator[Any]:
-    """Call ``work`` on each ``width`` columns, in as many threads as PyTorch may use."""
+    """Call ``work`` on each ``width`` columns, by all workers."""
     parts = [slice(start, min(start + width, d)) for start in range(0, d, width)]
-    threads = min(torch.get_num_threads(), len(parts))
+    threads = min(workers(), len(parts))
     if threads == 1:
         yield from map(work, parts)
         return

@@ -11,6 +11,7 @@ from torch import nn
 
 from fedrobust.compute.network import ascent, cross_entropy, evaluating, frozen
 from fedrobust.compute.randomness import drawing
+from fedrobust.compute.units import shared_by, workers
 from fedrobust.config import arguments
 from fedrobust.evaluation.auditing.battery import (
     Attack,
@@ -87,7 +88,8 @@ def audit(
         )
     if not plain.box:
         raise ValueError("the claim leaves [0, 1] (box: false): an audit needs box: true")
-    with evaluating(model), evaluating(nn.ModuleList(surrogates)), drawing(seed):
+    everyone = nn.ModuleList([model, *surrogates])
+    with evaluating(everyone), drawing(seed), shared_by(workers()):
         seen = subject(model, x, y, batch_size)
         others = [_surrogate(i, other, x, y) for i, other in enumerate(surrogates, start=1)]
         about = (plain, budget, batch_size, seed, type(model).__qualname__)

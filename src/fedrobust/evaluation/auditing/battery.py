@@ -1,7 +1,7 @@
 """The attacks of an audit, and which of them each budget runs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import torch
@@ -30,6 +30,19 @@ class Attack:
     how: Perturbation
     factor: float = 1.0
     radius: float | None = None
+
+    @property
+    def asks(self) -> list[nn.Module]:
+        """The models that this attack asks besides the one under audit."""
+        return [self.how.surrogate] if isinstance(self.how, Transfer) else []
+
+    def of(self, models: nn.Module) -> "tuple[nn.Module, Attack]":
+        """Return the first of ``models``, and this attack with the others as those that it asks."""
+        assert isinstance(models, nn.ModuleList)
+        model, *others = models
+        if not isinstance(self.how, Transfer):
+            return model, self
+        return model, replace(self, how=replace(self.how, surrogate=others[0]))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from fedrobust.files import appending, written
 from fedrobust.records.reading import parsed, text_of
 
 _ROUNDING = 1e-3
-_MOST_THREADS = 4096
 
 
 @dataclass(frozen=True)
@@ -79,9 +78,7 @@ class ProgressFile:
         if path is None:
             return
         lines = self._lines(path) if path.exists() else []
-        head = (
-            lines[0] if lines else {"audit of": about.to_json(), "threads": torch.get_num_threads()}
-        )
+        head = lines[0] if lines else {"audit of": about.to_json()}
         if not about.matches(head.get("audit of")):
             raise RecordError(
                 f"{path} belongs to an audit of another model, of other examples or with other "
@@ -101,16 +98,17 @@ class ProgressFile:
     def recall(self, name: str, work: Callable[[], Any]) -> Any:
         """Return the JSON value of ``name`` from the file; if it is not there, do ``work``."""
         if name not in self._known:
-            self._known[name] = work()
-            self._append(_sealed(name, self._known[name]))
+            self.keep(name, work())
         return self._known[name]
 
-    @classmethod
-    def threads(cls, path: Path) -> int | None:
-        """Return how many threads the audit in ``path`` began with; None where none has begun."""
-        lines = cls._lines(path) if path.exists() else []
-        found = lines[0].get("threads") if lines else None
-        return found if type(found) is int and 1 <= found <= _MOST_THREADS else None
+    def known(self, name: str) -> Any:
+        """Return the JSON value of ``name``; None where there is none yet."""
+        return self._known.get(name)
+
+    def keep(self, name: str, found: Any) -> None:
+        """Write the JSON value of ``name`` to the file."""
+        self._known[name] = found
+        self._append(_sealed(name, found))
 
     @staticmethod
     def _lines(path: Path) -> list[dict[str, Any]]:

@@ -3,19 +3,22 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from fedrobust.compute.global_draws import drawless
 from fedrobust.compute.network import batched_logits, right
 from fedrobust.compute.randomness import Streams, drawing
+from fedrobust.compute.units import computed, slices
+from fedrobust.evaluation.accuracy import noise
 from fedrobust.evaluation.auditing.battery import Attack
 from fedrobust.evaluation.auditing.model_check import Scaled
 from fedrobust.evaluation.auditing.progress_file import ProgressFile
 from fedrobust.perturb import Perturbation
 from fedrobust.perturb.geometry import Norm, allowed
+from fedrobust.perturb.perturbation import Draw
 from fedrobust.progress import Progress
 from fedrobust.typing import Images, Indices, Labels, Mask
 
@@ -27,7 +30,10 @@ _LOOKED_AT = 100
 
 @dataclass(frozen=True)
 class Taken:
-    """The result of one attack: it made the model err on ``fell`` of ``tried`` examples."""
+    """The result of one attack: it made the model err on ``fell`` of ``tried`` examples.
+
+    ``seconds`` are those of all workers together.
+    """
 
     name: str
     tried: int
@@ -39,7 +45,7 @@ class AttackRunner:
     """The examples of an audit, and which of them still stand after all attacks so far.
 
     A chunk of ``batch`` neighbouring examples is attacked at a time, and its result goes into the
-    journal. Each chunk draws its own noise for all its examples, even for those that are not tried.
+    journal. Noise is drawn for all examples, even for those that are not tried.
     """
 
     def __init__(
@@ -73,7 +79,7 @@ class AttackRunner:
         """
 
         def drawn() -> Any:
-            with drawing(self._streams.generator(f"model, {name}").initial_seed()):
+            with drawing(self._seed(name)):
                 return work()
 
         return self.journal.recall(name, drawn)
@@ -89,31 +95,47 @@ class AttackRunner:
 
     def fells(self, attack: Attack, among: Mask) -> Mask:
         """Return which of ``among`` an attack takes with points in its ball and in [0, 1]."""
-        fell, done, total, seconds = torch.zeros_like(among), 0, int(among.sum()), 0.0
-        for first in range(0, len(among), self.batch):
+        parts = slices(len(among), self.batch)
+        tried = {f"{attack.name}: {i.start}": i for i in parts if among[i].any()}
+        missing = [name for name in tried if self.journal.known(name) is None]
+        total = int(among.sum())
+        done = total - sum(int(among[tried[name]].sum()) for name in missing)
+        self.progress.moved(attack.name, done, total)
+
+        def work(models: nn.Module, name: str) -> dict[str, Any]:
+            return self._chunk(attack, models, tried[name], among)
+
+        def keep(i: int, found: dict[str, Any]) -> None:
+            nonlocal done
+            self.journal.keep(missing[i], found)
+            done += int(among[tried[missing[i]]].sum())
             self.progress.moved(attack.name, done, total)
-            tried = first + among[first : first + self.batch].nonzero()[:, 0]
-            if not len(tried):
-                continue
-            work = partial(self._chunk, attack, first, tried)
-            found = self.recalled(f"{attack.name}: {first}", work)
-            fell[found["fell"]] = True
-            seconds += found["seconds"]
-            done += len(tried)
-        self.progress.moved(attack.name, total, total)
+
+        # One module holds all models that the attack asks, so that each worker has its own copies.
+        models = nn.ModuleList([self.model, *attack.asks])
+        computed(models, missing, work, seed=None if drawless(models) else self._seed, done=keep)
+        found = [self.journal.known(name) for name in tried]
+        fell = torch.zeros_like(among)
+        fell[[i for part in found for i in part["fell"]]] = True
+        seconds = sum(part["seconds"] for part in found)
         self.taken.append(Taken(attack.name, total, int(fell.sum()), seconds))
         return fell
 
-    def _chunk(self, attack: Attack, first: int, tried: Indices) -> dict[str, Any]:
+    def _seed(self, name: str) -> int:
+        """Return the seed of the model's own draws in the work called ``name``."""
+        return self._streams.generator(f"model, {name}").initial_seed() % 2**63
+
+    def _chunk(self, attack: Attack, models: nn.Module, part: slice, among: Mask) -> dict[str, Any]:
+        """Attack the examples ``among`` a part; return which of them fell."""
         began = time.monotonic()
-        part = slice(first, first + self.batch)
-        model, x, y = self.model, self.x[part], self.y[part]
-        index = tried - first
-        source = self._streams.generator("audit", first)
-        found = attacked(model, attack, x, y, index, self.batch, source)
+        model, attack = attack.of(models)
+        x, y, index = self.x[part], self.y[part], among[part].nonzero()[:, 0]
+        seed = self._streams.generator("audit").initial_seed()
+        found = attacked(model, attack, x, y, index, noise(attack.how, self.x, part, seed))
         wrong = ~right(model, found, y[index], self.batch)
         fell = wrong & allowed(found, x[index], attack.radius or self.eps, self.norm, box=True)
-        return {"fell": tried[fell].tolist(), "seconds": round(time.monotonic() - began, 3)}
+        seconds = round(time.monotonic() - began, 3)
+        return {"fell": (part.start + index[fell]).tolist(), "seconds": seconds}
 
     def rescaled(self, how: Perturbation, probe: Perturbation) -> tuple[Attack, Attack | None]:
         """Return ``how`` on smaller logits, and on larger logits if those took more examples.
@@ -135,33 +157,33 @@ class AttackRunner:
         x, y = self.x[:_LOOKED_AT], self.y[:_LOOKED_AT]
         top = batched_logits(self.model, x, self.batch).double().topk(2, dim=1).values
         lead = float((top[:, 0] - top[:, 1]).abs().median().nan_to_num(nan=1.0)) or 1.0
-        some, fell = torch.arange(len(x), device=x.device), {}
-        for tried, share in enumerate(_FACTORS):
-            self.progress.moved("search for the factor", tried, len(_FACTORS))
-            attack = Attack("rescaled PGD", probe, share / lead)
-            source = self._streams.generator("factor")
-            found = attacked(self.model, attack, x, y, some, self.batch, source)
-            wrong = ~right(self.model, found, y, self.batch) & allowed(
-                found, x, self.eps, self.norm, box=True
-            )
-            fell[repr(share / lead)] = int(wrong.sum())
-        return fell
+        some, factors = torch.arange(len(x), device=x.device), [share / lead for share in _FACTORS]
+
+        def work(model: nn.Module, factor: float) -> int:
+            attack = Attack("rescaled PGD", probe, factor)
+            seed = self._streams.generator("factor").initial_seed()
+            draw = noise(probe, x, slice(0, len(x)), seed)
+            found = attacked(model, attack, x, y, some, draw)
+            taken = ~right(model, found, y, self.batch)
+            return int((taken & allowed(found, x, self.eps, self.norm, box=True)).sum())
+
+        def told(i: int, fell: int) -> None:
+            self.progress.moved("search for the factor", i + 1, len(factors))
+
+        self.progress.moved("search for the factor", 0, len(factors))
+        seed = None if drawless(self.model) else lambda factor: self._seed(f"factor {factor!r}")
+        fell = computed(self.model, factors, work, seed=seed, done=told)
+        return {repr(factor): count for factor, count in zip(factors, fell, strict=True)}
 
 
 def attacked(
-    model: nn.Module,
-    attack: Attack,
-    x: Images,
-    y: Labels,
-    index: Indices,
-    batch: int,
-    source: torch.Generator,
+    model: nn.Module, attack: Attack, x: Images, y: Labels, index: Indices, draw: Draw
 ) -> Images:
-    """Return adversarial examples of ``x[index]``. Noise is drawn for all before any is skipped."""
+    """Return adversarial examples of ``x[index]``. ``draw`` draws for all, skipped ones too."""
     seen = model if attack.factor == 1.0 else Scaled(model, attack.factor)
 
-    def draw() -> Any:
-        noise = attack.how.draw(x, source)
-        return None if noise is None else noise[index.to(noise.device)]
+    def drawn() -> Any:
+        found = draw()
+        return None if found is None else found[index.to(found.device)]
 
-    return attack.how.maximize(seen, x[index], y[index], draw, batch=batch)
+    return attack.how.maximize(seen, x[index], y[index], drawn, batch=max(len(index), 1))

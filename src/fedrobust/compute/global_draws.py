@@ -1,0 +1,74 @@
+"""Who draws from the global random generators, of which a process has one set."""
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from fedrobust.compute.randomness import positions, seed_globally
+from fedrobust.errors import DrawWarning
+
+_KINDS = ("activation", "container", "conv", "flatten", "linear", "normalization", "pooling")
+_HOMES = {f"torch.nn.modules.{kind}" for kind in _KINDS}
+_DRAWING = (nn.RReLU, nn.MultiheadAttention, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
+_GENERATORS = threading.RLock()
+
+DRAWS = (
+    "{} drew from a global random generator, but did not do so {}: the result may depend on the "
+    "number of workers. Let it draw always or never, or set execution.threads to 1"
+)
+"""What a ``DrawWarning`` says: who drew, and when it did not."""
+
+
+def drawless(model: nn.Module) -> bool:
+    """Whether ``model`` consists of layers that never draw a random number, without hooks."""
+    return all(_drawless(module) for module in model.modules())
+
+
+def _drawless(module: nn.Module) -> bool:
+    home = type(module).__module__
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+    known = home in _HOMES or home.startswith("fedrobust.")
+    return known and not isinstance(module, _DRAWING) and not any(hooks)
+
+
+class GlobalDraws:
+    """The parts of a round that may draw from the global generators: one worker at a time does.
+
+    Parts in ``never`` do not. Any other part waits for its turn in the first round that plays it.
+    If it draws there, it always waits. If not, workers compute it side by side in later rounds.
+    """
+
+    def __init__(self, never: set[str]) -> None:
+        self._free, self._judged = set(never), set[str]()
+        self._played, self._drew = set[str](), set[str]()
+
+    @contextmanager
+    def seeded(self, part: str, seed: int) -> Iterator[None]:
+        """Inside this context ``part`` has the generators to itself, seeded with ``seed``."""
+        if part in self._free:
+            yield
+            return
+        with _GENERATORS:
+            seed_globally(seed)
+            before = positions()
+            yield
+            self._played.add(part)
+            if positions() != before:
+                self._drew.add(part)
+
+    @contextmanager
+    def round(self) -> Iterator[None]:
+        """Inside this context the workers play one round. It warns of an unexpected draw."""
+        before = positions() if self._judged else None
+        yield
+        if self._judged and not self._played and positions() != before:
+            told = DRAWS.format("the model, the objective or the attack", "in an earlier round")
+            warnings.warn(told, DrawWarning, stacklevel=2)
+            self._free -= self._judged
+            self._judged = set()
+        self._judged |= self._played - self._drew
+        self._free |= self._judged
+        self._played, self._drew = set(), set()

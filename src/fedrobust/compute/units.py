@@ -1,0 +1,166 @@
+"""Units of work: the fixed parts of a computation, which any number of workers share.
+
+One worker computes a unit alone. On a CPU it does so in one thread, on its own copy of the model. A
+unit depends on nothing that another one does, so the results have the same bits for any number of
+workers. How many there are is a setting of this process, like PyTorch's number of threads: it can
+change no result, so nothing passes it on.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from copy import deepcopy
+from queue import SimpleQueue
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from fedrobust.compute.global_draws import DRAWS
+from fedrobust.compute.network import frozen
+from fedrobust.compute.randomness import Streams, isolated, positions, seed_globally
+from fedrobust.errors import DrawWarning
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+
+_WORKERS: ContextVar[int | None] = ContextVar("workers", default=None)
+
+
+def workers() -> int:
+    """Return how many units are computed at a time: as many as PyTorch has threads, if not set."""
+    return _WORKERS.get() or torch.get_num_threads()
+
+
+@contextmanager
+def shared_by(count: int) -> Iterator[None]:
+    """Inside this context ``count`` workers share the units.
+
+    PyTorch's own operations then take one thread each: with several, some sums are split by their
+    number, which changes the rounding.
+    """
+    threads, token = torch.get_num_threads(), _WORKERS.set(count)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        _WORKERS.reset(token)
+
+
+def seeds(seed: int) -> Callable[[slice], int]:
+    """Return a seed for each unit of examples, by the place where it starts."""
+    streams = Streams(seed)
+    return lambda part: streams.generator("unit", part.start).initial_seed() % 2**63
+
+
+def slices(total: int, size: int) -> list[slice]:
+    """Return the units of ``total`` examples: ``size`` neighbours each, the last may be smaller."""
+    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
+
+
+def computed(
+    model: nn.Module,
+    units: Sequence[Unit],
+    work: Callable[[nn.Module, Unit], Result],
+    *,
+    seed: Callable[[Unit], int] | None = None,
+    writes: bool = False,
+    done: Callable[[int, Result], None] = lambda i, result: None,
+) -> list[Result]:
+    """Return ``work(model, unit)`` of every unit, in order. Workers get copies of ``model``.
+
+    The copies share the model's parameters, which are frozen meanwhile. If ``work`` ``writes`` to
+    the parameters, or takes gradients by them, each copy has its own.
+
+    Some models and attacks draw from the global generators, of which a process has one set. With
+    ``seed``, these are seeded for every unit, and restored afterwards. The first unit is then
+    computed alone. If it draws, the others are computed one after another, too. If a later one
+    draws nevertheless, a ``DrawWarning`` says that the result may depend on the number of workers.
+
+    ``done`` is called for each unit in order, in the calling thread. The first exception, in the
+    order of the units, is raised, and no further unit begins.
+    """
+    on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
+    count = workers() if on_cpu else 1
+    with shared_by(1):
+        if seed is None:
+            return _shared(model, units, work, count, writes, done)
+        with isolated():
+            found, drawn = list[Result](), None
+            for i, unit in enumerate(units):
+                seed_globally(seed(unit))
+                drawn = positions()
+                found.append(work(model, unit))
+                done(i, found[-1])
+                if count > 1 and positions() == drawn:
+                    break
+            begun = len(found)
+            found += _shared(
+                model, units[begun:], work, count, writes, lambda i, result: done(begun + i, result)
+            )
+            if begun < len(units) and positions() != drawn:
+                told = DRAWS.format("the model or the attack", "on the first examples")
+                warnings.warn(told, DrawWarning, stacklevel=3)
+    return found
+
+
+def _shared(
+    model: nn.Module,
+    units: Sequence[Unit],
+    work: Callable[[nn.Module, Unit], Result],
+    count: int,
+    writes: bool,
+    done: Callable[[int, Result], None],
+) -> list[Result]:
+    """Compute units that draw from no global generator."""
+    found: list[Result] = []
+    free: SimpleQueue[nn.Module] = SimpleQueue()
+    count = min(count, len(units))
+    copies = _copies(model, count, writes) if count > 1 else []
+    for copy in copies:
+        free.put(copy)
+
+    def turn(unit: Unit) -> Result:
+        copy = free.get()
+        try:
+            return work(copy, unit)
+        finally:
+            free.put(copy)
+
+    if not copies:
+        for i, unit in enumerate(units):
+            found.append(work(model, unit))
+            done(i, found[-1])
+        return found
+    pool = ThreadPoolExecutor(count, "unit", initializer=_begin)
+    try:
+        with nullcontext() if writes else frozen(model):
+            for i, future in enumerate([pool.submit(turn, unit) for unit in units]):
+                found.append(future.result())
+                done(i, found[-1])
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return found
+
+
+def _begin() -> None:
+    """Prepare a worker: it computes in one thread, and what it calls has no workers of its own."""
+    _WORKERS.set(1)
+    torch.set_num_threads(1)
+
+
+def _copies(model: nn.Module, count: int, writes: bool) -> list[nn.Module]:
+    """Return copies of ``model``; none where it cannot be copied, so that one worker does it all.
+
+    PyTorch copies no tensor that has been computed, which a module may hold (``weight_norm``).
+    """
+    kept = [] if writes else list(model.parameters())
+    try:
+        return [
+            deepcopy(model, {id(parameter): parameter for parameter in kept}) for _ in range(count)
+        ]
+    except Exception:  # a user's module may refuse in any way
+        return []
