@@ -38,7 +38,7 @@ format: setup
 	$(BIN)/ruff format .
 
 bench: setup
-	$(BIN)/python benchmarks/round.py
+	$(BIN)/fedrobust bench
 	$(BIN)/python benchmarks/checks.py
 	$(BIN)/python benchmarks/aggregators.py
 

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from contestants import Case, cases
+from fedrobust.bench.turns import resident
 from right import Right
 
 OFFSET, WIDTH = 1e3, 1e-3
@@ -159,18 +160,6 @@ def timed(call: Callable[[], Any]) -> tuple[tuple[float, int | None], Any]:
     seconds = time.perf_counter() - start
     peak = resident("VmHWM")
     return (seconds, None if before is None or peak is None else max(0, peak - before)), answer
-
-
-def resident(which: str, reset: bool = False) -> int | None:
-    """Return this process's memory now (VmRSS) or its peak since the reset (VmHWM), on Linux."""
-    process = Path("/proc/self")
-    try:
-        if reset:
-            (process / "clear_refs").write_text("5")
-        status = (process / "status").read_text()
-    except OSError:
-        return None
-    return 1024 * next(int(li.split()[1]) for li in status.splitlines() if li.startswith(which))
 
 
 def error(answer: Any, right: Tensor) -> float:

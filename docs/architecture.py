@@ -32,6 +32,7 @@ ROOMS = (
     "attacks",
     "experiment",
     "runs",
+    "bench",
     "report",
     "cli",
 )

@@ -17,7 +17,7 @@ from typing import IO
 
 import filelock
 
-from fedrobust.errors import RecordError, WriteError
+from fedrobust.errors import ConfigError, RecordError, WriteError
 
 LOCK = ".lock"
 
@@ -127,6 +127,21 @@ def atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         _sync(path.parent)
     except OSError as error:
         raise WriteError(f"cannot write {path}: {reason(error)}") from error
+
+
+def require_new(path: Path) -> None:
+    """Make the folder of a new file.
+
+    Raises: ``ConfigError`` where the file exists, or where it cannot be written.
+    """
+    try:
+        there = path.exists() or path.is_symlink()
+        if not there:
+            path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error}; choose another file") from error
+    if there:
+        raise ConfigError(f"{path} exists: choose another file")
 
 
 def written(path: Path, text: str) -> None:

@@ -1,10 +1,10 @@
-"""The command line with its commands run, sweep, report, audit, attack learn, list, data get."""
+"""The command line: run, sweep, report, audit, attack learn, list, data get and bench."""
 
-from fedrobust.cli import attack, audit, data, listing, training
+from fedrobust.cli import attack, audit, bench, data, listing, training
 from fedrobust.cli.app import app
 from fedrobust.cli.listing import kinds
 
-__all__ = ["app", "attack", "audit", "data", "kinds", "listing", "main", "training"]
+__all__ = ["app", "attack", "audit", "bench", "data", "kinds", "listing", "main", "training"]
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from fedrobust.aggregators.aggregator import Context, apply
 from fedrobust.attacks.learned.attack import Learned
 from fedrobust.attacks.learned.policy import Policy
-from fedrobust.attacks.learned.policy_files import load_policy, require_new, save_policy
+from fedrobust.attacks.learned.policy_files import load_policy, save_policy
 from fedrobust.attacks.learned.rollout_cache import JOURNALS
 from fedrobust.attacks.learned.simulation import answers
 from fedrobust.attacks.learned.task import price
@@ -14,7 +14,7 @@ from fedrobust.config.component import to_config
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.server import rooted
-from fedrobust.files import held, is_leftover
+from fedrobust.files import held, is_leftover, require_new
 from fedrobust.progress import UNWATCHED, Progress
 from fedrobust.runs.loop import Playing, opened
 from fedrobust.runs.prepare import Prepared

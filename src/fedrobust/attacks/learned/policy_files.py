@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedrobust.digest import digest
 from fedrobust.errors import ConfigError
-from fedrobust.files import atomically, clear
+from fedrobust.files import atomically, clear, require_new
 from fedrobust.records import bounded
 from fedrobust.records.bounded import named, why
 from fedrobust.records.plain import plain_json
@@ -45,21 +45,6 @@ def save_policy(policy: "Policy", path: Path | str, about: dict[str, Any]) -> No
     content = save(tensors, metadata=metadata)
     atomically(path, lambda file: file.write(content))
     clear(path.parent, of=path)
-
-
-def require_new(path: Path) -> None:
-    """Make the folder of a new file.
-
-    Raises: ``ConfigError`` where the file exists, or where it cannot be written.
-    """
-    try:
-        there = path.exists() or path.is_symlink()
-        if not there:
-            path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error}; choose another file") from error
-    if there:
-        raise ConfigError(f"{path} exists: choose another file")
 
 
 @contextmanager

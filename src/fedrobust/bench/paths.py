@@ -1,0 +1,200 @@
+"""The hot paths, on made-up images: speed does not depend on what they show."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from fedrobust.aggregators import Bulyan, Krum, Median
+from fedrobust.bench import plain
+from fedrobust.bench.turns import HotPath
+from fedrobust.clients.client import Client
+from fedrobust.clients.optimizers import Adam, Sgd
+from fedrobust.compute.network import frozen, input_gradient
+from fedrobust.compute.units import shared_by, workers
+from fedrobust.data import Dataset, Iid
+from fedrobust.evaluation.accuracy import score
+from fedrobust.experiment import Evaluation, Experiment
+from fedrobust.federation.backends import LOCAL, Backend
+from fedrobust.federation.round import run_round
+from fedrobust.models import CifarCnn, EluCnn, MnistCnn, MnistCnnSmall, RingMlp, build_model
+from fedrobust.models.build import ModelSpec
+from fedrobust.objectives import Adversarial, Objective, WassersteinDRO
+from fedrobust.perturb import Ascent, Pgd
+from fedrobust.runs.prepare import Prepared, prepare
+
+MNIST, CIFAR = (1, 28, 28), (3, 32, 32)
+_BATCH = 64
+
+
+def hot_paths(quick: bool) -> Iterator[HotPath]:
+    """Yield the hot paths; ``quick`` leaves out the large networks and takes fewer steps."""
+    yield from _starts()
+    yield from _maximisations(quick)
+    yield _fat(MnistCnnSmall(), "small", 5 if quick else 40)
+    if not quick:
+        yield _fat(MnistCnn(), "Madry's", 5)
+    yield _drfl("ring", RingMlp(), (2,), 32)
+    yield _drfl("MNIST", EluCnn(width=16), MNIST, 64)
+    yield _evaluation(5 if quick else 20)
+    yield from _rules(166_406 if quick else 1_000_000)
+
+
+def _starts() -> Iterator[HotPath]:
+    torch_alone = [sys.executable, "-c", "import torch"]
+    for name, arguments in (("--help", ["--help"]), ("list", ["list"])):
+        yield HotPath(
+            f"start-up: fedrobust {name}",
+            partial(_run, [sys.executable, "-m", "fedrobust", *arguments]),
+            partial(_run, torch_alone),
+            "starts (plain: import torch)",
+        )
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def _images(count: int, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    return torch.rand(count, *shape, generator=draw), torch.arange(count) % (10 if shape[1:] else 2)
+
+
+def _network(spec: ModelSpec, shape: tuple[int, ...]) -> nn.Module:
+    model = build_model(spec, shape, 10, torch.Generator().manual_seed(0)).eval()
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _flops(model: nn.Module, shape: tuple[int, ...]) -> float:
+    """Return the operations of one image's forward pass and of its gradient by the input."""
+    x, y = _images(1, shape)
+    with frozen(model), FlopCounterMode(display=False) as counted:
+        input_gradient(model, x, y)
+    return float(counted.get_total_flops())
+
+
+def _maximisations(quick: bool) -> Iterator[HotPath]:
+    """PGD and the Wasserstein ascent, on one core."""
+    networks: list[tuple[str, ModelSpec, tuple[int, ...]]] = [
+        ("small MNIST network", MnistCnnSmall(), MNIST)
+    ]
+    if not quick:
+        networks += [
+            ("Madry's network", MnistCnn(), MNIST),
+            ("CIFAR network", CifarCnn(width=16), CIFAR),
+        ]
+    for name, spec, shape in networks:
+        model, (x, y) = _network(spec, shape), _images(_BATCH, shape)
+        attack = Pgd(eps=0.3, step_size=0.01, steps=10)
+        noise = attack.draw(x, torch.Generator().manual_seed(0))
+        assert noise is not None
+        yield HotPath(
+            f"PGD: {name}",
+            partial(_alone, attack.maximize, model, x, y, partial(_same, noise)),
+            partial(_alone, plain.pgd, model, x, y, attack, noise),
+            "image-steps",
+            _BATCH * attack.steps,
+            _BATCH * attack.steps * _flops(model, shape),
+        )
+    model, (x, y) = _network(EluCnn(width=16), MNIST), _images(_BATCH, MNIST)
+    ascent = Ascent(steps=15)
+    yield HotPath(
+        "Wasserstein ascent: quarter-width network",
+        partial(_alone, ascent.move, model, x, y, 2.0),
+        partial(_alone, plain.wasserstein, model, x, y, 2.0, ascent.steps),
+        "image-steps",
+        _BATCH * ascent.steps,
+        _BATCH * ascent.steps * _flops(nn.Sequential(*model.children()), MNIST),
+    )
+
+
+def _same(noise: torch.Tensor) -> torch.Tensor:
+    return noise
+
+
+def _alone(call: Any, *arguments: Any) -> Any:
+    with shared_by(1):
+        return call(*arguments)
+
+
+def _fat(spec: ModelSpec, name: str, steps: int) -> HotPath:
+    attack = Pgd(eps=0.3, step_size=0.01, steps=steps)
+    client = Client(batch_size=64, batches=1, optimizer=Adam(0.001), keep_optimizer=True)
+    ready = _prepared(spec, MNIST, 51, 64, Adversarial(ratio=0.5, attack=attack), client)
+    flops = 51 * (32 * steps + 64) * _flops(ready.model, MNIST)
+    return _round(f"FAT round, 51 × 64, PGD-{steps}: {name}", ready, flops)
+
+
+def _drfl(name: str, spec: ModelSpec, shape: tuple[int, ...], batch: int) -> HotPath:
+    client = Client(batch_size=batch, batches=1, optimizer=Sgd(0.1))
+    ready = _prepared(spec, shape, 10, batch, WassersteinDRO(2.0), client)
+    return _round(f"DRFL round, 10 × {batch}: {name}", ready, None)
+
+
+def _prepared(
+    spec: ModelSpec,
+    shape: tuple[int, ...],
+    clients: int,
+    batch: int,
+    objective: Objective,
+    client: Client,
+) -> Prepared:
+    x, y = _images(2 * clients * batch, shape)
+    attack = Pgd(eps=0.1, step_size=0.1, steps=1, box=False)
+    return prepare(
+        Experiment(
+            name="bench",
+            rounds=1,
+            data=Dataset.from_tensors(x, y, x[:20], y[:20], validation=20),
+            partition=Iid(clients=clients),
+            model=spec,
+            objective=objective,
+            client=client,
+            evaluation=Evaluation(attack=attack, samples=20),
+        )
+    )
+
+
+def _round(name: str, ready: Prepared, flops: float | None) -> HotPath:
+    loop: Backend = plain.ClientByClient()
+
+    def play(backend: Backend) -> None:
+        with ready.plan.active():
+            state = ready.federation.start(ready.start)
+            run_round(state, ready.federation, ready.streams, backend=backend)
+
+    cores = workers() if ready.backend is LOCAL else 1
+    return HotPath(
+        name, partial(play, ready.backend), partial(play, loop), "rounds", 1, flops, cores
+    )
+
+
+def _evaluation(steps: int) -> HotPath:
+    model, (x, y) = _network(MnistCnnSmall(), MNIST), _images(512, MNIST)
+    attack = Pgd(eps=0.3, step_size=0.01, steps=steps)
+    y = model(x).argmax(1)  # all are right, so all are attacked
+    noise = attack.draw(x, torch.Generator().manual_seed(0))
+    assert noise is not None
+
+    def ours() -> None:
+        score(model, x, y, attack=attack, generator=torch.Generator().manual_seed(0), batch_size=64)
+
+    flops = 512 * steps * _flops(model, MNIST)
+    usual = partial(plain.robust_accuracy, model, x, y, attack, noise)
+    return HotPath(f"evaluation by PGD-{steps}", ours, usual, "images", 512, flops, workers())
+
+
+def _rules(d: int) -> Iterator[HotPath]:
+    rows = torch.randn(51, d, generator=torch.Generator().manual_seed(0))
+    for name, rule, usual in (
+        ("Median", Median(), plain.median),
+        ("Krum", Krum(f=24), partial(plain.krum, f=24)),
+        ("Bulyan", Bulyan(f=12), None),
+    ):
+        ways = partial(rule, rows), None if usual is None else partial(usual, rows)
+        yield HotPath(f"{name}, 51 × {d:,}", *ways, "answers")
