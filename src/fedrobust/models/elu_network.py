@@ -1,5 +1,7 @@
 """DRFL's convolutional network, computed on blocks of pixels."""
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,6 +25,8 @@ class EluNetwork(nn.Sequential):
     another. ``torch.fx`` and ``torch.jit.script`` cannot follow this choice: give them
     ``torch.nn.Sequential(*network)``.
     """
+
+    layers_in_order: ClassVar[bool] = True  # for compute/chain.py
 
     @classmethod
     def build(cls, channels: int, width: int) -> "EluNetwork":
