@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fedrobust.compute import network
 from fedrobust.compute.chain import UnknownFormError, compiled
+from fedrobust.compute.memory import keep_freed_memory
 from fedrobust.config import arguments
 from fedrobust.typing import Images, Labels
 
@@ -45,6 +46,7 @@ class Ascended(Protocol):
 
 def fastest(model: nn.Module, x: Images) -> Ascended:
     """Return ``model`` for images like x as a :class:`FrozenNetwork` where it is one, or as is."""
+    keep_freed_memory()
     try:
         return FrozenNetwork(model, x)
     except UnknownFormError:
