@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fedrobust.compute.frozen import AsItIs
 from fedrobust.config.component import component, from_config
 from fedrobust.data import Split
 from fedrobust.errors import ConcavityWarning, ConfigError
@@ -87,7 +88,7 @@ def test_a_step_of_the_wrm_code_would_diverge_where_ours_does_not() -> None:
     gamma = 50.0
     x = X.clone()
     for t in range(1, 16):
-        _, gradient = losses(nn.Identity(), x, Y, quadratic(1.0))  # type: ignore[arg-type]
+        _, gradient = losses(AsItIs(nn.Identity()), x, Y, quadratic(1.0))  # type: ignore[arg-type]
         x = x + 1 / math.sqrt(t) * (gradient - 2 * gamma * (x - X))
     assert x.norm() > 1e20
     assert ascend(quadratic(1.0), gamma, 15).residual.max() < 1e-9

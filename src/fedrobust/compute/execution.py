@@ -13,7 +13,8 @@ import torch
 from annotated_types import Le
 from torch import nn
 
-from fedrobust.compute.network import differentiable, evaluating, frozen, input_gradient
+from fedrobust.compute.frozen import Ascended, fastest
+from fedrobust.compute.network import differentiable, evaluating, frozen
 from fedrobust.compute.randomness import isolated
 from fedrobust.compute.units import shared_by, workers
 from fedrobust.config.component import component
@@ -110,8 +111,10 @@ def fastest_batch(model: nn.Module, shape: tuple[int, ...], classes: int) -> int
             y = torch.arange(size, device=first.device) % classes
             if not differentiable(model, x[:1]):
                 return _UNMEASURED
-            input_gradient(model, x, y)
-            seconds = min(_time(model, x, y) for _ in range(3))
+            network = fastest(model, x)
+            moving = network.enter(x)
+            network.input_gradient(moving, y)
+            seconds = min(_time(network, moving, y) for _ in range(3))
             if size / seconds > 1.1 * best_rate:
                 best, best_rate = size, size / seconds
             if seconds > 0.5:
@@ -119,9 +122,9 @@ def fastest_batch(model: nn.Module, shape: tuple[int, ...], classes: int) -> int
     return best
 
 
-def _time(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
+def _time(network: Ascended, x: torch.Tensor, y: torch.Tensor) -> float:
     start = time.perf_counter()
-    gradient = input_gradient(model, x, y)
+    gradient = network.input_gradient(x, y)
     float(gradient.sum())  # wait for a GPU
     return time.perf_counter() - start
 

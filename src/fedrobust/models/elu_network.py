@@ -1,9 +1,13 @@
 """DRFL's convolutional network, computed on blocks of pixels."""
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
+
+from fedrobust.compute.chain import plain
 
 
 class EluNetwork(nn.Sequential):
@@ -23,6 +27,9 @@ class EluNetwork(nn.Sequential):
     another. ``torch.fx`` and ``torch.jit.script`` cannot follow this choice: give them
     ``torch.nn.Sequential(*network)``.
     """
+
+    layers_in_order: ClassVar[bool] = True
+    """It computes the sums of its layers one after another: see ``compute/chain.py``."""
 
     @classmethod
     def build(cls, channels: int, width: int) -> "EluNetwork":
@@ -60,8 +67,7 @@ class EluNetwork(nn.Sequential):
 
 def _described(layer: nn.Module) -> tuple[object, ...] | None:
     """Describe what a layer computes, without its weights; None where it may do something else."""
-    hooks = (layer._forward_hooks, layer._forward_pre_hooks)
-    if any((*hooks, layer._backward_hooks, layer._backward_pre_hooks)) or "forward" in vars(layer):
+    if not plain(layer):
         return None
     kind = type(layer)
     if kind is nn.Conv2d and isinstance(layer, nn.Conv2d):

@@ -48,6 +48,22 @@ def inside(x: Images, x0: Images, eps: float, norm: Norm, box: bool) -> Images:
     return x.clamp(0, 1) if box else x
 
 
+class Ball:
+    """The ball of radius ``eps`` around ``x0``, and with ``box`` only its part in [0, 1]."""
+
+    def __init__(self, x0: Images, eps: float, norm: Norm, box: bool) -> None:
+        self.x0, self.eps, self.norm, self.box = x0, eps, norm, box
+        self.low, self.high = x0 - eps, x0 + eps
+        if box:
+            self.low, self.high = self.low.clamp(0, 1), self.high.clamp(0, 1)
+
+    def project_(self, x: Images) -> Images:
+        """Move ``x`` into it, in place where the norm allows it."""
+        if self.norm == "linf":
+            return x.clamp_(self.low, self.high)
+        return inside(x, self.x0, self.eps, self.norm, self.box)
+
+
 def on_sphere(x: Images, eps: float, norm: Norm, generator: torch.Generator) -> Tensor:
     """Return a random offset of norm ``eps`` for each example of ``x``."""
     where = generator.device

@@ -1,5 +1,6 @@
 """Projected gradient descent on the input (Madry et al. 2018), as in published comparisons."""
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -7,19 +8,19 @@ from annotated_types import Gt
 from pydantic import model_validator
 from torch import Tensor, nn
 
+from fedrobust.compute.frozen import Ascended, fastest
 from fedrobust.compute.network import (
     answers,
     batched_logits,
     cross_entropy,
     frozen,
-    input_gradient,
     require_logits,
     usable,
 )
 from fedrobust.config import arguments
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Count, Flag, Pixels
-from fedrobust.perturb.geometry import Norm, inside, per_example, require_radius, unit
+from fedrobust.perturb.geometry import Ball, Norm, per_example, require_radius, unit
 from fedrobust.perturb.inputs import begin, drawn, require_draws
 from fedrobust.perturb.perturbation import Draw
 from fedrobust.typing import Images, Labels, Mask
@@ -79,11 +80,12 @@ class Pgd:
         wrong = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         loss = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
         with frozen(model):
+            network = fastest(model, x)
             for _ in range(self.restarts):
                 noise = drawn(draw, x)
                 for part in parts:
                     start = None if noise is None else noise[part]
-                    found = self._ascend(model, x[part], y[part], start)
+                    found = self._ascend(network, x[part], y[part], start)
                     if self.restarts == 1:
                         best[part] = found
                         continue
@@ -96,25 +98,32 @@ class Pgd:
                     loss[part] = torch.where(better, now_loss, loss[part])
         return best
 
-    def _ascend(self, model: nn.Module, x0: Images, y: Labels, noise: Tensor | None) -> Images:
-        start = x0 if noise is None else self._project(x0 + noise, x0)
-        x = start
+    def _ascend(self, network: Ascended, x: Images, y: Labels, noise: Tensor | None) -> Images:
+        x0 = network.enter(x)
+        ball = Ball(x0, self.eps, self.norm, self.box)
+        start = x0 if noise is None else ball.project_(x0 + network.enter(noise))
+        found = self._climb(network, start, y, ball, lambda slope: slope)
+        if not found.sum().isfinite():
+            # A slope of NaN has spoilt the point for good: start again with usable slopes.
+            found = self._climb(network, start, y, ball, usable)
+        return network.leave(found)
+
+    def _climb(
+        self,
+        network: Ascended,
+        start: Tensor,
+        y: Labels,
+        ball: Ball,
+        mend: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        x = start.clone()
         for _ in range(self.steps):
-            x = self._project(x + self.step_size * self._step(input_gradient(model, x, y)), x0)
-        if x.sum().isfinite():
-            return x
-        # A slope of NaN or infinity has spoilt the point for good: start again with usable slopes.
-        x = start
-        for _ in range(self.steps):
-            slope = usable(input_gradient(model, x, y))
-            x = self._project(x + self.step_size * self._step(slope), x0)
+            slope = mend(network.input_gradient(x, y))
+            x = ball.project_(x.add_(self._step(slope), alpha=self.step_size))
         return x
 
     def _step(self, gradient: Tensor) -> Tensor:
         return gradient.sign() if self.norm == "linf" else unit(gradient)
-
-    def _project(self, x: Images, x0: Images) -> Images:
-        return inside(x, x0, self.eps, self.norm, self.box)
 
 
 def pgd(

@@ -7,7 +7,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from fedrobust.compute.network import ascent, cross_entropy
+from fedrobust.compute.frozen import Ascended
+from fedrobust.compute.network import cross_entropy
 from fedrobust.perturb.geometry import per_example
 from fedrobust.typing import Images, Labels, Mask
 
@@ -41,10 +42,10 @@ class Transport:
 
 
 def losses(
-    model: nn.Module, x: Images, y: Labels, loss: Loss = cross_entropy
+    network: Ascended, x: Images, y: Labels, loss: Loss = cross_entropy
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of each example [b], and its gradient by the input [b, ...]."""
-    _, value, slope = ascent(model, x, lambda found: loss(found, y))
+    _, value, slope = network.ascent(x, lambda found: loss(found, y))
     return value, slope
 
 

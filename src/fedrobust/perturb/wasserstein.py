@@ -9,6 +9,7 @@ from annotated_types import Gt
 from pydantic import AllowInfNan, Strict
 from torch import Tensor, nn
 
+from fedrobust.compute.frozen import Ascended, fastest
 from fedrobust.compute.network import cross_entropy, frozen, logits
 from fedrobust.config import arguments
 from fedrobust.config.component import component
@@ -85,8 +86,9 @@ class Ascent:
         require_price(gamma)
         x, y, size = begin(model, x, y, None, batch, box=self.box)
         with frozen(model):
+            network = fastest(model, x)
             parts = [
-                self._solve(model, x[i : i + size], y[i : i + size], gamma, loss)
+                self._solve(network, x[i : i + size], y[i : i + size], gamma, loss)
                 for i in range(0, max(len(x), 1), size)
             ]
         return Transport.joined(parts)
@@ -107,16 +109,24 @@ class Ascent:
         x, y, size = begin(model, x, y, None, batch, box=self.box)
         found = x.clone()
         with frozen(model):
+            network = fastest(model, x)
             for part in (slice(i, i + size) for i in range(0, len(x), size)):
-                found[part] = self._move(model, x[part], y[part], gamma, loss)
+                found[part] = self._move(model, network, x[part], y[part], gamma, loss)
         return found
 
     def _move(
-        self, model: nn.Module, start: Images, y: Labels, gamma: float, function: Loss
+        self,
+        model: nn.Module,
+        network: Ascended,
+        x: Images,
+        y: Labels,
+        gamma: float,
+        function: Loss,
     ) -> Images:
-        at, value, steep = start, torch.zeros(0), False
+        start = at = network.enter(x)
+        value, steep = torch.zeros(0), False
         for t in range(1, self.steps + 1):
-            loss, slope = losses(model, at, y, function)
+            loss, slope = losses(network, at, y, function)
             if t == 1:  # later ones are visible in the point itself
                 value, steep = loss, not slope.sum().isfinite()
             if steep and sound(model):
@@ -125,8 +135,8 @@ class Ascent:
             at = self._boxed(at + self._length(t) / (2 * gamma) * rise)
         # The sum is finite where all entries are; an overflow of the sum only costs time.
         if (not steep and at.sum().isfinite()) or not sound(model):
-            return at
-        found = self._solve(model, start, y, gamma, function).x
+            return network.leave(at)
+        found = self._solve(network, x, y, gamma, function).x
         # A model that has blown up must give NaN points: ρ̂ must not be 0 there.
         return torch.where(per_example(value.isfinite(), found), found, torch.nan)
 
@@ -137,10 +147,10 @@ class Ascent:
         return x.clamp(0, 1) if self.box else x
 
     def _solve(
-        self, model: nn.Module, x0: Images, y: Labels, gamma: float, function: Loss
+        self, network: Ascended, start: Images, y: Labels, gamma: float, function: Loss
     ) -> Transport:
-        x = x0
-        loss, slope = losses(model, x, y, function)
+        x = x0 = network.enter(start)
+        loss, slope = losses(network, x, y, function)
         slope, curvature = usable(slope, x, x0), torch.zeros_like(loss)
         for t in range(1, self.steps + 1):
             rise = slope - 2 * gamma * (x - x0)
@@ -149,9 +159,9 @@ class Ascent:
                 break
             step = per_example(moving.to(x) * (self._length(t) / (2 * gamma)), x)
             if self.rule == "backtracking":
-                step = self._shorter(model, x, x0, y, gamma, function, loss, rise, step)
+                step = self._shorter(network, x, x0, y, gamma, function, loss, rise, step)
             after = self._boxed(x + step * rise)
-            loss_after, slope_after = losses(model, after, y, function)
+            loss_after, slope_after = losses(network, after, y, function)
             lost = loss.isfinite() & ~loss_after.isfinite() & near(after, x0)
             if lost.any():  # the model has no finite loss there: the example stays where it was
                 stay = per_example(lost, x)
@@ -161,13 +171,15 @@ class Ascent:
             curvature = torch.maximum(curvature, slope_along(slope_after - slope, after - x))
             x, slope = after, slope_after
         residual = self._residual(x, slope - 2 * gamma * (x - x0))
-        return Transport(x, loss, squares(x - x0), residual, curvature)
+        return Transport(network.leave(x), loss, squares(x - x0), residual, curvature)
 
     def judge(
         self, model: nn.Module, x: Images, x0: Images, y: Labels, gamma: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return loss, cost and residual [b] of points x that came from x0."""
-        loss, slope = losses(model, x, y)
+        network = fastest(model, x)
+        x, x0 = network.enter(x), network.enter(x0)
+        loss, slope = losses(network, x, y)
         residual = self._residual(x, usable(slope, x, x0) - 2 * gamma * (x - x0))
         return loss, squares(x - x0), residual
 
@@ -178,9 +190,9 @@ class Ascent:
 
     def _shorter(
         self,
-        model: nn.Module,
-        x: Images,
-        x0: Images,
+        network: Ascended,
+        x: Tensor,
+        x0: Tensor,
         y: Labels,
         gamma: float,
         function: Loss,
@@ -193,7 +205,7 @@ class Ascent:
         with torch.no_grad():
             for _ in range(_HALVINGS):
                 after = self._boxed(x + step * rise)
-                value = function(logits(model, after), y)
+                value = function(network.logits(after), y)
                 promise = (rise * (after - x)).flatten(1).sum(dim=1)
                 price = gamma * squares(after - x0)
                 slack = 4 * torch.finfo(x.dtype).eps * (value.abs() + price)
