@@ -41,9 +41,9 @@ def test_the_plain_rounds_train_clients_alike(name: str) -> None:
     sgd = Client(batch_size=8, batches=1, optimizer=Sgd(0.1))
     fat = Adversarial(ratio=0.5, attack=ATTACK)
     ready = {
-        "fat": lambda: paths._prepared(MnistCnnSmall(), paths.MNIST, 4, 8, fat, adam),
-        "ring": lambda: paths._prepared(RingMlp(), (2,), 4, 8, WassersteinDRO(2.0), sgd),
-        "mnist": lambda: paths._prepared(
+        "fat": lambda: paths.prepared(MnistCnnSmall(), paths.MNIST, 4, 8, fat, adam),
+        "ring": lambda: paths.prepared(RingMlp(), (2,), 4, 8, WassersteinDRO(2.0), sgd),
+        "mnist": lambda: paths.prepared(
             EluCnn(width=16), paths.MNIST, 4, 8, WassersteinDRO(2.0), sgd
         ),
     }[name]()

@@ -14,7 +14,7 @@ from fedrobust.aggregators import Krum, Median
 from fedrobust.attacks import GaussianNoise
 from fedrobust.clients.optimizers import Adam, Sgd
 from fedrobust.compute.execution import SIZES, Execution, fastest_batch, processor
-from fedrobust.compute.memory import available_memory
+from fedrobust.compute.memory import activations, available_memory
 from fedrobust.compute.units import workers
 from fedrobust.data import ByWriter, Iid, Mnist
 from fedrobust.errors import ConfigError, DataError, RecordError, ResourceError
@@ -118,7 +118,7 @@ def test_a_run_that_cannot_fit_is_refused_with_the_figures(
         execution=Execution("cpu", 1, 64),
     )
     d = 65 * 100_000 + 10 * 100_001
-    assert memory_needed(experiment, 500, 4 * d) == pytest.approx(4 * d * 4 * 500, rel=0.02)
+    assert memory_needed(experiment, 500, 4 * d, 1) == pytest.approx(4 * d * 4 * 500, rel=0.02)
     monkeypatch.setattr("fedrobust.compute.memory.available_memory", lambda device: 20 * 2**30)
     with pytest.raises(ResourceError, match=r"needs about 56.\d GiB and 20.0 GiB are free: 500 cl"):
         prepare(experiment)
@@ -131,7 +131,24 @@ def test_optimiser_states_count_only_for_those_who_can_take_part(
     sampled = tiny(
         rounds=10, participation={"name": "sample", "clients": 3}, aggregator={"name": "mean"}
     )
-    assert memory_needed(sampled, 3500, 4) == 4 * (2 * 3 + 2 * 30 + 8)
+    assert memory_needed(sampled, 3500, 4, 1) == 4 * (2 * 3 + 2 * 30 + 8)
+    assert memory_needed(sampled, 3500, 4, 7) == 4 * (2 * 3 + 2 * 30 + 38)
+
+
+def test_a_unit_larger_than_memory_is_refused(
+    tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a hidden layer of 2,000 keeps of an example: its input, and itself before and after."""
+    wide = nn.Sequential(nn.Flatten(), nn.Linear(64, 2000), nn.ELU(), nn.Linear(2000, 10))
+    kept = activations(wide, torch.rand(2, 1, 8, 8))
+    assert 4 * 2000 <= kept <= 4 * (2 * 2000 + 2 * 64)
+    assert activations(wide, torch.rand(8, 1, 8, 8)) == kept
+    plan = {"device": "cpu", "threads": 3, "batch": 2**20}
+    monkeypatch.setattr("fedrobust.compute.memory.available_memory", lambda device: 3 * 2**25)
+    told = r"0.1 GiB are free: each of 3 workers computes a unit of 1,\d\d\d .*execution\.batch"
+    with pytest.raises(ResourceError, match=told):
+        prepare(tiny(model=wide, execution=plan))
+    prepare(tiny(model=wide, execution=plan | {"batch": 64}))
 
 
 def test_free_memory_is_that_of_this_machine() -> None:

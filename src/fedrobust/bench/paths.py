@@ -125,18 +125,18 @@ def _alone(call: Any, *arguments: Any) -> Any:
 def _fat(spec: ModelSpec, name: str, steps: int) -> HotPath:
     attack = Pgd(eps=0.3, step_size=0.01, steps=steps)
     client = Client(batch_size=64, batches=1, optimizer=Adam(0.001), keep_optimizer=True)
-    ready = _prepared(spec, MNIST, 51, 64, Adversarial(ratio=0.5, attack=attack), client)
+    ready = prepared(spec, MNIST, 51, 64, Adversarial(ratio=0.5, attack=attack), client)
     flops = 51 * (32 * steps + 64) * _flops(ready.model, MNIST)
     return _round(f"FAT round, 51 × 64, PGD-{steps}: {name}", ready, flops)
 
 
 def _drfl(name: str, spec: ModelSpec, shape: tuple[int, ...], batch: int) -> HotPath:
     client = Client(batch_size=batch, batches=1, optimizer=Sgd(0.1))
-    ready = _prepared(spec, shape, 10, batch, WassersteinDRO(2.0), client)
+    ready = prepared(spec, shape, 10, batch, WassersteinDRO(2.0), client)
     return _round(f"DRFL round, 10 × {batch}: {name}", ready, None)
 
 
-def _prepared(
+def prepared(
     spec: ModelSpec,
     shape: tuple[int, ...],
     clients: int,
@@ -144,6 +144,7 @@ def _prepared(
     objective: Objective,
     client: Client,
 ) -> Prepared:
+    """Return a federation whose clients hold two batches of made-up images each."""
     x, y = _images(2 * clients * batch, shape)
     attack = Pgd(eps=0.1, step_size=0.1, steps=1, box=False)
     return prepare(

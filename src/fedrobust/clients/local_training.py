@@ -68,7 +68,11 @@ class LocalTraining:
         Neither the other clients of its unit nor the number of workers changes what a client draws.
         """
 
-        def work(model: nn.Module, unit: Sequence[int]) -> list[_Trained]:
+        # Each worker fills in the rows of its clients, so that the updates are in memory once.
+        rows = parameters.new_empty(len(chosen), len(parameters))
+        place = {client: i for i, client in enumerate(chosen)}
+
+        def work(model: nn.Module, unit: Sequence[int]) -> list[OptimizerState | None]:
             # Without autocast's cache, which would keep the weights from the client's start.
             low = torch.autocast(
                 self.device.type, torch.bfloat16, enabled=self.low_precision, cache_enabled=False
@@ -80,24 +84,22 @@ class LocalTraining:
                 ]
                 write(model, parameters)
                 self._perturb_first(model, turns, round)
-                return [turn.train(parameters, store.get(turn.client)) for turn in turns]
+                kept = []
+                for turn in turns:
+                    rows[place[turn.client]], state = turn.train(parameters, store.get(turn.client))
+                    kept.append(state)
+                return kept
 
         self.model.train()
         with isolated(), self.draws.round():
             units = self.units(chosen, round)
-            trained = [
-                one for unit in computed(self.model, units, work, writes=True) for one in unit
-            ]
-        for client, one in zip(chosen, trained, strict=True):
-            if one.kept is not None:
-                store[client] = one.kept
+            done = computed(self.model, units, work, writes=True)
+        for client, state in zip(chosen, (state for unit in done for state in unit), strict=True):
+            if state is not None:
+                store[client] = state
             else:
                 store.pop(client, None)
-        return (
-            torch.stack([one.row for one in trained])
-            if trained
-            else parameters.new_empty(0, len(parameters))
-        )
+        return rows
 
     @cached_property
     def draws(self) -> GlobalDraws:
@@ -138,14 +140,6 @@ class LocalTraining:
             turn.first[0][:k] = piece
 
 
-@dataclass(frozen=True)
-class _Trained:
-    """What a client gives: its update [d], and the optimiser's state that is kept, if any."""
-
-    row: Vector
-    kept: OptimizerState | None
-
-
 class _Turn:
     """One client's local training in one round, on a worker's ``model``."""
 
@@ -180,10 +174,13 @@ class _Turn:
         dtype = next(self.model.parameters()).dtype
         return x.to(task.device, dtype), y.to(task.device)
 
-    def train(self, parameters: Vector, state: OptimizerState | None) -> _Trained:
-        """Return the client's update; afterwards the model holds arbitrary parameters.
+    def train(
+        self, parameters: Vector, state: OptimizerState | None
+    ) -> tuple[Vector, OptimizerState | None]:
+        """Return the client's update [d], and the optimiser's state that is kept, if any.
 
-        The optimiser's state is not kept where the update is not finite: the server refuses it.
+        Afterwards the model holds arbitrary parameters. Where the update is not finite, the new
+        state of the optimiser is not kept: the server refuses the update.
         """
         task, keeps, alone = self.task, self.task.config.keep_optimizer, len(self.batches) == 1
         local = nn.Parameter(parameters.clone())
@@ -204,18 +201,18 @@ class _Turn:
                 local.grad = parameter_gradient(self.model, x, y)
                 slope = _largest(local.grad)
                 if not math.isfinite(slope):
-                    return _Trained(torch.full_like(parameters, torch.nan), state)
+                    return torch.full_like(parameters, torch.nan), state
                 steepest = max(steepest, slope)
                 optimizer.step()
         row, after = local.detach() - parameters, optimizer.state[local]
         if not keeps:
-            return _Trained(row, None)
+            return row, None
         # With ordinary slopes these optimisers keep ordinary numbers, which need no check.
         known = steepest < _ORDINARY and isinstance(task.config.optimizer, Sgd | Adam)
         looked = [row, *(() if known else after.values())]
         if all(math.isfinite(_largest(value)) for value in looked):
-            return _Trained(row, after)
-        return _Trained(row, None if alone else state)  # one step has changed the state in place
+            return row, after
+        return row, None if alone else state  # one step has changed the state in place
 
     def _perturbed(self, number: int) -> tuple[Images, Labels]:
         """Return a later batch, perturbed at the client's own parameters."""

@@ -76,6 +76,11 @@ class Execution:
             batch = fastest_batch(model.to(device), shape, classes)
         return replace(plan, batch=batch)
 
+    @property
+    def workers(self) -> int:
+        """How many units are computed at a time on this machine."""
+        return 1 if self.device == "cuda" else self.threads or workers()
+
     @contextmanager
     def active(self) -> Iterator[None]:
         """Inside this context, PyTorch computes in repeatable full float32, unit by unit."""
@@ -89,7 +94,7 @@ class Execution:
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         )
         try:
-            with cudnn, shared_by(self.threads or workers()):
+            with cudnn, shared_by(self.workers):
                 yield
         finally:
             torch.set_float32_matmul_precision(precision)

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import psutil
 import torch
+from torch import Tensor, nn
 
+from fedrobust.compute.network import evaluating, logits
+from fedrobust.compute.randomness import isolated
 from fedrobust.errors import ResourceError
 
 
@@ -30,11 +33,26 @@ def keep_freed_memory() -> None:
     torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
-def require_memory(needed: int, device: str, what: str) -> None:
+def activations(model: nn.Module, x: Tensor) -> int:
+    """Return the bytes that ``model`` keeps of one of the examples x for a backward pass."""
+    kept = dict[int, int]()
+
+    def keep(value: Tensor) -> Tensor:
+        if not isinstance(value, nn.Parameter):
+            kept[value.data_ptr()] = value.untyped_storage().nbytes()
+        return value
+
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(keep, keep), evaluating(model), isolated():
+        logits(model, x.detach().requires_grad_()).sum()
+    return sum(size for place, size in kept.items() if place not in own) // max(len(x), 1)
+
+
+def require_memory(needed: int, device: str, what: str, cure: str) -> None:
     """Refuse a run that does not fit, before the first round. Raises: ``ResourceError``."""
     available = available_memory(device)
     if needed > available:
         raise ResourceError(
             f"this run needs about {needed / 2**30:.1f} GiB and {available / 2**30:.1f} GiB are "
-            f"free: {what}. Use fewer clients a round, a smaller model, or keep_optimizer: false"
+            f"free: {what}. Use {cure}"
         )

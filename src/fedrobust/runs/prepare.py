@@ -7,7 +7,7 @@ from torch import nn
 
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.compute.execution import Execution
-from fedrobust.compute.memory import require_memory
+from fedrobust.compute.memory import activations, require_memory
 from fedrobust.compute.own_draws import own_draws
 from fedrobust.compute.parameters import Layout, read
 from fedrobust.compute.randomness import Streams, drawing
@@ -74,7 +74,7 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
     data = shared_data(experiment, streams)
     model, start = _network(experiment, data.dataset, streams)
     plan = _resolved(experiment, plan, data, model)
-    _require_memory(experiment, plan, data, start)
+    _require_memory(experiment, plan, data, model, start)
     local, root = _local_training(experiment, plan, data, model)
     backend = _backend(local, plan, experiment.attack)
     plan = replace(plan, gradients="autograd" if backend is LOCAL else "compiled")
@@ -128,13 +128,24 @@ def _resolved(
 
 
 def _require_memory(
-    experiment: Experiment, plan: Execution, data: SharedData, start: Vector
+    experiment: Experiment, plan: Execution, data: SharedData, model: nn.Module, start: Vector
 ) -> None:
-    """Check that the updates of a round fit into memory. Raises: ``ResourceError``."""
+    """Check that a round's updates and units of work fit into memory. Raises: ``ResourceError``."""
     size = experiment.participation.size(data.clients)
-    needed = memory_needed(experiment, data.clients, start.numel() * start.element_size())
+    device, count = plan.device or "cpu", plan.workers
+    needed = memory_needed(experiment, data.clients, start.numel() * start.element_size(), count)
     what = f"{size} clients a round × {start.numel():,} parameters"
-    require_memory(needed, plan.device or "cpu", what)
+    require_memory(
+        needed, device, what, "fewer clients a round, a smaller model, or keep_optimizer: false"
+    )
+    images = data.train.images(torch.arange(min(2, len(data.train)))).to(start)
+    batch = min(plan.batch or 1, len(data.train))
+    require_memory(
+        needed + count * batch * activations(model, images),
+        device,
+        f"each of {count} workers computes a unit of {batch:,} examples beside the updates",
+        "a smaller execution.batch, or fewer execution.threads",
+    )
 
 
 def _local_training(
@@ -212,10 +223,11 @@ def _notes(experiment: Experiment, held_out: int) -> list[str]:
     return notes
 
 
-def memory_needed(experiment: Experiment, clients: int, vector: int) -> int:
+def memory_needed(experiment: Experiment, clients: int, vector: int, workers: int) -> int:
     """Return the bytes of a round's n updates and of the optimiser states that are kept.
 
-    ``vector`` is the number of bytes of one parameter vector. Updates count twice: once as they
+    ``vector`` is the number of bytes of one parameter vector. Each worker has a network of its own,
+    and trains one client at a time. Updates count twice: once as they
     arrive, and once for the copies of the attack and the rule. They count once more where the
     attack sees the benign updates. Optimiser states are kept for clients that have taken part.
     """
@@ -224,7 +236,7 @@ def memory_needed(experiment: Experiment, clients: int, vector: int) -> int:
     kept = min(clients, n * experiment.rounds) if experiment.client.keep_optimizer else 1
     states = kept * experiment.client.optimizer.slots()
     history = requirements(experiment.attack).history if experiment.attack is not None else 0
-    return vector * (rows + states + 2 * history + 8)
+    return vector * (rows + states + 2 * history + 3 + 5 * workers)
 
 
 def _some(total: int, wanted: int | None, generator: torch.Generator) -> Indices:

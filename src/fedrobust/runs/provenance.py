@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from fedrobust.compute.execution import Execution
-from fedrobust.compute.units import workers
 
 LIBRARIES = ("torch", "numpy", "scikit-learn", "pydantic", "safetensors")
 
@@ -30,7 +29,7 @@ def environment(plan: Execution) -> dict[str, Any]:
         "processor": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "device": torch.cuda.get_device_name() if plan.device == "cuda" else "cpu",
-        "threads": plan.threads or workers(),
+        "threads": plan.workers,
         "batch": plan.batch,
     }
 
