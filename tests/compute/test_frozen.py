@@ -291,6 +291,7 @@ def test_images_that_do_not_fit_are_left_to_the_model() -> None:
     model = small()
     for shape in ((1, 9, 8), (2, 8, 8), (64,), (8, 8)):
         assert isinstance(fastest(model, inputs(shape)), AsItIs)
+    assert isinstance(fastest(model, inputs((1, 8, 8), 0)), AsItIs)
     assert isinstance(fastest(model, inputs((1, 8, 8))), FrozenNetwork)
     assert isinstance(fastest(small(nn.Dropout()).eval(), inputs((1, 8, 8))), FrozenNetwork)
 

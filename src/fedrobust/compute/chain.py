@@ -61,7 +61,7 @@ def compiled(model: nn.Module, x: Images) -> tuple[list[Layer], Blocks | None]:
     Raises: ``UnknownFormError`` where a layer is not known, or x does not fit.
     """
     _require(x.dtype in (torch.float32, torch.float64) and x.device.type == "cpu")
-    _require(x.dim() in (2, 4) and not torch.is_autocast_enabled("cpu"))
+    _require(x.dim() in (2, 4) and len(x) > 0 and not torch.is_autocast_enabled("cpu"))
     modules = chain(model)
     _require(bool(modules) and type(modules[-1]) is nn.Linear)
     for value in model.parameters():

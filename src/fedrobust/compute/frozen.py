@@ -85,8 +85,9 @@ class FrozenNetwork:
 
     It computes the sums of :class:`AsItIs` in another order, so that both agree up to rounding:
 
-    - a first convolution from few channels works on blocks of pixels (:mod:`~.compute.blocks`), in
-      which the images stay for as long as they are moved; or its input slope is a matrix product;
+    - a first convolution from few channels works on blocks of pixels, in which the images stay for
+      as long as they are moved (:mod:`fedrobust.compute.blocks`); or its input slope is a matrix
+      product;
     - max pooling comes before ReLU, which then has fewer values to look at;
     - activations and their slopes overwrite what they are given;
     - autograd records nothing.
@@ -97,7 +98,7 @@ class FrozenNetwork:
     It holds the parameters that the model had when it was made, and belongs to one thread.
 
     Raises: ``UnknownFormError`` for a model that is not a plain chain of the layers in
-    :mod:`~.compute.chain` in float32 or float64 on a CPU, and for images that do not fit.
+    :mod:`fedrobust.compute.chain` in float32 or float64 on a CPU, and for images that do not fit.
     """
 
     def __init__(self, model: nn.Module, x: Images) -> None:

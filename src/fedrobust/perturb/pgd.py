@@ -101,7 +101,7 @@ class Pgd:
     def _ascend(self, network: Ascended, x: Images, y: Labels, noise: Tensor | None) -> Images:
         x0 = network.enter(x)
         ball = Ball(x0, self.eps, self.norm, self.box)
-        start = x0 if noise is None else ball.project_(x0 + network.enter(noise))
+        start = x0 if noise is None else ball.project_(x0 + network.enter(noise).to(x0))
         found = self._climb(network, start, y, ball, lambda slope: slope)
         if not found.sum().isfinite():
             # A slope of NaN has spoilt the point for good: start again with usable slopes.
