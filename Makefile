@@ -42,8 +42,8 @@ bench: setup
 	$(BIN)/python benchmarks/checks.py
 	$(BIN)/python benchmarks/aggregators.py
 
-# The pages of all rules and attacks, from their docstrings, the table of the benchmark, and the
-# picture of the packages, from their imports.
+# The pages of all rules and attacks and what `fedrobust list` says, from the docstrings, the table of
+# the benchmark, and the picture of the packages, from their imports.
 docs: setup
 	$(BIN)/python docs/components.py
 	$(BIN)/python docs/architecture.py

@@ -1,8 +1,8 @@
 """Write the page of every rule and attack, from its docstring, its fields and the benchmark.
 
-``python docs/components.py`` fills docs/aggregators/, docs/attacks/ and the table of README.md;
-``--check`` says whether they are up to date. A new component needs no change here: its docstring
-ends with its cost and with an example of it in a config.
+``python docs/components.py`` fills docs/aggregators/, docs/attacks/, the table of README.md, and
+what ``fedrobust list`` says; ``--check`` says whether they are up to date. A new component needs no
+change here: its docstring ends with its cost and with an example of it in a config.
 """
 
 import inspect
@@ -16,6 +16,7 @@ from measured import measured, measured_pages
 
 from fedrobust.aggregators import AGGREGATORS
 from fedrobust.attacks import ATTACKS
+from fedrobust.cli.components import LISTING, written
 from fedrobust.config.component import from_config
 from fedrobust.config.docstring import paragraph
 from fedrobust.config.kind import Kind, name_of
@@ -165,6 +166,7 @@ def pages() -> dict[Path, str]:
         index.append("\n".join(lines))
     made |= measured_pages(HERE)
     made[HERE / "components.md"] = "\n\n".join(index) + "\n"
+    made[HERE.parent / "src" / "fedrobust" / "cli" / LISTING.name] = written()
     made[README] = listed(README.read_text("utf-8"))
     return made
 

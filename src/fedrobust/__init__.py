@@ -63,3 +63,8 @@ def __getattr__(name: str) -> object:
     if name in _HOMES:
         return getattr(import_module(f"fedrobust.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names too that nobody has used yet."""
+    return sorted({*globals(), *__all__})

@@ -15,13 +15,12 @@ from fedrobust.aggregators.aggregator import check
 from fedrobust.attacks import AnyAttack
 from fedrobust.clients.client import Client
 from fedrobust.compute.execution import Execution
-from fedrobust.config.arguments import shortened
 from fedrobust.config.component import component, from_config, keyword_component
-from fedrobust.config.explain import quoted
 from fedrobust.config.kind import name_of
 from fedrobust.config.overrides import override
 from fedrobust.config.own import asking
 from fedrobust.config.scalars import Count, Seed, Size
+from fedrobust.config.text import quoted, shortened
 from fedrobust.config.yaml import read_yaml
 from fedrobust.data import AnyData, AnyPartition
 from fedrobust.errors import ConfigError

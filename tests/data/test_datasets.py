@@ -38,6 +38,18 @@ def test_digits_are_scaled_and_split_by_class() -> None:
     assert torch.equal(Digits().load().test.x, data.test.x)
 
 
+def test_digits_are_the_same_wherever_scikit_learn_keeps_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its file is read without importing it; if it is not there, scikit-learn finds it."""
+    known = Digits().load()
+    monkeypatch.setattr("fedrobust.data.datasets.find_spec", lambda name: None)
+    found = Digits().load()
+    for split in ("train", "test"):
+        assert torch.equal(getattr(found, split).x, getattr(known, split).x)
+        assert torch.equal(getattr(found, split).y, getattr(known, split).y)
+
+
 @real
 @pytest.mark.parametrize(
     ("spec", "first", "mean"), [(Mnist(), [5, 0, 4], 0.1307), (FashionMnist(), [9, 0, 0], 0.2860)]

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from fedrobust.aggregators.answers import indices, vector
-from fedrobust.config.arguments import shortened, told, unfit
+from fedrobust.config.arguments import told, unfit
 from fedrobust.config.kind import Kind
+from fedrobust.config.text import shortened
 from fedrobust.errors import ConfigError
 from fedrobust.typing import Indices, Updates, Vector
 

@@ -14,8 +14,8 @@ from fedrobust.compute.network import batched_logits, logits
 from fedrobust.compute.parameters import read, trainable, write
 from fedrobust.compute.randomness import isolated, seed_globally
 from fedrobust.config.component import component
-from fedrobust.config.explain import suggestion
 from fedrobust.config.scalars import Count, Flag, Positive, Text
+from fedrobust.config.text import suggestion
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError
 from fedrobust.federation.attack import Requirements, Truth

@@ -2,7 +2,7 @@
 
 from fedrobust.cli import attack, audit, bench, data, listing, training
 from fedrobust.cli.app import app
-from fedrobust.cli.listing import kinds
+from fedrobust.cli.components import kinds
 
 __all__ = ["app", "attack", "audit", "bench", "data", "kinds", "listing", "main", "training"]
 

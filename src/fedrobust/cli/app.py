@@ -11,7 +11,7 @@ import typer
 
 from fedrobust import errors
 from fedrobust.config import beside
-from fedrobust.config.explain import printable
+from fedrobust.config.text import printable
 
 app = typer.Typer(
     help="Train federated models meant to be robust, attack their training, measure honestly.",

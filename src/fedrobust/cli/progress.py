@@ -13,7 +13,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from fedrobust.config.explain import printable
+from fedrobust.config.text import printable
 from fedrobust.federation.state import RoundLog
 from fedrobust.progress import CELLS
 from fedrobust.progress import Progress as Watch

@@ -1,5 +1,6 @@
 """The optimisers of local training: PyTorch's own, on the flat parameter vector."""
 
+from inspect import unwrap
 from typing import Annotated, Literal, Protocol, TypeAlias
 
 import torch
@@ -9,6 +10,18 @@ from torch import nn
 from fedrobust.config.component import component
 from fedrobust.config.kind import Kind
 from fedrobust.config.scalars import Decay, Flag, NonNegative, Positive
+
+
+# PyTorch keeps its compiler out of its optimisers by decorators which import it: that takes longer
+# than to import the rest of PyTorch. Nothing is compiled here, so the methods go without them.
+class _PlainSgd(torch.optim.SGD):
+    add_param_group = unwrap(torch.optim.SGD.add_param_group)
+    step = torch.no_grad()(unwrap(torch.optim.SGD.step))
+
+
+class _PlainAdam(torch.optim.Adam):
+    add_param_group = unwrap(torch.optim.Adam.add_param_group)
+    step = torch.no_grad()(unwrap(torch.optim.Adam.step))
 
 
 class OptimizerSpec(Protocol):
@@ -50,7 +63,7 @@ class Sgd:
 
     def build(self, parameter: nn.Parameter) -> torch.optim.Optimizer:
         """Return ``torch.optim.SGD``."""
-        return torch.optim.SGD(
+        return _PlainSgd(
             [parameter],
             lr=self.lr,
             momentum=self.momentum,
@@ -75,7 +88,7 @@ class Adam:
 
     def build(self, parameter: nn.Parameter) -> torch.optim.Optimizer:
         """Return ``torch.optim.Adam``, in one fused kernel."""
-        return torch.optim.Adam(
+        return _PlainAdam(
             [parameter],
             lr=self.lr,
             betas=self.betas,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fedrobust.compute.randomness import isolated
 from fedrobust.config import arguments
+from fedrobust.config.text import shortened
 from fedrobust.errors import ModelError, UndifferentiableError
 from fedrobust.typing import Images, Labels, Mask, Vector
 
@@ -33,7 +34,7 @@ def logits(model: nn.Module, x: Images) -> Tensor:
     except ModelError:
         raise
     except Exception as error:  # a user's network may fail in any way
-        reason = arguments.shortened(f"{type(error).__name__}: {error}", 300)
+        reason = shortened(f"{type(error).__name__}: {error}", 300)
         raise ModelError(
             f"the model does not take examples {x.dtype} {list(x.shape[1:])}, {len(x)} at a time: "
             f"{reason}"
@@ -63,7 +64,7 @@ def _no_logits(found: object, count: int) -> str:
     if isinstance(found, tuple | list):
         return f"{wanted}; it gave a {type(found).__name__} of {len(found)}: {cure}"
     if isinstance(found, dict):
-        keys = arguments.shortened(", ".join(map(str, found)))
+        keys = shortened(", ".join(map(str, found)))
         return f"{wanted}; it gave a mapping with {keys}: {cure}"
     return f"{wanted}; it gave {arguments.told(found)}: {cure}"
 

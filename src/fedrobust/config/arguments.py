@@ -10,6 +10,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
+from fedrobust.config.text import shortened
 from fedrobust.typing import Images, Labels
 
 _ROUNDING = 1e-5
@@ -170,8 +171,3 @@ def told(value: object) -> str:
     if value is None or isinstance(value, bool | int | float | str):
         return shortened(repr(value))
     return f"a value of type {type(value).__name__}"
-
-
-def shortened(text: str, most: int = 80) -> str:
-    """Return ``text``, cut to at most ``most`` characters so that it fits into a message."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"

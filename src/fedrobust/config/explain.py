@@ -4,9 +4,7 @@ A config may hold anything, so every message is bounded. Quoted values are short
 first of many mistakes are listed.
 """
 
-import difflib
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -15,58 +13,15 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from pydantic import Tag, ValidationError
 from pydantic_core import ErrorDetails
 
-from fedrobust.config.arguments import shortened
+from fedrobust.config.text import LINES, listed, quoted, suggestion
 
-_LINES, _LINE, _MESSAGE = 20, 700, 3000
-"""The limits of a message: its lines, the characters of a line, and its characters in all."""
-_WORD = 60
-"""The longest word for which a similar word is searched; the search takes time."""
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,40}")
-
-
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """Return `` (did you mean 'krum'?)`` where a known word is similar, else an empty text."""
-    near = difflib.get_close_matches(word, list(known), n=1) if len(word) <= _WORD else []
-    return f" (did you mean {near[0]!r}?)" if near else ""
-
-
-def quoted(value: object, most: int = 80) -> str:
-    """Return ``value`` as Python writes it, cut to at most ``most`` characters."""
-    try:
-        return shortened(repr(value), most)
-    except Exception:  # an integer of 5,000 digits, or a user's object
-        return f"a value of type {type(value).__name__}"
-
-
-def reason(error: BaseException) -> str:
-    """Return the type and the message of an exception, in a bounded text."""
-    try:
-        said = str(error)
-    except Exception:  # a user's exception
-        said = ""
-    return shortened(f"{type(error).__name__}: {said}", 400)
-
-
-def listed(lines: Iterable[str], what: str, more: int = 0) -> str:
-    """Join the first of ``lines``, without repetition, and count the rest as "N ``what`` more".
-
-    ``more`` is the number of further items that are not among ``lines``.
-    """
-    unique = list(dict.fromkeys(shortened(line, _LINE) for line in lines))
-    shown: list[str] = []
-    for line in unique[:_LINES]:
-        if shown and sum(map(len, shown)) + len(line) > _MESSAGE:
-            break
-        shown.append(line)
-    if more := more + len(unique) - len(shown):
-        shown.append(f"and {more:,} {what} more")
-    return "\n".join(shown)
 
 
 def explain(error: ValidationError, cls: Any) -> str:
     """Return one line for each mistake: where it is, what is wrong, what would be right."""
     found = error.errors(include_url=False)
-    first = found[: 2 * _LINES]  # the texts of the others are not even made
+    first = found[: 2 * LINES]  # the texts of the others are not even made
     return listed((_line(d, cls) for d in first), "mistakes", len(found) - len(first))
 
 
@@ -159,13 +114,3 @@ def _plain(hint: Any) -> Any:
     while get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     return hint
-
-
-def printable(text: str, keep: str = "\n\t") -> str:
-    """Return ``text`` with control characters written as codes, since a terminal obeys them.
-
-    The characters in ``keep`` stay.
-    """
-    return "".join(
-        ascii(c)[1:-1] if unicodedata.category(c)[0] == "C" and c not in keep else c for c in text
-    )

@@ -16,8 +16,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from fedrobust.config.explain import quoted, suggestion
 from fedrobust.config.own import Required, allowed, made
+from fedrobust.config.text import quoted, suggestion
 
 Members = TypeVar("Members", bound=tuple[type, ...])
 

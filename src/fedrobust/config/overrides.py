@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedrobust.config.arguments import shortened
-from fedrobust.config.explain import component_in, field_types, members, quoted, shown
+from fedrobust.config.explain import component_in, field_types, members, shown
+from fedrobust.config.text import quoted, shortened
 from fedrobust.config.yaml import DEPTH, read_yaml
 from fedrobust.errors import ConfigError, OverrideWarning
 

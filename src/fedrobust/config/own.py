@@ -11,8 +11,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from fedrobust.config import beside
-from fedrobust.config.arguments import shortened
-from fedrobust.config.explain import explain, quoted, reason
+from fedrobust.config.explain import explain
+from fedrobust.config.text import quoted, reason, shortened
 from fedrobust.config.trust import Trusted, same
 from fedrobust.errors import UserError
 

@@ -14,8 +14,8 @@ from ruamel.yaml.composer import Composer
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent
 
-from fedrobust.config.arguments import shortened
-from fedrobust.config.explain import quoted, reason, shown
+from fedrobust.config.explain import shown
+from fedrobust.config.text import quoted, reason, shortened
 from fedrobust.errors import ConfigError
 
 TEXT = 500_000

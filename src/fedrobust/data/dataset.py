@@ -9,6 +9,7 @@ from torch import Tensor
 from fedrobust.config import arguments
 from fedrobust.config.kind import Kind
 from fedrobust.config.scalars import Size
+from fedrobust.config.text import shortened
 from fedrobust.data import checks
 from fedrobust.data.checks import Array
 from fedrobust.errors import DataError, UserError
@@ -162,7 +163,7 @@ def loaded(spec: DataSpec) -> Dataset:
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # a user's own spec may fail in any way
-        reason = arguments.shortened(f"{type(error).__name__}: {error}", 300)
+        reason = shortened(f"{type(error).__name__}: {error}", 300)
         raise DataError(f"the data set {name} could not be loaded: {reason}") from error
     if not isinstance(found, Dataset):
         raise DataError(

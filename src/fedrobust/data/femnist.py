@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from fedrobust.compute.randomness import Streams
-from fedrobust.config.arguments import shortened
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Size
+from fedrobust.config.text import shortened
 from fedrobust.data import checks, formats, parquet
 from fedrobust.data.dataset import Dataset, Split
 from fedrobust.data.sources import Found, ensure, find

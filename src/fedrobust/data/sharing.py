@@ -7,8 +7,9 @@ from torch import Tensor
 
 from fedrobust.compute.own_draws import own_draws
 from fedrobust.compute.randomness import Streams
-from fedrobust.config.arguments import shortened, told, unfit
+from fedrobust.config.arguments import told, unfit
 from fedrobust.config.fingerprint import foreign
+from fedrobust.config.text import shortened
 from fedrobust.data.dataset import Split
 from fedrobust.data.partition import Partition, Partitioner
 from fedrobust.errors import ConfigError, UserError

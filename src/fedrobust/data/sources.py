@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 import platformdirs
 
-from fedrobust.config.explain import suggestion
+from fedrobust.config.text import suggestion
 from fedrobust.data.catalogue import CHECKSUMS, FORMS, IDX, ORIGINS
 from fedrobust.data.download import Source, SourceError
 from fedrobust.data.formats import FILE, unzipped

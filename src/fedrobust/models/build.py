@@ -12,8 +12,9 @@ from torch import nn
 from fedrobust.compute.memory import available_memory
 from fedrobust.compute.network import evaluating, logits, require_logits
 from fedrobust.compute.randomness import isolated, seed_globally
-from fedrobust.config.arguments import shortened, told
+from fedrobust.config.arguments import told
 from fedrobust.config.kind import Kind
+from fedrobust.config.text import shortened
 from fedrobust.errors import ConfigError, ModelError, ResourceError
 
 _LOG = logging.getLogger(__name__)

@@ -11,8 +11,7 @@ from typing import IO
 
 from fedrobust import files
 from fedrobust.compute.memory import available_memory
-from fedrobust.config.arguments import shortened
-from fedrobust.config.explain import printable
+from fedrobust.config.text import printable, shortened
 
 TEXT = 2**30
 """The most bytes of a text record: 3,000 times as many as fedrobust's largest record has."""

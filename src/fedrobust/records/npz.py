@@ -16,7 +16,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from fedrobust.config.arguments import shortened
+from fedrobust.config.text import shortened
 from fedrobust.records.bounded import why
 
 Arrays = dict[str, NDArray[Any]]

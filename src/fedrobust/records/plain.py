@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedrobust.config.arguments import shortened, told, unfit
+from fedrobust.config.arguments import told, unfit
+from fedrobust.config.text import shortened
 from fedrobust.typing import Json
 
 _DEPTH = 32

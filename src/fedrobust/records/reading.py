@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from fedrobust.config.arguments import shortened
+from fedrobust.config.text import shortened
 from fedrobust.config.yaml import TEXT, read_stored_yaml
 from fedrobust.errors import ConfigError, FormatError, RecordError
 from fedrobust.records import bounded

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedrobust.compute.execution import Execution, default_device
 from fedrobust.compute.network import evaluating
-from fedrobust.config.arguments import shortened
+from fedrobust.config.text import shortened
 from fedrobust.data.sources import cache
 from fedrobust.errors import ConfigError, RecordError, RecordWarning, WriteError
 from fedrobust.evaluation.auditing.auditor import audit

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fedrobust.compute.memory import available_memory
-from fedrobust.config.arguments import shortened
+from fedrobust.config.text import shortened
 from fedrobust.errors import RecordError
 from fedrobust.files import opened
 from fedrobust.typing import Json

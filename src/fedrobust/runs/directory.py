@@ -22,7 +22,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from fedrobust.config.arguments import shortened, told, unfit
+from fedrobust.config.arguments import told, unfit
+from fedrobust.config.text import shortened
 from fedrobust.errors import ConfigError, RecordError, WriteError
 from fedrobust.files import atomically, clear, held, listing, reason, written
 from fedrobust.records.plain import plain_json

@@ -14,10 +14,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from fedrobust.config.arguments import shortened
 from fedrobust.config.component import from_config, to_config
-from fedrobust.config.explain import listed, quoted, shown
+from fedrobust.config.explain import shown
 from fedrobust.config.overrides import Setting, apply, dotted, override
+from fedrobust.config.text import listed, quoted, shortened
 from fedrobust.errors import ConfigError, OverrideWarning
 from fedrobust.experiment import Experiment, Name, read_yaml
 from fedrobust.runs.older_configs import completed

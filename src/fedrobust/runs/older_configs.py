@@ -10,7 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedrobust.compute.execution import Execution
 from fedrobust.config.component import to_config
-from fedrobust.config.explain import explain, field_types, quoted
+from fedrobust.config.explain import explain, field_types
+from fedrobust.config.text import quoted
 from fedrobust.config.trust import Trusted
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment

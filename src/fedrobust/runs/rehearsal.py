@@ -5,8 +5,8 @@ from torch import nn
 
 from fedrobust.compute.network import differentiable, evaluating
 from fedrobust.compute.parameters import write
-from fedrobust.config import arguments
 from fedrobust.config.fingerprint import foreign
+from fedrobust.config.text import shortened
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError, UndifferentiableError, UserError
 from fedrobust.evaluation.accuracy import admissible
@@ -41,5 +41,5 @@ def rehearse(model: nn.Module, evaluation: Evaluation, split: Split, start: Vect
     except UserError:
         raise
     except Exception as error:  # a user's own attack may fail in any way
-        reason = arguments.shortened(f"{type(error).__name__}: {error}", 300)
+        reason = shortened(f"{type(error).__name__}: {error}", 300)
         raise ConfigError(f"evaluation.attack fails on two examples: {reason}") from error

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from fedrobust.compute.execution import Execution
-from fedrobust.config.arguments import shortened, told, unfit
+from fedrobust.config.arguments import told, unfit
 from fedrobust.config.component import to_config
 from fedrobust.config.fingerprint import untold
+from fedrobust.config.text import shortened
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.state import FederationState

@@ -16,10 +16,11 @@ from fedrobust.attacks import estimates
 from fedrobust.attacks.checks import fits, numbers, validate
 from fedrobust.attacks.moments import mean
 from fedrobust.attacks.wrappers.wrapper import Wrapper
-from fedrobust.config.arguments import shortened, told
+from fedrobust.config.arguments import told
 from fedrobust.config.component import component
 from fedrobust.config.kind import name_of
 from fedrobust.config.scalars import Positive, Size, Text
+from fedrobust.config.text import shortened
 from fedrobust.errors import ConfigError
 from fedrobust.federation.attack import (
     AnyAttack,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from fedrobust.evaluation.intervals import SIDES, Share, difference
 from fedrobust.typing import Labels, Mask
@@ -39,7 +39,7 @@ LIMITS = {
 }
 """The largest value of each sign on an honest model; docs/calibration.md names the models."""
 
-_MASKED = float(norm.ppf(0.9975))
+_MASKED = float(ndtri(0.9975))
 """The distance of a floor in standard errors, for 0.25 %: ten signs share 2.5 %."""
 
 

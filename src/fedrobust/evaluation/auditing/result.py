@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fedrobust.config.arguments import shortened
+from fedrobust.config.text import shortened
 from fedrobust.evaluation.auditing.indicators import LIMITS, Indicator, Verdict
 from fedrobust.evaluation.auditing.loss_surface import Surface
 from fedrobust.evaluation.auditing.runner import Taken
