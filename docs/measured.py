@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fedrobust.bench.table import page
+
 BENCHMARKS = Path(__file__).parent.parent / "results" / "benchmarks"
 SPEED = """Made by `python benchmarks/aggregators.py --out results/benchmarks/aggregators.json` and
 `make docs`. All rules get the same matrix: normal rows of width 1e-3 about an offset of 1e3, which
@@ -26,6 +28,22 @@ brackets over the starts); above 0 our attack is the weaker one. *Fell to one al
 examples, of all starts, that only our attack takes, and those that only theirs takes. *CPU s* are
 ours / theirs on one thread."""
 
+PERFORMANCE = """Made by `fedrobust bench --json results/benchmarks/bench.json`,
+`python benchmarks/growth.py --out results/benchmarks/growth.json` and `make docs`.
+
+Local work is cut into units: a few neighbouring clients of a round, or a few examples of an
+evaluation. One worker computes a unit, in one thread. So any number of workers gives the same bits,
+and two workers share the work almost evenly. A unit's inner maximisation runs on a compiled form of
+the network where there is one: its backward pass goes to the input alone and is written out, strided
+first layers work on blocks of pixels, pooling comes before ReLU, and activations are overwritten
+(`compute/frozen.py`).
+
+*plain / ours* is the time of a careful script over ours, turn by turn in one process
+(`bench/plain.py`); it has all cores as PyTorch's threads where ours has workers. *of the product*
+is our rate of floating-point operations over that of a 2048³ float32 product on as many cores, in
+the same turn. The operations are those of the layers as they are written. *memory* is the peak
+beyond the memory before."""
+
 CALIBRATION = """Made by `python benchmarks/calibration.py --out
 results/benchmarks/calibration.json` and `make docs`. `mnist-cnn-small` networks for MNIST and
 Fashion-MNIST that are known to be honest, and such networks with a mask, are audited on
@@ -39,6 +57,8 @@ def measured_pages(folder: Path) -> dict[Path, str]:
     made: dict[Path, str] = {}
     if (BENCHMARKS / "aggregators.json").exists():
         made[folder / "speed.md"] = speed()
+    if (BENCHMARKS / "bench.json").exists():
+        made[folder / "performance.md"] = performance()
     if (BENCHMARKS / "agreement.json").exists():
         made[folder / "agreement.md"] = noted(
             "agreement", "Do others find what we find?", AGREEMENT
@@ -72,6 +92,16 @@ def speed() -> str:
         for name in ("aggregators.json", "aggregators-others.json")
     )
     return f"# How fast the rules are\n\n{SPEED}\n\n{own}\n\n{OTHERS}\n\n{beside}\n"
+
+
+def performance() -> str:
+    """Return the page of all hot paths, and of how rounds grow."""
+    paths = page(json.loads((BENCHMARKS / "bench.json").read_text("utf-8")))
+    grown = printed("growth.py", BENCHMARKS / "growth.json")
+    notes = (BENCHMARKS / "performance.md").read_text("utf-8")
+    return (
+        f"# Performance\n\n{PERFORMANCE}\n\n{paths}\n\n## How a round grows\n\n{grown}\n\n{notes}"
+    )
 
 
 def noted(name: str, title: str, head: str) -> str:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -22,13 +22,21 @@ from fedrobust.evaluation.accuracy import score
 from fedrobust.experiment import Evaluation, Experiment
 from fedrobust.federation.backends import LOCAL, Backend
 from fedrobust.federation.round import run_round
-from fedrobust.models import CifarCnn, EluCnn, MnistCnn, MnistCnnSmall, RingMlp, build_model
+from fedrobust.models import (
+    CifarCnn,
+    DigitsCnn,
+    EluCnn,
+    MnistCnn,
+    MnistCnnSmall,
+    RingMlp,
+    build_model,
+)
 from fedrobust.models.build import ModelSpec
 from fedrobust.objectives import Adversarial, Objective, WassersteinDRO
 from fedrobust.perturb import Ascent, Pgd
 from fedrobust.runs.prepare import Prepared, prepare
 
-MNIST, CIFAR = (1, 28, 28), (3, 32, 32)
+DIGITS, MNIST, CIFAR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
 _BATCH = 64
 
 
@@ -71,7 +79,10 @@ def _network(spec: ModelSpec, shape: tuple[int, ...]) -> nn.Module:
 
 
 def _flops(model: nn.Module, shape: tuple[int, ...]) -> float:
-    """Return the operations of one image's forward pass and of its gradient by the input."""
+    """Return the operations of one image's forward pass and of its gradient by the input.
+
+    These are those of the layers as they are written, however we compute them.
+    """
     x, y = _images(1, shape)
     with frozen(model), FlopCounterMode(display=False) as counted:
         input_gradient(model, x, y)
@@ -81,7 +92,8 @@ def _flops(model: nn.Module, shape: tuple[int, ...]) -> float:
 def _maximisations(quick: bool) -> Iterator[HotPath]:
     """PGD and the Wasserstein ascent, on one core."""
     networks: list[tuple[str, ModelSpec, tuple[int, ...]]] = [
-        ("small MNIST network", MnistCnnSmall(), MNIST)
+        ("small MNIST network", MnistCnnSmall(), MNIST),
+        ("digits network", DigitsCnn(), DIGITS),
     ]
     if not quick:
         networks += [
@@ -101,16 +113,18 @@ def _maximisations(quick: bool) -> Iterator[HotPath]:
             _BATCH * attack.steps,
             _BATCH * attack.steps * _flops(model, shape),
         )
-    model, (x, y) = _network(EluCnn(width=16), MNIST), _images(_BATCH, MNIST)
-    ascent = Ascent(steps=15)
-    yield HotPath(
-        "Wasserstein ascent: quarter-width network",
-        partial(_alone, ascent.move, model, x, y, 2.0),
-        partial(_alone, plain.wasserstein, model, x, y, 2.0, ascent.steps),
-        "image-steps",
-        _BATCH * ascent.steps,
-        _BATCH * ascent.steps * _flops(nn.Sequential(*model.children()), MNIST),
-    )
+    (x, y), ascent = _images(_BATCH, MNIST), Ascent(steps=15)
+    widths: tuple[Literal[16, 64], ...] = (16,) if quick else (16, 64)
+    for width in widths:
+        model = _network(EluCnn(width=width), MNIST)
+        yield HotPath(
+            f"Wasserstein ascent: ELU network of width {width}",
+            partial(_alone, ascent.move, model, x, y, 2.0),
+            partial(_alone, plain.wasserstein, model, x, y, 2.0, ascent.steps),
+            "image-steps",
+            _BATCH * ascent.steps,
+            _BATCH * ascent.steps * _flops(nn.Sequential(*model.children()), MNIST),
+        )
 
 
 def _same(noise: torch.Tensor) -> torch.Tensor:

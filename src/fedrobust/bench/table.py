@@ -36,6 +36,12 @@ def head(found: dict[str, Any]) -> str:
     )
 
 
+def page(content: dict[str, Any]) -> str:
+    """Return the table of a stored measurement."""
+    rows = [line(Timed(**row)) for row in content["paths"]]
+    return "\n".join([head(content), *rows])
+
+
 def line(row: Timed) -> str:
     """Return one row of the table."""
     ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
