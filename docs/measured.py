@@ -32,11 +32,11 @@ PERFORMANCE = """Made by `fedrobust bench --json results/benchmarks/bench.json`,
 `python benchmarks/growth.py --out results/benchmarks/growth.json` and `make docs`.
 
 Local work is cut into units: a few neighbouring clients of a round, or a few examples of an
-evaluation. One worker computes a unit, in one thread. So any number of workers gives the same bits,
-and two workers share the work almost evenly. A unit's inner maximisation runs on a compiled form of
-the network where there is one: its backward pass goes to the input alone and is written out, strided
-first layers work on blocks of pixels, pooling comes before ReLU, and activations are overwritten
-(`compute/frozen.py`).
+evaluation. One worker computes a unit, in one thread. So any number of workers gives the same
+bits, and two workers share the work almost evenly. A unit's inner maximisation runs on a compiled
+form of the network where there is one: its backward pass goes to the input alone and is written
+out, strided first layers work on blocks of pixels, pooling comes before ReLU, and activations are
+overwritten (`compute/frozen.py`).
 
 *plain / ours* is the time of a careful script over ours, turn by turn in one process
 (`bench/plain.py`); it has all cores as PyTorch's threads where ours has workers. *of the product*
