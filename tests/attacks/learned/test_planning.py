@@ -129,7 +129,7 @@ def test_many_axes_are_drawn_from_where_steps_are_few() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("algorithm", "steps"), [("constant", 600), ("cross-entropy", 400), ("gradient", 1000)]
+    ("algorithm", "steps"), [("constant", 300), ("cross-entropy", 400), ("gradient", 1000)]
 )
 def test_a_search_keeps_within_its_budget(task: Task, algorithm: Any, steps: int) -> None:
     """``steps`` and what it takes to judge; gradients count five episodes an iteration."""
