@@ -1,9 +1,13 @@
 """Write the pages about benchmarks, from their stored records."""
 
 import json
-import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from importlib import import_module
+from io import StringIO
 from pathlib import Path
+from unittest.mock import patch
 
 from fedrobust.bench.table import page
 
@@ -113,10 +117,11 @@ def noted(name: str, title: str, head: str) -> str:
 
 def printed(script: str, path: Path) -> str:
     """Return the tables that a benchmark's script prints from its stored record."""
-    command = [
-        sys.executable,
-        str(BENCHMARKS.parents[1] / "benchmarks" / script),
-        "--table",
-        str(path),
-    ]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    folder = str(BENCHMARKS.parents[1] / "benchmarks")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    main: Callable[[], None] = import_module(script.removesuffix(".py")).main
+    told = StringIO()
+    with patch.object(sys, "argv", [script, "--table", str(path)]), redirect_stdout(told):
+        main()
+    return told.getvalue().strip()

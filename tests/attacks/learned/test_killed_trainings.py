@@ -26,6 +26,8 @@ from fedrobust.runs.run import run
 
 pytestmark = pytest.mark.slow
 
+OWN = {"name": "basis", "directions": ["own"]}
+"""One axis: of more, the search for the best constant action plays many episodes."""
 LONG = TRAINING | {"steps": 240, "check_every": 120, "start": "constant"}
 
 
@@ -46,7 +48,7 @@ def killed_in_training(command: list[str], folder: Path, least: int = 50) -> int
 
 def test_a_run_that_is_killed_while_the_attacker_trains(tmp_path: Path, played: list[int]) -> None:
     """SIGKILL, twice; the same model, and the rest of the rounds alone are simulated."""
-    changes = learned(inversion=None, training=LONG) | {"rounds": 9}
+    changes = learned(inversion=None, training=LONG, encoding=OWN) | {"rounds": 9}
     path = tmp_path / "config.yaml"
     path.write_text(json.dumps(CONFIG | changes))
     whole = run(experiment(**changes), tmp_path / "whole")
@@ -73,7 +75,7 @@ def test_a_policy_whose_learning_was_killed(
 ) -> None:
     """``attack learn --resume`` writes the policy that it would have written."""
     path, out = tmp_path / "config.yaml", tmp_path / "policy.safetensors"
-    path.write_text(json.dumps(CONFIG | learned(training=LONG) | {"rounds": 4}))
+    path.write_text(json.dumps(CONFIG | learned(training=LONG, encoding=OWN) | {"rounds": 4}))
     folder = tmp_path / "policy.safetensors.learning"
     learn = ["attack", "learn", str(path), "--out"]
     killed_in_training([sys.executable, "-m", "fedrobust", *learn, str(out)], folder)

@@ -20,6 +20,7 @@ from ring import (
 )
 
 from fedrobust.attacks.learned import Training, environment
+from fedrobust.attacks.learned.encoding import Basis
 from fedrobust.attacks.learned.environment import Task
 from fedrobust.attacks.learned.planning import best_constant
 from fedrobust.attacks.learned.policy import train
@@ -35,7 +36,7 @@ from fedrobust.runs.run import run
 
 @pytest.fixture(scope="module")
 def task() -> Task:
-    return task_of(watched(), horizon=6)
+    return task_of(watched(), Basis(directions=("own",)), horizon=6)
 
 
 def trained(task: Task, path: Path, **changes: Any) -> tuple[Any, ...]:

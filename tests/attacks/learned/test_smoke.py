@@ -31,12 +31,13 @@ def test_both_stages_are_played_and_told_of(tmp_path: Path) -> None:
         assert told in page
     # A policy that does not fit is said on the page as well, not in the summary alone.
     policy, other = tmp_path / "policy.safetensors", tmp_path / "other"
-    constant = ["-s", "attack.training={algorithm: constant, steps: 30}", *shorter[:4]]
+    shorter = [*shorter[:4], "-s", "attack.encoding={name: basis, directions: [own]}"]
+    constant = ["-s", "attack.training={algorithm: constant, steps: 30}", *shorter]
     learnt = ["attack", "learn", str(config), "--out", str(policy), *constant]
     done = CliRunner().invoke(app, learnt)
     assert done.exit_code == 0, done.output
     assert "of the possible harm" in done.output
-    used = ["-s", f"attack.policy={policy}", "-s", "attack.hold=5", *shorter[:4]]
+    used = ["-s", f"attack.policy={policy}", "-s", "attack.hold=5", *shorter]
     done = CliRunner().invoke(app, ["run", str(config), "--out", str(other), *used])
     assert done.exit_code == 0, done.output
     told = [line for line in done.stderr.splitlines() if "hold = 10" in line]

@@ -147,6 +147,7 @@ def _ring() -> dict[str, Any]:
             "name": "learned",
             "observe": 2,
             "inversion": None,
+            "encoding": {"name": "basis", "directions": ["own"]},
             "horizon": 4,
             "hold": 1,
             "training": {"steps": 8, "learning_starts": 2, "check_episodes": 1},

@@ -23,7 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numba  # noqa: F401  # these two are slow to import, once here and not in each trial
+import numba  # noqa: F401  # these are slow to import, once here and not in each trial
+import stable_baselines3  # noqa: F401
 import torch
 import torch._dynamo
 from commands import COMMANDS, Command
