@@ -156,7 +156,7 @@ def test_evaluations(layers: tuple[nn.Module, ...], mnist: Split) -> None:
     def play() -> list[Any]:
         proved = certificate(model, x, y, gamma=2.0, steps=3, batch_size=40)
         shifted = error_under_shift(model, x[:50], y[:50], levels=(0.1,), steps=3, batch_size=20)
-        judged = audit(model, x[:50], y[:50], eps=0.02, claim=claim, batch_size=16)
+        judged = audit(model, x[:16], y[:16], eps=0.02, claim=claim, batch_size=5)
         return [
             robust_accuracy(model, x, y, attack=PGD, batch_size=40),
             *astuple(proved),
