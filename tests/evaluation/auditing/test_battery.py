@@ -94,6 +94,32 @@ def test_the_nearest_mistake_counts_only_within_the_ball() -> None:
     assert not fell.all()
 
 
+def test_points_outside_the_ball_or_the_pixel_range_take_nothing() -> None:
+    """The right answers change only far away: no attack may go there."""
+
+    class Away:
+        def __init__(self, shift: float) -> None:
+            self.shift = shift
+
+        def draw(self, x: Tensor, generator: torch.Generator) -> None:
+            return None
+
+        def maximize(self, model: nn.Module, x: Tensor, y: Tensor, *_: Any, **__: Any) -> Tensor:
+            return x + self.shift
+
+    x = torch.full((9, 1, 2, 2), 0.5)
+    y = torch.zeros(9, dtype=torch.long)
+
+    class Step(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            far = (x.flatten(1).mean(dim=1) - 0.5).abs() > 0.2
+            return torch.stack([~far, far], dim=1).float()
+
+    assert not battle(Step(), x, y, 0.25).run(Attack("far", Away(0.3))).any()
+    assert battle(Step(), x, y, 0.25).run(Attack("near", Away(0.24))).all()
+    assert not battle(Step(), x, y, 0.9).run(Attack("out", Away(0.6))).any()
+
+
 def test_transfer_takes_the_surrogates_examples() -> None:
     _, _, x, y = digits()
     x, y = x[:60], y[:60]
