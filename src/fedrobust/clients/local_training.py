@@ -67,7 +67,6 @@ class LocalTraining:
 
         Neither the other clients of its unit nor the number of workers changes what a client draws.
         """
-
         # Each worker fills in the rows of its clients, so that the updates are in memory once.
         rows = parameters.new_empty(len(chosen), len(parameters))
         place = {client: i for i, client in enumerate(chosen)}
@@ -79,7 +78,7 @@ class LocalTraining:
             )
             with low:
                 turns = [
-                    _Turn(self, model, client, streams, round, poison.get(client))
+                    _Turn(self, model, parameters.dtype, client, streams, round, poison.get(client))
                     for client in unit
                 ]
                 write(model, parameters)
@@ -147,12 +146,14 @@ class _Turn:
         self,
         task: LocalTraining,
         model: nn.Module,
+        dtype: torch.dtype,
         client: int,
         streams: Streams,
         round: int,
         poison: Poisons | None,
     ) -> None:
         self.task, self.model, self.client, self.round = task, model, client, round
+        self._dtype = dtype
         self._streams, self._poison = streams, poison
         self.noise = streams.generator("inner maximisation", round, client)
         shuffles = streams.generator("batches", round, client)
@@ -171,8 +172,7 @@ class _Turn:
         if self._poison is not None:
             with task.draws.seeded("poisoning", self.seed("poisoning", number)):
                 x, y = poisoned(self._poison, x, y, task.classes)
-        dtype = next(self.model.parameters()).dtype
-        return x.to(task.device, dtype), y.to(task.device)
+        return x.to(task.device, self._dtype), y.to(task.device)
 
     def train(
         self, parameters: Vector, state: OptimizerState | None
