@@ -250,6 +250,14 @@ def test_a_module_that_cannot_be_copied_has_one_worker() -> None:
         assert computed(model, range(4), lambda copy, unit: copy is model) == [True] * 4
 
 
+def test_a_unit_draws_the_same_whatever_came_before() -> None:
+    x, parts = torch.zeros(40, 1, 2, 2), slices(40, 10)
+    every = computed(Noisy(), parts, lambda copy, part: copy(x[part]), seed=seeds(0))
+    later = computed(Noisy(), parts[2:], lambda copy, part: copy(x[part]), seed=seeds(0))
+    assert torch.equal(torch.stack(every[2:]), torch.stack(later))
+    assert not torch.equal(every[0], every[1])
+
+
 def test_a_draw_that_comes_late_is_told() -> None:
     model = nn.Sequential(Seldom(), nn.Flatten(), nn.Linear(4, 2))
     x = torch.zeros(40, 1, 2, 2)
