@@ -18,7 +18,7 @@ from fedrobust.clients.client import Client
 from fedrobust.clients.gradients import Autograd
 from fedrobust.clients.local_training import LocalTraining, Store
 from fedrobust.clients.optimizers import Adam, Sgd
-from fedrobust.compute.global_draws import drawless
+from fedrobust.compute.global_draws import Draws, drawless, draws
 from fedrobust.compute.parameters import read
 from fedrobust.compute.randomness import Streams, positions
 from fedrobust.compute.units import computed, seeds, shared_by, slices, workers
@@ -252,22 +252,45 @@ def test_a_module_that_cannot_be_copied_has_one_worker() -> None:
 
 def test_a_unit_draws_the_same_whatever_came_before() -> None:
     x, parts = torch.zeros(40, 1, 2, 2), slices(40, 10)
-    every = computed(Noisy(), parts, lambda copy, part: copy(x[part]), seed=seeds(0))
-    later = computed(Noisy(), parts[2:], lambda copy, part: copy(x[part]), seed=seeds(0))
+    every = computed(
+        Noisy(), parts, lambda copy, part: copy(x[part]), seed=seeds(0), draws="perhaps"
+    )
+    later = computed(
+        Noisy(), parts[2:], lambda copy, part: copy(x[part]), seed=seeds(0), draws="perhaps"
+    )
     assert torch.equal(torch.stack(every[2:]), torch.stack(later))
     assert not torch.equal(every[0], every[1])
 
 
-def test_a_draw_that_comes_late_is_told() -> None:
+@pytest.mark.parametrize("known", ["perhaps", "not in a trial"])
+def test_a_draw_that_comes_late_is_told(known: Draws) -> None:
     model = nn.Sequential(Seldom(), nn.Flatten(), nn.Linear(4, 2))
     x = torch.zeros(40, 1, 2, 2)
     x[30:] = 1
+    assert draws(model, x) == "not in a trial"
     work: Callable[[nn.Module, slice], Tensor] = lambda copy, part: copy(x[part])  # noqa: E731
     for count in (1, 2):
         with shared_by(count), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            computed(model, slices(40, 10), work, seed=seeds(0))
+            computed(model, slices(40, 10), work, seed=seeds(0), draws=known)
         assert [type(w.message) for w in caught] == [DrawWarning] * (count - 1)
+
+
+@pytest.mark.parametrize("known", ["perhaps", "not in a trial"])
+def test_the_first_unit_is_computed_alone_unless_a_trial_drew_nothing(known: Draws) -> None:
+    """Two units wait for each other, which they can only side by side."""
+    barrier = threading.Barrier(2)
+
+    def work(model: nn.Module, unit: int) -> bool:
+        try:
+            barrier.wait(0.5)
+        except threading.BrokenBarrierError:
+            return False
+        return True
+
+    with shared_by(2):
+        met = computed(nn.Linear(1, 1), range(2), work, draws=known)
+    assert met == [known == "not in a trial"] * 2
 
 
 def test_a_draw_that_comes_in_a_later_round_is_told(mnist: Split) -> None:
@@ -300,6 +323,9 @@ def test_which_models_are_known_not_to_draw() -> None:
     hooked.register_forward_hook(lambda *_: None)
     for model in (hooked, network(nn.Dropout()), network(Noisy()), network(nn.RReLU())):
         assert not drawless(model)
+    x = torch.rand(3, 1, 28, 28)
+    found = [draws(model.eval(), x) for model in (network(), hooked, network(Noisy()))]
+    assert found == ["never", "not in a trial", "perhaps"]
 
 
 def test_units_of_clients_are_neighbours_that_fit(mnist: Split) -> None:

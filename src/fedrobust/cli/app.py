@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
@@ -19,6 +19,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+OtherProcessor: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--other-processor",
+        help="Go on with --resume although it began on another kind of processor.",
+    ),
+]
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedrobust.cli.app import app, look_beside, say, user_errors
+from fedrobust.cli.app import OtherProcessor, app, look_beside, say, user_errors
 
 attack = typer.Typer(help="Prepare attacks.", no_args_is_help=True)
 app.add_typer(attack, name="attack")
@@ -23,13 +23,7 @@ def attack_learn(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted training.")
     ] = False,
-    other_processor: Annotated[
-        bool,
-        typer.Option(
-            "--other-processor",
-            help="Go on with --resume although it began on another kind of processor.",
-        ),
-    ] = False,
+    other_processor: OtherProcessor = False,
 ) -> None:
     """Train a policy, for attack: {name: learned, policy: FILE}."""
     from fedrobust.cli.progress import Display

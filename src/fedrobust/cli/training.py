@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedrobust.cli.app import app, look_beside, say, user_errors
+from fedrobust.cli.app import OtherProcessor, app, look_beside, say, user_errors
 
 
 @app.command("run")
@@ -22,13 +22,7 @@ def run_command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run that is there.")
     ] = False,
-    other_processor: Annotated[
-        bool,
-        typer.Option(
-            "--other-processor",
-            help="Go on with --resume although it began on another kind of processor.",
-        ),
-    ] = False,
+    other_processor: OtherProcessor = False,
 ) -> None:
     """Play one experiment and record it."""
     from fedrobust.cli.progress import Display
@@ -83,13 +77,7 @@ def sweep_command(
         Path | None, typer.Option(help="The folder to write; runs/NAME if left out.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep there.")] = False,
-    other_processor: Annotated[
-        bool,
-        typer.Option(
-            "--other-processor",
-            help="Go on with --resume although it began on another kind of processor.",
-        ),
-    ] = False,
+    other_processor: OtherProcessor = False,
     jobs: Annotated[
         int | None, typer.Option(help="Cells at a time; as many as cores if left out.", min=1)
     ] = None,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fedrobust.clients.compiled_mlp import CompiledMlp, serves
 from fedrobust.compute.execution import warn_emulated
-from fedrobust.compute.global_draws import drawless
+from fedrobust.compute.global_draws import draws
 from fedrobust.compute.network import cross_entropy, evaluating, logits, parameter_gradient
 from fedrobust.compute.parameters import write
 from fedrobust.compute.units import Result, Unit, computed, slices
@@ -65,7 +65,7 @@ class Autograd:
         if math.isinf(gamma):
             return x.clone()
         units = slices(len(x), self.batch)
-        return self._joined(theta, units, lambda model, i: ascent.move(model, x[i], y[i], gamma))
+        return self._joined(theta, x, units, lambda model, i: ascent.move(model, x[i], y[i], gamma))
 
     def perturbed(
         self, theta: Vector, x: Images, y: Labels, objective: Objective, round: int
@@ -80,13 +80,13 @@ class Autograd:
             drawn = None if noise is None else noise[i]
             return objective.maximize(model, x[i], y[i], lambda: drawn)
 
-        return torch.cat([self._joined(theta, slices(k, self.batch), work), x[k:]])
+        return torch.cat([self._joined(theta, x, slices(k, self.batch), work), x[k:]])
 
     def gradients(self, theta: Vector, x: Images, y: Labels, clients: int) -> Updates:
         """Return each client's mean gradient."""
         parts = list(zip(x.tensor_split(clients), y.tensor_split(clients), strict=True))
         return torch.stack(
-            self._computed(theta, parts, lambda model, part: parameter_gradient(model, *part))
+            self._computed(theta, x, parts, lambda model, part: parameter_gradient(model, *part))
         )
 
     def losses(self, theta: Vector, x: Images, y: Labels) -> Tensor:
@@ -96,15 +96,23 @@ class Autograd:
             with torch.no_grad():
                 return cross_entropy(logits(model, x[i]), y[i])
 
-        return self._joined(theta, slices(len(x), self.batch), work)
+        return self._joined(theta, x, slices(len(x), self.batch), work)
 
     def _joined(
-        self, theta: Vector, units: Sequence[slice], work: Callable[[nn.Module, slice], Tensor]
+        self,
+        theta: Vector,
+        x: Images,
+        units: Sequence[slice],
+        work: Callable[[nn.Module, slice], Tensor],
     ) -> Tensor:
-        return torch.cat(self._computed(theta, units, work))
+        return torch.cat(self._computed(theta, x, units, work))
 
     def _computed(
-        self, theta: Vector, units: Sequence[Unit], work: Callable[[nn.Module, Unit], Result]
+        self,
+        theta: Vector,
+        x: Images,
+        units: Sequence[Unit],
+        work: Callable[[nn.Module, Unit], Result],
     ) -> list[Result]:
         device = next(self.model.parameters()).device.type
         low = self.precision == "bfloat16"
@@ -114,9 +122,9 @@ class Autograd:
                 return work(model, unit)
 
         write(self.model, theta)
-        seed = None if drawless(self.model) else lambda unit: 0
         with evaluating(self.model):
-            return computed(self.model, units, working, seed=seed, writes=True)
+            found = draws(self.model, x)
+            return computed(self.model, units, working, draws=found, writes=True)
 
 
 @dataclass(frozen=True)

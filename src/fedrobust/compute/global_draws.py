@@ -4,11 +4,15 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal, TypeAlias
 
+import torch
 from torch import nn
 
-from fedrobust.compute.randomness import positions, seed_globally
+from fedrobust.compute.network import logits
+from fedrobust.compute.randomness import isolated, positions, seed_globally
 from fedrobust.errors import DrawWarning
+from fedrobust.typing import Images
 
 _KINDS = ("activation", "container", "conv", "flatten", "linear", "normalization", "pooling")
 _HOMES = {f"torch.nn.modules.{kind}" for kind in _KINDS}
@@ -32,6 +36,20 @@ def _drawless(module: nn.Module) -> bool:
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
     known = home in _HOMES or home.startswith("fedrobust.")
     return known and not isinstance(module, _DRAWING) and not any(hooks)
+
+
+Draws: TypeAlias = Literal["never", "not in a trial", "perhaps"]
+"""What is known of a computation: whether it draws from the global generators."""
+
+
+def draws(model: nn.Module, x: Images) -> Draws:
+    """Return whether ``model`` draws, for a model that is not known by a trial on a few of x."""
+    if drawless(model):
+        return "never"
+    with isolated(), torch.no_grad():
+        before = positions()
+        logits(model, x[:2])
+        return "not in a trial" if positions() == before else "perhaps"
 
 
 class GlobalDraws:

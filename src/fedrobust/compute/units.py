@@ -6,6 +6,7 @@ workers. How many there are is a setting of this process, like PyTorch's number 
 change no result, so nothing passes it on.
 """
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +19,12 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from fedrobust.compute.global_draws import DRAWS
+from fedrobust.compute.global_draws import DRAWS, Draws
 from fedrobust.compute.network import frozen
 from fedrobust.compute.randomness import Streams, isolated, positions, seed_globally
 from fedrobust.errors import DrawWarning
+
+_LOG = logging.getLogger(__name__)
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -66,7 +69,8 @@ def computed(
     units: Sequence[Unit],
     work: Callable[[nn.Module, Unit], Result],
     *,
-    seed: Callable[[Unit], int] | None = None,
+    seed: Callable[[Unit], int] = lambda unit: 0,
+    draws: Draws = "never",
     writes: bool = False,
     done: Callable[[int, Result], None] = lambda i, result: None,
 ) -> list[Result]:
@@ -75,10 +79,11 @@ def computed(
     The copies share the model's parameters, which are frozen meanwhile. If ``work`` ``writes`` to
     the parameters, or takes gradients by them, each copy has its own.
 
-    Some models and attacks draw from the global generators, of which a process has one set. With
-    ``seed``, these are seeded for every unit, and restored afterwards. The first unit is then
-    computed alone. If it draws, the others are computed one after another, too. If a later one
-    draws nevertheless, a ``DrawWarning`` says that the result may depend on the number of workers.
+    Some models and attacks draw from the global generators, of which a process has one set. Unless
+    ``draws`` says that none does, these are seeded by ``seed`` for every unit, and restored
+    afterwards. If they "perhaps" draw, the first unit is computed alone; if it draws, the others
+    are computed one after another, too. If a unit draws although the trial or the first unit did
+    not, a ``DrawWarning`` says that the result may depend on the number of workers.
 
     ``done`` is called for each unit in order, in the calling thread. The first exception, in the
     order of the units, is raised, and no further unit begins.
@@ -86,17 +91,19 @@ def computed(
     on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
     count = workers() if on_cpu else 1
     with shared_by(1):
-        if seed is None:
+        if draws == "never":
             return _shared(model, units, work, count, writes, done)
         with isolated():
-            found, drawn = list[Result](), None
+            found, drawn = list[Result](), positions()
+            quiet = draws == "not in a trial"
             for i, unit in enumerate(units):
+                if count > 1 and quiet:
+                    break
                 seed_globally(seed(unit))
                 drawn = positions()
                 found.append(work(model, unit))
                 done(i, found[-1])
-                if count > 1 and positions() == drawn:
-                    break
+                quiet = positions() == drawn
             begun = len(found)
             found += _shared(
                 model, units[begun:], work, count, writes, lambda i, result: done(begun + i, result)
@@ -162,5 +169,6 @@ def _copies(model: nn.Module, count: int, writes: bool) -> list[nn.Module]:
         return [
             deepcopy(model, {id(parameter): parameter for parameter in kept}) for _ in range(count)
         ]
-    except Exception:  # a user's module may refuse in any way
+    except Exception as error:  # a user's module may refuse in any way
+        _LOG.info("one worker does it all, since the model cannot be copied: %s", error)
         return []

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedrobust.compute.global_draws import drawless
+from fedrobust.compute.global_draws import Draws, draws
 from fedrobust.compute.network import (
     answers,
     batched_logits,
@@ -129,9 +129,8 @@ def score(
         return _score(model, x[part], y[part], attack, noise(attack, x, part, seed))
 
     with evaluating(model), drawing(seed):
-        known = drawless(model) and not foreign(attack)
-        units = slices(len(x), batch_size)
-        parts = computed(model, units, work, seed=None if known else seeds(seed))
+        found: Draws = "perhaps" if foreign(attack) else draws(model, x)
+        parts = computed(model, slices(len(x), batch_size), work, seed=seeds(seed), draws=found)
     columns = zip(*(vars(part).values() for part in parts), strict=True)
     return Scores(*(torch.cat(column) for column in columns))
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fedrobust.compute.global_draws import drawless
+from fedrobust.compute.global_draws import draws
 from fedrobust.compute.network import answers, batched_logits, cross_entropy, evaluating, frozen
 from fedrobust.compute.randomness import drawing
 from fedrobust.compute.units import computed, seeds, slices
@@ -196,7 +196,7 @@ def worst_shift(
         smooth = smoothness_bound(model, tuple(x.shape[1:]))
         exactly = _concave(smooth, gamma) and not math.isinf(gamma)
         units = slices(len(x), batch_size)
-        found = computed(model, units, work, seed=None if drawless(model) else seeds(0))
+        found = computed(model, units, work, seed=seeds(0), draws=draws(model, x))
     moved, seen, there = zip(*found, strict=True)
     return WorstShift(
         gamma, y, torch.cat(seen), Transport.joined(moved), torch.cat(there), smooth, ascent.box

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from fedrobust.compute.global_draws import drawless
+from fedrobust.compute.global_draws import draws
 from fedrobust.compute.network import answers, batched_logits, cross_entropy, evaluating
 from fedrobust.compute.randomness import drawing
 from fedrobust.compute.units import computed, seeds, slices
@@ -92,7 +92,7 @@ def _by_pgd(
         box=box,
     )
     moved = _by_units(
-        model, len(x), batch, lambda one, i: attack.maximize(one, x[i], y[i], lambda: None)
+        model, x, batch, lambda one, i: attack.maximize(one, x[i], y[i], lambda: None)
     )
     return _score("pgd", rho, model, x, moved, y, batch)
 
@@ -114,7 +114,7 @@ def _by_price(
             gamma = _next_price({g: score.reached for g, score in tried.items()}, rho)
             if gamma is None:
                 break
-            moved = _by_units(model, len(x), batch, partial(_moved, x, y, gamma, ascent))
+            moved = _by_units(model, x, batch, partial(_moved, x, y, gamma, ascent))
             tried[gamma] = _score("wrm", rho, model, x, moved, y, batch)
         best = min(tried.values(), key=lambda score: abs(score.reached - rho))
         scores.append(replace(best, rho=rho))
@@ -153,17 +153,17 @@ def _moved(
 
 
 def _by_units(
-    model: nn.Module, total: int, batch: int, work: Callable[[nn.Module, slice], Tensor]
+    model: nn.Module, x: Images, batch: int, work: Callable[[nn.Module, slice], Tensor]
 ) -> Tensor:
-    """Return what ``work`` gives for each unit of ``batch`` examples, in one tensor."""
-    seed = None if drawless(model) else seeds(0)
-    return torch.cat(computed(model, slices(total, batch), work, seed=seed))
+    """Return what ``work`` gives for each unit of ``batch`` of the examples x, in one tensor."""
+    units = slices(len(x), batch)
+    return torch.cat(computed(model, units, work, seed=seeds(0), draws=draws(model, x)))
 
 
 def _score(
     method: Method, rho: float, model: nn.Module, x: Images, moved: Images, y: Labels, batch: int
 ) -> Shifted:
-    found = _by_units(model, len(x), batch, lambda one, i: batched_logits(one, moved[i], batch))
+    found = _by_units(model, x, batch, lambda one, i: batched_logits(one, moved[i], batch))
     wrong = (answers(found) != y).double()
     binary = found.shape[-1] == 2
     cost = (moved - x).flatten(1).double().square().sum(dim=1).mean().nan_to_num(torch.inf).item()

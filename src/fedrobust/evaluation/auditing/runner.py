@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedrobust.compute.global_draws import drawless
+from fedrobust.compute.global_draws import Draws, draws
 from fedrobust.compute.network import batched_logits, right
 from fedrobust.compute.randomness import Streams, drawing
 from fedrobust.compute.units import computed, slices
@@ -113,13 +113,18 @@ class AttackRunner:
 
         # One module holds all models that the attack asks, so that each worker has its own copies.
         models = nn.ModuleList([self.model, *attack.asks])
-        computed(models, missing, work, seed=None if drawless(models) else self._seed, done=keep)
+        computed(models, missing, work, seed=self._seed, draws=self._draws(*models), done=keep)
         found = [self.journal.known(name) for name in tried]
         fell = torch.zeros_like(among)
         fell[[i for part in found for i in part["fell"]]] = True
         seconds = sum(part["seconds"] for part in found)
         self.taken.append(Taken(attack.name, total, int(fell.sum()), seconds))
         return fell
+
+    def _draws(self, *models: nn.Module) -> Draws:
+        """Return whether one of ``models`` draws."""
+        found = {draws(model, self.x) for model in models}
+        return next(word for word in ("perhaps", "not in a trial", "never") if word in found)
 
     def _seed(self, name: str) -> int:
         """Return the seed of the model's own draws in the work called ``name``."""
@@ -171,8 +176,14 @@ class AttackRunner:
             self.progress.moved("search for the factor", i + 1, len(factors))
 
         self.progress.moved("search for the factor", 0, len(factors))
-        seed = None if drawless(self.model) else lambda factor: self._seed(f"factor {factor!r}")
-        fell = computed(self.model, factors, work, seed=seed, done=told)
+        fell = computed(
+            self.model,
+            factors,
+            work,
+            seed=lambda factor: self._seed(f"factor {factor!r}"),
+            draws=self._draws(self.model),
+            done=told,
+        )
         return {repr(factor): count for factor, count in zip(factors, fell, strict=True)}
 
 
