@@ -23,21 +23,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedrobust.attacks import Requirements
 from fedrobust.attacks.learned import Inversion, Learned, Training
-from fedrobust.attacks.learned.attacker_state import AttackerState, real_data
+from fedrobust.attacks.learned.attacker_state import real_data
 from fedrobust.attacks.learned.encoding import Basis, Compact, Full
 from fedrobust.attacks.learned.environment import FederationEnv, Task
 from fedrobust.attacks.learned.inversion import invert
 from fedrobust.attacks.learned.planning import best_constant
 from fedrobust.attacks.learned.policy import train
 from fedrobust.attacks.learned.simulation import Harm
-from fedrobust.attacks.learned.task import task_for
-from fedrobust.clients.gradients import Autograd, Precision, gradient_engine
+from fedrobust.bench.simulated import environment, play, seen, task
+from fedrobust.clients.gradients import Precision
 from fedrobust.compute.execution import emulates_bfloat16
-from fedrobust.federation.backends import LOCAL
-from fedrobust.federation.round import run_round
-from fedrobust.federation.threat import ThreatModel, View
+from fedrobust.federation.threat import View
 from fedrobust.perturb import Ascent
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.prepare import prepare
@@ -49,53 +46,17 @@ ASCENT = Ascent(steps=8, rule="decaying", size=1.5)
 Found = dict[str, Any]
 
 
-class Spy:
-    """An attacker that sends honest updates and keeps its last view."""
-
-    requires = Requirements(history=1)
-
-    def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[torch.Tensor, None]:
-        """Keep the view, and send the honest updates."""
-        self.view = view
-        return view.own, None
-
-
-def seen(config: str, rounds: int, rule: str = "none") -> View:
+def after(config: str, rounds: int, rule: str = "none") -> View:
     """Return the view of one of ten clients after some rounds of a committed sweep under a rule."""
     cells = load_sweep(HERE / "experiments" / "drfl" / config).cells
-    ready = prepare(next(c.experiment for c in cells if c.labels["rule"] == rule))
-    spy = Spy()
-    threat = ThreatModel(clients=True, rule=True)
-    federation: Any = replace(ready.federation, attack=spy, malicious=frozenset({0}), threat=threat)
-    state = federation.start(ready.start)
-    for _ in range(rounds):
-        state, _ = run_round(state, federation, ready.streams, backend=ready.backend)
-    return spy.view
-
-
-def task(view: View, attack: Learned, plain: bool = False) -> Task:
-    """Return the attacker's task; with ``plain``, by autograd only, client by client."""
-    own = real_data(view)
-    sample = own.take(torch.arange(attack.samples))
-    tools = (
-        Autograd(view.model(), 256) if plain else gradient_engine(view.model(), attack.precision)
-    )
-    known = AttackerState(met=view.round, last=view.round - 1)
-    made = task_for(known, attack, view, sample, tools, torch.Generator().manual_seed(0))
-    return replace(made, backend=LOCAL) if plain else made
+    return seen(prepare(next(c.experiment for c in cells if c.labels["rule"] == rule)), rounds)
 
 
 def rate(made: Task, steps: int) -> float:
     """Return environment steps per second, with random actions."""
-    env = FederationEnv(made)
-    env.reset(seed=0)
-    draw = np.random.default_rng(0)
-    env.step(np.zeros(env.actions, dtype=np.float32))
+    env = environment(made)
     start = time.perf_counter()
-    for _ in range(steps):
-        *_, over, _ = env.step(draw.uniform(-1, 1, env.actions).astype(np.float32))
-        if over:
-            env.reset()
+    play(env, steps)
     return steps / (time.perf_counter() - start)
 
 
@@ -108,7 +69,7 @@ def rates(tasks: dict[str, Task], steps: int, turns: int) -> Found:
 
 def ring(turns: int) -> Found:
     """Measure the paper's ring: compiled steps, steps by autograd, and the default policy."""
-    view = seen("ring.yaml", 100)
+    view = after("ring.yaml", 100)
     found: Found = {"rates": {}}
     for encoding in (Full(), Compact(), Basis()):
         attack = Learned(encoding=encoding, ascent=ASCENT, hold=1)
@@ -129,7 +90,7 @@ def ring(turns: int) -> Found:
 
 def mnist(turns: int) -> Found:
     """Measure the quarter-width network on MNIST: steps in both precisions, and an inversion."""
-    view = seen("mnist.yaml", 20)
+    view = after("mnist.yaml", 20)
     precisions: list[Precision] = ["float32"] if emulates_bfloat16() else ["bfloat16", "float32"]
     found: Found = {"rates": {}}
     for encoding in (Compact(), Basis()):
@@ -151,7 +112,7 @@ def samples(mnist: bool, draws: int = 40) -> Found:
     The episode is the same for all samples. The attacker shrinks the model in it.
     """
     config, rounds, horizon = ("mnist.yaml", 100, 100) if mnist else ("ring.yaml", 500, 300)
-    view = seen(config, rounds, "median")
+    view = after(config, rounds, "median")
     made = task(view, Learned(ascent=ASCENT, horizon=horizon))
     env = FederationEnv(made)
     env.reset(seed=0)

@@ -128,5 +128,6 @@ def test_there_are_all_hot_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     for path in paths.hot_paths(quick=True):
         names.append(path.name)
         path.ours()
-    for word in ("--help", "list", "PGD: small", "FAT", "ring", "MNIST", "evaluation", "Krum"):
+    words = ["--help", "list", "PGD: small", "FAT", "ring", "MNIST", "evaluation", "Krum"]
+    for word in (*words, "environment"):
         assert any(word in name for name in names), word

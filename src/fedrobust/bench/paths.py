@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
@@ -50,6 +51,7 @@ def hot_paths(quick: bool) -> Iterator[HotPath]:
     yield _drfl("ring", RingMlp(), (2,), 32)
     yield _drfl("MNIST", EluCnn(width=16), MNIST, 64)
     yield _evaluation(5 if quick else 20)
+    yield from _environment(50)
     yield from _rules(166_406 if quick else 1_000_000)
 
 
@@ -202,6 +204,26 @@ def _evaluation(steps: int) -> HotPath:
     flops = 512 * steps * _flops(model, MNIST)
     usual = partial(plain.robust_accuracy, model, x, y, attack, noise)
     return HotPath(f"evaluation by PGD-{steps}", ours, usual, "images", 512, flops, workers())
+
+
+def _environment(steps: int) -> Iterator[HotPath]:
+    """Steps of the learned attack's environment on the ring; none without its libraries."""
+    if find_spec("gymnasium") is None:
+        return
+    from fedrobust.attacks.learned import Learned
+    from fedrobust.bench.simulated import environment, play, seen, task
+
+    client = Client(batch_size=32, batches=1, optimizer=Sgd(0.1))
+    ready = prepared(RingMlp(), (2,), 10, 32, WassersteinDRO(2.0), client)
+    view, attack = seen(ready, 2), Learned(hold=1, samples=32)
+    ours, usual = (environment(task(view, attack, plain=way)) for way in (False, True))
+    yield HotPath(
+        "environment of the learned attack: ring",
+        partial(_alone, play, ours, steps),
+        partial(_alone, play, usual, steps),
+        "steps (plain: autograd)",
+        steps,
+    )
 
 
 def _rules(d: int) -> Iterator[HotPath]:

@@ -9,6 +9,7 @@ import torch
 from fedrobust.bench.turns import Timed, product_rate
 from fedrobust.compute.execution import default_device, processor
 from fedrobust.compute.units import workers
+from fedrobust.runs.provenance import commit
 
 _COLUMNS = ("path", "a second", "plain / ours", "of the product", "memory")
 _MEGABYTE = 2**20
@@ -18,6 +19,7 @@ def described() -> dict[str, Any]:
     """Return the machine and the versions of a measurement."""
     return {
         "fedrobust": version("fedrobust"),
+        "commit": commit(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -31,7 +33,8 @@ def head(found: dict[str, Any]) -> str:
     """Return what the table is about, and its head."""
     return (
         f"{found['processor']}, {found['workers']} workers, torch {found['torch']}; a float32 "
-        f"product of 2048³ on one core: {found['product'] / 1e9:.0f} GFLOP/s\n\n"
+        f"product of 2048³ on one core: {found['product'] / 1e9:.0f} GFLOP/s. "
+        f"Commit {(found['commit'] or 'unknown')[:9]}.\n\n"
         f"| {' | '.join(_COLUMNS)} |\n|{'---|' * len(_COLUMNS)}"
     )
 
