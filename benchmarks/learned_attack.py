@@ -46,7 +46,7 @@ ASCENT = Ascent(steps=8, rule="decaying", size=1.5)
 Found = dict[str, Any]
 
 
-def after(config: str, rounds: int, rule: str = "none") -> View:
+def seen_in(config: str, rounds: int, rule: str = "none") -> View:
     """Return the view of one of ten clients after some rounds of a committed sweep under a rule."""
     cells = load_sweep(HERE / "experiments" / "drfl" / config).cells
     return seen(prepare(next(c.experiment for c in cells if c.labels["rule"] == rule)), rounds)
@@ -69,7 +69,7 @@ def rates(tasks: dict[str, Task], steps: int, turns: int) -> Found:
 
 def ring(turns: int) -> Found:
     """Measure the paper's ring: compiled steps, steps by autograd, and the default policy."""
-    view = after("ring.yaml", 100)
+    view = seen_in("ring.yaml", 100)
     found: Found = {"rates": {}}
     for encoding in (Full(), Compact(), Basis()):
         attack = Learned(encoding=encoding, ascent=ASCENT, hold=1)
@@ -90,7 +90,7 @@ def ring(turns: int) -> Found:
 
 def mnist(turns: int) -> Found:
     """Measure the quarter-width network on MNIST: steps in both precisions, and an inversion."""
-    view = after("mnist.yaml", 20)
+    view = seen_in("mnist.yaml", 20)
     precisions: list[Precision] = ["float32"] if emulates_bfloat16() else ["bfloat16", "float32"]
     found: Found = {"rates": {}}
     for encoding in (Compact(), Basis()):
@@ -112,7 +112,7 @@ def samples(mnist: bool, draws: int = 40) -> Found:
     The episode is the same for all samples. The attacker shrinks the model in it.
     """
     config, rounds, horizon = ("mnist.yaml", 100, 100) if mnist else ("ring.yaml", 500, 300)
-    view = after(config, rounds, "median")
+    view = seen_in(config, rounds, "median")
     made = task(view, Learned(ascent=ASCENT, horizon=horizon))
     env = FederationEnv(made)
     env.reset(seed=0)
