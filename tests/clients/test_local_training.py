@@ -17,7 +17,7 @@ from fedrobust.compute.parameters import read
 from fedrobust.compute.randomness import Streams
 from fedrobust.data import Split
 from fedrobust.experiment import Experiment
-from fedrobust.objectives import ERM, Adversarial, Objective
+from fedrobust.objectives import ERM, Adversarial, Objective, Phase
 from fedrobust.perturb import Pgd
 from fedrobust.runs.prepare import prepare
 
@@ -64,18 +64,21 @@ def literal(task: LocalTraining, client: int, rounds: int, start: nn.Module) -> 
         model = deepcopy(start).train()
         optimizer: torch.optim.Optimizer
         spec = task.config.optimizer
+        factor = 1.0 if task.config.lr_factor == 1.0 or round <= 2 else 0.25
         if isinstance(spec, Adam):
-            optimizer = torch.optim.Adam(model.parameters(), lr=spec.lr)
+            optimizer = torch.optim.Adam(model.parameters(), lr=factor * spec.lr)
         else:
             assert isinstance(spec, Sgd)
             optimizer = torch.optim.SGD(
                 model.parameters(),
-                lr=spec.lr,
+                lr=factor * spec.lr,
                 momentum=spec.momentum,
                 weight_decay=spec.weight_decay,
             )
         if kept is not None and task.config.keep_optimizer:
-            optimizer.load_state_dict(kept)
+            optimizer.load_state_dict(
+                {"state": kept["state"], "param_groups": optimizer.state_dict()["param_groups"]}
+            )
         noise = STREAMS.generator("inner maximisation", round, client)
         shuffles = STREAMS.generator("batches", round, client)
         for index in task.config.schedule(task.clients[client], shuffles):
@@ -106,8 +109,15 @@ def literal(task: LocalTraining, client: int, rounds: int, start: nn.Module) -> 
             optimizer=Sgd(0.1, momentum=0.9, weight_decay=0.01),
             keep_optimizer=True,
         ),
+        Client(
+            batch_size=10,
+            batches=2,
+            optimizer=Adam(0.01),
+            keep_optimizer=True,
+            lr_factor=(Phase(1.0, until=2), Phase(0.25)),
+        ),
     ],
-    ids=["fat", "epochs", "momentum"],
+    ids=["fat", "epochs", "momentum", "rate drops"],
 )
 def test_updates_are_those_of_plain_training(config: Client, objective: Objective) -> None:
     task, store = training(config, objective), Store()

@@ -51,7 +51,7 @@ def refusal(**changes: Any) -> str:
 def test_any_key_is_told_with_what_is_allowed_where_it_stands(key: Any, told: str) -> None:
     assert refusal(**{"client": demo_config()["client"] | {key: 1}}) == (
         f"client.{told}: unknown key; allowed here: batch_size, batches, epochs, optimizer, "
-        "keep_optimizer"
+        "keep_optimizer, lr_factor"
     )
     with pytest.raises(ConfigError) as error:
         from_config(Experiment, demo_config() | {key: 1})

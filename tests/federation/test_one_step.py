@@ -59,6 +59,16 @@ def rows(ready: Prepared, clients: list[int], round: int) -> tuple[torch.Tensor,
     return both[0], both[1]
 
 
+def test_the_learning_rate_of_the_round_counts() -> None:
+    changes = {"batch_size": 16, "batches": 1, "optimizer": {"name": "sgd", "lr": 0.3}}
+    drops = {"lr_factor": [{"value": 1.0, "until": 2}, {"value": 0.25}]}
+    steady, dropping = prepare(ring(client=changes)), prepare(ring(client=changes | drops))
+    for round, factor in ((2, 1.0), (3, 0.25)):
+        expected = factor * rows(steady, [0, 4], round)[0]
+        for found in rows(dropping, [0, 4], round):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("objective", [{}, {"objective": {"name": "erm"}}], ids=["dro", "erm"])
 def test_it_sends_what_local_training_sends_from_the_same_batches(
     objective: dict[str, Any],

@@ -31,6 +31,7 @@ G = torch.Generator().manual_seed(3)
     ("spec", "shape", "classes", "parameters"),
     [
         (MnistCnn(), (1, 28, 28), 10, 3_274_634),
+        (MnistCnn(width=8), (1, 28, 28), 10, 206_954),
         (MnistCnnSmall(), (1, 28, 28), 10, 166_406),
         (LeafCnn(), (1, 28, 28), 62, 6_603_710),
         (RingMlp(), (2,), 2, 28),
@@ -52,6 +53,17 @@ def test_drfls_third_convolution_is_the_state_of_its_learned_attack() -> None:
     assert sum(layout.slices[n].stop - layout.slices[n].start for n in third) == 409_728
     quarter = build_model(EluCnn(width=16), (1, 28, 28), 10, G)
     assert quarter[4].weight.shape == (32, 32, 5, 5)
+
+
+def test_madrys_initialisation() -> None:
+    """A normal of deviation 0.1 that is cut at two deviations has a deviation of 0.088."""
+    model = build_model(MnistCnn(init="madry"), (1, 28, 28), 10, G)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            assert bool((parameter == 0.1).all())
+        else:
+            assert 0.15 < float(parameter.detach().abs().max()) <= 0.2
+            assert float(parameter.detach().std()) == pytest.approx(0.088, rel=0.05)
 
 
 def test_initial_parameters_depend_on_the_generator_alone() -> None:

@@ -4,6 +4,7 @@ import torch
 from pydantic import model_validator
 
 from fedrobust.clients.optimizers import AnyOptimizer, Sgd
+from fedrobust.config.by_round import ByRound, in_round
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Count, Flag
 from fedrobust.typing import Indices
@@ -15,7 +16,9 @@ class Client:
 
     In each round a client shuffles its data anew. If it needs more batches than one pass has, it
     continues with another shuffle. ``keep_optimizer`` keeps the optimiser's state from round to
-    round, as FAT does with Adam; otherwise every round starts with a new optimiser.
+    round, as FAT does with Adam; otherwise every round starts with a new optimiser. ``lr_factor``
+    multiplies the optimiser's learning rate. It is a number, or a schedule by round:
+    ``[{value: 1.0, until: 750}, {value: 0.1}]`` lowers the rate from round 751 on.
     """
 
     batch_size: Count = 64
@@ -23,12 +26,17 @@ class Client:
     epochs: Count | None = None
     optimizer: AnyOptimizer = Sgd(lr=0.1)
     keep_optimizer: Flag = False
+    lr_factor: ByRound = 1.0
 
     @model_validator(mode="after")
     def _one_length(self) -> "Client":
         if (self.batches is None) == (self.epochs is None):
             raise ValueError("give either batches or epochs, the length of local training")
         return self
+
+    def rate(self, round: int) -> float:
+        """Return the learning rate in ``round``, which counts from 1."""
+        return self.optimizer.lr * in_round(self.lr_factor, round)
 
     def schedule(self, examples: Indices, generator: torch.Generator) -> list[Indices]:
         """Return the batches of one round, as indices into the training data."""

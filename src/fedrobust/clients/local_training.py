@@ -18,6 +18,7 @@ from fedrobust.compute.parameters import write
 from fedrobust.compute.randomness import Streams, isolated
 from fedrobust.compute.units import computed
 from fedrobust.config import arguments
+from fedrobust.config.by_round import in_round
 from fedrobust.config.fingerprint import foreign
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError
@@ -193,6 +194,8 @@ class _Turn:
         if keeps and state is not None:
             # A step writes into the state, and a later batch may still be refused.
             optimizer.state[local] = state if alone else _copied(state)
+        for group in optimizer.param_groups:
+            group["lr"] *= in_round(task.config.lr_factor, self.round)
         steepest = 0.0
         for i in range(len(self.batches)):
             write(self.model, local.detach())

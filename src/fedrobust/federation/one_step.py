@@ -52,7 +52,7 @@ class OneStep:
         else:
             parts = zip(torch.split(x, sizes), torch.split(y, sizes), strict=True)
             rows = torch.cat([self.engine.gradients(theta, *part, 1) for part in parts])
-        return (-local.config.optimizer.lr * rows).to(theta)
+        return (-local.config.rate(number) * rows).to(theta)
 
     def _picks(
         self, local: LocalTraining, clients: Sequence[int], rng: Streams, number: int

@@ -1,6 +1,7 @@
 """Objectives: what one client minimises, one file for each objective."""
 
-from fedrobust.objectives.adversarial import Adversarial, Phase
+from fedrobust.config.by_round import Phase
+from fedrobust.objectives.adversarial import Adversarial
 from fedrobust.objectives.erm import ERM
 from fedrobust.objectives.objective import OBJECTIVE, AnyObjective, Objective, settled
 from fedrobust.objectives.wasserstein_dro import AnyPrice, Relative, WassersteinDRO

@@ -104,6 +104,20 @@ def test_several_steps_are_taken_for_as_many_of_one_gradient(
     torch.testing.assert_close(found, -step / 0.3)
 
 
+@pytest.mark.parametrize("until", [4, 5])
+def test_the_rate_of_the_round_of_the_step_counts(
+    until: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The view of round 6 shows the step of round 5."""
+    drops = {"lr_factor": [{"value": 1.0, "until": until}, {"value": 0.5}]}
+    client = {"batch_size": 16, "batches": 1, "optimizer": {"name": "sgd", "lr": 0.3}}
+    seen = watched(6, client=client | drops, threat={"clients": 7})
+    step = seen.view.parameters - seen.view.history[-1]
+    found = revealed(seen, seen.view.own, monkeypatch)
+    assert found is not None
+    torch.testing.assert_close(found, -step / (0.3 if until == 5 else 0.15))
+
+
 def test_a_lower_bound_takes_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = watched(6, threat={"clients": 7})
     rows = last_rows(seen, 6)

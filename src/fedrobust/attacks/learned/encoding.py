@@ -162,7 +162,7 @@ class Full:
         """Return the same direction for all, scaled to each client's own length."""
         if self.scale == "zeta":
             gradient = _rescaled(action, *extremes(view, means.engine, means.sample))
-            return (-view.client.optimizer.lr * gradient).expand(view.rows, -1).clone()
+            return (-view.client.rate(view.round) * gradient).expand(view.rows, -1).clone()
         rows: Tensor = self.budget * _sizes(view) * action / len(action) ** 0.5
         return rows.to(view.own)
 

@@ -117,7 +117,7 @@ def _revealed(known: AttackerState, view: View) -> Vector | None:
             "a gradient"
         )
     steps = config.batches or 1
-    return -step / (view.client.optimizer.lr * steps)
+    return -step / (view.client.rate(view.round - 1) * steps)
 
 
 def _on_edge(view: View) -> bool:
