@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from fedrobust.clients.client import Client
-from fedrobust.clients.local_training import LocalTraining, Store
+from fedrobust.clients.local_training import LocalTraining
 from fedrobust.clients.optimizers import Adam, OptimizerSpec, Sgd
+from fedrobust.clients.turn import Store
 from fedrobust.compute.parameters import read
 from fedrobust.compute.randomness import Streams
 from fedrobust.data import Split
@@ -119,8 +120,11 @@ def literal(task: LocalTraining, client: int, rounds: int, start: nn.Module) -> 
     ],
     ids=["fat", "epochs", "momentum", "rate drops"],
 )
-def test_updates_are_those_of_plain_training(config: Client, objective: Objective) -> None:
-    task, store = training(config, objective), Store()
+@pytest.mark.parametrize("together", [False, True])
+def test_updates_are_those_of_plain_training(
+    config: Client, objective: Objective, together: bool
+) -> None:
+    task, store = training(config, objective, together=together, batch=40), Store()
     start = network()
     chosen = [0, 2, 3]
     for round in (1, 2, 3):

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from fedrobust.clients.client import Client
 from fedrobust.clients.gradients import Autograd
-from fedrobust.clients.local_training import LocalTraining, Store
+from fedrobust.clients.local_training import LocalTraining
 from fedrobust.clients.optimizers import Adam, Sgd
+from fedrobust.clients.turn import Store
 from fedrobust.compute.parameters import read
 from fedrobust.compute.randomness import Streams, positions
 from fedrobust.compute.units import shared_by

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from fedrobust import Experiment, run
 from fedrobust.clients.client import Client
-from fedrobust.clients.local_training import LocalTraining, Store
+from fedrobust.clients.local_training import LocalTraining
 from fedrobust.clients.optimizers import Adam, OptimizerSpec, Sgd
+from fedrobust.clients.turn import Store
 from fedrobust.compute.parameters import read
 from fedrobust.compute.randomness import Streams
 from fedrobust.data import Dataset, Split
@@ -38,21 +39,23 @@ def examples(black: int) -> tuple[Tensor, Tensor]:
     return x, torch.arange(96) % 3
 
 
-def own(config: Client, x: Tensor, y: Tensor) -> LocalTraining:
+def own(config: Client, x: Tensor, y: Tensor, together: bool = False) -> LocalTraining:
     parts = (torch.arange(48), torch.arange(48, 96))
     model, device = ByLength(), torch.device("cpu")
-    return LocalTraining(model, Split(x, y), 3, parts, ERM(), config, 64, device)
+    task = LocalTraining(model, Split(x, y), 3, parts, ERM(), config, 64, device)
+    return replace(task, together=together)
 
 
 @pytest.mark.parametrize("optimizer", [Adam(lr=0.01), Sgd(lr=0.1, momentum=0.9)])
 @pytest.mark.parametrize("batches", [1, 3])
+@pytest.mark.parametrize("together", [False, True])
 def test_a_refused_update_leaves_the_state_of_before(
-    optimizer: OptimizerSpec, batches: int
+    optimizer: OptimizerSpec, batches: int, together: bool
 ) -> None:
     """Client 0 holds one black image: rounds in which it is drawn do not count for its state."""
     config = Client(batch_size=8, batches=batches, optimizer=optimizer, keep_optimizer=True)
     x, y = examples(black=5)
-    task, store, streams = own(config, x, y), Store(), Streams(3)
+    task, store, streams = own(config, x, y, together), Store(), Streams(3)
     start = read(task.model)
     met, refused = Store(), 0
     for number in range(1, 13):
@@ -62,7 +65,9 @@ def test_a_refused_update_leaves_the_state_of_before(
         if rows[0].isfinite().all():
             # What plain training from the last good state gives.
             task.updates(start, met, [0], streams, number)
-            assert all(torch.equal(store[0][k], met[0][k]) for k in store[0] if k in before)
+            assert set(store[0]) == set(met[0])
+            for k in store[0]:
+                torch.testing.assert_close(store[0][k], met[0][k], rtol=1e-4, atol=1e-7)
         else:
             refused += 1
             after = store.get(0, {})
@@ -77,11 +82,12 @@ class Steep(ByLength):
         return 1e25 * super().forward(x)
 
 
-def test_a_state_that_overflows_is_not_kept() -> None:
+@pytest.mark.parametrize("together", [False, True])
+def test_a_state_that_overflows_is_not_kept(together: bool) -> None:
     """Adam's second moment of a gradient of 1e25 is infinite, while its step is finite: 0."""
     config = Client(batch_size=8, batches=1, optimizer=Adam(lr=0.01), keep_optimizer=True)
     x, y = examples(black=5)
-    task, store = replace(own(config, x, y), model=Steep()), Store()
+    task, store = replace(own(config, x, y, together), model=Steep()), Store()
     rows = task.updates(read(task.model), store, [1], Streams(0), 1)
     assert rows.isfinite().all()
     assert 1 not in store

@@ -64,15 +64,16 @@ class Bulyan:
 def iterated_krum(updates: Updates, f: int) -> Indices:
     """Return the indices, ascending, of the n − 2f rows that Krum removes one after another."""
     n = len(updates)
-    nearest, who = nearest_first(squared_distances(updates))
+    # [n, n] numbers: on a GPU, asking for each row that is removed would take longer.
+    nearest, who = (found.cpu() for found in nearest_first(squared_distances(updates)))
     if n >= _MANY:
         from fedrobust.aggregators.kernels.iterated_krum import take_out
 
         stays = np.ones(n, np.int64)
-        take_out(nearest.numpy(force=True), who.numpy(force=True), f, TIE, stays)
+        take_out(nearest.numpy(), who.numpy(), f, TIE, stays)
         return torch.from_numpy(np.flatnonzero(stays == 0)).to(updates.device)
-    remaining = torch.arange(n, device=updates.device)
-    taken = torch.zeros(n, dtype=torch.bool, device=updates.device)
+    remaining = torch.arange(n)
+    taken = torch.zeros(n, dtype=torch.bool)
     for r in range(n, 2 * f, -1):
         # A last row without neighbours (r = 1, f = 0) has the score 0 and is taken.
         place = best(nearest[:, : max(1, r - f - 2)].sum(dim=1), 1)
@@ -84,4 +85,4 @@ def iterated_krum(updates: Updates, f: int) -> Indices:
         left = who != row
         shape = (r - 1, max(0, r - 2))
         nearest, who = nearest[left].view(shape), who[left].view(shape)
-    return taken.nonzero()[:, 0]
+    return taken.nonzero()[:, 0].to(updates.device)

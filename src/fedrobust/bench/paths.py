@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from fedrobust.bench import plain
 from fedrobust.bench.turns import HotPath
 from fedrobust.clients.client import Client
 from fedrobust.clients.optimizers import Adam, Sgd
+from fedrobust.compute.execution import Execution
 from fedrobust.compute.network import frozen, input_gradient
 from fedrobust.compute.units import shared_by, workers
 from fedrobust.data import Dataset, Iid
@@ -39,15 +41,17 @@ from fedrobust.runs.prepare import Prepared, prepare
 
 DIGITS, MNIST, CIFAR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
 _BATCH = 64
+_CHOSEN = Execution()
+"""A plan in which everything is chosen for the machine."""
 
 
 def hot_paths(quick: bool) -> Iterator[HotPath]:
     """Yield the hot paths; ``quick`` leaves out the large networks and takes fewer steps."""
     yield from _starts()
     yield from _maximisations(quick)
-    yield _fat(MnistCnnSmall(), "small", 5 if quick else 40)
+    yield fat_round(MnistCnnSmall(), "small", 5 if quick else 40)
     if not quick:
-        yield _fat(MnistCnn(), "Madry's", 5)
+        yield replace(fat_round(MnistCnn(), "Madry's", 40), turns=2)
     yield _drfl("ring", RingMlp(), (2,), 32)
     yield _drfl("MNIST", EluCnn(width=16), MNIST, 64)
     yield _evaluation(5 if quick else 20)
@@ -138,11 +142,21 @@ def _alone(call: Any, *arguments: Any) -> Any:
         return call(*arguments)
 
 
-def _fat(spec: ModelSpec, name: str, steps: int) -> HotPath:
+def fat_round(
+    spec: ModelSpec,
+    name: str,
+    steps: int,
+    shape: tuple[int, ...] = MNIST,
+    execution: Execution = _CHOSEN,
+) -> HotPath:
+    """Return a round of FAT on 51 clients, each with a batch of 64 of which it perturbs half."""
     attack = Pgd(eps=0.3, step_size=0.01, steps=steps)
     client = Client(batch_size=64, batches=1, optimizer=Adam(0.001), keep_optimizer=True)
-    ready = prepared(spec, MNIST, 51, 64, Adversarial(ratio=0.5, attack=attack), client)
-    flops = 51 * (32 * steps + 64) * _flops(ready.model, MNIST)
+    objective = Adversarial(ratio=0.5, attack=attack)
+    ready = prepared(spec, shape, 51, 64, objective, client, execution)
+    flops = None
+    if ready.plan.device == "cpu":
+        flops = 51 * (32 * steps + 64) * _flops(ready.model, shape)
     return _round(f"FAT round, 51 × 64, PGD-{steps}: {name}", ready, flops)
 
 
@@ -159,6 +173,7 @@ def prepared(
     batch: int,
     objective: Objective,
     client: Client,
+    execution: Execution = _CHOSEN,
 ) -> Prepared:
     """Return a federation whose clients hold two batches of made-up images each."""
     x, y = _images(2 * clients * batch, shape)
@@ -173,6 +188,7 @@ def prepared(
             objective=objective,
             client=client,
             evaluation=Evaluation(attack=attack, samples=20),
+            execution=execution,
         )
     )
 

@@ -90,7 +90,7 @@ class ClientByClient:
         optimizer = self._optimizer(client, model, local.config.optimizer)
         shuffles = rng.generator("batches", round, client)
         for index in local.config.schedule(local.clients[client], shuffles):
-            x, y = local.data.images(index), local.data.y[index]
+            x, y = local.data.images(index).to(local.device), local.data.y[index].to(local.device)
             k, objective = local.objective.perturbed(len(y), round), local.objective
             if isinstance(objective, Adversarial):
                 assert isinstance(objective.attack, Pgd)

@@ -17,7 +17,8 @@ class HotPath:
 
     ``ours`` and ``plain`` are called in turns. ``flops`` are the floating-point operations that the
     arithmetic of one call needs, and ``cores`` are the cores that ``ours`` may use. ``per`` is what
-    one call does, and ``count`` is how many of these it does.
+    one call does, and ``count`` is how many of these it does. A long path has its own number of
+    ``turns``, and no call to warm up.
     """
 
     name: str
@@ -27,6 +28,7 @@ class HotPath:
     count: float = 1.0
     flops: float | None = None
     cores: int = 1
+    turns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,11 @@ class Timed:
 
 def timed(path: HotPath, turns: int) -> Timed:
     """Measure ``path`` after one call of each way, which warms up."""
-    path.ours()
-    if path.plain is not None:
-        path.plain()
+    if path.turns is None:
+        path.ours()
+        if path.plain is not None:
+            path.plain()
+    turns = path.turns or turns
     ours, ratios, shares, peaks = list[float](), list[float](), list[float](), list[int]()
     for _ in range(turns):
         before = resident("VmRSS", reset=True)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from fedrobust.compute.execution import warn_emulated
 from fedrobust.compute.global_draws import draws
 from fedrobust.compute.network import cross_entropy, evaluating, logits, parameter_gradient
 from fedrobust.compute.parameters import write
+from fedrobust.compute.precision import Precision, reduced
 from fedrobust.compute.units import Result, Unit, computed, slices
 from fedrobust.objectives import Objective, WassersteinDRO
 from fedrobust.perturb.wasserstein import Ascent
@@ -42,7 +43,6 @@ class GradientEngine(Protocol):
         ...
 
 
-Precision: TypeAlias = Literal["float32", "bfloat16"]
 BATCH = {"cpu": 64, "cuda": 1024}
 """The number of examples in a unit of work; on a CPU as many as its cache holds."""
 
@@ -115,10 +115,9 @@ class Autograd:
         work: Callable[[nn.Module, Unit], Result],
     ) -> list[Result]:
         device = next(self.model.parameters()).device.type
-        low = self.precision == "bfloat16"
 
         def working(model: nn.Module, unit: Unit) -> Result:
-            with torch.autocast(device, torch.bfloat16, enabled=low):
+            with reduced(device, self.precision):
                 return work(model, unit)
 
         write(self.model, theta)

@@ -61,10 +61,10 @@ class Sgd:
             raise ValueError("nesterov needs a momentum above 0")
         return self
 
-    def build(self, parameter: nn.Parameter) -> torch.optim.Optimizer:
-        """Return ``torch.optim.SGD``."""
+    def build(self, *parameters: nn.Parameter) -> torch.optim.Optimizer:
+        """Return ``torch.optim.SGD`` for one client's vector, or for several clients' at once."""
         return _PlainSgd(
-            [parameter],
+            parameters,
             lr=self.lr,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
@@ -86,10 +86,10 @@ class Adam:
     weight_decay: NonNegative = 0.0
     name: Literal["adam"] = "adam"
 
-    def build(self, parameter: nn.Parameter) -> torch.optim.Optimizer:
-        """Return ``torch.optim.Adam``, in one fused kernel."""
+    def build(self, *parameters: nn.Parameter) -> torch.optim.Optimizer:
+        """Return ``torch.optim.Adam`` for one client's vector or several, in one fused kernel."""
         return _PlainAdam(
-            [parameter],
+            parameters,
             lr=self.lr,
             betas=self.betas,
             eps=self.eps,

@@ -1,5 +1,6 @@
 """How a run is computed on this machine: fixed at its start, stored with it, kept on resume."""
 
+import math
 import os
 import platform
 import time
@@ -7,21 +8,26 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
 from annotated_types import Le
 from torch import nn
 
 from fedrobust.compute.frozen import Ascended, fastest
+from fedrobust.compute.memory import activations, available_memory
 from fedrobust.compute.network import differentiable, evaluating, frozen
+from fedrobust.compute.precision import Precision, reduced
 from fedrobust.compute.randomness import isolated
 from fedrobust.compute.units import shared_by, workers
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Count
 from fedrobust.errors import ConfigError, PrecisionWarning
 
+Gradients: TypeAlias = Literal["autograd", "compiled", "vmap"]
+"""How the clients' gradients are computed: one after another, or many at once."""
 SIZES = (64, 128, 256, 512, 1024)
+GPU_SIZES = (256, 1024, 4096, 16384)
 _UNMEASURED = 256
 """The batch for a model without an input gradient, for which no inner maximisation is possible."""
 
@@ -33,8 +39,9 @@ class Execution:
     A field that is left out is chosen when a run starts, and the saved config contains the choice:
     the ``device``, a GPU where there is one; ``batch``, the number of examples in a unit of work,
     which is measured to be fastest for the model; and the clients' ``gradients``. These are
-    ``compiled`` loops where the loops support the model (small networks on a CPU), else
-    ``autograd``. ``processor`` is the kind of processor on which the run began.
+    ``compiled`` loops where the loops support the model (small networks on a CPU); on a GPU
+    ``vmap``, one backward pass for all clients of a unit, where the model and the optimiser allow
+    it; else ``autograd``. ``processor`` is the kind of processor on which the run began.
 
     ``threads`` is the number of units that are computed at a time, all cores if it is left out. It
     is not part of the plan: it changes no bit of a result, and each resume may choose another.
@@ -42,14 +49,15 @@ class Execution:
     With ``precision: bfloat16`` the clients' linear layers and convolutions, including inner
     maximisations, run in bfloat16 by PyTorch's autocast. This is faster where the processor has
     instructions for it and many times slower elsewhere, which a ``PrecisionWarning`` reports.
-    Parameters, updates and all evaluations stay float32, and compiled gradients stay float64.
+    With ``precision: tf32``, which needs a GPU that has it, factors of products are rounded to 10
+    bits. Parameters, updates and all evaluations stay float32, and compiled gradients float64.
     """
 
     device: Literal["cpu", "cuda"] | None = None
     threads: Annotated[Count, Le(1024)] | None = None  # no machine has more; each costs memory
     batch: Annotated[Count, Le(2**20)] | None = None
-    gradients: Literal["autograd", "compiled"] | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
+    gradients: Gradients | None = None
+    precision: Precision = "float32"
     processor: str | None = None
 
     def resolve(self, model: nn.Module, shape: tuple[int, ...], classes: int) -> "Execution":
@@ -60,6 +68,11 @@ class Execution:
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("execution.device: there is no CUDA device; use cpu or leave it out")
         device = self.device or default_device()
+        if self.precision == "tf32" and not has_tf32(device):
+            raise ConfigError(
+                f"execution.precision: tf32 needs a GPU that has it, and the device is {device}; "
+                "use float32"
+            )
         if device == "cuda" and self.precision == "bfloat16" and not torch.cuda.is_bf16_supported():
             raise ConfigError("execution.precision: this GPU has no bfloat16; use float32")
         warn_emulated("execution.precision", self.precision, device)
@@ -71,8 +84,7 @@ class Execution:
         )
         if self.batch is not None:
             return plan
-        low = torch.autocast(device, torch.bfloat16, enabled=self.precision == "bfloat16")
-        with plan.active(), low:
+        with plan.active(), reduced(device, self.precision):
             batch = fastest_batch(model.to(device), shape, classes)
         return replace(plan, batch=batch)
 
@@ -103,15 +115,18 @@ class Execution:
 
 
 def fastest_batch(model: nn.Module, shape: tuple[int, ...], classes: int) -> int:
-    """Return the batch of :data:`SIZES` with the most input gradients a second.
+    """Return the batch of :data:`SIZES`, or :data:`GPU_SIZES`, with the most gradients a second.
 
     A larger batch is taken only if it is 10 % faster: more units share better among workers. No
     batch is tried that would take over a second.
     """
     first = next(model.parameters())
-    best, best_rate = SIZES[0], 0.0
+    sizes, room = (GPU_SIZES, _room(model, shape)) if first.is_cuda else (SIZES, math.inf)
+    best, best_rate = sizes[0], 0.0
     with frozen(model), evaluating(model), isolated():
-        for size in SIZES:
+        for size in sizes:
+            if size > room:
+                break
             x = torch.full((size, *shape), 0.5, dtype=first.dtype, device=first.device)
             y = torch.arange(size, device=first.device) % classes
             if not differentiable(model, x[:1]):
@@ -125,6 +140,13 @@ def fastest_batch(model: nn.Module, shape: tuple[int, ...], classes: int) -> int
             if seconds > 0.5:
                 break
     return best
+
+
+def _room(model: nn.Module, shape: tuple[int, ...]) -> float:
+    """Return how many examples' activations take half of the free memory of a GPU."""
+    first = next(model.parameters())
+    x = torch.full((2, *shape), 0.5, dtype=first.dtype, device=first.device)
+    return available_memory("cuda") / 2 / max(activations(model, x), 1)
 
 
 def _time(network: Ascended, x: torch.Tensor, y: torch.Tensor) -> float:
@@ -171,6 +193,11 @@ def _capabilities() -> dict[str, Any]:
     """Return what PyTorch knows of this processor; nothing where it is too old to say."""
     ask = getattr(torch.cpu, "get_capabilities", dict)
     return dict(ask())
+
+
+def has_tf32(device: str) -> bool:
+    """Whether ``device`` is a GPU with TF32: NVIDIA's Ampere or newer."""
+    return device == "cuda" and torch.cuda.get_device_capability()[0] >= 8
 
 
 def default_device() -> Literal["cpu", "cuda"]:

@@ -6,8 +6,9 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from fedrobust.compute import network
+from fedrobust.compute import captured, network
 from fedrobust.compute.chain import UnknownFormError, compiled
+from fedrobust.compute.global_draws import drawless
 from fedrobust.compute.memory import keep_freed_memory
 from fedrobust.config import arguments
 from fedrobust.typing import Images, Labels
@@ -45,7 +46,13 @@ class Ascended(Protocol):
 
 
 def fastest(model: nn.Module, x: Images) -> Ascended:
-    """Return ``model`` for images like x as a :class:`FrozenNetwork` where it is one, or as is."""
+    """Return ``model`` for images like x in its fastest form.
+
+    On a CPU this is a :class:`FrozenNetwork` where the model is one; on a GPU it is a
+    :class:`GraphedNetwork` for models of PyTorch's own layers; otherwise the model as it is.
+    """
+    if x.is_cuda:
+        return GraphedNetwork(model) if drawless(model) else AsItIs(model)
     keep_freed_memory()
     try:
         return FrozenNetwork(model, x)
@@ -78,6 +85,14 @@ class AsItIs:
     def input_gradient(self, x: Tensor, y: Labels) -> Tensor:
         """Return ∇ₓ of the summed cross-entropy."""
         return network.input_gradient(self.model, x, y)
+
+
+class GraphedNetwork(AsItIs):
+    """A model of PyTorch's own layers on a GPU: its input gradient is one CUDA graph."""
+
+    def input_gradient(self, x: Tensor, y: Labels) -> Tensor:
+        """Return ∇ₓ of the summed cross-entropy."""
+        return captured.input_gradient(self.model, x, y)
 
 
 class FrozenNetwork:

@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from fedrobust.aggregators import Aggregator
-from fedrobust.clients.local_training import LocalTraining, Store
+from fedrobust.clients.local_training import LocalTraining
+from fedrobust.clients.turn import Store
 from fedrobust.compute.own_draws import own_draws
 from fedrobust.compute.randomness import Streams
 from fedrobust.config.arguments import told

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from fedrobust.clients.cohort import unsupported
 from fedrobust.clients.local_training import LocalTraining
-from fedrobust.compute.execution import Execution
+from fedrobust.compute.execution import Execution, Gradients
 from fedrobust.compute.memory import activations, require_memory
 from fedrobust.compute.own_draws import own_draws
 from fedrobust.compute.parameters import Layout, read
-from fedrobust.compute.randomness import Streams, drawing
+from fedrobust.compute.randomness import Streams, drawing, isolated
 from fedrobust.config.fingerprint import foreign
 from fedrobust.data import Dataset, Partition, Split
 from fedrobust.digest import digest
@@ -77,7 +78,9 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
     _require_memory(experiment, plan, data, model, start)
     local, root = _local_training(experiment, plan, data, model)
     backend = _backend(local, plan, experiment.attack)
-    plan = replace(plan, gradients="autograd" if backend is LOCAL else "compiled")
+    local = replace(local, together=backend is LOCAL and _together(local, plan))
+    gradients: Gradients = "vmap" if local.together else "autograd"
+    plan = replace(plan, gradients=gradients if backend is LOCAL else "compiled")
     experiment = replace(experiment, execution=plan)
     federation = _federation(experiment, local, root, data)
     evaluation, test = experiment.evaluation, data.dataset.test
@@ -118,7 +121,7 @@ def _resolved(
 ) -> Execution:
     """Return the plan for this machine. Raises: ``ConfigError`` where the ascent forbids it."""
     ascent = getattr(data.objective, "ascent", None)
-    if experiment.execution.precision == "bfloat16" and getattr(ascent, "searches", False):
+    if experiment.execution.precision != "float32" and getattr(ascent, "searches", False):
         raise ConfigError(
             "objective.ascent: an ascent that searches its step, or ends by a tolerance, needs "
             "execution.precision float32"
@@ -162,7 +165,7 @@ def _local_training(
         config=experiment.client,
         batch=plan.batch or 1,
         device=device,
-        low_precision=plan.precision == "bfloat16",
+        precision=plan.precision,
     )
     if not len(data.root):
         return local, None
@@ -171,7 +174,7 @@ def _local_training(
 
 def _backend(local: LocalTraining, plan: Execution, attack: Attack | None) -> Backend:
     """Return the plan's backend, else the fastest. Raises: ``ConfigError`` if it does not fit."""
-    if plan.gradients == "autograd":
+    if plan.gradients in ("autograd", "vmap"):
         return LOCAL
     found = backend_for(local, poisons=poisons(attack))
     if plan.gradients == "compiled" and found is LOCAL:
@@ -181,6 +184,21 @@ def _backend(local: LocalTraining, plan: Execution, attack: Attack | None) -> Ba
             "poisoned data; use autograd or leave it out"
         )
     return found
+
+
+def _together(local: LocalTraining, plan: Execution) -> bool:
+    """Whether a unit's clients train as one batch. Raises: ``ConfigError`` if they cannot."""
+    if plan.gradients != "vmap" and (plan.gradients is not None or plan.device != "cuda"):
+        return False
+    some = local.data.images(torch.arange(min(2, len(local.data))))
+    some = some.to(next(local.model.parameters()))
+    with plan.active(), isolated():
+        reason = unsupported(local, local.model, some)
+    if reason is not None and plan.gradients == "vmap":
+        raise ConfigError(
+            f"execution.gradients: vmap does not fit: {reason}; use autograd or leave it out"
+        )
+    return reason is None
 
 
 def _federation(

@@ -18,7 +18,7 @@ from fedrobust.attacks.learned.encoding import (
 )
 from fedrobust.attacks.learned.simulation import Harm
 from fedrobust.clients.gradients import gradient_engine
-from fedrobust.clients.local_training import parameter_gradient
+from fedrobust.compute.network import parameter_gradient
 from fedrobust.compute.parameters import Layout
 from fedrobust.federation.threat import View
 from fedrobust.perturb import Ascent

@@ -8,7 +8,7 @@ from ring import normal, seeded
 from torch import nn
 
 from fedrobust.attacks.learned.inversion import Inversion, invert
-from fedrobust.clients.local_training import parameter_gradient
+from fedrobust.compute.network import parameter_gradient
 from fedrobust.data import Digits
 from fedrobust.objectives import ERM, WassersteinDRO
 from fedrobust.perturb.wasserstein import Ascent

@@ -10,7 +10,7 @@ from ring import Seen, experiment, known_after, learned, seeded, watched
 from fedrobust.attacks.learned import Inversion, Learned
 from fedrobust.attacks.learned.attacker_state import AttackerState
 from fedrobust.attacks.learned.stage_one import observe
-from fedrobust.clients.local_training import parameter_gradient
+from fedrobust.compute.network import parameter_gradient
 from fedrobust.data import Split
 from fedrobust.federation.round import run_round
 

@@ -11,6 +11,7 @@ from fedrobust.aggregators import Aggregator
 from fedrobust.aggregators.aggregator import Aggregation, Context, NoAnswerError
 from fedrobust.clients.gradients import GradientEngine
 from fedrobust.clients.local_training import LocalTraining
+from fedrobust.compute.precision import Precision
 from fedrobust.data import Split
 from fedrobust.federation.attack import Attack
 from fedrobust.federation.participation import Participation
@@ -67,7 +68,7 @@ def simulated(
     malicious: int,
     participation: Participation,
     rule: Aggregator,
-    low_precision: bool = False,
+    precision: Precision = "float32",
 ) -> Federation:
     """Return a federation whose last ``malicious`` clients send what ``attack`` crafts.
 
@@ -85,7 +86,7 @@ def simulated(
         config=view.client,
         batch=1024,
         device=view.parameters.device,
-        low_precision=low_precision,
+        precision=precision,
     )
     return Federation(
         local=local,

@@ -54,7 +54,7 @@ def task_for(
         malicious=malicious,
         participation=Sample(clients) if total > clients else All(),
         rule=_rule(view, clients),
-        low_precision=attack.precision == "bfloat16",
+        precision=attack.precision,
     )
     begin = abs(harm(view.parameters))
     if not math.isfinite(begin):

@@ -1,0 +1,70 @@
+"""Time rounds of FAT on a GPU: 51 clients, by network, beside the plain loop on the same GPU.
+
+    python benchmarks/gpu.py --out results/benchmarks/gpu.json
+
+A row changes one thing against the first of its network. The plain loop trains one client after
+another in float32. ``--table FILE`` prints the table of a stored file, and measures nothing.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedrobust.bench.paths import CIFAR, MNIST, fat_round
+from fedrobust.bench.table import described, page
+from fedrobust.bench.turns import HotPath, timed
+from fedrobust.compute.execution import Execution, has_tf32
+from fedrobust.models import CifarCnn, MnistCnn, MnistCnnSmall
+from fedrobust.models.build import ModelSpec
+
+NETWORKS: list[tuple[str, ModelSpec, tuple[int, ...], int]] = [
+    ("small", MnistCnnSmall(), MNIST, 40),
+    ("Madry's", MnistCnn(), MNIST, 40),
+    ("CIFAR", CifarCnn(), CIFAR, 10),
+]
+
+
+def paths() -> Iterator[HotPath]:
+    """Yield a round of each network in each form of the execution plan."""
+    forms: dict[str, dict[str, Any]] = {
+        "": {},
+        ", one client after another": {"gradients": "autograd"},
+        ", bfloat16": {"precision": "bfloat16"},
+    }
+    if has_tf32("cuda"):
+        forms[", tf32"] = {"precision": "tf32"}
+    for name, spec, shape, steps in NETWORKS:
+        for form, changes in forms.items():
+            plan = Execution(device="cuda", **changes)
+            yield fat_round(spec, name + form, steps, shape, plan)
+
+
+def main() -> None:
+    """Parse the arguments, measure or load, and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--table", type=Path)
+    arguments = parser.parse_args()
+    if arguments.table:
+        print(page(json.loads(arguments.table.read_text())))
+        return
+    if not torch.cuda.is_available():
+        sys.exit("there is no GPU that PyTorch can use")
+    rows = [asdict(timed(path, arguments.turns)) for path in paths()]
+    content = described() | {"paths": rows}
+    print(page(content))
+    if arguments.out:
+        arguments.out.write_text(json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# On a machine with one GPU: run the GPU tests, measure rounds of FAT, and play the experiments of
+# scale `paper`. One call takes at most 25 minutes; call it again to go on.
+#
+#   bash benchmarks/gpu.sh [OUT]        OUT: where records go, results/gpu if left out
+#
+# PYTHON is the interpreter, python3 if not set. It must have PyTorch with CUDA. Whatever else is
+# missing is installed from the folder WHEELS, if that is set, without a network. FEDROBUST_DATA names
+# folders that hold the data sets. MINUTES is the time for one call.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+out=${1:-results/gpu}
+python=${PYTHON:-python3}
+export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}"
+ends=$((SECONDS + 60 * ${MINUTES:-25}))
+mkdir -p "$out"
+
+"$python" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' \
+    || { echo "$python has no PyTorch that sees a GPU; set PYTHON"; exit 1; }
+if [ -n "${WHEELS:-}" ]; then
+    "$python" -m pip install --quiet --no-index --find-links "$WHEELS" \
+        annotated-types gymnasium jinja2 matplotlib numba numpy platformdirs POT psutil pydantic pytest \
+        rich ruamel.yaml safetensors scikit-learn typer
+fi
+
+# Run a step once, within the time that is left. A step that is cut off is begun again next time.
+once() {
+    local name=$1
+    shift
+    [ -e "$out/$name.done" ] && return
+    [ $((ends - SECONDS)) -gt 0 ] || { echo "out of time before $name: call this again"; exit 0; }
+    echo "== $name"
+    local rc=0
+    timeout --signal=INT --kill-after=30 $((ends - SECONDS)) "$@" || rc=$?
+    case $rc in
+        0) touch "$out/$name.done" ;;
+        124 | 130 | 137) echo "out of time in $name: call this again"; exit 0 ;;
+        *) echo "$name failed ($rc)"; exit "$rc" ;;
+    esac
+}
+
+once tests "$python" -m pytest -p no:cacheprovider -o addopts= -q -m gpu tests/gpu
+once rounds "$python" benchmarks/gpu.py --out "$out/gpu.json"
+for config in experiments/fat/*-paper.yaml; do
+    name=$(basename "$config" .yaml)
+    once "$name" "$python" -m fedrobust sweep "$config" --jobs 1 --resume --out "$out/$name"
+done
