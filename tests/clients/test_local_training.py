@@ -75,6 +75,7 @@ def literal(task: LocalTraining, client: int, rounds: int, start: nn.Module) -> 
                 lr=factor * spec.lr,
                 momentum=spec.momentum,
                 weight_decay=spec.weight_decay,
+                nesterov=spec.nesterov,
             )
         if kept is not None and task.config.keep_optimizer:
             optimizer.load_state_dict(
@@ -107,7 +108,7 @@ def literal(task: LocalTraining, client: int, rounds: int, start: nn.Module) -> 
         Client(
             batch_size=10,
             batches=4,
-            optimizer=Sgd(0.1, momentum=0.9, weight_decay=0.01),
+            optimizer=Sgd(0.1, momentum=0.9, weight_decay=0.01, nesterov=True),
             keep_optimizer=True,
         ),
         Client(
@@ -241,3 +242,33 @@ def test_poison_changes_the_data_of_malicious_clients_alone() -> None:
     zeros = training(config, ERM(), data=Split(data().x, torch.zeros(120, dtype=torch.long)))
     assert torch.equal(mixed[0], honest[0])
     assert torch.equal(mixed[1], zeros.updates(start, {}, [1], STREAMS, 1)[0])
+
+
+class Drawing(nn.Module):
+    """Notes what it draws in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 3)
+        self.drawn = list[float]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.drawn.append(float(torch.rand(())))
+        return self.layer(x.flatten(1))
+
+
+def test_a_model_draws_anew_for_each_batch_client_and_round() -> None:
+    config = Client(batch_size=8, batches=3, optimizer=Sgd(0.1))
+    task = training(config, ERM(), model=Drawing().double())
+    model = task.model
+    assert isinstance(model, Drawing)
+    start = read(model)
+    for round in (1, 2):
+        task.updates(start, Store(), [0, 3], STREAMS, round)
+    first = list(model.drawn)
+    assert len(set(first)) == len(first) == 2 * 2 * 3
+    model.drawn.clear()
+    for round in (1, 2):
+        task.updates(start, Store(), [0, 3], STREAMS, round)
+    assert model.drawn == first

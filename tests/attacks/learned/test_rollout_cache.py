@@ -1,6 +1,7 @@
 """A killed training goes on to the same policy, and plays hardly any simulated round twice."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -109,15 +110,26 @@ def test_a_journal_has_an_end(task: Task, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", [b"\0" * 40, b"{}"], ids=["zeros", "no keys"])
-def test_a_damaged_line_is_asked_again(damage: bytes, task: Task, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda line: b"\0" * 40 + line[40:],
+        lambda line: b"{}\n",
+        lambda line: line.replace(b'"harm": ', b'"harm": 1e3, "was": '),  # it can still be read
+    ],
+    ids=["zeros", "no keys", "another number"],
+)
+def test_a_damaged_line_is_asked_again(
+    damage: Callable[[bytes], bytes], task: Task, tmp_path: Path
+) -> None:
     """As a loss of power may leave one: not believed, and not the end of the attack either."""
     path = tmp_path / "journal"
     whole = trained(task, path)
     content = path.read_bytes()
     lines = content.splitlines(keepends=True)
-    lines[30] = damage + lines[30][len(damage) :] if damage != b"{}" else b"{}\n"
+    lines[30] = damage(lines[30])
     path.write_bytes(b"".join(lines))
+    assert path.read_bytes() != content
     assert trained(task, path) == whole
     assert untimed(path.read_bytes()) == untimed(content)
 
