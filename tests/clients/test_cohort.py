@@ -29,11 +29,24 @@ STREAMS = Streams(5)
 PGD = Adversarial(ratio=0.5, attack=Pgd(eps=0.2, step_size=0.1, steps=3, restarts=2))
 
 
+class Louder(nn.Module):
+    """Answers otherwise in training."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.pow(3) if self.training else x
+
+
 def network() -> nn.Sequential:
     """With GroupNorm and a convolution, for oblong RGB images; it works in place."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        body = [nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(inplace=True), nn.Flatten()]
+        body = [
+            nn.Conv2d(3, 4, 3),
+            nn.GroupNorm(2, 4),
+            nn.ReLU(inplace=True),
+            nn.Flatten(),
+            Louder(),
+        ]
         return nn.Sequential(*body, nn.Linear(4 * 3 * 5, 3)).double()
 
 
@@ -115,7 +128,8 @@ def test_clients_may_have_taken_part_in_different_rounds() -> None:
 def test_a_users_module_fits() -> None:
     model = nn.Sequential(nn.Flatten(), Own(), nn.Linear(105, 3)).double()
     task = training(PGD, Client(batch_size=8, batches=1, optimizer=Adam(0.01)), model=model)
-    assert unsupported(task, task.model, task.data.x[:2]) is None
+    for examples in (1, 2):
+        assert unsupported(task, task.model, task.data.x[:examples]) is None
 
 
 class Own(nn.Module):
@@ -123,6 +137,17 @@ class Own(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.sub_(0.5).mul_(2)
+
+
+class Counting(nn.Module):
+    """Its answer depends on how many examples it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(105, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(len(x) * x.flatten(1))
 
 
 class Branching(nn.Module):
@@ -141,9 +166,10 @@ class Branching(nn.Module):
     ("model", "said"),
     [
         (nn.Sequential(nn.Flatten(), nn.Linear(105, 3), nn.Dropout(0.5)), "draws random numbers"),
+        (Counting(), "its logits for several clients at once differ from those for one"),
         (Branching(), "torch.func.vmap does not take the model: vmap: It looks like"),
     ],
-    ids=["dropout", "branching"],
+    ids=["dropout", "counting", "branching"],
 )
 def test_what_does_not_fit_is_told(model: nn.Module, said: str) -> None:
     config = Client(batch_size=8, batches=1, optimizer=Adam(0.01))
