@@ -98,6 +98,22 @@ def test_a_little_is_enough_is_mean_plus_k_deviations_of_the_colluders() -> None
     torch.testing.assert_close(rows_of(ALittleIsEnough(k=-1.5), NOBODY), all_send(expected))
 
 
+def test_a_little_is_enough_of_gradients_is_that_of_updates_with_the_other_sign() -> None:
+    """Gradients are updates over -η: moved by k deviations of theirs, they are moved by -k here."""
+    gradients = -OWN / 0.1
+    moved = gradients.mean(dim=0) - 1.5 * gradients.std(dim=0, correction=0)
+    torch.testing.assert_close(
+        rows_of(ALittleIsEnough(k=-1.5, of="gradients")), all_send((-0.1 * moved).tolist())
+    )
+    view = view_of(OWN, clients=9)
+    of_updates, of_gradients = (
+        rows_of(ALittleIsEnough("max", of=of), view) - OWN.mean(dim=0)
+        for of in ("updates", "gradients")
+    )
+    assert of_updates.abs().max() > 0
+    torch.testing.assert_close(of_gradients, -of_updates)
+
+
 def test_a_little_is_enough_uses_benign_updates_where_they_are_granted() -> None:
     rows = rows_of(ALittleIsEnough(k=2.0), KNOWN)
     torch.testing.assert_close(rows, all_send([3.0, 4.0, 8.0]))

@@ -22,6 +22,7 @@ CONFIGS: dict[str, Json] = {
     "sign-flip": {"name": "sign-flip"},
     "inner-product": {"name": "inner-product", "epsilon": 0.5},
     "a-little-is-enough": ALIE,
+    "a-little-is-enough-of-gradients": ALIE | {"of": "gradients"},
     "a-little-is-enough-max": {"name": "a-little-is-enough", "k": "max"},
     "a-little-is-enough-max-of-all": {"name": "a-little-is-enough", "k": "max-of-all"},
     "krum": lmp("krum"),

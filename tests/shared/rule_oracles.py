@@ -131,6 +131,11 @@ def bulyan(rows: Rows, f: int) -> Answer:
     return mean_around_median([rows[i] for i in kept], f)._replace(kept=kept)
 
 
+def mean_of_bulyans_rows(rows: Rows, f: int) -> Answer:
+    """FAT's text at its word: of the n - 2f selected rows, the n - 2f closest to the median."""
+    return mean_of(rows, bulyan(rows, f).kept)
+
+
 def geometric_median(rows: Rows, f: int) -> Answer:
     """A row that is a minimiser, or Weiszfeld's iteration in the d coordinates, unsmoothed.
 

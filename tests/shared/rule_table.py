@@ -76,6 +76,13 @@ RULES: dict[str, Rule] = {
     "krum": Rule(Krum, oracles.krum, lambda f: 2 * f + 3),
     "multi-krum": Rule(MultiKrum, oracles.multi_krum, lambda f: 2 * f + 3, same_bits=False),
     "bulyan": Rule(Bulyan, oracles.bulyan, lambda f: 4 * f + 3, stretch=1),
+    "bulyan-n-2f": Rule(
+        lambda f: Bulyan(f, second_stage="n-2f"),
+        oracles.mean_of_bulyans_rows,
+        lambda f: 4 * f + 3,
+        same_bits=False,
+        robust=False,
+    ),
     "geometric-median": Rule(
         lambda f: GeometricMedian(),
         oracles.geometric_median,

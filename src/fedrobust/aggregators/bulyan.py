@@ -26,6 +26,11 @@ class Bulyan:
     coordinate, the mean of the θ − 2f selected values closest to their median (of two equally close
     values, the lower is kept); n >= 4f + 3 rows.
 
+    ``second_stage: n-2f`` keeps the n − 2f values closest to the median, which are all that were
+    selected: the plain mean of the selected rows. This is the text of FAT §3 taken at its word. The
+    mean then follows any malicious row that was selected, and f equal ones may be, however far away
+    they are: in the last picks each of them has f − 1 others at distance 0.
+
     Raises: ``ValueError`` for invalid updates, or n < 4f + 3.
 
     Reference: El Mhamdi et al., The Hidden Vulnerability of Distributed Learning in Byzantium,
@@ -40,6 +45,7 @@ class Bulyan:
     """
 
     f: Size
+    second_stage: Literal["theta-2f", "n-2f"] = "theta-2f"
     name: Literal["bulyan"] = "bulyan"
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
@@ -50,7 +56,8 @@ class Bulyan:
         """Return the vector, and the θ rows that iterated Krum selected."""
         updates = validated(self, updates, context)
         kept = iterated_krum(updates, self.f)
-        return Aggregation(mean_around_median(updates, drop=2 * self.f, rows=kept), kept)
+        drop = 2 * self.f if self.second_stage == "theta-2f" else 0
+        return Aggregation(mean_around_median(updates, drop=drop, rows=kept), kept)
 
     def check(self, n: int) -> None:
         """Require n >= 4f + 3. Raises: ``ValueError`` otherwise."""
@@ -58,7 +65,7 @@ class Bulyan:
 
     def tolerating(self, dropped: int) -> "Bulyan":
         """Return the rule with f lowered to max(0, f - dropped)."""
-        return Bulyan(max(0, self.f - dropped))
+        return Bulyan(max(0, self.f - dropped), self.second_stage)
 
 
 def iterated_krum(updates: Updates, f: int) -> Indices:

@@ -17,7 +17,13 @@ from fedrobust.typing import Updates
 
 @component
 class ALittleIsEnough:
-    """Every malicious client sends Δⱼ = μⱼ + k σⱼ, coordinate by coordinate.
+    """Every malicious client sends Δⱼ = μⱼ + k σⱼ, coordinate by coordinate; or Δⱼ = μⱼ - k σⱼ.
+
+    With ``of: updates`` it is +: k counts deviations of the updates, local minus global weights.
+    With ``of: gradients`` it is -: k counts deviations of the gradients, which point the other way.
+    The latter is also what k means where updates are global minus local weights. The sign decides
+    the outcome: with k = -1.5, ``updates`` holds every coordinate back, and ``gradients`` drives it
+    on.
 
     μ and σ (with divisor n) are taken over the colluders' own honest updates, or over the benign
     ones where the threat model grants them. FAT §3.1 uses k = -1.5 against MeanAroundMedian and
@@ -36,7 +42,8 @@ class ALittleIsEnough:
 
     Reference: Baruch et al., "A little is enough: circumventing defenses for distributed learning",
     NeurIPS 2019. Differences from the paper: the paper's adversary never sees benign updates; k may
-    be given; σ has divisor n, as FAT's values of k assume.
+    be given; σ has divisor n, as FAT's values of k assume. The paper's text and its published code
+    act on gradients; FAT, whose clients send weights, does not say what its k acts on.
 
     Cost: O(h·d).
 
@@ -44,6 +51,7 @@ class ALittleIsEnough:
     """
 
     k: Real | Literal["max", "max-of-all"]
+    of: Literal["updates", "gradients"] = "updates"
     name: Literal["a-little-is-enough"] = "a-little-is-enough"
 
     @property
@@ -59,6 +67,7 @@ class ALittleIsEnough:
         """Return one vector, repeated for all malicious clients [m, d]."""
         validate(self, view, rng)
         k = -self._furthest(view) if isinstance(self.k, str) else self.k
+        k = -k if self.of == "gradients" else k
         deviation, mean = moments(estimates.honest(view))
         return (mean + k * deviation).expand(view.rows, -1), None
 

@@ -52,8 +52,8 @@ def hot_paths(quick: bool) -> Iterator[HotPath]:
     yield fat_round(MnistCnnSmall(), "small", 5 if quick else 40)
     if not quick:
         yield replace(fat_round(MnistCnn(), "Madry's", 40), turns=2)
-    yield _drfl("ring", RingMlp(), (2,), 32)
-    yield _drfl("MNIST", EluCnn(width=16), MNIST, 64)
+    yield drfl_round("ring", RingMlp(), (2,), 32)
+    yield drfl_round("MNIST", EluCnn(width=16), MNIST, 64)
     yield _evaluation(5 if quick else 20)
     yield from _environment(50)
     yield from _rules(166_406 if quick else 1_000_000)
@@ -160,7 +160,8 @@ def fat_round(
     return _round(f"FAT round, 51 × 64, PGD-{steps}: {name}", ready, flops)
 
 
-def _drfl(name: str, spec: ModelSpec, shape: tuple[int, ...], batch: int) -> HotPath:
+def drfl_round(name: str, spec: ModelSpec, shape: tuple[int, ...], batch: int) -> HotPath:
+    """Return a round of DRFL on 10 clients, each with one batch."""
     client = Client(batch_size=batch, batches=1, optimizer=Sgd(0.1))
     ready = prepared(spec, shape, 10, batch, WassersteinDRO(2.0), client)
     return _round(f"DRFL round, 10 × {batch}: {name}", ready, None)
