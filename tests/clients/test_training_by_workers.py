@@ -53,11 +53,12 @@ def three_rounds(task: LocalTraining, poison: Any = None) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("layers", [(), (nn.Dropout(0.5),), (Noisy(),)], ids=str)
-@pytest.mark.parametrize("epochs", [None, 2])
-def test_local_training(epochs: int | None, layers: tuple[nn.Module, ...], mnist: Split) -> None:
+@pytest.mark.parametrize("several", [False, True])
+def test_local_training(several: bool, layers: tuple[nn.Module, ...], mnist: Split) -> None:
+    """``several`` batches of 25 a round, the last of which is smaller."""
     changes: dict[str, Any] = {}
-    if epochs:
-        changes["config"] = Client(batch_size=30, epochs=epochs, optimizer=Sgd(0.1, momentum=0.9))
+    if several:
+        changes["config"] = Client(batch_size=25, epochs=1, optimizer=Sgd(0.1, momentum=0.9))
     rows = assert_same_by_workers(
         lambda: three_rounds(training(network(*layers), mnist, **changes))
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from by_workers import PGD, Noisy, assert_same_by_workers, network, some_mnist
+from by_workers import PGD, WORKERS, Noisy, assert_same_by_workers, network, some_mnist
 from torch import Tensor, nn
 
 from fedrobust.data import Split
@@ -23,20 +23,39 @@ def mnist() -> Split:
 def test_evaluations(layers: tuple[nn.Module, ...], mnist: Split) -> None:
     model, some = network(*layers), torch.arange(150)
     x, y = mnist.images(some), mnist.y[some]
-    claim = Pgd(eps=0.02, step_size=0.01, steps=2)
 
     def play() -> list[Any]:
         proved = certificate(model, x, y, gamma=2.0, steps=3, batch_size=40)
-        shifted = error_under_shift(model, x[:50], y[:50], levels=(0.1,), steps=3, batch_size=20)
-        judged = audit(model, x[:16], y[:16], eps=0.02, claim=claim, batch_size=5)
-        return [
-            robust_accuracy(model, x, y, attack=PGD, batch_size=40),
-            *astuple(proved),
-            *astuple(shifted[0]),
-            *[(taken.name, taken.fell) for taken in judged.taken],
-        ]
+        return [robust_accuracy(model, x, y, attack=PGD, batch_size=40), *astuple(proved)]
 
     assert_same_by_workers(play)
+
+
+@pytest.mark.parametrize(("layers", "workers"), [((), WORKERS), ((Noisy(),), (1, 2))], ids=str)
+def test_shifts(layers: tuple[nn.Module, ...], workers: tuple[int, ...], mnist: Split) -> None:
+    model, some = network(*layers), torch.arange(12)
+    x, y = mnist.images(some), mnist.y[some]
+
+    def play() -> list[Any]:
+        (found,) = error_under_shift(model, x, y, levels=(0.1,), steps=3, batch_size=4)
+        return [*astuple(found)]
+
+    assert_same_by_workers(play, workers)
+
+
+@pytest.mark.parametrize("layers", [(), (Noisy(),)], ids=str)
+def test_audits(layers: tuple[nn.Module, ...], mnist: Split) -> None:
+    """Three units of examples, shared by one worker and by two."""
+    model, some = network(*layers), torch.arange(7)
+    x, y = mnist.images(some), mnist.y[some]
+    claim = Pgd(eps=0.02, step_size=0.01, steps=2)
+
+    def play() -> list[Any]:
+        judged = audit(model, x, y, eps=0.02, claim=claim, batch_size=3)
+        assert len(judged.taken) > 3
+        return [(taken.name, taken.fell) for taken in judged.taken]
+
+    assert_same_by_workers(play, (1, 2))
 
 
 def test_noise_does_not_depend_on_how_examples_are_batched() -> None:

@@ -40,10 +40,10 @@ class Noisy(nn.Module):
         return (x + 0.1 * noise).clamp(0, 1)
 
 
-def assert_same_by_workers(play: Callable[[], Any]) -> Any:
+def assert_same_by_workers(play: Callable[[], Any], workers: tuple[int, ...] = WORKERS) -> Any:
     """Play with any number of workers, find the same, and return it."""
     found = []
-    for count in WORKERS:
+    for count in workers:
         with shared_by(count):
             found.append(play())
     for other in found[1:]:
