@@ -48,6 +48,9 @@ is our rate of floating-point operations over that of a 2048³ float32 product o
 the same turn. The operations are those of the layers as they are written. *memory* is the peak
 beyond the memory before."""
 
+OPERATORS = """By `python benchmarks/operators.py --out results/benchmarks/operators.json`, with
+PyTorch's profiler. An operator's time is without that of the operators which it calls."""
+
 CALIBRATION = """Made by `python benchmarks/calibration.py --out
 results/benchmarks/calibration.json` and `make docs`. `mnist-cnn-small` networks for MNIST and
 Fashion-MNIST that are known to be honest, and such networks with a mask, are audited on
@@ -99,12 +102,14 @@ def speed() -> str:
 
 
 def performance() -> str:
-    """Return the page of all hot paths, and of how rounds grow."""
+    """Return the page of all hot paths, of how rounds grow, and of where their time goes."""
     paths = page(json.loads((BENCHMARKS / "bench.json").read_text("utf-8")))
     grown = printed("growth.py", BENCHMARKS / "growth.json")
+    spent = printed("operators.py", BENCHMARKS / "operators.json")
     notes = (BENCHMARKS / "performance.md").read_text("utf-8")
     return (
-        f"# Performance\n\n{PERFORMANCE}\n\n{paths}\n\n## How a round grows\n\n{grown}\n\n{notes}"
+        f"# Performance\n\n{PERFORMANCE}\n\n{paths}\n\n## How a round grows\n\n{grown}\n\n"
+        f"## Where the time goes\n\n{OPERATORS}\n\n{spent}\n\n{notes}"
     )
 
 
