@@ -5,10 +5,12 @@ directory below results/, and results/published/*.json. No figure in the table i
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fedrobust.experiment import read_yaml
+from fedrobust.records.published import tables
 
 HERE = Path(__file__).parent
 HEAD = """# Results
@@ -24,14 +26,12 @@ validation split chose (*chosen*) and for the last one. *Paper* is the published
 
 
 def published(config: dict[str, Any]) -> str:
-    """Return the published pair for the run's data, rule and attack, or a dash."""
-    attack = config["attack"]["name"] if config["malicious"] else None
-    rule = config["aggregator"]["name"]
-    wanted = (config["data"]["name"], None if rule == "mean" else rule, attack)
+    """Return the published pair for the run's settings, or a dash."""
     for path in sorted((HERE / "published").glob("*.json")):
-        for row in json.loads(path.read_text())["rows"]:
-            if (row["data"], row["defence"], row["attack"]) == wanted:
-                return f"{row['accuracy']:.2f} / {row['robust_accuracy']:.2f}"
+        for rows in tables(path.stem).values():
+            for row in rows:
+                if row.fits(config):
+                    return _pair(row.figures)
     return "–"
 
 
@@ -107,7 +107,7 @@ def audit(directory: Path) -> str:
     return "| " + " | ".join([*cells, f"{settings['examples']:,}, {settings['budget']}"]) + " |\n"
 
 
-def _pair(scores: dict[str, Any]) -> str:
+def _pair(scores: Mapping[str, Any]) -> str:
     return f"{100 * scores['accuracy']:.2f} / {100 * scores['robust_accuracy']:.2f}"
 
 

@@ -81,7 +81,6 @@ RULES: dict[str, Rule] = {
         oracles.mean_of_bulyans_rows,
         lambda f: 4 * f + 3,
         same_bits=False,
-        robust=False,
     ),
     "geometric-median": Rule(
         lambda f: GeometricMedian(),

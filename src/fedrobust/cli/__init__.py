@@ -1,10 +1,21 @@
-"""The command line: run, sweep, report, audit, attack learn, list, data get and bench."""
+"""The command line: run, sweep, reproduce, report, audit, attack learn, list, data get, bench."""
 
-from fedrobust.cli import attack, audit, bench, data, listing, training
+from fedrobust.cli import attack, audit, bench, data, listing, reproduce, training
 from fedrobust.cli.app import app
 from fedrobust.cli.components import kinds
 
-__all__ = ["app", "attack", "audit", "bench", "data", "kinds", "listing", "main", "training"]
+__all__ = [
+    "app",
+    "attack",
+    "audit",
+    "bench",
+    "data",
+    "kinds",
+    "listing",
+    "main",
+    "reproduce",
+    "training",
+]
 
 
 def main() -> None:

@@ -15,7 +15,9 @@ from fedrobust.config.trust import Trusted, trusting
 from fedrobust.errors import RecordError, WriteError
 from fedrobust.files import atomically, clear, held, listing, reason, written
 from fedrobust.records.reading import present
+from fedrobust.records.schema.reproduction import FILE as REPRODUCTION
 from fedrobust.report import compare, figures, wording
+from fedrobust.report.reproduction import reproduction_values
 from fedrobust.report.run_page import curve_words, section, table
 from fedrobust.report.run_records import ReportRun
 from fedrobust.report.style import SERIES, THEME, render
@@ -27,17 +29,17 @@ Content = tuple[str, dict[str, bytes]]
 _MARK = '<meta name="generator" content="fedrobust report">'
 _PAGE = "index.html"
 _FIGURE = re.compile(
-    r"(\d+-[a-z0-9-]+-)?(accuracy|kept|users|examples|boundaries|matrix|course|learned|harm|surface|signs|audit|(error|loss)-[a-z]+)\.(svg|png|md|json)"
+    r"(\d+-[a-z0-9-]+-)?(accuracy|kept|users|examples|boundaries|matrix|course|learned|harm|surface|signs|audit|(error|loss)-[a-z]+|(course|clean)-[a-z0-9-]+)\.(svg|png|md|json)"
 )
 
 
 def write_report(
     runs: Sequence[Path], out: Path | None = None, *, trust: bool | Trusted = False
 ) -> Path:
-    """Write the report on a run, on several runs, on a sweep or on an audit; return its path.
+    """Write the report on runs, a sweep, a reproduction or an audit; return its path.
 
     ``out`` is the folder for ``index.html`` and the figures. By default it is ``report`` in the
-    folder of the run, sweep or audit; for several runs it is ``report-`` and their names, in the
+    folder of the record; for several runs it is ``report-`` and their names, in the
     current folder. The content depends only on the run directories: the same runs give the same
     bytes. ``trust`` lets the configs of a sweep's cells name code (``module:name``) as their model,
     and this code is run. Without it, the figure that needs the model is left out, and the page says
@@ -53,7 +55,12 @@ def write_report(
     if not paths:
         raise RecordError("there is no run to report on; give at least one run directory")
     sweep = partial(_build_sweep, trusted=trusting(trust))
-    for record, build in (("sweep.json", sweep), ("audit.json", _build_audit)):
+    whole: tuple[tuple[str, Callable[[Path], Content]], ...] = (
+        (REPRODUCTION, _build_reproduction),
+        ("sweep.json", sweep),
+        ("audit.json", _build_audit),
+    )
+    for record, build in whole:
         if len(paths) == 1 and present(paths[0] / record):
             return _publish(out, paths[0], partial(build, paths[0]))
     for path in paths:
@@ -145,6 +152,15 @@ def _build_sweep(path: Path, trusted: Trusted) -> Content:
     """Build the page of a sweep, and the files beside it, by name."""
     files: dict[str, bytes] = {}
     values, tables = sweep_values(path, _collector(files), trusted)
+    files |= tables
+    page = _templates().get_template("sweep.html.j2")
+    return page.render(mark=Markup(_MARK), sweep=values, files=sorted(files)), files
+
+
+def _build_reproduction(path: Path) -> Content:
+    """Build the page of a reproduction, and the files beside it, by name."""
+    files: dict[str, bytes] = {}
+    values, tables = reproduction_values(path, _collector(files))
     files |= tables
     page = _templates().get_template("sweep.html.j2")
     return page.render(mark=Markup(_MARK), sweep=values, files=sorted(files)), files

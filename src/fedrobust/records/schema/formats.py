@@ -11,6 +11,7 @@ NEWEST: Mapping[str, int] = {
     "summary.json": 1,
     "environment.json": 1,
     "sweep.json": 1,
+    "reproduction.json": 1,
     "audit.json": 1,
 }
 """The newest format of each file. A change that older versions would misread raises it."""

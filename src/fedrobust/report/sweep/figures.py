@@ -37,10 +37,11 @@ def followed(records: SweepRecords) -> bool:
     return len(set(rounds)) == 1 and len(rounds[0]) >= 3
 
 
-def course(records: SweepRecords, width: float) -> Figure:
-    """Draw robust accuracy on held-out examples by round: the median over the seeds, and a band.
+def course(records: SweepRecords, width: float, key: str = "robust_accuracy") -> Figure:
+    """Draw a share of held-out examples by round: the median over the seeds, and a band.
 
-    If every evaluation made an audit, a dashed line shows the share that withstands it.
+    ``key`` is its name in metrics.jsonl. If it is the robust accuracy, and every evaluation made an
+    audit, a dashed line shows the share that withstands it.
     """
     groups = panels(records)
     figure, axes = grid(groups, width, 2.9)
@@ -50,20 +51,22 @@ def course(records: SweepRecords, width: float) -> Figure:
         for group in members:
             colour, marker, _ = drawn[curve_name(group)]
             rounds = [m["round"] for m in group.cells[0].metrics]
-            rows = np.array([[m["robust_accuracy"] for m in c.metrics] for c in group.cells])
+            rows = np.array([[m[key] for m in c.metrics] for c in group.cells])
             panel.plot(
                 rounds, np.median(rows, axis=0), color=colour, marker=marker, ms=4, clip_on=False
             )
             if len(rows) > 1:
                 low, high = rows.min(axis=0), rows.max(axis=0)
                 panel.fill_between(rounds, low, high, color=colour, alpha=0.15, lw=0)
-            if all("audit" in m for c in group.cells for m in c.metrics):
+            if key == "robust_accuracy" and all(
+                "audit" in m for c in group.cells for m in c.metrics
+            ):
                 stands = np.array([[m["audit"]["robust"] for m in c.metrics] for c in group.cells])
                 middle = np.median(stands, axis=0)
                 panel.plot(rounds, middle, color=colour, ls=(0, (2, 2)), marker=marker, ms=3)
         rounds_axis(panel, rounds[-1])
         percent_axis(panel)
-    axes[0].set_ylabel("robust accuracy")
+    axes[0].set_ylabel(key.replace("_", " "))
     if len(drawn) > 1:
         legend(figure, drawn, width)
     return figure

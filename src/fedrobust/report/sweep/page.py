@@ -42,7 +42,7 @@ def sweep_values(
             heads = [*records.axes, *(["seeds"] if records.seeds > 1 else []), *found]
             body = [_row(records, found, *row) for row in rows]
             tables.append({"title": title, "heads": heads, "rows": body, "caption": caption(found)})
-            files[f"{name}.md"] = _markdown(heads, body).encode()
+            files[f"{name}.md"] = markdown(heads, body).encode()
             files[f"{name}.json"] = _json(records, found, rows).encode()
     heads, against = paired.paired(records)
     if heads and against:
@@ -50,20 +50,25 @@ def sweep_values(
         body = [[*g.labels, str(len(g.cells)), *texts] for g, texts in against]
         table_of = {"title": "How much harm each attack does", "heads": heads, "rows": body}
         tables.append(table_of | {"caption": paired.CAPTION})
-        files["harm.md"] = _markdown(heads, body).encode()
+        files["harm.md"] = markdown(heads, body).encode()
     left_out = _left_out(records, trusted)
     content = {
         "name": records.name,
+        "told": _told(records),
+        "lists": [],
         "tables": tables,
         "axes": len(records.axes),
-        "seeds": records.seeds,
         "missing": records.missing,
         "failed": records.failed,
         "troubles": [*left_out, *_troubles(records)],
         "figures": list(_figures(records, figure, None if left_out else trusted)),
-        "cells": sum(len(group.cells) for group in records.groups),
     }
     return content, files
+
+
+def _told(records: SweepRecords) -> str:
+    cells = sum(len(group.cells) for group in records.groups)
+    return f"{cells} runs{f', up to {records.seeds} seeds a place' * (records.seeds > 1)}."
 
 
 def _troubles(records: SweepRecords) -> list[str]:
@@ -109,7 +114,8 @@ def _row(
     return [*group.labels, *seeds, *map(shown, columns, values)]
 
 
-def _markdown(heads: list[str], body: list[list[str]]) -> str:
+def markdown(heads: list[str], body: list[list[str]]) -> str:
+    """Return a table as Markdown."""
     lines = [heads, ["---"] * len(heads), *body]
     return "".join("| " + " | ".join(map(_cell, line)) + " |\n" for line in lines)
 

@@ -1,0 +1,91 @@
+"""The figures that papers publish, and which of them a run's settings belong to."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_PACKAGED = Path(__file__).parents[1] / "shelf"
+_CHECKOUT = Path(__file__).parents[3]
+
+
+def shelf(*below: str) -> Path:
+    """Return a path below the committed experiments and results that come with fedrobust.
+
+    In an installed package they lie in its folder ``shelf``, and in a checkout at its root.
+    """
+    root = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
+    return root.joinpath(*below)
+
+
+@dataclass(frozen=True)
+class Published:
+    """One row of a published table.
+
+    ``figures`` are shares from 0 to 1 by name. A run belongs to the row if its config has the
+    values of ``match``, by dotted key. ``setting`` are the published settings, by dotted key, which
+    a run may differ from.
+    """
+
+    paper: str
+    table: str
+    label: str
+    match: Mapping[str, Any]
+    setting: Mapping[str, Any]
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+    def fits(self, config: Mapping[str, Any]) -> bool:
+        """Whether a run with this config is one of the row."""
+        return all(at(config, key) == value for key, value in self.match.items())
+
+    def differences(self, config: Mapping[str, Any]) -> list[str]:
+        """Return each setting in which the run differs: "objective.attack.steps: 4 (40)"."""
+        found = {key: at(config, key) for key in self.setting}
+        return [
+            f"{key}: {_text(value)} ({_text(self.setting[key])})"
+            for key, value in found.items()
+            if value != self.setting[key]
+        ]
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def at(config: Mapping[str, Any], key: str) -> Any:
+    """Return the value at a dotted key; None where there is none. A number is a place in a list."""
+    found: Any = config
+    for step in key.split("."):
+        if isinstance(found, list | tuple) and step.isdigit() and int(step) < len(found):
+            found = found[int(step)]
+        elif isinstance(found, Mapping):
+            found = found.get(step)
+        else:
+            return None
+    return found
+
+
+@cache
+def tables(paper: str) -> Mapping[str, tuple[Published, ...]]:
+    """Return the tables of a paper by name, with their rows; none where fedrobust has no figures.
+
+    The paper's file is results/published/PAPER.json, where figures are in per cent.
+    """
+    path = shelf("results", "published", f"{paper}.json")
+    if not path.is_file():
+        return {}
+    content = json.loads(path.read_text("utf-8"))
+    return {
+        name: tuple(_row(paper, name, table["setting"], row) for row in table["rows"])
+        for name, table in content["tables"].items()
+    }
+
+
+def _row(paper: str, table: str, setting: Mapping[str, Any], row: Mapping[str, Any]) -> Published:
+    figures = {key: value / 100 for key, value in row.items() if isinstance(value, float)}
+    whole = {**setting, **row["setting"]}
+    return Published(paper, table, row["label"], row["match"], whole, figures)

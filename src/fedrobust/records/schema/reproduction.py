@@ -1,0 +1,32 @@
+"""The record of a reproduction."""
+
+import json
+from dataclasses import asdict
+
+from pydantic.dataclasses import dataclass as checked
+
+from fedrobust.records.schema.figures import OPEN, Unread
+from fedrobust.records.schema.formats import with_format
+
+FILE = "reproduction.json"
+
+
+@checked(frozen=True, config=OPEN)
+class ReproductionRecord:
+    """The contents of reproduction.json: what is reproduced, and the sweeps beside the file."""
+
+    name: str
+    scale: str
+    title: str
+    paper: str
+    table: str
+    sweeps: tuple[str, ...]
+    cost: str = ""
+    deviations: tuple[str, ...] = ()
+    format: Unread = None
+
+
+def text_of(record: ReproductionRecord) -> str:
+    """Return the record as it is written."""
+    content = {key: value for key, value in asdict(record).items() if key != "format"}
+    return json.dumps(with_format(FILE, content), indent=1, ensure_ascii=False) + "\n"

@@ -1,0 +1,191 @@
+"""The page of a reproduction: ours beside the published figures, and what differs."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from fedrobust.errors import RecordError
+from fedrobust.records.published import Published, tables
+from fedrobust.records.reading import json_of, mapping_of
+from fedrobust.records.schema.reproduction import FILE, ReproductionRecord
+from fedrobust.report.sweep import figures
+from fedrobust.report.sweep.page import markdown
+from fedrobust.report.sweep.records import Group, Spread, SweepCell, SweepRecords, shown
+
+AddFigure = Callable[[str, str, Callable[[float], Figure]], dict[str, Any]]
+_NONE = "–"
+_SCORES = ("accuracy", "robust_accuracy")
+CAPTION = (
+    "Per cent of the test split, which is read once. Ours is the model of the round with the best "
+    "robust accuracy on validation examples; the paper reports scores when its adversarial "
+    "accuracy was highest. Over several seeds: the median, with the smallest and the largest "
+    "value. The last columns are the model after the last round."
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """The cells at one place of a sweep, and the published row that they belong to, if any."""
+
+    sweep: str
+    group: Group
+    row: Published | None
+
+    @property
+    def label(self) -> str:
+        """The place in words: the sweep and the labels."""
+        return ", ".join([self.sweep, *self.group.labels])
+
+    def ours(self, which: str, figure: str) -> Spread | None:
+        """Return the spread of a figure of the ``best`` or the ``final`` model over the seeds."""
+
+        def of(cell: SweepCell) -> float | None:
+            found: float | None = cell.summary["test"][which][figure]
+            return found
+
+        return self.group.spread(of)
+
+
+def reproduction_values(path: Path, figure: AddFigure) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return the template's values for the reproduction at ``path``, and its table as files.
+
+    Raises: ``RecordError`` for a folder that is broken or has no finished cell.
+    """
+    record = json_of(path / FILE, ReproductionRecord)
+    read, missing = dict[str, SweepRecords](), list[str]()
+    for name in record.sweeps:
+        if not any((path / name / "cells").glob("*/summary.json")):
+            missing.append(f"{name}: no cell is finished yet")
+            continue
+        read[name] = SweepRecords.read(path / name)
+        missing += [f"{name}/{cell}" for cell in read[name].missing]
+    if not read:
+        raise RecordError(f"{path}: no cell of this reproduction is finished yet")
+    rows = tables(record.paper).get(record.table, ())
+    places = [
+        Place(name, group, next((r for r in rows if r.fits(group.cells[0].config)), None))
+        for name, records in read.items()
+        for group in records.groups
+    ]
+    heads, body = _scores(places)
+    content = {
+        "name": record.title,
+        "told": _told(record, path, read),
+        "tables": [
+            {"title": "Ours and the paper's", "heads": heads, "rows": body, "caption": CAPTION}
+        ],
+        "axes": 2,
+        "lists": list(_lists(record, places)),
+        "missing": missing,
+        "failed": {f"{n}/{c}": why for n, r in read.items() for c, why in r.failed.items()},
+        "troubles": [],
+        "figures": list(_figures(read, figure)),
+    }
+    files = {"table.md": markdown(heads, body).encode(), "table.json": _json(record, places)}
+    return content, files
+
+
+def _scores(places: list[Place]) -> tuple[list[str], list[list[str]]]:
+    """Return the heads and the rows of the table."""
+    heads = ["place", "published as", "seeds", "round"]
+    for name in _SCORES:
+        heads += [name.replace("_", " "), "paper", "difference"]
+    heads += ["last accuracy", "last robust accuracy"]
+    body = []
+    for place in places:
+        rounds = [cell.summary["best_round"] for cell in place.group.cells]
+        cells = [
+            place.label,
+            _NONE if place.row is None else place.row.label,
+            str(len(rounds)),
+            " ".join(f"{number:,}" for number in rounds),
+        ]
+        for name in _SCORES:
+            ours = place.ours("best", name)
+            theirs = None if place.row is None else place.row.figures.get(name)
+            cells += [shown(name.replace("_", " "), ours), *_beside(ours, theirs)]
+        cells += [shown(name.replace("_", " "), place.ours("final", name)) for name in _SCORES]
+        body.append(cells)
+    return heads, body
+
+
+def _beside(ours: Spread | None, theirs: float | None) -> list[str]:
+    """Return the published figure, and ours minus it in points."""
+    if ours is None or theirs is None:
+        return [_NONE, _NONE]
+    return [f"{100 * theirs:.1f}\u202f%", f"{100 * (ours.middle - theirs):+.1f}"]
+
+
+def _told(record: ReproductionRecord, path: Path, read: Mapping[str, SweepRecords]) -> str:
+    """Return the line under the title: scale, cells, seeds, time and machine."""
+    cells = [cell for r in read.values() for group in r.groups for cell in group.cells]
+    seconds = sum(cell.summary["seconds"] for cell in cells)
+    machines = dict.fromkeys(
+        f"{found.get('device')}, {found.get('cores')} cores, torch {found.get('torch')}"
+        for cell in cells
+        if (found := json_of(cell.path / "environment.json", dict))
+    )
+    return (
+        f"{record.name} at scale {record.scale}: {len(cells)} runs, {seconds / 3600:.1f} hours of "
+        f"processes ({'; '.join(machines)}). Play it again: fedrobust reproduce {record.name} "
+        f"--scale {record.scale}."
+    )
+
+
+def _lists(record: ReproductionRecord, places: list[Place]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the numbered deviations, and the settings that differ from the published ones."""
+    if record.deviations:
+        yield "Deviations from the paper", list(record.deviations)
+    differing = dict[str, list[str]]()
+    for place in places:
+        if place.row is None:
+            continue
+        found = place.row.differences(place.group.cells[0].config)
+        for text in found:
+            differing.setdefault(text, []).append(place.label)
+    known = sum(place.row is not None for place in places)
+    if differing:
+        yield (
+            "Settings that differ, with the published ones in brackets",
+            [
+                text if len(where) == known else f"{text}: {'; '.join(where)}"
+                for text, where in differing.items()
+            ],
+        )
+
+
+def _figures(read: Mapping[str, SweepRecords], figure: AddFigure) -> Iterator[Any]:
+    """Yield title, drawing and caption of both curves of each sweep that was followed."""
+    for name, records in read.items():
+        if not figures.followed(records):
+            continue
+        for key, what in (("robust_accuracy", "Robust accuracy"), ("accuracy", "Accuracy")):
+            draw = partial(figures.course, records, key=key)
+            kind = "course" if key == "robust_accuracy" else "clean"
+            title = f"{what} by round: {name}"
+            yield title, figure(f"{kind}-{name}", title, draw), f"{what} on validation examples."
+
+
+def _json(record: ReproductionRecord, places: list[Place]) -> bytes:
+    rows = []
+    for place in places:
+        config = mapping_of(place.group.cells[0].path / "config.yaml")
+        entry: dict[str, Any] = {
+            "sweep": place.sweep,
+            "labels": list(place.group.labels),
+            "cells": [cell.name for cell in place.group.cells],
+        }
+        for which in ("best", "final"):
+            found = {name: place.ours(which, name) for name in _SCORES}
+            entry[which] = {name: vars(value) for name, value in found.items() if value is not None}
+        if place.row is not None:
+            entry["published"] = {"label": place.row.label, **place.row.figures}
+            entry["differences"] = place.row.differences(config)
+        rows.append(entry)
+    content = {"name": record.name, "scale": record.scale, "rows": rows}
+    return f"{json.dumps(content, indent=1, ensure_ascii=False)}\n".encode()

@@ -1,0 +1,172 @@
+"""Reproduce a published table or figure: sweeps from committed configs, one after another."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from fedrobust.config.explain import shown
+from fedrobust.config.text import quoted, suggestion
+from fedrobust.errors import ConfigError, RecordError
+from fedrobust.experiment import read_yaml
+from fedrobust.files import held, listing, written
+from fedrobust.progress import Progress
+from fedrobust.records.published import shelf
+from fedrobust.records.reading import json_of, present
+from fedrobust.records.schema.reproduction import FILE, ReproductionRecord, text_of
+from fedrobust.runs.grid import Sweep, load_sweep
+from fedrobust.runs.sweep import run_sweep
+
+Scale = Literal["smoke", "cpu", "paper"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
+
+
+@checked(frozen=True)
+class Part:
+    """One scale of a reproduction: its sweeps by name, as files beside the definition.
+
+    ``cost`` says how long it takes, and on what. ``deviations`` are what differs from the paper
+    beyond the settings that are compared key by key.
+    """
+
+    sweeps: dict[str, str]
+    cost: str
+    deviations: tuple[str, ...] = ()
+
+
+@checked(frozen=True)
+class Definition:
+    """What a reproduction is: a title, the published table, and its scales."""
+
+    title: str
+    paper: str
+    table: str
+    scales: dict[Scale, Part]
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A published table or figure at one scale, ready to be played."""
+
+    name: str
+    scale: Scale
+    definition: Definition
+    sweeps: Mapping[str, Sweep]
+
+    @property
+    def part(self) -> Part:
+        """The scale's part of the definition."""
+        return self.definition.scales[self.scale]
+
+    def record(self) -> ReproductionRecord:
+        """Return what the record of its folder holds."""
+        return ReproductionRecord(
+            name=self.name,
+            scale=self.scale,
+            title=self.definition.title,
+            paper=self.definition.paper,
+            table=self.definition.table,
+            sweeps=tuple(self.sweeps),
+            cost=self.part.cost,
+            deviations=self.part.deviations,
+        )
+
+
+def known() -> dict[str, Definition]:
+    """Return all reproductions by name. Raises: ``ConfigError`` for a definition that is broken."""
+    found = {}
+    for path in sorted(shelf("experiments").glob("*/reproductions.yaml")):
+        for name, content in _mapping(path).items():
+            try:
+                found[name] = TypeAdapter(Definition).validate_python(content)
+            except ValidationError as error:
+                raise ConfigError(f"{path}: {name}: {error.errors()[0]['msg']}") from error
+    return found
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: it must map names to reproductions; it is {shown(content)}")
+    return content
+
+
+def load_reproduction(name: str, scale: str, overrides: Sequence[str] = ()) -> Reproduction:
+    """Return a reproduction at a scale. ``overrides`` change every cell of its sweeps.
+
+    Raises: ``ConfigError`` for an unknown name or scale, with what there is and what it costs.
+    """
+    definitions = known()
+    if name not in definitions:
+        raise ConfigError(
+            f"there is no reproduction {quoted(name)}{suggestion(name, list(definitions))}; there "
+            f"are:\n{told(definitions)}"
+        )
+    definition = definitions[name]
+    part = definition.scales.get(scale)  # type: ignore[call-overload]
+    if part is None:
+        raise ConfigError(
+            f"{name} has no scale {quoted(scale)}; it has:\n{told({name: definition})}"
+        )
+    folder = shelf("experiments", definition.paper)
+    sweeps = {key: load_sweep(folder / file, overrides) for key, file in part.sweeps.items()}
+    chosen = next(each for each in SCALES if each == scale)
+    return Reproduction(name, chosen, definition, sweeps)
+
+
+def told(definitions: Mapping[str, Definition]) -> str:
+    """Return a line for each scale of each reproduction, with its cost."""
+    return "\n".join(
+        f"  {name} --scale {scale}: {definition.title} ({definition.scales[scale].cost})"
+        for name, definition in definitions.items()
+        for scale in SCALES
+        if scale in definition.scales
+    )
+
+
+def reproduce(
+    reproduction: Reproduction,
+    out: Path | str,
+    *,
+    jobs: int | None = None,
+    other_processor: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, str]:
+    """Play every cell that is not finished; return the failed cells and why.
+
+    ``out`` holds reproduction.json, and one sweep's folder for each of ``reproduction.sweeps``. It
+    may hold a part of the same reproduction: finished cells are kept and begun cells go on.
+
+    Raises: ``RecordError`` where ``out`` holds something else.
+    """
+    out, failed = Path(out), dict[str, str]()
+    _record(reproduction, out)
+    for name, sweep in reproduction.sweeps.items():
+        found = run_sweep(
+            sweep,
+            out / name,
+            resume=True,
+            jobs=jobs,
+            other_processor=other_processor,
+            progress=progress,
+        )
+        failed |= {f"{name}/{cell}": why for cell, why in found.items()}
+    return failed
+
+
+def _record(reproduction: Reproduction, out: Path) -> None:
+    """Write reproduction.json. Raises: ``RecordError`` where ``out`` holds something else."""
+    wanted, path = reproduction.record(), out / FILE
+    if present(path):
+        stored = json_of(path, ReproductionRecord)
+        if (stored.name, stored.scale) != (wanted.name, wanted.scale):
+            raise RecordError(
+                f"{out} holds {stored.name} at scale {stored.scale}: choose another --out"
+            )
+    elif out.is_dir() and (there := listing(out)):
+        raise RecordError(f"{out} is not empty ({there[0]}, ...): choose another --out")
+    with held(out, f"another process is reproducing in {out}"):
+        written(path, text_of(wanted))

@@ -1,0 +1,208 @@
+"""A published table is played again, stopped and gone on with, and stands beside ours."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from demo import demo_config
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+from fedrobust.cli import app
+from fedrobust.errors import ConfigError, RecordError
+from fedrobust.progress import Progress
+from fedrobust.records import published
+from fedrobust.records.published import at, tables
+from fedrobust.report import write_report
+from fedrobust.runs.reproduce import SCALES, known, load_reproduction, reproduce
+
+PGD = {"name": "pgd", "eps": 0.15, "step_size": 0.05, "steps": 3}
+PAPER = {
+    "source": "a paper",
+    "tables": {
+        "table-1": {
+            "title": "Digits",
+            "setting": {"objective.attack.steps": 40},
+            "rows": [
+                {
+                    "label": "plain",
+                    "match": {"data.name": "digits", "attack": None},
+                    "setting": {"client.batch_size": 16},
+                    "accuracy": 50.0,
+                    "robust_accuracy": 25.0,
+                },
+                {
+                    "label": "attacked",
+                    "match": {"data.name": "digits", "attack.name": "sign-flip"},
+                    "setting": {"malicious": 5},
+                    "accuracy": 40.0,
+                    "robust_accuracy": 30.5,
+                },
+            ],
+        }
+    },
+}
+TITLE = "A paper, Table 1"
+
+
+def dump(content: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    YAML(typ="safe").dump(content, path)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A paper of one table, whose two sweeps take seconds on the digits."""
+    root = tmp_path / "shelf"
+    base = demo_config(malicious=0, attack=None, aggregator={"name": "mean"}, rounds=2)
+    base["evaluation"] = {"every": 1, "samples": 50, "test_samples": 50, "attack": PGD}
+    attacked = {"malicious": 2, "attack": {"name": "sign-flip"}}
+    dump(base | {"name": "one", "grid": {"seed": [0, 1]}}, root / "experiments/paper/one.yaml")
+    dump(
+        base | {"name": "two", "grid": {"cell": {"alone": {}, "flip": attacked}}},
+        root / "experiments/paper/two.yaml",
+    )
+    part = {"sweeps": {"one": "one.yaml", "two": "two.yaml"}, "cost": "seconds"}
+    scales = {"smoke": part | {"deviations": ["Digits, not faces."]}}
+    content = {"title": TITLE, "paper": "paper", "table": "table-1", "scales": scales}
+    dump({"paper-table1": content}, root / "experiments/paper/reproductions.yaml")
+    figures = root / "results/published/paper.json"
+    figures.parent.mkdir(parents=True)
+    figures.write_text(json.dumps(PAPER))
+    monkeypatch.setattr(published, "_PACKAGED", root)
+    tables.cache_clear()
+    yield root
+    tables.cache_clear()
+
+
+def page_of(folder: Path) -> str:
+    text = write_report([folder]).read_text()
+    return " ".join(re.sub(r"<[^>]*>", " ", text).split())
+
+
+@pytest.mark.slow
+def test_it_is_stopped_goes_on_and_stands_beside_the_paper(shelf: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    found = load_reproduction("paper-table1", "smoke")
+
+    def stop(name: str, why: str | None) -> None:
+        if name == "alone":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(found, out, jobs=1, progress=Progress(ended=stop))
+    half = page_of(out)
+    assert "Not finished yet: two/flip" in half
+    before = {p: p.read_bytes() for p in out.glob("*/cells/*/rounds.jsonl")}
+    assert len(before) >= 3
+
+    done = CliRunner().invoke(app, ["reproduce", "paper-table1", "--out", str(out), "--jobs", "1"])
+    assert done.exit_code == 0, done.output
+    assert "4 of 4 cells are done" in done.output
+    for path in list(before)[:3]:
+        assert path.read_bytes() == before[path]  # a finished cell is not played again
+
+    rows = json.loads((out / "report" / "table.json").read_text())["rows"]
+    assert [(row["sweep"], row["labels"], len(row["cells"])) for row in rows] == [
+        ("one", [], 2),
+        ("two", ["alone"], 1),
+        ("two", ["flip"], 1),
+    ]
+    summary = json.loads((out / "two/cells/flip/summary.json").read_text())
+    ours = summary["test"]["best"]["robust_accuracy"]
+    assert rows[2]["best"]["robust_accuracy"]["middle"] == ours
+    assert rows[2]["published"] == {"label": "attacked", "accuracy": 0.4, "robust_accuracy": 0.305}
+    assert rows[2]["differences"] == ["objective.attack.steps: 3 (40)", "malicious: 2 (5)"]
+    page = page_of(out)
+    for told in (
+        f"<title>{TITLE}",
+        "paper-table1 at scale smoke: 4 runs",
+        "Digits, not faces.",
+        "objective.attack.steps: 3 (40)",
+        "malicious: 2 (5): two, flip",
+        f"{100 * (ours - 0.305):+.1f}",
+        "30.5\u202f%",
+    ):
+        assert told in page or told in (out / "report/index.html").read_text(), told
+    assert "Not finished" not in page
+
+
+def test_what_does_not_exist_is_told_with_what_there_is(shelf: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_reproduction("paper-table2", "smoke")
+    assert str(error.value) == (
+        "there is no reproduction 'paper-table2' (did you mean 'paper-table1'?); there are:\n"
+        f"  paper-table1 --scale smoke: {TITLE} (seconds)"
+    )
+    with pytest.raises(ConfigError, match=r"has no scale 'cpu'; it has:\n  paper-table1 --scale"):
+        load_reproduction("paper-table1", "cpu")
+
+
+def test_another_folder_is_left_alone(shelf: Path, tmp_path: Path) -> None:
+    found = load_reproduction("paper-table1", "smoke")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("mine")
+    with pytest.raises(RecordError, match=r"is not empty \(thesis.tex, ...\): choose another"):
+        reproduce(found, tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+    other = {"format": 1, "name": "paper-table9", "scale": "cpu", "title": "", "paper": "paper"}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "reproduction.json").write_text(
+        json.dumps(other | {"table": "", "sweeps": []})
+    )
+    with pytest.raises(RecordError, match="holds paper-table9 at scale cpu: choose another"):
+        reproduce(found, tmp_path / "other")
+    with pytest.raises(RecordError, match="no cell of this reproduction is finished yet"):
+        write_report([tmp_path / "other"])
+
+
+def test_a_broken_definition_is_named(shelf: Path) -> None:
+    path = shelf / "experiments/paper/reproductions.yaml"
+    dump({"paper-table1": {"title": TITLE}}, path)
+    with pytest.raises(ConfigError, match=r"reproductions\.yaml: paper-table1: "):
+        known()
+    path.write_text("- a list")
+    with pytest.raises(ConfigError, match="it must map names to reproductions"):
+        known()
+
+
+def test_values_are_found_by_dotted_keys() -> None:
+    config = {"a": {"b": [{"c": 3}]}, "d": None}
+    assert [at(config, key) for key in ("a.b.0.c", "a.b.1.c", "d", "d.e", "x")] == [
+        3,
+        None,
+        None,
+        None,
+        None,
+    ]
+
+
+def test_every_committed_scale_loads_and_every_place_is_published_once() -> None:
+    definitions = known()
+    assert set(definitions) >= {"fat-table3"}
+    for name, definition in definitions.items():
+        rows = tables(definition.paper)[definition.table]
+        for scale in (scale for scale in SCALES if scale in definition.scales):
+            found = load_reproduction(name, scale)
+            for sweep in found.sweeps.values():
+                for cell in sweep.cells:
+                    fits = [row.label for row in rows if row.fits(cell.config)]
+                    assert len(fits) == 1, (name, scale, cell.name, fits)
+
+
+def test_the_published_figures_are_the_papers() -> None:
+    """A few by hand, and how many there are."""
+    fat = tables("fat")
+    assert {name: len(rows) for name, rows in fat.items()} == {
+        "table-1": 6,
+        "table-2": 4,
+        "table-3": 14,
+    }
+    by_label = {row.label: row.figures for rows in fat.values() for row in rows}
+    assert by_label["FedAvg"] == {"accuracy": 0.8261, "robust_accuracy": 0.0}
+    assert by_label["Fashion-MNIST, Krum, distillation"] == pytest.approx(
+        {"accuracy": 0.7733, "robust_accuracy": 0.6741, "logit_scaled": 0.0419, "transfer": 0.3374}
+    )
+    assert tables("no-such-paper") == {}
