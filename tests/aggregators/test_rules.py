@@ -197,13 +197,13 @@ def test_outliers_do_bounded_harm(rule: Rule) -> None:
 
 
 def test_of_bulyans_second_stages_one_follows_equal_rows_from_afar() -> None:
-    """In its last picks each of two equal rows has another one at distance 0."""
+    """In its last pick each of two equal rows has another one at distance 0."""
     benign = normal(9, 50)
     rows = torch.cat([benign, benign.new_full((2, 50), 1e6)])
     assert Bulyan(2)(rows).abs().max() <= benign.abs().max()
     found = Bulyan(2, second_stage="n-2f").aggregate(rows, Context())
     assert found.kept is not None
-    assert {9, 10} <= set(found.kept.tolist())
+    assert len({9, 10} & set(found.kept.tolist())) == 1
     assert found.vector.min() > 1e5
     assert Bulyan(2, "n-2f").tolerating(1) == Bulyan(1, "n-2f")
 

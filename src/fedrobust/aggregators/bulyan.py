@@ -28,8 +28,8 @@ class Bulyan:
 
     ``second_stage: n-2f`` keeps the n − 2f values closest to the median, which are all that were
     selected: the plain mean of the selected rows. This is the text of FAT §3 taken at its word. The
-    mean then follows any malicious row that was selected, and f equal ones may be, however far away
-    they are: in the last picks each of them has f − 1 others at distance 0.
+    mean then follows any malicious row that was selected. One of f >= 2 equal rows is, however far
+    away they are: in the last pick each of them has f − 1 others at distance 0, as many as count.
 
     Raises: ``ValueError`` for invalid updates, or n < 4f + 3.
 
