@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# On a machine with one GPU: run the GPU tests, measure rounds of FAT, and play the experiments of
+# On a machine with one GPU: run the GPU tests, measure rounds of FAT, and play the reproductions of
 # scale `paper`. One call takes at most 25 minutes; call it again to go on.
 #
 #   bash benchmarks/gpu.sh [OUT]        OUT: where records go, results/gpu if left out
@@ -42,7 +42,8 @@ once() {
 
 once tests "$python" -m pytest -p no:cacheprovider -o addopts= -q -m gpu tests/gpu
 once rounds "$python" benchmarks/gpu.py --out "$out/gpu.json"
-for config in experiments/fat/*-paper.yaml; do
-    name=$(basename "$config" .yaml)
-    once "$name" "$python" -m fedrobust sweep "$config" --jobs 1 --resume --out "$out/$name"
+names=$("$python" -c 'from fedrobust.runs.reproduce import known
+print(*(name for name, what in known().items() if "paper" in what.scales))')
+for name in $names; do
+    once "$name" "$python" -m fedrobust reproduce "$name" --scale paper --jobs 1 --out "$out/$name"
 done

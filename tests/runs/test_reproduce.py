@@ -122,7 +122,7 @@ def test_it_is_stopped_goes_on_and_stands_beside_the_paper(shelf: Path, tmp_path
         "Digits, not faces.",
         "objective.attack.steps: 3 (40)",
         "malicious: 2 (5): two, flip",
-        f"{100 * (ours - 0.305):+.1f}",
+        f"{100 * (ours - 0.305):+.1f}".replace("-", "−"),
         "30.5\u202f%",
     ):
         assert told in page or told in (out / "report/index.html").read_text(), told
@@ -179,17 +179,19 @@ def test_values_are_found_by_dotted_keys() -> None:
     ]
 
 
-def test_every_committed_scale_loads_and_every_place_is_published_once() -> None:
+def test_every_committed_scale_loads_and_no_place_is_published_twice() -> None:
     definitions = known()
-    assert set(definitions) >= {"fat-table3"}
+    assert set(definitions) >= {"fat-table2", "fat-table3"}
     for name, definition in definitions.items():
         rows = tables(definition.paper)[definition.table]
         for scale in (scale for scale in SCALES if scale in definition.scales):
-            found = load_reproduction(name, scale)
-            for sweep in found.sweeps.values():
+            played = set[str]()
+            for sweep in load_reproduction(name, scale).sweeps.values():
                 for cell in sweep.cells:
                     fits = [row.label for row in rows if row.fits(cell.config)]
-                    assert len(fits) == 1, (name, scale, cell.name, fits)
+                    assert len(fits) <= 1, (name, scale, cell.name, fits)
+                    played |= set(fits)
+            assert len(played) >= len(rows) // 3, (name, scale)
 
 
 def test_the_published_figures_are_the_papers() -> None:

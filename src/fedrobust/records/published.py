@@ -25,7 +25,7 @@ class Published:
     """One row of a published table.
 
     ``figures`` are shares from 0 to 1 by name. A run belongs to the row if its config has the
-    values of ``match``, by dotted key. ``setting`` are the published settings, by dotted key, which
+    values of ``match``, by dotted key; a list holds the values that will do. ``setting`` are the published settings, by dotted key, which
     a run may differ from.
     """
 
@@ -38,7 +38,10 @@ class Published:
 
     def fits(self, config: Mapping[str, Any]) -> bool:
         """Whether a run with this config is one of the row."""
-        return all(at(config, key) == value for key, value in self.match.items())
+        found = ((at(config, key), value) for key, value in self.match.items())
+        return all(
+            ours in theirs if isinstance(theirs, list) else ours == theirs for ours, theirs in found
+        )
 
     def differences(self, config: Mapping[str, Any]) -> list[str]:
         """Return each setting in which the run differs: "objective.attack.steps: 4 (40)"."""

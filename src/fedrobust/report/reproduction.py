@@ -1,7 +1,7 @@
 """The page of a reproduction: ours beside the published figures, and what differs."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,11 +35,14 @@ class Place:
     sweep: str
     group: Group
     row: Published | None
+    alone: bool
+    """Whether there is one sweep only, which need not be named."""
 
     @property
     def label(self) -> str:
         """The place in words: the sweep and the labels."""
-        return ", ".join([self.sweep, *self.group.labels])
+        sweep = [] if self.alone and self.group.labels else [self.sweep]
+        return ", ".join([*sweep, *self.group.labels])
 
     def ours(self, which: str, figure: str) -> Spread | None:
         """Return the spread of a figure of the ``best`` or the ``final`` model over the seeds."""
@@ -68,7 +71,7 @@ def reproduction_values(path: Path, figure: AddFigure) -> tuple[dict[str, Any], 
         raise RecordError(f"{path}: no cell of this reproduction is finished yet")
     rows = tables(record.paper).get(record.table, ())
     places = [
-        Place(name, group, next((r for r in rows if r.fits(group.cells[0].config)), None))
+        Place(name, group, _row(rows, group), len(record.sweeps) == 1)
         for name, records in read.items()
         for group in records.groups
     ]
@@ -88,6 +91,11 @@ def reproduction_values(path: Path, figure: AddFigure) -> tuple[dict[str, Any], 
     }
     files = {"table.md": markdown(heads, body).encode(), "table.json": _json(record, places)}
     return content, files
+
+
+def _row(rows: Sequence[Published], group: Group) -> Published | None:
+    """Return the published row that the cells of a group belong to, if there is one."""
+    return next((row for row in rows if row.fits(group.cells[0].config)), None)
 
 
 def _scores(places: list[Place]) -> tuple[list[str], list[list[str]]]:
@@ -118,7 +126,7 @@ def _beside(ours: Spread | None, theirs: float | None) -> list[str]:
     """Return the published figure, and ours minus it in points."""
     if ours is None or theirs is None:
         return [_NONE, _NONE]
-    return [f"{100 * theirs:.1f}\u202f%", f"{100 * (ours.middle - theirs):+.1f}"]
+    return [f"{100 * theirs:.1f}\u202f%", f"{100 * (ours.middle - theirs):+.1f}".replace("-", "−")]
 
 
 def _told(record: ReproductionRecord, path: Path, read: Mapping[str, SweepRecords]) -> str:
@@ -131,10 +139,14 @@ def _told(record: ReproductionRecord, path: Path, read: Mapping[str, SweepRecord
         if (found := json_of(cell.path / "environment.json", dict))
     )
     return (
-        f"{record.name} at scale {record.scale}: {len(cells)} runs, {seconds / 3600:.1f} hours of "
+        f"{record.name} at scale {record.scale}: {len(cells)} runs, {_hours(seconds)} of "
         f"processes ({'; '.join(machines)}). Play it again: fedrobust reproduce {record.name} "
         f"--scale {record.scale}."
     )
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.0f} minutes"
 
 
 def _lists(record: ReproductionRecord, places: list[Place]) -> Iterator[tuple[str, list[str]]]:
