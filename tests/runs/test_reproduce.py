@@ -67,7 +67,10 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     part = {"sweeps": {"one": "one.yaml", "two": "two.yaml"}, "cost": "seconds"}
     scales = {"smoke": part | {"deviations": ["Digits, not faces."]}}
     content = {"title": TITLE, "paper": "paper", "table": "table-1", "scales": scales}
-    dump({"paper-table1": content}, root / "experiments/paper/reproductions.yaml")
+    dump(
+        {"paper-table1": content, "paper-figure2": "paper-table1"},
+        root / "experiments/paper/reproductions.yaml",
+    )
     figures = root / "results/published/paper.json"
     figures.parent.mkdir(parents=True)
     figures.write_text(json.dumps(PAPER))
@@ -134,8 +137,10 @@ def test_what_does_not_exist_is_told_with_what_there_is(shelf: Path) -> None:
         load_reproduction("paper-table2", "smoke")
     assert str(error.value) == (
         "there is no reproduction 'paper-table2' (did you mean 'paper-table1'?); there are:\n"
-        f"  paper-table1 --scale smoke: {TITLE} (seconds)"
+        f"  paper-table1 --scale smoke: {TITLE} (seconds)\n"
+        "  paper-figure2: on the page of paper-table1"
     )
+    assert load_reproduction("paper-figure2", "smoke").name == "paper-table1"
     with pytest.raises(ConfigError, match=r"has no scale 'cpu'; it has:\n  paper-table1 --scale"):
         load_reproduction("paper-table1", "cpu")
 
@@ -162,6 +167,9 @@ def test_a_broken_definition_is_named(shelf: Path) -> None:
     path = shelf / "experiments/paper/reproductions.yaml"
     dump({"paper-table1": {"title": TITLE}}, path)
     with pytest.raises(ConfigError, match=r"reproductions\.yaml: paper-table1: "):
+        known()
+    dump({"paper-figure3": "paper-table9"}, path)
+    with pytest.raises(ConfigError, match=r"reproductions\.yaml: paper-figure3: "):
         known()
     path.write_text("- a list")
     with pytest.raises(ConfigError, match="it must map names to reproductions"):

@@ -39,7 +39,7 @@ def reproduce_command(
             say(told(known()))
             return
         found = load_reproduction(name, scale, settings or [])
-        directory = out or Path("runs") / f"{name}-{scale}"
+        directory = out or Path("runs") / f"{found.name}-{scale}"
         cells = sum(len(sweep.cells) for sweep in found.sweeps.values())
         display = SweepDisplay(Console(stderr=True), cells)
         try:

@@ -25,8 +25,8 @@ class Published:
     """One row of a published table.
 
     ``figures`` are shares from 0 to 1 by name. A run belongs to the row if its config has the
-    values of ``match``, by dotted key; a list holds the values that will do. ``setting`` are the published settings, by dotted key, which
-    a run may differ from.
+    values of ``match``, by dotted key; a list there holds the values that will do. ``setting`` are
+    the published settings, by dotted key, which a run may differ from.
     """
 
     paper: str

@@ -29,7 +29,7 @@ Content = tuple[str, dict[str, bytes]]
 _MARK = '<meta name="generator" content="fedrobust report">'
 _PAGE = "index.html"
 _FIGURE = re.compile(
-    r"(\d+-[a-z0-9-]+-)?(accuracy|kept|users|examples|boundaries|matrix|course|learned|harm|surface|signs|audit|(error|loss)-[a-z]+|(course|clean)-[a-z0-9-]+)\.(svg|png|md|json)"
+    r"(\d+-[a-z0-9-]+-)?(accuracy|kept|users|examples|boundaries|matrix|course|learned|harm|surface|signs|audit|(error|loss)-[a-z]+|(course|clean|users)-[a-z0-9-]+)\.(svg|png|md|json)"
 )
 
 
@@ -69,7 +69,7 @@ def write_report(
     read = [ReportRun.read(path) for path in paths]
     labels = compare.unique_labels(read)
     if out is None and len(paths) > 1:
-        names = "-".join(_slug(label) for label in labels)[:100]
+        names = "-".join(wording.slug(label) for label in labels)[:100]
         out = Path(f"report-{names}")
     return _publish(out, paths[0], lambda: _build(read, labels))
 
@@ -126,7 +126,7 @@ def _build(runs: Sequence[ReportRun], labels: Sequence[str]) -> Content:
     figure = _collector(files)
     sections = []
     for i, (run, label) in enumerate(zip(runs, labels, strict=True)):
-        prefix = "" if len(runs) == 1 else f"{i + 1}-{_slug(label)}-"
+        prefix = "" if len(runs) == 1 else f"{i + 1}-{wording.slug(label)}-"
         sections.append(section(run, label, prefix, figure) | {"anchor": f"run-{i + 1}"})
     curves = figure(
         "accuracy",
@@ -223,7 +223,3 @@ def _inline(svg: str, prefix: str, alt: str) -> Markup:
 
 def _strong_numbers(text: str) -> Markup:
     return Markup(re.sub(r"\d+\.\d\u202f%", r"<strong>\g<0></strong>", str(escape(text))))
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "run"

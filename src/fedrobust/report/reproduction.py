@@ -7,17 +7,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from fedrobust.errors import RecordError
 from fedrobust.records.published import Published, tables
 from fedrobust.records.reading import json_of, mapping_of
 from fedrobust.records.schema.reproduction import FILE, ReproductionRecord
+from fedrobust.report.figures import users
+from fedrobust.report.run_page import user_numbers
+from fedrobust.report.run_records import ReportRun
 from fedrobust.report.sweep import figures
 from fedrobust.report.sweep.page import markdown
 from fedrobust.report.sweep.records import Group, Spread, SweepCell, SweepRecords, shown
+from fedrobust.report.wording import slug
 
-AddFigure = Callable[[str, str, Callable[[float], Figure]], dict[str, Any]]
+AddFigure = Callable[..., dict[str, Any]]
 _NONE = "–"
 _SCORES = ("accuracy", "robust_accuracy")
 CAPTION = (
@@ -87,7 +89,7 @@ def reproduction_values(path: Path, figure: AddFigure) -> tuple[dict[str, Any], 
         "missing": missing,
         "failed": {f"{n}/{c}": why for n, r in read.items() for c, why in r.failed.items()},
         "troubles": [],
-        "figures": list(_figures(read, figure)),
+        "figures": [*_figures(read, figure), *_users(places, figure)],
     }
     files = {"table.md": markdown(heads, body).encode(), "table.json": _json(record, places)}
     return content, files
@@ -146,7 +148,7 @@ def _told(record: ReproductionRecord, path: Path, read: Mapping[str, SweepRecord
 
 
 def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
 
 
 def _lists(record: ReproductionRecord, places: list[Place]) -> Iterator[tuple[str, list[str]]]:
@@ -180,7 +182,28 @@ def _figures(read: Mapping[str, SweepRecords], figure: AddFigure) -> Iterator[An
             draw = partial(figures.course, records, key=key)
             kind = "course" if key == "robust_accuracy" else "clean"
             title = f"{what} by round: {name}"
-            yield title, figure(f"{kind}-{name}", title, draw), f"{what} on validation examples."
+            yield (
+                title,
+                figure(f"{kind}-{slug(name)}", title, draw),
+                f"{what} on validation examples.",
+            )
+
+
+def _users(places: Sequence[Place], figure: AddFigure) -> Iterator[Any]:
+    """Yield title, drawing and caption of each published place whose clients are writers."""
+    for place in places:
+        cell = place.group.cells[0]
+        found = ReportRun.read(cell.path).users if place.row is not None else None
+        if found is None or cell.config["partition"].get("name") != "by-writer":
+            continue
+        scores, who, source = found
+        title = f"Accuracy of each writer: {place.label}"
+        numbers = user_numbers(scores)
+        caption = f"{source.capitalize()}: a dot for each of {numbers['count']} {who}."
+        if numbers["correlation"] is not None:
+            caption += f" Correlation of both accuracies: {numbers['correlation']}."
+        drawn = figure(f"users-{slug(cell.name)}", title, partial(users, scores), False)
+        yield title, drawn, caption
 
 
 def _json(record: ReproductionRecord, places: list[Place]) -> bytes:

@@ -60,7 +60,7 @@ def section(
         each, who, source = run.users
         alt = f"Scatter plot of accuracy and robust accuracy of {len(each.accuracy)} {who}."
         drawn = figure(f"{prefix}users", alt, partial(figures.users, each), narrow=False)
-        content["users"] = {"figure": drawn, "who": who, "source": source} | _user_numbers(each)
+        content["users"] = {"figure": drawn, "who": who, "source": source} | user_numbers(each)
     if run.examples:
         figure(f"{prefix}examples", "", partial(figures.examples, run.examples), narrow=False)
         content["pictures"] = _pictures(run)
@@ -147,7 +147,8 @@ def table(runs: Sequence[ReportRun]) -> dict[str, Any]:
     }
 
 
-def _user_numbers(scores: PerUser) -> dict[str, Any]:
+def user_numbers(scores: PerUser) -> dict[str, Any]:
+    """Return medians, deciles and the correlation of clean and robust accuracy over the users."""
     users = sorted(scores.accuracy)
     x = [scores.accuracy[u] for u in users]
     y = [scores.robust_accuracy[u] for u in users]

@@ -1,5 +1,6 @@
 """The words of the report: names, numbers, the verdict, the warnings."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -210,3 +211,8 @@ def _short(numbers: list[int]) -> str:
             parts.append([n])
     texts = [f"{p[0]} to {p[-1]}" if len(p) > 2 else ", ".join(map(str, p)) for p in parts]
     return ", ".join(texts[:8]) + (" …" if len(texts) > 8 else "")
+
+
+def slug(text: str) -> str:
+    """Return ``text`` as a part of a file's name: small letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40] or "run"

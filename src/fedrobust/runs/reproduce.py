@@ -77,13 +77,26 @@ class Reproduction:
 
 def known() -> dict[str, Definition]:
     """Return all reproductions by name. Raises: ``ConfigError`` for a definition that is broken."""
-    found = {}
+    found = dict[str, Definition]()
     for path in sorted(shelf("experiments").glob("*/reproductions.yaml")):
-        for name, content in _mapping(path).items():
+        content = _mapping(path)
+        for name, value in content.items():
+            if isinstance(value, str):
+                if not isinstance(content.get(value), dict):
+                    raise ConfigError(f"{path}: {name}: there is no reproduction {quoted(value)}")
+                continue
             try:
-                found[name] = TypeAdapter(Definition).validate_python(content)
+                found[name] = TypeAdapter(Definition).validate_python(value)
             except ValidationError as error:
                 raise ConfigError(f"{path}: {name}: {error.errors()[0]['msg']}") from error
+    return found
+
+
+def figures() -> dict[str, str]:
+    """Return the published figures by name, each with the reproduction whose page shows it."""
+    found = dict[str, str]()
+    for path in sorted(shelf("experiments").glob("*/reproductions.yaml")):
+        found |= {name: on for name, on in _mapping(path).items() if isinstance(on, str)}
     return found
 
 
@@ -97,9 +110,12 @@ def _mapping(path: Path) -> dict[str, Any]:
 def load_reproduction(name: str, scale: str, overrides: Sequence[str] = ()) -> Reproduction:
     """Return a reproduction at a scale. ``overrides`` change every cell of its sweeps.
 
+    The name of a figure stands for the reproduction whose page shows it.
+
     Raises: ``ConfigError`` for an unknown name or scale, with what there is and what it costs.
     """
     definitions = known()
+    name = figures().get(name, name)
     if name not in definitions:
         raise ConfigError(
             f"there is no reproduction {quoted(name)}{suggestion(name, list(definitions))}; there "
@@ -118,13 +134,17 @@ def load_reproduction(name: str, scale: str, overrides: Sequence[str] = ()) -> R
 
 
 def told(definitions: Mapping[str, Definition]) -> str:
-    """Return a line for each scale of each reproduction, with its cost."""
-    return "\n".join(
-        f"  {name} --scale {scale}: {definition.title} ({definition.scales[scale].cost})"
-        for name, definition in definitions.items()
-        for scale in SCALES
-        if scale in definition.scales
-    )
+    """Return a line for each scale of each reproduction, with its cost, and the figures on it."""
+    lines = list[str]()
+    for name, definition in definitions.items():
+        lines += [
+            f"  {name} --scale {scale}: {definition.title} ({definition.scales[scale].cost})"
+            for scale in SCALES
+            if scale in definition.scales
+        ]
+        if also := [figure for figure, on in figures().items() if on == name]:
+            lines.append(f"  {', '.join(also)}: on the page of {name}")
+    return "\n".join(lines)
 
 
 def reproduce(
