@@ -23,10 +23,11 @@ AddFigure = Callable[..., dict[str, Any]]
 _NONE = "–"
 _SCORES = ("accuracy", "robust_accuracy")
 CAPTION = (
-    "Per cent of the test split, which is read once. Ours is the model of the round with the best "
-    "robust accuracy on validation examples; the paper reports scores when its adversarial "
-    "accuracy was highest. Over several seeds: the median, with the smallest and the largest "
-    "value. The last columns are the model after the last round."
+    "Per cent of the test split, which is read once; accuracy, and robust accuracy under the "
+    "evaluation's attack. Ours is the model of the round with the best robust accuracy on "
+    "validation examples; the paper reports scores when its adversarial accuracy was highest. "
+    "Points: ours minus the paper's. Over several seeds: the median, with the smallest and the "
+    "largest value. The last columns are the model after the last round."
 )
 
 
@@ -104,8 +105,8 @@ def _scores(places: list[Place]) -> tuple[list[str], list[list[str]]]:
     """Return the heads and the rows of the table."""
     heads = ["place", "published as", "seeds", "round"]
     for name in _SCORES:
-        heads += [name.replace("_", " "), "paper", "difference"]
-    heads += ["last accuracy", "last robust accuracy"]
+        heads += [name.removesuffix("_accuracy"), "paper", "points"]
+    heads += ["last accuracy", "last robust"]
     body = []
     for place in places:
         rounds = [cell.summary["best_round"] for cell in place.group.cells]
