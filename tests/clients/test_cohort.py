@@ -16,7 +16,7 @@ from fedrobust.clients.turn import Store
 from fedrobust.compute.parameters import read
 from fedrobust.compute.randomness import Streams
 from fedrobust.data import Split
-from fedrobust.errors import ConfigError
+from fedrobust.errors import ConfigError, ResourceError
 from fedrobust.experiment import Experiment
 from fedrobust.objectives import Adversarial, Objective, WassersteinDRO
 from fedrobust.perturb import Ascent, Pgd
@@ -198,3 +198,15 @@ def test_vmap_is_refused_where_it_does_not_fit(tiny: Callable[..., Experiment]) 
 
 def test_a_cpu_takes_vmap_only_if_asked(tiny: Callable[..., Experiment]) -> None:
     assert prepare(tiny(execution={"device": "cpu"})).plan.gradients == "autograd"
+
+
+def test_a_unit_that_does_not_fit_is_refused_with_the_figure(
+    tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eleven clients of 38,282 parameters: seven vectors each beside the round's 55 or so."""
+    monkeypatch.setattr("fedrobust.compute.memory.available_memory", lambda device: 10 * 2**20)
+    plan = {"device": "cpu", "threads": 1, "batch": 128}
+    prepare(tiny(execution=plan | {"gradients": "autograd"}))
+    with pytest.raises(ResourceError, match="11 clients of 38,282 parameters train together"):
+        prepare(tiny(execution=plan | {"gradients": "vmap"}))
+    prepare(tiny(execution=plan | {"gradients": "vmap", "batch": 8}))

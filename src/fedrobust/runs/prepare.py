@@ -79,6 +79,8 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
     local, root = _local_training(experiment, plan, data, model)
     backend = _backend(local, plan, experiment.attack)
     local = replace(local, together=backend is LOCAL and _together(local, plan))
+    if local.together:
+        _require_memory_together(experiment, plan, local, data.clients)
     gradients: Gradients = "vmap" if local.together else "autograd"
     plan = replace(plan, gradients=gradients if backend is LOCAL else "compiled")
     experiment = replace(experiment, execution=plan)
@@ -148,6 +150,30 @@ def _require_memory(
         device,
         f"each of {count} workers computes a unit of {batch:,} examples beside the updates",
         "a smaller execution.batch, or fewer execution.threads",
+    )
+
+
+def _require_memory_together(
+    experiment: Experiment, plan: Execution, local: LocalTraining, clients: int
+) -> None:
+    """Check that the largest unit of clients that train together fits beside the updates.
+
+    Each client has its parameters, gradient and temporary vectors of a step, a copy of its
+    optimiser's state, and the activations of its batch. Raises: ``ResourceError``.
+    """
+    start = read(local.model)
+    vector, count = start.numel() * start.element_size(), plan.workers
+    size = experiment.participation.size(clients)
+    largest = max(map(len, local.units(range(size), 1)))
+    images = local.data.images(torch.arange(min(2, len(local.data)))).to(start)
+    each = vector * (4 + experiment.client.optimizer.slots())
+    each += experiment.client.batch_size * activations(local.model, images)
+    require_memory(
+        memory_needed(experiment, clients, vector, count) + count * largest * each,
+        plan.device or "cpu",
+        f"{largest} clients of {start.numel():,} parameters train together, for each of {count} "
+        "workers",
+        "a smaller execution.batch, or execution.gradients: autograd",
     )
 
 
