@@ -41,7 +41,7 @@ def test_a_replay_has_the_inputs_and_the_parameters_of_now() -> None:
     for i in range(3):
         x, y = batch(5)
         y = (y + i) % 3
-        found.append(captured.input_gradient(model, x, y, recorder))
+        found.append(captured.input_gradient(model, x, y, captured.kind(model), recorder))
         assert torch.equal(found[-1], network.input_gradient(model, x, y))
         with torch.no_grad():
             model[1].weight.mul_(-2)
@@ -54,7 +54,7 @@ def test_another_kind_of_call_is_recorded_anew() -> None:
     x, y = batch(5)
 
     def asked() -> int:
-        captured.input_gradient(model, x, y, recorder)
+        captured.input_gradient(model, x, y, captured.kind(model), recorder)
         return recorder.made
 
     assert asked() == 1
@@ -73,6 +73,14 @@ def test_another_kind_of_call_is_recorded_anew() -> None:
     model[1].weight = nn.Parameter(torch.zeros(3, 16))  # the old ones may be freed
     assert asked() == 7
     assert asked() == 7
+    model.append(nn.LeakyReLU(0.1))
+    assert asked() == 8
+    model[2].negative_slope = 0.9
+    assert asked() == 9
+    model[2] = nn.ELU()
+    assert asked() == 10
+    captured.forget(model)
+    assert asked() == 11
 
 
 def test_only_a_few_graphs_are_kept() -> None:
@@ -80,14 +88,14 @@ def test_only_a_few_graphs_are_kept() -> None:
     model, recorder = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), Recorder()
     made = []
     for size in (6, 2, 6, 2, 9, 2, 6):
-        captured.input_gradient(model, *batch(size), recorder)
+        captured.input_gradient(model, *batch(size), captured.kind(model), recorder)
         made.append(recorder.made)
     assert made == [1, 2, 2, 2, 3, 3, 4]
 
 
 def test_a_models_graphs_end_with_it() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
-    captured.input_gradient(model, *batch(2), Recorder())
+    captured.input_gradient(model, *batch(2), captured.kind(model), Recorder())
     assert model in captured._RECORDINGS
     count = len(captured._RECORDINGS)
     del model

@@ -54,7 +54,7 @@ def test_a_captured_gradient_is_the_gradient(spec: ModelSpec, shape: tuple[int, 
     with frozen(model), evaluating(model):
         for count in (5, 7, 5):
             x, y = (part.cuda() for part in images(count, shape))
-            found = captured.input_gradient(model, x, y)
+            found = captured.input_gradient(model, x, y, captured.kind(model))
             torch.testing.assert_close(found, network.input_gradient(model, x, y))
             with torch.no_grad():
                 for parameter in model.parameters():

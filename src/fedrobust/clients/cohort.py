@@ -77,32 +77,33 @@ def trained(
     updates = local - parameters
     updates[~steepest.isfinite()] = torch.nan
     states = [optimizer.state[vector] for vector in vectors]
-    return _kept(config.keep_optimizer, updates, steepest, before, states, steps)
+    if not config.keep_optimizer:
+        return [(row, None) for row in updates]
+    alone = [len(turn.batches) == 1 for turn in turns]
+    return _kept(updates, steepest, before, states, alone)
 
 
 def _kept(
-    keeps: bool,
     updates: Updates,
     steepest: Tensor,
     before: Sequence[OptimizerState | None],
     states: Sequence[OptimizerState],
-    steps: int,
+    alone: Sequence[bool],
 ) -> list[Trained]:
     """Return each update, with the state to keep: see :meth:`Turn.train`."""
-    if not keeps:
-        return [(row, None) for row in updates]
     sizes = torch.stack([steepest, updates.abs().amax(dim=1)]).tolist()
     found = list[Trained]()
-    for row, slope, size, old, new in zip(updates, *sizes, before, states, strict=True):
+    for row, slope, size, old, new, once in zip(
+        updates, *sizes, before, states, alone, strict=True
+    ):
         fit = math.isfinite(size) and (
             slope < ORDINARY or all(math.isfinite(largest(value)) for value in new.values())
         )
         if fit:
             found.append((row, new))
         else:
-            # A step with a finite gradient has changed the state in place.
-            lost = steps == 1 and math.isfinite(slope)
-            found.append((row, None if lost else old))
+            # A client's only step, with a finite gradient, has changed the state in place.
+            found.append((row, None if once and math.isfinite(slope) else old))
     return found
 
 

@@ -108,7 +108,8 @@ class LocalTraining:
         units, filled = list[list[int]](), self.batch
         for client in chosen:
             size = min(len(self.clients[client]), self.config.batch_size)
-            size = asked.count(self.objective, size, round) or size
+            if not self.together:  # else the gradients of all examples are one batch, too
+                size = asked.count(self.objective, size, round) or size
             if filled + size > self.batch:
                 units.append([])
                 filled = 0

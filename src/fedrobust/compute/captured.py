@@ -23,6 +23,7 @@ _WARM_UP = 2
 """Calls before the capture, in which the libraries choose their kernels and take their memory."""
 
 Replay: TypeAlias = Callable[[], None]
+Kind: TypeAlias = tuple[object, ...]
 
 
 @dataclass(frozen=True)
@@ -40,20 +41,32 @@ _RECORDINGS: "WeakKeyDictionary[nn.Module, dict[tuple[object, ...], Recording]]"
 )
 
 
+def kind(model: nn.Module) -> Kind:
+    """Return everything but values that a recording of ``model`` depends on, its input apart."""
+    held = (*model.parameters(), *model.buffers())
+    device = held[0].device.type if held else "cpu"
+    return (
+        arithmetic(device),
+        tuple((id(m), type(m), m.training, m.extra_repr()) for m in model.modules()),
+        tuple((tensor.data_ptr(), tensor.requires_grad) for tensor in held),
+    )
+
+
 def input_gradient(
     model: nn.Module,
     x: Images,
     y: Labels,
+    of: Kind,
     record: Callable[[nn.Module, Images, Labels], Recording] | None = None,
 ) -> Tensor:
     """Return ∇ₓ of the summed cross-entropy, by a recording that is made at the first call.
 
-    A recording reads the parameters where they lie, so it sees new values that are written there.
-    It serves one kind of input, in one mode of the model, and in one arithmetic. ``model`` must be
-    made of PyTorch's own layers: whatever else a forward pass does is not repeated.
+    ``of`` is the :func:`kind` of ``model`` now. A recording reads the parameters where they lie, so
+    it sees new values that are written there. ``model`` must be made of PyTorch's own layers:
+    whatever else a forward pass does is not repeated.
     """
     known = _RECORDINGS.setdefault(model, {})
-    key = _key(model, x)
+    key = (of, tuple(x.shape), x.stride(), x.dtype, x.device)
     if (found := known.pop(key, None)) is None:
         while len(known) >= _KEPT:
             known.pop(next(iter(known)))
@@ -65,31 +78,24 @@ def input_gradient(
     return found.slope.clone()
 
 
-def _key(model: nn.Module, x: Images) -> tuple[object, ...]:
-    """Return everything but values that a recording depends on."""
-    held = (*model.parameters(), *model.buffers())
-    return (
-        tuple(x.shape),
-        x.stride(),
-        x.dtype,
-        model.training,
-        arithmetic(x.device.type),
-        tuple(tensor.data_ptr() for tensor in held),
-        tuple(tensor.requires_grad for tensor in held),
-    )
+def forget(model: nn.Module) -> None:
+    """Drop the recordings of ``model``, and give their memory back to the GPU."""
+    if _RECORDINGS.pop(model, None) is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def recorded(model: nn.Module, x: Images, y: Labels) -> Recording:
     """Return the gradient of ``model`` at inputs like x and y as a CUDA graph."""
     x, y = x.detach().clone(), y.clone()
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    here = torch.cuda.current_stream()
-    side.wait_stream(here)
-    with torch.cuda.stream(side):
-        for _ in range(_WARM_UP):
-            network.input_gradient(model, x, y)
-    here.wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        slope = network.input_gradient(model, x, y)
+    with torch.cuda.device(x.device):  # a graph records what is launched on the current device
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        here = torch.cuda.current_stream()
+        side.wait_stream(here)
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UP):
+                network.input_gradient(model, x, y)
+        here.wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            slope = network.input_gradient(model, x, y)
     return Recording(x, y, slope, graph.replay)

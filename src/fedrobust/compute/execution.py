@@ -14,6 +14,7 @@ import torch
 from annotated_types import Le
 from torch import nn
 
+from fedrobust.compute import captured
 from fedrobust.compute.frozen import Ascended, fastest
 from fedrobust.compute.memory import activations, available_memory
 from fedrobust.compute.network import differentiable, evaluating, frozen
@@ -139,6 +140,7 @@ def fastest_batch(model: nn.Module, shape: tuple[int, ...], classes: int) -> int
                 best, best_rate = size, size / seconds
             if seconds > 0.5:
                 break
+    captured.forget(model)
     return best
 
 

@@ -10,6 +10,7 @@ from fedrobust.compute import captured, network
 from fedrobust.compute.chain import UnknownFormError, compiled
 from fedrobust.compute.global_draws import drawless
 from fedrobust.compute.memory import keep_freed_memory
+from fedrobust.compute.stacked import Stacked
 from fedrobust.config import arguments
 from fedrobust.typing import Images, Labels
 
@@ -52,7 +53,8 @@ def fastest(model: nn.Module, x: Images) -> Ascended:
     :class:`GraphedNetwork` for models of PyTorch's own layers; otherwise the model as it is.
     """
     if x.is_cuda:
-        return GraphedNetwork(model) if drawless(model) else AsItIs(model)
+        known = drawless(model) and not isinstance(model, Stacked)
+        return GraphedNetwork(model) if known else AsItIs(model)
     keep_freed_memory()
     try:
         return FrozenNetwork(model, x)
@@ -88,11 +90,18 @@ class AsItIs:
 
 
 class GraphedNetwork(AsItIs):
-    """A model of PyTorch's own layers on a GPU: its input gradient is one CUDA graph."""
+    """A model of PyTorch's own layers on a GPU: its input gradient is one CUDA graph.
+
+    The model must stay as it is, except for the values of its parameters.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self._kind = captured.kind(model)
 
     def input_gradient(self, x: Tensor, y: Labels) -> Tensor:
         """Return ∇ₓ of the summed cross-entropy."""
-        return captured.input_gradient(self.model, x, y)
+        return captured.input_gradient(self.model, x, y, self._kind)
 
 
 class FrozenNetwork:

@@ -1,6 +1,6 @@
 """The arithmetic of the clients' training where it is not full float32."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
@@ -34,9 +34,20 @@ def reduced(device: str, precision: Precision) -> Iterator[None]:
 
 def arithmetic(device: str) -> tuple[object, ...]:
     """Return the settings of this process on which the rounding of an operation depends."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     return (
-        torch.get_float32_matmul_precision(),
-        torch.backends.cudnn.allow_tf32,
+        _setting(torch.get_float32_matmul_precision),
+        _setting(lambda: cudnn.allow_tf32),
+        getattr(matmul, "fp32_precision", None),
+        getattr(getattr(cudnn, "conv", None), "fp32_precision", None),
         torch.are_deterministic_algorithms_enabled(),
         torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
     )
+
+
+def _setting(ask: Callable[[], object]) -> object:
+    """Return a setting; None where PyTorch's newer settings are in use, and it has no answer."""
+    try:
+        return ask()
+    except RuntimeError:
+        return None
