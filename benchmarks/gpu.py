@@ -59,8 +59,8 @@ def main() -> None:
         return
     if not torch.cuda.is_available():
         sys.exit("there is no GPU that PyTorch can use")
-    rows = [asdict(timed(path, arguments.turns)) for path in paths()]
-    content = described() | {"paths": rows}
+    content = described()
+    content["paths"] = [asdict(timed(path, arguments.turns)) for path in paths()]
     print(page(content))
     if arguments.out:
         arguments.out.write_text(json.dumps(content, indent=1) + "\n")

@@ -4,9 +4,10 @@
 #
 #   bash benchmarks/gpu.sh [OUT]        OUT: where records go, results/gpu if left out
 #
-# PYTHON is the interpreter, python3 if not set. It must have PyTorch with CUDA. Whatever else is
-# missing is installed from the folder WHEELS, if that is set, without a network. FEDROBUST_DATA names
-# folders that hold the data sets. MINUTES is the time for one call.
+# PYTHON is the interpreter, python3 if not set. It must have PyTorch with CUDA, and fedrobust with what
+# it needs. Where it has not, and there is no network, set WHEELS to a folder with the wheels, which a
+# machine with a network fills: pip wheel --no-deps . and pip download of the packages below.
+# FEDROBUST_DATA names folders that hold the data sets. MINUTES is the time for one call.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,9 +21,12 @@ mkdir -p "$out"
     || { echo "$python has no PyTorch that sees a GPU; set PYTHON"; exit 1; }
 if [ -n "${WHEELS:-}" ]; then
     "$python" -m pip install --quiet --no-index --find-links "$WHEELS" \
-        annotated-types gymnasium jinja2 matplotlib numba numpy platformdirs POT psutil pydantic pytest \
-        rich ruamel.yaml safetensors scikit-learn typer
+        annotated-types contourpy filelock gymnasium jaxtyping jinja2 matplotlib numba numpy platformdirs \
+        pooch POT psutil pydantic pytest rich ruamel.yaml safetensors scikit-learn scipy typer
+    "$python" -m pip install --quiet --no-index --find-links "$WHEELS" --no-deps fedrobust
 fi
+"$python" -c 'from importlib.metadata import version; version("fedrobust"); import fedrobust.cli' \
+    || { echo "fedrobust is not installed: pip install -e . or set WHEELS"; exit 1; }
 
 # Run a step once, within the time that is left. A step that is cut off is begun again next time.
 once() {

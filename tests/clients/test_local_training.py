@@ -221,6 +221,11 @@ def test_schedules() -> None:
     assert [len(b) for b in Client(batch_size=64, batches=1).schedule(examples, g)] == [25]
 
 
+def test_a_rate_of_nothing_is_refused() -> None:
+    with pytest.raises(ValidationError, match="lr_factor must be above 0"):
+        Client(batches=1, lr_factor=(Phase(1.0, until=2), Phase(0.0)))
+
+
 @pytest.mark.parametrize("length", [{}, {"batches": 1, "epochs": 1}])
 def test_local_training_has_one_length(length: dict[str, int]) -> None:
     with pytest.raises(ValidationError, match="either batches or epochs"):

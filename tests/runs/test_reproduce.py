@@ -40,6 +40,12 @@ PAPER = {
                     "accuracy": 40.0,
                     "robust_accuracy": 30.5,
                 },
+                {
+                    "label": "on faces",
+                    "match": {"data.name": "faces"},
+                    "setting": {},
+                    "accuracy": 1.0,
+                },
             ],
         }
     },
@@ -123,6 +129,7 @@ def test_it_is_stopped_goes_on_and_stands_beside_the_paper(shelf: Path, tmp_path
         f"<title>{TITLE}",
         "paper-table1 at scale smoke: 4 runs",
         "Digits, not faces.",
+        "Published figures that this scale does not play, or not yet on faces",
         "objective.attack.steps: 3 (40)",
         "malicious: 2 (5): two, flip",
         f"{100 * (ours - 0.305):+.1f}".replace("-", "−"),
@@ -130,6 +137,22 @@ def test_it_is_stopped_goes_on_and_stands_beside_the_paper(shelf: Path, tmp_path
     ):
         assert told in page or told in (out / "report/index.html").read_text(), told
     assert "Not finished" not in page
+    assert "changed by -s" not in page
+
+
+@pytest.mark.slow
+def test_a_users_own_settings_stand_on_the_page(shelf: Path, tmp_path: Path) -> None:
+    out, settings = tmp_path / "out", ["-s", "rounds=1"]
+    command = ["reproduce", "paper-table1", "--out", str(out), *settings]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    page = page_of(out)
+    assert "Every cell was changed by -s rounds=1." in page
+    assert "fedrobust reproduce paper-table1 --scale smoke -s rounds=1." in page
+    # Cells of other settings are not mixed with these, and the record stays.
+    before = (out / "reproduction.json").read_bytes()
+    refused = CliRunner().invoke(app, command[:4])
+    assert refused.exit_code == 2
+    assert (out / "reproduction.json").read_bytes() == before
 
 
 def test_what_does_not_exist_is_told_with_what_there_is(shelf: Path) -> None:

@@ -51,7 +51,7 @@ class Timed:
 
 
 def timed(path: HotPath, turns: int) -> Timed:
-    """Measure ``path`` after one call of each way, which warms up."""
+    """Measure ``path``, after one call of each way to warm up, unless it has its own ``turns``."""
     if path.turns is None:
         path.ours()
         if path.plain is not None:

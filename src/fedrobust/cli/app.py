@@ -24,7 +24,7 @@ OtherProcessor: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--other-processor",
-        help="Go on with --resume although it began on another kind of processor.",
+        help="Go on although it began on another kind of processor.",
     ),
 ]
 

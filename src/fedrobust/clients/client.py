@@ -4,7 +4,7 @@ import torch
 from pydantic import model_validator
 
 from fedrobust.clients.optimizers import AnyOptimizer, Sgd
-from fedrobust.config.by_round import ByRound, in_round
+from fedrobust.config.by_round import ByRound, Phase, in_round
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Count, Flag
 from fedrobust.typing import Indices
@@ -17,7 +17,7 @@ class Client:
     In each round a client shuffles its data anew. If it needs more batches than one pass has, it
     continues with another shuffle. ``keep_optimizer`` keeps the optimiser's state from round to
     round, as FAT does with Adam; otherwise every round starts with a new optimiser. ``lr_factor``
-    multiplies the optimiser's learning rate. It is a number, or a schedule by round:
+    multiplies the optimiser's learning rate. It is above 0 and up to 1, or a schedule by round:
     ``[{value: 1.0, until: 750}, {value: 0.1}]`` lowers the rate from round 751 on.
     """
 
@@ -32,6 +32,13 @@ class Client:
     def _one_length(self) -> "Client":
         if (self.batches is None) == (self.epochs is None):
             raise ValueError("give either batches or epochs, the length of local training")
+        return self
+
+    @model_validator(mode="after")
+    def _moves(self) -> "Client":
+        factors = self.lr_factor if isinstance(self.lr_factor, tuple) else (Phase(self.lr_factor),)
+        if not all(phase.value > 0 for phase in factors):
+            raise ValueError("lr_factor must be above 0: with a learning rate of 0 nobody trains")
         return self
 
     def rate(self, round: int) -> float:

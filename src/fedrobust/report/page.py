@@ -29,7 +29,8 @@ Content = tuple[str, dict[str, bytes]]
 _MARK = '<meta name="generator" content="fedrobust report">'
 _PAGE = "index.html"
 _FIGURE = re.compile(
-    r"(\d+-[a-z0-9-]+-)?(accuracy|kept|users|examples|boundaries|matrix|course|learned|harm|surface|signs|audit|(error|loss)-[a-z]+|(course|clean|users)-[a-z0-9-]+)\.(svg|png|md|json)"
+    r"(\d+-[a-z0-9-]+-)?(accuracy|kept|users|examples|boundaries|matrix|course|learned|harm|surface|signs|audit|(error|loss)-[a-z]+|table)\.(svg|png|md|json)"
+    r"|(course|clean|users)-[a-z0-9-]+\.(svg|png)"
 )
 
 

@@ -86,7 +86,7 @@ def reproduction_values(path: Path, figure: AddFigure) -> tuple[dict[str, Any], 
             {"title": "Ours and the paper's", "heads": heads, "rows": body, "caption": CAPTION}
         ],
         "axes": 2,
-        "lists": list(_lists(record, places)),
+        "lists": list(_lists(record, rows, places)),
         "missing": missing,
         "failed": {f"{n}/{c}": why for n, r in read.items() for c, why in r.failed.items()},
         "troubles": [],
@@ -144,7 +144,7 @@ def _told(record: ReproductionRecord, path: Path, read: Mapping[str, SweepRecord
     return (
         f"{record.name} at scale {record.scale}: {len(cells)} runs, {_hours(seconds)} of "
         f"processes ({'; '.join(machines)}). Play it again: fedrobust reproduce {record.name} "
-        f"--scale {record.scale}."
+        f"--scale {record.scale}{''.join(f' -s {text}' for text in record.settings)}."
     )
 
 
@@ -152,10 +152,16 @@ def _hours(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
 
 
-def _lists(record: ReproductionRecord, places: list[Place]) -> Iterator[tuple[str, list[str]]]:
+def _lists(
+    record: ReproductionRecord, rows: Sequence[Published], places: list[Place]
+) -> Iterator[tuple[str, list[str]]]:
     """Yield the numbered deviations, and the settings that differ from the published ones."""
-    if record.deviations:
-        yield "Deviations from the paper", list(record.deviations)
+    own = [f"Every cell was changed by -s {text}." for text in record.settings]
+    if record.deviations or own:
+        yield "Deviations from the paper", [*record.deviations, *own]
+    played = [place.row for place in places]
+    if waiting := [row.label for row in rows if row not in played]:
+        yield "Published figures that this scale does not play, or not yet", waiting
     differing = dict[str, list[str]]()
     for place in places:
         if place.row is None:
@@ -192,7 +198,7 @@ def _figures(read: Mapping[str, SweepRecords], figure: AddFigure) -> Iterator[An
 
 def _users(places: Sequence[Place], figure: AddFigure) -> Iterator[Any]:
     """Yield title, drawing and caption of each published place whose clients are writers."""
-    for place in places:
+    for number, place in enumerate(places):
         cell = place.group.cells[0]
         found = ReportRun.read(cell.path).users if place.row is not None else None
         if found is None or cell.config["partition"].get("name") != "by-writer":
@@ -203,7 +209,7 @@ def _users(places: Sequence[Place], figure: AddFigure) -> Iterator[Any]:
         caption = f"{source.capitalize()}: a dot for each of {numbers['count']} {who}."
         if numbers["correlation"] is not None:
             caption += f" Correlation of both accuracies: {numbers['correlation']}."
-        drawn = figure(f"users-{slug(cell.name)}", title, partial(users, scores), False)
+        drawn = figure(f"users-{number}-{slug(cell.name)}", title, partial(users, scores), False)
         yield title, drawn, caption
 
 

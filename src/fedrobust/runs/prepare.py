@@ -78,7 +78,8 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
     _require_memory(experiment, plan, data, model, start)
     local, root = _local_training(experiment, plan, data, model)
     backend = _backend(local, plan, experiment.attack)
-    local = replace(local, together=backend is LOCAL and _together(local, plan))
+    reason = _apart(local, plan) if backend is LOCAL else ""
+    local = replace(local, together=reason is None)
     if local.together:
         _require_memory_together(experiment, plan, local, data.clients)
     gradients: Gradients = "vmap" if local.together else "autograd"
@@ -103,7 +104,7 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
         test=_some(len(test), evaluation.test_samples, streams.generator("test examples")),
         gamma=data.gamma,
         streams=streams,
-        notes=(*data.notes, *_notes(experiment, len(chooses))),
+        notes=(*data.notes, *_notes(experiment, len(chooses)), *_slowly(reason)),
         digest=_digest(data.dataset, start) + _digest_of_own(experiment, data.partition),
     )
 
@@ -212,10 +213,18 @@ def _backend(local: LocalTraining, plan: Execution, attack: Attack | None) -> Ba
     return found
 
 
-def _together(local: LocalTraining, plan: Execution) -> bool:
-    """Whether a unit's clients train as one batch. Raises: ``ConfigError`` if they cannot."""
+def _slowly(reason: str | None) -> list[str]:
+    return [f"clients train one after another, which is slow on a GPU: {reason}"] if reason else []
+
+
+def _apart(local: LocalTraining, plan: Execution) -> str | None:
+    """Return why a unit's clients do not train as one batch; None where they do.
+
+    The reason is empty where nobody asked for it. Raises: ``ConfigError`` where the plan asks for
+    it, and they cannot.
+    """
     if plan.gradients != "vmap" and (plan.gradients is not None or plan.device != "cuda"):
-        return False
+        return ""
     some = local.data.images(torch.arange(min(2, len(local.data))))
     some = some.to(next(local.model.parameters()))
     with plan.active(), isolated():
@@ -224,7 +233,7 @@ def _together(local: LocalTraining, plan: Execution) -> bool:
         raise ConfigError(
             f"execution.gradients: vmap does not fit: {reason}; use autograd or leave it out"
         )
-    return reason is None
+    return reason
 
 
 def _federation(
@@ -271,9 +280,10 @@ def memory_needed(experiment: Experiment, clients: int, vector: int, workers: in
     """Return the bytes of a round's n updates and of the optimiser states that are kept.
 
     ``vector`` is the number of bytes of one parameter vector. Each worker has a network of its own,
-    and trains one client at a time. Updates count twice: once as they
-    arrive, and once for the copies of the attack and the rule. They count once more where the
-    attack sees the benign updates. Optimiser states are kept for clients that have taken part.
+    and one client's vectors; what clients that train together need comes on top. Updates count
+    twice: once as they arrive, and once for the copies of the attack and the rule. They count once
+    more where the attack sees the benign updates. Optimiser states are kept for clients that have
+    taken part.
     """
     n = experiment.participation.size(clients)
     rows = n * (3 if experiment.threat.benign else 2)

@@ -12,7 +12,7 @@ from fedrobust.config.explain import shown
 from fedrobust.config.text import quoted, suggestion
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import read_yaml
-from fedrobust.files import held, listing, written
+from fedrobust.files import LOCK, held, listing, written
 from fedrobust.progress import Progress
 from fedrobust.records.published import shelf
 from fedrobust.records.reading import json_of, present
@@ -55,6 +55,7 @@ class Reproduction:
     scale: Scale
     definition: Definition
     sweeps: Mapping[str, Sweep]
+    settings: tuple[str, ...] = ()
 
     @property
     def part(self) -> Part:
@@ -72,6 +73,7 @@ class Reproduction:
             sweeps=tuple(self.sweeps),
             cost=self.part.cost,
             deviations=self.part.deviations,
+            settings=self.settings,
         )
 
 
@@ -130,7 +132,7 @@ def load_reproduction(name: str, scale: str, overrides: Sequence[str] = ()) -> R
     folder = shelf("experiments", definition.paper)
     sweeps = {key: load_sweep(folder / file, overrides) for key, file in part.sweeps.items()}
     chosen = next(each for each in SCALES if each == scale)
-    return Reproduction(name, chosen, definition, sweeps)
+    return Reproduction(name, chosen, definition, sweeps, tuple(overrides))
 
 
 def told(definitions: Mapping[str, Definition]) -> str:
@@ -163,30 +165,32 @@ def reproduce(
     Raises: ``RecordError`` where ``out`` holds something else.
     """
     out, failed = Path(out), dict[str, str]()
-    _record(reproduction, out)
-    for name, sweep in reproduction.sweeps.items():
-        found = run_sweep(
-            sweep,
-            out / name,
-            resume=True,
-            jobs=jobs,
-            other_processor=other_processor,
-            progress=progress,
-        )
-        failed |= {f"{name}/{cell}": why for cell, why in found.items()}
+    _refuse_foreign(reproduction, out)
+    with held(out, f"another process is reproducing in {out}"):
+        if not present(out / FILE):
+            written(out / FILE, text_of(reproduction.record()))
+        for name, sweep in reproduction.sweeps.items():
+            found = run_sweep(
+                sweep,
+                out / name,
+                resume=True,
+                jobs=jobs,
+                other_processor=other_processor,
+                progress=progress,
+            )
+            failed |= {f"{name}/{cell}": why for cell, why in found.items()}
+        # Only now: a sweep refuses a folder whose cells are those of other settings.
+        written(out / FILE, text_of(reproduction.record()))
     return failed
 
 
-def _record(reproduction: Reproduction, out: Path) -> None:
-    """Write reproduction.json. Raises: ``RecordError`` where ``out`` holds something else."""
-    wanted, path = reproduction.record(), out / FILE
-    if present(path):
-        stored = json_of(path, ReproductionRecord)
-        if (stored.name, stored.scale) != (wanted.name, wanted.scale):
+def _refuse_foreign(reproduction: Reproduction, out: Path) -> None:
+    """Refuse an ``out`` that holds something else. Raises: ``RecordError``."""
+    if present(out / FILE):
+        stored = json_of(out / FILE, ReproductionRecord)
+        if (stored.name, stored.scale) != (reproduction.name, reproduction.scale):
             raise RecordError(
                 f"{out} holds {stored.name} at scale {stored.scale}: choose another --out"
             )
-    elif out.is_dir() and (there := listing(out)):
+    elif out.is_dir() and (there := [name for name in listing(out) if name != LOCK]):
         raise RecordError(f"{out} is not empty ({there[0]}, ...): choose another --out")
-    with held(out, f"another process is reproducing in {out}"):
-        written(path, text_of(wanted))

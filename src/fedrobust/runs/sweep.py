@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from fedrobust.compute.execution import default_device
 from fedrobust.config import beside
 from fedrobust.config.component import from_config
 from fedrobust.errors import RecordError, RecordWarning, UserError, WriteError
@@ -49,8 +50,8 @@ def run_sweep(
     ``out`` holds sweep.json, cells/NAME, each an ordinary run directory, and failed/NAME.txt with
     the traceback of a cell that failed. A failed cell does not stop the others. ``jobs`` cells run
     at a time, each in its own process, and share the cores. By default there are as many jobs as
-    cores. With ``resume`` finished cells are kept and begun cells go on, with ``other_processor``
-    also on another kind of processor. The grid may have gained cells since.
+    cores, and one on a GPU. With ``resume`` finished cells are kept and begun cells go on, with
+    ``other_processor`` also on another kind of processor. The grid may have gained cells since.
 
     Raises: ``RecordError`` where ``out`` holds something else.
     """
@@ -58,7 +59,7 @@ def run_sweep(
     with _opened(sweep, out, resume):
         waiting = [cell for cell in sweep.cells if not finished(cell, out)]
         seen.moved(ALL, len(sweep.cells) - len(waiting), len(sweep.cells))
-        at_once = max(1, min(jobs or _cores(), len(waiting)))
+        at_once = max(1, min(jobs or _by_default(sweep), len(waiting)))
         pool = _Pool(out, max(1, _cores() // at_once), other_processor, seen)
         try:
             while waiting or pool.running:
@@ -68,6 +69,12 @@ def run_sweep(
         finally:
             pool.stop()
     return pool.failures
+
+
+def _by_default(sweep: Sweep) -> int:
+    """Return how many cells run at a time: as many as cores, but one where they share a GPU."""
+    devices = {cell.experiment.execution.device or default_device() for cell in sweep.cells}
+    return 1 if "cuda" in devices else _cores()
 
 
 def _cores() -> int:

@@ -13,7 +13,10 @@ FILE = "reproduction.json"
 
 @checked(frozen=True, config=OPEN)
 class ReproductionRecord:
-    """The contents of reproduction.json: what is reproduced, and the sweeps beside the file."""
+    """The contents of reproduction.json: what is reproduced, and the sweeps beside the file.
+
+    ``settings`` are the user's own, dotted.key=value, which changed every cell.
+    """
 
     name: str
     scale: str
@@ -23,6 +26,7 @@ class ReproductionRecord:
     sweeps: tuple[str, ...]
     cost: str = ""
     deviations: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
     format: Unread = None
 
 
