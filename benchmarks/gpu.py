@@ -6,12 +6,10 @@ A row changes one thing against the first of its network. The plain loop trains 
 another in float32. ``--table FILE`` prints the table of a stored file, and measures nothing.
 """
 
-import argparse
-import json
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +20,7 @@ from fedrobust.bench.turns import HotPath, timed
 from fedrobust.compute.execution import Execution, has_tf32
 from fedrobust.models import CifarCnn, MnistCnn, MnistCnnSmall
 from fedrobust.models.build import ModelSpec
+from stored import command
 
 NETWORKS: list[tuple[str, ModelSpec, tuple[int, ...], int]] = [
     ("small", MnistCnnSmall(), MNIST, 40),
@@ -45,25 +44,18 @@ def paths() -> Iterator[HotPath]:
             yield fat_round(spec, name + form, steps, shape, plan)
 
 
-def main() -> None:
-    """Parse the arguments, measure or load, and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--table", type=Path)
-    arguments = parser.parse_args()
-    if arguments.table:
-        print(page(json.loads(arguments.table.read_text())))
-        return
+def measured(arguments: Namespace) -> dict[str, Any]:
+    """Return all rows, and the machine."""
     if not torch.cuda.is_available():
         sys.exit("there is no GPU that PyTorch can use")
     content = described()
     content["paths"] = [asdict(timed(path, arguments.turns)) for path in paths()]
-    print(page(content))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(content, indent=1) + "\n")
+    return content
+
+
+def main() -> None:
+    """Measure or load, and print the table."""
+    command(__doc__, measured, page, turns=3)
 
 
 if __name__ == "__main__":

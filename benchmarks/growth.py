@@ -6,12 +6,10 @@ Each curve changes one thing. A point is the median of a few rounds, played in t
 points of its curve. ``--table FILE`` prints the tables of a stored file, and measures nothing.
 """
 
-import argparse
-import json
 import statistics
 import time
+from argparse import Namespace
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -27,6 +25,7 @@ from fedrobust.models.build import ModelSpec
 from fedrobust.objectives import Adversarial
 from fedrobust.perturb import Pgd
 from fedrobust.runs.prepare import Prepared
+from stored import command
 
 CURVES = ("clients", "parameters", "PGD steps", "workers")
 
@@ -105,23 +104,15 @@ def table(content: dict[str, Any]) -> str:
     return "\n".join(found)
 
 
+def curves(arguments: Namespace) -> dict[str, Any]:
+    """Return all curves, and the machine."""
+    found = {curve: measured(curve, arguments.turns) for curve in CURVES}
+    return described() | {"turns": arguments.turns, "curves": found}
+
+
 def main() -> None:
-    """Parse the arguments, measure or load, and print the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--table", type=Path)
-    arguments = parser.parse_args()
-    if arguments.table:
-        print(table(json.loads(arguments.table.read_text())))
-        return
-    curves = {curve: measured(curve, arguments.turns) for curve in CURVES}
-    content = described() | {"turns": arguments.turns, "curves": curves}
-    print(table(content))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(content, indent=1) + "\n")
+    """Measure or load, and print the tables."""
+    command(__doc__, curves, table, turns=3)
 
 
 if __name__ == "__main__":

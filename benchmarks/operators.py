@@ -6,11 +6,8 @@ A round is played once to warm up, and once under PyTorch's profiler. *outside* 
 operators: Python, and the profiler itself. ``--table FILE`` prints the tables of a stored file.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from torch.profiler import ProfilerActivity, profile
@@ -20,6 +17,7 @@ from fedrobust.bench.table import described
 from fedrobust.bench.turns import HotPath
 from fedrobust.compute.units import shared_by
 from fedrobust.models import EluCnn, MnistCnn, MnistCnnSmall
+from stored import command
 
 _SHOWN = 10
 _PRODUCTS = ("conv", "mm", "mv", "linear", "matmul")
@@ -77,20 +75,10 @@ def table(content: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Parse the arguments, measure or load, and print the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    """Measure or load, and print the tables."""
+    command(
+        __doc__, lambda _: described() | {"rounds": [profiled(path) for path in paths()]}, table
     )
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--table", type=Path)
-    arguments = parser.parse_args()
-    if arguments.table:
-        print(table(json.loads(arguments.table.read_text())))
-        return
-    content = described() | {"rounds": [profiled(path) for path in paths()]}
-    print(table(content))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The command line, as a user meets it: one message and exit code 2 for what a user can mend."""
 
-import dataclasses
 import json
 import re
 import warnings
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo import ROOT, demo_config
+from demo import demo_config
 from ruamel.yaml import YAML
 from typer.testing import CliRunner, Result
 
@@ -245,23 +244,6 @@ def test_report_of_what_is_no_run(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-CONFIGS = [p for p in (ROOT / "experiments").rglob("*.yaml") if p.stem != "reproductions"]
-
-
-@pytest.mark.parametrize("path", sorted(CONFIGS), ids=lambda p: p.name)
-def test_every_config_is_valid(path: Path) -> None:
-    from fedrobust import load
-    from fedrobust.runs.grid import load_sweep
-
-    if "\ngrid:" in path.read_text():
-        sweep = load_sweep(path)
-        assert sweep.name in (path.stem, f"{path.parent.name}-{path.stem}")
-        with pytest.raises(ConfigError, match="fedrobust sweep"):
-            load(path)
-    else:
-        assert load(path).name == path.stem
-
-
 @pytest.mark.slow
 def test_idle_threads_do_not_spin_when_run_from_the_command_line() -> None:
     """The setting reaches OpenMP only if it is made before PyTorch is loaded."""
@@ -281,29 +263,3 @@ def test_idle_threads_do_not_spin_when_run_from_the_command_line() -> None:
     if "GOMP_SPINCOUNT" not in told.stderr:
         pytest.skip("PyTorch does not use GNU OpenMP here")
     assert "GOMP_SPINCOUNT = '2000'" in told.stderr
-
-
-def named(path: Path) -> str:
-    return str(path.parent.relative_to(ROOT / "results"))
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*/*/config.yaml")), ids=named)
-def test_every_result_can_be_played_again(path: Path) -> None:
-    from fedrobust import load
-
-    again = load(path)
-    original = load(ROOT / "experiments" / path.parent.parent.name / f"{again.name}.yaml")
-    assert dataclasses.replace(again, execution=original.execution) == original
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*/*/sweep.json")), ids=named)
-def test_every_sweep_is_the_committed_grid_and_whole(path: Path) -> None:
-    from fedrobust.experiment import read_yaml
-    from fedrobust.runs.grid import load_sweep, same
-
-    sweep = load_sweep(ROOT / "experiments" / f"{named(path)}.yaml")
-    cells = {folder.name: folder for folder in (path.parent / "cells").iterdir()}
-    assert set(cells) == {cell.name for cell in sweep.cells}
-    for cell in sweep.cells:
-        assert same(cell, read_yaml(cells[cell.name] / "config.yaml")), cell.name

@@ -2,6 +2,7 @@
 
 import weakref
 
+import pytest
 import torch
 from torch import nn
 
@@ -31,17 +32,24 @@ class Recorder:
         return Recording(x, y, slope, replay)
 
 
+@pytest.fixture(autouse=True)
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    stand_in = Recorder()
+    monkeypatch.setattr(captured, "recorded", stand_in)
+    return stand_in
+
+
 def batch(count: int) -> tuple[Images, Labels]:
     return torch.rand(count, 1, 4, 4), torch.arange(count) % 3
 
 
-def test_a_replay_has_the_inputs_and_the_parameters_of_now() -> None:
-    model, recorder = nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.ELU()), Recorder()
+def test_a_replay_has_the_inputs_and_the_parameters_of_now(recorder: Recorder) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.ELU())
     found = []
     for i in range(3):
         x, y = batch(5)
         y = (y + i) % 3
-        found.append(captured.input_gradient(model, x, y, captured.kind(model), recorder))
+        found.append(captured.input_gradient(model, x, y, captured.kind(model)))
         assert torch.equal(found[-1], network.input_gradient(model, x, y))
         with torch.no_grad():
             model[1].weight.mul_(-2)
@@ -49,12 +57,12 @@ def test_a_replay_has_the_inputs_and_the_parameters_of_now() -> None:
     assert not torch.equal(found[0], found[1])  # the answer is the caller's own
 
 
-def test_another_kind_of_call_is_recorded_anew() -> None:
-    model, recorder = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), Recorder()
+def test_another_kind_of_call_is_recorded_anew(recorder: Recorder) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     x, y = batch(5)
 
     def asked() -> int:
-        captured.input_gradient(model, x, y, captured.kind(model), recorder)
+        captured.input_gradient(model, x, y, captured.kind(model))
         return recorder.made
 
     assert asked() == 1
@@ -83,19 +91,19 @@ def test_another_kind_of_call_is_recorded_anew() -> None:
     assert asked() == 11
 
 
-def test_only_a_few_graphs_are_kept() -> None:
+def test_only_a_few_graphs_are_kept(recorder: Recorder) -> None:
     """A full unit and a smaller last one alternate; a third size takes the place of the older."""
-    model, recorder = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), Recorder()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     made = []
     for size in (6, 2, 6, 2, 9, 2, 6):
-        captured.input_gradient(model, *batch(size), captured.kind(model), recorder)
+        captured.input_gradient(model, *batch(size), captured.kind(model))
         made.append(recorder.made)
     assert made == [1, 2, 2, 2, 3, 3, 4]
 
 
 def test_a_models_graphs_end_with_it() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
-    captured.input_gradient(model, *batch(2), captured.kind(model), Recorder())
+    captured.input_gradient(model, *batch(2), captured.kind(model))
     assert model in captured._RECORDINGS
     count = len(captured._RECORDINGS)
     del model

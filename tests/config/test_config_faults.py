@@ -34,6 +34,28 @@ def refusal(**changes: Any) -> str:
 
 
 @pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (2, "client.lr_factor: should be less than or equal to 1; got 2"),
+        ("high", "client.lr_factor: should be a valid number; got 'high'"),
+        ({"value": 1}, "client.lr_factor: should be a valid number; got {'value': 1}"),
+        (
+            [{"value": 1.5}],
+            "client.lr_factor.0.value: should be less than or equal to 1; got 1.5",
+        ),
+        (
+            [{"value": 1.0, "untill": 5}, {"value": 0.5}],
+            "client.lr_factor.0.untill: unknown key (did you mean 'until'?); allowed here: value, "
+            "until",
+        ),
+    ],
+    ids=["range", "text", "no list", "within", "key"],
+)
+def test_a_schedule_has_one_message(given: Any, said: str) -> None:
+    assert refusal(**{"client": demo_config()["client"] | {"lr_factor": given}}) == said
+
+
+@pytest.mark.parametrize(
     ("key", "told"),
     [
         ("learning-rate", "learning-rate"),

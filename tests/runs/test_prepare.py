@@ -21,7 +21,8 @@ from fedrobust.errors import ConfigError, DataError, RecordError, ResourceError
 from fedrobust.models import MnistCnnSmall
 from fedrobust.objectives import ERM
 from fedrobust.perturb import Pgd
-from fedrobust.runs.prepare import memory_needed, prepare
+from fedrobust.runs.prepare import prepare
+from fedrobust.runs.round_memory import memory_needed
 
 PGD = Pgd(eps=0.1, step_size=0.05, steps=2)
 

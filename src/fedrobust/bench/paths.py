@@ -164,7 +164,13 @@ def drfl_round(name: str, spec: ModelSpec, shape: tuple[int, ...], batch: int) -
     """Return a round of DRFL on 10 clients, each with one batch."""
     client = Client(batch_size=batch, batches=1, optimizer=Sgd(0.1))
     ready = prepared(spec, shape, 10, batch, WassersteinDRO(2.0), client)
-    return _round(f"DRFL round, 10 × {batch}: {name}", ready, None)
+    objective = ready.federation.local.objective
+    assert isinstance(objective, WassersteinDRO)
+    flops = None
+    if shape[1:] and ready.plan.device == "cpu":
+        layers = nn.Sequential(*ready.model.children())
+        flops = 10 * batch * (objective.ascent.steps + 1) * _flops(layers, shape)
+    return _round(f"DRFL round, 10 × {batch}: {name}", ready, flops)
 
 
 def prepared(

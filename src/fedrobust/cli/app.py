@@ -28,6 +28,15 @@ OtherProcessor: TypeAlias = Annotated[
     ),
 ]
 
+CellSettings: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("-s", "--set", help="Override a key of every cell. May be repeated."),
+]
+Jobs: TypeAlias = Annotated[
+    int | None,
+    typer.Option(help="Cells at a time; as many as cores if left out, one on a GPU.", min=1),
+]
+
 
 @contextmanager
 def user_errors() -> Iterator[None]:
@@ -63,6 +72,21 @@ def say(text: str, err: bool = False) -> None:
     The text may come from somebody else's records, so control characters are shown as codes too.
     """
     typer.echo(printable(text.encode("utf-8", "backslashreplace").decode()), err=err)
+
+
+def tell_cells(failed: dict[str, str], cells: int, directory: Path) -> int:
+    """Tell which cells of a sweep or a reproduction failed; return how many are done.
+
+    A cell's name has the name of its sweep before it where there are several: "mnist/krum".
+    """
+    for name, reason in failed.items():
+        sweep, _, cell = name.rpartition("/")
+        why = directory / sweep / "failed" / f"{cell}.txt"
+        more = f" (see {why})" if why.is_file() else ""
+        say(f"failed: {name}: {reason}{more}", err=True)
+    done = cells - len(failed)
+    say(f"{done} of {cells} cells are done; records: {directory}")
+    return done
 
 
 def look_beside(config: Path | None = None) -> None:

@@ -6,7 +6,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedrobust.cli.app import OtherProcessor, app, say, user_errors
+from fedrobust.cli.app import (
+    CellSettings,
+    Jobs,
+    OtherProcessor,
+    app,
+    look_beside,
+    say,
+    tell_cells,
+    user_errors,
+)
 
 
 @app.command("reproduce")
@@ -17,17 +26,12 @@ def reproduce_command(
     scale: Annotated[
         str, typer.Option(help="smoke (seconds to minutes), cpu, or paper (for a GPU).")
     ] = "smoke",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("-s", "--set", help="Override a key of every cell. May be repeated."),
-    ] = None,
+    settings: CellSettings = None,
     out: Annotated[
         Path | None, typer.Option(help="The folder to write; runs/NAME-SCALE if left out.")
     ] = None,
     other_processor: OtherProcessor = False,
-    jobs: Annotated[
-        int | None, typer.Option(help="Cells at a time; as many as cores if left out.", min=1)
-    ] = None,
+    jobs: Jobs = None,
 ) -> None:
     """Play a published table or figure, and put ours beside it; goes on where it was stopped."""
     from fedrobust.cli.progress import SweepDisplay
@@ -38,6 +42,7 @@ def reproduce_command(
         if name is None:
             say(told(known()))
             return
+        look_beside()
         found = load_reproduction(name, scale, settings or [])
         directory = out or Path("runs") / f"{found.name}-{scale}"
         cells = sum(len(sweep.cells) for sweep in found.sweeps.values())
@@ -54,10 +59,7 @@ def reproduce_command(
         except KeyboardInterrupt as stop:
             say(f"stopped; the same command goes on in {directory}", err=True)
             raise typer.Exit(130) from stop
-        for cell, reason in failed.items():
-            say(f"failed: {cell}: {reason}", err=True)
-        say(f"{cells - len(failed)} of {cells} cells are done; records: {directory}")
-        if cells > len(failed):
+        if tell_cells(failed, cells, directory):
             say(f"report: {write_report([directory])}")
     if failed:
         raise typer.Exit(1)

@@ -6,7 +6,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedrobust.cli.app import OtherProcessor, app, look_beside, say, user_errors
+from fedrobust.cli.app import (
+    CellSettings,
+    Jobs,
+    OtherProcessor,
+    app,
+    look_beside,
+    say,
+    tell_cells,
+    user_errors,
+)
 
 
 @app.command("run")
@@ -69,18 +78,13 @@ def run_command(
 @app.command("sweep")
 def sweep_command(
     config: Annotated[Path, typer.Argument(help="An experiment with a grid:, a YAML file.")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("-s", "--set", help="Override a key of every cell. May be repeated."),
-    ] = None,
+    settings: CellSettings = None,
     out: Annotated[
         Path | None, typer.Option(help="The folder to write; runs/NAME if left out.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep there.")] = False,
     other_processor: OtherProcessor = False,
-    jobs: Annotated[
-        int | None, typer.Option(help="Cells at a time; as many as cores if left out.", min=1)
-    ] = None,
+    jobs: Jobs = None,
 ) -> None:
     """Play every cell of a grid, and write a report."""
     from fedrobust.cli.progress import SweepDisplay
@@ -108,12 +112,7 @@ def sweep_command(
         except KeyboardInterrupt as stop:
             say(f"stopped; go on with --resume --out {directory}", err=True)
             raise typer.Exit(130) from stop
-        for name, reason in failed.items():
-            why = directory / "failed" / f"{name}.txt"
-            more = f" (see {why})" if why.is_file() else ""
-            say(f"failed: {name}: {reason}{more}", err=True)
-        done = len(sweep.cells) - len(failed)
-        say(f"{done} of {len(sweep.cells)} cells are done; records: {directory}")
+        done = tell_cells(failed, len(sweep.cells), directory)
         if done:
             named = Trusted.of(*(to_config(cell.experiment) for cell in sweep.cells))
             say(f"report: {write_report([directory], trust=named)}")
@@ -125,7 +124,7 @@ def sweep_command(
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(help="A run, several to compare, a sweep, or an audit."),
+        typer.Argument(help="A run, several to compare, a sweep, a reproduction, or an audit."),
     ],
     out: Annotated[Path | None, typer.Option(help="The folder of the report.")] = None,
     trust: Annotated[

@@ -28,7 +28,7 @@ from fedrobust.compute.stacked import Stacked, client_gradients, why_not
 from fedrobust.config.by_round import in_round
 from fedrobust.objectives import Adversarial, asked
 from fedrobust.perturb import Pgd
-from fedrobust.typing import Images, Indices, Labels, Updates, Vector
+from fedrobust.typing import Images, Labels, Updates, Vector
 
 
 def unsupported(task: Task, model: nn.Module, x: Images) -> str | None:
@@ -66,7 +66,7 @@ def trained(
             at = parameters if i == 0 else local[rows]
             gradients = client_gradients(model, at, x, y)
             steepest[rows] = steepest[rows].maximum(gradients.abs().amax(dim=1))
-            for row, gradient in zip(rows.tolist(), gradients, strict=True):
+            for row, gradient in zip(rows, gradients, strict=True):
                 vectors[row].grad = gradient
         if steps == 1:
             for vector, finite in zip(vectors, steepest.isfinite().tolist(), strict=True):
@@ -109,7 +109,7 @@ def _kept(
 
 def _batches(
     task: Task, model: nn.Module, turns: Sequence[Turn], number: int, local: Updates
-) -> Iterator[tuple[Indices, Images, Labels]]:
+) -> Iterator[tuple[list[int], Images, Labels]]:
     """Yield the rows of clients whose batch has the same size, x [n, b, ...] and y [n, b]."""
     sizes = dict[int, list[int]]()
     for row, turn in enumerate(turns):
@@ -122,7 +122,7 @@ def _batches(
         else:
             pairs = _perturbed(task, model, chosen, number, local[rows])
         x, y = (torch.stack(part) for part in zip(*pairs, strict=True))
-        yield torch.tensor(rows, device=local.device), x, y
+        yield rows, x, y
 
 
 def _perturbed(

@@ -52,13 +52,7 @@ def kind(model: nn.Module) -> Kind:
     )
 
 
-def input_gradient(
-    model: nn.Module,
-    x: Images,
-    y: Labels,
-    of: Kind,
-    record: Callable[[nn.Module, Images, Labels], Recording] | None = None,
-) -> Tensor:
+def input_gradient(model: nn.Module, x: Images, y: Labels, of: Kind) -> Tensor:
     """Return ∇ₓ of the summed cross-entropy, by a recording that is made at the first call.
 
     ``of`` is the :func:`kind` of ``model`` now. A recording reads the parameters where they lie, so
@@ -70,7 +64,7 @@ def input_gradient(
     if (found := known.pop(key, None)) is None:
         while len(known) >= _KEPT:
             known.pop(next(iter(known)))
-        found = (record or recorded)(model, x, y)
+        found = recorded(model, x, y)
     known[key] = found  # the last one that was used goes last
     found.x.copy_(x)
     found.y.copy_(y)

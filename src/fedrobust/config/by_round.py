@@ -3,7 +3,7 @@
 from itertools import pairwise
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Discriminator, Tag
 
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Count, Fraction
@@ -29,8 +29,14 @@ def _phases(given: float | tuple[Phase, ...]) -> float | tuple[Phase, ...]:
     return given
 
 
+def _form(given: object) -> str:
+    return "schedule" if isinstance(given, list | tuple) else "number"
+
+
 ByRound = Annotated[
-    Fraction | tuple[Phase, ...], Field(union_mode="left_to_right"), AfterValidator(_phases)
+    Annotated[Fraction, Tag("number")] | Annotated[tuple[Phase, ...], Tag("schedule")],
+    Discriminator(_form),
+    AfterValidator(_phases),
 ]
 """A number, or a schedule: ``[{value: 0.1, until: 200}, {value: 0.8}]`` means 0.1 in rounds 1 to
 200 and 0.8 from 201 on."""

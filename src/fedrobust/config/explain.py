@@ -63,7 +63,8 @@ def _follow(cls: Any, loc: tuple[int | str, ...], of_key: bool) -> tuple[Any, li
     hint: Any = None
     for i, step in enumerate(loc):
         if hint is not None and (choice := member(hint, step)) is not None:
-            cls, hint = choice, None
+            # A tag names a component, or one form of a value, such as a list of components.
+            cls, hint = (choice, None) if isinstance(choice, type) else (cls, choice)
             continue
         owner = cls if hint is None else component_in(hint)
         known = field_types(owner)

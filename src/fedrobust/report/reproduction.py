@@ -9,7 +9,7 @@ from typing import Any
 
 from fedrobust.errors import RecordError
 from fedrobust.records.published import Published, tables
-from fedrobust.records.reading import json_of, mapping_of
+from fedrobust.records.reading import json_of
 from fedrobust.records.schema.reproduction import FILE, ReproductionRecord
 from fedrobust.report.figures import users
 from fedrobust.report.run_page import user_numbers
@@ -81,7 +81,7 @@ def reproduction_values(path: Path, figure: AddFigure) -> tuple[dict[str, Any], 
     heads, body = _scores(places)
     content = {
         "name": record.title,
-        "told": _told(record, path, read),
+        "told": _told(record, read),
         "tables": [
             {"title": "Ours and the paper's", "heads": heads, "rows": body, "caption": CAPTION}
         ],
@@ -132,7 +132,7 @@ def _beside(ours: Spread | None, theirs: float | None) -> list[str]:
     return [f"{100 * theirs:.1f}\u202f%", f"{100 * (ours.middle - theirs):+.1f}".replace("-", "−")]
 
 
-def _told(record: ReproductionRecord, path: Path, read: Mapping[str, SweepRecords]) -> str:
+def _told(record: ReproductionRecord, read: Mapping[str, SweepRecords]) -> str:
     """Return the line under the title: scale, cells, seeds, time and machine."""
     cells = [cell for r in read.values() for group in r.groups for cell in group.cells]
     seconds = sum(cell.summary["seconds"] for cell in cells)
@@ -216,7 +216,6 @@ def _users(places: Sequence[Place], figure: AddFigure) -> Iterator[Any]:
 def _json(record: ReproductionRecord, places: list[Place]) -> bytes:
     rows = []
     for place in places:
-        config = mapping_of(place.group.cells[0].path / "config.yaml")
         entry: dict[str, Any] = {
             "sweep": place.sweep,
             "labels": list(place.group.labels),
@@ -227,7 +226,7 @@ def _json(record: ReproductionRecord, places: list[Place]) -> bytes:
             entry[which] = {name: vars(value) for name, value in found.items() if value is not None}
         if place.row is not None:
             entry["published"] = {"label": place.row.label, **place.row.figures}
-            entry["differences"] = place.row.differences(config)
+            entry["differences"] = place.row.differences(place.group.cells[0].config)
         rows.append(entry)
     content = {"name": record.name, "scale": record.scale, "rows": rows}
     return f"{json.dumps(content, indent=1, ensure_ascii=False)}\n".encode()

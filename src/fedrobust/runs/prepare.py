@@ -8,7 +8,6 @@ from torch import nn
 from fedrobust.clients.cohort import unsupported
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.compute.execution import Execution, Gradients
-from fedrobust.compute.memory import activations, require_memory
 from fedrobust.compute.own_draws import own_draws
 from fedrobust.compute.parameters import Layout, read
 from fedrobust.compute.randomness import Streams, drawing, isolated
@@ -24,6 +23,7 @@ from fedrobust.federation.server import rooted
 from fedrobust.federation.state import Federation
 from fedrobust.models import build_model
 from fedrobust.runs.rehearsal import rehearse
+from fedrobust.runs.round_memory import require_round, require_together
 from fedrobust.runs.shared_data import SharedData, shared_data
 from fedrobust.typing import Indices, Vector
 
@@ -75,13 +75,13 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
     data = shared_data(experiment, streams)
     model, start = _network(experiment, data.dataset, streams)
     plan = _resolved(experiment, plan, data, model)
-    _require_memory(experiment, plan, data, model, start)
+    require_round(experiment, plan, data, model, start)
     local, root = _local_training(experiment, plan, data, model)
     backend = _backend(local, plan, experiment.attack)
     reason = _apart(local, plan) if backend is LOCAL else ""
     local = replace(local, together=reason is None)
     if local.together:
-        _require_memory_together(experiment, plan, local, data.clients)
+        require_together(experiment, plan, local, data.clients)
     gradients: Gradients = "vmap" if local.together else "autograd"
     plan = replace(plan, gradients=gradients if backend is LOCAL else "compiled")
     experiment = replace(experiment, execution=plan)
@@ -131,51 +131,6 @@ def _resolved(
         )
     plan = plan or experiment.execution
     return plan.resolve(model, data.dataset.shape, data.dataset.classes)
-
-
-def _require_memory(
-    experiment: Experiment, plan: Execution, data: SharedData, model: nn.Module, start: Vector
-) -> None:
-    """Check that a round's updates and units of work fit into memory. Raises: ``ResourceError``."""
-    size = experiment.participation.size(data.clients)
-    device, count = plan.device or "cpu", plan.workers
-    needed = memory_needed(experiment, data.clients, start.numel() * start.element_size(), count)
-    what = f"{size} clients a round × {start.numel():,} parameters"
-    require_memory(
-        needed, device, what, "fewer clients a round, a smaller model, or keep_optimizer: false"
-    )
-    images = data.train.images(torch.arange(min(2, len(data.train)))).to(start)
-    batch = min(plan.batch or 1, len(data.train))
-    require_memory(
-        needed + count * batch * activations(model, images),
-        device,
-        f"each of {count} workers computes a unit of {batch:,} examples beside the updates",
-        "a smaller execution.batch, or fewer execution.threads",
-    )
-
-
-def _require_memory_together(
-    experiment: Experiment, plan: Execution, local: LocalTraining, clients: int
-) -> None:
-    """Check that the largest unit of clients that train together fits beside the updates.
-
-    Each client has its parameters, gradient and temporary vectors of a step, a copy of its
-    optimiser's state, and the activations of its batch. Raises: ``ResourceError``.
-    """
-    start = read(local.model)
-    vector, count = start.numel() * start.element_size(), plan.workers
-    size = experiment.participation.size(clients)
-    largest = max(map(len, local.units(range(size), 1)))
-    images = local.data.images(torch.arange(min(2, len(local.data)))).to(start)
-    each = vector * (4 + experiment.client.optimizer.slots())
-    each += experiment.client.batch_size * activations(local.model, images)
-    require_memory(
-        memory_needed(experiment, clients, vector, count) + count * largest * each,
-        plan.device or "cpu",
-        f"{largest} clients of {start.numel():,} parameters train together, for each of {count} "
-        "workers",
-        "a smaller execution.batch, or execution.gradients: autograd",
-    )
 
 
 def _local_training(
@@ -274,23 +229,6 @@ def _notes(experiment: Experiment, held_out: int) -> list[str]:
     if wanted is not None and wanted > held_out:
         notes.append(f"evaluation.samples is {wanted:,}, but {held_out:,} examples are held out")
     return notes
-
-
-def memory_needed(experiment: Experiment, clients: int, vector: int, workers: int) -> int:
-    """Return the bytes of a round's n updates and of the optimiser states that are kept.
-
-    ``vector`` is the number of bytes of one parameter vector. Each worker has a network of its own,
-    and one client's vectors; what clients that train together need comes on top. Updates count
-    twice: once as they arrive, and once for the copies of the attack and the rule. They count once
-    more where the attack sees the benign updates. Optimiser states are kept for clients that have
-    taken part.
-    """
-    n = experiment.participation.size(clients)
-    rows = n * (3 if experiment.threat.benign else 2)
-    kept = min(clients, n * experiment.rounds) if experiment.client.keep_optimizer else 1
-    states = kept * experiment.client.optimizer.slots()
-    history = requirements(experiment.attack).history if experiment.attack is not None else 0
-    return vector * (rows + states + 2 * history + 3 + 5 * workers)
 
 
 def _some(total: int, wanted: int | None, generator: torch.Generator) -> Indices:

@@ -1,7 +1,7 @@
 """Reproduce a published table or figure: sweeps from committed configs, one after another."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,10 +13,10 @@ from fedrobust.config.text import quoted, suggestion
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import read_yaml
 from fedrobust.files import LOCK, held, listing, written
-from fedrobust.progress import Progress
+from fedrobust.progress import CELLS, UNWATCHED, Progress
 from fedrobust.records.published import shelf
 from fedrobust.records.reading import json_of, present
-from fedrobust.records.schema.reproduction import FILE, ReproductionRecord, text_of
+from fedrobust.records.schema.reproduction import FILE, Name, ReproductionRecord, text_of
 from fedrobust.runs.grid import Sweep, load_sweep
 from fedrobust.runs.sweep import run_sweep
 
@@ -32,7 +32,7 @@ class Part:
     beyond the settings that are compared key by key.
     """
 
-    sweeps: dict[str, str]
+    sweeps: dict[Name, str]
     cost: str
     deviations: tuple[str, ...] = ()
 
@@ -42,7 +42,7 @@ class Definition:
     """What a reproduction is: a title, the published table, and its scales."""
 
     title: str
-    paper: str
+    paper: Name
     table: str
     scales: dict[Scale, Part]
 
@@ -164,8 +164,9 @@ def reproduce(
 
     Raises: ``RecordError`` where ``out`` holds something else.
     """
-    out, failed = Path(out), dict[str, str]()
+    out, failed, seen = Path(out), dict[str, str](), progress or UNWATCHED
     _refuse_foreign(reproduction, out)
+    before, whole = 0, sum(len(sweep.cells) for sweep in reproduction.sweeps.values())
     with held(out, f"another process is reproducing in {out}"):
         if not present(out / FILE):
             written(out / FILE, text_of(reproduction.record()))
@@ -176,12 +177,24 @@ def reproduce(
                 resume=True,
                 jobs=jobs,
                 other_processor=other_processor,
-                progress=progress,
+                progress=replace(seen, moved=_within(seen, before, whole)),
             )
+            before += len(sweep.cells)
             failed |= {f"{name}/{cell}": why for cell, why in found.items()}
         # Only now: a sweep refuses a folder whose cells are those of other settings.
         written(out / FILE, text_of(reproduction.record()))
     return failed
+
+
+def _within(seen: Progress, before: int, whole: int) -> Callable[[str, int, int], object]:
+    """Return ``seen.moved`` for a sweep that ``before`` of ``whole`` cells come before."""
+
+    def moved(name: str, done: int, total: int) -> object:
+        if name == CELLS:
+            return seen.moved(name, before + done, whole)
+        return seen.moved(name, done, total)
+
+    return moved
 
 
 def _refuse_foreign(reproduction: Reproduction, out: Path) -> None:
@@ -194,3 +207,9 @@ def _refuse_foreign(reproduction: Reproduction, out: Path) -> None:
             )
     elif out.is_dir() and (there := [name for name in listing(out) if name != LOCK]):
         raise RecordError(f"{out} is not empty ({there[0]}, ...): choose another --out")
+    for name in reproduction.sweeps:
+        if (path := out / name).is_symlink():
+            raise RecordError(
+                f"{path} is a link, and a reproduction writes into its own folder alone: put the "
+                "folder itself there, or choose another --out"
+            )

@@ -2,13 +2,17 @@
 
 import json
 from dataclasses import asdict
+from typing import Annotated
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass as checked
 
 from fedrobust.records.schema.figures import OPEN, Unread
 from fedrobust.records.schema.formats import with_format
 
 FILE = "reproduction.json"
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""A name that is a file's or a folder's, and leads nowhere else."""
 
 
 @checked(frozen=True, config=OPEN)
@@ -21,9 +25,9 @@ class ReproductionRecord:
     name: str
     scale: str
     title: str
-    paper: str
+    paper: Name
     table: str
-    sweeps: tuple[str, ...]
+    sweeps: tuple[Name, ...]
     cost: str = ""
     deviations: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
