@@ -5,12 +5,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from demo import demo_config
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from fedrobust.cli import app
+from fedrobust.data import Digits
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.progress import CELLS, Progress
 from fedrobust.records import published
@@ -62,7 +65,7 @@ def dump(content: Any, path: Path) -> None:
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A paper of one table, whose two sweeps take seconds on the digits."""
     root = tmp_path / "shelf"
-    base = demo_config(malicious=0, attack=None, aggregator={"name": "mean"}, rounds=2)
+    base = demo_config(malicious=0, attack=None, aggregator={"name": "mean"}, rounds=3)
     base["evaluation"] = {"every": 1, "samples": 50, "test_samples": 50, "attack": PGD}
     attacked = {"malicious": 2, "attack": {"name": "sign-flip"}}
     dump(base | {"name": "one", "grid": {"seed": [0, 1]}}, root / "experiments/paper/one.yaml")
@@ -144,6 +147,73 @@ def test_it_is_stopped_goes_on_and_stands_beside_the_paper(shelf: Path, tmp_path
         assert told in page or told in (out / "report/index.html").read_text(), told
     assert "Not finished" not in page
     assert "changed by -s" not in page
+
+
+@pytest.mark.slow
+def test_each_figure_stands_where_the_page_says(shelf: Path, tmp_path: Path) -> None:
+    """The chosen model's and the last one's scores, both curves, and every cell that is missing."""
+    out = tmp_path / "out"
+    found = load_reproduction("paper-table1", "smoke")
+    reproduce(found, out, jobs=1)
+    path = out / "two/cells/flip/summary.json"
+    summary = json.loads(path.read_text())
+    for which, shift in (("best", 0.0), ("final", 0.5)):
+        summary["test"][which] |= {"accuracy": 0.111 + shift, "robust_accuracy": 0.222 + shift}
+    path.write_text(json.dumps(summary))
+    report = write_report([out]).parent
+    (line,) = [line for line in (report / "table.md").read_text().splitlines() if "flip" in line]
+    cells = [cell.strip().replace("\u202f", " ") for cell in line.split("|")[1:-1]]
+    assert cells[4:] == [
+        *("11.1 %", "40.0 %", "−28.9"),
+        *("22.2 %", "30.5 %", "−8.3"),
+        *("61.1 %", "72.2 %"),
+    ]
+    curves = [(report / f"{kind}-two.png").read_bytes() for kind in ("course", "clean")]
+    assert curves[0] != curves[1]
+
+    for cell in (out / "one/cells").iterdir():
+        (cell / "summary.json").unlink()
+    path.unlink()
+    assert "Not finished yet: one: no cell is finished yet, two/flip" in page_of(out)
+
+
+@pytest.mark.slow
+def test_each_writers_accuracy_is_drawn(shelf: Path, tmp_path: Path) -> None:
+    digits = Digits().load()
+    arrays = {
+        "x_train": digits.train.images(torch.arange(300)).numpy(),
+        "y_train": digits.train.y[:300].numpy(),
+        "user_train": np.arange(300) % 5,
+        "x_test": digits.test.images(torch.arange(100)).numpy(),
+        "y_test": digits.test.y[:100].numpy(),
+        "user_test": np.arange(100) % 5,
+    }
+    np.savez(tmp_path / "writers.npz", **arrays)
+    for name, partition in (("one", {"name": "by-writer"}), ("two", {"name": "iid", "clients": 5})):
+        file = shelf / f"experiments/paper/{name}.yaml"
+        config = YAML(typ="safe").load(file)
+        data = {"name": "npz", "path": str(tmp_path / "writers.npz"), "validation": 50}
+        config |= {"data": data, "partition": partition, "grid": {"seed": [0]}, "rounds": 1}
+        dump(config, file)
+    content = json.loads(json.dumps(PAPER))
+    content["tables"]["table-1"]["rows"][0]["match"] = {"data.name": "npz"}
+    (shelf / "results/published/paper.json").write_text(json.dumps(content))
+    tables.cache_clear()
+    out = tmp_path / "out"
+    reproduce(load_reproduction("paper-table1", "smoke"), out, jobs=1)
+    page = page_of(out)
+    assert "Accuracy of each writer: one" in page
+    assert "a dot for each of 5 clients." in page
+    assert "Accuracy of each writer: two" not in page
+
+
+@pytest.mark.slow
+def test_the_record_says_what_the_definition_says_now(shelf: Path, tmp_path: Path) -> None:
+    out, path = tmp_path / "out", shelf / "experiments/paper/reproductions.yaml"
+    reproduce(load_reproduction("paper-table1", "smoke"), out, jobs=1)
+    path.write_text(path.read_text().replace("Digits, not faces.", "Digits of 8 × 8."))
+    reproduce(load_reproduction("paper-table1", "smoke"), out, jobs=1)
+    assert "Digits of 8 × 8." in page_of(out)
 
 
 @pytest.mark.slow
