@@ -2,13 +2,14 @@
 
 import json
 import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from demo import demo_config
+from paper_of_digits import PAPER, TITLE, dump, lay_out
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
@@ -21,72 +22,33 @@ from fedrobust.records.published import at, tables
 from fedrobust.report import write_report
 from fedrobust.runs.reproduce import SCALES, known, load_reproduction, reproduce
 
-PGD = {"name": "pgd", "eps": 0.15, "step_size": 0.05, "steps": 3}
-PAPER = {
-    "source": "a paper",
-    "tables": {
-        "table-1": {
-            "title": "Digits",
-            "setting": {"objective.attack.steps": 40},
-            "rows": [
-                {
-                    "label": "plain",
-                    "match": {"data.name": "digits", "attack": None},
-                    "setting": {"client.batch_size": 16},
-                    "accuracy": 50.0,
-                    "robust_accuracy": 25.0,
-                },
-                {
-                    "label": "attacked",
-                    "match": {"data.name": "digits", "attack.name": "sign-flip"},
-                    "setting": {"malicious": 5},
-                    "accuracy": 40.0,
-                    "robust_accuracy": 30.5,
-                },
-                {
-                    "label": "on faces",
-                    "match": {"data.name": "faces"},
-                    "setting": {},
-                    "accuracy": 1.0,
-                },
-            ],
-        }
-    },
-}
-TITLE = "A paper, Table 1"
 
-
-def dump(content: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    YAML(typ="safe").dump(content, path)
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reproduction, played once."""
+    root = tmp_path_factory.mktemp("paper")
+    lay_out(root / "shelf")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(published, "_PACKAGED", root / "shelf")
+        tables.cache_clear()
+        reproduce(load_reproduction("paper-table1", "smoke"), root / "out", jobs=1)
+    tables.cache_clear()
+    return root / "out"
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A paper of one table, whose two sweeps take seconds on the digits."""
-    root = tmp_path / "shelf"
-    base = demo_config(malicious=0, attack=None, aggregator={"name": "mean"}, rounds=3)
-    base["evaluation"] = {"every": 1, "samples": 50, "test_samples": 50, "attack": PGD}
-    attacked = {"malicious": 2, "attack": {"name": "sign-flip"}}
-    dump(base | {"name": "one", "grid": {"seed": [0, 1]}}, root / "experiments/paper/one.yaml")
-    dump(
-        base | {"name": "two", "grid": {"cell": {"alone": {}, "flip": attacked}}},
-        root / "experiments/paper/two.yaml",
-    )
-    part = {"sweeps": {"one": "one.yaml", "two": "two.yaml"}, "cost": "seconds"}
-    scales = {"smoke": part | {"deviations": ["Digits, not faces."]}}
-    content = {"title": TITLE, "paper": "paper", "table": "table-1", "scales": scales}
-    dump(
-        {"paper-table1": content, "paper-figure2": "paper-table1"},
-        root / "experiments/paper/reproductions.yaml",
-    )
-    figures = root / "results/published/paper.json"
-    figures.parent.mkdir(parents=True)
-    figures.write_text(json.dumps(PAPER))
-    monkeypatch.setattr(published, "_PACKAGED", root)
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    lay_out(tmp_path / "shelf")
+    monkeypatch.setattr(published, "_PACKAGED", tmp_path / "shelf")
     tables.cache_clear()
-    yield root
+    yield tmp_path / "shelf"
     tables.cache_clear()
+
+
+@pytest.fixture
+def played(shelf: Path, once: Path, tmp_path: Path) -> Path:
+    """A copy of the reproduction that was played."""
+    return Path(shutil.copytree(once, tmp_path / "played"))
 
 
 def page_of(folder: Path) -> str:
@@ -95,32 +57,29 @@ def page_of(folder: Path) -> str:
 
 
 @pytest.mark.slow
-def test_it_is_stopped_goes_on_and_stands_beside_the_paper(shelf: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+def test_it_is_stopped_goes_on_and_stands_beside_the_paper(played: Path) -> None:
+    out, counted = played, list[tuple[int, int]]()
+    shutil.rmtree(out / "two")
     found = load_reproduction("paper-table1", "smoke")
-    counted = list[tuple[int, int]]()
 
     def count(name: str, done: int, whole: int) -> None:
         if name == CELLS:
             counted.append((done, whole))
 
     def stop(name: str, why: str | None) -> None:
-        if name == "alone":
-            raise KeyboardInterrupt
+        assert name == "alone", "a finished cell is not played again"
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         reproduce(found, out, jobs=1, progress=Progress(ended=stop, moved=count))
-    assert counted == [(0, 4), (2, 4)]  # of all cells, where each sweep begins
-    half = page_of(out)
-    assert "Not finished yet: two/flip" in half
-    before = {p: p.read_bytes() for p in out.glob("*/cells/*/rounds.jsonl")}
-    assert len(before) >= 3
+    assert counted == [(2, 4), (2, 4)]  # of all cells, where each sweep begins
+    assert "Not finished yet: two/flip" in page_of(out)
+    before = (out / "two/cells/alone/rounds.jsonl").read_bytes()
 
     done = CliRunner().invoke(app, ["reproduce", "paper-table1", "--out", str(out), "--jobs", "1"])
     assert done.exit_code == 0, done.output
     assert "4 of 4 cells are done" in done.output
-    for path in list(before)[:3]:
-        assert path.read_bytes() == before[path]  # a finished cell is not played again
+    assert (out / "two/cells/alone/rounds.jsonl").read_bytes() == before
 
     rows = json.loads((out / "report" / "table.json").read_text())["rows"]
     assert [(row["sweep"], row["labels"], len(row["cells"])) for row in rows] == [
@@ -150,11 +109,9 @@ def test_it_is_stopped_goes_on_and_stands_beside_the_paper(shelf: Path, tmp_path
 
 
 @pytest.mark.slow
-def test_each_figure_stands_where_the_page_says(shelf: Path, tmp_path: Path) -> None:
+def test_each_figure_stands_where_the_page_says(played: Path) -> None:
     """The chosen model's and the last one's scores, both curves, and every cell that is missing."""
-    out = tmp_path / "out"
-    found = load_reproduction("paper-table1", "smoke")
-    reproduce(found, out, jobs=1)
+    out = played
     path = out / "two/cells/flip/summary.json"
     summary = json.loads(path.read_text())
     for which, shift in (("best", 0.0), ("final", 0.5)):
@@ -208,27 +165,25 @@ def test_each_writers_accuracy_is_drawn(shelf: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_record_says_what_the_definition_says_now(shelf: Path, tmp_path: Path) -> None:
-    out, path = tmp_path / "out", shelf / "experiments/paper/reproductions.yaml"
-    reproduce(load_reproduction("paper-table1", "smoke"), out, jobs=1)
+def test_the_record_says_what_the_definition_says_now(shelf: Path, played: Path) -> None:
+    path = shelf / "experiments/paper/reproductions.yaml"
     path.write_text(path.read_text().replace("Digits, not faces.", "Digits of 8 × 8."))
-    reproduce(load_reproduction("paper-table1", "smoke"), out, jobs=1)
-    assert "Digits of 8 × 8." in page_of(out)
+    reproduce(load_reproduction("paper-table1", "smoke"), played)
+    assert "Digits of 8 × 8." in page_of(played)
 
 
 @pytest.mark.slow
-def test_a_users_own_settings_stand_on_the_page(shelf: Path, tmp_path: Path) -> None:
-    out, settings = tmp_path / "out", ["-s", "rounds=1"]
-    command = ["reproduce", "paper-table1", "--out", str(out), *settings]
-    assert CliRunner().invoke(app, command).exit_code == 0
-    page = page_of(out)
-    assert "Every cell was changed by -s rounds=1." in page
-    assert "fedrobust reproduce paper-table1 --scale smoke -s rounds=1." in page
+def test_a_users_own_settings_stand_on_the_page(played: Path) -> None:
+    command = ["reproduce", "paper-table1", "--out", str(played)]
+    # As many rounds as the cells have had: nothing is played, and all of it was said.
+    assert CliRunner().invoke(app, [*command, "-s", "rounds=3"]).exit_code == 0
+    page = page_of(played)
+    assert "Every cell was changed by -s rounds=3." in page
+    assert "fedrobust reproduce paper-table1 --scale smoke -s rounds=3." in page
     # Cells of other settings are not mixed with these, and the record stays.
-    before = (out / "reproduction.json").read_bytes()
-    refused = CliRunner().invoke(app, command[:4])
-    assert refused.exit_code == 2
-    assert (out / "reproduction.json").read_bytes() == before
+    before = (played / "reproduction.json").read_bytes()
+    assert CliRunner().invoke(app, [*command, "-s", "rounds=2"]).exit_code == 2
+    assert (played / "reproduction.json").read_bytes() == before
 
 
 def test_what_does_not_exist_is_told_with_what_there_is(shelf: Path) -> None:
