@@ -244,6 +244,24 @@ def test_report_of_what_is_no_run(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_a_failed_cell_is_told_with_where_it_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a sweep, and of a reproduction, in whose folder each sweep has one."""
+    for folder in (tmp_path / "failed", tmp_path / "mnist" / "failed"):
+        folder.mkdir(parents=True)
+        (folder / "krum.txt").write_text("why")
+    failed = {"krum": "too few", "mnist/krum": "too few", "mnist/mean": "no data"}
+    assert tell_cells(failed, 7, tmp_path) == 4
+    told = capsys.readouterr()
+    assert told.err.splitlines() == [
+        f"failed: krum: too few (see {tmp_path}/failed/krum.txt)",
+        f"failed: mnist/krum: too few (see {tmp_path}/mnist/failed/krum.txt)",
+        "failed: mnist/mean: no data",
+    ]
+    assert told.out == f"4 of 7 cells are done; records: {tmp_path}\n"
+
+
 @pytest.mark.slow
 def test_idle_threads_do_not_spin_when_run_from_the_command_line() -> None:
     """The setting reaches OpenMP only if it is made before PyTorch is loaded."""

@@ -91,6 +91,7 @@ def test_it_is_stopped_goes_on_and_stands_beside_the_paper(played: Path) -> None
     ours = summary["test"]["best"]["robust_accuracy"]
     assert rows[2]["best"]["robust_accuracy"]["middle"] == ours
     assert rows[2]["published"] == {"label": "attacked", "accuracy": 0.4, "robust_accuracy": 0.305}
+    assert rows[1]["differences"] == ["objective.attack.steps: 3 (40)"]  # the batch is the paper's
     assert rows[2]["differences"] == ["objective.attack.steps: 3 (40)", "malicious: 2 (5)"]
     page = page_of(out)
     for told in (
