@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner, Result
 
 from fedrobust.cli import app, kinds
+from fedrobust.cli.app import tell_cells
 from fedrobust.cli.components import LISTING, written
 from fedrobust.errors import ConfigError, PrecisionWarning
 from fedrobust.experiment import load

@@ -250,13 +250,8 @@ def test_a_broken_definition_is_named(shelf: Path) -> None:
 
 def test_values_are_found_by_dotted_keys() -> None:
     config = {"a": {"b": [{"c": 3}]}, "d": None}
-    assert [at(config, key) for key in ("a.b.0.c", "a.b.1.c", "d", "d.e", "x")] == [
-        3,
-        None,
-        None,
-        None,
-        None,
-    ]
+    keys = ("a.b.0.c", "a.b.1.c", "d", "d.e", "x")
+    assert [at(config, key) for key in keys] == [3, *[None] * 4]
 
 
 RULES = ("no rule, no attack", "trimmed mean, no attack", "Bulyan, no attack", "Krum, no attack")
