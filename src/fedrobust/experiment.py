@@ -51,7 +51,7 @@ class Evaluation:
     for the chosen and the final model; ``test_samples`` takes a seeded part of it. ``wasserstein``
     adds the certificate of Wasserstein robustness and the error under shift. ``audit`` adds an
     audit of whether the robust accuracy is real: ``quick``, ``standard``, or
-    {budget: quick, samples: 200}.
+    {budget: quick, samples: 200, test_samples: 1000, surrogates: true}.
     """
 
     attack: AnyPerturbation
@@ -71,7 +71,9 @@ class Evaluation:
                 "box: true and eps above 0"
             )
         if self.audit is not None and self.audit.budget == "full":
-            raise ValueError("audit is full, which trains surrogates: choose quick or standard")
+            raise ValueError(
+                "audit is full: in training it is quick or standard; surrogates: true adds transfer"
+            )
         return self
 
 

@@ -74,11 +74,11 @@ def _begin(path: Path) -> str:
 
 
 @contextmanager
-def held(folder: Path, busy: str, *, remove: bool = False) -> Iterator[None]:
+def held(folder: Path, busy: str, *, remove: bool = False, wait: bool = False) -> Iterator[None]:
     """Make ``folder``, and let only this process write to it within the context.
 
     The caller calls :func:`clear` after checking that the folder is its own. ``remove`` deletes the
-    lock file at the end.
+    lock file at the end. ``wait`` waits for another process that holds the folder.
 
     Raises: ``RecordError``, with the text ``busy`` where another process holds the folder.
     """
@@ -88,7 +88,7 @@ def held(folder: Path, busy: str, *, remove: bool = False) -> Iterator[None]:
         if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
             raise RecordError(f"{path} is not a regular file, so it is not our lock: remove it")
         lock = filelock.FileLock(path)
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=-1 if wait else 0)
     except filelock.Timeout as error:
         raise RecordError(f"{busy}: wait for it") from error
     except (OSError, ValueError) as error:

@@ -54,6 +54,27 @@ class _Bars:
     ) -> None:
         self._bar.stop()
 
+    def _surrogate(self, name: str) -> Watch:
+        """Return the ``Progress`` of a surrogate, which is trained, or read if it exists."""
+        task: TaskID | None = None
+
+        def started(run: Prepared, done: int) -> None:
+            nonlocal task
+            text, rounds = f"training the {name} surrogate", run.experiment.rounds
+            if not self._console.is_terminal and done < rounds:
+                _say(self._console, f"{text}: {rounds} rounds")
+            task = self._bar.add_task(text, total=rounds, completed=done, scores="")
+
+        def played(log: RoundLog) -> None:
+            assert task is not None
+            self._bar.update(task, completed=log.round)
+
+        return Watch(
+            started=started,
+            played=played,
+            repaired=lambda text: _say(self._console, text),
+        )
+
 
 class SweepDisplay(_Bars):
     """Draws a bar for the sweep and for each running cell, and a line for each finished cell."""
@@ -99,6 +120,7 @@ class Display(_Bars):
             troubled=self._troubled,
             repaired=self._repaired,
             unkept=self._unkept,
+            part=self._surrogate,
         )
 
     def _trained(self, done: int, steps: int) -> None:
@@ -157,28 +179,13 @@ class AuditDisplay(_Bars):
     def __init__(self, console: Console) -> None:
         """Draw the bars or the lines on ``console``."""
         super().__init__(console)
-        self._tasks: dict[str, TaskID] = {}
-        self.progress = Watch(moved=self._moved, part=self._surrogate)
+        tasks = dict[str, TaskID]()
 
-    def _moved(self, name: str, done: int, total: int) -> None:
-        if name not in self._tasks:
-            self._tasks[name] = self._bar.add_task(name, total=total)
-            if not self._console.is_terminal:
-                _say(self._console, f"{name}: {total:,}")
-        self._bar.update(self._tasks[name], completed=done, total=total)
+        def moved(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = self._bar.add_task(name, total=total)
+                if not self._console.is_terminal:
+                    _say(self._console, f"{name}: {total:,}")
+            self._bar.update(tasks[name], completed=done, total=total)
 
-    def _surrogate(self, name: str) -> Watch:
-        """Return the ``Progress`` of a surrogate, which is trained, or read if it exists."""
-        text = f"training the {name} surrogate"
-        rounds = 0
-
-        def started(run: Prepared, done: int) -> None:
-            nonlocal rounds
-            rounds = run.experiment.rounds
-            self._moved(text, done, rounds)
-
-        return Watch(
-            started=started,
-            played=lambda log: self._moved(text, log.round, rounds),
-            repaired=lambda text: _say(self._console, text),
-        )
+        self.progress = Watch(moved=moved, part=self._surrogate)

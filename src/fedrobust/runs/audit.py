@@ -33,6 +33,7 @@ from fedrobust.records.reading import broken, json_of, present
 from fedrobust.records.schema.audit import AuditRecord
 from fedrobust.records.schema.formats import declared, with_format
 from fedrobust.runs.audited_model import Source, opened
+from fedrobust.runs.run import trained
 from fedrobust.runs.surrogates import surrogates
 
 _RESULT, _JOURNAL = "audit.json", "progress.jsonl"
@@ -233,6 +234,7 @@ def _audited(asked: Asked, task: _Task, journal: Path | None, progress: Progress
             eps=eps,
             norm=norm,  # type: ignore[arg-type]
             cache=cache() / "surrogates",
+            train=trained,
             progress=progress,
         )
     try:

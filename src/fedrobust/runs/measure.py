@@ -13,6 +13,7 @@ from fedrobust.compute.parameters import write
 from fedrobust.compute.randomness import drawing
 from fedrobust.data import Split
 from fedrobust.evaluation.accuracy import Scores, admissible, no_points, score
+from fedrobust.evaluation.auditing.in_training import Auditing
 from fedrobust.federation.attack import Truth, account, initial_state
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import per_example
@@ -38,7 +39,8 @@ def on_held_out(run: Prepared, parameters: Vector, round: int) -> Json:
     if check is not None:
         x, y = _examples(run, run.chooses, run.held_out)
         content["wasserstein"] = check.certify(run.model, x, y, run.gamma, run.plan.batch or 1)
-    content |= _audited(run, run.chooses, run.held_out)
+    if asked := run.experiment.evaluation.audit:
+        content |= _audited(run, asked, run.chooses, run.held_out[: asked.samples])
     if run.chooses.user is not None:
         users = run.chooses.user[run.held_out]
         groups = {int(u): (users == u).nonzero()[:, 0] for u in torch.unique(users)}
@@ -69,7 +71,9 @@ def on_test(run: Prepared, parameters: Vector, round: int) -> Json:
         batch = run.plan.batch or 1
         content["wasserstein"] = check.certify(run.model, x, y, run.gamma, batch, classes=True)
         content["shift"] = check.shift(run.model, x, y, batch)
-    content |= _audited(run, run.dataset.test, run.test)
+    if asked := run.experiment.evaluation.audit:
+        index = run.test[: asked.test_samples or asked.samples]
+        content |= _audited(run, asked, run.dataset.test, index)
     if parts:
         everyone = torch.cat(list(parts.values()))
         content["clients"] = {
@@ -186,14 +190,13 @@ def _examples(run: Prepared, split: Split, index: Indices) -> tuple[torch.Tensor
     return split.images(index).to(device, run.start.dtype), split.y[index].to(device)
 
 
-def _audited(run: Prepared, split: Split, index: Indices) -> Json:
-    """Return the audit of the model with its current weights; empty where none is asked for."""
-    asked, claim = run.experiment.evaluation.audit, run.experiment.evaluation.attack
-    if asked is None or not isinstance(claim, Pgd):
-        return {}
-    x, y = _examples(run, split, index[: asked.samples])
-    batch = run.plan.batch or 1
-    return {"audit": asked.look(run.model, x, y, claim, batch, run.experiment.seed)}
+def _audited(run: Prepared, asked: Auditing, split: Split, index: Indices) -> Json:
+    """Return the audit of the model with its current weights."""
+    claim = run.experiment.evaluation.attack
+    assert isinstance(claim, Pgd)
+    x, y = _examples(run, split, index)
+    batch, seed = run.plan.batch or 1, run.experiment.seed
+    return {"audit": asked.look(run.model, x, y, claim, batch, seed, run.surrogates)}
 
 
 def _scores(

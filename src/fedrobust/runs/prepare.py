@@ -35,6 +35,7 @@ class Prepared:
     ``held_out`` are the examples that choose the round, as indices into ``chooses``. ``test`` are
     the examples that are read once at the end, as indices into ``dataset.test``. ``gamma`` is the
     price of the certificate, ∞ without one. ``digest`` identifies data and initial parameters.
+    ``surrogates`` are the networks whose adversarial examples the audits try, on the run's device.
     """
 
     experiment: Experiment
@@ -51,6 +52,7 @@ class Prepared:
     streams: Streams
     notes: tuple[str, ...]
     digest: str
+    surrogates: tuple[nn.Module, ...] = ()
 
     @property
     def model(self) -> nn.Module:

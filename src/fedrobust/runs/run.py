@@ -1,14 +1,16 @@
 """Play an experiment to its end: rounds, evaluations, and the summary."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
 from fedrobust.compute.parameters import write
+from fedrobust.data.sources import cache
 from fedrobust.errors import ConfigError, WriteError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.state import FederationState, RoundLog
+from fedrobust.perturb import Pgd
 from fedrobust.progress import UNWATCHED, Progress
 from fedrobust.records.schema.formats import declared
 from fedrobust.records.schema.run import Evaluation
@@ -17,6 +19,7 @@ from fedrobust.runs.loop import Playing, opened
 from fedrobust.runs.prepare import Prepared
 from fedrobust.runs.state import RunState, save_end
 from fedrobust.runs.summary import _finish, _line, best_of, rank
+from fedrobust.runs.surrogates import surrogates
 from fedrobust.typing import Json, Vector
 
 
@@ -65,7 +68,32 @@ def run(
     with opened(
         experiment, Path(out) if out is not None else None, resume, other_processor=other_processor
     ) as playing:
+        playing.run = replace(playing.run, surrogates=_surrogates(playing.run, watch))
         return _play(playing, watch)
+
+
+def trained(experiment: Experiment, out: Path, progress: Progress) -> nn.Module:
+    """Play an experiment in ``out``, from its last checkpoint if there is one; return its model."""
+    return run(experiment, out, resume=True, progress=progress).model
+
+
+def _surrogates(run: Prepared, progress: Progress) -> tuple[nn.Module, ...]:
+    """Return the networks whose adversarial examples the audits of the run try, if any."""
+    experiment, claim = run.experiment, run.experiment.evaluation.attack
+    asked = experiment.evaluation.audit
+    if asked is None or not asked.surrogates:
+        return ()
+    assert isinstance(claim, Pgd)
+    others = surrogates(
+        experiment.data,
+        experiment.model,
+        eps=claim.eps,
+        norm=claim.norm,
+        cache=cache() / "surrogates",
+        train=trained,
+        progress=progress,
+    )
+    return tuple(other.to(run.start.device) for other in others)
 
 
 def _play(playing: Playing, watch: Progress) -> Run:

@@ -1,8 +1,9 @@
 """Train the auditor's own models, whose adversarial examples are tried on the audited model."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import nn
 
@@ -12,13 +13,16 @@ from fedrobust.config.component import to_config
 from fedrobust.data.partition import Iid
 from fedrobust.digest import digest
 from fedrobust.experiment import Evaluation, Experiment
+from fedrobust.files import held
 from fedrobust.objectives import ERM, Adversarial, Objective
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import Norm
 from fedrobust.progress import Progress
-from fedrobust.runs.run import run
 
 ROUNDS, STEPS = 200, 10
+
+Train: TypeAlias = Callable[[Experiment, Path, Progress], nn.Module]
+"""Play an experiment in a folder, from its last checkpoint if there is one; return its model."""
 
 
 def surrogates(
@@ -28,13 +32,17 @@ def surrogates(
     eps: float,
     norm: Norm,
     cache: Path,
+    train: Train,
     progress: Progress,
 ) -> list[nn.Module]:
     """Train ``network`` on ``data`` twice: plainly, and adversarially in the ball of ``eps``.
 
     Both are ordinary runs of one client, 2,000 batches of 128 with Adam. They are kept in ``cache``
-    under a digest of their config: an interrupted run goes on, and a finished run is read.
+    under a digest of their config: an interrupted run goes on, and a finished run is read. Where
+    another process trains the same network, this one waits for it.
     Adversarial training is Madry's: PGD of ten steps moves every example of a batch.
+
+    ``train`` plays one of them.
 
     Raises: the ``UserError`` whose type fits the fault.
     """
@@ -56,5 +64,6 @@ def surrogates(
         )
         text = json.dumps(to_config(experiment), sort_keys=True)
         place = cache / f"{name}-{digest(text, length=16)}"
-        found.append(run(experiment, place, resume=True, progress=progress.part(name)).model)
+        with held(cache, "", wait=True):
+            found.append(train(experiment, place, progress.part(name)))
     return found

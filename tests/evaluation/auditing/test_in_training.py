@@ -3,16 +3,24 @@
 import json
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
 from fedrobust import Experiment, run
+from fedrobust.compute.parameters import read
 from fedrobust.config.component import from_config, to_config
+from fedrobust.data import Split
 from fedrobust.evaluation import audit
+from fedrobust.evaluation.auditing.battery import WIDEST
 from fedrobust.evaluation.auditing.in_training import Auditing
 from fedrobust.experiment import load
+from fedrobust.files import held, listing
 from fedrobust.report import write_report
+from fedrobust.runs import surrogates
+from fedrobust.runs.audited_model import opened
 from fedrobust.runs.prepare import prepare
 
 PGD = {"name": "pgd", "eps": 0.1, "step_size": 0.05, "steps": 4}
@@ -75,6 +83,60 @@ def test_an_audit_follows_the_rounds(tmp_path: Path, tiny: Callable[..., Experim
     assert "calls it masked: 71.0\u202f% claimed, 2.0\u202f% robust" in page
 
 
+@pytest.mark.slow
+def test_the_auditors_own_networks_are_trained_once_and_tried(
+    tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surrogates, "ROUNDS", 2)
+    monkeypatch.setenv("FEDROBUST_CACHE", str(tmp_path / "cache"))
+    looks = {"every": 2, "attack": PGD, "samples": 60, "test_samples": 60}
+    asked = {"samples": 20, "test_samples": 50, "surrogates": True}
+    experiment = tiny(rounds=2, evaluation=looks | {"audit": asked})
+    kept = tmp_path / "cache" / "surrogates"
+    with ThreadPoolExecutor() as pool:
+        with held(kept, "busy"):  # another cell of a sweep trains the same networks
+            waiting = pool.submit(run, experiment, tmp_path / "run")
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=1.5)
+            assert listing(kept) == []
+        followed = waiting.result(timeout=60)
+    folders = sorted(kept.glob("*-*"))
+    assert [folder.name.split("-")[0] for folder in folders] == ["natural", "robust"]
+    others = [opened(str(folder), None, None, last=True).model for folder in folders]
+    assert not torch.equal(read(others[0]), read(others[1]))
+    ready = prepare(experiment)
+    for told, x, y in (
+        (followed.metrics[-1]["audit"], *examples(ready.chooses, ready.held_out[:20])),
+        (
+            followed.summary["test"]["final"]["audit"],
+            *examples(ready.dataset.test, ready.test[:50]),
+        ),
+    ):
+        again = audit(
+            followed.model,
+            x,
+            y,
+            eps=0.1,
+            claim=experiment.evaluation.attack,
+            surrogates=others,
+            batch_size=load(tmp_path / "run" / "config.yaml").execution.batch,
+            seed=experiment.seed,
+        )
+        right = again.shares["clean"].count
+        fell = {taken.name: taken.fell for taken in again.taken}
+        for name in ("plain PGD", "rescaled PGD", "Square", "transfer 1", "transfer 2"):
+            assert told["under"][name] == (right - fell[name]) / len(x)
+        assert told["examples"] == len(x)
+        assert not set(told["under"]) & {WIDEST, "APGD-CE"}  # another ball; those that stand only
+    before = {path: path.stat().st_mtime_ns for path in kept.rglob("*")}
+    run(experiment)
+    assert {path: path.stat().st_mtime_ns for path in kept.rglob("*") if path in before} == before
+
+
+def examples(split: Split, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return split.images(index), split.y[index]
+
+
 def test_a_name_is_short_for_a_budget(tiny: Callable[..., Experiment]) -> None:
     experiment = tiny(evaluation={"every": 2, "attack": PGD, "audit": "standard"})
     assert experiment.evaluation.audit == Auditing(budget="standard")
@@ -87,7 +149,7 @@ def test_a_name_is_short_for_a_budget(tiny: Callable[..., Experiment]) -> None:
         ({"audit": "quick", "attack": PGD | {"box": False}}, "attack must be PGD"),
         ({"audit": "quick", "attack": {"name": "square", "eps": 0.1}}, "attack must be PGD"),
         ({"audit": "quick", "attack": PGD | {"eps": 0.0}}, "attack must be PGD"),
-        ({"audit": "full", "attack": PGD}, "choose quick or standard"),
+        ({"audit": "full", "attack": PGD}, "audit is full: in training it is quick or standard"),
         ({"audit": "quik", "attack": PGD}, "quick"),
         ({"audit": {"sample": 3}, "attack": PGD}, "sample"),
     ],

@@ -14,6 +14,7 @@ from fedrobust.compute.randomness import drawing
 from fedrobust.compute.units import shared_by, workers
 from fedrobust.config import arguments
 from fedrobust.evaluation.auditing.battery import (
+    WIDEST,
     Attack,
     Budget,
     arriving,
@@ -255,4 +256,4 @@ def _widest(plain: Pgd, x: Images) -> Attack:
         random_start=True,
         box=True,
     )
-    return Attack("plain PGD, widest ball", wide, radius=reach)
+    return Attack(WIDEST, wide, radius=reach)

@@ -19,6 +19,10 @@ AMPLE = 100
 """The number of steps after which plain PGD should have converged."""
 
 
+WIDEST = "plain PGD, widest ball"
+"""The attack whose ball holds every image; its ball is not the audit's."""
+
+
 @dataclass(frozen=True)
 class Attack:
     """One attack of a battery. ``factor`` scales the logits that the attack sees.

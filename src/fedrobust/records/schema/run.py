@@ -1,5 +1,6 @@
 """The records in a run directory."""
 
+from dataclasses import field
 from typing import Any, Literal
 
 from pydantic.dataclasses import dataclass as checked
@@ -64,6 +65,8 @@ class Audited:
     robust: Fraction
     examples: Count
     masked: tuple[str, ...] = ()
+    under: dict[str, Fraction] = field(default_factory=dict)
+    """The accuracy under each attack that ran on every example, alone."""
 
 
 @checked(frozen=True, config=OPEN)
