@@ -1,6 +1,7 @@
 """One run as one frozen, validated value, for Python, for YAML and for the command line."""
 
 from collections.abc import Sequence
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -48,7 +49,8 @@ class Evaluation:
 
     They are measured every ``every`` rounds and after the last round, and they choose the round to
     report. ``samples: null`` takes the whole split. The test split is read once, when the run ends,
-    for the chosen and the final model; ``test_samples`` takes a seeded part of it. ``wasserstein``
+    for the chosen and the final model; ``test_samples`` takes a seeded part of it, and
+    ``test_attacks`` are further attacks on it by name, each measured alone. ``wasserstein``
     adds the certificate of Wasserstein robustness and the error under shift. ``audit`` adds an
     audit of whether the robust accuracy is real: ``quick``, ``standard``, or
     {budget: quick, samples: 200, test_samples: 1000, surrogates: true}.
@@ -59,6 +61,7 @@ class Evaluation:
     samples: Count | None = 1000
     split: Literal["validation", "train"] = "validation"
     test_samples: Count | None = None
+    test_attacks: dict[Name, AnyPerturbation] = field(default_factory=dict)
     wasserstein: Wasserstein | None = None
     audit: Annotated[Auditing | None, BeforeValidator(Auditing.named)] = None
 

@@ -1,12 +1,19 @@
 """Which round is chosen, and whose test examples a client's score is of."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from fedrobust import run
+from fedrobust.errors import ConfigError
+from fedrobust.evaluation import robust_accuracy
 from fedrobust.experiment import Experiment
+from fedrobust.perturb import Pgd
+from fedrobust.report import write_report
 from fedrobust.runs.measure import on_test
 from fedrobust.runs.prepare import prepare
 from fedrobust.runs.summary import best_of
@@ -47,3 +54,43 @@ def test_each_client_is_scored_on_its_own_test_examples(
         assert scores["per_client"]["examples"][str(client)] == len(mine)
         assert scores["per_client"]["accuracy"][str(client)] == pytest.approx(threes / len(mine))
     assert scores["clients"]["examples"] == counted
+
+
+def test_further_attacks_are_measured_alone_on_the_same_test_examples(
+    tmp_path: Path, tiny: Callable[..., Experiment]
+) -> None:
+    weak = {"name": "pgd", "eps": 0.01, "step_size": 0.01, "steps": 1, "random_start": False}
+    strong = {"name": "pgd", "eps": 0.2, "step_size": 0.05, "steps": 8, "random_start": False}
+    evaluation = {"attack": weak, "samples": 100, "test_samples": 90}
+    experiment = tiny(rounds=8, evaluation=evaluation | {"test_attacks": {"far": strong}})
+    played = run(experiment, tmp_path / "run")
+    ready, scores = prepare(experiment), played.summary["test"]["final"]
+    x, y = ready.dataset.test.images(ready.test), ready.dataset.test.y[ready.test]
+    for attack, found in ((weak, scores["robust_accuracy"]), (strong, scores["under"]["far"])):
+        assert found == robust_accuracy(played.model, x, y, attack=Pgd(**attack))
+    assert scores["under"]["far"] < scores["robust_accuracy"]
+    page = " ".join(write_report([tmp_path / "run"]).read_text().split())
+    assert f"Robust under far, last model</dt><dd>{100 * scores['under']['far']:.1f} %<" in page
+    plain = run(tiny(rounds=8, evaluation=evaluation)).summary["test"]["final"]
+    assert plain == {name: value for name, value in scores.items() if name != "under"}
+
+
+class Failing:
+    name = "failing"
+
+    def draw(self, x: torch.Tensor, generator: torch.Generator) -> None:
+        return None
+
+    def maximize(self, *words: Any, **keys: Any) -> torch.Tensor:
+        raise RuntimeError("out of luck")
+
+
+def test_a_further_attack_that_fails_is_named_before_the_first_round(
+    tiny: Callable[..., Experiment],
+) -> None:
+    attack = {"name": "pgd", "eps": 0.1, "step_size": 0.1, "steps": 1}
+    evaluation = {"attack": attack, "test_attacks": {"mine": Failing()}}
+    with pytest.raises(ConfigError, match=r"evaluation.test_attacks.mine fails .* out of luck"):
+        prepare(tiny(evaluation=evaluation))
+    with pytest.raises(ValueError, match="test_attacks"):
+        tiny(evaluation={"attack": attack, "test_attacks": {"a/b": attack}})

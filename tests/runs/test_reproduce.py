@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,6 +134,66 @@ def test_each_figure_stands_where_the_page_says(played: Path) -> None:
         (cell / "summary.json").unlink()
     path.unlink()
     assert "Not finished yet: one: no cell is finished yet, two/flip" in page_of(out)
+
+
+def audited(robust: float, **under: float) -> dict[str, Any]:
+    names = {name.replace("_", " "): value for name, value in under.items()}
+    found = {"verdict": "masked", "claimed": 0.8, "robust": robust, "examples": 50}
+    return found | {"under": names}
+
+
+@pytest.mark.slow
+def test_means_after_the_takeover_stand_beside_the_papers(shelf: Path, played: Path) -> None:
+    """From the round on that the paper names; transfer is the stronger of the two."""
+    content = json.loads(json.dumps(PAPER))
+    row = content["tables"]["table-1"]["rows"][1]
+    row |= {"stabilises": 1, "transfer": 12.5, "logit_scaled": 0.5}
+    (shelf / "results/published/paper.json").write_text(json.dumps(content))
+    tables.cache_clear()
+    path = played / "two/cells/flip/metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    audits = [
+        audited(0.9, rescaled_PGD=0.9, transfer_1=0.9),
+        audited(0.1, rescaled_PGD=0.2, transfer_1=0.5, transfer_2=0.3),
+        audited(0.3, rescaled_PGD=0.4, transfer_1=0.1, transfer_2=0.4),
+    ]
+    for line, found in zip(lines, audits, strict=True):
+        line["audit"] = found
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    file = played / "two/cells/flip/summary.json"
+    summary = json.loads(file.read_text())
+    summary["test"]["best"]["audit"] = audited(0.02)
+    file.write_text(json.dumps(summary))
+    page = page_of(played)
+    for told in ("After the takeover", "Is the robustness real?"):
+        assert told in page
+    rows = json.loads((played / "report" / "table.json").read_text())["rows"]
+    assert "takeover" not in rows[1]
+    means = {name: value["middle"] for name, value in rows[2]["takeover"].items()}
+    assert means == pytest.approx(
+        {
+            "accuracy": np.mean([line["accuracy"] for line in lines[1:]]),
+            "robust_accuracy": np.mean([line["robust_accuracy"] for line in lines[1:]]),
+            "transfer": 0.2,
+            "logit_scaled": 0.3,
+            "battery": 0.2,
+        }
+    )
+    (table,) = re.findall(
+        r"After the takeover.*?</table>", write_report([played]).read_text(), re.S
+    )
+    cells = [re.sub(r"<[^>]*>", "", cell) for cell in re.findall(r"<td.*?</td>", table, re.S)]
+    shown = [" ".join(cell.split()) for cell in cells]
+    assert shown[:2] == ["1", "2"]  # one seed, from round 2 on
+    assert (shown[3], shown[5]) == ("40.0 %", "30.5 %")
+    assert shown[6:] == ["20.0 %", "12.5 %", "30.0 %", "0.5 %", "20.0 %"]
+
+    for line in lines:  # as older records tell it
+        del line["audit"]["under"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_report([played])
+    rows = json.loads((played / "report" / "table.json").read_text())["rows"]
+    assert set(rows[2]["takeover"]) == {"accuracy", "robust_accuracy", "battery"}
 
 
 @pytest.mark.slow

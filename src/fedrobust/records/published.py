@@ -1,7 +1,7 @@
 """The figures that papers publish, and which of them a run's settings belong to."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -26,7 +26,9 @@ class Published:
 
     ``figures`` are shares from 0 to 1 by name. A run belongs to the row if its config has the
     values of ``match``, by dotted key; a list there holds the values that will do. ``setting`` are
-    the published settings, by dotted key, which a run may differ from.
+    the published settings, by dotted key, which a run may differ from. ``stabilises`` is the number
+    of rounds from the attack's first one on after which the paper takes means over the rounds, None
+    where it reports one model.
     """
 
     paper: str
@@ -35,6 +37,7 @@ class Published:
     match: Mapping[str, Any]
     setting: Mapping[str, Any]
     figures: Mapping[str, float] = field(default_factory=dict)
+    stabilises: int | None = None
 
     def fits(self, config: Mapping[str, Any]) -> bool:
         """Whether a run with this config is one of the row."""
@@ -91,4 +94,28 @@ def tables(paper: str) -> Mapping[str, tuple[Published, ...]]:
 def _row(paper: str, table: str, setting: Mapping[str, Any], row: Mapping[str, Any]) -> Published:
     figures = {key: value / 100 for key, value in row.items() if isinstance(value, float)}
     whole = {**setting, **row["setting"]}
-    return Published(paper, table, row["label"], row["match"], whole, figures)
+    stabilises = row.get("stabilises")
+    return Published(paper, table, row["label"], row["match"], whole, figures, stabilises)
+
+
+def row_of(config: Mapping[str, Any]) -> Published | None:
+    """Return the first row of any paper to which a run with this config belongs, if any."""
+    papers = sorted(path.stem for path in shelf("results", "published").glob("*.json"))
+    rows = (row for paper in papers for table in tables(paper).values() for row in table)
+    return next((row for row in rows if row.fits(config)), None)
+
+
+def differing(places: Sequence[tuple[str, Published, Mapping[str, Any]]]) -> list[str]:
+    """Return the settings in which runs differ from their published rows, with the published ones.
+
+    ``places`` are labels, rows and configs. A setting that does not differ everywhere is followed
+    by the labels where it does.
+    """
+    found = dict[str, list[str]]()
+    for label, row, config in places:
+        for text in row.differences(config):
+            found.setdefault(text, []).append(label)
+    return [
+        text if len(where) == len(places) else f"{text}: {'; '.join(where)}"
+        for text, where in found.items()
+    ]

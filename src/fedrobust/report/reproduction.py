@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from fedrobust.errors import RecordError
-from fedrobust.records.published import Published, tables
+from fedrobust.records.published import Published, differing, tables
 from fedrobust.records.reading import json_of
 from fedrobust.records.schema.reproduction import FILE, ReproductionRecord
+from fedrobust.report import takeover
 from fedrobust.report.figures import users
 from fedrobust.report.run_page import user_numbers
 from fedrobust.report.run_records import ReportRun
 from fedrobust.report.sweep import figures
-from fedrobust.report.sweep.page import markdown
+from fedrobust.report.sweep.page import DIFFERING, markdown
 from fedrobust.report.sweep.records import Group, Spread, SweepCell, SweepRecords, shown
 from fedrobust.report.wording import slug
 
@@ -28,6 +29,11 @@ CAPTION = (
     "validation examples; the paper reports scores when its adversarial accuracy was highest. "
     "Points: ours minus the paper's. Over several seeds: the median, with the smallest and the "
     "largest value. The last columns are the model after the last round."
+)
+
+CLAIMS = (
+    "The model that validation chose, on test examples, with 95 % intervals: robust accuracy under "
+    "plain PGD, which papers report, and under the whole battery of an audit. The first seed."
 )
 
 
@@ -56,6 +62,12 @@ class Place:
 
         return self.group.spread(of)
 
+    def takeover(self) -> dict[str, Spread | None] | None:
+        """Return the means after the paper's attack took over; None where it reports none."""
+        if self.row is None or self.row.stabilises is None:
+            return None
+        return takeover.after(self.group, self.row.stabilises)
+
 
 def reproduction_values(path: Path, figure: AddFigure) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Return the template's values for the reproduction at ``path``, and its table as files.
@@ -83,14 +95,15 @@ def reproduction_values(path: Path, figure: AddFigure) -> tuple[dict[str, Any], 
         "name": record.title,
         "told": _told(record, read),
         "tables": [
-            {"title": "Ours and the paper's", "heads": heads, "rows": body, "caption": CAPTION}
+            {"title": "Ours and the paper's", "heads": heads, "rows": body, "caption": CAPTION},
+            *_takeovers(places),
         ],
         "axes": 2,
         "lists": list(_lists(record, rows, places)),
         "missing": missing,
         "failed": {f"{n}/{c}": why for n, r in read.items() for c, why in r.failed.items()},
         "troubles": [],
-        "figures": [*_figures(read, figure), *_users(places, figure)],
+        "figures": [*_claims(places, figure), *_figures(read, figure), *_users(places, figure)],
     }
     files = {"table.md": markdown(heads, body).encode(), "table.json": _json(record, places)}
     return content, files
@@ -132,6 +145,41 @@ def _beside(ours: Spread | None, theirs: float | None) -> list[str]:
     return [f"{100 * theirs:.1f}\u202f%", f"{100 * (ours.middle - theirs):+.1f}".replace("-", "−")]
 
 
+def _takeovers(places: Sequence[Place]) -> list[dict[str, Any]]:
+    """Return the table of what holds after an attack took the model over, where any did."""
+    names = list(takeover.MEASURES)
+    heads = ["place", "published as", "seeds", "from round"]
+    for name in names:
+        heads += [takeover.HEADS[name], *(["paper"] if name != "battery" else [])]
+    body = []
+    for place in places:
+        if (means := place.takeover()) is None:
+            continue
+        row, cell = place.row, place.group.cells[0]
+        assert row is not None
+        assert row.stabilises is not None
+        start = takeover.stable_from(cell.config, row.stabilises)
+        cells = [place.label, row.label, str(len(place.group.cells)), f"{start:,}"]
+        for name in names:
+            cells.append(shown("accuracy", means[name]))
+            if name != "battery":
+                theirs = row.figures.get(name)
+                cells.append(_NONE if theirs is None else f"{100 * theirs:.1f}\u202f%")
+        body.append(cells)
+    title = "After the takeover"
+    table = {"title": title, "heads": heads, "rows": body, "caption": takeover.CAPTION}
+    return [table] if body else []
+
+
+def _claims(places: Sequence[Place], figure: AddFigure) -> Iterator[Any]:
+    """Yield title, drawing and caption of apparent beside true robust accuracy, where audited."""
+    found = [takeover.claim_of(place.label, place.group.cells) for place in places]
+    if audited := [claim for claim in found if claim is not None]:
+        title = "Is the robustness real?"
+        drawn = figure("claims", title, partial(takeover.claims, audited))
+        yield title, drawn, CLAIMS
+
+
 def _told(record: ReproductionRecord, read: Mapping[str, SweepRecords]) -> str:
     """Return the line under the title: scale, cells, seeds, time and machine."""
     cells = [cell for r in read.values() for group in r.groups for cell in group.cells]
@@ -162,22 +210,9 @@ def _lists(
     played = [place.row for place in places]
     if waiting := [row.label for row in rows if row not in played]:
         yield "Published figures that this scale does not play, or not yet", waiting
-    differing = dict[str, list[str]]()
-    for place in places:
-        if place.row is None:
-            continue
-        found = place.row.differences(place.group.cells[0].config)
-        for text in found:
-            differing.setdefault(text, []).append(place.label)
-    known = sum(place.row is not None for place in places)
-    if differing:
-        yield (
-            "Settings that differ, with the published ones in brackets",
-            [
-                text if len(where) == known else f"{text}: {'; '.join(where)}"
-                for text, where in differing.items()
-            ],
-        )
+    known = [(p.label, p.row, p.group.cells[0].config) for p in places if p.row is not None]
+    if found := differing(known):
+        yield DIFFERING, found
 
 
 def _figures(read: Mapping[str, SweepRecords], figure: AddFigure) -> Iterator[Any]:
@@ -224,6 +259,8 @@ def _json(record: ReproductionRecord, places: list[Place]) -> bytes:
         for which in ("best", "final"):
             found = {name: place.ours(which, name) for name in _SCORES}
             entry[which] = {name: vars(value) for name, value in found.items() if value is not None}
+        if (means := place.takeover()) is not None:
+            entry["takeover"] = {name: vars(value) for name, value in means.items() if value}
         if place.row is not None:
             entry["published"] = {"label": place.row.label, **place.row.figures}
             entry["differences"] = place.row.differences(place.group.cells[0].config)

@@ -111,9 +111,13 @@ def _facts(run: ReportRun) -> list[tuple[str, str]]:
     if run.test:
         models = {"chosen": run.test.best, "last": run.test.final}
         for name, score in models.items():
-            if score.audit and (name == "last" or run.test.best != run.test.final):
+            if name == "chosen" and run.test.best == run.test.final:
+                continue
+            if score.audit:
                 title = f"Audit, {name} model, {score.audit.examples:,} test examples"
                 facts.append((title, wording.audit(score.audit)))
+            for attack, share in score.under.items():
+                facts.append((f"Robust under {attack}, {name} model", f"{100 * share:.1f}\u202f%"))
     return [*facts, ("Time", wording.duration(seconds))]
 
 

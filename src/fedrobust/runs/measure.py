@@ -15,7 +15,7 @@ from fedrobust.data import Split
 from fedrobust.evaluation.accuracy import Scores, admissible, no_points, score
 from fedrobust.evaluation.auditing.in_training import Auditing
 from fedrobust.federation.attack import Truth, account, initial_state
-from fedrobust.perturb import Pgd
+from fedrobust.perturb import Perturbation, Pgd
 from fedrobust.perturb.geometry import per_example
 from fedrobust.records.plain import attack_report
 from fedrobust.runs.prepare import Prepared
@@ -65,6 +65,14 @@ def on_test(run: Prepared, parameters: Vector, round: int) -> Json:
         "loss": _finite(scores.mean_loss),
         "examples": len(run.test),
     } | _odd(scores)
+    others = run.experiment.evaluation.test_attacks
+    if others:
+        content["under"] = {
+            name: _scores(
+                run, parameters, run.dataset.test, run.test, "test", round, attack
+            ).robust_accuracy
+            for name, attack in others.items()
+        }
     check = run.experiment.evaluation.wasserstein
     if check is not None:
         x, y = _examples(run, run.dataset.test, run.test)
@@ -200,15 +208,22 @@ def _audited(run: Prepared, asked: Auditing, split: Split, index: Indices) -> Js
 
 
 def _scores(
-    run: Prepared, parameters: Vector, split: Split, index: Indices, stream: str, round: int
+    run: Prepared,
+    parameters: Vector,
+    split: Split,
+    index: Indices,
+    stream: str,
+    round: int,
+    attack: Perturbation | None = None,
 ) -> Scores:
+    """Return the scores on ``split[index]``, under the evaluation's attack unless one is given."""
     write(run.model, parameters)
     x, y = _examples(run, split, index)
     scores = score(
         run.model,
         x,
         y,
-        attack=run.experiment.evaluation.attack,
+        attack=attack or run.experiment.evaluation.attack,
         generator=run.streams.generator(stream, round),
         batch_size=run.plan.batch or 1,
     )

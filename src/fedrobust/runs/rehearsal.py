@@ -11,8 +11,8 @@ from fedrobust.data import Split
 from fedrobust.errors import ConfigError, UndifferentiableError, UserError
 from fedrobust.evaluation.accuracy import admissible
 from fedrobust.experiment import Evaluation
-from fedrobust.perturb import Apgd, Fab, Pgd
-from fedrobust.typing import Vector
+from fedrobust.perturb import Apgd, Fab, Perturbation, Pgd
+from fedrobust.typing import Images, Labels, Vector
 
 
 def rehearse(model: nn.Module, evaluation: Evaluation, split: Split, start: Vector) -> None:
@@ -20,17 +20,28 @@ def rehearse(model: nn.Module, evaluation: Evaluation, split: Split, start: Vect
 
     Raises: ``ConfigError`` where it fails.
     """
-    attack, first = evaluation.attack, torch.arange(min(2, len(split)))
+    first = torch.arange(min(2, len(split)))
     x, y = split.images(first).to(start), split.y[first].to(start.device)
     write(model, start)
-    climbs = evaluation.wasserstein is not None or isinstance(attack, Pgd | Apgd | Fab)
+    attacks = {"evaluation.attack": evaluation.attack} | {
+        f"evaluation.test_attacks.{name}": attack
+        for name, attack in evaluation.test_attacks.items()
+    }
+    climbs = [name for name, attack in attacks.items() if isinstance(attack, Pgd | Apgd | Fab)]
+    if evaluation.wasserstein is not None:
+        climbs.append("evaluation.wasserstein")
     if climbs and not differentiable(model, x):
         raise UndifferentiableError(
-            "no gradient reaches the model's input, so evaluation.attack finds nothing: "
+            f"no gradient reaches the model's input, so {climbs[0]} finds nothing: "
             "evaluate with square, which needs none, and without wasserstein"
         )
-    if not foreign(attack):
-        return
+    for name, attack in attacks.items():
+        if foreign(attack):
+            _try(name, attack, model, x, y)
+
+
+def _try(name: str, attack: Perturbation, model: nn.Module, x: Images, y: Labels) -> None:
+    """Play a user's own attack. Raises: ``ConfigError`` where it fails."""
     source = torch.Generator().manual_seed(0)
     try:
         with evaluating(model):
@@ -42,4 +53,4 @@ def rehearse(model: nn.Module, evaluation: Evaluation, split: Split, start: Vect
         raise
     except Exception as error:  # a user's own attack may fail in any way
         reason = shortened(f"{type(error).__name__}: {error}", 300)
-        raise ConfigError(f"evaluation.attack fails on two examples: {reason}") from error
+        raise ConfigError(f"{name} fails on two examples: {reason}") from error

@@ -81,6 +81,8 @@ class Score:
     wasserstein: Robustness | None = None
     shift: tuple[Shift, ...] | None = None
     audit: Audited | None = None
+    under: dict[str, Fraction] = field(default_factory=dict)
+    """The robust accuracy under each of evaluation.test_attacks, alone."""
     round: Unread = None
     loss: Unread = None
     clients: Unread = None

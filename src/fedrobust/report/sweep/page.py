@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -12,10 +12,12 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from fedrobust.config.trust import CURE, NOTHING, Trusted
+from fedrobust.records.published import differing, row_of
 from fedrobust.report.sweep import figures, learned, paired, plane, shift
 from fedrobust.report.sweep.records import COLUMNS, Group, Spread, SweepRecords, shown, table
 
 AddFigure = Callable[[str, str, Callable[[float], Figure]], dict[str, Any]]
+DIFFERING = "Settings that differ, with the published ones in brackets"
 _NUMBER = re.compile(r"[\d,.]*\d")
 _NAMED = 4
 """The number of cells that are named for one trouble."""
@@ -55,7 +57,7 @@ def sweep_values(
     content = {
         "name": records.name,
         "told": _told(records),
-        "lists": [],
+        "lists": list(_lists(records)),
         "tables": tables,
         "axes": len(records.axes),
         "missing": records.missing,
@@ -64,6 +66,14 @@ def sweep_values(
         "figures": list(_figures(records, figure, None if left_out else trusted)),
     }
     return content, files
+
+
+def _lists(records: SweepRecords) -> Iterator[tuple[str, list[str]]]:
+    """Yield the settings in which places of the sweep differ from their published rows."""
+    rows = [(", ".join(g.labels), row_of(g.cells[0].config), g.cells[0]) for g in records.groups]
+    known = [(label, row, cell.config) for label, row, cell in rows if row is not None]
+    if found := differing(known):
+        yield DIFFERING, found
 
 
 def _told(records: SweepRecords) -> str:
@@ -100,6 +110,8 @@ def _scores_caption(records: SweepRecords) -> str:
         else ""
     )
     caption = f"The model after the last round, on the test split.{seeds}"
+    if any(row_of(group.cells[0].config) for group in records.groups):
+        caption += " Paper: the published figures; the settings that differ are listed below."
     if any(cell.wasserstein for group in records.groups for cell in group.cells):
         caption += (
             " A constant answer has ρ̂ = 0, so read ρ̂ with the error and the largest class answered."

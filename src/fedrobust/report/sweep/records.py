@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any, TypeAlias
 
 from fedrobust.errors import RecordError
+from fedrobust.records.published import row_of
 from fedrobust.records.reading import (
     broken,
     evaluations_of,
@@ -205,6 +206,8 @@ Columns: TypeAlias = Mapping[str, Callable[["SweepCell"], float | None]]
 COLUMNS: Columns = {
     "accuracy": lambda cell: cell.final["accuracy"],
     "robust accuracy": lambda cell: cell.final["robust_accuracy"],
+    "paper: accuracy": lambda cell: published_figure(cell, "accuracy"),
+    "paper: robust accuracy": lambda cell: published_figure(cell, "robust_accuracy"),
     "error": lambda cell: 1 - cell.final["accuracy"],
     "ρ̂": lambda cell: certified_figure(cell, "rho"),
     "worst-case loss": lambda cell: certified_figure(cell, "worst_case_loss"),
@@ -216,6 +219,8 @@ COLUMNS: Columns = {
     "audit: masked": lambda cell: audited_figure(cell, "masked"),
 }
 SHARES = {
+    "paper: accuracy",
+    "paper: robust accuracy",
     "audit: claimed",
     "audit: robust",
     "audit: masked",
@@ -235,6 +240,12 @@ def audited_figure(cell: SweepCell, name: str) -> float | None:
     if found is None:
         return None
     return float(found["verdict"] == "masked") if name == "masked" else found[name]
+
+
+def published_figure(cell: SweepCell, name: str) -> float | None:
+    """Return a figure of the published row to which the cell belongs; None where there is none."""
+    row = row_of(cell.config)
+    return None if row is None else row.figures.get(name)
 
 
 def certified_figure(cell: SweepCell, name: str) -> float | None:
