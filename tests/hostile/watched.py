@@ -39,6 +39,13 @@ def writes(event: str, path: object) -> None:
         caught(event, place)
 
 
+def within(folder: int, path: object) -> object:
+    """Return the path of what lies in a folder that is open under this number; -1: none is."""
+    if folder < 0 or not isinstance(path, str):
+        return path
+    return os.path.join(os.readlink(f"/proc/self/fd/{folder}"), path)
+
+
 def hook(event: str, args: tuple) -> None:
     if event == "import":
         name, file = args[0], args[1]
@@ -63,7 +70,7 @@ def hook(event: str, args: tuple) -> None:
             writes(event, args[0])
     elif event in CHANGES:
         for path in args[: 2 if event in ("os.rename", "os.link", "os.symlink") else 1]:
-            writes(event, path)
+            writes(event, within(args[1], path) if event in ("os.remove", "os.rmdir") else path)
 
 
 sys.addaudithook(hook)

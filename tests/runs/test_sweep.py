@@ -245,6 +245,32 @@ def test_a_reference_reaches_the_report_and_may_come_later(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+def test_a_cell_sees_no_other_and_the_environment_of_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although the processes of all cells are forks of one, which outlives a sweep."""
+    (tmp_path / "told.py").write_text(
+        "import os\nimport torch\n"
+        "torch.seen = getattr(torch, 'seen', 0) + 1\n"
+        "class Model(torch.nn.Linear):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(1, 1)\n"
+        "    def forward(self, x):\n"
+        "        words = [os.environ.get('WORD'), os.environ.get('OLD'), torch.seen]\n"
+        "        raise ValueError(str(words))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    path = write(tmp_path / "sweep.yaml", {"seed": [0, 1]}, model={"name": "told:Model"})
+    monkeypatch.setenv("OLD", "old")
+    for word, old in (("first", "'old'"), ("second", "None")):
+        monkeypatch.setenv("WORD", word)
+        failed = run_sweep(load_sweep(path), tmp_path / word, jobs=1)
+        assert list(failed) == ["0", "1"]
+        assert all(f"['{word}', {old}, 1]" in why for why in failed.values()), failed
+        monkeypatch.delenv("OLD", raising=False)
+
+
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on(tmp_path: Path) -> None:
     """SIGKILL for the command, with one cell done and one under way, which ends with it."""
     config, cut = write(tmp_path / "sweep.yaml", {"seed": [0, 1]}, rounds=30), tmp_path / "cut"
