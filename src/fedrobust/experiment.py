@@ -53,7 +53,7 @@ class Evaluation:
     ``test_attacks`` are further attacks on it by name, each measured alone. ``wasserstein``
     adds the certificate of Wasserstein robustness and the error under shift. ``audit`` adds an
     audit of whether the robust accuracy is real: ``quick``, ``standard``, or
-    {budget: quick, samples: 200, test_samples: 1000, surrogates: true}.
+    {budget: quick, samples: 200, test_samples: 1000, every: 4, surrogates: true}.
     """
 
     attack: AnyPerturbation

@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass
 
-from scipy.special import ndtr, ndtri, stdtrit
+# SciPy is imported where it is used: it takes a tenth of the start of every command.
 
-SIDES = float(ndtri(0.975))
-"""The half-width of a 95 % interval in standard errors."""
+SIDES = 1.959963984540054
+"""The half-width of a 95 % interval in standard errors: the normal distribution's 97.5 % point."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Share:
 
     def interval(self, z: float) -> tuple[float, float]:
         """Return Wilson's interval with ``z`` standard errors to either side."""
-        from scipy.stats import binomtest  # imported here: it takes most of a second
+        from scipy.special import ndtr
+        from scipy.stats import binomtest
 
         found = binomtest(self.count, self.total).proportion_ci(2 * ndtr(z) - 1, "wilson")
         return float(found.low), float(found.high)
@@ -64,6 +65,8 @@ def difference(b: int, c: int, n: int, z: float) -> tuple[float, float]:
 
 def of_mean(values: list[float]) -> tuple[float, float]:
     """The mean of ``values`` and half the width of its 95 % t-interval."""
+    from scipy.special import stdtrit
+
     n = len(values)
     mean = sum(values) / n
     deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))

@@ -39,7 +39,8 @@ def on_held_out(run: Prepared, parameters: Vector, round: int) -> Json:
     if check is not None:
         x, y = _examples(run, run.chooses, run.held_out)
         content["wasserstein"] = check.certify(run.model, x, y, run.gamma, run.plan.batch or 1)
-    if asked := run.experiment.evaluation.audit:
+    asked, every = run.experiment.evaluation.audit, run.experiment.evaluation.every
+    if asked and (round == run.experiment.rounds or round % (every * asked.every) == 0):
         content |= _audited(run, asked, run.chooses, run.held_out[: asked.samples])
     if run.chooses.user is not None:
         users = run.chooses.user[run.held_out]

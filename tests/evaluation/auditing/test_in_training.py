@@ -137,6 +137,18 @@ def examples(split: Split, index: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
     return split.images(index), split.y[index]
 
 
+@pytest.mark.slow
+def test_audits_may_be_rarer_than_evaluations(
+    tmp_path: Path, tiny: Callable[..., Experiment]
+) -> None:
+    looks = {"every": 1, "attack": PGD, "samples": 10, "test_samples": 10}
+    asked = {"samples": 5, "every": 2}
+    followed = run(tiny(rounds=5, evaluation=looks | {"audit": asked}), tmp_path / "run")
+    assert [m["round"] for m in followed.metrics if "audit" in m] == [2, 4, 5]
+    assert "audit" in followed.summary["test"]["best"]
+    assert write_report([tmp_path / "run"]).is_file()
+
+
 def test_a_name_is_short_for_a_budget(tiny: Callable[..., Experiment]) -> None:
     experiment = tiny(evaluation={"every": 2, "attack": PGD, "audit": "standard"})
     assert experiment.evaluation.audit == Auditing(budget="standard")

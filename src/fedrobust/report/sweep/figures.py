@@ -58,18 +58,27 @@ def course(records: SweepRecords, width: float, key: str = "robust_accuracy") ->
             if len(rows) > 1:
                 low, high = rows.min(axis=0), rows.max(axis=0)
                 panel.fill_between(rounds, low, high, color=colour, alpha=0.15, lw=0)
-            if key == "robust_accuracy" and all(
-                "audit" in m for c in group.cells for m in c.metrics
-            ):
-                stands = np.array([[m["audit"]["robust"] for m in c.metrics] for c in group.cells])
-                middle = np.median(stands, axis=0)
-                panel.plot(rounds, middle, color=colour, ls=(0, (2, 2)), marker=marker, ms=3)
+            if key == "robust_accuracy" and (audits := _audits(group)):
+                at, stands = audits
+                panel.plot(at, stands, color=colour, ls=(0, (2, 2)), marker=marker, ms=3)
         rounds_axis(panel, rounds[-1])
         percent_axis(panel)
     axes[0].set_ylabel(key.replace("_", " "))
     if len(drawn) > 1:
         legend(figure, drawn, width)
     return figure
+
+
+def _audits(group: Group) -> tuple[list[int], list[float]] | None:
+    """Return the rounds in which all cells of a group were audited, and the median share there."""
+    found = [
+        {m["round"]: m["audit"]["robust"] for m in cell.metrics if "audit" in m}
+        for cell in group.cells
+    ]
+    rounds = sorted(set.intersection(*map(set, found)))
+    if not rounds:
+        return None
+    return rounds, [float(np.median([by_round[r] for by_round in found])) for r in rounds]
 
 
 def matrix(records: SweepRecords, width: float) -> Figure:
