@@ -44,10 +44,10 @@ def training(model: nn.Module, data: Split, **changes: Any) -> LocalTraining:
     return LocalTraining(**settings | changes)
 
 
-def three_rounds(task: LocalTraining, poison: Any = None) -> list[Tensor]:
-    """The updates of three rounds, and the states that the optimisers keep."""
+def two_rounds(task: LocalTraining, poison: Any = None) -> list[Tensor]:
+    """The updates of two rounds, and the states that the optimisers keep."""
     start, store, found = read(task.model), Store(), list[Tensor]()
-    for round in (1, 2, 3):
+    for round in (1, 2):
         found.append(task.updates(start, store, CHOSEN, Streams(3), round, poison or {}))
     return [*found, *(value for i in CHOSEN for value in store.get(i, {}).values())]
 
@@ -59,13 +59,11 @@ def test_local_training(several: bool, layers: tuple[nn.Module, ...], mnist: Spl
     changes: dict[str, Any] = {}
     if several:
         changes["config"] = Client(batch_size=25, epochs=1, optimizer=Sgd(0.1, momentum=0.9))
-    rows = assert_same_by_workers(
-        lambda: three_rounds(training(network(*layers), mnist, **changes))
-    )
+    rows = assert_same_by_workers(lambda: two_rounds(training(network(*layers), mnist, **changes)))
     assert all(bool(row.isfinite().all()) for row in rows)
     assert (rows[0] - rows[1]).abs().max() > 0
     if layers:
-        plain = three_rounds(training(network(), mnist, **changes))
+        plain = two_rounds(training(network(), mnist, **changes))
         assert not torch.allclose(rows[1], plain[1])  # what draws was at work
 
 
@@ -93,10 +91,10 @@ def test_what_a_users_own_parts_draw(mnist: Split) -> None:
     poison = dict.fromkeys([2, 7, 50], Shuffle())
     before = positions()
     rows = assert_same_by_workers(
-        lambda: three_rounds(training(network(), mnist, objective=Jittered()), poison)
+        lambda: two_rounds(training(network(), mnist, objective=Jittered()), poison)
     )
     assert positions() == before
-    honest = three_rounds(training(network(), mnist, objective=Jittered()))
+    honest = two_rounds(training(network(), mnist, objective=Jittered()))
     assert [torch.equal(a, b) for a, b in zip(rows[1], honest[1], strict=True)] == [
         client not in poison for client in CHOSEN
     ]

@@ -36,7 +36,7 @@ L2 = {"name": "pgd", "eps": 0.5, "norm": "l2", "step_size": 0.1, "steps": 10}
 
 def trained(**changes: Any) -> Any:
     quiet = {"attack": None, "malicious": 0, "aggregator": {"name": "mean"}, "rounds": 20}
-    evaluation = {"attack": L2, "every": 10, "samples": 200}
+    evaluation = {"attack": L2, "every": 20, "samples": 100, "test_samples": 20}
     content = demo_config(model=Gamma(), evaluation=evaluation, **quiet, **changes)
     return run(from_config(Experiment, content))
 

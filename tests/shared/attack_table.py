@@ -39,6 +39,7 @@ CONFIGS: dict[str, Json] = {
         "name": "learned",
         "observe": 0,
         "reward": "loss",
+        "encoding": {"name": "basis", "directions": ["own"]},
         "training": {
             "steps": 4,
             "learning_starts": 1,

@@ -15,7 +15,7 @@ from fedrobust.data import Mnist, Split
 from fedrobust.models import MnistCnnSmall, build_model
 from fedrobust.perturb import Pgd
 
-WORKERS = (1, 2, 3, 7)
+WORKERS = (1, 2, 7)
 PGD = Pgd(eps=0.3, step_size=0.1, steps=3, restarts=2)
 
 

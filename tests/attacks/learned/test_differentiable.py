@@ -105,13 +105,13 @@ def test_the_projection_is_differentiated_too() -> None:
 def test_a_long_episode_costs_no_more_a_round_than_a_short_one() -> None:
     """An ascent's gradients must not walk the graph of the rounds before: that is quadratic."""
     seconds = {}
-    for horizon in (10, 60, 10, 60):  # the first two pay for what is done once
+    for horizon in (10, 40, 10, 40):  # the first two pay for what is done once
         task = differentiable(task_of(watched(40), horizon=horizon, hold=horizon))
         plan = some_plan(task).requires_grad_()
         began = time.process_time()
         rollout(FederationEnv(task), plan, seed=5).backward()
         seconds[horizon] = (time.process_time() - began) / horizon
-    assert seconds[60] < 2 * seconds[10]
+    assert seconds[40] < 2 * seconds[10]
 
 
 def test_a_rollout_is_the_episode_that_a_policy_plays() -> None:
@@ -180,7 +180,7 @@ def test_a_rule_that_mixes_coordinates_is_refused(rule: Any) -> None:
 
 
 def test_a_search_along_gradients_climbs_and_loses_nothing(monkeypatch: Any) -> None:
-    task = task_of(watched(300), Compact(), horizon=20, hold=5)
+    task = task_of(watched(300), Compact(), horizon=12, hold=3)
     env = FederationEnv(task)
     fresh = range(1000, 1000 + EPISODES)
 
@@ -192,14 +192,14 @@ def test_a_search_along_gradients_climbs_and_loses_nothing(monkeypatch: Any) -> 
     assert plan.value == pytest.approx(judged(plan.actions[0, 0]))
     assert plan.value >= max(map(judged, LEVELS)) - 0.01
     assert plan.actions.shape == (4, 1)
-    assert plan.rounds == (8 + (9 * 2 + 4 * 5 + 3 * EPISODES) + (EPISODES + 1) * EPISODES) * 20
+    assert plan.rounds == (8 + (9 * 2 + 4 * 5 + 3 * EPISODES) + (EPISODES + 1) * EPISODES) * 12
     assert len(plan.course) == 8
-    far = gradient_ascent(task, segments=1, iterations=2, rate=5.0, steps=60)
+    far = gradient_ascent(task, segments=1, iterations=2, rate=5.0, steps=20)
     assert np.abs(far.actions).max() <= 1
     zero = Plan(np.zeros((1, 1), dtype=np.float32), 0.0)
     monkeypatch.setattr(planning, "best_constant", lambda task, steps, seed: zero)
     climbed = gradient_ascent(task, segments=1, iterations=6)
-    assert climbed.value > judged(0.0) + 0.04
+    assert climbed.value > judged(0.0) + 0.02
 
 
 LEVELS = torch.linspace(-1, 1, 9).tolist()

@@ -101,7 +101,7 @@ def test_the_best_policy_that_was_checked_is_kept(task: Task) -> None:
 
 @pytest.mark.slow
 def test_it_learns_what_can_be_learned() -> None:
-    """(R − R_honest) / (R_best − R_honest) ≥ 0.9, R_best that of the best of 49 constant actions.
+    """(R − R_honest) / (R_best − R_honest) ≥ 0.9, R_best that of the best of 25 constant actions.
 
     Two numbers decide: how much of its own update, and of the parameters, one of ten sends. Means
     over episodes that neither the training nor the search for the constant action has played; the
@@ -117,9 +117,9 @@ def test_it_learns_what_can_be_learned() -> None:
     def constant(action: tuple[float, float], episodes: Iterable[int]) -> float:
         return over(episodes, lambda _: np.array(action, dtype=np.float32))
 
-    grid = np.linspace(-1, 1, 7)
+    grid = np.linspace(-1, 1, 5)
     found = sorted(product(grid, grid), key=lambda action: -constant(action, [0]))
-    honest, best = constant((0.1, 0.0), fresh), max(constant(a, fresh) for a in found[:5])
+    honest, best = constant((0.1, 0.0), fresh), max(constant(a, fresh) for a in found[:3])
     assert best > honest + 0.5
     training = Training(steps=300, learning_starts=50, check_every=25)
     value = over(fresh, acting(train(task, training, seed=0).policy))

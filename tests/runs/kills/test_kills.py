@@ -17,8 +17,8 @@ TRIED = os.environ.get("FEDROBUST_KILLS")
 
 
 # The least number of writes of each command, and how many of them are tried.
-RECORDS = {"run": (100, 5), "sweep": (100, 3), "audit": (30, 3), "report": (40, 3)}
-LEARNING = {"attack-learn": (60, 3), "learned": (100, 3)}
+RECORDS = {"run": (100, 5), "sweep": (100, 2), "audit": (30, 2), "report": (40, 2)}
+LEARNING = {"attack-learn": (60, 2), "learned": (100, 2)}
 
 
 @pytest.mark.parametrize("commands", [RECORDS, LEARNING], ids=["records", "learning"])
