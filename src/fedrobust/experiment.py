@@ -49,8 +49,9 @@ class Evaluation:
 
     They are measured every ``every`` rounds and after the last round, and they choose the round to
     report. ``samples: null`` takes the whole split. The test split is read once, when the run ends,
-    for the chosen and the final model; ``test_samples`` takes a seeded part of it, and
-    ``test_attacks`` are further attacks on it by name, each measured alone. ``wasserstein``
+    for the chosen and the final model; ``test_samples`` takes a seeded part of it.
+    ``test_attacks`` are further attacks by name. Each is measured alone, as is ``attack``, on the
+    first ``test_attack_samples`` of those test examples. ``wasserstein``
     adds the certificate of Wasserstein robustness and the error under shift. ``audit`` adds an
     audit of whether the robust accuracy is real: ``quick``, ``standard``, or
     {budget: quick, samples: 200, test_samples: 1000, every: 4, surrogates: true}.
@@ -62,6 +63,7 @@ class Evaluation:
     split: Literal["validation", "train"] = "validation"
     test_samples: Count | None = None
     test_attacks: dict[Name, AnyPerturbation] = field(default_factory=dict)
+    test_attack_samples: Count | None = None
     wasserstein: Wasserstein | None = None
     audit: Annotated[Auditing | None, BeforeValidator(Auditing.named)] = None
 

@@ -33,11 +33,11 @@ def test_evaluations(layers: tuple[nn.Module, ...], mnist: Split) -> None:
 
 @pytest.mark.parametrize(("layers", "workers"), [((), WORKERS), ((Noisy(),), (1, 2))], ids=str)
 def test_shifts(layers: tuple[nn.Module, ...], workers: tuple[int, ...], mnist: Split) -> None:
-    model, some = network(*layers), torch.arange(12)
+    model, some = network(*layers), torch.arange(5)
     x, y = mnist.images(some), mnist.y[some]
 
     def play() -> list[Any]:
-        (found,) = error_under_shift(model, x, y, levels=(0.1,), steps=3, batch_size=4)
+        (found,) = error_under_shift(model, x, y, levels=(0.1,), steps=3, batch_size=3)
         return [*astuple(found)]
 
     assert_same_by_workers(play, workers)

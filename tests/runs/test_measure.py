@@ -62,15 +62,24 @@ def test_further_attacks_are_measured_alone_on_the_same_test_examples(
     weak = {"name": "pgd", "eps": 0.01, "step_size": 0.01, "steps": 1, "random_start": False}
     strong = {"name": "pgd", "eps": 0.2, "step_size": 0.05, "steps": 8, "random_start": False}
     evaluation = {"attack": weak, "samples": 100, "test_samples": 90}
-    experiment = tiny(rounds=8, evaluation=evaluation | {"test_attacks": {"far": strong}})
+    further = {"test_attacks": {"far": strong}, "test_attack_samples": 40}
+    experiment = tiny(rounds=8, evaluation=evaluation | further)
     played = run(experiment, tmp_path / "run")
     ready, scores = prepare(experiment), played.summary["test"]["final"]
     x, y = ready.dataset.test.images(ready.test), ready.dataset.test.y[ready.test]
-    for attack, found in ((weak, scores["robust_accuracy"]), (strong, scores["under"]["far"])):
-        assert found == robust_accuracy(played.model, x, y, attack=Pgd(**attack))
-    assert scores["under"]["far"] < scores["robust_accuracy"]
+    under = scores["under"]["robust_accuracy"]
+    assert scores["under"]["examples"] == 40
+    assert list(under) == ["evaluation.attack", "far"]
+    for attack, some, found in (
+        (weak, 90, scores["robust_accuracy"]),
+        (weak, 40, under["evaluation.attack"]),
+        (strong, 40, under["far"]),
+    ):
+        assert found == robust_accuracy(played.model, x[:some], y[:some], attack=Pgd(**attack))
+    assert under["far"] < under["evaluation.attack"] != scores["robust_accuracy"]
     page = " ".join(write_report([tmp_path / "run"]).read_text().split())
-    assert f"Robust under far, last model</dt><dd>{100 * scores['under']['far']:.1f} %<" in page
+    told = f"Under far, last model, 40 test examples</dt><dd>{100 * under['far']:.1f} %<"
+    assert told in page
     plain = run(tiny(rounds=8, evaluation=evaluation)).summary["test"]["final"]
     assert plain == {name: value for name, value in scores.items() if name != "under"}
 

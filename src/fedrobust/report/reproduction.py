@@ -36,6 +36,11 @@ CLAIMS = (
     "plain PGD, which papers report, and under the whole battery of an audit. The first seed."
 )
 
+FURTHER = (
+    "Robust accuracy of the model that validation chose, under each attack alone, on the same test "
+    "examples."
+)
+
 
 @dataclass(frozen=True)
 class Place:
@@ -97,6 +102,7 @@ def reproduction_values(path: Path, figure: AddFigure) -> tuple[dict[str, Any], 
         "tables": [
             {"title": "Ours and the paper's", "heads": heads, "rows": body, "caption": CAPTION},
             *_takeovers(places),
+            *_further(places),
         ],
         "axes": 2,
         "lists": list(_lists(record, rows, places)),
@@ -168,6 +174,24 @@ def _takeovers(places: Sequence[Place]) -> list[dict[str, Any]]:
         body.append(cells)
     title = "After the takeover"
     table = {"title": title, "heads": heads, "rows": body, "caption": takeover.CAPTION}
+    return [table] if body else []
+
+
+def _further(places: Sequence[Place]) -> list[dict[str, Any]]:
+    """Return the table of the further attacks on test examples, where any were tried."""
+    found = {place.label: (place.group.cells, takeover.under(place.group)) for place in places}
+    names = list(dict.fromkeys(name for _, under in found.values() for name in under))
+    body = [
+        [
+            label,
+            str(len(cells)),
+            *(shown("accuracy", under[name]) if name in under else _NONE for name in names),
+        ]
+        for label, (cells, under) in found.items()
+        if under
+    ]
+    heads = ["place", "seeds", *names]
+    table = {"title": "Further attacks", "heads": heads, "rows": body, "caption": FURTHER}
     return [table] if body else []
 
 

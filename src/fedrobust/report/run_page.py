@@ -116,8 +116,10 @@ def _facts(run: ReportRun) -> list[tuple[str, str]]:
             if score.audit:
                 title = f"Audit, {name} model, {score.audit.examples:,} test examples"
                 facts.append((title, wording.audit(score.audit)))
-            for attack, share in score.under.items():
-                facts.append((f"Robust under {attack}, {name} model", f"{100 * share:.1f}\u202f%"))
+            if under := score.under:
+                for attack, share in under.robust_accuracy.items():
+                    title = f"Under {attack}, {name} model, {under.examples:,} test examples"
+                    facts.append((title, f"{100 * share:.1f}\u202f%"))
     return [*facts, ("Time", wording.duration(seconds))]
 
 

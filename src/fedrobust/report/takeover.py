@@ -1,7 +1,7 @@
 """Whether robustness is real: means after a takeover, and apparent beside true robust accuracy."""
 
 from collections.abc import Callable, Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
@@ -77,6 +77,21 @@ def after(group: Group, stabilises: int) -> dict[str, Spread | None] | None:
         return of
 
     return {name: group.spread(mean_of(measure)) for name, measure in MEASURES.items()}
+
+
+def under(group: Group) -> dict[str, Spread]:
+    """Return the chosen model's robust accuracy under each of the further attacks, by name."""
+    shares = [
+        (cell.summary["test"]["best"].get("under") or {}).get("robust_accuracy", {})
+        for cell in group.cells
+    ]
+    names = dict.fromkeys(name for one in shares for name in one)
+    columns = {name: [one[name] for one in shares if name in one] for name in names}
+    return {
+        name: Spread(median(found), min(found), max(found), len(found))
+        for name, found in columns.items()
+        if len(found) == len(shares)
+    }
 
 
 class Claim(NamedTuple):

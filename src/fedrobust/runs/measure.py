@@ -21,6 +21,8 @@ from fedrobust.records.plain import attack_report
 from fedrobust.runs.prepare import Prepared
 from fedrobust.typing import Indices, Json, Vector
 
+EVALUATION = "evaluation.attack"
+"""The name of the evaluation's own attack beside the further attacks on the test split."""
 STRIP = 8
 """How many clean and adversarial images a report shows."""
 
@@ -66,14 +68,7 @@ def on_test(run: Prepared, parameters: Vector, round: int) -> Json:
         "loss": _finite(scores.mean_loss),
         "examples": len(run.test),
     } | _odd(scores)
-    others = run.experiment.evaluation.test_attacks
-    if others:
-        content["under"] = {
-            name: _scores(
-                run, parameters, run.dataset.test, run.test, "test", round, attack
-            ).robust_accuracy
-            for name, attack in others.items()
-        }
+    content |= _under(run, parameters, round)
     check = run.experiment.evaluation.wasserstein
     if check is not None:
         x, y = _examples(run, run.dataset.test, run.test)
@@ -197,6 +192,20 @@ def _finite(value: float) -> float | None:
 def _examples(run: Prepared, split: Split, index: Indices) -> tuple[torch.Tensor, torch.Tensor]:
     device = run.start.device
     return split.images(index).to(device, run.start.dtype), split.y[index].to(device)
+
+
+def _under(run: Prepared, parameters: Vector, round: int) -> Json:
+    """Return the robust accuracy under each of the further attacks; empty where there is none."""
+    evaluation = run.experiment.evaluation
+    if not evaluation.test_attacks:
+        return {}
+    index = run.test[: evaluation.test_attack_samples]
+    found = {
+        name: _scores(run, parameters, run.dataset.test, index, "test", round, attack)
+        for name, attack in {EVALUATION: evaluation.attack, **evaluation.test_attacks}.items()
+    }
+    shares = {name: scores.robust_accuracy for name, scores in found.items()}
+    return {"under": {"examples": len(index), "robust_accuracy": shares}}
 
 
 def _audited(run: Prepared, asked: Auditing, split: Split, index: Indices) -> Json:

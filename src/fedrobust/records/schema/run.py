@@ -70,6 +70,14 @@ class Audited:
 
 
 @checked(frozen=True, config=OPEN)
+class Under:
+    """Robust accuracies by attack, each alone, on the same ``examples`` test examples."""
+
+    examples: Count
+    robust_accuracy: dict[str, Fraction]
+
+
+@checked(frozen=True, config=OPEN)
 class Score:
     """The shares of right answers of one model, over ``examples`` held-out examples."""
 
@@ -81,8 +89,7 @@ class Score:
     wasserstein: Robustness | None = None
     shift: tuple[Shift, ...] | None = None
     audit: Audited | None = None
-    under: dict[str, Fraction] = field(default_factory=dict)
-    """The robust accuracy under each of evaluation.test_attacks, alone."""
+    under: Under | None = None
     round: Unread = None
     loss: Unread = None
     clients: Unread = None
