@@ -1,131 +1,180 @@
-"""Write results/README.md: every run kept here beside the figures that its paper publishes.
+"""Write results/README.md: one table for each paper, and one line for each experiment kept here.
 
-``python results/table.py`` reads config.yaml, summary.json and environment.json of each run
-directory below results/, and results/published/*.json. No figure in the table is typed by hand.
+``python results/table.py`` reads the records below results/, and results/published/*.json. No
+figure in the tables is typed by hand. What an experiment shows is in the notes.md of its folder.
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from fedrobust.experiment import read_yaml
-from fedrobust.records.published import tables
+from fedrobust.records.published import Published, tables
 
 HERE = Path(__file__).parent
+EXPERIMENTS = HERE.parent / "experiments"
 HEAD = """# Results
 
-`make results` makes this page from the records in these folders. The command in the last column
-plays a run again. Its config is the one of experiments/ with the execution plan filled in.
-Accuracy / robust accuracy in per cent on the test split, which is read once: for the round that the
-validation split chose (*chosen*) and for the last one. *Paper* is the published pair.
-
-| run | rule | attack | rounds | chosen (round) | last | paper | minutes | command |
-|---|---|---|---|---|---|---|---|---|
+`make results` makes this page from the records in these folders. Every record names its commit, its
+machine and its time. Each experiment below can be played again by the command in its config.
 """
+FAT = """
+## Federated adversarial training (FAT)
+
+Accuracy / robust accuracy on the test split in per cent, for the model that validation chose and,
+in the last column, for the model after the last round. Over several seeds: medians. All runs are
+smaller than the paper's: [what differs, and what holds](../docs/fat.md).
+
+| published as | ours | paper | points | seeds | last round | record |
+|---|---|---|---|---|---|---|
+"""
+DRFL = """
+## Distributionally robust federated learning (DRFL)
+
+Error in per cent / ρ̂ of the model after the last round, on the test split, by rule; medians over
+seeds. One attacker of ten. The paper has figures and no tables:
+[what differs, and what holds](../docs/drfl.md#the-experiments).
+
+| attack | ring, no rule | median | Krum | MNIST, no rule | median | Krum |
+|---|---|---|---|---|---|---|
+"""
+ATTACKS = {
+    "none": "none",
+    "random": "random",
+    "inner-product": "inner product",
+    "fang": "Fang 2020",
+    "shrink": "shrink",
+    "best-constant": "best constant action",
+    "learned-black-box": "learned, black-box",
+    "learned": "learned, white-box",
+}
+FIGURES = {"ring": ("ring-learned",), "mnist": ("mnist-learned", "mnist-learned-rest", "mnist")}
+"""The sweeps of each of DRFL's figures; where several have a place, the first one counts."""
+TITLES = {
+    "fat": "FAT",
+    "drfl": "DRFL",
+    "byzantine": "Rules against attacks",
+    "audits": "Audits",
+}
 
 
-def published(config: dict[str, Any]) -> str:
-    """Return the published pair for the run's settings, or a dash."""
-    for path in sorted((HERE / "published").glob("*.json")):
-        for rows in tables(path.stem).values():
-            for row in rows:
-                if row.fits(config):
-                    return _pair(row.figures)
-    return "–"
+def cells_of_fat() -> Iterator[tuple[Path, dict[str, Any], dict[str, Any]]]:
+    """Yield place, config and summary of every run of FAT; reproductions of tables come first."""
+    found = sorted((HERE / "fat").rglob("summary.json"), key=lambda p: (-len(p.parts), p))
+    for path in found:
+        yield path.parent, read_yaml(path.parent / "config.yaml"), json.loads(path.read_text())
 
 
-def row(directory: Path) -> str:
-    """Return one run as a row of the table."""
-    config = read_yaml(directory / "config.yaml")
-    summary = json.loads((directory / "summary.json").read_text())
-    best, final = summary["test"]["best"], summary["test"]["final"]
-    attack = "–"
-    if config["malicious"]:
-        attack = f"{config['attack']['name']}, {config['malicious']} of {summary['clients']}"
-    file = f"results/{directory.relative_to(HERE)}/config.yaml"
-    cells = [
-        f"[{config['name']}]({directory.relative_to(HERE)}/report/index.html)",
-        config["aggregator"]["name"],
-        attack,
-        str(summary["rounds"]),
-        f"{_pair(best)} ({summary['best_round']})",
-        _pair(final),
-        published(config),
-        f"{summary['seconds'] / 60:.0f}",
-        f"`fedrobust run {file}`",
-    ]
+def beside(published: Published, found: list[tuple[Path, dict[str, Any], dict[str, Any]]]) -> str:
+    """Return a published row beside ours: the cells of the first place that fits."""
+    ours = [cell for cell in found if published.fits(cell[1])]
+    figures = published.figures
+    paper = _pair(figures)
+    if not ours:
+        return f"| {published.label} | – | {paper} | – | – | – | not played |\n"
+    place = _place(ours[0][0])
+    same = [cell for cell in ours if _place(cell[0]) == place and _alike(cell[1], ours[0][1])]
+    best, last = (
+        {
+            name: median(summary["test"][which][name] for _, _, summary in same)
+            for name in ("accuracy", "robust_accuracy")
+        }
+        for which in ("best", "final")
+    )
+    points = " / ".join(
+        f"{100 * (best[n] - figures[n]):+.1f}".replace("-", "−") for n in best if n in figures
+    )
+    link = f"[{place.name}]({place.relative_to(HERE)}/report/index.html)"
+    cells = [published.label, _pair(best), paper, points, str(len(same)), _pair(last), link]
     return "| " + " | ".join(cells) + " |\n"
 
 
-def sweep(directory: Path) -> str:
-    """Return a sweep's tables and figures, as its report made them, and the notes about them."""
-    here = directory.relative_to(HERE)
-    content = json.loads((directory / "sweep.json").read_text())
-    report = directory / "report"
-    figures = "".join(
-        f"![{p.stem}]({here}/report/{p.name})\n" for p in sorted(report.glob("*.png"))
-    )
-    notes = directory / "notes.md"
-    command = f"fedrobust sweep experiments/{here}.yaml"
-    head = f"\n## {content['name']}\n\n`{command}` ([the page]({here}/report/index.html)). "
-    return (
-        head
-        + "Test split, the model after the last round; medians over seeds.\n\n"
-        + (report / "table.md").read_text()
-        + "".join(
-            f"\n{(report / name).read_text()}"
-            for name in ("harm.md", "learned.md")
-            if (report / name).exists()
-        )
-        + (f"\n{notes.read_text()}" if notes.exists() else "")
-        + f"\n{figures}"
-    )
+def _place(cell: Path) -> Path:
+    """Return the folder with the page that shows a cell: its reproduction, its sweep, or itself."""
+    for folder in (cell.parents[2], cell.parents[1], cell):
+        if (folder / "report").is_dir():
+            return folder
+    return cell
 
 
-AUDITS = """
-## Audits
-
-`fedrobust audit MODEL` compares the accuracy that a model claims under plain PGD with its accuracy
-under the whole battery, in per cent with 95 % intervals ([how](../docs/audit.md)).
-
-| audit | clean | claimed | robust | verdict | examples, budget |
-|---|---|---|---|---|---|
-"""
-
-
-def audit(directory: Path) -> str:
-    """Return one audit as a row of its table."""
-    content = json.loads((directory / "audit.json").read_text())
-    here = directory.relative_to(HERE)
-    shares = [
-        "{:.1f} ({:.1f} to {:.1f})".format(*(100 * share[k] for k in ("value", "low", "high")))
-        for share in (content["shares"][name] for name in ("clean", "claimed", "robust"))
-    ]
-    settings = content["settings"]
-    cells = [f"[{directory.name}]({here}/report/index.html)", *shares, content["verdict"]]
-    return "| " + " | ".join([*cells, f"{settings['examples']:,}, {settings['budget']}"]) + " |\n"
+def _alike(config: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two configs differ in nothing but their seeds and names."""
+    silent = ("name", "seed", "execution")
+    return all(config[key] == other[key] for key in config if key not in silent)
 
 
 def _pair(scores: Mapping[str, Any]) -> str:
-    return f"{100 * scores['accuracy']:.2f} / {100 * scores['robust_accuracy']:.2f}"
+    return f"{100 * scores['accuracy']:.1f} / {100 * scores['robust_accuracy']:.1f}"
 
 
-def main() -> None:
-    """Write the page."""
-    runs = sorted(path.parent for path in HERE.glob("*/*/summary.json"))
-    text = HEAD + "".join(row(run) for run in runs)
-    notes = HERE / "notes.md"
-    if notes.exists():
-        text += "\n" + notes.read_text()
-    text += "".join(sweep(path.parent) for path in sorted(HERE.glob("*/*/sweep.json")))
-    audits = sorted(path.parent for path in HERE.glob("*/*/audit.json"))
-    if audits:
-        told = [path / "notes.md" for path in audits if (path / "notes.md").exists()]
-        text += AUDITS + "".join(audit(path) for path in audits)
-        text += "".join(f"\n{path.read_text()}" for path in told)
-    (HERE / "README.md").write_text(text)
+def drfl() -> str:
+    """Return the rows of DRFL's table."""
+    found = dict[tuple[str, str, str], str]()
+    for figure, sweeps in FIGURES.items():
+        for name in sweeps:
+            content = json.loads((HERE / "drfl" / name / "report" / "table.json").read_text())
+            for line in content["rows"]:
+                place = figure, line["labels"]["rule"], line["labels"]["attack"]
+                told = f"{100 * line['error']['middle']:.1f} / {_number(line['ρ̂'])}"
+                found.setdefault(place, told)
+    places = [(figure, rule) for figure in FIGURES for rule in ("none", "median", "krum")]
+    return "".join(
+        f"| {title} | " + " | ".join(found.get((*place, name), "–") for place in places) + " |\n"
+        for name, title in ATTACKS.items()
+    )
+
+
+def _number(value: Mapping[str, Any]) -> str:
+    middle = value["middle"]
+    return middle if isinstance(middle, str) else f"{middle:.2g}"
+
+
+def experiments() -> str:
+    """Return one line for each experiment, by folder."""
+    text = ""
+    for folder, title in TITLES.items():
+        lines = [_line(path) for path in sorted((HERE / folder).iterdir()) if path.is_dir()]
+        text += f"\n## {title}: the experiments\n\n" if folder in ("fat", "drfl") else ""
+        text += f"\n## {title}\n\n" if folder not in ("fat", "drfl") else ""
+        text += "".join(lines)
+    return text
+
+
+def _line(path: Path) -> str:
+    here = path.relative_to(HERE)
+    notes = f" [What it shows]({here}/notes.md)." if (path / "notes.md").exists() else ""
+    return f"- [{path.name}]({here}/report/index.html): {_purpose(path)}{notes}\n"
+
+
+def _purpose(path: Path) -> str:
+    """Return what an experiment is for: a reproduction's title, or its config's first sentence."""
+    if (path / "reproduction.json").exists():
+        return f"{json.loads((path / 'reproduction.json').read_text())['title']}."
+    if (path / "audit.json").exists():
+        found = json.loads((path / "audit.json").read_text())
+        shares = {k: f"{100 * found['shares'][k]['value']:.1f} %" for k in ("claimed", "robust")}
+        return (
+            f"`fedrobust audit`, {found['settings']['budget']}, of the run of that name: "
+            f"{shares['claimed']} claimed, {shares['robust']} robust, {found['verdict']}."
+        )
+    comment = " ".join(
+        line.removeprefix("#").strip()
+        for line in (EXPERIMENTS / path.parent.name / f"{path.name}.yaml").read_text().splitlines()
+        if line.startswith("#")
+    )
+    return re.split(r"(?<=[.?]) (?=[A-Z`])", comment, maxsplit=1)[0]
+
+
+def page() -> str:
+    """Return the page."""
+    found = list(cells_of_fat())
+    rows = [row for name in ("table-1", "table-2", "table-3") for row in tables("fat")[name]]
+    fat = "".join(beside(published, found) for published in rows)
+    return HEAD + FAT + fat + DRFL + drfl() + experiments()
 
 
 if __name__ == "__main__":
-    main()
+    (HERE / "README.md").write_text(page())

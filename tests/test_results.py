@@ -1,0 +1,42 @@
+"""The page of the results is what the records say, and its links lead somewhere."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTES = sorted((ROOT / "results").glob("*/*/notes.md"))
+
+
+def test_the_page_is_what_the_records_say_and_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "results")
+    import table
+
+    page = (ROOT / "results" / "README.md").read_text()
+    assert table.page() == page, "run make results"
+    assert len(page.split()) < 2500
+    del sys.modules["table"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "results" / "README.md", *NOTES, *sorted((ROOT / "docs").glob("*.md"))],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_links_lead_to_what_is_there(path: Path) -> None:
+    found = [link for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text()) if "//" not in link]
+    for link in found:
+        file, _, anchor = link.partition("#")
+        there = (path.parent / file).resolve() if file else path
+        assert there.exists(), link
+        if anchor and there.suffix == ".md":
+            heads = re.findall(r"^#+ (.*)$", there.read_text(), re.M)
+            assert anchor in map(anchored, heads), link
+
+
+def anchored(head: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    plain = re.sub(r"[^\w\- ]", "", head.lower())
+    return plain.strip().replace(" ", "-")
