@@ -17,7 +17,7 @@ from fedrobust.files import atomically, clear, held, listing, reason, written
 from fedrobust.records.reading import present
 from fedrobust.records.schema.reproduction import FILE as REPRODUCTION
 from fedrobust.report import compare, figures, wording
-from fedrobust.report.reproduction import reproduction_values
+from fedrobust.report.reproduction.page import reproduction_values
 from fedrobust.report.run_page import curve_words, section, table
 from fedrobust.report.run_records import ReportRun
 from fedrobust.report.style import SERIES, THEME, render

@@ -1,0 +1,1 @@
+"""The page of a reproduction: its places, its tables and its figures."""
