@@ -9,7 +9,7 @@ from fedrobust.report.reproduction import takeover
 from fedrobust.report.reproduction.places import Place
 from fedrobust.report.run_page import user_numbers
 from fedrobust.report.run_records import ReportRun
-from fedrobust.report.sweep import figures
+from fedrobust.report.sweep import effects, figures
 from fedrobust.report.sweep.records import SweepRecords
 from fedrobust.report.wording import slug
 
@@ -41,6 +41,9 @@ def _claims(places: Sequence[Place], figure: AddFigure) -> Iterator[Any]:
 def _courses(read: Mapping[str, SweepRecords], figure: AddFigure) -> Iterator[Any]:
     """Yield title, drawing and caption of both curves of each sweep that was followed."""
     for name, records in read.items():
+        if effects.design(records) is not None:
+            title, draw = f"What each setting changes: {name}", partial(effects.drawn, records)
+            yield title, figure(f"effects-{slug(name)}", title, draw), effects.CAPTION
         if not figures.followed(records):
             continue
         for key, what in (("robust_accuracy", "Robust accuracy"), ("accuracy", "Accuracy")):

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from fedrobust.config.trust import CURE, NOTHING, Trusted
 from fedrobust.records.published import differing, row_of
-from fedrobust.report.sweep import figures, learned, paired, plane, shift
+from fedrobust.report.sweep import effects, figures, learned, paired, plane, shift
 from fedrobust.report.sweep.records import COLUMNS, Group, Spread, SweepRecords, shown, table
 
 AddFigure = Callable[[str, str, Callable[[float], Figure]], dict[str, Any]]
@@ -181,6 +181,9 @@ def _figures(records: SweepRecords, figure: AddFigure, trusted: Trusted | None) 
             drawn,
             "Accuracy of the last model on the test split, in per cent." + spread,
         )
+    if effects.design(records) is not None:
+        title = "What each setting changes"
+        yield title, figure("effects", title, partial(effects.drawn, records)), effects.CAPTION
     if figures.followed(records):
         drawn = figure("course", "Robust accuracy by round", partial(figures.course, records))
         caption = "Share of held-out examples right both clean and attacked, during training."
