@@ -325,19 +325,20 @@ KRUM = {"MNIST, Krum, distillation"}
 BOTH = {
     f"{data}, {how}" for data in ("MNIST", "Fashion-MNIST") for how in ("centralised", "51 clients")
 }
+ALL = {
+    label.replace("MNIST", data) for label in MNIST | KRUM for data in ("MNIST", "Fashion-MNIST")
+}
 PLAYED = {
     ("fat-table1", "smoke"): {"MNIST, centralised", "MNIST, 51 clients"},
     ("fat-table1", "cpu"): BOTH | {"CIFAR-10, centralised", "CIFAR-10, 51 clients"},
+    ("fat-table1", "paper"): BOTH | {"CIFAR-10, centralised", "CIFAR-10, 51 clients"},
     ("fat-table2", "smoke"): {"FedAvg", "FAT-0.8"},
+    ("fat-table2", "paper"): {"FedAvg", "FAT-0.5", "FAT-0.8", "Cent-AT"},
     ("fat-table2", "cpu"): {"FedAvg", "FAT-0.5", "FAT-0.8", "Cent-AT"},
     ("fat-sensitivity", "cpu"): set[str](),
     ("fat-table3", "smoke"): MNIST | KRUM,
-    ("fat-table3", "cpu"): {
-        label.replace("MNIST", data)
-        for label in MNIST | KRUM
-        for data in ("MNIST", "Fashion-MNIST")
-    },
-    ("fat-table3", "paper"): MNIST,
+    ("fat-table3", "cpu"): ALL,
+    ("fat-table3", "paper"): ALL,
 }
 
 
