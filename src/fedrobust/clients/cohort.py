@@ -26,7 +26,7 @@ from fedrobust.compute.network import evaluating
 from fedrobust.compute.parameters import write
 from fedrobust.compute.stacked import Stacked, client_gradients, why_not
 from fedrobust.config.by_round import in_round
-from fedrobust.objectives import Adversarial, asked
+from fedrobust.objectives import Adversarial, asked, own_loss
 from fedrobust.perturb import Pgd
 from fedrobust.typing import Images, Labels, Updates, Vector
 
@@ -35,6 +35,8 @@ def unsupported(task: Task, model: nn.Module, x: Images) -> str | None:
     """Return why clients cannot train together, tried on examples like x; None where they can."""
     if type(task.config.optimizer) not in (Sgd, Adam):
         return f"the optimiser {type(task.config.optimizer).__name__} is a user's own"
+    if own_loss(task.objective):
+        return f"the objective {type(task.objective).__name__} has a loss of its own"
     model.train()
     if draws(model, x) == "perhaps":
         return "the model draws random numbers, which belong to one client's training"
@@ -118,7 +120,7 @@ def _batches(
     for rows in sizes.values():
         chosen = [turns[row] for row in rows]
         if number == 0:
-            pairs = [turn.first for turn in chosen]
+            pairs = [(turn.first.x, turn.first.y) for turn in chosen]
         else:
             pairs = _perturbed(task, model, chosen, number, local[rows])
         x, y = (torch.stack(part) for part in zip(*pairs, strict=True))
@@ -135,7 +137,8 @@ def _perturbed(
         pairs = []
         for turn, vector in zip(turns, theta, strict=True):
             write(model, vector)
-            pairs.append(turn.perturbed(number))
+            batch = turn.perturbed(number)
+            pairs.append((batch.x, batch.y))
         return pairs
     pairs = [turn.load(number) for turn in turns]
     k = asked.count(objective, len(pairs[0][1]), turns[0].round)

@@ -119,15 +119,15 @@ class LocalTraining:
 
     def _perturb_first(self, model: nn.Module, turns: list[Turn], round: int) -> None:
         """Replace, in every client's first batch, the inputs that the objective perturbs."""
-        counts = [asked.count(self.objective, len(turn.first[1]), round) for turn in turns]
+        counts = [asked.count(self.objective, len(turn.first.y), round) for turn in turns]
         if not any(counts):
             return
-        inputs = [turn.first[0][:k] for turn, k in zip(turns, counts, strict=True)]
-        labels = [turn.first[1][:k] for turn, k in zip(turns, counts, strict=True)]
+        inputs = [turn.first.x[:k] for turn, k in zip(turns, counts, strict=True)]
+        labels = [turn.first.y[:k] for turn, k in zip(turns, counts, strict=True)]
         draw = asked.draws(self.objective, inputs, [turn.noise for turn in turns])
         x, y = torch.cat(inputs), torch.cat(labels)
         seed = turns[0].seed("model in inner maximisation")
         with evaluating(model), self.draws.seeded("inner maximisation", seed):
             moved = asked.points(self.objective, model, x, y, draw, self.batch)
-        for turn, k, piece in zip(turns, counts, torch.split(moved, counts), strict=True):
-            turn.first[0][:k] = piece
+        for turn, piece in zip(turns, torch.split(moved, counts), strict=True):
+            turn.first = turn.first.moved(piece, self.objective)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +11,14 @@ from fedrobust.clients.client import Client
 from fedrobust.clients.optimizers import Adam, Sgd
 from fedrobust.clients.poisoning import Poisons, poisoned
 from fedrobust.compute.global_draws import GlobalDraws
-from fedrobust.compute.network import evaluating, parameter_gradient
+from fedrobust.compute.network import evaluating
 from fedrobust.compute.parameters import write
 from fedrobust.compute.randomness import Streams
 from fedrobust.config import arguments
 from fedrobust.config.by_round import in_round
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError
-from fedrobust.objectives import Objective, asked
+from fedrobust.objectives import LossContext, Objective, asked, own_loss
 from fedrobust.typing import Images, Indices, Labels, Vector
 
 ORDINARY = 1e15
@@ -75,6 +75,24 @@ class Task(Protocol):
         ...
 
 
+class Batch(NamedTuple):
+    """A batch: x [b, ...] with the first ``k`` inputs perturbed, labels y [b].
+
+    ``clean`` are the inputs before that, where the objective's own loss may ask for them; else x.
+    """
+
+    clean: Images
+    x: Images
+    y: Labels
+    k: int
+
+    def moved(self, points: Images, objective: Objective) -> "Batch":
+        """Return this batch with ``points`` in place of its first inputs, which are written to."""
+        clean = self.x.clone() if own_loss(objective) else self.x
+        self.x[: len(points)] = points
+        return Batch(clean, self.x, self.y, len(points))
+
+
 class Turn:
     """One client's local training in one round, on a worker's ``model``."""
 
@@ -94,7 +112,8 @@ class Turn:
         self.noise = streams.generator("inner maximisation", round, client)
         shuffles = streams.generator("batches", round, client)
         self.batches = task.config.schedule(task.clients[client], shuffles)
-        self.first = self.load(0)
+        x, y = self.load(0)
+        self.first = Batch(x, x, y, 0)
 
     def seed(self, stream: str, *keys: int) -> int:
         """Return a seed for the global generators, from which a model or an attack may draw."""
@@ -132,9 +151,12 @@ class Turn:
         steepest = 0.0
         for i in range(len(self.batches)):
             write(self.model, local.detach())
-            x, y = self.first if i == 0 else self.perturbed(i)
+            batch = self.first if i == 0 else self.perturbed(i)
+            context = LossContext(self.round, batch.k)
             with task.draws.seeded("training", self.seed("model", i)):
-                local.grad = parameter_gradient(self.model, x, y)
+                local.grad = asked.gradient(
+                    task.objective, self.model, batch.clean, batch.x, batch.y, context
+                )
                 slope = largest(local.grad)
                 if not math.isfinite(slope):
                     return torch.full_like(parameters, torch.nan), state
@@ -150,17 +172,19 @@ class Turn:
             return row, after
         return row, None if alone else state  # one step has changed the state in place
 
-    def perturbed(self, number: int) -> tuple[Images, Labels]:
+    def perturbed(self, number: int) -> Batch:
         """Return a later batch, perturbed at the client's own parameters."""
         x, y = self.load(number)
-        objective = self.task.objective
-        if k := asked.count(objective, len(y), self.round):
-            inputs = x[:k].clone()
-            draw = asked.draws(objective, [inputs], [self.noise])
-            seed = self.seed("model in inner maximisation", number)
-            with evaluating(self.model), self.task.draws.seeded("inner maximisation", seed):
-                x[:k] = asked.points(objective, self.model, inputs, y[:k], draw, self.task.batch)
-        return x, y
+        batch, objective = Batch(x, x, y, 0), self.task.objective
+        k = asked.count(objective, len(y), self.round)
+        if not k:
+            return batch
+        inputs = x[:k].clone()
+        draw = asked.draws(objective, [inputs], [self.noise])
+        seed = self.seed("model in inner maximisation", number)
+        with evaluating(self.model), self.task.draws.seeded("inner maximisation", seed):
+            found = asked.points(objective, self.model, inputs, y[:k], draw, self.task.batch)
+        return batch.moved(found, objective)
 
 
 def copied(state: OptimizerState) -> OptimizerState:

@@ -171,11 +171,28 @@ def usable(slope: Tensor) -> Tensor:
 
 def parameter_gradient(model: nn.Module, x: Images, y: Labels) -> Vector:
     """Return ∇_θ of the mean cross-entropy over the batch [d]; 0 for an unused parameter."""
+    return gradient_of(model, lambda: cross_entropy(logits(model, x), y, "mean"))
+
+
+def gradient_of(model: nn.Module, loss: Callable[[], Tensor]) -> Vector:
+    """Return ∇_θ of what ``loss`` computes with ``model`` [d]; 0 for an unused parameter."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with torch.enable_grad():
-        loss = cross_entropy(logits(model, x), y, "mean")
-        gradients = torch.autograd.grad(loss, trained, materialize_grads=True)
+        gradients = torch.autograd.grad(loss(), trained, materialize_grads=True)
     return torch.cat([gradient.reshape(-1) for gradient in gradients])
+
+
+class Asked(nn.Module):
+    """Calls ``model`` as it is always called, with the same checks of its answer."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.training = model.training
+        self.model = model
+
+    def forward(self, x: Images) -> Tensor:
+        """Return the logits [b, classes]."""
+        return logits(self.model, x)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from fedrobust.compute.network import cross_entropy, logits, parameter_gradient
+from fedrobust.compute.network import Asked, cross_entropy, logits, parameter_gradient
 from fedrobust.compute.parameters import read, write
 from fedrobust.config.text import shortened
 from fedrobust.typing import Images, Labels, Updates, Vector
@@ -54,7 +54,7 @@ def _asked(model: nn.Module) -> Callable[[Vector, Images], Tensor]:
     shapes = {name: p.shape for name, p in model.named_parameters() if p.requires_grad}
     sizes = [shape.numel() for shape in shapes.values()]
     # Not registered as a module of its own: ``model`` stays in its mode, whoever asks.
-    asking = _Asking(model)
+    asking = Asked(model)
 
     def asked(vector: Vector, images: Images) -> Tensor:
         pieces = zip(shapes.items(), torch.split(vector, sizes), strict=True)
@@ -63,18 +63,6 @@ def _asked(model: nn.Module) -> Callable[[Vector, Images], Tensor]:
         return found
 
     return asked
-
-
-class _Asking(nn.Module):
-    """Calls a model as it is always called, with the same checks."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.training = model.training
-        self.model = model
-
-    def forward(self, x: Images) -> Tensor:
-        return logits(self.model, x)
 
 
 def why_not(model: nn.Module, x: Images) -> str | None:

@@ -3,7 +3,15 @@
 from fedrobust.config.by_round import Phase
 from fedrobust.objectives.adversarial import Adversarial
 from fedrobust.objectives.erm import ERM
-from fedrobust.objectives.objective import OBJECTIVE, AnyObjective, Objective, settled
+from fedrobust.objectives.objective import (
+    OBJECTIVE,
+    AnyObjective,
+    LossContext,
+    Objective,
+    mean_cross_entropy,
+    own_loss,
+    settled,
+)
 from fedrobust.objectives.wasserstein_dro import AnyPrice, Relative, WassersteinDRO
 
 OBJECTIVES = OBJECTIVE.of(ERM, Adversarial, WassersteinDRO)
@@ -15,9 +23,12 @@ __all__ = [
     "Adversarial",
     "AnyObjective",
     "AnyPrice",
+    "LossContext",
     "Objective",
     "Phase",
     "Relative",
     "WassersteinDRO",
+    "mean_cross_entropy",
+    "own_loss",
     "settled",
 ]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fedrobust.config.by_round import ByRound, in_round
 from fedrobust.config.component import keyword_component
-from fedrobust.objectives.objective import require_counts
+from fedrobust.objectives.objective import mean_cross_entropy, require_counts
 from fedrobust.perturb import AnyPerturbation
 from fedrobust.perturb.perturbation import Draw
 from fedrobust.typing import Images, Labels
@@ -29,6 +29,7 @@ class Adversarial:
     ratio: ByRound = 0.5
     attack: AnyPerturbation
     name: Literal["adversarial"] = "adversarial"
+    loss = mean_cross_entropy
 
     def perturbed(self, examples: int, round: int) -> int:
         """Return K = ⌊ratio · N + ½⌋, with the ratio as the decimal number that was written."""

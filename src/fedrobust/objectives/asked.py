@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor, nn
 
+from fedrobust.compute.network import Asked, gradient_of, parameter_gradient
 from fedrobust.config import arguments
 from fedrobust.errors import ConfigError
-from fedrobust.objectives.objective import Objective
+from fedrobust.objectives.objective import LossContext, Objective, own_loss
 from fedrobust.perturb.perturbation import Draw
-from fedrobust.typing import Images, Labels
+from fedrobust.typing import Images, Labels, Vector
 
 
 def count(objective: Objective, examples: int, round: int) -> int:
@@ -45,3 +46,41 @@ def draws(objective: Objective, inputs: list[Images], sources: list[torch.Genera
         return torch.cat(given) if given else None
 
     return draw
+
+
+def gradient(
+    objective: Objective,
+    model: nn.Module,
+    x: Images,
+    perturbed: Images,
+    y: Labels,
+    context: LossContext,
+) -> Vector:
+    """Return ∇_θ of the objective's loss on one batch [d]. Raises: ``ConfigError`` for no loss."""
+    if not own_loss(objective):
+        return parameter_gradient(model, perturbed, y)
+    asking = Asked(model)
+    return gradient_of(model, lambda: _loss(objective, asking, x, perturbed, y, context))
+
+
+def _loss(
+    objective: Objective,
+    model: nn.Module,
+    x: Images,
+    perturbed: Images,
+    y: Labels,
+    context: LossContext,
+) -> Tensor:
+    found = objective.loss(model, x, perturbed, y, context)
+    plain = isinstance(found, Tensor) and not arguments.unfit(found)
+    if not plain or found.dim() or not found.is_floating_point() or not found.requires_grad:
+        cure = ""
+        if plain and found.numel() > 1:
+            cure = "; take its mean over the batch"
+        elif plain and found.dim() == 0 and not found.requires_grad:
+            cure = " without a gradient; compute it from the model's logits"
+        raise ConfigError(
+            f"loss of the objective {type(objective).__name__} must give one number, a tensor [] "
+            f"with a gradient by the model's parameters; it gave {arguments.told(found)}{cure}"
+        )
+    return found

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fedrobust.config.component import component
-from fedrobust.objectives.objective import require_counts
+from fedrobust.objectives.objective import mean_cross_entropy, require_counts
 from fedrobust.perturb.inputs import begin, require_draws
 from fedrobust.perturb.perturbation import Draw
 from fedrobust.typing import Images, Labels
@@ -17,6 +17,7 @@ class ERM:
     """Empirical risk minimisation: (1/N) Σᵢ l(xᵢ, yᵢ; θ)."""
 
     name: Literal["erm"] = "erm"
+    loss = mean_cross_entropy
 
     def perturbed(self, examples: int, round: int) -> int:
         """Return zero: this objective perturbs no example."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Positive
 from fedrobust.data import Split
-from fedrobust.objectives.objective import require_counts
+from fedrobust.objectives.objective import mean_cross_entropy, require_counts
 from fedrobust.perturb.inputs import require_draws
 from fedrobust.perturb.perturbation import Draw
 from fedrobust.perturb.wasserstein import Ascent, Price
@@ -47,6 +47,7 @@ class WassersteinDRO:
     gamma: AnyPrice
     ascent: Ascent = Ascent()
     name: Literal["wasserstein-dro"] = "wasserstein-dro"
+    loss = mean_cross_entropy
 
     def perturbed(self, examples: int, round: int) -> int:
         """Return all ``examples``, or zero for an infinite price."""

@@ -22,7 +22,7 @@ from fedrobust.federation.one_step import backend_for
 from fedrobust.federation.server import rooted
 from fedrobust.federation.state import Federation
 from fedrobust.models import build_model
-from fedrobust.runs.rehearsal import rehearse
+from fedrobust.runs.rehearsal import rehearse, rehearse_objective
 from fedrobust.runs.round_memory import require_round, require_together
 from fedrobust.runs.shared_data import SharedData, shared_data
 from fedrobust.typing import Indices, Vector
@@ -91,6 +91,7 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
     evaluation, test = experiment.evaluation, data.dataset.test
     chooses, start = data.choosing(evaluation.split), start.to(local.device)
     with plan.active(), drawing(0):
+        rehearse_objective(local, start)
         rehearse(model, evaluation, chooses, start)
     held_out = streams.generator("held-out examples")
     return Prepared(

@@ -1,8 +1,9 @@
-"""Try the evaluation before the first round, so that it does not fail at the end."""
+"""Try a user's objective and the evaluation before the first round, so that no round is lost."""
 
 import torch
 from torch import nn
 
+from fedrobust.clients.local_training import LocalTraining
 from fedrobust.compute.network import differentiable, evaluating
 from fedrobust.compute.parameters import write
 from fedrobust.config.fingerprint import foreign
@@ -11,8 +12,14 @@ from fedrobust.data import Split
 from fedrobust.errors import ConfigError, UndifferentiableError, UserError
 from fedrobust.evaluation.accuracy import admissible
 from fedrobust.experiment import Evaluation
+from fedrobust.objectives import LossContext, asked
 from fedrobust.perturb import Apgd, Fab, Perturbation, Pgd
 from fedrobust.typing import Images, Labels, Vector
+
+SIGNATURES = (
+    "perturbed(examples, round), draw(x, generator), maximize(model, x, y, draw, *, batch) and, "
+    "optionally, loss(model, x, perturbed, y, context)"
+)
 
 
 def rehearse(model: nn.Module, evaluation: Evaluation, split: Split, start: Vector) -> None:
@@ -38,6 +45,39 @@ def rehearse(model: nn.Module, evaluation: Evaluation, split: Split, start: Vect
     for name, attack in attacks.items():
         if foreign(attack):
             _try(name, attack, model, x, y)
+
+
+def rehearse_objective(local: LocalTraining, start: Vector) -> None:
+    """Try a user's own objective on two examples of the first client, in round 1.
+
+    Raises: ``ConfigError`` where it fails, or where its loss is not finite.
+    """
+    objective, index = local.objective, local.clients[0][:2]
+    if not foreign(objective):
+        return
+    name = type(objective).__name__
+    x, y = local.data.images(index).to(start), local.data.y[index].to(start.device)
+    write(local.model, start)
+    try:
+        k, points = asked.count(objective, len(y), 1), x.clone()
+        if k:
+            draw = asked.draws(objective, [x[:k]], [torch.Generator().manual_seed(0)])
+            with evaluating(local.model):
+                points[:k] = asked.points(objective, local.model, x[:k], y[:k], draw, len(x))
+        local.model.train()
+        slope = asked.gradient(objective, local.model, x, points, y, LossContext(1, k))
+    except UserError:
+        raise
+    except Exception as error:  # a user's own objective may fail in any way
+        reason = shortened(f"{type(error).__name__}: {error}", 300)
+        raise ConfigError(
+            f"the objective {name} fails on two examples: {reason}. Its methods are {SIGNATURES}"
+        ) from error
+    if not slope.isfinite().all():
+        raise ConfigError(
+            f"the loss of the objective {name} has no finite gradient on two examples, at the "
+            "initial parameters"
+        )
 
 
 def _try(name: str, attack: Perturbation, model: nn.Module, x: Images, y: Labels) -> None:

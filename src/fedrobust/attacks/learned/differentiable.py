@@ -25,7 +25,7 @@ from fedrobust.compute.parameters import Layout
 from fedrobust.data import Split
 from fedrobust.federation.one_step import OneStep
 from fedrobust.federation.state import FederationState
-from fedrobust.objectives import ERM, Objective, WassersteinDRO
+from fedrobust.objectives import ERM, Objective, WassersteinDRO, own_loss
 from fedrobust.perturb.wasserstein import Ascent
 from fedrobust.typing import Images, Labels, Updates, Vector
 
@@ -67,6 +67,8 @@ class Differentiable:
         self, theta: Vector, x: Images, y: Labels, objective: Objective, round: int
     ) -> Images:
         """Return the points of ERM and DRO. Raises: ``ValueError`` for another objective."""
+        if own_loss(objective):
+            raise ValueError("gradients through the rounds need the mean cross-entropy as the loss")
         if isinstance(objective, WassersteinDRO):
             return self.moved(theta, x, y, objective.price, objective.ascent)
         if not isinstance(objective, ERM):

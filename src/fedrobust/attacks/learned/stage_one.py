@@ -17,7 +17,7 @@ from fedrobust.clients.optimizers import Sgd
 from fedrobust.compute.parameters import read, write
 from fedrobust.data import Split
 from fedrobust.federation.threat import View
-from fedrobust.objectives import Objective
+from fedrobust.objectives import Objective, own_loss
 from fedrobust.typing import Vector
 
 _NEAR = 1e-4
@@ -60,6 +60,12 @@ def _reconstruct(
     rng: torch.Generator,
 ) -> None:
     """Add a batch to the pool; the inversion starts from real data that the attacker has."""
+    if own_loss(view.objective):
+        name = type(view.objective).__name__
+        raise ValueError(
+            f"the objective {name} has a loss of its own, and gradient matching knows the mean "
+            "cross-entropy alone"
+        )
     model, size, pool = view.model(), view.client.batch_size, known.pool
     write(model, view.history[-1])
     chosen = own.take(torch.randperm(len(own), generator=rng)[:size])
