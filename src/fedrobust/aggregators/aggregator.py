@@ -138,6 +138,19 @@ def apply(rule: Aggregator, rows: Updates, context: Context) -> Aggregation:
     return replace(answer, vector=found, kept=kept)
 
 
+def selected(rule: Aggregator, updates: Updates, context: Context = Context()) -> Indices:
+    """Return the rows of ``updates`` [n, d] that a selecting rule takes, as ascending indices.
+
+    Rules that select have it as their method: ``rule.select(updates)``.
+
+    Raises: ``ValueError`` for updates that the rule refuses, or around a rule that selects none.
+    """
+    kept = apply(rule, updates, context).kept
+    if kept is None:
+        raise ValueError(f"{called(rule)} goes around a rule that does not select rows")
+    return kept
+
+
 def called(component: object) -> str:
     """Return the name of a rule, or of another component, for a message."""
     name = getattr(component, "name", None) or getattr(component, "__name__", None)

@@ -6,7 +6,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedrobust.aggregators.aggregator import Aggregation, AnyAggregator, Context, apply, lowered
+from fedrobust.aggregators.aggregator import (
+    Aggregation,
+    AnyAggregator,
+    Context,
+    apply,
+    lowered,
+    selected,
+)
 from fedrobust.aggregators.checks import check_within, validated
 from fedrobust.aggregators.kernels.products import group_means, weights
 from fedrobust.config.component import component
@@ -42,6 +49,7 @@ class Bucketing:
     s: Count
     rule: AnyAggregator
     name: Literal["bucketing"] = "bucketing"
+    select = selected
 
     @property
     def rooted(self) -> bool:

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from fedrobust.aggregators.aggregator import Aggregation, Context
+from fedrobust.aggregators.aggregator import Aggregation, Context, selected
 from fedrobust.aggregators.checks import require, validated
 from fedrobust.aggregators.kernels.dispatch import mean_around_median, squared_distances
 from fedrobust.aggregators.kernels.ranking import TIE, best, nearest_first
@@ -47,6 +47,7 @@ class Bulyan:
     f: Size
     second_stage: Literal["theta-2f", "n-2f"] = "theta-2f"
     name: Literal["bulyan"] = "bulyan"
+    select = selected
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
         """Return the Bulyan aggregate [d] of ``updates`` [n, d]."""

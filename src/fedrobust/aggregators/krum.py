@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from fedrobust.aggregators.aggregator import Aggregation, Aggregator, Context
+from fedrobust.aggregators.aggregator import Aggregation, Aggregator, Context, selected
 from fedrobust.aggregators.checks import require, validated
 from fedrobust.aggregators.kernels.dispatch import row_mean, squared_distances
 from fedrobust.aggregators.kernels.ranking import best, nearest_first
@@ -42,6 +42,7 @@ class Krum:
     f: Size
     neighbours: Neighbours = "n-f-2"
     name: Literal["krum"] = "krum"
+    select = selected
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
         """Return the selected row [d] of ``updates`` [n, d]."""
@@ -83,6 +84,7 @@ class MultiKrum:
     m: Count | None = None
     neighbours: Neighbours = "n-f-2"
     name: Literal["multi-krum"] = "multi-krum"
+    select = selected
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
         """Return the mean [d] of the selected rows of ``updates`` [n, d]."""

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedrobust.aggregators.aggregator import Aggregation, Context, NoAnswerError
+from fedrobust.aggregators.aggregator import Aggregation, Context, NoAnswerError, selected
 from fedrobust.aggregators.checks import require, validated
 from fedrobust.aggregators.kernels.dispatch import row_mean, squared_distances
 from fedrobust.aggregators.kernels.ranking import nearest_first, ranked
@@ -48,6 +48,7 @@ class MinimumDiameterAveraging:
 
     f: Size
     name: Literal["minimum-diameter-averaging"] = "minimum-diameter-averaging"
+    select = selected
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
         """Return the mean [d] of the selected rows of ``updates`` [n, d]."""

@@ -2,7 +2,14 @@
 
 from typing import Literal
 
-from fedrobust.aggregators.aggregator import Aggregation, AnyAggregator, Context, apply, lowered
+from fedrobust.aggregators.aggregator import (
+    Aggregation,
+    AnyAggregator,
+    Context,
+    apply,
+    lowered,
+    selected,
+)
 from fedrobust.aggregators.checks import check_within, require, validated
 from fedrobust.aggregators.kernels.dispatch import squared_distances
 from fedrobust.aggregators.kernels.products import group_means
@@ -35,6 +42,7 @@ class NearestNeighborMixing:
     f: Size
     rule: AnyAggregator
     name: Literal["nearest-neighbor-mixing"] = "nearest-neighbor-mixing"
+    select = selected
 
     @property
     def rooted(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedrobust.aggregators.aggregator import Aggregation, Context
+from fedrobust.aggregators.aggregator import Aggregation, Context, selected
 from fedrobust.aggregators.checks import require, validated
 from fedrobust.aggregators.kernels.dispatch import row_mean, squared_distances
 from fedrobust.config.component import component
@@ -45,6 +45,7 @@ class SmallestMaximumEigenvalueAveraging:
 
     f: Size
     name: Literal["smallest-maximum-eigenvalue-averaging"] = "smallest-maximum-eigenvalue-averaging"
+    select = selected
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
         """Return the mean [d] of the selected rows of ``updates`` [n, d]."""

@@ -11,6 +11,7 @@ from fedrobust.attacks.moments import moments
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Real
 from fedrobust.federation.attack import Requirements
+from fedrobust.federation.one_call import on_rows
 from fedrobust.federation.threat import Knowledge, View, not_granted
 from fedrobust.typing import Updates
 
@@ -53,6 +54,7 @@ class ALittleIsEnough:
     k: Real | Literal["max", "max-of-all"]
     of: Literal["updates", "gradients"] = "updates"
     name: Literal["a-little-is-enough"] = "a-little-is-enough"
+    __call__ = on_rows
 
     @property
     def requires(self) -> Requirements:

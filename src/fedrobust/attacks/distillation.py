@@ -19,6 +19,7 @@ from fedrobust.config.text import suggestion
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError
 from fedrobust.federation.attack import Requirements, Truth
+from fedrobust.federation.one_call import on_rows
 from fedrobust.federation.threat import View
 from fedrobust.typing import Images, Indices, Updates, Vector
 
@@ -73,6 +74,7 @@ class Distillation:
     shared: Flag = False
     start: Count = 1
     name: Literal["distillation"] = "distillation"
+    __call__ = on_rows
 
     @property
     def requires(self) -> Requirements:

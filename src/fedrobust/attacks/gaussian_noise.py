@@ -8,6 +8,7 @@ from fedrobust.attacks.checks import validate
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Positive
 from fedrobust.federation.attack import Requirements
+from fedrobust.federation.one_call import on_rows
 from fedrobust.federation.threat import View
 from fedrobust.typing import Updates
 
@@ -26,6 +27,7 @@ class GaussianNoise:
 
     scale: Positive
     name: Literal["gaussian-noise"] = "gaussian-noise"
+    __call__ = on_rows
 
     requires: ClassVar[Requirements] = Requirements(uses_honest_updates=False)
 

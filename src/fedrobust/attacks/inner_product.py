@@ -10,6 +10,7 @@ from fedrobust.attacks.moments import mean
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Positive
 from fedrobust.federation.attack import Requirements
+from fedrobust.federation.one_call import on_rows
 from fedrobust.federation.threat import View
 from fedrobust.typing import Updates
 
@@ -32,6 +33,7 @@ class InnerProduct:
 
     epsilon: Positive
     name: Literal["inner-product"] = "inner-product"
+    __call__ = on_rows
 
     requires: ClassVar[Requirements] = Requirements()
 

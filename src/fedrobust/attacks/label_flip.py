@@ -10,6 +10,7 @@ from fedrobust.config.component import component
 from fedrobust.config.scalars import Size
 from fedrobust.errors import ConfigError
 from fedrobust.federation.attack import Requirements
+from fedrobust.federation.one_call import on_rows
 from fedrobust.federation.threat import View
 from fedrobust.typing import Images, Labels, Updates
 
@@ -32,6 +33,7 @@ class LabelFlip:
     source: Size | None = None
     target: Size | None = None
     name: Literal["label-flip"] = "label-flip"
+    __call__ = on_rows
 
     requires: ClassVar[Requirements] = Requirements()
 

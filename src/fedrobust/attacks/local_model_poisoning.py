@@ -16,6 +16,7 @@ from fedrobust.attacks.moments import mean, moments
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Positive
 from fedrobust.federation.attack import Requirements
+from fedrobust.federation.one_call import on_rows
 from fedrobust.federation.threat import View
 from fedrobust.typing import Updates, Vector
 
@@ -65,6 +66,7 @@ class LocalModelPoisoning:
     b: Stretch = 2.0
     threshold: Positive = 1e-5
     name: Literal["local-model-poisoning"] = "local-model-poisoning"
+    __call__ = on_rows
 
     @property
     def requires(self) -> Requirements:

@@ -12,6 +12,7 @@ from fedrobust.config.arguments import told
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Count
 from fedrobust.federation.attack import Requirements
+from fedrobust.federation.one_call import on_rows
 from fedrobust.federation.threat import View, not_granted
 from fedrobust.typing import Updates
 
@@ -47,6 +48,7 @@ class Mimic:
 
     warmup: Count = 20
     name: Literal["mimic"] = "mimic"
+    __call__ = on_rows
 
     requires: ClassVar[Requirements] = Requirements(knowledge={"colluders", "benign"})
 

@@ -10,6 +10,7 @@ from fedrobust.attacks.checks import validate
 from fedrobust.attacks.directions import Deviation, away
 from fedrobust.config.component import component
 from fedrobust.federation.attack import Requirements
+from fedrobust.federation.one_call import on_rows
 from fedrobust.federation.threat import View
 from fedrobust.typing import Updates
 
@@ -36,6 +37,7 @@ class MinMax:
 
     direction: Deviation = "std"
     name: Literal["min-max"] = "min-max"
+    __call__ = on_rows
 
     requires: ClassVar[Requirements] = Requirements(knowledge={"colluders"}, min_colluders=2)
 

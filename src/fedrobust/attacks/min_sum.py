@@ -10,6 +10,7 @@ from fedrobust.attacks.checks import validate
 from fedrobust.attacks.directions import Deviation, away
 from fedrobust.config.component import component
 from fedrobust.federation.attack import Requirements
+from fedrobust.federation.one_call import on_rows
 from fedrobust.federation.threat import View
 from fedrobust.typing import Updates
 
@@ -35,6 +36,7 @@ class MinSum:
 
     direction: Deviation = "std"
     name: Literal["min-sum"] = "min-sum"
+    __call__ = on_rows
 
     requires: ClassVar[Requirements] = Requirements(knowledge={"colluders"}, min_colluders=2)
 

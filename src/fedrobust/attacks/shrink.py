@@ -9,6 +9,7 @@ from fedrobust.attacks.moments import lengths
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Positive
 from fedrobust.federation.attack import Requirements
+from fedrobust.federation.one_call import on_rows
 from fedrobust.federation.threat import View
 from fedrobust.typing import Updates
 
@@ -29,6 +30,7 @@ class Shrink:
 
     scale: Positive = 1.0
     name: Literal["shrink"] = "shrink"
+    __call__ = on_rows
 
     requires: ClassVar[Requirements] = Requirements()
 

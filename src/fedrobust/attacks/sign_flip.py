@@ -8,6 +8,7 @@ from fedrobust.attacks.checks import validate
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Positive
 from fedrobust.federation.attack import Requirements
+from fedrobust.federation.one_call import on_rows
 from fedrobust.federation.threat import View
 from fedrobust.typing import Updates
 
@@ -25,6 +26,7 @@ class SignFlip:
 
     scale: Positive = 1.0
     name: Literal["sign-flip"] = "sign-flip"
+    __call__ = on_rows
 
     requires: ClassVar[Requirements] = Requirements()
 

@@ -7,6 +7,7 @@ import torch
 from fedrobust.attacks.checks import validate
 from fedrobust.config.component import component
 from fedrobust.federation.attack import Requirements
+from fedrobust.federation.one_call import on_rows
 from fedrobust.federation.threat import View
 from fedrobust.typing import Updates
 
@@ -25,6 +26,7 @@ class ZeroUpdate:
     """
 
     name: Literal["zero-update"] = "zero-update"
+    __call__ = on_rows
 
     requires: ClassVar[Requirements] = Requirements(uses_honest_updates=False)
 

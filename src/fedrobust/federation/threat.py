@@ -1,22 +1,24 @@
 """What the adversary knows: declared in a :class:`ThreatModel`, enforced by a :class:`View`."""
 
 import math
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from pydantic import model_validator
 from torch import Tensor, nn
 
 from fedrobust.clients.client import Client
+from fedrobust.compute.parameters import read
 from fedrobust.config.arguments import real, told, unfit, whole
 from fedrobust.config.component import component
 from fedrobust.config.kind import name_of
 from fedrobust.config.scalars import Count, Flag, Size
 from fedrobust.data import Split
-from fedrobust.federation.projection import Projection
-from fedrobust.objectives import Objective
+from fedrobust.federation.projection import NoProjection, Projection
+from fedrobust.objectives import ERM, Objective
 from fedrobust.progress import ALONE, Host
 from fedrobust.typing import Updates, Vector
 
@@ -122,6 +124,61 @@ class View:
     clients_exactly: bool = True
     others: Callable[[], tuple[Split, ...]] = tuple
     host: Host = ALONE
+
+    @classmethod
+    def of(
+        cls,
+        own: Updates,
+        *,
+        parameters: Vector | None = None,
+        model: nn.Module | None = None,
+        data: Sequence[Split] | None = None,
+        objective: Objective | None = None,
+        client: Client | None = None,
+        classes: int = 1,
+        server_lr: float = 1.0,
+        projection: Projection | None = None,
+        round: int = 1,
+        history: tuple[Vector, ...] = (),
+        **granted: Any,
+    ) -> "View":
+        """Return the view of clients with the honest updates ``own`` [m, d], outside of a run.
+
+        ``parameters`` are zeros, or those of ``model``, if left out. ``granted`` are what a threat
+        model would grant, by the names of the fields. An attack that asks for a model or for data
+        that were not given is told so.
+
+        Raises: ``ValueError`` that names the field which does not fit.
+        """
+        own = _floats("own", own, 2)
+        if parameters is None:
+            parameters = own.new_zeros(own.shape[1]) if model is None else read(model)
+
+        def network() -> nn.Module:
+            if model is None:
+                raise ValueError("this attack trains: pass model=, the clients' network")
+            return deepcopy(model)
+
+        def examples() -> tuple[Split, ...]:
+            if data is None:
+                raise ValueError("this attack trains: pass data=, a Split of examples for each")
+            return tuple(data)
+
+        return cls(
+            round=round,
+            parameters=parameters,
+            history=history,
+            model=network,
+            objective=objective or ERM(),
+            client=client or Client(batches=1),
+            classes=classes,
+            server_lr=server_lr,
+            projection=projection or NoProjection(),
+            rows=len(own),
+            data=examples,
+            own=own,
+            **granted,
+        )
 
     def __post_init__(self) -> None:
         # A view is made in each simulated round, so all these checks must take only microseconds.

@@ -13,7 +13,7 @@ from fedrobust.config.component import component
 from fedrobust.config.scalars import Count, Flag, Pixels
 from fedrobust.perturb.geometry import Norm, inside, on_sphere, per_example, require_radius, unit
 from fedrobust.perturb.inputs import begin, drawn, require_draws
-from fedrobust.perturb.perturbation import Draw
+from fedrobust.perturb.perturbation import Draw, adversarial
 from fedrobust.perturb.pgd import ranked
 from fedrobust.typing import Images, Labels, Mask
 
@@ -55,6 +55,7 @@ class Apgd:
     restarts: Count = 1
     box: Flag = True
     name: Literal["apgd"] = "apgd"
+    __call__ = adversarial
 
     @model_validator(mode="after")
     def _eps_in_pixel_units(self) -> "Apgd":

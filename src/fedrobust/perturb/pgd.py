@@ -14,7 +14,6 @@ from fedrobust.compute.network import (
     batched_logits,
     cross_entropy,
     frozen,
-    require_logits,
     usable,
 )
 from fedrobust.config import arguments
@@ -22,7 +21,7 @@ from fedrobust.config.component import component
 from fedrobust.config.scalars import Count, Flag, Pixels
 from fedrobust.perturb.geometry import Ball, Norm, per_example, require_radius, unit
 from fedrobust.perturb.inputs import begin, drawn, require_draws
-from fedrobust.perturb.perturbation import Draw
+from fedrobust.perturb.perturbation import Draw, adversarial
 from fedrobust.typing import Images, Labels, Mask
 
 
@@ -47,6 +46,7 @@ class Pgd:
     restarts: Count = 1
     box: Flag = True
     name: Literal["pgd"] = "pgd"
+    __call__ = adversarial
 
     @model_validator(mode="after")
     def _eps_in_pixel_units(self) -> "Pgd":
@@ -153,13 +153,6 @@ def pgd(
     than the labels, or not finite, for labels without a class, and for settings out of range;
     ``ModelError``, a subclass of it, for a model that gives no logits, or no gradient.
     """
-    arguments.module(model)
-    x = arguments.images(x, least=0)
-    if batch_size is not None:
-        arguments.whole("batch_size", batch_size)
-    if generator is not None:
-        arguments.generator(generator)
-    y = arguments.labels(y, len(x), require_logits(model, x, alone=False) if len(x) else None)
     attack = Pgd(
         eps=eps,
         step_size=step_size,
@@ -169,8 +162,7 @@ def pgd(
         restarts=restarts,
         box=box,
     )
-    source = generator if generator is not None else torch.Generator().manual_seed(0)
-    return attack.maximize(model, x, y, lambda: attack.draw(x, source), batch=batch_size)
+    return attack(model, x, y, generator=generator, batch_size=batch_size)
 
 
 def ranked(model: nn.Module, x: Images, y: Labels, batch: int) -> tuple[Labels, Mask]:

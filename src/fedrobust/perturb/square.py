@@ -13,7 +13,7 @@ from fedrobust.config.component import component
 from fedrobust.config.scalars import Count, Flag, Pixels
 from fedrobust.perturb.geometry import Norm, per_example, require_radius
 from fedrobust.perturb.inputs import begin, require_draws
-from fedrobust.perturb.perturbation import Draw
+from fedrobust.perturb.perturbation import Draw, adversarial
 from fedrobust.typing import Images, Labels, Mask
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -46,6 +46,7 @@ class Square:
     share: Pixels = 0.8
     box: Flag = True
     name: Literal["square"] = "square"
+    __call__ = adversarial
 
     @model_validator(mode="after")
     def _eps_in_pixel_units(self) -> "Square":

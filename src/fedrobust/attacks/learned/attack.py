@@ -10,6 +10,7 @@ from fedrobust.attacks.learned.settings import Settings
 from fedrobust.config.component import keyword_component
 from fedrobust.errors import ConfigError
 from fedrobust.federation.attack import Requirements, Truth
+from fedrobust.federation.one_call import on_rows
 from fedrobust.federation.threat import View
 from fedrobust.typing import Updates
 
@@ -59,6 +60,7 @@ class Learned(Settings):
     """
 
     name: Literal["learned"] = "learned"
+    __call__ = on_rows
 
     @property
     def requires(self) -> Requirements:

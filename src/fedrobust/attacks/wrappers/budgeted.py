@@ -15,6 +15,7 @@ from fedrobust.federation.attack import (
     Requirements,
 )
 from fedrobust.federation.malicious_rows import crafted
+from fedrobust.federation.one_call import on_rows
 from fedrobust.federation.threat import View
 from fedrobust.typing import Updates
 
@@ -39,6 +40,7 @@ class Budgeted(Wrapper):
     attack: AnyAttack
     budget: Positive
     name: Literal["budgeted"] = "budgeted"
+    __call__ = on_rows
 
     @property
     def requires(self) -> Requirements:

@@ -19,6 +19,7 @@ from fedrobust.federation.attack import (
     requirements,
 )
 from fedrobust.federation.malicious_rows import crafted
+from fedrobust.federation.one_call import on_rows
 from fedrobust.federation.threat import View
 from fedrobust.typing import Updates
 
@@ -45,6 +46,7 @@ class Delayed(Wrapper):
     attack: AnyAttack
     start: Count
     name: Literal["delayed"] = "delayed"
+    __call__ = on_rows
 
     @model_validator(mode="after")
     def _fits(self) -> "Delayed":

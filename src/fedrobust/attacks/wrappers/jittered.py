@@ -15,6 +15,7 @@ from fedrobust.federation.attack import (
     Requirements,
 )
 from fedrobust.federation.malicious_rows import crafted
+from fedrobust.federation.one_call import on_rows
 from fedrobust.federation.threat import View
 from fedrobust.typing import Updates
 
@@ -41,6 +42,7 @@ class Jittered(Wrapper):
     attack: AnyAttack
     radius: Positive
     name: Literal["jittered"] = "jittered"
+    __call__ = on_rows
 
     @property
     def requires(self) -> Requirements:

@@ -28,6 +28,7 @@ from fedrobust.federation.attack import (
     Requirements,
 )
 from fedrobust.federation.malicious_rows import crafted
+from fedrobust.federation.one_call import on_rows
 from fedrobust.federation.threat import View, not_granted
 from fedrobust.typing import Updates, Vector
 
@@ -72,6 +73,7 @@ class Optimized(Wrapper):
     refine: Size = 7
     objective: Literal["distance", "direction"] = "distance"
     name: Literal["optimized"] = "optimized"
+    __call__ = on_rows
 
     @model_validator(mode="after")
     def _fits(self) -> "Optimized":

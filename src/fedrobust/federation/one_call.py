@@ -1,0 +1,68 @@
+"""An attack as one call on the rows of a round, for anyone's own loop."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from fedrobust.aggregators import Context
+from fedrobust.aggregators.aggregator import apply, check
+from fedrobust.config import arguments
+from fedrobust.config.kind import name_of
+from fedrobust.federation.attack import Attack, initial_state, requirements
+from fedrobust.federation.malicious_rows import crafted
+from fedrobust.federation.threat import View
+from fedrobust.typing import Updates, Vector
+
+
+def on_rows(
+    attack: Attack,
+    honest: Updates,
+    *,
+    malicious: int,
+    rule: Any = None,
+    seed: int = 0,
+    **known: Any,
+) -> Updates:
+    """Return what the first ``malicious`` of n clients send instead of honest updates [m, d].
+
+    honest: [n, d], the honest updates of all clients of a round, those of the malicious ones first.
+    The attack knows all of them, and the server's ``rule`` where it is given. ``known`` are further
+    fields of :meth:`~fedrobust.federation.threat.View.of`: an attack that trains needs ``model``
+    and ``data``. All random draws come from ``seed``. An attack with a memory begins anew at each
+    call: for several rounds, play it with ``run_round``.
+
+    Raises: ``ValueError`` for rows or a number that do not fit, and for an attack that needs what
+    was not given; ``ConfigError`` where the attack does not return rows.
+    """
+    rows = arguments.tensor(honest, "honest")
+    if rows.ndim != 2 or not rows.is_floating_point() or not rows.numel():
+        raise ValueError(f"honest must be floating-point rows [n, d]; got {arguments.told(honest)}")
+    arguments.whole("malicious", malicious)
+    arguments.whole("seed", seed, 0)
+    if malicious > len(rows):
+        raise ValueError(f"malicious is {malicious}, but there are {len(rows)} rows")
+    requires = requirements(attack)
+    if "rule" in requires.knowledge and rule is None:
+        raise ValueError(f"attack {name_of(type(attack))} needs the server's rule: pass rule=...")
+    own, benign = rows[:malicious].clone(), rows[malicious:].clone()
+    view = View.of(
+        own,
+        benign=benign if len(benign) else None,
+        benign_clients=tuple(range(malicious, len(rows))) if len(benign) else None,
+        rule=None if rule is None else _tried(rule, len(rows)),
+        clients=len(rows),
+        round=requires.first_round,
+        **known,
+    )
+    generator = torch.Generator().manual_seed(seed)
+    sent, _ = crafted(attack, initial_state(attack), view, generator)
+    return sent
+
+
+def _tried(rule: Any, n: int) -> Callable[[Updates], Vector]:
+    """Return ``rule`` as a function of rows. Raises: ``ValueError`` where it cannot take n rows."""
+    if not callable(rule) and not hasattr(rule, "aggregate"):
+        raise ValueError(f"rule must be an aggregation rule; got {arguments.told(rule)}")
+    check(rule, n)
+    return lambda rows: apply(rule, rows, Context()).vector
