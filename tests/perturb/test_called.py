@@ -32,7 +32,7 @@ def test_a_call_is_the_search_from_seed_0(attack: Any) -> None:
     assert (found - x).abs().max() <= EPS + 1e-6
     assert (found.min() >= 0) & (found.max() <= 1)
     again = attack(model, x, y, generator=torch.Generator().manual_seed(3), batch_size=4)
-    assert attack.name == "fab" or not torch.equal(found, again)
+    assert attack.name in ("fab", "apgd") or not torch.equal(found, again)  # one start is x itself
     with pytest.raises(ValueError, match="y must"):
         attack(model, x, y.float())
     with pytest.raises(ValueError, match="batch_size"):
