@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fedrobust.compute.randomness import Streams
 from fedrobust.data import FashionMnist, Mnist
-from fedrobust.data.dataset import Split
+from fedrobust.data.split import Split
 from fedrobust.evaluation import accuracy, robust_accuracy
 from fedrobust.models import MnistCnnSmall, build_model
 from fedrobust.objectives import ERM, Adversarial, Objective

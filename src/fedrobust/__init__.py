@@ -7,6 +7,7 @@
 
 import os
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 # Idle threads of GNU OpenMP spin for milliseconds, which makes a run many times slower as soon as
@@ -17,10 +18,15 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 if TYPE_CHECKING:
     from fedrobust.clients.client import Client
     from fedrobust.compute.execution import Execution
+    from fedrobust.compute.parameters import read as flatten
+    from fedrobust.compute.parameters import write as unflatten
+    from fedrobust.compute.randomness import Streams
     from fedrobust.data import Dataset
     from fedrobust.errors import UserError
     from fedrobust.experiment import Evaluation, Experiment, load
+    from fedrobust.federation.round import run_round
     from fedrobust.federation.server import Server
+    from fedrobust.federation.state import Federation
     from fedrobust.federation.threat import ThreatModel, View
     from fedrobust.progress import Progress
     from fedrobust.runs.run import Run, run
@@ -31,14 +37,19 @@ _HOMES = {
     "Evaluation": "experiment",
     "Execution": "compute.execution",
     "Experiment": "experiment",
+    "Federation": "federation.state",
     "Progress": "progress",
     "Run": "runs.run",
     "Server": "federation.server",
+    "Streams": "compute.randomness",
     "ThreatModel": "federation.threat",
     "UserError": "errors",
     "View": "federation.threat",
+    "flatten": "compute.parameters:read",
     "load": "experiment",
     "run": "runs.run",
+    "run_round": "federation.round",
+    "unflatten": "compute.parameters:write",
 }
 
 __all__ = [
@@ -47,24 +58,32 @@ __all__ = [
     "Evaluation",
     "Execution",
     "Experiment",
+    "Federation",
     "Progress",
     "Run",
     "Server",
+    "Streams",
     "ThreatModel",
     "UserError",
     "View",
+    "flatten",
     "load",
     "run",
+    "run_round",
+    "unflatten",
 ]
 
 
 def __getattr__(name: str) -> object:
     """Import a public name when it is first used: PyTorch takes a second to load."""
     if name in _HOMES:
-        return getattr(import_module(f"fedrobust.{_HOMES[name]}"), name)
+        module, _, inside = _HOMES[name].partition(":")
+        return getattr(import_module(f"fedrobust.{module}"), inside or name)
+    if name == "__version__":
+        return version("fedrobust")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """List the public names too that nobody has used yet."""
-    return sorted({*globals(), *__all__})
+    """List the public names."""
+    return sorted([*__all__, "__version__"])

@@ -1,8 +1,10 @@
 """Local training: from the broadcast parameters to one update row per client."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,13 +14,17 @@ from fedrobust.clients.client import Client
 from fedrobust.clients.poisoning import Poisons
 from fedrobust.clients.turn import OptimizerState, Store, Trained, Turn
 from fedrobust.compute.global_draws import GlobalDraws, drawless
-from fedrobust.compute.network import evaluating
+from fedrobust.compute.network import evaluating, require_logits
 from fedrobust.compute.parameters import write
 from fedrobust.compute.precision import Precision, reduced
 from fedrobust.compute.randomness import Streams, isolated
 from fedrobust.compute.units import computed
+from fedrobust.config import arguments
 from fedrobust.config.fingerprint import foreign
 from fedrobust.data import Split
+from fedrobust.data.map_style import split_of
+from fedrobust.errors import ConfigError
+from fedrobust.models import require_trainable
 from fedrobust.objectives import Objective, asked
 from fedrobust.typing import Indices, Updates, Vector
 
@@ -45,6 +51,49 @@ class LocalTraining:
     device: torch.device
     precision: Precision = "float32"
     together: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        clients: Sequence[Any],
+        objective: Objective,
+        config: Client,
+        batch: int,
+    ) -> "LocalTraining":
+        """Return the training of ``clients``, given as data, on a copy of ``model``, where it lies.
+
+        Each client is a pair (x, y) of tensors, or a PyTorch data set.
+
+        Raises: ``ConfigError`` for a model that cannot be trained on these data, ``DataError``.
+        """
+        if not isinstance(model, nn.Module):
+            raise ConfigError(f"model must be a torch.nn.Module; got {arguments.told(model)}")
+        splits = [split_of(each, f"client {i}") for i, each in enumerate(clients)]
+        if not splits:
+            raise ConfigError("a federation needs at least one client")
+        if len(shapes := {tuple(split.x.shape[1:]) for split in splits}) > 1:
+            raise ConfigError(f"the clients' examples have different shapes: {sorted(shapes)}")
+        data = Split(torch.cat([s.x for s in splits]), torch.cat([s.y for s in splits]))
+        require_trainable(model, tuple(data.x.shape[1:]))
+        parameter = next(p for p in model.parameters() if p.requires_grad)
+        some = data.images(torch.arange(min(2, len(data)))).to(parameter)
+        classes = require_logits(model, some)
+        try:
+            arguments.labels(data.y, len(data), classes)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        ends = torch.tensor([len(split) for split in splits]).cumsum(0)[:-1]
+        return cls(
+            model=deepcopy(model),
+            data=data,
+            classes=classes,
+            clients=torch.arange(len(data)).tensor_split(ends.tolist()),
+            objective=objective,
+            config=config,
+            batch=batch,
+            device=parameter.device,
+        )
 
     def updates(
         self,

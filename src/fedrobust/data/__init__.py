@@ -1,6 +1,6 @@
 """Data sets: how they are found, read, checked and shared out among clients."""
 
-from fedrobust.data.dataset import DATASET, AnyData, Dataset, DataSpec, Split
+from fedrobust.data.dataset import DATASET, AnyData, Dataset, DataSpec
 from fedrobust.data.datasets import Cifar10, Digits, FashionMnist, Mnist, Npz
 from fedrobust.data.femnist import Femnist
 from fedrobust.data.partition import (
@@ -14,6 +14,7 @@ from fedrobust.data.partition import (
     Shards,
 )
 from fedrobust.data.sources import get
+from fedrobust.data.split import Split
 from fedrobust.data.synthetic import SyntheticRing
 
 DATASETS = DATASET.of(

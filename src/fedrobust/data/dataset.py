@@ -1,10 +1,9 @@
 """A data set in memory: a training split, a test split, and notes for the user."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Protocol, TypeAlias
+from typing import Annotated, Any, Protocol, TypeAlias
 
 import torch
-from torch import Tensor
 
 from fedrobust.config import arguments
 from fedrobust.config.kind import Kind
@@ -12,8 +11,10 @@ from fedrobust.config.scalars import Size
 from fedrobust.config.text import shortened
 from fedrobust.data import checks
 from fedrobust.data.checks import Array
+from fedrobust.data.map_style import split_of
+from fedrobust.data.split import Split
 from fedrobust.errors import DataError, UserError
-from fedrobust.typing import Images, Indices, Labels
+from fedrobust.typing import Labels
 
 
 class DataSpec(Protocol):
@@ -31,32 +32,6 @@ class DataSpec(Protocol):
 
 DATASET = Kind("data set", has=("load",), holds={"validation": Size})
 AnyData: TypeAlias = Annotated[DataSpec, DATASET]
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Examples with labels, and, where it is known, the user who made each example.
-
-    ``x`` is uint8 [N, c, h, w], kept as bytes because they take a quarter of the memory, or float32
-    [N, ...]. ``y`` and ``user`` are int64 [N].
-    """
-
-    x: Tensor
-    y: Labels
-    user: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def images(self, index: Indices) -> Images:
-        """Return the examples at ``index`` as float32: bytes become pixels in [0, 1]."""
-        x = self.x[index]
-        return x.float() / 255 if x.dtype == torch.uint8 else x
-
-    def take(self, index: Indices) -> "Split":
-        """Return the split of the examples at ``index``, in this order."""
-        user = None if self.user is None else self.user[index]
-        return Split(self.x[index], self.y[index], user)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +90,20 @@ class Dataset:
         absent = sorted(set(range(classes)) - set(train.y.tolist()))
         notes = (f"no training example has label {', '.join(map(str, absent))}",) if absent else ()
         return cls(name, train, test, classes, validation, notes)
+
+    @classmethod
+    def from_torch(
+        cls, train: Any, test: Any, *, validation: int = 5000, name: str = "own"
+    ) -> "Dataset":
+        """Build a data set from two PyTorch data sets, whose items are (x, y), or pairs (x, y).
+
+        Every example is read once. See :func:`~fedrobust.data.map_style.split_of`.
+
+        Raises: ``DataError`` for anything that does not fit, with a way to correct it.
+        """
+        parts = split_of(train, "the training split"), split_of(test, "the test split")
+        arrays = [array for part in parts for array in (part.x, part.y)]
+        return cls.from_tensors(*arrays, validation=validation, name=name)
 
     def load(self) -> "Dataset":
         """Return the data set itself."""

@@ -12,8 +12,9 @@ from torch import Tensor
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Size, Text
 from fedrobust.data import formats
-from fedrobust.data.dataset import Dataset, Split
+from fedrobust.data.dataset import Dataset
 from fedrobust.data.sources import Found, ensure
+from fedrobust.data.split import Split
 from fedrobust.errors import DataError
 from fedrobust.records.bounded import contents, named, why
 from fedrobust.typing import Doubles

@@ -16,8 +16,9 @@ from fedrobust.config.component import component
 from fedrobust.config.scalars import Size
 from fedrobust.config.text import shortened
 from fedrobust.data import checks, formats, parquet
-from fedrobust.data.dataset import Dataset, Split
+from fedrobust.data.dataset import Dataset
 from fedrobust.data.sources import Found, ensure, find
+from fedrobust.data.split import Split
 from fedrobust.errors import DataError
 from fedrobust.records.bounded import named, why
 

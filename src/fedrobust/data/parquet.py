@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedrobust.data.dataset import Split
 from fedrobust.data.sources import Found
+from fedrobust.data.split import Split
 from fedrobust.errors import DataError
 from fedrobust.records.bounded import named, room, why
 

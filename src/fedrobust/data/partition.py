@@ -12,7 +12,7 @@ from torch import Tensor
 from fedrobust.config.component import component
 from fedrobust.config.kind import Kind
 from fedrobust.config.scalars import Count, Positive
-from fedrobust.data.dataset import Split
+from fedrobust.data.split import Split
 from fedrobust.errors import DataError
 from fedrobust.typing import Indices, Labels
 

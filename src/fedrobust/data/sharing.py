@@ -10,8 +10,8 @@ from fedrobust.compute.randomness import Streams
 from fedrobust.config.arguments import told, unfit
 from fedrobust.config.fingerprint import foreign
 from fedrobust.config.text import shortened
-from fedrobust.data.dataset import Split
 from fedrobust.data.partition import Partition, Partitioner
+from fedrobust.data.split import Split
 from fedrobust.errors import ConfigError, UserError
 
 

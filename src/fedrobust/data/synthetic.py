@@ -10,7 +10,8 @@ from torch import Tensor
 from fedrobust.compute.randomness import Streams
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Count, Positive, Seed, Size
-from fedrobust.data.dataset import Dataset, Split
+from fedrobust.data.dataset import Dataset
+from fedrobust.data.split import Split
 from fedrobust.errors import ConfigError, DataError
 
 _RAREST = 1e-3

@@ -6,18 +6,25 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from fedrobust.aggregators import Aggregator
+from torch import nn
+
+from fedrobust.aggregators import Aggregator, Mean
+from fedrobust.aggregators.aggregator import check
+from fedrobust.clients.client import Client
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.clients.turn import Store
 from fedrobust.compute.own_draws import own_draws
+from fedrobust.compute.parameters import read
 from fedrobust.compute.randomness import Streams
 from fedrobust.config.arguments import told
 from fedrobust.config.fingerprint import foreign
+from fedrobust.config.kind import name_of
 from fedrobust.errors import ConfigError
 from fedrobust.federation.attack import Attack, Requirements, initial_state, requirements
-from fedrobust.federation.participation import Participation
+from fedrobust.federation.participation import All, Participation
 from fedrobust.federation.server import Outcome, Server
 from fedrobust.federation.threat import ThreatModel
+from fedrobust.objectives import ERM, Objective
 from fedrobust.typing import Vector
 
 
@@ -42,6 +49,63 @@ class Federation:
     Otherwise the history ends at the rows that come in and at the rule's vector: a tensor with a
     history would keep every earlier round in memory.
     """
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        clients: Sequence[Any],
+        *,
+        aggregator: Aggregator | None = None,
+        attack: Attack | None = None,
+        malicious: int = 0,
+        objective: Objective | None = None,
+        client: Client | None = None,
+        participation: Participation | None = None,
+        threat: ThreatModel | None = None,
+        server: Server | None = None,
+        batch: int = 256,
+    ) -> "Federation":
+        """Return a federation of ``clients`` that train ``model``, for a loop over ``run_round``.
+
+        ``clients`` are pairs (x, y) of tensors, or PyTorch data sets, one for each client; the
+        first ``malicious`` of them attack. Left out, the rule is the mean, the objective ERM, and
+        local training one batch of 64 by SGD at rate 0.1; all take part in each round. ``batch``
+        is the number of examples that an inner maximisation moves at a time. Training runs where
+        the model's parameters lie. The model is copied.
+
+        Raises: ``ConfigError`` for parts that do not fit each other, ``DataError`` for the data.
+        """
+        local = LocalTraining.of(
+            model, clients, objective or ERM(), client or Client(batches=1), batch
+        )
+        found = cls(
+            local=local,
+            participation=participation or All(),
+            malicious=frozenset(range(malicious)),
+            attack=attack if malicious else None,
+            threat=threat or ThreatModel(),
+            aggregator=aggregator or Mean(),
+            server=server or Server(),
+        )
+        found._require_parts(malicious, attack)
+        return found
+
+    def _require_parts(self, malicious: int, attack: Attack | None) -> None:
+        """Check that the parts fit each other. Raises: ``ConfigError``."""
+        if not 0 <= malicious <= self.clients:
+            raise ConfigError(f"malicious is {malicious} of {self.clients} clients")
+        if malicious and attack is None:
+            raise ConfigError(f"malicious is {malicious}, but there is no attack to play")
+        if attack is not None and (lacking := self.threat.lacks(requirements(attack).knowledge)):
+            raise ConfigError(
+                f"the attack {name_of(type(attack))} needs {' and '.join(lacking)}: grant it with "
+                "threat=ThreatModel(...)"
+            )
+        try:
+            check(self.aggregator, self.participation.size(self.clients))
+        except ValueError as error:
+            raise ConfigError(f"aggregator: {error}") from error
 
     @property
     def clients(self) -> int:
@@ -78,11 +142,15 @@ class Federation:
         with own_draws(self.own_attack, rng, "attack's start", *client):
             return initial_state(self.attack)
 
-    def start(self, parameters: Vector, rng: Streams | None = None) -> "FederationState":
-        """Return the state before the first round.
+    def start(
+        self, parameters: Vector | None = None, rng: Streams | None = None
+    ) -> "FederationState":
+        """Return the state before the first round; at the model's own parameters if left out.
 
         ``rng`` are the run's streams, which a user's own attack uses for the draws of its ``init``.
         """
+        if parameters is None:
+            parameters = read(self.local.model)
         attack = None
         if self.attack is not None:
             # Clients that do not collude each have a state, by id, from their first round on.

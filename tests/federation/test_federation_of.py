@@ -1,0 +1,128 @@
+"""A federation from what a PyTorch user has, in a loop of their own."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from fedrobust import Federation, Streams, ThreatModel, flatten, run_round, unflatten
+from fedrobust.aggregators import Krum, Mean
+from fedrobust.attacks import Optimized, SignFlip
+from fedrobust.clients.client import Client
+from fedrobust.clients.optimizers import Sgd
+from fedrobust.errors import ConfigError, DataError, UserError
+from fedrobust.objectives import Adversarial
+from fedrobust.perturb import Pgd
+
+X = torch.rand(60, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(60) % 3
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+
+
+def pairs(*sizes: int) -> list[Any]:
+    return list(zip(torch.split(X, list(sizes)), torch.split(Y, list(sizes)), strict=True))
+
+
+def test_one_round_is_the_mean_of_the_clients_own_steps() -> None:
+    """Uneven clients, whole batches, plain SGD: written out with autograd."""
+    model, clients = network(), pairs(10, 20, 30)
+    client = Client(batch_size=30, batches=1, optimizer=Sgd(0.2))
+    federation = Federation.of(model, clients, client=client)
+    before = flatten(model)
+    state, log = run_round(federation.start(), federation, Streams(0))
+    rows = []
+    for x, y in clients:
+        model.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        rows.append(-0.2 * torch.cat([p.grad.flatten() for p in model.parameters()]))
+    weighed = sum(len(y) * row for (_, y), row in zip(clients, rows, strict=True)) / 60
+    torch.testing.assert_close(state.parameters, before + weighed)
+    assert torch.equal(flatten(model), before), "the user's own model is left alone"
+    unflatten(model, state.parameters)
+    assert torch.equal(flatten(model), state.parameters)
+    assert log.participants == (0, 1, 2)
+
+
+def test_the_first_clients_attack_and_data_sets_are_clients_too() -> None:
+    clients = [TensorDataset(x, y) for x, y in pairs(*[10] * 6)]
+    pgd = Pgd(eps=0.1, step_size=0.1, steps=1)
+    federation = Federation.of(
+        network(),
+        clients,
+        aggregator=Krum(f=1),
+        attack=SignFlip(scale=50.0),
+        malicious=1,
+        objective=Adversarial(attack=pgd),
+    )
+    assert federation.malicious == {0}
+    state, rng = federation.start(rng=Streams(1)), Streams(1)
+    for _ in range(3):
+        state, log = run_round(state, federation, rng)
+        assert log.malicious == (0,)
+        assert 0 not in log.kept
+    assert state.round == 3
+
+
+WRONG: dict[str, tuple[Any, type[UserError], str]] = {
+    "nobody": (lambda: Federation.of(network(), []), ConfigError, "at least one client"),
+    "shapes": (
+        lambda: Federation.of(network(), [(X, Y), (X[:, :, :2], Y)]),
+        ConfigError,
+        "different shapes",
+    ),
+    "classes": (lambda: Federation.of(network(), [(X, Y + 1)]), ConfigError, "label"),
+    "no attack": (
+        lambda: Federation.of(network(), pairs(30, 30), malicious=1),
+        ConfigError,
+        "there is no attack to play",
+    ),
+    "too many": (
+        lambda: Federation.of(network(), pairs(30, 30), malicious=3, attack=SignFlip()),
+        ConfigError,
+        "malicious is 3 of 2 clients",
+    ),
+    "knowledge": (
+        lambda: Federation.of(
+            network(),
+            pairs(30, 30),
+            malicious=1,
+            attack=Optimized(attack=SignFlip(), parameter="scale", low=0.5, high=2.0),
+            threat=ThreatModel(),
+        ),
+        ConfigError,
+        "the attack optimized needs the rule and the number of clients: grant it with",
+    ),
+    "a model that does not fit": (
+        lambda: Federation.of(nn.Linear(3, 2), [(X, Y)]),
+        ConfigError,
+        "the model",
+    ),
+    "no model": (lambda: Federation.of("cnn", [(X, Y)]), ConfigError, "torch.nn.Module"),
+    "too few for the rule": (
+        lambda: Federation.of(network(), pairs(30, 30), aggregator=Krum(f=1)),
+        ConfigError,
+        "2f [+] 3",
+    ),
+    "batch norm": (
+        lambda: Federation.of(nn.Sequential(nn.BatchNorm2d(1), network()), [(X, Y)]),
+        ConfigError,
+        "GroupNorm",
+    ),
+    "data": (lambda: Federation.of(network(), [3]), DataError, "client 0 must be a pair"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG.values(), ids=WRONG)
+def test_what_does_not_fit_is_told(case: tuple[Any, type[UserError], str]) -> None:
+    with pytest.raises(case[1], match=case[2]):
+        case[0]()
+
+
+def test_the_mean_is_the_default_rule() -> None:
+    assert Federation.of(network(), [(X, Y)]).aggregator == Mean()
