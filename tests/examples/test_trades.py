@@ -115,17 +115,17 @@ class Bad(Trades):
 BAD: dict[str, tuple[Callable[..., Any], str]] = {
     "one for each example": (
         lambda z, y, c: F.cross_entropy(z, y, reduction="none"),
-        r"it gave a tensor torch.float32, \[2\]; take its mean over the batch",
+        r"it gave a tensor torch.float32, \[16\]; take its mean over the batch",
     ),
     "a number": (lambda z, y, c: F.cross_entropy(z, y).item(), "must give one number, a tensor"),
     "no gradient": (
         lambda z, y, c: F.cross_entropy(z.detach(), y),
         "without a gradient; compute it from the model's logits",
     ),
-    "not finite": (lambda z, y, c: z.sum() / 0, "has no finite gradient on two examples"),
+    "not finite": (lambda z, y, c: z.sum() / 0, "has no finite gradient on a first batch"),
     "an exception": (
         lambda z, y, c: c.rounds,
-        r"fails on two examples: AttributeError: .*Its methods are perturbed\(examples, round\)",
+        r"fails on a first batch: AttributeError: .*Its methods are perturbed\(examples, round\)",
     ),
 }
 

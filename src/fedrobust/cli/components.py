@@ -36,6 +36,7 @@ def kinds() -> dict[str, tuple[type, ...]]:
     from fedrobust.data import DATASETS, PARTITIONS
     from fedrobust.federation.participation import PARTICIPATIONS
     from fedrobust.federation.projection import PROJECTIONS
+    from fedrobust.federation.server_optimizer import SERVER_OPTIMIZERS
     from fedrobust.models import MODELS
     from fedrobust.objectives import OBJECTIVES
     from fedrobust.perturb import PERTURBATIONS
@@ -51,6 +52,7 @@ def kinds() -> dict[str, tuple[type, ...]]:
         "attack": ATTACKS,
         "aggregator": AGGREGATORS,
         "projection": PROJECTIONS,
+        "server-optimizer": SERVER_OPTIMIZERS,
     }
 
 

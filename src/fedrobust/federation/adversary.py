@@ -120,6 +120,7 @@ def view_of(
         classes=local.classes,
         server_lr=federation.server.lr,
         projection=federation.server.projection,
+        server_optimizer=federation.server.optimizer,
         rows=len(clients),
         data=lambda: tuple(data.take(index) for index in examples),
         others=lambda: tuple(data.take(index) for index in known_examples),

@@ -76,12 +76,14 @@ def run_round(
     with own_draws(federation.own_rule, rng, "rule", number):
         outcome = aggregate(federation.aggregator, rows, context, refused, graph=federation.graph)
     with own_draws(federation.own_projection, rng, "projection", number):
-        parameters, outcome = federation.server.step(state.parameters, outcome)
+        parameters, outcome, slots = federation.server.step(state.parameters, outcome, state.server)
 
     keep = requires.history if requires is not None else 0
     history = (*state.history, state.parameters)[-keep:] if keep else ()
     memory = state.memory if outcome.vector is None else outcome.memory
-    after = FederationState(parameters, number, state.store, state.root, attack, memory, history)
+    after = FederationState(
+        parameters, number, state.store, state.root, attack, memory, history, slots
+    )
     return after, RoundLog(number, participants, malicious, outcome)
 
 

@@ -15,6 +15,12 @@ from fedrobust.config.component import component
 from fedrobust.config.scalars import Count, Positive
 from fedrobust.errors import ConfigError
 from fedrobust.federation.projection import PROJECTIONS, AnyProjection, NoProjection
+from fedrobust.federation.server_optimizer import (
+    SERVER_OPTIMIZERS,
+    AnyServerOptimizer,
+    Plain,
+    Slots,
+)
 from fedrobust.typing import Updates, Vector
 
 NOT_FINITE = "the aggregated step is not finite"
@@ -41,14 +47,16 @@ class Outcome:
 
 @component
 class Server:
-    """The server's step: θ ← Π_Θ(θ + lr · (aggregated update)), with Θ from ``projection``.
+    """The server's step: θ ← Π_Θ(θ + lr · step), with Θ from ``projection``.
 
+    The step is the aggregated update itself, or what ``optimizer`` makes of it and of earlier ones.
     ``root`` is the number of training examples that the server itself holds, drawn at random and
     given to no client. If it holds some, it trains on them in each round as a client does. The
     update goes to a rule that uses it, such as FLTrust.
     """
 
     lr: Positive = 1.0
+    optimizer: AnyServerOptimizer = Plain()
     projection: AnyProjection = NoProjection()
     root: Count | None = None
 
@@ -59,15 +67,42 @@ class Server:
         # A user's own projection may write to its input.
         return _point(self.projection.project(point.clone()), point, self.projection)
 
-    def step(self, parameters: Vector, outcome: Outcome) -> tuple[Vector, Outcome]:
-        """Return the parameters after the step; unchanged where there is none, or it overflows."""
+    def step(
+        self, parameters: Vector, outcome: Outcome, slots: Slots = ()
+    ) -> tuple[Vector, Outcome, Slots]:
+        """Return the parameters after the step, what came of it, and the optimiser's new slots.
+
+        Parameters and slots are unchanged where there is no step, or where it overflows.
+        """
         if outcome.vector is None:
-            return parameters, outcome
-        after = parameters + self.lr * outcome.vector
-        if torch.isfinite(after).all():
+            return parameters, outcome, slots
+        step, after_slots = self.stepped(slots, outcome.vector)
+        after = parameters + self.lr * step
+        if torch.isfinite(after).all() and all(bool(s.isfinite().all()) for s in after_slots):
             inside = self.inside(after)
-            return inside, replace(outcome, projected=not torch.equal(inside, after))
-        return parameters, replace(outcome, vector=None, reason=NOT_FINITE)
+            outcome = replace(outcome, projected=not torch.equal(inside, after))
+            return inside, outcome, after_slots
+        return parameters, replace(outcome, vector=None, reason=NOT_FINITE), slots
+
+    def stepped(self, slots: Slots, update: Vector) -> tuple[Vector, Slots]:
+        """Return the optimiser's step and slots. Raises: ``ConfigError`` for others' bad ones."""
+        if type(self.optimizer) in SERVER_OPTIMIZERS:
+            return self.optimizer.step(slots, update)
+        # A user's own optimiser may write to what it is given.
+        found: Any = self.optimizer.step(tuple(s.clone() for s in slots), update.clone())
+        name = called(self.optimizer)
+        if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[1], tuple):
+            raise ConfigError(
+                f"step of the server optimiser {name} must give (step, slots), a tensor and a "
+                f"tuple of tensors; it gave {told(found)}"
+            )
+        for vector in (found[0], *found[1]):
+            if not isinstance(vector, Tensor) or unfit(vector) or vector.shape != update.shape:
+                raise ConfigError(
+                    f"step of the server optimiser {name} must give tensors [{len(update)}]; it "
+                    f"gave {told(vector)}"
+                )
+        return found[0].to(update), tuple(s.to(update) for s in found[1])
 
 
 def _point(point: object, like: Vector, projection: object) -> Vector:

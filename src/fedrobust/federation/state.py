@@ -23,6 +23,7 @@ from fedrobust.errors import ConfigError
 from fedrobust.federation.attack import Attack, Requirements, initial_state, requirements
 from fedrobust.federation.participation import All, Participation
 from fedrobust.federation.server import Outcome, Server
+from fedrobust.federation.server_optimizer import Slots
 from fedrobust.federation.threat import ThreatModel
 from fedrobust.objectives import ERM, Objective
 from fedrobust.typing import Vector
@@ -191,6 +192,8 @@ class FederationState:
     attack: Any = None
     memory: object = None
     history: tuple[Vector, ...] = ()
+    server: Slots = ()
+    """What the server's optimiser keeps."""
 
     def clone(self) -> "FederationState":
         """Return an independent copy: rounds that run on it leave this state unchanged."""

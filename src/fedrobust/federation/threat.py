@@ -18,6 +18,7 @@ from fedrobust.config.kind import name_of
 from fedrobust.config.scalars import Count, Flag, Size
 from fedrobust.data import Split
 from fedrobust.federation.projection import NoProjection, Projection
+from fedrobust.federation.server_optimizer import Plain, ServerOptimizer
 from fedrobust.objectives import ERM, Objective
 from fedrobust.progress import ALONE, Host
 from fedrobust.typing import Updates, Vector
@@ -31,6 +32,9 @@ _WORDS: dict[Knowledge, str] = {
     "rule": "the rule",
     "clients": "the number of clients",
 }
+
+
+_PLAIN = Plain()
 
 
 @component
@@ -93,7 +97,8 @@ class View:
     ``rows`` is m, the number of malicious clients that act together, and so the number of updates
     that they send. ``own`` are their honest updates [m, d]. ``data()`` gives the examples of each,
     and ``others()`` those of each benign client whose data are known. ``model()`` gives a copy of
-    the broadcast model. ``client`` says how every client trains; ``projection`` is Θ. ``benign``
+    the broadcast model. ``client`` says how every client trains; ``projection`` is Θ, and
+    ``server_optimizer`` makes the server's step of what was aggregated. ``benign``
     [b, d] are the rows of the clients ``benign_clients``. ``rule`` is the server's rule as it
     stands in this round, with its memory and root update; it refuses invalid rows as the rule
     itself does. ``clients`` is the number of clients in this round, or, unless ``clients_exactly``,
@@ -124,6 +129,7 @@ class View:
     clients_exactly: bool = True
     others: Callable[[], tuple[Split, ...]] = tuple
     host: Host = ALONE
+    server_optimizer: ServerOptimizer = _PLAIN
 
     @classmethod
     def of(
@@ -138,6 +144,7 @@ class View:
         classes: int = 1,
         server_lr: float = 1.0,
         projection: Projection | None = None,
+        server_optimizer: ServerOptimizer | None = None,
         round: int = 1,
         history: tuple[Vector, ...] = (),
         **granted: Any,
@@ -174,6 +181,7 @@ class View:
             classes=classes,
             server_lr=server_lr,
             projection=projection or NoProjection(),
+            server_optimizer=server_optimizer or Plain(),
             rows=len(own),
             data=examples,
             own=own,

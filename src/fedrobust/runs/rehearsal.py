@@ -48,11 +48,11 @@ def rehearse(model: nn.Module, evaluation: Evaluation, split: Split, start: Vect
 
 
 def rehearse_objective(local: LocalTraining, start: Vector) -> None:
-    """Try a user's own objective on two examples of the first client, in round 1.
+    """Try a user's own objective on a batch of the first client, in round 1.
 
     Raises: ``ConfigError`` where it fails, or where its loss is not finite.
     """
-    objective, index = local.objective, local.clients[0][:2]
+    objective, index = local.objective, local.clients[0][: local.config.batch_size]
     if not foreign(objective):
         return
     name = type(objective).__name__
@@ -71,11 +71,11 @@ def rehearse_objective(local: LocalTraining, start: Vector) -> None:
     except Exception as error:  # a user's own objective may fail in any way
         reason = shortened(f"{type(error).__name__}: {error}", 300)
         raise ConfigError(
-            f"the objective {name} fails on two examples: {reason}. Its methods are {SIGNATURES}"
+            f"the objective {name} fails on a first batch: {reason}. Its methods are {SIGNATURES}"
         ) from error
     if not slope.isfinite().all():
         raise ConfigError(
-            f"the loss of the objective {name} has no finite gradient on two examples, at the "
+            f"the loss of the objective {name} has no finite gradient on a first batch, at the "
             "initial parameters"
         )
 

@@ -95,7 +95,9 @@ def simulated(
         attack=attack,
         threat=ThreatModel(clients=clients),
         aggregator=rule,
-        server=Server(lr=view.server_lr, projection=view.projection),
+        server=Server(
+            lr=view.server_lr, optimizer=view.server_optimizer, projection=view.projection
+        ),
     )
 
 

@@ -16,6 +16,7 @@ from fedrobust.clients.gradients import gradient_engine
 from fedrobust.clients.optimizers import Sgd
 from fedrobust.compute.parameters import read, write
 from fedrobust.data import Split
+from fedrobust.federation.server_optimizer import Plain
 from fedrobust.federation.threat import View
 from fedrobust.objectives import Objective, own_loss
 from fedrobust.typing import Vector
@@ -101,6 +102,12 @@ def _revealed(known: AttackerState, view: View) -> Vector | None:
     if not known.seen(view) or known.own is None:
         return None
     before = view.history[-1]
+    if not isinstance(view.server_optimizer, Plain):
+        known.trouble(
+            "the server's optimiser mixes the rounds, so that its "
+            "step is no gradient: no step was used"
+        )
+        return None
     if _on_edge(view):
         known.trouble("rounds in which the server's projection may have been active were not used")
         return None

@@ -24,6 +24,7 @@ from fedrobust.compute.parameters import Layout
 from fedrobust.config.component import to_config
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError
+from fedrobust.federation.server_optimizer import Plain
 from fedrobust.federation.threat import View
 from fedrobust.typing import Updates
 
@@ -141,6 +142,8 @@ def _told(attack: Settings, view: View, task: Task) -> Iterator[object]:
     local = federation.local
     yield from (local.data.x, local.data.y, *local.clients, task.means.sample.x)
     yield from (to_config(view.objective), to_config(view.client), to_config(view.projection))
+    if not isinstance(view.server_optimizer, Plain):
+        yield to_config(view.server_optimizer)
     yield from (view.server_lr, sorted(federation.malicious), repr(federation.participation))
     yield answers(federation.aggregator, view.parameters, federation.clients)
 
