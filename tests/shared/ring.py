@@ -123,8 +123,12 @@ TRAINING = {
 }
 
 
+THREE: dict[str, Any] = {"name": "basis"}
+"""The default encoding, of three axes."""
 LEARNED = {
     "name": "learned",
+    # One axis: of more, the search for the best constant action plays many episodes.
+    "encoding": {"name": "basis", "directions": ["own"]},
     "observe": 3,
     "inversion": {"iterations": 20},
     "training": TRAINING,

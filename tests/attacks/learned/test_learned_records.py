@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ring import CONFIG, LEARNED, described, experiment, known_after, learned
+from ring import CONFIG, LEARNED, THREE, described, experiment, known_after, learned
 from typer.testing import CliRunner
 
 from fedrobust.attacks.learned import Learned, Training
@@ -72,13 +72,13 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
 def test_a_policy_is_learned_once_and_used_often(tmp_path: Path) -> None:
     """attack learn writes what a run with attack.policy plays, from its first round on."""
     path, policy = tmp_path / "config.yaml", tmp_path / "policy.safetensors"
-    path.write_text(json.dumps(CONFIG | learned()))
+    path.write_text(json.dumps(CONFIG | learned(encoding=THREE)))
     command = ["attack", "learn", str(path), "--out", str(policy)]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     assert "simulated rounds" in done.output
     loaded, about = load_policy(policy)
-    known, _ = known_after(5, **learned())
+    known, _ = known_after(5, **learned(encoding=THREE))
     for name, tensor in (known.policy or {}).items():
         assert torch.equal(loaded.tensors()[name], tensor)
     assert about["parameters"] == 28
@@ -88,7 +88,7 @@ def test_a_policy_is_learned_once_and_used_often(tmp_path: Path) -> None:
     assert again.exit_code == 2
     assert "exists" in again.output
 
-    used, _ = known_after(2, **learned(policy=str(policy)))
+    used, _ = known_after(2, **learned(encoding=THREE, policy=str(policy)))
     assert used.policy is not None
     assert used.observed == 0
     assert used.rounds == 0
@@ -100,30 +100,32 @@ def test_a_policy_is_learned_once_and_used_often(tmp_path: Path) -> None:
         ({"ascent": {"steps": 4, "rule": "decaying"}}, "was trained with ascent = "),
         ({"gamma": 1.0}, "was trained with gamma = 2.0, and this attack has 1.0"),
     ):
-        refused, _ = known_after(3, **learned(policy=str(policy), **change))
+        refused, _ = known_after(3, **learned(encoding=THREE, policy=str(policy), **change))
         assert refused.policy is None
         assert reason in refused.troubles[0]
         assert refused.observed == 0
-    warned, _ = known_after(2, **learned(policy=str(policy)), aggregator={"name": "median"})
+    warned, _ = known_after(
+        2, **learned(encoding=THREE, policy=str(policy)), aggregator={"name": "median"}
+    )
     assert warned.policy is not None
     assert "another rule than the server's" in warned.troubles[0]
     # A rule whose answer changes from round to round tells nothing of who it is.
     clipping = {"aggregator": {"name": "centered-clipping", "radius": 1.0}}
-    path.write_text(json.dumps(CONFIG | learned() | clipping))
+    path.write_text(json.dumps(CONFIG | learned(encoding=THREE) | clipping))
     clipped = tmp_path / "clipped.safetensors"
     assert (
         CliRunner().invoke(app, ["attack", "learn", str(path), "--out", str(clipped)]).exit_code
         == 0
     )
     assert load_policy(clipped)[1]["rule"] is None
-    used, _ = known_after(3, **learned(policy=str(clipped)), **clipping)
+    used, _ = known_after(3, **learned(encoding=THREE, policy=str(clipped)), **clipping)
     assert used.troubles == []
     digits = {
         "data": {"name": "digits", "validation": 200},
         "model": {"name": "digits-cnn"},
         "objective": {"name": "erm"},
     }
-    refused, _ = known_after(1, **(learned(policy=str(policy)) | digits))
+    refused, _ = known_after(1, **(learned(encoding=THREE, policy=str(policy)) | digits))
     assert "28 parameters" in refused.troubles[0]
 
 
@@ -222,18 +224,18 @@ def test_the_page_shows_what_was_learned(tmp_path: Path) -> None:
 
 
 def test_a_policy_from_a_file_waits_too(tmp_path: Path) -> None:
-    attack = Learned(hold=3, horizon=12)
+    attack = Learned(hold=3, horizon=12)  # three axes
     policy = Policy.constant(torch.tensor([0.0, -1.0, 0.0]).numpy(), 15)
     path = tmp_path / "p.safetensors"
     save_policy(policy, path, described(attack))
-    known, _ = known_after(3, **learned(policy=str(path), wait=3))
+    known, _ = known_after(3, **learned(encoding=THREE, policy=str(path), wait=3))
     assert known.policy is None
     assert known.met == 3
-    known, _ = known_after(4, **learned(policy=str(path), wait=3))
+    known, _ = known_after(4, **learned(encoding=THREE, policy=str(path), wait=3))
     assert known.policy is not None
     report = known.report()
     assert (report["source"], report["value"], report["acts_from"]) == (str(path), 0.25, 4)
-    known, _ = known_after(2, **learned(policy=str(path), hold=4))
+    known, _ = known_after(2, **learned(encoding=THREE, policy=str(path), hold=4))
     assert known.policy is None
     assert "hold" in known.troubles[0]
 
@@ -247,7 +249,7 @@ def test_a_file_that_holds_no_policy_is_refused_at_once(tmp_path: Path) -> None:
         run(experiment(rounds=4, **config), tmp_path / "run")
     assert not (tmp_path / "run" / "rounds.jsonl").exists()
 
-    attack = Learned(hold=3, horizon=12)
+    attack = Learned(hold=3, horizon=12)  # three axes
     path.unlink()
     policy = Policy.constant(np.zeros(3, dtype=np.float32), 15)
     save_policy(policy, path, described(attack))

@@ -4,13 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ring import experiment, known_after, learned
+from ring import THREE, experiment, known_after
+from ring import learned as on_one_axis
 
 from fedrobust.attacks.learned.policy_files import load_policy
 from fedrobust.runs.learn_policy import learn_policy
 
 TRAINED = {"observe": 0, "inversion": None, "training": {"algorithm": "constant", "steps": 30}}
 GAMMA = {"name": "wasserstein-dro", "ascent": {"steps": 6, "rule": "decaying"}}
+
+
+def learned(**changes: Any) -> dict[str, Any]:
+    """An attack on three axes, since the price decides one of them."""
+    return on_one_axis(**{"encoding": THREE} | changes)
 
 
 def policy(folder: Path, **changes: Any) -> str:

@@ -6,7 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ring import LEARNED, TRAINING, Watching, experiment, known_after, learned, seeded, watched
+from ring import (
+    LEARNED,
+    THREE,
+    TRAINING,
+    Watching,
+    experiment,
+    known_after,
+    learned,
+    seeded,
+    watched,
+)
 
 from fedrobust.attacks.learned import Learned, Training, stage_two
 from fedrobust.attacks.learned.attacker_state import AttackerState
@@ -64,7 +74,7 @@ def test_training_begins_at_the_best_constant_action_of_its_own_simulation(
     monkeypatch.setattr(stage_two, "best_constant", spied)
     monkeypatch.setattr(stage_two, "train", trained)
     training = TRAINING | {"start": "constant"}
-    known, _ = known_after(4, **learned(inversion=None, training=training))
+    known, _ = known_after(4, **learned(encoding=THREE, inversion=None, training=training))
     (searched, steps, seed), (learned_on, start, again) = asked
     assert searched is learned_on
     assert seed == again + 5000
@@ -118,7 +128,13 @@ def test_actions_without_a_range_are_told_of_and_the_run_goes_on() -> None:
 
 def test_the_best_constant_action_is_an_algorithm_too() -> None:
     known, _ = known_after(
-        3, **learned(observe=0, inversion=None, training={"algorithm": "constant", "steps": 1092})
+        3,
+        **learned(
+            encoding=THREE,
+            observe=0,
+            inversion=None,
+            training={"algorithm": "constant", "steps": 1092},
+        ),
     )
     assert known.policy is not None
     policy = Policy.of(known.policy)
