@@ -100,7 +100,8 @@ def test_a_policy_is_learned_once_and_used_often(tmp_path: Path) -> None:
         ({"ascent": {"steps": 4, "rule": "decaying"}}, "was trained with ascent = "),
         ({"gamma": 1.0}, "was trained with gamma = 2.0, and this attack has 1.0"),
     ):
-        refused, _ = known_after(3, **learned(encoding=THREE, policy=str(policy), **change))
+        known = {"encoding": THREE, "policy": str(policy)} | change
+        refused, _ = known_after(3, **learned(**known))
         assert refused.policy is None
         assert reason in refused.troubles[0]
         assert refused.observed == 0
