@@ -1,15 +1,19 @@
 """The optimisers of local training: PyTorch's own, on the flat parameter vector."""
 
+from collections.abc import Mapping
+from dataclasses import field
+from importlib import import_module
 from inspect import unwrap
-from typing import Annotated, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 import torch
-from pydantic import model_validator
-from torch import nn
+from pydantic import field_validator, model_validator
+from torch import Tensor, nn
 
 from fedrobust.config.component import component
 from fedrobust.config.kind import Kind
 from fedrobust.config.scalars import Decay, Flag, NonNegative, Positive
+from fedrobust.config.text import reason
 
 
 # PyTorch keeps its compiler out of its optimisers by decorators which import it: that takes longer
@@ -41,7 +45,17 @@ class OptimizerSpec(Protocol):
         ...
 
 
-OPTIMIZER = Kind("optimizer", has=("build", "slots"), holds={"lr": Positive})
+def _of_torch(target: Any, name: str, given: Mapping[str, Any]) -> "TorchOptim | None":
+    """Return the optimiser that names a class of PyTorch's kind; None for any other object."""
+    if not isinstance(target, type) or not issubclass(target, torch.optim.Optimizer):
+        return None
+    settings = {key: value for key, value in given.items() if key not in ("lr", "settings")}
+    if "lr" not in given:
+        raise ValueError("lr is required")
+    return TorchOptim(name, lr=given["lr"], settings={**settings, **given.get("settings", {})})
+
+
+OPTIMIZER = Kind("optimizer", has=("build", "slots"), holds={"lr": Positive}, adapt=_of_torch)
 AnyOptimizer: TypeAlias = Annotated[OptimizerSpec, OPTIMIZER]
 
 
@@ -100,6 +114,52 @@ class Adam:
     def slots(self) -> int:
         """Two state vectors: the two moments."""
         return 2
+
+
+@component
+class TorchOptim:
+    """Any optimiser class of PyTorch's kind: {name: "torch.optim:AdamW", lr: 1e-3, eps: 1e-6}.
+
+    ``name`` is the class or module:Class, and ``settings`` are its arguments besides the learning
+    rate; in a config they may stand beside ``lr``. It trains the flat vector of all parameters, so
+    optimisers that treat a matrix by its shape are not the ones that they are elsewhere.
+
+    Raises: ``ValueError`` where the class refuses the settings, or cannot step from a gradient
+    alone, as L-BFGS cannot.
+    """
+
+    name: str
+    lr: Positive
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _path(cls, value: Any) -> Any:
+        return f"{value.__module__}:{value.__qualname__}" if isinstance(value, type) else value
+
+    @model_validator(mode="after")
+    def _steps(self) -> "TorchOptim":
+        self.slots()
+        return self
+
+    def build(self, *parameters: nn.Parameter) -> torch.optim.Optimizer:
+        """Return the optimiser of one client's vector."""
+        module, _, name = self.name.partition(":")
+        kind = getattr(import_module(module), name)
+        found: torch.optim.Optimizer = kind(list(parameters), lr=self.lr, **self.settings)
+        return found
+
+    def slots(self) -> int:
+        """Return how many vectors it keeps, counted after a step on three numbers."""
+        trial = nn.Parameter(torch.zeros(3))
+        trial.grad = torch.ones(3)
+        try:
+            optimizer = self.build(trial)
+            optimizer.step()
+        except Exception as error:  # a class that is not fedrobust's may fail in any way
+            raise ValueError(f"{self.name} cannot step: {reason(error)}") from error
+        kept = optimizer.state[trial].values()
+        return sum(isinstance(value, Tensor) and value.shape == trial.shape for value in kept)
 
 
 OPTIMIZERS = OPTIMIZER.of(Sgd, Adam)

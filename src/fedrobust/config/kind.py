@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from fedrobust.config.own import Required, allowed, made
+from fedrobust.config.own import Adapt, Required, allowed, made
 from fedrobust.config.text import quoted, suggestion
 
 Members = TypeVar("Members", bound=tuple[type, ...])
@@ -51,9 +51,14 @@ class Kind:
         holds: Mapping[str, Any] | None = None,
         may_hold: Mapping[str, Any] | None = None,
         or_is: tuple[Any, str] | None = None,
+        adapt: Adapt | None = None,
     ) -> None:
-        """``name`` is the name of the kind in messages; for the rest see ``Required``."""
+        """``name`` is the name of the kind in messages; for the rest see ``Required``.
+
+        ``adapt`` makes a member of this kind from another class that a config names, if it can.
+        """
         self.name, self.members = name, dict[str, type]()
+        self._adapt = adapt
         self._required = Required(name, has, holds or {}, may_hold or {}, or_is)
         self._adapter: TypeAdapter[Any] | None = None
 
@@ -121,7 +126,7 @@ class Kind:
         if isinstance(name, str) and ":" in name:
             block = allowed(value, info.context)
             given = {key: item for key, item in block.items() if key != "name"}
-            return self._required.checked(made(name, given))
+            return self._required.checked(made(name, given, self._adapt))
         if "opaque" in value:
             raise PydanticCustomError(
                 "opaque",

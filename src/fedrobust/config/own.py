@@ -1,11 +1,11 @@
 """Make and check a user's own objects, which a config may use in place of components."""
 
 import sys
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
@@ -138,8 +138,14 @@ def _defaults(block: Mapping[str, Any], keys: Set[str]) -> bool:
     return all(same(known.get(key, MISSING), block[key]) for key in keys)
 
 
-def made(name: str, arguments: Mapping[str, Any]) -> object:
+Adapt: TypeAlias = Callable[[Any, str, Mapping[str, Any]], object]
+"""Makes an object of what a name leads to, the name, and the fields; None to call it instead."""
+
+
+def made(name: str, arguments: Mapping[str, Any], adapt: Adapt | None = None) -> object:
     """Call ``module:Class`` with ``arguments`` and return the result. This runs the code it names.
+
+    ``adapt`` may make the object in another way.
 
     Raises: ``PydanticCustomError`` where it does not exist or fails in any way, for example by
     trying to end the program. A ``KeyboardInterrupt`` passes through.
@@ -152,7 +158,8 @@ def made(name: str, arguments: Mapping[str, Any]) -> object:
     if odd:
         raise _failure(f"{shown}: its fields must be texts; got {quoted(odd[0])}")
     try:
-        return target(**arguments)
+        found = None if adapt is None else adapt(target, name, arguments)
+        return target(**arguments) if found is None else found
     except ValidationError as error:
         lines = explain(error, target if isinstance(target, type) else object).replace("\n", "; ")
         raise _failure(f"{shown} refused its arguments: {lines}") from error
