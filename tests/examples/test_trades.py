@@ -199,6 +199,27 @@ def test_a_learned_attack_says_what_it_cannot_do() -> None:
     assert played.summary["attack"]["acts_from"] is not None
 
 
+class InPlace(nn.Module):
+    """Writes to what it is given, as some models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x.mul_(2).sub_(1))
+
+
+def test_a_model_may_write_to_what_an_own_objective_gives_it(
+    tiny: Callable[..., Experiment],
+) -> None:
+    ready = prepare(tiny(model=InPlace(), objective=OBJECTIVE))
+    before = ready.federation.local.data.x.clone()
+    rows = ready.federation.local.updates(ready.start, {}, [0, 1], ready.streams, 1)
+    assert rows.isfinite().all()
+    assert torch.equal(ready.federation.local.data.x, before)
+
+
 def test_a_batch_is_as_it_was_where_nothing_is_perturbed(tiny: Callable[..., Experiment]) -> None:
     seen: list[tuple[int, int, bool]] = []
 

@@ -126,3 +126,37 @@ def test_what_does_not_fit_is_told(case: tuple[Any, type[UserError], str]) -> No
 
 def test_the_mean_is_the_default_rule() -> None:
     assert Federation.of(network(), [(X, Y)]).aggregator == Mean()
+
+
+def test_parts_may_be_given_as_in_a_config() -> None:
+    named = Federation.of(
+        network(),
+        pairs(*[10] * 6),
+        aggregator={"name": "krum", "f": 1},
+        attack="sign-flip",
+        malicious=1,
+        objective="erm",
+        client={"batch_size": 5, "batches": 2},
+        server={"lr": 0.5},
+    )
+    assert named.aggregator == Krum(f=1)
+    assert named.attack == SignFlip()
+    assert named.local.config == Client(batch_size=5, batches=2)
+    assert named.server.lr == 0.5
+    with pytest.raises(ConfigError, match="aggregator: krum alone leaves out f"):
+        Federation.of(network(), pairs(30, 30), aggregator="krum")
+    with pytest.raises(ConfigError, match="malicious: should be a valid integer"):
+        Federation.of(network(), pairs(30, 30), malicious=True, attack="sign-flip")
+
+
+def test_what_is_large_is_told_in_a_line() -> None:
+    federation = Federation.of(network(), pairs(30, 30), attack=SignFlip(), malicious=1)
+    state = federation.start()
+    told = [repr(each) for each in (federation, state, federation.local.data)]
+    assert told[1] == "<FederationState after round 0: 51 parameters>"
+    assert told[2] == "<Split: 60 examples [1, 4, 4] float32>"
+    assert all(len(text) < 200 for text in told)
+    with pytest.raises(ValueError, match=r"the vector must be \[51\] for this model"):
+        unflatten(network(), torch.zeros(3))
+    with pytest.raises(ValueError, match=r"torch.nn.Module; got 3"):
+        flatten(3)  # type: ignore[arg-type]

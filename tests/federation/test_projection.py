@@ -28,10 +28,10 @@ def test_a_huge_vector_lands_on_the_sphere() -> None:
 def test_the_server_steps_then_projects_and_says_so() -> None:
     server = Server(lr=0.5, projection=Ball(1.0))
     start = torch.tensor([0.6, 0.0])
-    inside, quiet = server.step(start, Outcome(torch.tensor([0.0, 0.4]), None))
+    inside, quiet, _ = server.step(start, Outcome(torch.tensor([0.0, 0.4]), None))
     torch.testing.assert_close(inside, torch.tensor([0.6, 0.2]))
     assert not quiet.projected
-    after, outcome = server.step(start, Outcome(torch.tensor([4.8, 0.0]), None))
+    after, outcome, _ = server.step(start, Outcome(torch.tensor([4.8, 0.0]), None))
     torch.testing.assert_close(after, torch.tensor([1.0, 0.0]))
     assert outcome.projected
     assert outcome.vector is not None
@@ -55,5 +55,5 @@ def test_a_projected_point_is_not_projected_again() -> None:
         ball = Ball(float(torch.rand((), generator=g) * 10 + 0.1))
         server = Server(projection=ball)
         at = ball.project(100 * torch.randn(28, generator=g))
-        _, outcome = server.step(at, Outcome(torch.zeros(28), None))
+        _, outcome, _ = server.step(at, Outcome(torch.zeros(28), None))
         assert not outcome.projected

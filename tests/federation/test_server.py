@@ -138,7 +138,7 @@ def test_an_own_projection_that_gives_no_point_is_told(made: Any, message: str) 
 
 def test_an_own_projection_may_write_to_what_it_gets() -> None:
     server = Server(projection=OwnProjection(lambda p: p.clamp_(0, 1)))
-    inside, outcome = server.step(torch.ones(2), Outcome(torch.ones(2), None))
+    inside, outcome, _ = server.step(torch.ones(2), Outcome(torch.ones(2), None))
     assert inside.tolist() == [1.0, 1.0]
     assert outcome.projected
 
@@ -155,11 +155,11 @@ def test_misshapen_rows_are_refused() -> None:
 
 def test_a_step_that_overflows_is_not_made() -> None:
     parameters = torch.full((2,), 3e38)
-    after, outcome = Server(lr=2.0).step(parameters, Outcome(parameters.clone(), None))
+    after, outcome, _ = Server(lr=2.0).step(parameters, Outcome(parameters.clone(), None))
     assert torch.equal(after, parameters)
     assert outcome.vector is None
     assert "not finite" in str(outcome.reason)
-    after, _ = Server(lr=0.5).step(torch.ones(2), Outcome(torch.full((2,), 4.0), None))
+    after, _, _ = Server(lr=0.5).step(torch.ones(2), Outcome(torch.full((2,), 4.0), None))
     assert after.tolist() == [3.0, 3.0]
 
 

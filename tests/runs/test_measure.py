@@ -77,6 +77,9 @@ def test_further_attacks_are_measured_alone_on_the_same_test_examples(
     ):
         assert found == robust_accuracy(played.model, x[:some], y[:some], attack=Pgd(**attack))
     assert under["far"] < under["evaluation.attack"] != scores["robust_accuracy"]
+    assert len(repr(played)) < 200
+    assert "8 rounds" in repr(played)
+    assert len(repr(ready.dataset)) < 200
     page = " ".join(write_report([tmp_path / "run"]).read_text().split())
     told = f"Under far, last model, 40 test examples</dt><dd>{100 * under['far']:.1f} %<"
     assert told in page

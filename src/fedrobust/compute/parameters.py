@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from fedrobust.config.arguments import told
 from fedrobust.errors import ConfigError
 from fedrobust.typing import Vector
 
@@ -45,14 +46,22 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
 
 
 def read(model: nn.Module) -> Vector:
-    """Return the trainable parameters of ``model`` as a new vector [d]."""
+    """Return the trainable parameters of ``model`` as a new vector [d]. Raises: ``ValueError``."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be a torch.nn.Module; got {told(model)}")
     return torch.cat([p.detach().reshape(-1) for p in trainable(model)])
 
 
 def write(model: nn.Module, vector: Vector) -> None:
-    """Copy ``vector`` [d] into the trainable parameters of ``model``, in their memory layout."""
+    """Copy ``vector`` [d] into the trainable parameters of ``model``, in their memory layout.
+
+    Raises: ``ValueError`` for a vector of another length.
+    """
     parameters = trainable(model)
-    pieces = torch.split(vector, [p.numel() for p in parameters])
+    sizes = [p.numel() for p in parameters]
+    if vector.shape != (sum(sizes),):
+        raise ValueError(f"the vector must be [{sum(sizes)}] for this model; got {told(vector)}")
+    pieces = torch.split(vector, sizes)
     with torch.no_grad():
         for parameter, piece in zip(parameters, pieces, strict=True):
             parameter.copy_(piece.view(parameter.shape))

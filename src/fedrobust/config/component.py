@@ -115,6 +115,17 @@ def from_config(cls: type[T], content: Mapping[str, Any]) -> T:
         raise ConfigError(explain(error, cls)) from error
 
 
+def read_as(kind: Any, value: object, what: str) -> Any:
+    """Return ``value``, a component or what a config would hold in its place, as one of ``kind``.
+
+    Raises: ``ConfigError`` that begins with ``what``.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise ConfigError(f"{what}: {explain(error, kind)}") from error
+
+
 def from_record(cls: Any, content: object, trusted: Trusted = NOTHING) -> Any:
     """Build a value from a stored record, which anybody may have written.
 

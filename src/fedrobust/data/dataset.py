@@ -34,7 +34,7 @@ DATASET = Kind("data set", has=("load",), holds={"validation": Size})
 AnyData: TypeAlias = Annotated[DataSpec, DATASET]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """A loaded data set. It has ``load`` and ``validation``, so it can be used like a spec.
 
@@ -49,6 +49,12 @@ class Dataset:
     validation: int = 5000
     notes: tuple[str, ...] = ()
     user_names: tuple[str, ...] | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"<Dataset {self.name}: {len(self.train):,} training and {len(self.test):,} test "
+            f"examples {list(self.shape)}, {self.classes} classes>"
+        )
 
     @property
     def shape(self) -> tuple[int, ...]:

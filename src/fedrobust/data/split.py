@@ -8,7 +8,7 @@ from torch import Tensor
 from fedrobust.typing import Images, Indices, Labels
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """Examples with labels, and, where it is known, the user who made each example.
 
@@ -19,6 +19,11 @@ class Split:
     x: Tensor
     y: Labels
     user: Tensor | None = None
+
+    def __repr__(self) -> str:
+        kind = str(self.x.dtype).removeprefix("torch.")
+        users = "" if self.user is None else f", {len(torch.unique(self.user))} users"
+        return f"<Split: {len(self):,} examples {list(self.x.shape[1:])} {kind}{users}>"
 
     def __len__(self) -> int:
         return len(self.y)

@@ -1,6 +1,6 @@
 """A federation, and the state that a round changes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from fedrobust.aggregators import Aggregator, Mean
+from fedrobust.aggregators import Aggregator, AnyAggregator, Mean
 from fedrobust.aggregators.aggregator import check
 from fedrobust.clients.client import Client
 from fedrobust.clients.local_training import LocalTraining
@@ -17,19 +17,21 @@ from fedrobust.compute.own_draws import own_draws
 from fedrobust.compute.parameters import read
 from fedrobust.compute.randomness import Streams
 from fedrobust.config.arguments import told
+from fedrobust.config.component import read_as
 from fedrobust.config.fingerprint import foreign
 from fedrobust.config.kind import name_of
+from fedrobust.config.scalars import Count, Size
 from fedrobust.errors import ConfigError
-from fedrobust.federation.attack import Attack, Requirements, initial_state, requirements
-from fedrobust.federation.participation import All, Participation
+from fedrobust.federation.attack import AnyAttack, Attack, Requirements, initial_state, requirements
+from fedrobust.federation.participation import All, AnyParticipation, Participation
 from fedrobust.federation.server import Outcome, Server
 from fedrobust.federation.server_optimizer import Slots
 from fedrobust.federation.threat import ThreatModel
-from fedrobust.objectives import ERM, Objective
+from fedrobust.objectives import ERM, AnyObjective, Objective
 from fedrobust.typing import Vector
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Federation:
     """Everything about a federation that rounds do not change."""
 
@@ -57,14 +59,14 @@ class Federation:
         model: nn.Module,
         clients: Sequence[Any],
         *,
-        aggregator: Aggregator | None = None,
-        attack: Attack | None = None,
+        aggregator: Aggregator | str | Mapping[str, Any] | None = None,
+        attack: Attack | str | Mapping[str, Any] | None = None,
         malicious: int = 0,
-        objective: Objective | None = None,
-        client: Client | None = None,
-        participation: Participation | None = None,
-        threat: ThreatModel | None = None,
-        server: Server | None = None,
+        objective: Objective | str | Mapping[str, Any] | None = None,
+        client: Client | Mapping[str, Any] | None = None,
+        participation: Participation | str | Mapping[str, Any] | None = None,
+        threat: ThreatModel | Mapping[str, Any] | None = None,
+        server: Server | Mapping[str, Any] | None = None,
         batch: int = 256,
     ) -> "Federation":
         """Return a federation of ``clients`` that train ``model``, for a loop over ``run_round``.
@@ -73,24 +75,34 @@ class Federation:
         first ``malicious`` of them attack. Left out, the rule is the mean, the objective ERM, and
         local training one batch of 64 by SGD at rate 0.1; all take part in each round. ``batch``
         is the number of examples that an inner maximisation moves at a time. Training runs where
-        the model's parameters lie. The model is copied.
+        the model's parameters lie. The model is copied. A part may also be given as in a config:
+        ``aggregator={"name": "krum", "f": 2}``.
 
         Raises: ``ConfigError`` for parts that do not fit each other, ``DataError`` for the data.
         """
+        attacks = None if attack is None else read_as(AnyAttack, attack, "attack")
         local = LocalTraining.of(
-            model, clients, objective or ERM(), client or Client(batches=1), batch
+            model,
+            clients,
+            read_as(AnyObjective, objective or ERM(), "objective"),
+            read_as(Client, client or Client(batches=1), "client"),
+            read_as(Count, batch, "batch"),
         )
         found = cls(
             local=local,
-            participation=participation or All(),
-            malicious=frozenset(range(malicious)),
-            attack=attack if malicious else None,
-            threat=threat or ThreatModel(),
-            aggregator=aggregator or Mean(),
-            server=server or Server(),
+            participation=read_as(AnyParticipation, participation or All(), "participation"),
+            malicious=frozenset(range(read_as(Size, malicious, "malicious"))),
+            attack=attacks if malicious else None,
+            threat=read_as(ThreatModel, threat or ThreatModel(), "threat"),
+            aggregator=read_as(AnyAggregator, aggregator or Mean(), "aggregator"),
+            server=read_as(Server, server or Server(), "server"),
         )
-        found._require_parts(malicious, attack)
+        found._require_parts(malicious, attacks)
         return found
+
+    def __repr__(self) -> str:
+        attack = "" if self.attack is None else f", {len(self.malicious)} of them {self.attack!r}"
+        return f"<Federation: {self.clients} clients{attack}; {self.aggregator!r}>"
 
     def _require_parts(self, malicious: int, attack: Attack | None) -> None:
         """Check that the parts fit each other. Raises: ``ConfigError``."""
@@ -181,7 +193,7 @@ class Federation:
         return found
 
 
-@dataclass
+@dataclass(repr=False)
 class FederationState:
     """The state of a federation: everything that a round changes."""
 
@@ -194,6 +206,9 @@ class FederationState:
     history: tuple[Vector, ...] = ()
     server: Slots = ()
     """What the server's optimiser keeps."""
+
+    def __repr__(self) -> str:
+        return f"<FederationState after round {self.round}: {len(self.parameters):,} parameters>"
 
     def clone(self) -> "FederationState":
         """Return an independent copy: rounds that run on it leave this state unchanged."""

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from fedrobust.compute.network import Asked, gradient_of, parameter_gradient
 from fedrobust.config import arguments
+from fedrobust.config.fingerprint import foreign
 from fedrobust.errors import ConfigError
 from fedrobust.objectives.objective import LossContext, Objective, own_loss
 from fedrobust.perturb.perturbation import Draw
@@ -26,6 +27,8 @@ def points(
     objective: Objective, model: nn.Module, x: Images, y: Labels, draw: Draw, batch: int
 ) -> Images:
     """Return the objective's points for x. Raises: ``ConfigError`` where these are unlike x."""
+    if foreign(objective):  # which calls the model itself, and a model may write to its inputs
+        model = Asked(model)
     # Copies, since a user's objective may work in place, and y is still needed for training.
     found = objective.maximize(model, x.clone(), y.clone(), draw, batch=batch)
     plain = isinstance(found, Tensor) and not arguments.unfit(found)

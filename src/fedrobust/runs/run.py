@@ -23,7 +23,7 @@ from fedrobust.runs.surrogates import surrogates
 from fedrobust.typing import Json, Vector
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """The result of a run: the last state, every evaluation, and the model of the last round.
 
@@ -40,6 +40,14 @@ class Run:
     best: Vector
     path: Path | None
     unkept: str | None = None
+
+    def __repr__(self) -> str:
+        scores = self.summary["test"]["best"]
+        return (
+            f"<Run {self.summary['name']}: {self.summary['rounds']} rounds; "
+            f"{scores['accuracy']:.1%} accurate and {scores['robust_accuracy']:.1%} robust on test "
+            f"examples (round {self.summary['best_round']}, chosen on held-out ones)>"
+        )
 
 
 def run(
