@@ -68,8 +68,10 @@ class Evaluation:
     audit: Annotated[Auditing | None, BeforeValidator(Auditing.named)] = None
 
     @model_validator(mode="after")
-    def _audits_pgd(self) -> "Evaluation":
+    def _fits(self) -> "Evaluation":
         attack = self.attack
+        if "evaluation.attack" in self.test_attacks:
+            raise ValueError("test_attacks: evaluation.attack is measured beside them; rename it")
         if self.audit is not None and not (isinstance(attack, Pgd) and attack.box and attack.eps):
             raise ValueError(
                 "audit checks the robust accuracy under PGD on pixels: attack must be PGD with "

@@ -104,5 +104,6 @@ def test_a_further_attack_that_fails_is_named_before_the_first_round(
     evaluation = {"attack": attack, "test_attacks": {"mine": Failing()}}
     with pytest.raises(ConfigError, match=r"evaluation.test_attacks.mine fails .* out of luck"):
         prepare(tiny(evaluation=evaluation))
-    with pytest.raises(ValueError, match="test_attacks"):
-        tiny(evaluation={"attack": attack, "test_attacks": {"a/b": attack}})
+    for name in ("a/b", "evaluation.attack"):
+        with pytest.raises(ValueError, match="test_attacks"):
+            tiny(evaluation={"attack": attack, "test_attacks": {name: attack}})

@@ -76,7 +76,6 @@ def run(
     with opened(
         experiment, Path(out) if out is not None else None, resume, other_processor=other_processor
     ) as playing:
-        playing.run = replace(playing.run, surrogates=_surrogates(playing.run, watch))
         return _play(playing, watch)
 
 
@@ -105,7 +104,10 @@ def _surrogates(run: Prepared, progress: Progress) -> tuple[nn.Module, ...]:
 
 
 def _play(playing: Playing, watch: Progress) -> Run:
-    run, run_state, directory = playing.run, playing.run_state, playing.directory
+    run_state, directory = playing.run_state, playing.directory
+    if not _measured(playing):
+        playing.run = replace(playing.run, surrogates=_surrogates(playing.run, watch))
+    run = playing.run
 
     def recorded(log: RoundLog) -> bool:
         run_state.played(_line(log, run.federation.clients))
@@ -129,6 +131,13 @@ def _play(playing: Playing, watch: Progress) -> Run:
     return Run(
         run_state.state, run_state.metrics, run.model, summary, run_state.best, path, playing.unkept
     )
+
+
+def _measured(playing: Playing) -> bool:
+    """Whether everything is played and measured already."""
+    over = playing.run_state.state.round == playing.run.experiment.rounds
+    directory = playing.directory
+    return over and directory is not None and directory.read_json("summary.json") is not None
 
 
 def _keep(playing: Playing, watch: Progress, summary: Json) -> None:

@@ -19,6 +19,7 @@ from fedrobust.evaluation.auditing.in_training import Auditing
 from fedrobust.experiment import load
 from fedrobust.files import held, listing
 from fedrobust.report import write_report
+from fedrobust.runs import run as running
 from fedrobust.runs import surrogates
 from fedrobust.runs.audited_model import opened
 from fedrobust.runs.prepare import prepare
@@ -130,7 +131,20 @@ def test_the_auditors_own_networks_are_trained_once_and_tried(
         assert not set(told["under"]) & {WIDEST, "APGD-CE"}  # another ball; those that stand only
     before = {path: path.stat().st_mtime_ns for path in kept.rglob("*")}
     run(experiment)
+    read_again = run(experiment, tmp_path / "run", resume=True)
+    assert read_again.summary == json.loads((tmp_path / "run" / "summary.json").read_text())
     assert {path: path.stat().st_mtime_ns for path in kept.rglob("*") if path in before} == before
+
+
+def test_a_finished_run_trains_no_networks_any_more(
+    tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = {"every": 2, "attack": PGD, "samples": 10, "test_samples": 10}
+    experiment = tiny(rounds=2, evaluation=looks | {"audit": {"samples": 3, "surrogates": True}})
+    monkeypatch.setattr(running, "surrogates", lambda *words, **keys: [])
+    run(experiment, tmp_path / "run")
+    monkeypatch.delattr(running, "surrogates")
+    assert run(experiment, tmp_path / "run", resume=True).summary["rounds"] == 2
 
 
 def examples(split: Split, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
