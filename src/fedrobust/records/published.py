@@ -59,7 +59,18 @@ class Published:
 def _text(value: object) -> str:
     if value is None:
         return "none"
+    if isinstance(value, list) and value and all(_is_phase(each) for each in value):
+        *first, last = value
+        parts = [f"{_text(each['value'])} to round {each['until']:,}" for each in first]
+        return ", ".join(
+            [*parts, f"then {_text(last['value'])}" if parts else _text(last["value"])]
+        )
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _is_phase(value: object) -> bool:
+    """Whether this is a phase of a schedule by round, as a config holds it."""
+    return isinstance(value, Mapping) and {"value", "until"} >= set(value) >= {"value"}
 
 
 def at(config: Mapping[str, Any], key: str) -> Any:

@@ -46,6 +46,9 @@ def _courses(read: Mapping[str, SweepRecords], figure: AddFigure) -> Iterator[An
             yield title, figure(f"effects-{slug(name)}", title, draw), effects.CAPTION
         if not figures.followed(records):
             continue
+        cells = [cell for group in records.groups for cell in group.cells]
+        audited = any("audit" in line for cell in cells for line in cell.metrics)
+        audits = " Dashed: what withstands the whole battery of an audit." if audited else ""
         for key, what in (("robust_accuracy", "Robust accuracy"), ("accuracy", "Accuracy")):
             draw = partial(figures.course, records, key=key)
             kind = "course" if key == "robust_accuracy" else "clean"
@@ -53,7 +56,7 @@ def _courses(read: Mapping[str, SweepRecords], figure: AddFigure) -> Iterator[An
             yield (
                 title,
                 figure(f"{kind}-{slug(name)}", title, draw),
-                f"{what} on validation examples.",
+                f"{what} on validation examples.{audits * (kind == 'course')}",
             )
 
 
