@@ -374,11 +374,8 @@ def test_the_published_figures_are_the_papers() -> None:
 
 
 def test_a_schedule_is_told_in_words() -> None:
-    phases = [
-        {"value": 0.1, "until": 50},
-        {"value": 0.5, "until": 1300},
-        {"value": 0.8, "until": None},
-    ]
+    steps = ((0.1, 50), (0.5, 1300), (0.8, None))
+    phases = [{"value": value, "until": until} for value, until in steps]
     row = published.Published("p", "t", "l", {}, {"objective.ratio": 0.5, "seed": 1})
     found = row.differences({"objective": {"ratio": phases}, "seed": 1})
     assert found == ["objective.ratio: 0.1 to round 50, 0.5 to round 1,300, then 0.8 (0.5)"]

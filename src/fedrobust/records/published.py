@@ -62,9 +62,8 @@ def _text(value: object) -> str:
     if isinstance(value, list) and value and all(_is_phase(each) for each in value):
         *first, last = value
         parts = [f"{_text(each['value'])} to round {each['until']:,}" for each in first]
-        return ", ".join(
-            [*parts, f"then {_text(last['value'])}" if parts else _text(last["value"])]
-        )
+        end = _text(last["value"])
+        return ", ".join([*parts, f"then {end}" if parts else end])
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
