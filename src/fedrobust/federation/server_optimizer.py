@@ -1,5 +1,6 @@
 """How the server turns the aggregated updates of many rounds into its steps."""
 
+from collections.abc import Callable
 from typing import Annotated, Literal, Protocol, TypeAlias
 
 import torch
@@ -68,10 +69,10 @@ class FedAdam:
 
     def step(self, slots: Slots, update: Vector) -> tuple[Vector, Slots]:
         """Return m / (√v + τ)."""
-        mean, scale = _begun(slots, update, self.tau)
-        mean = self.betas[0] * mean + (1 - self.betas[0]) * update
-        scale = self.betas[1] * scale + (1 - self.betas[1]) * update.square()
-        return mean / (scale.sqrt() + self.tau), (mean, scale)
+        keep = self.betas[1]
+        return _adapted(
+            slots, update, self.betas[0], self.tau, lambda v, sq: keep * v + (1 - keep) * sq
+        )
 
 
 @component
@@ -87,11 +88,10 @@ class FedYogi:
 
     def step(self, slots: Slots, update: Vector) -> tuple[Vector, Slots]:
         """Return m / (√v + τ)."""
-        mean, scale = _begun(slots, update, self.tau)
-        mean = self.betas[0] * mean + (1 - self.betas[0]) * update
-        square = update.square()
-        scale = scale - (1 - self.betas[1]) * square * torch.sign(scale - square)
-        return mean / (scale.sqrt() + self.tau), (mean, scale)
+        share = 1 - self.betas[1]
+        return _adapted(
+            slots, update, self.betas[0], self.tau, lambda v, sq: v - share * sq * (v - sq).sign()
+        )
 
 
 @component
@@ -107,15 +107,24 @@ class FedAdagrad:
 
     def step(self, slots: Slots, update: Vector) -> tuple[Vector, Slots]:
         """Return m / (√v + τ)."""
-        mean, scale = _begun(slots, update, self.tau)
-        mean = self.beta * mean + (1 - self.beta) * update
-        scale = scale + update.square()
-        return mean / (scale.sqrt() + self.tau), (mean, scale)
+        return _adapted(slots, update, self.beta, self.tau, lambda v, sq: v + sq)
 
 
-def _begun(slots: Slots, update: Vector, tau: float) -> Slots:
-    """Return m and v as they were: 0 and τ² before the first step."""
-    return slots or (torch.zeros_like(update), torch.full_like(update, tau * tau))
+def _adapted(
+    slots: Slots,
+    update: Vector,
+    beta: float,
+    tau: float,
+    grown: Callable[[Vector, Vector], Vector],
+) -> tuple[Vector, Slots]:
+    """Return m / (√v + τ) and (m, v). ``grown`` gives the new v of the old one and Δ².
+
+    Before the first step m is 0 and v is τ².
+    """
+    mean, scale = slots or (torch.zeros_like(update), torch.full_like(update, tau * tau))
+    mean = beta * mean + (1 - beta) * update
+    scale = grown(scale, update.square())
+    return mean / (scale.sqrt() + tau), (mean, scale)
 
 
 SERVER_OPTIMIZERS = SERVER_OPTIMIZER.of(Plain, FedAvgM, FedAdam, FedYogi, FedAdagrad)

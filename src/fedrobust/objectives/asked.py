@@ -63,27 +63,22 @@ def gradient(
     if not own_loss(objective):
         return parameter_gradient(model, perturbed, y)
     asking = Asked(model)
-    return gradient_of(model, lambda: _loss(objective, asking, x, perturbed, y, context))
+    return gradient_of(
+        model, lambda: _number(objective, objective.loss(asking, x, perturbed, y, context))
+    )
 
 
-def _loss(
-    objective: Objective,
-    model: nn.Module,
-    x: Images,
-    perturbed: Images,
-    y: Labels,
-    context: LossContext,
-) -> Tensor:
-    found = objective.loss(model, x, perturbed, y, context)
-    plain = isinstance(found, Tensor) and not arguments.unfit(found)
-    if not plain or found.dim() or not found.is_floating_point() or not found.requires_grad:
-        cure = ""
-        if plain and found.numel() > 1:
+def _number(objective: Objective, found: object) -> Tensor:
+    """Return what a loss gave. Raises: ``ConfigError`` where it is not one number."""
+    cure = ""
+    if isinstance(found, Tensor) and not arguments.unfit(found):
+        if found.dim() == 0 and found.is_floating_point() and found.requires_grad:
+            return found
+        if found.numel() > 1:
             cure = "; take its mean over the batch"
-        elif plain and found.dim() == 0 and not found.requires_grad:
+        elif found.dim() == 0 and not found.requires_grad:
             cure = " without a gradient; compute it from the model's logits"
-        raise ConfigError(
-            f"loss of the objective {type(objective).__name__} must give one number, a tensor [] "
-            f"with a gradient by the model's parameters; it gave {arguments.told(found)}{cure}"
-        )
-    return found
+    raise ConfigError(
+        f"loss of the objective {type(objective).__name__} must give one number, a tensor [] "
+        f"with a gradient by the model's parameters; it gave {arguments.told(found)}{cure}"
+    )
