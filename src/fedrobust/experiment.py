@@ -12,24 +12,22 @@ from pydantic import (
 )
 
 from fedrobust.aggregators import AnyAggregator, Mean
-from fedrobust.aggregators.aggregator import check
 from fedrobust.attacks import AnyAttack
 from fedrobust.clients.client import Client
 from fedrobust.compute.execution import Execution
 from fedrobust.config.component import component, from_config, keyword_component
-from fedrobust.config.kind import name_of
 from fedrobust.config.overrides import override
 from fedrobust.config.own import asking
 from fedrobust.config.scalars import Count, Seed, Size
-from fedrobust.config.text import quoted, shortened
+from fedrobust.config.text import shortened
 from fedrobust.config.yaml import read_yaml
 from fedrobust.data import AnyData, AnyPartition
 from fedrobust.errors import ConfigError
 from fedrobust.evaluation.auditing.in_training import Auditing
 from fedrobust.evaluation.wasserstein_metrics import Wasserstein
-from fedrobust.federation.attack import requirements
+from fedrobust.federation.fitting import require_clients, require_parts
 from fedrobust.federation.participation import All, AnyParticipation
-from fedrobust.federation.server import Server, rooted
+from fedrobust.federation.server import Server
 from fedrobust.federation.threat import ThreatModel
 from fedrobust.models import AnyModel
 from fedrobust.objectives import ERM, AnyObjective
@@ -111,79 +109,19 @@ class Experiment:
 
     @model_validator(mode="after")
     def _fits(self) -> "Experiment":
-        if self.attack is None and self.malicious > 0:
-            raise ValueError(f"malicious is {self.malicious}, but there is no attack to play")
-        if self.attack is not None and self.malicious > 0:
-            with asking("the attack, asked what it needs,"):
-                asked = requirements(self.attack)
-            lacking = self.threat.lacks(asked.knowledge)
-            if lacking:
-                raise ValueError(
-                    f"attack {name_of(type(self.attack))} needs {' and '.join(lacking)}, "
-                    "which the threat model does not grant"
-                )
-            if self.malicious < asked.min_colluders and not self.threat.benign:
-                raise ValueError(
-                    f"attack {name_of(type(self.attack))} needs {asked.min_colluders} malicious "
-                    f"clients, or threat.benign: true; malicious is {self.malicious}"
-                )
-            if "rule" in asked.knowledge:
-                self._require_rows_to_try()
-        if rooted(self.aggregator) and self.server.root is None:
-            raise ValueError(
-                f"the rule {name_of(type(self.aggregator))} trusts an update of the server's own: "
-                "set server.root to the number of training examples that the server holds"
-            )
+        require_parts(self.attack, self.malicious, self.threat, self.aggregator, self.server)
         with asking("the partition, asked for its clients,"):
             clients = getattr(self.partition, "clients", None)
         if isinstance(clients, int):
             self.require_clients(clients)
         return self
 
-    def _require_rows_to_try(self) -> None:
-        """Refuse a rule that does not take ``threat.clients`` rows, for an attack that tries it.
-
-        Such an attack applies the rule to as many rows as it knows to be sent.
-        """
-        bound = self.threat.clients
-        if self.threat.benign or isinstance(bound, bool):
-            return
-        try:
-            with asking(f"the rule, asked whether it takes {bound} rows,"):
-                check(self.aggregator, bound)
-        except ValueError as error:
-            name = name_of(type(self.attack))
-            raise ValueError(
-                f"attack {name} tries the rule on threat.clients = {bound} rows, too few: {error}"
-            ) from error
-
     def require_clients(self, clients: int) -> None:
         """Check the settings against this number of clients.
 
         Raises: ``ValueError`` where they do not fit.
         """
-        if self.malicious > clients:
-            raise ValueError(f"malicious is {self.malicious}, but there are {clients} clients")
-        if self.threat.data > clients - self.malicious:
-            raise ValueError(
-                f"threat.data is {self.threat.data}, but {clients - self.malicious} of {clients} "
-                "clients are benign"
-            )
-        with asking(f"participation.size({clients})"):
-            size = self.participation.size(clients)
-        if type(size) is not int or not 1 <= size <= clients:
-            raise ValueError(
-                f"participation.size({clients}) must be a whole number from 1 to {clients}; "
-                f"it is {quoted(size)}"
-            )
-        bound = self.threat.clients
-        if bound is not True and bound > size:
-            raise ValueError(
-                f"threat.clients is {bound}, but {size} clients take part in a round: "
-                "it must be a lower bound on that number"
-            )
-        with asking(f"the rule, asked whether it takes {size} rows,"):
-            check(self.aggregator, size)
+        require_clients(clients, self.malicious, self.threat, self.participation, self.aggregator)
 
 
 def load(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:

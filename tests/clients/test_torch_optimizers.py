@@ -92,3 +92,54 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 def test_what_cannot_step_is_refused_at_once(case: tuple[dict[str, Any], str]) -> None:
     with pytest.raises(ValueError, match=case[1]):
         READ.validate_python(case[0])
+
+
+class Drawing(torch.optim.SGD):
+    """Adds noise from PyTorch's global generator to each step, as Langevin dynamics do."""
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        super().step()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.data += 0.01 * torch.randn_like(parameter)
+
+
+class Noisy:
+    """A user's objective whose loss draws from PyTorch's global generator."""
+
+    def perturbed(self, examples: int, round: int) -> int:
+        return 0
+
+    def draw(self, x: torch.Tensor, generator: torch.Generator) -> None:
+        return None
+
+    def maximize(self, model: Any, x: torch.Tensor, y: Any, draw: Any, **_: Any) -> torch.Tensor:
+        return x
+
+    def loss(self, model: Any, x: torch.Tensor, perturbed: Any, y: Any, context: Any) -> Any:
+        return nn.functional.cross_entropy(model(x + 0.1 * torch.randn_like(x)), y)
+
+
+@pytest.mark.parametrize("what", ["optimizer", "objective"])
+def test_what_draws_draws_the_same_wherever_it_is_played(
+    tiny: Callable[..., Experiment], what: str
+) -> None:
+    """Whatever the global generator stands at, and in whatever order the clients train."""
+    client: dict[str, Any] = {
+        "batch_size": 8,
+        "batches": 2,
+        "optimizer": {"name": "sgd", "lr": 0.1},
+    }
+    changes: dict[str, Any] = {"malicious": 0, "attack": None, "aggregator": {"name": "mean"}}
+    if what == "optimizer":
+        client["optimizer"] = TorchOptim(Drawing, lr=0.1)  # type: ignore[arg-type]
+    else:
+        changes["objective"] = Noisy()
+    ready = prepare(tiny(client=client, **changes))
+    found = []
+    for seed, order in ((1, [0, 1, 2]), (2, [2, 1, 0])):
+        torch.manual_seed(seed)
+        rows = ready.federation.local.updates(ready.start, {}, order, ready.streams, 1)
+        found.append(rows[[order.index(i) for i in (0, 1, 2)]])
+    assert torch.equal(*found)
+    assert not torch.equal(found[0][0], found[0][1])

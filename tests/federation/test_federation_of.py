@@ -85,7 +85,7 @@ WRONG: dict[str, tuple[Any, type[UserError], str]] = {
     "too many": (
         lambda: Federation.of(network(), pairs(30, 30), malicious=3, attack=SignFlip()),
         ConfigError,
-        "malicious is 3 of 2 clients",
+        "malicious is 3, but there are 2 clients",
     ),
     "knowledge": (
         lambda: Federation.of(
@@ -96,7 +96,7 @@ WRONG: dict[str, tuple[Any, type[UserError], str]] = {
             threat=ThreatModel(),
         ),
         ConfigError,
-        "the attack optimized needs the rule and the number of clients: grant it with",
+        "attack optimized needs the rule and the number of clients, which the threat model does not",
     ),
     "a model that does not fit": (
         lambda: Federation.of(nn.Linear(3, 2), [(X, Y)]),
@@ -108,6 +108,28 @@ WRONG: dict[str, tuple[Any, type[UserError], str]] = {
         lambda: Federation.of(network(), pairs(30, 30), aggregator=Krum(f=1)),
         ConfigError,
         "2f [+] 3",
+    ),
+    "too few colluders": (
+        lambda: Federation.of(
+            network(), pairs(30, 30), malicious=1, attack={"name": "a-little-is-enough", "k": 1.0}
+        ),
+        ConfigError,
+        "needs 2 malicious clients",
+    ),
+    "a rule that trusts the server": (
+        lambda: Federation.of(network(), pairs(30, 30), aggregator="fl-trust"),
+        ConfigError,
+        "trusts an update of the server's own",
+    ),
+    "data for the server": (
+        lambda: Federation.of(network(), pairs(30, 30), server={"root": 5}),
+        ConfigError,
+        "server.root, threat.data and threat.classes draw examples",
+    ),
+    "data for the attack": (
+        lambda: Federation.of(network(), pairs(30, 30), threat={"data": 1}),
+        ConfigError,
+        "server.root, threat.data and threat.classes draw examples",
     ),
     "batch norm": (
         lambda: Federation.of(nn.Sequential(nn.BatchNorm2d(1), network()), [(X, Y)]),

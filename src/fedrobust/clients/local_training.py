@@ -25,7 +25,7 @@ from fedrobust.data import Split
 from fedrobust.data.map_style import split_of
 from fedrobust.errors import ConfigError
 from fedrobust.models import require_trainable
-from fedrobust.objectives import Objective, asked
+from fedrobust.objectives import Objective, asked, own_loss
 from fedrobust.typing import Indices, Updates, Vector
 
 
@@ -145,10 +145,11 @@ class LocalTraining:
     @cached_property
     def draws(self) -> GlobalDraws:
         """Who may draw from the global generators: the parts that are not fedrobust's own."""
-        own = foreign(self.objective)
+        own, optimizer = foreign(self.objective), self.config.optimizer
+        strange = foreign(optimizer) or not getattr(optimizer, "torchs", True)
         quiet = {
             "inner maximisation": not own and drawless(self.model),
-            "training": not foreign(self.config.optimizer) and drawless(self.model),
+            "training": not own_loss(self.objective) and not strange and drawless(self.model),
         }
         return GlobalDraws({part for part, never in quiet.items() if never})
 

@@ -142,6 +142,11 @@ class TorchOptim:
         self.slots()
         return self
 
+    @property
+    def torchs(self) -> bool:
+        """Whether the class is PyTorch's own, which draws nothing; another may do anything."""
+        return self.name.partition(".")[0] == "torch"
+
     def build(self, *parameters: nn.Parameter) -> torch.optim.Optimizer:
         """Return the optimiser of one client's vector."""
         module, _, name = self.name.partition(":")

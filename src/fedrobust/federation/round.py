@@ -75,7 +75,7 @@ def run_round(
     )
     with own_draws(federation.own_rule, rng, "rule", number):
         outcome = aggregate(federation.aggregator, rows, context, refused, graph=federation.graph)
-    with own_draws(federation.own_projection, rng, "projection", number):
+    with own_draws(federation.own_server, rng, "projection", number):
         parameters, outcome, slots = federation.server.step(state.parameters, outcome, state.server)
 
     keep = requires.history if requires is not None else 0

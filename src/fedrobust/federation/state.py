@@ -9,7 +9,6 @@ from typing import Any
 from torch import nn
 
 from fedrobust.aggregators import Aggregator, AnyAggregator, Mean
-from fedrobust.aggregators.aggregator import check
 from fedrobust.clients.client import Client
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.clients.turn import Store
@@ -19,10 +18,10 @@ from fedrobust.compute.randomness import Streams
 from fedrobust.config.arguments import told
 from fedrobust.config.component import read_as
 from fedrobust.config.fingerprint import foreign
-from fedrobust.config.kind import name_of
 from fedrobust.config.scalars import Count, Size
 from fedrobust.errors import ConfigError
 from fedrobust.federation.attack import AnyAttack, Attack, Requirements, initial_state, requirements
+from fedrobust.federation.fitting import require_clients, require_parts
 from fedrobust.federation.participation import All, AnyParticipation, Participation
 from fedrobust.federation.server import Outcome, Server
 from fedrobust.federation.server_optimizer import Slots
@@ -97,28 +96,22 @@ class Federation:
             aggregator=read_as(AnyAggregator, aggregator or Mean(), "aggregator"),
             server=read_as(Server, server or Server(), "server"),
         )
-        found._require_parts(malicious, attacks)
+        bad, known = len(found.malicious), found.threat
+        if found.server.root is not None or known.data or known.classes is not None:
+            raise ConfigError(
+                "server.root, threat.data and threat.classes draw examples from a data set: play "
+                "an Experiment, or give the clients such data yourself"
+            )
+        try:
+            require_parts(attacks, bad, known, found.aggregator, found.server)
+            require_clients(found.clients, bad, known, found.participation, found.aggregator)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
         return found
 
     def __repr__(self) -> str:
         attack = "" if self.attack is None else f", {len(self.malicious)} of them {self.attack!r}"
         return f"<Federation: {self.clients} clients{attack}; {self.aggregator!r}>"
-
-    def _require_parts(self, malicious: int, attack: Attack | None) -> None:
-        """Check that the parts fit each other. Raises: ``ConfigError``."""
-        if not 0 <= malicious <= self.clients:
-            raise ConfigError(f"malicious is {malicious} of {self.clients} clients")
-        if malicious and attack is None:
-            raise ConfigError(f"malicious is {malicious}, but there is no attack to play")
-        if attack is not None and (lacking := self.threat.lacks(requirements(attack).knowledge)):
-            raise ConfigError(
-                f"the attack {name_of(type(attack))} needs {' and '.join(lacking)}: grant it with "
-                "threat=ThreatModel(...)"
-            )
-        try:
-            check(self.aggregator, self.participation.size(self.clients))
-        except ValueError as error:
-            raise ConfigError(f"aggregator: {error}") from error
 
     @property
     def clients(self) -> int:
@@ -141,9 +134,9 @@ class Federation:
         return foreign(self.participation)
 
     @cached_property
-    def own_projection(self) -> bool:
-        """Whether the server's projection is the user's own."""
-        return foreign(self.server.projection)
+    def own_server(self) -> bool:
+        """Whether the server's projection or its optimiser is the user's own."""
+        return foreign(self.server.projection) or foreign(self.server.optimizer)
 
     @cached_property
     def requires(self) -> Requirements | None:
@@ -163,7 +156,7 @@ class Federation:
         ``rng`` are the run's streams, which a user's own attack uses for the draws of its ``init``.
         """
         if parameters is None:
-            parameters = read(self.local.model)
+            parameters = self.server.inside(read(self.local.model))
         attack = None
         if self.attack is not None:
             # Clients that do not collude each have a state, by id, from their first round on.
