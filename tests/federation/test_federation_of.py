@@ -96,7 +96,7 @@ WRONG: dict[str, tuple[Any, type[UserError], str]] = {
             threat=ThreatModel(),
         ),
         ConfigError,
-        "attack optimized needs the rule and the number of clients, which the threat model does not",
+        "attack optimized needs the rule and the number of clients, which the threat model",
     ),
     "a model that does not fit": (
         lambda: Federation.of(nn.Linear(3, 2), [(X, Y)]),

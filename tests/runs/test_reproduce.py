@@ -191,6 +191,10 @@ def test_means_after_the_takeover_stand_beside_the_papers(shelf: Path, played: P
     assert (shown[3], shown[5]) == ("40.0 %", "30.5 %")
     assert shown[6:] == ["20.0 %", "12.5 %", "30.0 %", "0.5 %", "20.0 %"]
 
+    write_report([played / "two"])  # the page of the sweep alone has the published columns too
+    swept = json.loads((played / "two" / "report" / "table.json").read_text())["rows"]
+    assert [row["paper: robust accuracy"]["middle"] for row in swept] == [0.25, 0.305]
+
     for line in lines:  # as older records tell it
         del line["audit"]["under"]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
