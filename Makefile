@@ -12,7 +12,7 @@ $(READY): pyproject.toml constraints.txt
 		|| { echo "fedrobust needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[dev,femnist,learned,agreement]'
+		--constraint constraints.txt --editable '.[dev,femnist,learned,agreement,loggers,notebook]'
 	@touch $@
 
 demo: setup

@@ -34,6 +34,9 @@ ROOMS = (
     "runs",
     "bench",
     "report",
+    "display",
+    "results",
+    "loggers",
     "cli",
 )
 """The packages and modules of fedrobust, from the bottom up: each imports only earlier ones."""

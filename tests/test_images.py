@@ -74,7 +74,7 @@ def test_every_data_set_with_a_network_that_fits(
     if model in LARGE and data != "fashion-mnist":
         changes["execution"] = PLAN | {"batch": 64}
     result = run(tiny(**small(attack, **changes)))
-    assert result.summary["troubles"] == []
+    assert result.summary.troubles == ()
     assert result.metrics[-1]["examples"] == 24
     assert result.state.parameters.isfinite().all()
 
@@ -83,7 +83,7 @@ def test_the_ring_with_a_measured_batch(tiny: Tiny) -> None:
     away = {"name": "pgd", "eps": 0.1, "norm": "l2", "step_size": 0.05, "steps": 2, "box": False}
     changes = {"data": {"name": "synthetic-ring", "n": 2000}, "model": {"name": "ring-mlp"}}
     result = run(tiny(**small(away, **changes | {"data": {"name": "synthetic-ring", "n": 8000}})))
-    assert result.summary["troubles"] == []
+    assert result.summary.troubles == ()
 
 
 @pytest.mark.parametrize(

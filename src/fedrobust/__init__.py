@@ -1,6 +1,7 @@
 """Train federated models meant to be robust, attack their training, measure honestly.
 
-``Experiment`` describes one run as one value, and ``run`` plays it. The parts live in
+``Experiment`` describes one run as one value, ``run`` plays it, and ``open`` reads what a run, a
+sweep or an audit has written. The parts live in
 ``fedrobust.data``, ``models``, ``objectives``, ``perturb``, ``attacks``, ``aggregators`` and
 ``evaluation``.
 """
@@ -29,9 +30,13 @@ if TYPE_CHECKING:
     from fedrobust.federation.state import Federation
     from fedrobust.federation.threat import ThreatModel, View
     from fedrobust.progress import Progress
-    from fedrobust.runs.run import Run, run
+    from fedrobust.results.callbacks import Callback
+    from fedrobust.results.opening import open as open
+    from fedrobust.results.play import run
+    from fedrobust.results.run import Run
 
 _HOMES = {
+    "Callback": "results.callbacks",
     "Client": "clients.client",
     "Dataset": "data",
     "Evaluation": "experiment",
@@ -39,7 +44,7 @@ _HOMES = {
     "Experiment": "experiment",
     "Federation": "federation.state",
     "Progress": "progress",
-    "Run": "runs.run",
+    "Run": "results.run",
     "Server": "federation.server",
     "Streams": "compute.randomness",
     "ThreatModel": "federation.threat",
@@ -47,12 +52,14 @@ _HOMES = {
     "View": "federation.threat",
     "flatten": "compute.parameters:read",
     "load": "experiment",
-    "run": "runs.run",
+    "open": "results.opening",
+    "run": "results.play",
     "run_round": "federation.round",
     "unflatten": "compute.parameters:write",
 }
 
 __all__ = [
+    "Callback",
     "Client",
     "Dataset",
     "Evaluation",
@@ -86,4 +93,4 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     """List the public names."""
-    return sorted([*__all__, "__version__"])
+    return sorted([*__all__, "__version__", "open"])

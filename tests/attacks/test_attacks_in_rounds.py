@@ -13,6 +13,7 @@ from demo import demo_config
 from ruamel.yaml import YAML
 from run_contents import contents
 
+from fedrobust import run
 from fedrobust.aggregators import Mean
 from fedrobust.attacks import ATTACKS
 from fedrobust.compute.parameters import write
@@ -26,7 +27,6 @@ from fedrobust.federation.round import run_round
 from fedrobust.federation.threat import ThreatModel
 from fedrobust.progress import Progress
 from fedrobust.runs.prepare import Prepared, prepare
-from fedrobust.runs.run import run
 
 SIMPLE: Json = {
     "objective": {"name": "erm"},

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from run_contents import contents
 
+from fedrobust import run
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
 from fedrobust.progress import Progress
-from fedrobust.runs.run import run
 
 
 def test_one_vector_needs_collusion(tiny: Callable[..., Experiment]) -> None:

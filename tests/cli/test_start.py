@@ -64,8 +64,8 @@ def test_a_run_imports_only_what_it_uses(tmp_path: Path) -> None:
 
 
 def test_public_names_are_imported_when_they_are_used() -> None:
-    assert set(fedrobust.__all__) == set(fedrobust._HOMES) <= set(dir(fedrobust))
-    for name in fedrobust.__all__:
+    assert {*fedrobust.__all__, "open"} == set(fedrobust._HOMES) <= set(dir(fedrobust))
+    for name in fedrobust._HOMES:
         inside = fedrobust._HOMES[name].partition(":")[2]
         assert getattr(fedrobust, name).__name__ == (inside or name)
     assert fedrobust.__version__ == version("fedrobust")

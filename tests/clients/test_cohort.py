@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fedrobust import run
 from fedrobust.clients.client import Client
 from fedrobust.clients.cohort import unsupported
 from fedrobust.clients.local_training import LocalTraining
@@ -22,7 +23,6 @@ from fedrobust.objectives import Adversarial, Objective, WassersteinDRO
 from fedrobust.perturb import Ascent, Pgd
 from fedrobust.perturb.perturbation import Draw
 from fedrobust.runs.prepare import prepare
-from fedrobust.runs.run import run
 from fedrobust.typing import Images, Labels
 
 STREAMS = Streams(5)

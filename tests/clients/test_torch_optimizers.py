@@ -64,7 +64,7 @@ def test_two_rounds_are_those_of_the_optimiser_itself(
 def test_it_plays_a_run(tiny: Callable[..., Experiment]) -> None:
     client = {"batch_size": 16, "batches": 1, "optimizer": BLOCKS["AdamW"][0]}
     played = run(tiny(client=client, rounds=2))
-    assert played.summary["troubles"] == []
+    assert played.summary.troubles == ()
 
 
 def test_a_class_is_a_name_and_fields_stand_beside_the_rate_or_in_settings() -> None:

@@ -257,7 +257,7 @@ def test_traced_and_lazy_networks_train(tiny: Tiny) -> None:
     lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
     for model in (traced, lazy):
         result = run(tiny(model=model, rounds=2))
-        assert result.summary["troubles"] == []
+        assert result.summary.troubles == ()
 
 
 class Attached:
@@ -275,5 +275,5 @@ class Attached:
 
 def test_poisoned_images_leave_their_history_behind(tiny: Tiny) -> None:
     found = run(tiny(attack=Attached(), rounds=2))
-    assert found.summary["troubles"] == []
+    assert found.summary.troubles == ()
     assert not found.state.parameters.requires_grad

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from fedrobust import run
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.projection import Ball, Box, NoProjection
 from fedrobust.federation.server import Outcome, Server
-from fedrobust.runs.run import run
 
 V = torch.tensor([3.0, -4.0, 0.0, 12.0])
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from fedrobust import run
 from fedrobust.aggregators import Context
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.round import run_round
 from fedrobust.runs.prepare import Prepared, prepare
-from fedrobust.runs.run import run
 
 TRUST: dict[str, Any] = {"aggregator": {"name": "fl-trust"}, "server": {"root": 100}}
 

@@ -8,6 +8,7 @@ import torch
 from crafting import BENIGN, OWN, view_of
 from torch import Tensor
 
+from fedrobust import run
 from fedrobust.attacks import Requirements, estimates
 from fedrobust.config.component import from_config
 from fedrobust.errors import ConfigError
@@ -15,7 +16,6 @@ from fedrobust.experiment import Experiment
 from fedrobust.federation.round import run_round
 from fedrobust.federation.threat import ThreatModel, View
 from fedrobust.runs.prepare import prepare
-from fedrobust.runs.run import run
 from fedrobust.typing import Updates
 
 

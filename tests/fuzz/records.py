@@ -12,13 +12,13 @@ from typing import Any
 from cells_here import in_this_process
 from demo import demo_config
 
+from fedrobust import run
 from fedrobust.config.component import from_config
 from fedrobust.experiment import Experiment
 from fedrobust.progress import Progress
 from fedrobust.runs.audit import Asked, audited
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.learn_policy import learn_policy
-from fedrobust.runs.run import run
 from fedrobust.runs.sweep import run_sweep
 
 

@@ -21,7 +21,9 @@ from demo import demo_config
 from matplotlib.figure import Figure
 from run_contents import contents
 
+import fedrobust
 import records
+from fedrobust import Run, run
 from fedrobust.attacks.learned.policy_files import load_policy
 from fedrobust.config.component import from_config
 from fedrobust.errors import UserError
@@ -29,10 +31,10 @@ from fedrobust.experiment import Experiment
 from fedrobust.report import page as page_module
 from fedrobust.report import write_report
 from fedrobust.report.style import WIDE, Drawing, render
+from fedrobust.results.sweep import Sweep
 from fedrobust.runs.audit import audited
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.learn_policy import learn_policy
-from fedrobust.runs.run import run
 from fedrobust.runs.sweep import run_sweep
 from records import RING, Originals, asked, copied, digest
 
@@ -117,6 +119,22 @@ def plane(folder: Path) -> dict[str, Any]:
         placeholder.unlink()
 
 
+def looked_at(folder: Path, damage: Damage, originals: Originals) -> None:
+    found = fedrobust.open(folder)
+    assert len(repr(found)) < LONGEST
+    if isinstance(found, Run):
+        assert found.metrics == [] or found.figures
+        assert found.experiment.name == "tiny" or damage.telling is False
+        if found.finished:
+            wanted = fedrobust.open(originals.run)
+            assert torch.equal(found.best, wanted.best) or not damage.telling
+            assert found.summary.rounds == found.state.round
+    elif isinstance(found, Sweep):
+        assert found.to_pandas().shape[0] == len(found.cells) - len(found.missing)
+    else:
+        assert found.figures
+
+
 def audited_run(folder: Path, damage: Damage, originals: Originals) -> None:
     audited(asked(folder, None, resume=False))
 
@@ -163,10 +181,10 @@ def reported(folder: Path, damage: Damage, originals: Originals) -> None:
 
 PAGES: dict[str, str] = {}
 READERS: dict[str, tuple[Callable[[Path, Damage, Originals], None], ...]] = {
-    "run": (reported, went_on, audited_run),
-    "begun": (reported, went_on),
-    "sweep": (reported, swept_on),
-    "audit": (reported, audited_on),
+    "run": (reported, went_on, audited_run, looked_at),
+    "begun": (reported, went_on, looked_at),
+    "sweep": (reported, swept_on, looked_at),
+    "audit": (reported, audited_on, looked_at),
     "progress": (audited_on,),
     "policy": (used, configured),
     "training": (learned_on,),

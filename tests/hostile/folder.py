@@ -10,9 +10,9 @@ from typing import Any
 
 from demo import demo_config
 
+from fedrobust import run
 from fedrobust.config.component import from_config, to_config
 from fedrobust.experiment import Experiment
-from fedrobust.runs.run import run
 
 MODULES = (
     "sklearn/__init__.py",

@@ -146,7 +146,7 @@ def test_a_network_without_an_input_gradient_runs_where_none_is_needed(tiny: Tin
         rounds=1,
         execution=plan,
     )
-    assert run(experiment).summary["troubles"] == []
+    assert run(experiment).summary.troubles == ()
 
 
 def test_images_of_a_shape_that_a_network_cannot_take_say_what_they_may_be(tiny: Tiny) -> None:

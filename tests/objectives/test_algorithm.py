@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
+from fedrobust import run
 from fedrobust.aggregators import Krum, Median
 from fedrobust.compute.parameters import Layout
 from fedrobust.config.component import from_config
 from fedrobust.experiment import Experiment
 from fedrobust.federation.round import run_round
 from fedrobust.runs.prepare import Prepared, prepare
-from fedrobust.runs.run import run
 
 pytestmark = pytest.mark.slow
 

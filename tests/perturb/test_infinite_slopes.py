@@ -98,7 +98,7 @@ def test_robust_accuracy_is_what_the_attack_does_and_not_what_nan_does() -> None
 )
 def test_clients_train_in_every_round(objective: dict[str, Any]) -> None:
     result = trained(objective=objective)
-    assert result.summary["troubles"] == []
+    assert result.summary.troubles == ()
     assert result.metrics[-1]["accuracy"] > 0.6
 
 

@@ -15,6 +15,8 @@ from fedrobust import run
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
 from fedrobust.records.plain import attack_pictures, attack_report, plain_json
+from fedrobust.records.reading import shaped
+from fedrobust.records.schema.run import Summary
 from fedrobust.runs.directory import RunDirectory, require_storable
 
 
@@ -147,7 +149,7 @@ def test_a_run_is_not_lost_to_its_attacks_pictures(
 ) -> None:
     found = run(tiny(rounds=1, attack=attack), tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary == found.summary
+    assert shaped(Summary, summary) == found.summary
     assert any(text.startswith(f"the attack: {trouble}") for text in summary["troubles"])
     if kept is None:
         assert not (tmp_path / "attack.npz").exists()

@@ -81,7 +81,7 @@ def test_a_disk_that_is_full_for_a_while_leaves_no_trace(
     (said,) = told
     assert said.endswith("No space left on device; the run goes on, and tries again later")
     assert ended.unkept is None
-    assert ended.summary["troubles"] == []
+    assert ended.summary.troubles == ()
     assert contents(tmp_path / "run") == contents(tmp_path / "straight")
 
 
@@ -96,7 +96,7 @@ def test_an_end_that_cannot_be_kept_is_made_again(
     assert ended.unkept is not None
     assert name in ended.unkept
     assert ended.summary["test"] == wanted.summary["test"]
-    assert ended.summary["troubles"] == [f"the records are not whole: {ended.unkept}"]
+    assert ended.summary.troubles == (f"the records are not whole: {ended.unkept}",)
     assert not (tmp_path / "run" / "summary.json").exists()
     again = run(tiny(), tmp_path / "run", resume=True)
     assert again.unkept is None

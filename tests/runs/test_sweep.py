@@ -13,13 +13,13 @@ from cells_here import in_this_process
 from demo import demo_config
 from typer.testing import CliRunner
 
+from fedrobust import run
 from fedrobust.cli import app
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.progress import CELLS, Progress
 from fedrobust.report import write_report
 from fedrobust.report.sweep.records import SweepRecords
 from fedrobust.runs.grid import load_sweep
-from fedrobust.runs.run import run
 from fedrobust.runs.sweep import run_sweep
 
 GRID: dict[str, Any] = {

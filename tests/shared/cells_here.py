@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import fedrobust.runs.sweep
+from fedrobust import run
 from fedrobust.config.component import from_config
 from fedrobust.errors import UserError
 from fedrobust.experiment import Experiment
 from fedrobust.progress import Progress
-from fedrobust.runs.run import run
 
 
 class OneByOne:

@@ -26,7 +26,7 @@ def attack_learn(
     other_processor: OtherProcessor = False,
 ) -> None:
     """Train a policy, for attack: {name: learned, policy: FILE}."""
-    from fedrobust.cli.progress import Display
+    from fedrobust.display import Display
     from fedrobust.experiment import load
     from fedrobust.runs.learn_policy import learn_policy
 

@@ -48,7 +48,7 @@ def audit_command(
     ] = False,
 ) -> None:
     """Check with a battery of attacks whether the robustness under plain PGD is real."""
-    from fedrobust.cli.progress import AuditDisplay
+    from fedrobust.display import AuditDisplay
     from fedrobust.report import write_report
     from fedrobust.runs.audit import Asked, audited, radius
 

@@ -34,7 +34,7 @@ def reproduce_command(
     jobs: Jobs = None,
 ) -> None:
     """Play a published table or figure, and put ours beside it; goes on where it was stopped."""
-    from fedrobust.cli.progress import SweepDisplay
+    from fedrobust.display import SweepDisplay
     from fedrobust.report import write_report
     from fedrobust.runs.reproduce import known, load_reproduction, reproduce, told
 

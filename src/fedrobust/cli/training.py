@@ -34,9 +34,9 @@ def run_command(
     other_processor: OtherProcessor = False,
 ) -> None:
     """Play one experiment and record it."""
-    from fedrobust.cli.progress import Display
+    from fedrobust.display import Display
     from fedrobust.experiment import load
-    from fedrobust.runs.run import run
+    from fedrobust.runs.run import play
 
     with user_errors():
         look_beside(config)
@@ -45,7 +45,7 @@ def run_command(
         display = Display(Console(stderr=True))
         try:
             with display:
-                result = run(
+                result = play(
                     experiment,
                     directory,
                     resume,
@@ -87,9 +87,9 @@ def sweep_command(
     jobs: Jobs = None,
 ) -> None:
     """Play every cell of a grid, and write a report."""
-    from fedrobust.cli.progress import SweepDisplay
     from fedrobust.config.component import to_config
     from fedrobust.config.trust import Trusted
+    from fedrobust.display import SweepDisplay
     from fedrobust.report import write_report
     from fedrobust.runs.grid import load_sweep
     from fedrobust.runs.sweep import run_sweep

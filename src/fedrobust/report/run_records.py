@@ -83,7 +83,7 @@ class ReportRun:
                 f"{path} {problem}, so it is not a run directory; "
                 "give the folder that `fedrobust run` wrote"
             )
-        config = _config(path / "config.yaml")
+        config = config_of(path / "config.yaml")
         metrics = path / "metrics.jsonl"
         evaluations = evaluations_of(metrics, config)
         if not evaluations:
@@ -195,7 +195,8 @@ def _environment(path: Path) -> Mapping[str, Any]:
     return json_of(path, dict)
 
 
-def _config(path: Path) -> Mapping[str, Any]:
+def config_of(path: Path) -> Mapping[str, Any]:
+    """Return a run's config, with the keys that every page needs. Raises: ``RecordError``."""
     config = mapping_of(path)
     for key, kind in _NEEDED.items():
         value = config.get(key)

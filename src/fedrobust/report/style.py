@@ -8,6 +8,7 @@ variables.
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import matplotlib as mpl
 import matplotlib.style
@@ -83,6 +84,23 @@ def render(draw: Callable[[float], Figure], narrow: bool = True) -> Drawing:
         svg, png = _svg(wide), _png(wide)
         phone = _svg(_laid_out(draw(NARROW))) if narrow else svg
     return Drawing(svg, phone, png)
+
+
+def styled(draw: Callable[[], Figure]) -> Figure:
+    """Return the figure that ``draw`` makes in the style of the reports.
+
+    A notebook shows it, also where matplotlib.pyplot is not imported.
+    """
+    with mpl.style.context(["default", _STYLE]):
+        figure = draw()
+    figure._repr_png_ = partial(_png, figure)  # type: ignore[attr-defined]
+    return figure
+
+
+def svg(draw: Callable[[float], Figure]) -> str:
+    """Draw a figure as SVG, for a notebook."""
+    with mpl.style.context(["default", _STYLE]):
+        return _svg(_laid_out(draw(WIDE)))
 
 
 def printable(text: str, length: int) -> str:

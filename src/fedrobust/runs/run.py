@@ -23,14 +23,14 @@ from fedrobust.runs.surrogates import surrogates
 from fedrobust.typing import Json, Vector
 
 
-@dataclass(frozen=True, repr=False)
-class Run:
-    """The result of a run: the last state, every evaluation, and the model of the last round.
+@dataclass(frozen=True)
+class Played:
+    """A run that was played: the last state, every evaluation, and the model of the last round.
 
-    ``summary`` holds the test scores of the final model and of the model that validation chose. The
-    chosen model has the parameters ``best``. ``path`` is the run directory, None for a run without
-    one. If the last records could not be written, for example on a full disk, ``unkept`` says why;
-    with ``resume`` the run then goes on from its last checkpoint. Otherwise it is None.
+    ``summary`` is the content of summary.json. The model that validation chose has the parameters
+    ``best``. ``path`` is the run directory, None for a run without one. If the last records could
+    not be written, for example on a full disk, ``unkept`` says why; with ``resume`` the run then
+    goes on from its last checkpoint. Otherwise it is None.
     """
 
     state: FederationState
@@ -41,29 +41,16 @@ class Run:
     path: Path | None
     unkept: str | None = None
 
-    def __repr__(self) -> str:
-        scores = self.summary["test"]["best"]
-        return (
-            f"<Run {self.summary['name']}: {self.summary['rounds']} rounds; "
-            f"{scores['accuracy']:.1%} accurate and {scores['robust_accuracy']:.1%} robust on test "
-            f"examples (round {self.summary['best_round']}, chosen on held-out ones)>"
-        )
 
-
-def run(
+def play(
     experiment: Experiment,
     out: Path | str | None = None,
     resume: bool = False,
     *,
     other_processor: bool = False,
     progress: Progress | None = None,
-) -> Run:
-    """Play ``experiment`` to its end.
-
-    ``out`` is the run directory to write; None writes nothing. With ``resume``, a run that is
-    there goes on from its last checkpoint, to bit-identical results; a finished run is read. The
-    number of cores may differ. On another kind of processor the rounding may differ, so that a run
-    goes on there only with ``other_processor``.
+) -> Played:
+    """Play ``experiment`` to its end. The arguments are those of :func:`fedrobust.run`.
 
     Raises: the ``UserError`` whose type fits the fault: config, data, records or resources.
     """
@@ -81,7 +68,7 @@ def run(
 
 def trained(experiment: Experiment, out: Path, progress: Progress) -> nn.Module:
     """Play an experiment in ``out``, from its last checkpoint if there is one; return its model."""
-    return run(experiment, out, resume=True, progress=progress).model
+    return play(experiment, out, resume=True, progress=progress).model
 
 
 def _surrogates(run: Prepared, progress: Progress) -> tuple[nn.Module, ...]:
@@ -103,7 +90,7 @@ def _surrogates(run: Prepared, progress: Progress) -> tuple[nn.Module, ...]:
     return tuple(other.to(run.start.device) for other in others)
 
 
-def _play(playing: Playing, watch: Progress) -> Run:
+def _play(playing: Playing, watch: Progress) -> Played:
     run_state, directory = playing.run_state, playing.directory
     if not _measured(playing):
         playing.run = replace(playing.run, surrogates=_surrogates(playing.run, watch))
@@ -128,7 +115,7 @@ def _play(playing: Playing, watch: Progress) -> Run:
     write(run.model, run_state.state.parameters)
     run.model.eval()
     path = directory.path if directory is not None else None
-    return Run(
+    return Played(
         run_state.state, run_state.metrics, run.model, summary, run_state.best, path, playing.unkept
     )
 

@@ -258,7 +258,7 @@ def _play(
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     import torch
 
-    from fedrobust.runs.run import run
+    from fedrobust.runs.run import play
 
     torch.set_num_threads(threads)
     rounds = config["rounds"]
@@ -269,7 +269,7 @@ def _play(
         unkept=lambda text: print(f"{path.name}: warning: {text}", file=sys.stderr),
     )
     try:
-        ended = run(
+        ended = play(
             from_config(Experiment, config),
             path,
             resume=path.exists(),

@@ -19,10 +19,10 @@ from ring import (
 )
 from typer.testing import CliRunner
 
+from fedrobust import run
 from fedrobust.attacks.learned.policy_files import load_policy
 from fedrobust.cli import app
 from fedrobust.errors import RecordError
-from fedrobust.runs.run import run
 
 pytestmark = pytest.mark.slow
 

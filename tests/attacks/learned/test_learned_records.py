@@ -15,6 +15,7 @@ import torch
 from ring import CONFIG, LEARNED, THREE, described, experiment, known_after, learned
 from typer.testing import CliRunner
 
+from fedrobust import run
 from fedrobust.attacks.learned import Learned, Training
 from fedrobust.attacks.learned.attacker_state import AttackerState
 from fedrobust.attacks.learned.encoding import Basis, Compact
@@ -28,7 +29,6 @@ from fedrobust.federation.round import run_round
 from fedrobust.runs.learn_policy import learn_policy
 from fedrobust.runs.older_configs import completed
 from fedrobust.runs.prepare import prepare
-from fedrobust.runs.run import run
 
 
 def test_a_plan_is_no_policy_to_keep() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from ring import LEARNED, Watching, experiment, learned, seeded, task_of, watched
 
+from fedrobust import run
 from fedrobust.attacks.learned import Learned, Training
 from fedrobust.attacks.learned.attacker_state import AttackerState
 from fedrobust.attacks.learned.encoding import Basis
@@ -19,7 +20,6 @@ from fedrobust.federation.participation import Sample
 from fedrobust.federation.round import run_round
 from fedrobust.federation.threat import View
 from fedrobust.runs.prepare import prepare
-from fedrobust.runs.run import run
 
 pytestmark = pytest.mark.slow
 

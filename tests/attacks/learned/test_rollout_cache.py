@@ -20,6 +20,7 @@ from ring import (
     watched,
 )
 
+from fedrobust import run
 from fedrobust.attacks.learned import Training, environment
 from fedrobust.attacks.learned.encoding import Basis
 from fedrobust.attacks.learned.environment import Task
@@ -32,7 +33,6 @@ from fedrobust.federation.participation import Sample
 from fedrobust.federation.round import run_round
 from fedrobust.progress import ALONE, Host
 from fedrobust.runs.prepare import prepare
-from fedrobust.runs.run import run
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from ring import (
     watched,
 )
 
+from fedrobust import run
 from fedrobust.attacks.learned import Learned, Training, stage_two
 from fedrobust.attacks.learned.attacker_state import AttackerState
 from fedrobust.attacks.learned.environment import FederationEnv
@@ -25,7 +26,6 @@ from fedrobust.attacks.learned.planning import EPISODES, Plan
 from fedrobust.attacks.learned.policy import Actor, Policy, acting, played, train
 from fedrobust.federation.round import run_round
 from fedrobust.runs.prepare import prepare
-from fedrobust.runs.run import run
 
 pytestmark = pytest.mark.slow
 

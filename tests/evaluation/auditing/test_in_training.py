@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import fedrobust
 from fedrobust import Experiment, run
 from fedrobust.compute.parameters import read
 from fedrobust.config.component import from_config, to_config
@@ -33,7 +34,8 @@ def test_an_audit_follows_the_rounds(tmp_path: Path, tiny: Callable[..., Experim
     looks = {"every": 30, "attack": idle, "samples": 60, "test_samples": 60}
     experiment = tiny(rounds=30, evaluation=looks | {"audit": {"samples": 30}})
     followed = run(experiment, tmp_path / "run")
-    for line in [*followed.metrics, *followed.summary["test"].values()]:
+    test = followed.summary.test
+    for line in [*followed.metrics, test.best, test.final]:
         found = line["audit"]
         assert found["verdict"] in ("genuine", "masked", "inconclusive")
         assert found["robust"] <= found["claimed"] <= 1
@@ -132,7 +134,7 @@ def test_the_auditors_own_networks_are_trained_once_and_tried(
     before = {path: path.stat().st_mtime_ns for path in kept.rglob("*")}
     run(experiment)
     read_again = run(experiment, tmp_path / "run", resume=True)
-    assert read_again.summary == json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert read_again.summary == fedrobust.open(tmp_path / "run").summary
     assert {path: path.stat().st_mtime_ns for path in kept.rglob("*") if path in before} == before
 
 

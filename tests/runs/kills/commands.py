@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 import fedrobust.report
 import fedrobust.runs.loop
 import fedrobust.runs.sweep
+from fedrobust import run
 from fedrobust.attacks.learned.policy_files import load_policy
 from fedrobust.config.component import from_config
 from fedrobust.errors import UserError
@@ -21,7 +22,6 @@ from fedrobust.experiment import Experiment
 from fedrobust.runs.audit import Asked, audited
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.learn_policy import learn_policy
-from fedrobust.runs.run import run
 
 _SMALL: dict[str, Any] = {
     "rounds": 2,

@@ -7,6 +7,8 @@ from pydantic import AllowInfNan, BeforeValidator, ConfigDict, Strict
 
 OPEN = ConfigDict(extra="ignore")
 """Records may hold more keys than are read."""
+WHOLE = ConfigDict(extra="allow")
+"""A record whose other keys are kept as attributes, so that a reader finds all that it holds."""
 
 Verdict = Literal["genuine", "masked", "inconclusive"]
 Figure = Annotated[float, Strict(), AllowInfNan(False)]
@@ -20,3 +22,13 @@ Drawn = Annotated[
 
 Unread = Any
 """A field that a record holds, and that no reader of ours looks at."""
+
+
+class Keyed:
+    """A record whose fields can also be read by their keys: ``summary["test"]["best"]``."""
+
+    def __getitem__(self, key: str) -> Any:
+        return vars(self)[key]
+
+    def __contains__(self, key: object) -> bool:
+        return vars(self).get(str(key)) is not None

@@ -6,11 +6,11 @@ from typing import Any, Literal
 from pydantic.dataclasses import dataclass as checked
 
 from fedrobust.config.scalars import Count, Flag, Fraction, Size
-from fedrobust.records.schema.figures import OPEN, Figure, Maybe, Unread, Verdict
+from fedrobust.records.schema.figures import OPEN, WHOLE, Figure, Keyed, Maybe, Unread, Verdict
 
 
-@checked(frozen=True, config=OPEN)
-class PerUser:
+@checked(frozen=True, config=WHOLE)
+class PerUser(Keyed):
     """Scores by id: of each user of the data, or of each client's own part of the test set."""
 
     accuracy: dict[str, Fraction]
@@ -24,15 +24,15 @@ class PerUser:
             raise ValueError("there are no users; leave per_user out")
 
 
-@checked(frozen=True, config=OPEN)
-class OfClass:
+@checked(frozen=True, config=WHOLE)
+class OfClass(Keyed):
     """The part that is read of the certificate of one class."""
 
     examples: Size
 
 
-@checked(frozen=True, config=OPEN)
-class Robustness:
+@checked(frozen=True, config=WHOLE)
+class Robustness(Keyed):
     """The Wasserstein certificate of one model."""
 
     gamma: Maybe
@@ -45,8 +45,8 @@ class Robustness:
     by_class: dict[str, OfClass] | None = None
 
 
-@checked(frozen=True, config=OPEN)
-class Shift:
+@checked(frozen=True, config=WHOLE)
+class Shift(Keyed):
     """One model's error and loss on examples moved to a level ρ."""
 
     method: Literal["wrm", "pgd"]
@@ -56,8 +56,8 @@ class Shift:
     error: Fraction
 
 
-@checked(frozen=True, config=OPEN)
-class Audited:
+@checked(frozen=True, config=WHOLE)
+class Audited(Keyed):
     """The result of an audit of one model."""
 
     verdict: Verdict
@@ -69,16 +69,16 @@ class Audited:
     """The accuracy under each attack that ran on every example, alone."""
 
 
-@checked(frozen=True, config=OPEN)
-class Under:
+@checked(frozen=True, config=WHOLE)
+class Under(Keyed):
     """Robust accuracies by attack, each alone, on the same ``examples`` test examples."""
 
     examples: Count
     robust_accuracy: dict[str, Fraction]
 
 
-@checked(frozen=True, config=OPEN)
-class Score:
+@checked(frozen=True, config=WHOLE)
+class Score(Keyed):
     """The shares of right answers of one model, over ``examples`` held-out examples."""
 
     accuracy: Fraction
@@ -133,16 +133,16 @@ class Round:
     projected: Unread = None
 
 
-@checked(frozen=True, config=OPEN)
-class Test:
+@checked(frozen=True, config=WHOLE)
+class Test(Keyed):
     """The scores on the test split: of the model that validation chose, and of the last one."""
 
     best: Score
     final: Score
 
 
-@checked(frozen=True, config=OPEN)
-class Chosen:
+@checked(frozen=True, config=WHOLE)
+class Chosen(Keyed):
     """The evaluations that a summary repeats: the one that validation chose, and the last one."""
 
     best: dict[str, Any]
@@ -156,8 +156,8 @@ class Troubles:
     troubles: tuple[str, ...] = ()
 
 
-@checked(frozen=True, config=OPEN)
-class Summary:
+@checked(frozen=True, config=WHOLE)
+class Summary(Keyed):
     """The summary of a finished run."""
 
     rounds: Count

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from fedrobust.attacks import Learned, LocalModelPoisoning, Mimic
 from fedrobust.cli.components import _knowledge
-from fedrobust.cli.progress import SweepDisplay
+from fedrobust.display import SweepDisplay
 from fedrobust.progress import CELLS
 from fedrobust.runs.grid import _LABEL
 

@@ -1,0 +1,89 @@
+"""Functions of the user that a run calls at its start, its rounds, its evaluations and its end."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from fedrobust.config.arguments import told
+from fedrobust.errors import ConfigError
+from fedrobust.experiment import Experiment
+from fedrobust.federation.state import RoundLog
+from fedrobust.progress import Progress
+from fedrobust.results.run import Run
+from fedrobust.typing import Json
+
+
+class Callback:
+    """What happens in a run, as methods to override. Each does nothing by default.
+
+    An object with some of these methods serves as well. An exception that a callback raises ends
+    the run; with ``out`` it can go on from its last checkpoint. The rounds after that checkpoint
+    are then played again, and told again.
+    """
+
+    def on_start(self, experiment: Experiment, round: int) -> None:
+        """The run begins, or goes on after ``round``, which is 0 for a new run."""
+
+    def on_round(self, log: RoundLog) -> None:
+        """A round was played."""
+
+    def on_evaluation(self, metrics: Json) -> None:
+        """The model was evaluated: ``metrics`` is the line of metrics.jsonl."""
+
+    def on_end(self, run: Run) -> None:
+        """The run has ended, and its records are written."""
+
+
+EVENTS = ("on_start", "on_round", "on_evaluation", "on_end")
+
+
+def checked(callbacks: object) -> tuple[Any, ...]:
+    """Return the callbacks. Raises: ``ConfigError`` for an object that would never be called."""
+    if any(hasattr(callbacks, event) for event in EVENTS):
+        callbacks = (callbacks,)
+    if not isinstance(callbacks, Sequence):
+        raise ConfigError(f"callbacks must be a list of objects; it is {told(callbacks)}")
+    for callback in callbacks:
+        names = [name for name in dir(callback) if name.startswith("on_")]
+        kind = type(callback).__name__
+        if isinstance(callback, type):
+            name = callback.__name__
+            raise ConfigError(f"callbacks: {name} is a class; give an object: {name}()")
+        if strange := [name for name in names if name not in EVENTS]:
+            raise ConfigError(
+                f"callbacks: {kind} has {strange[0]}, which is never called; the events are "
+                f"{', '.join(EVENTS)}"
+            )
+        called = [name for name in names if callable(getattr(callback, name))]
+        if not called:
+            raise ConfigError(
+                f"callbacks: {kind} has none of the methods on_start(experiment, round), "
+                "on_round(log), on_evaluation(metrics), on_end(run)"
+            )
+    return tuple(callbacks)
+
+
+def told_to(callbacks: Sequence[Any], progress: Progress) -> Progress:
+    """Return ``progress``, with the events passed on to the callbacks too."""
+
+    def each(event: str) -> list[Callable[..., object]]:
+        return [getattr(c, event) for c in callbacks if hasattr(c, event)]
+
+    starts, rounds, evaluations = each("on_start"), each("on_round"), each("on_evaluation")
+
+    def started(run: Any, round: int) -> None:
+        progress.started(run, round)
+        for call in starts:
+            call(run.experiment, round)
+
+    def played(log: RoundLog) -> None:
+        progress.played(log)
+        for call in rounds:
+            call(log)
+
+    def evaluated(metrics: Json) -> None:
+        progress.evaluated(metrics)
+        for call in evaluations:
+            call(dict(metrics))
+
+    return replace(progress, started=started, played=played, evaluated=evaluated)

@@ -1,0 +1,103 @@
+"""Callbacks see every event in order, and an object that would never be called is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedrobust import Callback, Experiment, Run, run
+from fedrobust.errors import ConfigError
+from fedrobust.progress import Progress
+
+
+class Diary(Callback):
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def on_start(self, experiment: Experiment, round: int) -> None:
+        self.told.append(("start", experiment.name, round))
+
+    def on_round(self, log: Any) -> None:
+        self.told.append(log.round)
+
+    def on_evaluation(self, metrics: dict[str, Any]) -> None:
+        self.told.append(("evaluation", metrics["round"], metrics.pop("accuracy")))
+
+    def on_end(self, run: Run) -> None:
+        self.told.append(("end", run.summary.rounds, run.path and run.path.name))
+
+
+def test_every_event_in_order(tiny: Callable[..., Experiment], tmp_path: Path) -> None:
+    diary, experiment = Diary(), tiny(rounds=4)
+    found = run(experiment, tmp_path / "run", callbacks=[diary])
+    scores = [m["accuracy"] for m in found.metrics]  # a callback gets a copy, and may change it
+    assert diary.told == [
+        ("start", "tiny", 0),
+        1, 2, ("evaluation", 2, scores[0]),
+        3, 4, ("evaluation", 4, scores[1]),
+        ("end", 4, "run"),
+    ]  # fmt: skip
+    again = Diary()
+    run(experiment, tmp_path / "run", resume=True, callbacks=[again])
+    assert again.told == [("start", "tiny", 4), ("end", 4, "run")]
+
+
+class OnlyRounds:
+    """An object of anybody's, with one of the methods."""
+
+    def __init__(self) -> None:
+        self.rounds = 0
+
+    def on_round(self, log: object) -> None:
+        self.rounds += 1
+
+
+def test_one_method_is_enough_and_the_progress_hears_it_too(
+    tiny: Callable[..., Experiment],
+) -> None:
+    mine, heard = OnlyRounds(), list[int]()
+    run(tiny(rounds=3), callbacks=[mine], progress=Progress(played=lambda log: heard.append(1)))
+    assert mine.rounds == len(heard) == 3
+
+
+class Misspelt:
+    def on_evaluate(self, metrics: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "message"),
+    [
+        ([Misspelt()], "Misspelt has on_evaluate, which is never called; the events are on_start"),
+        ([object()], r"object has none of the methods on_start\(experiment, round\), on_round"),
+        ([Diary], r"Diary is a class; give an object: Diary\(\)"),
+        (3, "callbacks must be a list of objects; it is 3"),
+        ([print], "none of the methods"),
+    ],
+)
+def test_what_would_never_be_called_is_refused_before_the_first_round(
+    tiny: Callable[..., Experiment], callbacks: Any, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run(tiny(), callbacks=callbacks)
+
+
+@pytest.mark.parametrize("progress", ["yes", 1])
+def test_a_progress_is_a_switch_or_a_progress(
+    tiny: Callable[..., Experiment], progress: Any
+) -> None:
+    with pytest.raises(ConfigError, match="progress must be True, False or a Progress"):
+        run(tiny(), progress=progress)
+
+
+@pytest.mark.parametrize(("asked", "shown"), [(True, True), (False, False), (None, False)])
+def test_progress_is_shown_where_asked_and_not_in_a_file(
+    tiny: Callable[..., Experiment],
+    capsys: pytest.CaptureFixture[str],
+    asked: bool | None,
+    shown: bool,
+) -> None:
+    run(tiny(rounds=2), progress=asked)
+    out, err = capsys.readouterr()
+    assert not out
+    assert ("(round 2 of 2)" in err) is shown
