@@ -86,8 +86,8 @@ class Evaluation:
 class Experiment:
     """One federated training run. ``fedrobust.run`` plays it, and ``config.yaml`` stores it.
 
-    Raises: ``ConfigError`` (by :func:`load`) or pydantic's ``ValidationError``, which is a
-    ``ValueError``, for fields that are unknown, have the wrong type, or do not fit each other.
+    Raises: ``ConfigError``, which is a ``ValueError``, for fields that are unknown, have the wrong
+    type, or do not fit each other.
     """
 
     name: Name

@@ -11,7 +11,7 @@ import torch
 from component_table import MODELS
 from crafting import normal, rows_of, seeded, view_of
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from fedrobust.attacks import Distillation
@@ -249,15 +249,15 @@ def test_what_it_reports_is_how_far_it_drove_the_logits_apart() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"temperature": 0.0}, r"temperature\n.*greater than 0"),
-        ({"temperature": -1.0}, r"temperature\n.*greater than 0"),
-        ({"epochs": 0.0}, r"epochs\n.*greater than 0"),
-        ({"batch_size": 0}, r"batch_size\n.*greater than or equal to 1"),
-        ({"start": 0}, r"start\n.*greater than or equal to 1"),
-        ({"shared": 1}, r"shared\n.*valid boolean"),
+        ({"temperature": 0.0}, r"temperature: should be greater than 0"),
+        ({"temperature": -1.0}, r"temperature: should be greater than 0"),
+        ({"epochs": 0.0}, r"epochs: should be greater than 0"),
+        ({"batch_size": 0}, r"batch_size: should be greater than or equal to 1"),
+        ({"start": 0}, r"start: should be greater than or equal to 1"),
+        ({"shared": 1}, r"shared: should be a valid boolean"),
         ({"optimizer": {"name": "adm", "lr": 1.0}}, "unknown optimizer 'adm'"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(ConfigError, match=message):
         Distillation(**fields)

@@ -1,5 +1,6 @@
 """Components refuse what is wrong with a message that says where and what to do."""
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from fedrobust.aggregators import AnyAggregator
+from fedrobust.aggregators import AnyAggregator, Krum
 from fedrobust.attacks import AnyAttack, Distillation, Learned
 from fedrobust.attacks.learned.encoding import AnyEncoding, Basis, Full
 from fedrobust.clients.optimizers import Adam, AnyOptimizer
@@ -25,7 +26,7 @@ from fedrobust.federation.participation import AnyParticipation
 from fedrobust.federation.projection import AnyProjection
 from fedrobust.models import AnyModel
 from fedrobust.objectives import AnyObjective
-from fedrobust.perturb import AnyPerturbation
+from fedrobust.perturb import AnyPerturbation, Pgd
 from fedrobust.perturb.wasserstein import Ascent
 
 
@@ -181,7 +182,7 @@ class Bare:
     ids=["object", "class", "function", "tuple", "set"],
 )
 def test_an_object_of_another_kind_is_refused(value: Any, message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(ConfigError, match=message):
         Scene(shape=value)
 
 
@@ -236,7 +237,7 @@ def test_a_property_that_fails_is_told() -> None:
         def area(self) -> float:
             raise KeyError("width")
 
-    with pytest.raises(ValidationError, match=r"its area cannot be read: KeyError: 'width'"):
+    with pytest.raises(ConfigError, match=r"its area cannot be read: KeyError: 'width'"):
         Scene(shape=Failing())
 
 
@@ -281,3 +282,19 @@ def test_a_member_may_hold_another_of_its_own_kind() -> None:
 def test_a_config_has_a_json_schema_that_names_the_members() -> None:
     schema = str(TypeAdapter(Experiment).json_schema())
     assert all(f"'{name}'" in schema for name in ("krum", "budgeted", "digits", "module:Class"))
+
+
+def test_a_constructor_says_what_a_config_says() -> None:
+    """One line for each wrong field, with its name also where it was given by position."""
+    for make, said in (
+        (lambda: Krum(-1), "Krum: f: should be greater than or equal to 0; got -1"),
+        (lambda: Krum(f=2, g=1), "Krum: g: unknown key; allowed here: f, neighbours, name"),
+        (lambda: Krum(1, f=2), "Krum: f is given twice"),
+        (lambda: Krum(1, "n-f-2", "krum", 4), "Krum takes f, neighbours, name; it got 4 values"),
+        (lambda: Pgd(eps="x", step_size=1, steps=0), "Pgd:\neps: should be .*\nsteps: should be"),
+        (lambda: Experiment("x"), "Experiment takes its fields by name; it got 1 values"),
+    ):
+        with pytest.raises(ConfigError, match=said) as error:
+            make()
+        assert error.value.__cause__ is None
+    assert pickle.loads(pickle.dumps(Krum(2))) == Krum(f=2)

@@ -4,8 +4,8 @@ import math
 from fractions import Fraction
 
 import pytest
-from pydantic import ValidationError
 
+from fedrobust.errors import ConfigError
 from fedrobust.objectives import ERM, Adversarial, Phase
 from fedrobust.perturb import Pgd
 
@@ -40,5 +40,5 @@ def test_erm_perturbs_nothing() -> None:
 def test_a_schedule_that_does_not_cover_every_round_once_is_refused(
     phases: tuple[Phase, ...],
 ) -> None:
-    with pytest.raises(ValidationError, match="every phase but the last"):
+    with pytest.raises(ConfigError, match="every phase but the last"):
         Adversarial(ratio=phases, attack=PGD)

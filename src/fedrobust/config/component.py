@@ -10,7 +10,7 @@ data, and :func:`from_config` reads it. A field that takes any attack, or any ru
 import inspect
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from functools import partial
+from functools import partial, wraps
 from typing import (
     Annotated,
     Any,
@@ -46,14 +46,38 @@ def component(cls: type[T]) -> type[T]:
 
     For a field whose default is a component, a mapping gives only the keys that differ from it.
     """
-    return cast("type[T]", pydantic_dataclass(frozen=True, config=_CONFIG)(_partly(cls)))
+    made = pydantic_dataclass(frozen=True, config=_CONFIG)(_partly(cls))
+    return cast("type[T]", _explaining(made))
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def keyword_component(cls: type[T]) -> type[T]:
     """Make a :func:`component` whose fields are given by name only, so in any order."""
     made = pydantic_dataclass(frozen=True, kw_only=True, config=_CONFIG)(_partly(cls))
-    return cast("type[T]", made)
+    return cast("type[T]", _explaining(made))
+
+
+def _explaining(cls: Any) -> Any:
+    """Let the constructor raise a ``ConfigError`` that reads as it does for a config in a file."""
+    validated = cls.__init__
+    names = [field.name for field in fields(cls) if field.init and not field.kw_only]
+
+    @wraps(validated)
+    def checked(self: Any, *given: Any, **named: Any) -> None:
+        if len(given) > len(names):
+            known = f"takes {', '.join(names)}" if names else "takes its fields by name"
+            raise ConfigError(f"{cls.__name__} {known}; it got {len(given)} values in a row")
+        if twice := sorted(named.keys() & set(names[: len(given)])):
+            raise ConfigError(f"{cls.__name__}: {twice[0]} is given twice")
+        try:
+            validated(self, **dict(zip(names, given, strict=False)), **named)
+        except ValidationError as error:
+            text = explain(error, cls)
+            apart = "\n" if "\n" in text else " "
+            raise ConfigError(f"{cls.__name__}:{apart}{text}") from None  # it says all of error
+
+    cls.__init__ = checked
+    return cls
 
 
 def _partly(cls: type[T]) -> type[T]:
