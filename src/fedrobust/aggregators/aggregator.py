@@ -144,6 +144,11 @@ def selected(rule: Aggregator, updates: Updates, context: Context = Context()) -
     Rules that select have it as their method: ``rule.select(updates)``.
 
     Raises: ``ValueError`` for updates that the rule refuses, or around a rule that selects none.
+
+    >>> from fedrobust.aggregators import MultiKrum
+    >>> rows = torch.tensor([[9.0], [1.0], [1.1], [0.9], [1.2]])
+    >>> MultiKrum(f=1).select(rows)
+    tensor([1, 2])
     """
     kept = apply(rule, updates, context).kept
     if kept is None:

@@ -46,7 +46,12 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
 
 
 def read(model: nn.Module) -> Vector:
-    """Return the trainable parameters of ``model`` as a new vector [d]. Raises: ``ValueError``."""
+    """Return the trainable parameters of ``model`` as a new vector [d]. Raises: ``ValueError``.
+
+    >>> from torch import nn
+    >>> read(nn.Linear(3, 2)).shape
+    torch.Size([8])
+    """
     if not isinstance(model, nn.Module):
         raise ValueError(f"model must be a torch.nn.Module; got {told(model)}")
     return torch.cat([p.detach().reshape(-1) for p in trainable(model)])
@@ -56,6 +61,12 @@ def write(model: nn.Module, vector: Vector) -> None:
     """Copy ``vector`` [d] into the trainable parameters of ``model``, in their memory layout.
 
     Raises: ``ValueError`` for a vector of another length.
+
+    >>> from torch import nn
+    >>> model = nn.Linear(2, 1)
+    >>> write(model, torch.tensor([1.0, 2.0, 3.0]))
+    >>> model.weight.tolist(), model.bias.tolist()
+    ([[1.0, 2.0]], [3.0])
     """
     parameters = trainable(model)
     sizes = [p.numel() for p in parameters]

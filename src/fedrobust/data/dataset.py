@@ -80,6 +80,10 @@ class Dataset:
         classes are 0 to the largest label of the training split.
 
         Raises: ``DataError`` for anything that does not fit, with a way to correct it.
+
+        >>> x, y = torch.rand(50, 3, 8, 12), torch.arange(50) % 4
+        >>> Dataset.from_tensors(x[:40], y[:40], x[40:], y[40:], validation=5).classes
+        4
         """
         if isinstance(validation, bool) or not isinstance(validation, int) or validation < 0:
             raise DataError(f"validation must be a whole number from 0 on; got {validation!r}")

@@ -98,6 +98,19 @@ def robust_accuracy(
     Raises: ``ValueError`` that names the argument which does not fit; ``ModelError``, which is a
     ``ValueError`` too, for a model that gives no logits, or whose answers depend on how examples
     are batched.
+
+    A model that sees one pixel in [0, 1] and answers 1 above ½; ε = 0.2 turns the middle one:
+
+    >>> from torch import nn
+    >>> from fedrobust.perturb import Pgd
+    >>> model = nn.Linear(1, 2)
+    >>> model.load_state_dict({"weight": torch.tensor([[-1.0], [1.0]]),
+    ...                        "bias": torch.tensor([0.5, -0.5])})
+    <All keys matched successfully>
+    >>> x, y = torch.tensor([[0.1], [0.6], [0.9]]), torch.tensor([0, 1, 1])
+    >>> pgd = Pgd(eps=0.2, step_size=0.1, steps=4)
+    >>> round(robust_accuracy(model, x, y, attack=pgd), 2)
+    0.67
     """
     x, y = _fit(model, x, y, batch_size)
     require_attack(attack)

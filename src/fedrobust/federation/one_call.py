@@ -34,6 +34,12 @@ def on_rows(
 
     Raises: ``ValueError`` for rows or a number that do not fit, and for an attack that needs what
     was not given; ``ConfigError`` where the attack does not return rows.
+
+    >>> from fedrobust.attacks import ALittleIsEnough
+    >>> honest = torch.tensor([[2.0], [2.0], [1.0], [3.0]])  # benign: mean 2, deviation 1
+    >>> ALittleIsEnough(k=-1.5)(honest, malicious=2)
+    tensor([[0.5000],
+            [0.5000]])
     """
     rows = arguments.tensor(honest, "honest")
     if rows.ndim != 2 or not rows.is_floating_point() or not rows.numel():

@@ -78,6 +78,15 @@ class Federation:
         ``aggregator={"name": "krum", "f": 2}``.
 
         Raises: ``ConfigError`` for parts that do not fit each other, ``DataError`` for the data.
+
+        >>> import torch
+        >>> from fedrobust import Streams, run_round
+        >>> clients = [(torch.rand(8, 4), torch.arange(8) % 2) for _ in range(5)]
+        >>> krum = {"name": "krum", "f": 1}
+        >>> federation = Federation.of(nn.Linear(4, 2), clients, aggregator=krum)
+        >>> state, log = run_round(federation.start(), federation, Streams(seed=0))
+        >>> state.round, len(log.kept)
+        (1, 1)
         """
         attacks = None if attack is None else read_as(AnyAttack, attack, "attack")
         local = LocalTraining.of(

@@ -152,6 +152,13 @@ def pgd(
     Raises: ``ValueError``, which names the argument, for inputs outside the box, of another length
     than the labels, or not finite, for labels without a class, and for settings out of range;
     ``ModelError``, a subclass of it, for a model that gives no logits, or no gradient.
+
+    >>> from torch import nn
+    >>> x, y = torch.full((1, 1, 2, 2), 0.5), torch.tensor([0])
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    >>> adversarial = pgd(model, x, y, eps=0.1, step_size=0.05, steps=4)
+    >>> bool(((adversarial - x).abs() <= 0.1 + 1e-6).all())
+    True
     """
     attack = Pgd(
         eps=eps,
