@@ -61,9 +61,10 @@ def run(
     """Play ``experiment`` to its end.
 
     ``out`` is the run directory to write; None writes nothing. With ``resume``, a run that is
-    there goes on from its last checkpoint, to bit-identical results; a finished run is read. The
-    number of cores may differ. On another kind of processor the rounding may differ, so that a run
-    goes on there only with ``other_processor``.
+    there goes on from its last checkpoint, to bit-identical results; a finished run is read. If the
+    run there has fewer rounds than ``experiment``, it is extended, to the bits of a run that had as
+    many from its start. The number of cores may differ. On another kind of processor the rounding
+    may differ, so that a run goes on there only with ``other_processor``.
 
     Raises: the ``UserError`` whose type fits the fault: config, data, records or resources.
     """
@@ -112,7 +113,7 @@ def _play(playing: Playing, watch: Progress) -> Run:
     def recorded(log: RoundLog) -> bool:
         run_state.played(_line(log, run.federation.clients))
         last = log.round == run.experiment.rounds
-        due = last or log.round % run.experiment.evaluation.every == 0
+        due = last or run.experiment.evaluation.due(log.round)
         if due:
             watch.evaluated(_evaluate(run, run_state, log))
         return due
@@ -168,6 +169,6 @@ def _evaluate(run: Prepared, run_state: RunState, log: RoundLog) -> Json:
         "applied": log.outcome.vector is not None,
     }
     if not run_state.metrics or rank(metrics) > rank(best_of(run_state.metrics)):
-        run_state.best = run_state.state.parameters.clone()
+        run_state.choose(longer_lacks_it=not run.experiment.evaluation.due(log.round))
     run_state.metrics.append(declared(Evaluation, metrics))
     return metrics
