@@ -118,6 +118,7 @@ class Display(_Bars):
             evaluated=self._evaluated,
             trained=self._trained,
             troubled=self._troubled,
+            extended=self._extended,
             repaired=self._repaired,
             unkept=self._unkept,
             part=self._surrogate,
@@ -137,6 +138,9 @@ class Display(_Bars):
         if text not in self._troubles:  # several attackers may report the same trouble
             self._troubles.add(text)
             _say(self._console, f"the attack: {text}")
+
+    def _extended(self, text: str) -> None:
+        _say(self._console, text)
 
     def _repaired(self, text: str) -> None:
         _say(self._console, text)

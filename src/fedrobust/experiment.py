@@ -65,6 +65,14 @@ class Evaluation:
     wasserstein: Wasserstein | None = None
     audit: Annotated[Auditing | None, BeforeValidator(Auditing.named)] = None
 
+    def due(self, round: int) -> bool:
+        """Whether runs of any length are evaluated after this round."""
+        return round % self.every == 0
+
+    def audit_due(self, round: int) -> bool:
+        """Whether the evaluation after this round has an audit in runs of any length."""
+        return self.audit is not None and round % (self.every * self.audit.every) == 0
+
     @model_validator(mode="after")
     def _fits(self) -> "Evaluation":
         attack = self.attack

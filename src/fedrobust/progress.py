@@ -37,6 +37,8 @@ class Progress:
 
     started: Callable[[Any, int], object] = _silent
     """A run begins, or resumes after a round. Arguments: the ``Prepared`` run, and the round."""
+    extended: Callable[[str], object] = _silent
+    """A run of fewer rounds is extended. Argument: a text that says how its results are kept."""
     played: Callable[[Any], object] = _silent
     """A round was played. Argument: its ``RoundLog``."""
     evaluated: Callable[[dict[str, Any]], object] = _silent

@@ -25,6 +25,12 @@ def run_command(
         list[str] | None,
         typer.Option("-s", "--set", help="Override a key: aggregator.f=12. May be repeated."),
     ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            help="As -s rounds=N. With --resume, a run of fewer rounds is extended.", metavar="N"
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The run directory to write; runs/NAME if left out.")
     ] = None,
@@ -40,7 +46,8 @@ def run_command(
 
     with user_errors():
         look_beside(config)
-        experiment = load(config, settings or [])
+        length = [] if rounds is None else [f"rounds={rounds}"]
+        experiment = load(config, [*(settings or []), *length])
         directory = out or Path("runs") / experiment.name
         display = Display(Console(stderr=True))
         try:

@@ -30,7 +30,7 @@ def section(
         "scores": _scores(run),
         "facts": _facts(run),
         "warnings": wording.warnings(run),
-        "notes": run.summary.notes if run.summary else (),
+        "notes": (*wording.extensions(run), *(run.summary.notes if run.summary else ())),
         "rule": rule,
         "passing": found,
         "kept": None,

@@ -22,7 +22,9 @@ from fedrobust.records.reading import (
 )
 from fedrobust.records.schema.run import (
     Audited,
+    Computed,
     Evaluation,
+    Extension,
     PerUser,
     Round,
     Score,
@@ -71,6 +73,8 @@ class ReportRun:
     rounds: tuple[Round, ...]
     summary: Summary | None
     examples: Examples | None
+    extensions: tuple[Extension, ...] = ()
+    """How often the run was extended from fewer rounds, and what was known by then."""
 
     @classmethod
     def read(cls, path: Path) -> "ReportRun":
@@ -102,15 +106,17 @@ class ReportRun:
             raise broken(path / "rounds.jsonl", "it lacks rounds")
         summary = _summary(path / "summary.json", evaluations, rounds)
         pictures, place = path / "examples.npz", path / "environment.json"
+        environment = _environment(place)
         return cls(
             path=path.resolve(),
             config=config,
             config_text=text_of(path / "config.yaml"),
-            environment=_environment(place),
+            environment=environment,
             evaluations=evaluations,
             rounds=rounds,
             summary=summary,
             examples=_examples(pictures) if present(pictures) else None,
+            extensions=_extensions(place, environment),
         )
 
     @property
@@ -193,6 +199,14 @@ def _environment(path: Path) -> Mapping[str, Any]:
     if not present(path):
         return {"environment": f"not known: {path.name} is missing"}
     return json_of(path, dict)
+
+
+def _extensions(path: Path, environment: Mapping[str, Any]) -> tuple[Extension, ...]:
+    try:
+        found = shaped(Computed, environment)
+    except ValueError as error:
+        raise broken(path, error) from error
+    return tuple(part.extended for part in found.resumed if part.extended is not None)
 
 
 def config_of(path: Path) -> Mapping[str, Any]:

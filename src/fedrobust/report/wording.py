@@ -113,6 +113,16 @@ def adversary(run: ReportRun) -> str:
     return f"{called(attack)} from {of} clients"
 
 
+def extensions(run: ReportRun) -> list[str]:
+    """Tell of each extension of the run whether its test scores were known by then."""
+    read = "Its test examples had been read by then, so this decision may rest on its test scores."
+    return [
+        f"A run of {part.from_rounds:,} rounds was extended to {part.to_rounds:,} after round "
+        f"{part.after_round:,}. {read if part.test_read else 'It had not read its test examples.'}"
+        for part in run.extensions
+    ]
+
+
 def verdict(run: ReportRun) -> str:
     """Describe the run in a sentence, with a second one if the chosen model is not the last."""
     score: Score | Evaluation = run.test.best if run.test else run.chosen

@@ -31,9 +31,10 @@ def run(
     """Play ``experiment`` to its end.
 
     ``out`` is the run directory to write; None writes nothing. With ``resume``, a run that is
-    there goes on from its last checkpoint, to bit-identical results; a finished run is read. The
-    number of cores may differ. On another kind of processor the rounding may differ, so that a run
-    goes on there only with ``other_processor``.
+    there goes on from its last checkpoint, to bit-identical results; a finished run is read. If the
+    run there has fewer rounds than ``experiment``, it is extended, to the bits of a run that had as
+    many from its start. The number of cores may differ. On another kind of processor the rounding
+    may differ, so that a run goes on there only with ``other_processor``.
 
     ``progress`` True shows rounds and accuracies on the standard error, and False shows nothing.
     Left out, they are shown on a terminal and in a notebook only. A ``Progress`` of your own gets

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from fedrobust.config.text import shortened
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.records.reading import (
     evaluations_of,
@@ -42,7 +43,7 @@ def require_grown(stored: SweepRecord, sweep: Sweep, out: Path) -> None:
     for name, cell in cells.items():
         path = out / CELLS / name / "config.yaml"
         if present(path) and (config := _config_of(path)) and not _same(cell, config):
-            lost.append(name)
+            lost.append(name + _of_rounds(cell, config))
     if lost:
         raise RecordError(
             f"{out} holds a sweep of another config: this one has no cell {lost[0]}, or an altered "
@@ -58,20 +59,29 @@ def _same(cell: Cell, config: Json) -> bool:
         return True
 
 
+def _of_rounds(cell: Cell, config: Json) -> str:
+    """Return what to say about a run that differs from the cell's in its rounds alone."""
+    rounds = cell.experiment.rounds
+    if not _same(cell, config | {"rounds": rounds}):
+        return ""
+    there = shortened(str(config.get("rounds")), 30)
+    return f" (rounds: {there} there, {rounds} here; a sweep cannot extend or shorten its cells)"
+
+
 def finished(cell: Cell, out: Path) -> bool:
     """Whether the cell's run is finished. Raises: ``RecordError`` if the run is of another config.
 
     A run with damaged records is not finished: playing it makes them again, or says why it cannot.
     """
     path = out / CELLS / cell.name
-    if not present(path / "summary.json"):
-        return False
-    config = _config_of(path / "config.yaml")
+    config = _config_of(path / "config.yaml") if present(path / "config.yaml") else None
     if config is None:
         return False
     if not _same(cell, config):
-        raise RecordError(f"{path} holds a run of another config; choose another --out")
-    return not _damaged(path, config)
+        raise RecordError(
+            f"{path} holds a run of another config{_of_rounds(cell, config)}; choose another --out"
+        )
+    return present(path / "summary.json") and not _damaged(path, config)
 
 
 def _damaged(path: Path, config: Json) -> bool:

@@ -9,7 +9,7 @@ name before a new one takes its place.
 import json
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from io import StringIO
 from pathlib import Path
@@ -165,8 +165,24 @@ class RunDirectory:
 
         Raises: ``RecordError`` where that fails.
         """
+        return self._renamed(name, lambda number: f"{name}.damaged-{number}")
+
+    def keep_result(self, name: str, rounds: int) -> str:
+        """Rename a result of a run that goes on to more than ``rounds``; return its new name.
+
+        Raises: ``RecordError`` where that fails.
+        """
+        stem, dot, ending = name.rpartition(".")
+
+        def marked(number: int) -> str:
+            return f"{stem}.{rounds}-rounds{f'-{number}' if number > 1 else ''}{dot}{ending}"
+
+        return self._renamed(name, marked)
+
+    def _renamed(self, name: str, mark: Callable[[int], str]) -> str:
+        """Rename a file to the first name ``mark(1)``, ``mark(2)``, ... that is free."""
         path, number = self.path / name, 1
-        while os.path.lexists(aside := path.with_name(f"{name}.damaged-{number}")):
+        while os.path.lexists(aside := path.with_name(mark(number))):
             number += 1
         try:
             path.rename(aside)

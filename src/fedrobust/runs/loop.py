@@ -13,6 +13,7 @@ from fedrobust.federation.round import run_round
 from fedrobust.federation.state import RoundLog
 from fedrobust.progress import Host, Progress
 from fedrobust.runs.directory import RunDirectory, require_storable
+from fedrobust.runs.extend import extended
 from fedrobust.runs.prepare import Prepared, prepare
 from fedrobust.runs.repair import repaired
 from fedrobust.runs.resume import open_course, require_processor, stored_plan
@@ -30,6 +31,8 @@ class Playing:
     run_state: RunState
     directory: RunDirectory | None
     repairs: tuple[str, ...] = ()
+    extension: str = ""
+    """A text that says how a run of fewer rounds was extended; empty where it was not."""
     unkept: str | None = None
     """Why the directory does not hold the latest state; None where it does."""
 
@@ -49,6 +52,8 @@ class Playing:
         run, run_state = self.run, self.run_state
         for text in self.repairs:
             progress.repaired(text)
+        if self.extension:
+            progress.extended(self.extension)
         progress.started(run, run_state.state.round)
         changed = stateful(
             {"aggregator": run.experiment.aggregator, "attack": run.experiment.attack}
@@ -87,7 +92,8 @@ def opened(
     """Yield ``experiment`` ready to play, under its execution plan, from its last checkpoint.
 
     ``path`` is its run directory; None keeps nothing. With ``resume``, a run that is there goes on,
-    with ``other_processor`` also where it began on another kind of processor.
+    with ``other_processor`` also where it began on another kind of processor. A run of fewer rounds
+    is extended.
 
     Raises: the ``UserError`` whose type fits the fault: config, data, records or resources.
     """
@@ -106,7 +112,8 @@ def opened(
             require_processor(directory.path, plan, prepared.plan)
         with prepared.plan.active():
             repairs = repaired(prepared, run_state, directory) if run_state.state.round else []
-            yield Playing(prepared, run_state, directory, tuple(repairs))
+            said = extended(prepared, run_state, directory)
+            yield Playing(prepared, run_state, directory, tuple(repairs), said)
     finally:
         directory.close()
 

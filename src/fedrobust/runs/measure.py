@@ -37,12 +37,12 @@ def on_held_out(run: Prepared, parameters: Vector, round: int) -> Json:
         "examples": len(run.held_out),
         "split": run.experiment.evaluation.split,
     } | _odd(scores)
-    check = run.experiment.evaluation.wasserstein
+    evaluation = run.experiment.evaluation
+    check, asked = evaluation.wasserstein, evaluation.audit
     if check is not None:
         x, y = _examples(run, run.chooses, run.held_out)
         content["wasserstein"] = check.certify(run.model, x, y, run.gamma, run.plan.batch or 1)
-    asked, every = run.experiment.evaluation.audit, run.experiment.evaluation.every
-    if asked and (round == run.experiment.rounds or round % (every * asked.every) == 0):
+    if asked and (round == run.experiment.rounds or evaluation.audit_due(round)):
         content |= _audited(run, asked, run.chooses, run.held_out[: asked.samples])
     if run.chooses.user is not None:
         users = run.chooses.user[run.held_out]

@@ -30,7 +30,7 @@ def repaired(run: Prepared, run_state: RunState, directory: RunDirectory) -> lis
     Raises: ``RecordError`` where a file cannot be renamed or written.
     """
     told: list[str] = []
-    ended = run_state.state.round >= run.experiment.rounds
+    ended = run_state.state.round >= run_state.rounds
     summary = directory.path / "summary.json"
     why = _not_this_runs(summary, run_state, ended) if present(summary) else ""
     if why:

@@ -18,6 +18,7 @@ from fedrobust.federation.state import FederationState
 from fedrobust.records.reading import broken, shaped
 from fedrobust.records.schema.formats import with_format
 from fedrobust.runs.directory import RunDirectory
+from fedrobust.runs.extend import best_without_the_end, extendable, refused_to_shorten
 from fedrobust.runs.older_configs import completed
 from fedrobust.runs.prepare import Prepared
 from fedrobust.runs.provenance import environment
@@ -40,10 +41,11 @@ _KEYS: dict[int, dict[str, Any]] = {
     FORMAT: _BOTH | {"format": int, "config": dict, "log": dict, "tally": dict},
 }
 """The keys of a checkpoint, and the types of their values, by format."""
+_OPTIONAL = {"config", "earlier"}
 
 
 def stored_plan(experiment: Experiment, directory: RunDirectory) -> Execution:
-    """Return the execution plan of the run in ``directory``.
+    """Return the execution plan of the run in ``directory``, which may have fewer rounds.
 
     Raises: ``RecordError`` if it is another experiment, or if its config is broken.
     """
@@ -57,6 +59,11 @@ def stored_plan(experiment: Experiment, directory: RunDirectory) -> Execution:
     filled = {k: v if v is not None else kept.get(k) for k, v in asked["execution"].items()}
     filled["threads"] = asked["execution"]["threads"]  # of this machine, and not of the plan
     asked["execution"] = filled
+    rounds, alike = stored.get("rounds"), stored | {"rounds": experiment.rounds}
+    if extendable(rounds, experiment.rounds):
+        stored = alike
+    elif type(rounds) is int and rounds > experiment.rounds and not any(_differing(alike, asked)):
+        raise RecordError(refused_to_shorten(directory.path, rounds, experiment.rounds))
     if differing := list(_differing(stored, asked)):
         more = f"; and {len(differing) - _TOLD} more" if len(differing) > _TOLD else ""
         raise RecordError(
@@ -98,7 +105,7 @@ def open_course(run: Prepared, directory: RunDirectory) -> RunState:
     """Return the state to go on from. For a new run, write its config and environment.
 
     Raises: ``RecordError`` where the directory belongs to other data or other initial parameters,
-    or where its content is damaged. Nothing is changed then.
+    where its content is damaged, or where it cannot be extended. Nothing is changed then.
     """
     checkpoint = directory.load_checkpoint()
     if checkpoint is None:
@@ -122,17 +129,21 @@ def _restored(run: Prepared, directory: RunDirectory, content: Json) -> RunState
             f"{directory.path} was run on other data or from other initial parameters "
             "(checkpoint.pt); choose another --out"
         )
-    _require_same(path, content.get("config"), to_config(run.experiment))
+    rounds = _recorded_rounds(path, content.get("config"), to_config(run.experiment))
     device = run.start.device
     tally, log = _rounds(directory, content)
-    return RunState(
+    run_state = RunState(
         FederationState(**_to(content["state"], device)),
         content["metrics"],
         content["best"].to(device),
+        directory.config()["rounds"] if rounds is None else rounds,
         content["seconds"],
         tally,
         log,
+        _to(content.get("earlier"), device),
     )
+    best_without_the_end(run, run_state, path)
+    return run_state
 
 
 def _rounds(directory: RunDirectory, content: Json) -> tuple[Tally, RoundsLog]:
@@ -143,21 +154,25 @@ def _rounds(directory: RunDirectory, content: Json) -> tuple[Tally, RoundsLog]:
     return shaped(Tally, content["tally"]), log
 
 
-def _require_same(path: Path, stored: object, asked: Json) -> None:
-    """Refuse the checkpoint of a run with another config. Raises: ``RecordError``.
+def _recorded_rounds(path: Path, stored: object, asked: Json) -> int | None:
+    """Return how many rounds the run of a checkpoint with the config ``stored`` has.
 
-    Old checkpoints hold no config and are accepted.
+    Old checkpoints hold no config: None. Raises: ``RecordError`` for another config.
     """
     if not isinstance(stored, dict):
-        return
+        return None
     try:
         there = completed(stored, like=asked)
     except (ConfigError, AttributeError, TypeError, ValueError) as error:
         raise broken(path, error, then=_COPY) from error
-    differing = list(_differing(there | {"execution": None}, asked | {"execution": None}))
+    rounds, alike = there.get("rounds"), {"execution": None}
+    if extendable(rounds, asked["rounds"]):
+        alike["rounds"] = asked["rounds"]
+    differing = list(_differing(there | alike, asked | alike))
     if differing:
         told = "; ".join(differing[:_TOLD])
         raise broken(path, f"it belongs to a run of another config: {told}", then=_COPY)
+    return rounds
 
 
 def _misfit(run: Prepared, content: Json) -> str:
@@ -168,7 +183,7 @@ def _misfit(run: Prepared, content: Json) -> str:
     keys = _KEYS[format]
     if lacks := keys.keys() - content.keys():
         return f"it lacks {min(lacks)}"
-    if more := content.keys() - keys.keys() - {"config"}:
+    if more := content.keys() - keys.keys() - _OPTIONAL:
         return f"it holds {min(map(str, more))}, which this version of fedrobust does not know"
     for key, kind in keys.items():
         if not isinstance(content[key], kind):
@@ -177,6 +192,7 @@ def _misfit(run: Prepared, content: Json) -> str:
     if more := state.keys() - known:
         return f"its state holds {min(map(str, more))}, which this version does not know"
     vectors = {"state.parameters": state.get("parameters"), "best": content["best"]}
+    vectors |= {"earlier": content["earlier"]} if "earlier" in content else {}
     history = state.get("history", ())
     if not isinstance(history, tuple):
         return f"its state.history is {told(history)}"
@@ -189,6 +205,8 @@ def _misfit(run: Prepared, content: Json) -> str:
             return f"its state.{key} does not hold tensors by client"
     if not all(isinstance(line, dict) for line in content["metrics"]):
         return "its metrics are no list of mappings"
+    if not all(type(line.get("round")) is int for line in content["metrics"]):
+        return "its metrics do not say of which rounds they are"
     try:
         rounds = _number(content)
     except (ValueError, KeyError, TypeError) as error:

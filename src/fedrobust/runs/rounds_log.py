@@ -71,6 +71,11 @@ class RoundsLog:
         log.extent = Extent(len(lines), len(log._older), log._digest.hexdigest())
         return log
 
+    @property
+    def of_older_checkpoint(self) -> bool:
+        """Whether the checkpoint is of an earlier version, which held all lines itself."""
+        return self._older is not None
+
     def add(self, line: Json) -> None:
         """Add the line of one more round."""
         self._waiting.append(line)

@@ -99,7 +99,7 @@ def _play(playing: Playing, watch: Progress) -> Played:
     def recorded(log: RoundLog) -> bool:
         run_state.played(_line(log, run.federation.clients))
         last = log.round == run.experiment.rounds
-        due = last or log.round % run.experiment.evaluation.every == 0
+        due = last or run.experiment.evaluation.due(log.round)
         if due:
             watch.evaluated(_evaluate(run, run_state, log))
         return due
@@ -155,6 +155,6 @@ def _evaluate(run: Prepared, run_state: RunState, log: RoundLog) -> Json:
         "applied": log.outcome.vector is not None,
     }
     if not run_state.metrics or rank(metrics) > rank(best_of(run_state.metrics)):
-        run_state.best = run_state.state.parameters.clone()
+        run_state.choose(longer_lacks_it=not run.experiment.evaluation.due(log.round))
     run_state.metrics.append(declared(Evaluation, metrics))
     return metrics

@@ -22,26 +22,37 @@ FORMAT = 2
 class RunState:
     """The state of a run: the federation, the records so far, and the chosen parameters.
 
-    ``log`` has the rounds that were played; it is None for a run that keeps no records.
+    ``rounds`` is the number of rounds of the recorded run. It is smaller than the experiment's
+    until the run is extended. ``log`` has the rounds that were played; it is None for a run that
+    keeps no records. ``earlier`` are the parameters that were chosen before the last evaluation. It
+    is None unless that evaluation changed them, and a longer run would lack it.
     """
 
     state: FederationState
     metrics: list[Json]
     best: Vector
+    rounds: int
     seconds: float = 0.0
     tally: Tally = field(default_factory=Tally)
     log: RoundsLog | None = None
+    earlier: Vector | None = None
 
     @classmethod
     def start(cls, run: Prepared, log: RoundsLog | None = None) -> "RunState":
         """Return the state of a run before its first round."""
-        return cls(run.federation.start(run.start, run.streams), [], run.start, log=log)
+        state = run.federation.start(run.start, run.streams)
+        return cls(state, [], run.start, run.experiment.rounds, log=log)
 
     def played(self, line: Json) -> None:
         """Record a round."""
         self.tally.add(line)
         if self.log is not None:
             self.log.add(line)
+
+    def choose(self, *, longer_lacks_it: bool) -> None:
+        """Choose the present parameters, after an evaluation that a longer run may lack."""
+        self.earlier = self.best if longer_lacks_it and self.metrics else None
+        self.best = self.state.parameters.clone()
 
 
 def save(run: Prepared, directory: RunDirectory, run_state: RunState) -> list[str]:
@@ -55,22 +66,32 @@ def save(run: Prepared, directory: RunDirectory, run_state: RunState) -> list[st
     """
     assert run_state.log is not None
     said = run_state.log.write(directory.path, directory.set_aside)
-    directory.save_checkpoint(
-        {
-            "format": FORMAT,
-            "digest": run.digest,
-            "state": vars(run_state.state),
-            "metrics": run_state.metrics,
-            "log": run_state.log.extent.plain(),
-            "tally": asdict(run_state.tally),
-            "best": run_state.best,
-            "seconds": run_state.seconds,
-            "config": to_config(run.experiment),
-        }
-    )
-    directory.write_lines("metrics.jsonl", run_state.metrics)
+    write_checkpoint(run, directory, run_state)
     directory.drop(JOURNALS)
     return said
+
+
+def write_checkpoint(run: Prepared, directory: RunDirectory, run_state: RunState) -> None:
+    """Write the checkpoint of a state whose log is written, and the file that is made from it.
+
+    Raises: ``WriteError`` where it cannot be written; the last checkpoint is then still there.
+    """
+    assert run_state.log is not None
+    content = {
+        "format": FORMAT,
+        "digest": run.digest,
+        "state": vars(run_state.state),
+        "metrics": run_state.metrics,
+        "log": run_state.log.extent.plain(),
+        "tally": asdict(run_state.tally),
+        "best": run_state.best,
+        "seconds": run_state.seconds,
+        "config": to_config(run.experiment) | {"rounds": run_state.rounds},
+    }
+    if run_state.earlier is not None:
+        content["earlier"] = run_state.earlier
+    directory.save_checkpoint(content)
+    directory.write_lines("metrics.jsonl", run_state.metrics)
 
 
 def save_end(run: Prepared, directory: RunDirectory, run_state: RunState, summary: Json) -> None:

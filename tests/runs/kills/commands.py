@@ -175,6 +175,31 @@ class OfARun(Command):
         run(from_config(Experiment, demo_config(**_SMALL)), self.before / "run")
 
 
+class Extend(Command):
+    """Extends a run whose last evaluation was not due in a longer one, but was chosen."""
+
+    def once(self) -> None:
+        if run(self._of(3), self.before / "run").summary["best_round"] != 3:
+            raise UserError("its last round was not chosen")
+
+    def prepare(self, place: Path) -> None:
+        shutil.copytree(self.before / "run", place / "run")
+
+    def play(self, place: Path) -> None:
+        _ended(run(self._of(5), place / "run", resume=True).unkept)
+
+    def content(self, place: Path) -> dict[str, Any]:
+        """Also what is noted of the extension: once, however often it begins."""
+        noted = json.loads((place / "run" / "environment.json").read_text())["resumed"]
+        found = [part["extended"] for part in noted if "extended" in part]
+        return super().content(place) | {"extended": found}
+
+    @staticmethod
+    def _of(rounds: int) -> Experiment:
+        evaluation = _SMALL["evaluation"] | {"every": 2, "samples": 60}
+        return from_config(Experiment, demo_config(rounds=rounds, evaluation=evaluation, seed=2))
+
+
 class Audit(OfARun):
     goes_on = True
 
@@ -192,6 +217,7 @@ class Report(OfARun):
 
 COMMANDS: dict[str, type[Command]] = {
     "run": Run,
+    "extend": Extend,
     "sweep": Sweep,
     "attack-learn": Learn,
     "learned": LearnInARun,

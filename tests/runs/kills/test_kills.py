@@ -17,7 +17,13 @@ TRIED = os.environ.get("FEDROBUST_KILLS")
 
 
 # The least number of writes of each command, and how many of them are tried.
-RECORDS = {"run": (100, 5), "sweep": (100, 2), "audit": (30, 2), "report": (40, 2)}
+RECORDS = {
+    "run": (100, 5),
+    "extend": (100, 2),
+    "sweep": (100, 2),
+    "audit": (30, 2),
+    "report": (40, 2),
+}
 LEARNING = {"attack-learn": (60, 2), "learned": (100, 2)}
 
 

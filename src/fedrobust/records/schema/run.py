@@ -133,6 +133,30 @@ class Round:
     projected: Unread = None
 
 
+@checked(frozen=True, config=OPEN)
+class Extension:
+    """A run of ``from_rounds`` was extended. ``test_read``: its test examples had been read."""
+
+    from_rounds: Count
+    to_rounds: Count
+    after_round: Size
+    test_read: Flag
+
+
+@checked(frozen=True, config=OPEN)
+class Resumed:
+    """The part that is read of an entry of ``resumed`` in ``environment.json``."""
+
+    extended: Extension | None = None
+
+
+@checked(frozen=True, config=OPEN)
+class Computed:
+    """The part of ``environment.json`` that is read; the rest is shown as it is."""
+
+    resumed: tuple[Resumed, ...] = ()
+
+
 @checked(frozen=True, config=WHOLE)
 class Test(Keyed):
     """The scores on the test split: of the model that validation chose, and of the last one."""
