@@ -29,7 +29,7 @@ from fedrobust.federation.fitting import require_clients, require_parts
 from fedrobust.federation.participation import All, AnyParticipation
 from fedrobust.federation.server import Server
 from fedrobust.federation.threat import ThreatModel
-from fedrobust.models import AnyModel
+from fedrobust.models import AnyModel, BatchNorm
 from fedrobust.objectives import ERM, AnyObjective
 from fedrobust.perturb import AnyPerturbation, Pgd
 
@@ -96,6 +96,7 @@ class Experiment:
     data: AnyData
     partition: AnyPartition
     model: AnyModel
+    batch_norm: BatchNorm = "refuse"
     objective: AnyObjective = ERM()
     client: Client
     participation: AnyParticipation = All()

@@ -1,7 +1,7 @@
 """Local training: from the broadcast parameters to one update row per client."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -23,8 +23,8 @@ from fedrobust.config import arguments
 from fedrobust.config.fingerprint import foreign
 from fedrobust.data import Split
 from fedrobust.data.map_style import split_of
-from fedrobust.errors import ConfigError
-from fedrobust.models import require_trainable
+from fedrobust.errors import ConfigError, ModelWarning
+from fedrobust.models import BatchNorm, treated_copy
 from fedrobust.objectives import Objective, asked, own_loss
 from fedrobust.typing import Indices, Updates, Vector
 
@@ -60,10 +60,12 @@ class LocalTraining:
         objective: Objective,
         config: Client,
         batch: int,
+        batch_norm: BatchNorm = "refuse",
     ) -> "LocalTraining":
         """Return the training of ``clients``, given as data, on a copy of ``model``, where it lies.
 
-        Each client is a pair (x, y) of tensors, or a PyTorch data set.
+        Each client is a pair (x, y) of tensors, or a PyTorch data set. The copy's BatchNorm layers
+        are treated as ``batch_norm`` says; a ``ModelWarning`` tells what may be a mistake.
 
         Raises: ``ConfigError`` for a model that cannot be trained on these data, ``DataError``.
         """
@@ -75,7 +77,10 @@ class LocalTraining:
         if len(shapes := {tuple(split.x.shape[1:]) for split in splits}) > 1:
             raise ConfigError(f"the clients' examples have different shapes: {sorted(shapes)}")
         data = Split(torch.cat([s.x for s in splits]), torch.cat([s.y for s in splits]))
-        require_trainable(model, tuple(data.x.shape[1:]))
+        found = treated_copy(model, tuple(data.x.shape[1:]), batch_norm)
+        for doubt in found.doubts:
+            warnings.warn(doubt, ModelWarning, stacklevel=3)
+        model = found.model
         parameter = next(p for p in model.parameters() if p.requires_grad)
         some = data.images(torch.arange(min(2, len(data)))).to(parameter)
         classes = require_logits(model, some)
@@ -85,7 +90,7 @@ class LocalTraining:
             raise ConfigError(str(error)) from error
         ends = torch.tensor([len(split) for split in splits]).cumsum(0)[:-1]
         return cls(
-            model=deepcopy(model),
+            model=model,
             data=data,
             classes=classes,
             clients=torch.arange(len(data)).tensor_split(ends.tolist()),

@@ -13,7 +13,7 @@ from fedrobust.clients.client import Client
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.clients.turn import Store
 from fedrobust.compute.own_draws import own_draws
-from fedrobust.compute.parameters import read
+from fedrobust.compute.parameters import read, write
 from fedrobust.compute.randomness import Streams
 from fedrobust.config.arguments import told
 from fedrobust.config.component import read_as
@@ -26,6 +26,7 @@ from fedrobust.federation.participation import All, AnyParticipation, Participat
 from fedrobust.federation.server import Outcome, Server
 from fedrobust.federation.server_optimizer import Slots
 from fedrobust.federation.threat import ThreatModel
+from fedrobust.models import BatchNorm
 from fedrobust.objectives import ERM, AnyObjective, Objective
 from fedrobust.typing import Vector
 
@@ -67,6 +68,7 @@ class Federation:
         threat: ThreatModel | Mapping[str, Any] | None = None,
         server: Server | Mapping[str, Any] | None = None,
         batch: int = 256,
+        batch_norm: BatchNorm = "refuse",
     ) -> "Federation":
         """Return a federation of ``clients`` that train ``model``, for a loop over ``run_round``.
 
@@ -74,8 +76,9 @@ class Federation:
         first ``malicious`` of them attack. Left out, the rule is the mean, the objective ERM, and
         local training one batch of 64 by SGD at rate 0.1; all take part in each round. ``batch``
         is the number of examples that an inner maximisation moves at a time. Training runs where
-        the model's parameters lie. The model is copied. A part may also be given as in a config:
-        ``aggregator={"name": "krum", "f": 2}``.
+        the model's parameters lie. The model is copied, and its BatchNorm layers are treated as
+        ``batch_norm`` says (:func:`~fedrobust.models.batch_norm.treated`). A part may also be given
+        as in a config: ``aggregator={"name": "krum", "f": 2}``.
 
         Raises: ``ConfigError`` for parts that do not fit each other, ``DataError`` for the data.
         """
@@ -86,6 +89,7 @@ class Federation:
             read_as(AnyObjective, objective or ERM(), "objective"),
             read_as(Client, client or Client(batches=1), "client"),
             read_as(Count, batch, "batch"),
+            read_as(BatchNorm, batch_norm, "batch_norm"),
         )
         found = cls(
             local=local,
@@ -162,6 +166,15 @@ class Federation:
             # Clients that do not collude each have a state, by id, from their first round on.
             attack = self.initial_attack(rng or Streams(0)) if self.threat.colluders else {}
         return FederationState(parameters, attack=attack)
+
+    def model(self, state: "FederationState") -> nn.Module:
+        """Return a copy of the network, as it was treated, with the parameters of ``state``.
+
+        It is in evaluation mode.
+        """
+        copy = deepcopy(self.local.model)
+        write(copy, state.parameters)
+        return copy.eval()
 
     def chosen(self, number: int, rng: Streams) -> tuple[int, ...]:
         """Return the clients of round ``number``, in ascending order.

@@ -1,6 +1,15 @@
 """The networks of both papers, by name, and the functions that build and check a network."""
 
-from fedrobust.models.build import MODEL, AnyModel, ModelSpec, build_model, require_trainable
+from fedrobust.models.batch_norm import BatchNorm
+from fedrobust.models.build import (
+    MODEL,
+    AnyModel,
+    ModelSpec,
+    build_model,
+    built,
+    require_trainable,
+    treated_copy,
+)
 from fedrobust.models.networks import (
     CifarCnn,
     DigitsCnn,
@@ -23,6 +32,7 @@ MODELS = MODEL.of(
 __all__ = [
     "MODELS",
     "AnyModel",
+    "BatchNorm",
     "CifarCnn",
     "DigitsCnn",
     "EluCnn",
@@ -32,5 +42,7 @@ __all__ = [
     "ModelSpec",
     "RingMlp",
     "build_model",
+    "built",
     "require_trainable",
+    "treated_copy",
 ]

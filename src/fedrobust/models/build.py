@@ -8,6 +8,8 @@ from typing import Annotated, Any, Protocol, TypeAlias
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from fedrobust.compute.memory import available_memory
 from fedrobust.compute.network import evaluating, logits, require_logits
@@ -16,6 +18,7 @@ from fedrobust.config.arguments import told
 from fedrobust.config.kind import Kind
 from fedrobust.config.text import shortened
 from fedrobust.errors import ConfigError, ModelError, ResourceError
+from fedrobust.models.batch_norm import BatchNorm, Treated, treated
 
 _LOG = logging.getLogger(__name__)
 _PLENTY = 2**14
@@ -41,11 +44,26 @@ def build_model(
     generator: torch.Generator,
     *,
     trains: bool = True,
+    batch_norm: BatchNorm = "refuse",
 ) -> nn.Module:
+    """Return the network that :func:`built` makes, without what is to be said of it."""
+    return built(spec, shape, classes, generator, trains=trains, batch_norm=batch_norm).model
+
+
+def built(
+    spec: "ModelSpec | nn.Module",
+    shape: tuple[int, ...],
+    classes: int,
+    generator: torch.Generator,
+    *,
+    trains: bool = True,
+    batch_norm: BatchNorm = "refuse",
+) -> Treated:
     """Return the network of ``spec`` for examples of ``shape``, initialised from ``generator``.
 
     A network that is already built is copied and keeps its parameters. Networks are initialised
-    from global generators; these are seeded here and restored afterwards.
+    from global generators; these are seeded here and restored afterwards. Its BatchNorm layers are
+    treated as ``batch_norm`` says.
 
     Raises: ``ConfigError`` where the network does not give one logit per class on such examples,
     or, if it ``trains``, where a federation cannot train it (see :func:`require_trainable`);
@@ -75,17 +93,32 @@ def build_model(
         model = model.cpu()
         try:
             with evaluating(model), torch.no_grad():
-                found = logits(model, torch.rand(4, *shape, dtype=_dtype(model)))
+                answer = logits(model, torch.rand(4, *shape, dtype=_dtype(model)))
         except ModelError as error:
             raise ModelError(f"{error}{_hint(shape)}") from error
-    if found.shape[1] != classes:
+    if answer.shape[1] != classes:
         raise ConfigError(
             f"the model must give one logit for each of the {classes} classes; it gives "
-            f"{found.shape[1]}"
+            f"{answer.shape[1]}"
         )
+    found = treated(model, batch_norm)
     if trains:
-        require_trainable(model, shape)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        require_trainable(found.model, shape)
+    found.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return found
+
+
+def treated_copy(model: nn.Module, shape: tuple[int, ...], batch_norm: BatchNorm) -> Treated:
+    """Return a copy of a user's network, with its BatchNorm layers treated, where it lies.
+
+    Raises: ``ConfigError`` where a federation cannot train it (see :func:`require_trainable`).
+    """
+    with isolated():
+        seed_globally(0)
+        require_logits(model, _some(model, shape))  # initialises lazy layers, too
+    found = treated(deepcopy(model), batch_norm)
+    require_trainable(found.model, shape)
+    return found
 
 
 def _require_fits(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> None:
@@ -138,7 +171,7 @@ def require_trainable(model: nn.Module, shape: tuple[int, ...]) -> None:
     """
     with isolated():
         seed_globally(0)
-        x = torch.rand(4, *shape, dtype=_dtype(model))
+        x = _some(model, shape)
         require_logits(model, x)
         modes = [(module, module.training) for module in model.modules()]
         before = {name: value.clone() for name, value in _held(model)}
@@ -168,11 +201,22 @@ def _instead(model: nn.Module, buffer: str) -> str:
     """Return what to use instead of the layer that holds a buffer."""
     owner = model.get_submodule(buffer.rpartition(".")[0])
     hooks = [type(hook).__name__ for hook in owner._forward_pre_hooks.values()]
-    if isinstance(owner, nn.modules.batchnorm._BatchNorm):
-        return "Use GroupNorm instead of BatchNorm"
+    if isinstance(owner, _BatchNorm):
+        return (
+            "Use GroupNorm instead of BatchNorm, or set batch_norm: to_group_norm puts GroupNorm "
+            "in its place, frozen never updates the statistics"
+        )
+    if isinstance(owner, _InstanceNorm):
+        return f"Use {type(owner).__name__} with track_running_stats=False"
     if any("SpectralNorm" in name for name in [type(owner).__name__, *hooks]):
         return "Leave spectral normalisation out, or bound the weights in another way"
     return f"Turn the buffers of {type(owner).__name__} into parameters, or leave it out"
+
+
+def _some(model: nn.Module, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return four random examples of ``shape``, where the model lies."""
+    device = next((p.device for p in model.parameters()), None)
+    return torch.rand(4, *shape, dtype=_dtype(model)).to(device)
 
 
 def _dtype(model: nn.Module) -> torch.dtype:

@@ -21,7 +21,7 @@ from fedrobust.federation.backends import LOCAL, Backend
 from fedrobust.federation.one_step import backend_for
 from fedrobust.federation.server import rooted
 from fedrobust.federation.state import Federation
-from fedrobust.models import build_model
+from fedrobust.models import BatchNorm, built
 from fedrobust.runs.rehearsal import rehearse, rehearse_objective
 from fedrobust.runs.round_memory import require_round, require_together
 from fedrobust.runs.shared_data import SharedData, shared_data
@@ -75,7 +75,7 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
     """
     streams = Streams(experiment.seed)
     data = shared_data(experiment, streams)
-    model, start = _network(experiment, data.dataset, streams)
+    model, start, told = _network(experiment, data.dataset, streams)
     plan = _resolved(experiment, plan, data, model)
     require_round(experiment, plan, data, model, start)
     local, root = _local_training(experiment, plan, data, model)
@@ -107,19 +107,22 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
         test=_some(len(test), evaluation.test_samples, streams.generator("test examples")),
         gamma=data.gamma,
         streams=streams,
-        notes=(*data.notes, *_notes(experiment, len(chooses)), *_slowly(reason)),
-        digest=_digest(data.dataset, start) + _digest_of_own(experiment, data.partition),
+        notes=(*data.notes, *told, *_notes(experiment, len(chooses)), *_slowly(reason)),
+        digest=_digest(data.dataset, start, model, experiment.batch_norm)
+        + _digest_of_own(experiment, data.partition),
     )
 
 
 def _network(
     experiment: Experiment, dataset: Dataset, streams: Streams
-) -> tuple[nn.Module, Vector]:
-    """Return the network, and the initial parameters of every run with this seed."""
+) -> tuple[nn.Module, Vector, tuple[str, ...]]:
+    """Return the network, the initial parameters of every run with this seed, and notes."""
     draw = streams.generator("initial parameters")
-    model = build_model(experiment.model, dataset.shape, dataset.classes, draw)
+    shape, classes = dataset.shape, dataset.classes
+    found = built(experiment.model, shape, classes, draw, batch_norm=experiment.batch_norm)
     with own_draws(foreign(experiment.server.projection), streams, "projection"):
-        return model, experiment.server.inside(read(model))
+        start = experiment.server.inside(read(found.model))
+    return found.model, start, (*found.notes, *found.doubts)
 
 
 def _resolved(
@@ -241,10 +244,14 @@ def _some(total: int, wanted: int | None, generator: torch.Generator) -> Indices
     return torch.randperm(total, generator=generator)[:wanted].sort().values
 
 
-def _digest(dataset: Dataset, start: Vector) -> str:
-    """Return 16 hexadecimal digits that identify the data and the initial parameters."""
+def _digest(dataset: Dataset, start: Vector, model: nn.Module, batch_norm: BatchNorm) -> str:
+    """Return 16 hexadecimal digits that identify the data and the initial parameters.
+
+    Statistics that BatchNorm came with are among them, where they are used.
+    """
     tensors = [t for split in (dataset.train, dataset.test) for t in (split.x, split.y, split.user)]
-    return digest(*(tensor for tensor in tensors if tensor is not None), start, length=16)
+    held = () if batch_norm == "refuse" else model.buffers()
+    return digest(*(tensor for tensor in tensors if tensor is not None), start, *held, length=16)
 
 
 def _digest_of_own(experiment: Experiment, partition: Partition) -> str:

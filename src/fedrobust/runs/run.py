@@ -99,6 +99,7 @@ def _surrogates(run: Prepared, progress: Progress) -> tuple[nn.Module, ...]:
         cache=cache() / "surrogates",
         train=trained,
         progress=progress,
+        batch_norm=experiment.batch_norm,
     )
     return tuple(other.to(run.start.device) for other in others)
 
