@@ -244,6 +244,12 @@ def test_a_batch_norm_of_ones_own_is_frozen_as_it_is() -> None:
     assert not torch.allclose(model.train()(x), model.eval()(x)), "the mode matters"
 
 
+def test_a_loop_of_ones_own_treats_a_batch_norm_without_statistics() -> None:
+    model = network(nn.BatchNorm2d(16, track_running_stats=False), measured=False)
+    found = Federation.of(model, CLIENTS, batch_norm="to_group_norm").local.model
+    assert isinstance(found[1], nn.GroupNorm)  # type: ignore[index]
+
+
 def test_a_layer_in_two_places_stays_one_layer_and_a_network_may_be_one_layer() -> None:
     twice = treat(Twice(), "to_group_norm")
     assert twice.again is twice.body[1]

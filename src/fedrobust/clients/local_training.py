@@ -14,7 +14,7 @@ from fedrobust.clients.client import Client
 from fedrobust.clients.poisoning import Poisons
 from fedrobust.clients.turn import OptimizerState, Store, Trained, Turn
 from fedrobust.compute.global_draws import GlobalDraws, drawless
-from fedrobust.compute.network import evaluating, require_logits
+from fedrobust.compute.network import evaluating, logits, require_logits
 from fedrobust.compute.parameters import write
 from fedrobust.compute.precision import Precision, reduced
 from fedrobust.compute.randomness import Streams, isolated
@@ -23,8 +23,8 @@ from fedrobust.config import arguments
 from fedrobust.config.fingerprint import foreign
 from fedrobust.data import Split
 from fedrobust.data.map_style import split_of
-from fedrobust.errors import ConfigError, ModelWarning
-from fedrobust.models import BatchNorm, treated_copy
+from fedrobust.errors import ConfigError, ModelError, ModelWarning
+from fedrobust.models import BatchNorm, LocalTensors, treated_copy
 from fedrobust.objectives import Objective, asked, own_loss
 from fedrobust.typing import Indices, Updates, Vector
 
@@ -39,6 +39,10 @@ class LocalTraining:
     all clients have the same parameters, so one inner maximisation serves a unit. It sees the model
     in evaluation mode, because what a layer like dropout draws belongs to one client's training.
     Where they train ``together``, one backward pass gives the gradients of a unit's clients.
+
+    Where tensors stay with each client (``own``), a client's model is its own even in its first
+    batch. So each client is a unit alone, and its inner maximisations see its own tensors, as they
+    are then, in evaluation mode.
     """
 
     model: nn.Module
@@ -51,6 +55,7 @@ class LocalTraining:
     device: torch.device
     precision: Precision = "float32"
     together: bool = False
+    own: LocalTensors | None = None
 
     @classmethod
     def of(
@@ -89,7 +94,7 @@ class LocalTraining:
         except ValueError as error:
             raise ConfigError(str(error)) from error
         ends = torch.tensor([len(split) for split in splits]).cumsum(0)[:-1]
-        return cls(
+        task = cls(
             model=model,
             data=data,
             classes=classes,
@@ -98,7 +103,31 @@ class LocalTraining:
             config=config,
             batch=batch,
             device=parameter.device,
+            own=found.own,
         )
+        task.require_batches()
+        return task
+
+    def require_batches(self, who: str = "client {}") -> None:
+        """Refuse a batch of one example where BatchNorm must normalise it in training.
+
+        Raises: ``ConfigError``, which says ``who`` has it.
+        """
+        sizes = [self.config.smallest_batch(len(part)) for part in self.clients]
+        if self.own is None or 1 not in sizes:
+            return
+        x = self.data.images(self.clients[sizes.index(1)][:1])
+        self.model.train()
+        try:
+            with isolated(), torch.no_grad():
+                logits(self.model, x.to(next(self.model.parameters())))
+        except ModelError as error:
+            raise ConfigError(
+                f"{who.format(sizes.index(1))} would train on a batch of one example, which its "
+                f"own BatchNorm cannot normalise: choose another client.batch_size ({error})"
+            ) from error
+        finally:
+            self.own.load(self.model)
 
     def updates(
         self,
@@ -124,6 +153,8 @@ class LocalTraining:
                     for client in unit
                 ]
                 write(model, parameters)
+                if self.own is not None:
+                    self.own.load(model, store.get(unit[0]))
                 self._perturb_first(model, turns, round)
                 found: Iterable[Trained] = (
                     cohort.trained(self, model, turns, parameters, store)
@@ -165,7 +196,7 @@ class LocalTraining:
             size = min(len(self.clients[client]), self.config.batch_size)
             if not self.together:  # else the gradients of all examples are one batch, too
                 size = asked.count(self.objective, size, round) or size
-            if filled + size > self.batch:
+            if filled + size > self.batch or self.own is not None:
                 units.append([])
                 filled = 0
             units[-1].append(client)

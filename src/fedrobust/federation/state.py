@@ -21,7 +21,7 @@ from fedrobust.config.fingerprint import foreign
 from fedrobust.config.scalars import Count, Size
 from fedrobust.errors import ConfigError
 from fedrobust.federation.attack import AnyAttack, Attack, Requirements, initial_state, requirements
-from fedrobust.federation.fitting import require_clients, require_parts
+from fedrobust.federation.fitting import require_clients, require_one_model, require_parts
 from fedrobust.federation.participation import All, AnyParticipation, Participation
 from fedrobust.federation.server import Outcome, Server
 from fedrobust.federation.server_optimizer import Slots
@@ -107,6 +107,7 @@ class Federation:
                 "an Experiment, or give the clients such data yourself"
             )
         try:
+            require_one_model(batch_norm, attacks, bad)
             require_parts(attacks, bad, known, found.aggregator, found.server)
             require_clients(found.clients, bad, known, found.participation, found.aggregator)
         except ValueError as error:
@@ -167,13 +168,26 @@ class Federation:
             attack = self.initial_attack(rng or Streams(0)) if self.threat.colluders else {}
         return FederationState(parameters, attack=attack)
 
-    def model(self, state: "FederationState") -> nn.Module:
+    def model(self, state: "FederationState", client: int | None = None) -> nn.Module:
         """Return a copy of the network, as it was treated, with the parameters of ``state``.
 
-        It is in evaluation mode.
+        Where BatchNorm stays with each client, it is the model of this ``client``; one that has not
+        taken part has the initial BatchNorm. The copy is in evaluation mode.
+
+        Raises: ``ConfigError`` where there is no such model.
         """
+        own = self.local.own
+        if own is None and client is not None:
+            raise ConfigError("all clients have the same model: leave client out")
+        if own is not None and (client is None or client not in range(self.clients)):
+            raise ConfigError(
+                "each client has a model of its own (batch_norm: local): name one of the clients "
+                f"0 to {self.clients - 1}"
+            )
         copy = deepcopy(self.local.model)
         write(copy, state.parameters)
+        if own is not None and client is not None:
+            own.load(copy, state.store.get(client))
         return copy.eval()
 
     def chosen(self, number: int, rng: Streams) -> tuple[int, ...]:

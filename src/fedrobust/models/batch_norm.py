@@ -9,9 +9,12 @@ from torch.nn.parameter import is_lazy
 
 from fedrobust.config.text import shortened
 from fedrobust.errors import ConfigError, ModelError
+from fedrobust.models.local_tensors import LocalTensors
 
-BatchNorm: TypeAlias = Literal["refuse", "frozen", "to_group_norm"]
+BatchNorm: TypeAlias = Literal["refuse", "frozen", "to_group_norm", "local", "local_statistics"]
 """The treatments: see :func:`treated`."""
+LOCAL = ("local", "local_statistics")
+"""The treatments that give each client a model of its own."""
 
 _GROUPS = (32, 16, 8, 4, 2)
 _CHANNELS = 8
@@ -22,11 +25,15 @@ _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 @dataclass(frozen=True)
 class Treated:
-    """A model and its treatment: ``notes`` say what was done, ``doubts`` what may be a mistake."""
+    """A model and its treatment: ``notes`` say what was done, ``doubts`` what may be a mistake.
+
+    ``own`` are the tensors that stay with each client.
+    """
 
     model: nn.Module
     notes: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    own: LocalTensors | None = None
 
 
 def treated(model: nn.Module, how: BatchNorm) -> Treated:
@@ -39,6 +46,12 @@ def treated(model: nn.Module, how: BatchNorm) -> Treated:
     - ``to_group_norm``: each layer becomes GroupNorm (Wu & He, "Group Normalization", ECCV 2018)
       with its γ, β and ε, in :func:`groups_of` its channels. Hsieh et al., "The Non-IID Data
       Quagmire of Decentralized Machine Learning", ICML 2020, advise this for federations.
+    - ``local``: γ, β and the running statistics stay with each client, and are not aggregated. This
+      is FedBN (Li et al., "FedBN: Federated Learning on Non-IID Features via Local Batch
+      Normalization", ICLR 2021).
+    - ``local_statistics``: only the running statistics stay with each client; γ and β are
+      aggregated. This is SiloBN (Andreux et al., "Siloed Federated Learning for Multi-Centric
+      Histopathology Datasets", MICCAI workshop DCL 2020).
 
     Raises: ``ConfigError`` for a layer that cannot be treated so.
     """
@@ -52,7 +65,10 @@ def treated(model: nn.Module, how: BatchNorm) -> Treated:
             raise ConfigError(
                 f"batch_norm: the layer {name!r} is not initialised yet: call the model once before"
             )
-    return _frozen(model, layers) if how == "frozen" else _grouped(model, layers)
+    if how == "to_group_norm":
+        return _grouped(model, layers)
+    _require_statistics(layers, how)
+    return _frozen(model, layers) if how == "frozen" else _local(model, layers, how)
 
 
 def groups_of(channels: int) -> int:
@@ -99,14 +115,34 @@ def _frozen_class(kind: type[_BatchNorm]) -> type[nn.Module]:
     return type(f"Frozen{kind.__name__}", (_Frozen, kind), {"__module__": kind.__module__})
 
 
-def _frozen(model: nn.Module, layers: dict[str, _BatchNorm]) -> Treated:
-    empty = []
+def _require_statistics(layers: dict[str, _BatchNorm], how: str) -> None:
+    """Refuse layers that normalise by the batch in evaluations too. Raises: ``ConfigError``."""
     for name, layer in layers.items():
         if layer.running_mean is None or layer.running_var is None:
             raise ConfigError(
-                f"batch_norm: frozen uses the running statistics, and the layer {name!r} keeps "
+                f"batch_norm: {how} uses the running statistics, and the layer {name!r} keeps "
                 "none (track_running_stats=False): use to_group_norm"
             )
+
+
+def _local(model: nn.Module, layers: dict[str, _BatchNorm], how: BatchNorm) -> Treated:
+    what = "weights, biases and statistics stay" if how == "local" else "statistics stay"
+    note = (
+        f"batch_norm: {how}: BatchNorm's {what} with each client. Each benign client is evaluated "
+        f"with its own, on its own examples. The layers: {_listed(list(layers))}"
+    )
+    own = LocalTensors.of(model, layers, affine=how == "local")
+    if own.parameters and not any(p.requires_grad for p in model.parameters()):
+        raise ConfigError(
+            f"batch_norm: {how}: the model trains no parameters but BatchNorm's, so that nothing "
+            "is left to aggregate"
+        )
+    return Treated(model, (note,), own=own)
+
+
+def _frozen(model: nn.Module, layers: dict[str, _BatchNorm]) -> Treated:
+    empty = []
+    for name, layer in layers.items():
         if not _measured(layer):
             empty.append(name)
         layer.__class__ = _frozen_class(type(layer))  # type: ignore[assignment]

@@ -19,6 +19,7 @@ from fedrobust.config.kind import Kind
 from fedrobust.config.text import shortened
 from fedrobust.errors import ConfigError, ModelError, ResourceError
 from fedrobust.models.batch_norm import BatchNorm, Treated, treated
+from fedrobust.models.local_tensors import LocalTensors
 
 _LOG = logging.getLogger(__name__)
 _PLENTY = 2**14
@@ -103,7 +104,7 @@ def built(
         )
     found = treated(model, batch_norm)
     if trains:
-        require_trainable(found.model, shape)
+        require_trainable(found.model, shape, found.own)
     found.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return found
 
@@ -113,11 +114,11 @@ def treated_copy(model: nn.Module, shape: tuple[int, ...], batch_norm: BatchNorm
 
     Raises: ``ConfigError`` where a federation cannot train it (see :func:`require_trainable`).
     """
-    with isolated():
+    with isolated(), evaluating(model), torch.no_grad():
         seed_globally(0)
-        require_logits(model, _some(model, shape))  # initialises lazy layers, too
+        logits(model, _some(model, shape))  # so that lazy layers are initialised
     found = treated(deepcopy(model), batch_norm)
-    require_trainable(found.model, shape)
+    require_trainable(found.model, shape, found.own)
     return found
 
 
@@ -163,8 +164,12 @@ def _hint(shape: tuple[int, ...]) -> str:
     return ""
 
 
-def require_trainable(model: nn.Module, shape: tuple[int, ...]) -> None:
+def require_trainable(
+    model: nn.Module, shape: tuple[int, ...], own: LocalTensors | None = None
+) -> None:
     """Refuse a model that a federation cannot train, or whose results would be meaningless.
+
+    ``own`` are the tensors that stay with each client, and may change in training.
 
     Raises: ``ConfigError`` for a model that gives probabilities, whose answers depend on the rest
     of a batch, or whose buffers change in training.
@@ -180,8 +185,11 @@ def require_trainable(model: nn.Module, shape: tuple[int, ...]) -> None:
             logits(model, x)
         for module, training in modes:
             module.training = training
+    kept = () if own is None else own.initial
+    if own is not None:
+        own.load(model)
     for name, after in _held(model):
-        if not torch.equal(after.nan_to_num(), before[name].nan_to_num()):
+        if name not in kept and not torch.equal(after.nan_to_num(), before[name].nan_to_num()):
             raise ConfigError(
                 f"the model's buffer {name} changes in training outside the parameters, and a "
                 f"federation aggregates parameters only. {_instead(model, name)}"
@@ -204,7 +212,8 @@ def _instead(model: nn.Module, buffer: str) -> str:
     if isinstance(owner, _BatchNorm):
         return (
             "Use GroupNorm instead of BatchNorm, or set batch_norm: to_group_norm puts GroupNorm "
-            "in its place, frozen never updates the statistics"
+            "in its place, frozen never updates the statistics, local leaves BatchNorm to each "
+            "client (FedBN)"
         )
     if isinstance(owner, _InstanceNorm):
         return f"Use {type(owner).__name__} with track_running_stats=False"

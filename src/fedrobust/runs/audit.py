@@ -26,7 +26,7 @@ from fedrobust.evaluation.auditing.model_check import subject
 from fedrobust.evaluation.auditing.progress_file import About
 from fedrobust.evaluation.auditing.result import Audit
 from fedrobust.files import clear, held, listing, reason, written
-from fedrobust.models import BatchNorm
+from fedrobust.models import LOCAL, BatchNorm
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import Norm
 from fedrobust.progress import UNWATCHED, Progress
@@ -73,13 +73,14 @@ def audited(asked: Asked, progress: Progress | None = None) -> Audit:
 
     Raises: the ``UserError`` whose type fits the fault.
     """
-    for name, value, kind in (
-        ("norm", asked.norm, Norm),
-        ("budget", asked.budget, Budget),
-        ("batch-norm", asked.batch_norm, BatchNorm),
+    of_one_model = tuple(how for how in get_args(BatchNorm) if how not in LOCAL)
+    for name, value, known in (
+        ("norm", asked.norm, get_args(Norm)),
+        ("budget", asked.budget, get_args(Budget)),
+        ("batch-norm", asked.batch_norm, of_one_model),
     ):
-        if value is not None and value not in get_args(kind):
-            raise ConfigError(f"--{name} is {value}; it can be {' or '.join(get_args(kind))}")
+        if value is not None and value not in known:
+            raise ConfigError(f"--{name} is {value}; it can be {' or '.join(known)}")
     if asked.out is None:
         if asked.resume:
             raise ConfigError("--resume goes on with an audit in a folder: name it with --out")

@@ -17,7 +17,7 @@ from fedrobust.config.trust import CURE, EVERYTHING, NOTHING, Trusted, Untrusted
 from fedrobust.config.yaml import read_yaml
 from fedrobust.data import AnyData, Dataset
 from fedrobust.errors import ConfigError, RecordError
-from fedrobust.models import AnyModel, BatchNorm, build_model
+from fedrobust.models import LOCAL, AnyModel, BatchNorm, build_model
 from fedrobust.perturb import AnyPerturbation, Pgd
 from fedrobust.records.reading import broken, fill, mapping_of, present
 
@@ -129,6 +129,11 @@ def _of_run(path: Path, data: str | None, last: bool, trusted: Trusted) -> Sourc
         raise broken(config, error) from error
     if data is None and recorded.data is None:
         raise broken(config, "its data is missing")
+    if recorded.batch_norm in LOCAL:
+        raise ConfigError(
+            f"{path} was run with batch_norm: {recorded.batch_norm}, so that each client has a "
+            "model of its own. In Python, audit that of one client: Run.client_model(client)"
+        )
     source = recorded.data if data is None else _component(AnyData, data, "--data")
     dataset = source.load()
     model = _filled(recorded.model, file, dataset, recorded.batch_norm)

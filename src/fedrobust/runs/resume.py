@@ -24,6 +24,7 @@ from fedrobust.runs.provenance import environment
 from fedrobust.runs.rounds_log import Extent, RoundsLog
 from fedrobust.runs.state import FORMAT, RunState
 from fedrobust.runs.tally import Tally
+from fedrobust.runs.weights import Weights
 from fedrobust.typing import Json
 
 _TOLD = 10
@@ -128,7 +129,7 @@ def _restored(run: Prepared, directory: RunDirectory, content: Json) -> RunState
     return RunState(
         FederationState(**_to(content["state"], device)),
         content["metrics"],
-        content["best"].to(device),
+        Weights(content["best"].to(device), _to(content.get("best_store", {}), device)),
         content["seconds"],
         tally,
         log,
@@ -168,7 +169,7 @@ def _misfit(run: Prepared, content: Json) -> str:
     keys = _KEYS[format]
     if lacks := keys.keys() - content.keys():
         return f"it lacks {min(lacks)}"
-    if more := content.keys() - keys.keys() - {"config"}:
+    if more := content.keys() - keys.keys() - {"config", "best_store"}:
         return f"it holds {min(map(str, more))}, which this version of fedrobust does not know"
     for key, kind in keys.items():
         if not isinstance(content[key], kind):
@@ -184,9 +185,13 @@ def _misfit(run: Prepared, content: Json) -> str:
     for name, vector in vectors.items():
         if not isinstance(vector, torch.Tensor) or unfit(vector) or not _like(vector, run.start):
             return f"its {name} is {told(vector)}, and this run has {told(run.start)}"
-    for key in ("store", "root"):
-        if not _holds_tensors(state.get(key, {})):
-            return f"its state.{key} does not hold tensors by client"
+    stores = {f"state.{key}": state.get(key, {}) for key in ("store", "root")}
+    for name, store in (stores | {"best_store": content.get("best_store", {})}).items():
+        if not _holds_tensors(store):
+            return f"its {name} does not hold tensors by client"
+        own = run.federation.local.own
+        if own is not None and (why := own.misfit(store)):
+            return f"its {name} does not fit: {why}"
     if not all(isinstance(line, dict) for line in content["metrics"]):
         return "its metrics are no list of mappings"
     try:

@@ -1,15 +1,16 @@
 """Play an experiment to its end: rounds, evaluations, and the summary."""
 
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
-from fedrobust.compute.parameters import write
 from fedrobust.data.sources import cache
 from fedrobust.errors import ConfigError, WriteError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.state import FederationState, RoundLog
+from fedrobust.models import client_model
 from fedrobust.perturb import Pgd
 from fedrobust.progress import UNWATCHED, Progress
 from fedrobust.records.schema.formats import declared
@@ -20,6 +21,7 @@ from fedrobust.runs.prepare import Prepared
 from fedrobust.runs.state import RunState, save_end
 from fedrobust.runs.summary import _finish, _line, best_of, rank
 from fedrobust.runs.surrogates import surrogates
+from fedrobust.runs.weights import Weights
 from fedrobust.typing import Json, Vector
 
 
@@ -40,6 +42,10 @@ class Run:
     best: Vector
     path: Path | None
     unkept: str | None = None
+
+    def client_model(self, client: int) -> nn.Module:
+        """Return a copy of ``model`` with the BatchNorm of ``client``, where it stays with each."""
+        return client_model(deepcopy(self.model), self.state.store.get(client))
 
     def __repr__(self) -> str:
         scores = self.summary["test"]["best"]
@@ -126,11 +132,17 @@ def _play(playing: Playing, watch: Progress) -> Run:
             _keep(playing, watch, summary)
             if playing.unkept is not None:
                 summary["troubles"].append(f"the records are not whole: {playing.unkept}")
-    write(run.model, run_state.state.parameters)
+    Weights.of(run_state.state).into(run.model, run.federation.local.own)
     run.model.eval()
     path = directory.path if directory is not None else None
     return Run(
-        run_state.state, run_state.metrics, run.model, summary, run_state.best, path, playing.unkept
+        run_state.state,
+        run_state.metrics,
+        run.model,
+        summary,
+        run_state.best.parameters,
+        path,
+        playing.unkept,
     )
 
 
@@ -158,7 +170,8 @@ def _keep(playing: Playing, watch: Progress, summary: Json) -> None:
 
 
 def _evaluate(run: Prepared, run_state: RunState, log: RoundLog) -> Json:
-    scores = measure.on_held_out(run, run_state.state.parameters, log.round)
+    weights = Weights.of(run_state.state)
+    scores = measure.on_held_out(run, weights, log.round)
     kept = log.kept
     metrics = {
         "round": log.round,
@@ -169,6 +182,6 @@ def _evaluate(run: Prepared, run_state: RunState, log: RoundLog) -> Json:
         "applied": log.outcome.vector is not None,
     }
     if not run_state.metrics or rank(metrics) > rank(best_of(run_state.metrics)):
-        run_state.best = run_state.state.parameters.clone()
+        run_state.best = weights
     run_state.metrics.append(declared(Evaluation, metrics))
     return metrics

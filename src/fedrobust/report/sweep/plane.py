@@ -17,7 +17,7 @@ from fedrobust.config.component import component, from_record
 from fedrobust.config.trust import Trusted, UntrustedError
 from fedrobust.data import AnyData
 from fedrobust.errors import ConfigError
-from fedrobust.models import AnyModel, BatchNorm, build_model
+from fedrobust.models import LOCAL, AnyModel, BatchNorm, build_model
 from fedrobust.records.reading import broken, fill
 from fedrobust.report.style import printable
 from fedrobust.report.sweep.figures import curve_name, grid, legend, panels, styles
@@ -32,9 +32,10 @@ _DATA = ("#8fb8d8", "#f2b27a")
 
 
 def plane(records: SweepRecords) -> bool:
-    """Whether the data of every cell are points of a plane in two classes."""
+    """Whether every cell has points of a plane in two classes, and one model for all clients."""
     return all(
         cell.config["data"].get("name") == "synthetic-ring"
+        and cell.config.get("batch_norm") not in LOCAL
         for group in records.groups
         for cell in group.cells
     )
