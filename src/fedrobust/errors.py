@@ -37,6 +37,10 @@ class PrecisionWarning(UserWarning):
     """A numerical precision that this processor has no instructions for."""
 
 
+class ModelWarning(UserWarning):
+    """A model that can be trained, but perhaps not as it is meant."""
+
+
 class DrawWarning(UserWarning):
     """A draw from a global random generator that makes a result depend on the workers."""
 

@@ -25,11 +25,11 @@ from fedrobust.data import AnyData, AnyPartition
 from fedrobust.errors import ConfigError
 from fedrobust.evaluation.auditing.in_training import Auditing
 from fedrobust.evaluation.wasserstein_metrics import Wasserstein
-from fedrobust.federation.fitting import require_clients, require_parts
+from fedrobust.federation.fitting import require_clients, require_one_model, require_parts
 from fedrobust.federation.participation import All, AnyParticipation
 from fedrobust.federation.server import Server
 from fedrobust.federation.threat import ThreatModel
-from fedrobust.models import AnyModel
+from fedrobust.models import LOCAL, AnyModel, BatchNorm
 from fedrobust.objectives import ERM, AnyObjective
 from fedrobust.perturb import AnyPerturbation, Pgd
 
@@ -104,6 +104,7 @@ class Experiment:
     data: AnyData
     partition: AnyPartition
     model: AnyModel
+    batch_norm: BatchNorm = "refuse"
     objective: AnyObjective = ERM()
     client: Client
     participation: AnyParticipation = All()
@@ -117,12 +118,34 @@ class Experiment:
 
     @model_validator(mode="after")
     def _fits(self) -> "Experiment":
+        self._require_one_model()
         require_parts(self.attack, self.malicious, self.threat, self.aggregator, self.server)
         with asking("the partition, asked for its clients,"):
             clients = getattr(self.partition, "clients", None)
         if isinstance(clients, int):
             self.require_clients(clients)
         return self
+
+    def _require_one_model(self) -> None:
+        """Refuse what needs one model, where each client has its own. Raises: ``ValueError``."""
+        if self.batch_norm not in LOCAL:
+            return
+        require_one_model(self.batch_norm, self.attack, self.malicious)
+        for key, why in {
+            "audit": "an audit is of one model",
+            "wasserstein": "the certificate is of one model",
+        }.items():
+            if getattr(self.evaluation, key) is not None:
+                raise ValueError(
+                    f"evaluation.{key}: {why}, and with batch_norm: {self.batch_norm} each client "
+                    "has its own: leave it out, or use to_group_norm"
+                )
+        if self.execution.gradients in ("vmap", "compiled"):
+            raise ValueError(
+                f"execution.gradients: {self.execution.gradients} trains several clients as one "
+                f"batch, and with batch_norm: {self.batch_norm} each normalises by its own: use "
+                "autograd or leave it out"
+            )
 
     def require_clients(self, clients: int) -> None:
         """Check the settings against this number of clients.

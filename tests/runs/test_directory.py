@@ -51,7 +51,7 @@ def test_other_data_under_the_same_config_are_refused(
     tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(tiny(rounds=2), tmp_path / "run")
-    monkeypatch.setattr("fedrobust.runs.prepare._digest", lambda data, start: "0" * 16)
+    monkeypatch.setattr("fedrobust.runs.prepare._digest", lambda *_: "0" * 16)
     with pytest.raises(RecordError, match="other data"):
         run(tiny(rounds=2), tmp_path / "run", resume=True)
 

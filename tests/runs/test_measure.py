@@ -18,6 +18,7 @@ from fedrobust.report import write_report
 from fedrobust.runs.measure import on_test
 from fedrobust.runs.prepare import prepare
 from fedrobust.runs.summary import best_of
+from fedrobust.runs.weights import Weights
 
 
 def test_robust_accuracy_chooses_then_accuracy_then_the_earlier() -> None:
@@ -44,7 +45,7 @@ def test_each_client_is_scored_on_its_own_test_examples(
     attack = {"name": "pgd", "eps": 0.1, "step_size": 0.1, "steps": 1}
     evaluation = {"attack": attack, "samples": 100, "test_samples": samples}
     ready = prepare(tiny(model=AlwaysThree(), evaluation=evaluation))
-    scores = on_test(ready, ready.start, 1)
+    scores = on_test(ready, Weights(ready.start), 1)
     read = set(ready.test.tolist())
     assert scores["examples"] == (samples or 360)
     counted = 0

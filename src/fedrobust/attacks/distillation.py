@@ -84,6 +84,7 @@ class Distillation:
             uses_honest_updates=self.start > 1,
             first_round=self.start,
             start_field="start",
+            uses_model=True,
         )
 
     def init(self) -> dict[str, Any]:

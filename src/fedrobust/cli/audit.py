@@ -28,6 +28,10 @@ def audit_command(
         str | None,
         typer.Option("--model", help="The network of a .safetensors file, or of the surrogates."),
     ] = None,
+    batch_norm: Annotated[
+        str | None,
+        typer.Option(help="How the BatchNorm of --model was treated; a run knows this."),
+    ] = None,
     budget: Annotated[str, typer.Option(help="quick, standard or full.")] = "quick",
     samples: Annotated[int, typer.Option(help="Test examples, drawn at random.", min=1)] = 1000,
     seed: Annotated[
@@ -60,6 +64,7 @@ def audit_command(
             norm=norm,
             data=data,
             network=network,
+            batch_norm=batch_norm,
             budget=budget,
             samples=samples,
             seed=seed,

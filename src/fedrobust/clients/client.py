@@ -45,6 +45,12 @@ class Client:
         """Return the learning rate in ``round``, which counts from 1."""
         return self.optimizer.lr * in_round(self.lr_factor, round)
 
+    def smallest_batch(self, examples: int) -> int:
+        """Return the size of the smallest batch that a client with so many examples trains on."""
+        whole, rest = divmod(examples, self.batch_size)
+        reached = self.epochs is not None or (self.batches or 0) > whole
+        return rest if rest and reached else min(examples, self.batch_size)
+
     def schedule(self, examples: Indices, generator: torch.Generator) -> list[Indices]:
         """Return the batches of one round, as indices into the training data."""
         if self.epochs is not None:

@@ -35,6 +35,8 @@ def unsupported(task: Task, model: nn.Module, x: Images) -> str | None:
     """Return why clients cannot train together, tried on examples like x; None where they can."""
     if type(task.config.optimizer) not in (Sgd, Adam):
         return f"the optimiser {type(task.config.optimizer).__name__} is a user's own"
+    if task.own is not None:
+        return "each client has BatchNorm statistics of its own"
     if own_loss(task.objective):
         return f"the objective {type(task.objective).__name__} has a loss of its own"
     model.train()

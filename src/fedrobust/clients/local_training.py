@@ -1,7 +1,7 @@
 """Local training: from the broadcast parameters to one update row per client."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ from fedrobust.clients.client import Client
 from fedrobust.clients.poisoning import Poisons
 from fedrobust.clients.turn import OptimizerState, Store, Trained, Turn
 from fedrobust.compute.global_draws import GlobalDraws, drawless
-from fedrobust.compute.network import evaluating, require_logits
+from fedrobust.compute.network import evaluating, logits, require_logits
 from fedrobust.compute.parameters import write
 from fedrobust.compute.precision import Precision, reduced
 from fedrobust.compute.randomness import Streams, isolated
@@ -23,8 +23,8 @@ from fedrobust.config import arguments
 from fedrobust.config.fingerprint import foreign
 from fedrobust.data import Split
 from fedrobust.data.map_style import split_of
-from fedrobust.errors import ConfigError
-from fedrobust.models import require_trainable
+from fedrobust.errors import ConfigError, ModelError, ModelWarning
+from fedrobust.models import BatchNorm, LocalTensors, treated_copy
 from fedrobust.objectives import Objective, asked, own_loss
 from fedrobust.typing import Indices, Updates, Vector
 
@@ -39,6 +39,10 @@ class LocalTraining:
     all clients have the same parameters, so one inner maximisation serves a unit. It sees the model
     in evaluation mode, because what a layer like dropout draws belongs to one client's training.
     Where they train ``together``, one backward pass gives the gradients of a unit's clients.
+
+    Where tensors stay with each client (``own``), a client's model is its own even in its first
+    batch. So each client is a unit alone, and its inner maximisations see its own tensors, as they
+    are then, in evaluation mode.
     """
 
     model: nn.Module
@@ -51,6 +55,7 @@ class LocalTraining:
     device: torch.device
     precision: Precision = "float32"
     together: bool = False
+    own: LocalTensors | None = None
 
     @classmethod
     def of(
@@ -60,10 +65,12 @@ class LocalTraining:
         objective: Objective,
         config: Client,
         batch: int,
+        batch_norm: BatchNorm = "refuse",
     ) -> "LocalTraining":
         """Return the training of ``clients``, given as data, on a copy of ``model``, where it lies.
 
-        Each client is a pair (x, y) of tensors, or a PyTorch data set.
+        Each client is a pair (x, y) of tensors, or a PyTorch data set. The copy's BatchNorm layers
+        are treated as ``batch_norm`` says; a ``ModelWarning`` tells what may be a mistake.
 
         Raises: ``ConfigError`` for a model that cannot be trained on these data, ``DataError``.
         """
@@ -75,7 +82,10 @@ class LocalTraining:
         if len(shapes := {tuple(split.x.shape[1:]) for split in splits}) > 1:
             raise ConfigError(f"the clients' examples have different shapes: {sorted(shapes)}")
         data = Split(torch.cat([s.x for s in splits]), torch.cat([s.y for s in splits]))
-        require_trainable(model, tuple(data.x.shape[1:]))
+        found = treated_copy(model, tuple(data.x.shape[1:]), batch_norm)
+        for doubt in found.doubts:
+            warnings.warn(doubt, ModelWarning, stacklevel=3)
+        model = found.model
         parameter = next(p for p in model.parameters() if p.requires_grad)
         some = data.images(torch.arange(min(2, len(data)))).to(parameter)
         classes = require_logits(model, some)
@@ -84,8 +94,8 @@ class LocalTraining:
         except ValueError as error:
             raise ConfigError(str(error)) from error
         ends = torch.tensor([len(split) for split in splits]).cumsum(0)[:-1]
-        return cls(
-            model=deepcopy(model),
+        task = cls(
+            model=model,
             data=data,
             classes=classes,
             clients=torch.arange(len(data)).tensor_split(ends.tolist()),
@@ -93,7 +103,31 @@ class LocalTraining:
             config=config,
             batch=batch,
             device=parameter.device,
+            own=found.own,
         )
+        task.require_batches()
+        return task
+
+    def require_batches(self, who: str = "client {}") -> None:
+        """Refuse a batch of one example where BatchNorm must normalise it in training.
+
+        Raises: ``ConfigError``, which says ``who`` has it.
+        """
+        sizes = [self.config.smallest_batch(len(part)) for part in self.clients]
+        if self.own is None or 1 not in sizes:
+            return
+        x = self.data.images(self.clients[sizes.index(1)][:1])
+        self.model.train()
+        try:
+            with isolated(), torch.no_grad():
+                logits(self.model, x.to(next(self.model.parameters())))
+        except ModelError as error:
+            raise ConfigError(
+                f"{who.format(sizes.index(1))} would train on a batch of one example, which its "
+                f"own BatchNorm cannot normalise: choose another client.batch_size ({error})"
+            ) from error
+        finally:
+            self.own.load(self.model)
 
     def updates(
         self,
@@ -119,6 +153,8 @@ class LocalTraining:
                     for client in unit
                 ]
                 write(model, parameters)
+                if self.own is not None:
+                    self.own.load(model, store.get(unit[0]))
                 self._perturb_first(model, turns, round)
                 found: Iterable[Trained] = (
                     cohort.trained(self, model, turns, parameters, store)
@@ -160,7 +196,7 @@ class LocalTraining:
             size = min(len(self.clients[client]), self.config.batch_size)
             if not self.together:  # else the gradients of all examples are one batch, too
                 size = asked.count(self.objective, size, round) or size
-            if filled + size > self.batch:
+            if filled + size > self.batch or self.own is not None:
                 units.append([])
                 filled = 0
             units[-1].append(client)

@@ -12,12 +12,13 @@ from fedrobust.clients.optimizers import Adam, Sgd
 from fedrobust.clients.poisoning import Poisons, poisoned
 from fedrobust.compute.global_draws import GlobalDraws
 from fedrobust.compute.network import evaluating
-from fedrobust.compute.parameters import write
+from fedrobust.compute.parameters import read, write
 from fedrobust.compute.randomness import Streams
 from fedrobust.config import arguments
 from fedrobust.config.by_round import in_round
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError
+from fedrobust.models import LocalTensors, optimizer_of, own_of
 from fedrobust.objectives import LossContext, Objective, asked, own_loss
 from fedrobust.typing import Images, Indices, Labels, Vector
 
@@ -26,9 +27,10 @@ ORDINARY = 1e15
 
 OptimizerState: TypeAlias = dict[str, Tensor]
 Store: TypeAlias = dict[int, OptimizerState]
-"""The optimiser state of each client that keeps one and has taken part, by client id."""
+"""What is kept of each client that has taken part, by client id: the state of its optimiser, and
+its own tensors where some stay with it (:mod:`fedrobust.models.local_tensors`)."""
 Trained: TypeAlias = tuple[Vector, OptimizerState | None]
-"""A client's update [d], and the optimiser's state that is kept, if any."""
+"""A client's update [d], and what is kept of the client, if anything."""
 
 
 class Task(Protocol):
@@ -67,6 +69,11 @@ class Task(Protocol):
     @property
     def device(self) -> torch.device:
         """Where training runs."""
+        ...
+
+    @property
+    def own(self) -> LocalTensors | None:
+        """The tensors that stay with each client, if any."""
         ...
 
     @property
@@ -129,12 +136,24 @@ class Turn:
                 x, y = poisoned(self._poison, x, y, task.classes)
         return x.to(task.device, self._dtype), y.to(task.device)
 
-    def train(self, parameters: Vector, state: OptimizerState | None) -> Trained:
-        """Return the client's update [d], and the optimiser's state that is kept, if any.
+    def train(self, parameters: Vector, kept: OptimizerState | None) -> Trained:
+        """Return the client's update [d], and what is kept of the client, if anything.
 
-        Afterwards the model holds arbitrary parameters. Where the update is not finite, the new
-        state of the optimiser is not kept: the server refuses the update.
+        ``model`` holds the client's own tensors, if there are any. Afterwards it holds arbitrary
+        values. Where the update is not finite, nothing new is kept: the server refuses the update.
         """
+        own = self.task.own
+        if own is None:
+            return self._stepped(parameters, kept)
+        with own.training(self.model) as shared:
+            row, state = self._stepped(read(self.model), optimizer_of(kept))
+        found = own.read(self.model)
+        if not all(math.isfinite(largest(value)) for value in (row, *found.values())):
+            found = own_of(kept)
+        return row[shared], {**(state or {}), **found} or None
+
+    def _stepped(self, parameters: Vector, state: OptimizerState | None) -> Trained:
+        """Return the change of all parameters that are trained, and the optimiser's state."""
         task, keeps, alone = self.task, self.task.config.keep_optimizer, len(self.batches) == 1
         local = nn.Parameter(parameters.clone())
         optimizer = task.config.optimizer.build(local)
@@ -162,6 +181,8 @@ class Turn:
                     return torch.full_like(parameters, torch.nan), state
                 steepest = max(steepest, slope)
                 optimizer.step()
+        if task.own is not None:
+            write(self.model, local.detach())
         row, after = local.detach() - parameters, optimizer.state[local]
         if not keeps:
             return row, None

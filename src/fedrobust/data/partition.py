@@ -159,7 +159,7 @@ class Dirichlet:
             for client, piece in zip(held, pieces, strict=True):
                 client.append(piece)
         parts = _sorted([torch.cat(pieces) for pieces in held])
-        tests, notes = _test_alike(train.y, parts, test.y, generator)
+        tests, notes = shared_alike(train.y, parts, test.y, generator)
         return Partition(parts, tests, 0, notes)
 
 
@@ -191,7 +191,7 @@ class Shards:
         by_label = kept[torch.argsort(train.y[kept], stable=True)].view(shards, size)
         owned = torch.randperm(shards, generator=generator).view(self.clients, -1)
         parts = _sorted(by_label[owned].flatten(1))
-        tests, notes = _test_alike(train.y, parts, test.y, generator)
+        tests, notes = shared_alike(train.y, parts, test.y, generator)
         if rest:
             notes = (_remainder("training", len(train), shards, size, "shards"), *notes)
         return Partition(parts, tests, rest, notes)
@@ -267,7 +267,7 @@ def _of_each(user: Tensor, writers: Tensor) -> tuple[Indices, ...]:
     return tuple(order[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True))
 
 
-def _test_alike(
+def shared_alike(
     y_train: Labels, parts: tuple[Indices, ...], y_test: Labels, generator: torch.Generator
 ) -> tuple[tuple[Indices, ...], tuple[str, ...]]:
     """Share out test examples so that each client has the class proportions of its training data.

@@ -12,6 +12,8 @@ from fedrobust.aggregators.checks import finite_rows
 from fedrobust.compute.own_draws import own_draws
 from fedrobust.compute.parameters import write
 from fedrobust.compute.randomness import Streams
+from fedrobust.config.kind import name_of
+from fedrobust.errors import ConfigError
 from fedrobust.federation.malicious_rows import crafted
 from fedrobust.federation.server import detached, place
 from fedrobust.federation.state import Federation, FederationState
@@ -106,6 +108,11 @@ def view_of(
     known_examples = [local.clients[client] for client in federation.known]
 
     def model() -> nn.Module:
+        if local.own is not None:
+            raise ConfigError(
+                f"the attack {name_of(type(federation.attack))} asks for the model, but each "
+                "client has a model of its own (batch_norm: local)"
+            )
         copy = deepcopy(network)
         write(copy, parameters)
         return copy

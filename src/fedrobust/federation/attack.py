@@ -30,7 +30,8 @@ class Requirements:
     parameter vectors in ``view.history``. ``first_round`` is the first round in which the attack
     can act. ``start_field`` names the field of the attack that delays it, where it has one.
     ``poisons_data`` says whether the attack changes the data of malicious clients; None means that
-    it does where it has a method ``poison``.
+    it does where it has a method ``poison``. ``uses_model`` says whether it asks for
+    ``view.model()``, which is not there where each client has a model of its own.
 
     Raises: ``ValueError`` for a field of the wrong kind.
     """
@@ -42,6 +43,7 @@ class Requirements:
     first_round: int = 1
     start_field: str | None = None
     poisons_data: bool | None = None
+    uses_model: bool = False
 
     def __post_init__(self) -> None:
         given: Any = self.knowledge
@@ -54,8 +56,9 @@ class Requirements:
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise _unfit(name, f"a whole number from {least} on", value)
-        if type(self.uses_honest_updates) is not bool:
-            raise _unfit("uses_honest_updates", "true or false", self.uses_honest_updates)
+        for name in ("uses_honest_updates", "uses_model"):
+            if type(getattr(self, name)) is not bool:
+                raise _unfit(name, "true or false", getattr(self, name))
         if self.poisons_data is not None and type(self.poisons_data) is not bool:
             raise _unfit("poisons_data", "true, false or None", self.poisons_data)
         if not isinstance(self.start_field, str | None):

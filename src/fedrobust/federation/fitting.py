@@ -9,6 +9,7 @@ from fedrobust.federation.attack import Attack, requirements
 from fedrobust.federation.participation import Participation
 from fedrobust.federation.server import Server, rooted
 from fedrobust.federation.threat import ThreatModel
+from fedrobust.models import LOCAL, BatchNorm
 
 
 def require_parts(
@@ -40,6 +41,16 @@ def require_parts(
         raise ValueError(
             f"the rule {name_of(type(aggregator))} trusts an update of the server's own: "
             "set server.root to the number of training examples that the server holds"
+        )
+
+
+def require_one_model(batch_norm: BatchNorm, attack: Attack | None, malicious: int) -> None:
+    """Refuse an attack that asks for the model, where there is none. Raises: ``ValueError``."""
+    if batch_norm in LOCAL and attack is not None and malicious and requirements(attack).uses_model:
+        raise ValueError(
+            f"attack {name_of(type(attack))} works on the whole model, and with batch_norm: "
+            f"{batch_norm} each client has a model of its own: use another attack, or "
+            "to_group_norm"
         )
 
 

@@ -13,7 +13,7 @@ from fedrobust.clients.client import Client
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.clients.turn import Store
 from fedrobust.compute.own_draws import own_draws
-from fedrobust.compute.parameters import read
+from fedrobust.compute.parameters import read, write
 from fedrobust.compute.randomness import Streams
 from fedrobust.config.arguments import told
 from fedrobust.config.component import read_as
@@ -21,11 +21,12 @@ from fedrobust.config.fingerprint import foreign
 from fedrobust.config.scalars import Count, Size
 from fedrobust.errors import ConfigError
 from fedrobust.federation.attack import AnyAttack, Attack, Requirements, initial_state, requirements
-from fedrobust.federation.fitting import require_clients, require_parts
+from fedrobust.federation.fitting import require_clients, require_one_model, require_parts
 from fedrobust.federation.participation import All, AnyParticipation, Participation
 from fedrobust.federation.server import Outcome, Server
 from fedrobust.federation.server_optimizer import Slots
 from fedrobust.federation.threat import ThreatModel
+from fedrobust.models import BatchNorm
 from fedrobust.objectives import ERM, AnyObjective, Objective
 from fedrobust.typing import Vector
 
@@ -67,6 +68,7 @@ class Federation:
         threat: ThreatModel | Mapping[str, Any] | None = None,
         server: Server | Mapping[str, Any] | None = None,
         batch: int = 256,
+        batch_norm: BatchNorm = "refuse",
     ) -> "Federation":
         """Return a federation of ``clients`` that train ``model``, for a loop over ``run_round``.
 
@@ -74,8 +76,9 @@ class Federation:
         first ``malicious`` of them attack. Left out, the rule is the mean, the objective ERM, and
         local training one batch of 64 by SGD at rate 0.1; all take part in each round. ``batch``
         is the number of examples that an inner maximisation moves at a time. Training runs where
-        the model's parameters lie. The model is copied. A part may also be given as in a config:
-        ``aggregator={"name": "krum", "f": 2}``.
+        the model's parameters lie. The model is copied, and its BatchNorm layers are treated as
+        ``batch_norm`` says (:func:`~fedrobust.models.batch_norm.treated`). A part may also be given
+        as in a config: ``aggregator={"name": "krum", "f": 2}``.
 
         Raises: ``ConfigError`` for parts that do not fit each other, ``DataError`` for the data.
 
@@ -95,6 +98,7 @@ class Federation:
             read_as(AnyObjective, objective or ERM(), "objective"),
             read_as(Client, client or Client(batches=1), "client"),
             read_as(Count, batch, "batch"),
+            read_as(BatchNorm, batch_norm, "batch_norm"),
         )
         found = cls(
             local=local,
@@ -112,6 +116,7 @@ class Federation:
                 "an Experiment, or give the clients such data yourself"
             )
         try:
+            require_one_model(batch_norm, attacks, bad)
             require_parts(attacks, bad, known, found.aggregator, found.server)
             require_clients(found.clients, bad, known, found.participation, found.aggregator)
         except ValueError as error:
@@ -171,6 +176,28 @@ class Federation:
             # Clients that do not collude each have a state, by id, from their first round on.
             attack = self.initial_attack(rng or Streams(0)) if self.threat.colluders else {}
         return FederationState(parameters, attack=attack)
+
+    def model(self, state: "FederationState", client: int | None = None) -> nn.Module:
+        """Return a copy of the network, as it was treated, with the parameters of ``state``.
+
+        Where BatchNorm stays with each client, it is the model of this ``client``; one that has not
+        taken part has the initial BatchNorm. The copy is in evaluation mode.
+
+        Raises: ``ConfigError`` where there is no such model.
+        """
+        own = self.local.own
+        if own is None and client is not None:
+            raise ConfigError("all clients have the same model: leave client out")
+        if own is not None and (client is None or client not in range(self.clients)):
+            raise ConfigError(
+                "each client has a model of its own (batch_norm: local): name one of the clients "
+                f"0 to {self.clients - 1}"
+            )
+        copy = deepcopy(self.local.model)
+        write(copy, state.parameters)
+        if own is not None and client is not None:
+            own.load(copy, state.store.get(client))
+        return copy.eval()
 
     def chosen(self, number: int, rng: Streams) -> tuple[int, ...]:
         """Return the clients of round ``number``, in ascending order.

@@ -1,6 +1,22 @@
 """The networks of both papers, by name, and the functions that build and check a network."""
 
-from fedrobust.models.build import MODEL, AnyModel, ModelSpec, build_model, require_trainable
+from fedrobust.models.batch_norm import LOCAL, BatchNorm, Treated
+from fedrobust.models.build import (
+    MODEL,
+    AnyModel,
+    ModelSpec,
+    build_model,
+    built,
+    require_trainable,
+    treated_copy,
+)
+from fedrobust.models.local_tensors import (
+    Kept,
+    LocalTensors,
+    client_model,
+    optimizer_of,
+    own_of,
+)
 from fedrobust.models.networks import (
     CifarCnn,
     DigitsCnn,
@@ -21,16 +37,26 @@ MODELS = MODEL.of(
     RingMlp,
 )
 __all__ = [
+    "LOCAL",
     "MODELS",
     "AnyModel",
+    "BatchNorm",
     "CifarCnn",
     "DigitsCnn",
     "EluCnn",
+    "Kept",
     "LeafCnn",
+    "LocalTensors",
     "MnistCnn",
     "MnistCnnSmall",
     "ModelSpec",
     "RingMlp",
+    "Treated",
     "build_model",
+    "built",
+    "client_model",
+    "optimizer_of",
+    "own_of",
     "require_trainable",
+    "treated_copy",
 ]

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Protocol, TypeAlias
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from fedrobust.compute.memory import available_memory
 from fedrobust.compute.network import evaluating, logits, require_logits
@@ -16,6 +18,8 @@ from fedrobust.config.arguments import told
 from fedrobust.config.kind import Kind
 from fedrobust.config.text import shortened
 from fedrobust.errors import ConfigError, ModelError, ResourceError
+from fedrobust.models.batch_norm import BatchNorm, Treated, treated
+from fedrobust.models.local_tensors import LocalTensors
 
 _LOG = logging.getLogger(__name__)
 _PLENTY = 2**14
@@ -41,11 +45,26 @@ def build_model(
     generator: torch.Generator,
     *,
     trains: bool = True,
+    batch_norm: BatchNorm = "refuse",
 ) -> nn.Module:
+    """Return the network that :func:`built` makes, without what is to be said of it."""
+    return built(spec, shape, classes, generator, trains=trains, batch_norm=batch_norm).model
+
+
+def built(
+    spec: "ModelSpec | nn.Module",
+    shape: tuple[int, ...],
+    classes: int,
+    generator: torch.Generator,
+    *,
+    trains: bool = True,
+    batch_norm: BatchNorm = "refuse",
+) -> Treated:
     """Return the network of ``spec`` for examples of ``shape``, initialised from ``generator``.
 
     A network that is already built is copied and keeps its parameters. Networks are initialised
-    from global generators; these are seeded here and restored afterwards.
+    from global generators; these are seeded here and restored afterwards. Its BatchNorm layers are
+    treated as ``batch_norm`` says.
 
     Raises: ``ConfigError`` where the network does not give one logit per class on such examples,
     or, if it ``trains``, where a federation cannot train it (see :func:`require_trainable`);
@@ -75,17 +94,32 @@ def build_model(
         model = model.cpu()
         try:
             with evaluating(model), torch.no_grad():
-                found = logits(model, torch.rand(4, *shape, dtype=_dtype(model)))
+                answer = logits(model, torch.rand(4, *shape, dtype=_dtype(model)))
         except ModelError as error:
             raise ModelError(f"{error}{_hint(shape)}") from error
-    if found.shape[1] != classes:
+    if answer.shape[1] != classes:
         raise ConfigError(
             f"the model must give one logit for each of the {classes} classes; it gives "
-            f"{found.shape[1]}"
+            f"{answer.shape[1]}"
         )
+    found = treated(model, batch_norm)
     if trains:
-        require_trainable(model, shape)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        require_trainable(found.model, shape, found.own)
+    found.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return found
+
+
+def treated_copy(model: nn.Module, shape: tuple[int, ...], batch_norm: BatchNorm) -> Treated:
+    """Return a copy of a user's network, with its BatchNorm layers treated, where it lies.
+
+    Raises: ``ConfigError`` where a federation cannot train it (see :func:`require_trainable`).
+    """
+    with isolated(), evaluating(model), torch.no_grad():
+        seed_globally(0)
+        logits(model, _some(model, shape))  # so that lazy layers are initialised
+    found = treated(deepcopy(model), batch_norm)
+    require_trainable(found.model, shape, found.own)
+    return found
 
 
 def _require_fits(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> None:
@@ -130,15 +164,19 @@ def _hint(shape: tuple[int, ...]) -> str:
     return ""
 
 
-def require_trainable(model: nn.Module, shape: tuple[int, ...]) -> None:
+def require_trainable(
+    model: nn.Module, shape: tuple[int, ...], own: LocalTensors | None = None
+) -> None:
     """Refuse a model that a federation cannot train, or whose results would be meaningless.
+
+    ``own`` are the tensors that stay with each client, and may change in training.
 
     Raises: ``ConfigError`` for a model that gives probabilities, whose answers depend on the rest
     of a batch, or whose buffers change in training.
     """
     with isolated():
         seed_globally(0)
-        x = torch.rand(4, *shape, dtype=_dtype(model))
+        x = _some(model, shape)
         require_logits(model, x)
         modes = [(module, module.training) for module in model.modules()]
         before = {name: value.clone() for name, value in _held(model)}
@@ -147,8 +185,11 @@ def require_trainable(model: nn.Module, shape: tuple[int, ...]) -> None:
             logits(model, x)
         for module, training in modes:
             module.training = training
+    kept = () if own is None else own.initial
+    if own is not None:
+        own.load(model)
     for name, after in _held(model):
-        if not torch.equal(after.nan_to_num(), before[name].nan_to_num()):
+        if name not in kept and not torch.equal(after.nan_to_num(), before[name].nan_to_num()):
             raise ConfigError(
                 f"the model's buffer {name} changes in training outside the parameters, and a "
                 f"federation aggregates parameters only. {_instead(model, name)}"
@@ -168,11 +209,23 @@ def _instead(model: nn.Module, buffer: str) -> str:
     """Return what to use instead of the layer that holds a buffer."""
     owner = model.get_submodule(buffer.rpartition(".")[0])
     hooks = [type(hook).__name__ for hook in owner._forward_pre_hooks.values()]
-    if isinstance(owner, nn.modules.batchnorm._BatchNorm):
-        return "Use GroupNorm instead of BatchNorm"
+    if isinstance(owner, _BatchNorm):
+        return (
+            "Use GroupNorm instead of BatchNorm, or set batch_norm: to_group_norm puts GroupNorm "
+            "in its place, frozen never updates the statistics, local leaves BatchNorm to each "
+            "client (FedBN)"
+        )
+    if isinstance(owner, _InstanceNorm):
+        return f"Use {type(owner).__name__} with track_running_stats=False"
     if any("SpectralNorm" in name for name in [type(owner).__name__, *hooks]):
         return "Leave spectral normalisation out, or bound the weights in another way"
     return f"Turn the buffers of {type(owner).__name__} into parameters, or leave it out"
+
+
+def _some(model: nn.Module, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return four random examples of ``shape``, where the model lies."""
+    device = next((p.device for p in model.parameters()), None)
+    return torch.rand(4, *shape, dtype=_dtype(model)).to(device)
 
 
 def _dtype(model: nn.Module) -> torch.dtype:

@@ -266,13 +266,13 @@ def fill(model: nn.Module, path: Path) -> None:
     Raises: ``RecordError`` for a file that is broken, or that belongs to another network.
     """
     found, wanted = tensors_of(path), model.state_dict()
-    if unlike := _unlike(found, wanted):
+    if lacks := unlike(found, wanted):
         then = cure(path) if path.name in REMADE else "name the network that it belongs to"
-        raise RecordError(f"{path} holds the weights of another network: {unlike}; {then}")
+        raise RecordError(f"{path} holds the weights of another network: {lacks}; {then}")
     model.load_state_dict(found)
 
 
-def _unlike(found: dict[str, Tensor], wanted: dict[str, Any]) -> str:
+def unlike(found: Mapping[str, Tensor], wanted: Mapping[str, Any]) -> str:
     """Return the first difference between tensors and a network's; empty where there is none."""
     for name in wanted:
         if name not in found:

@@ -10,9 +10,11 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from fedrobust.compute.parameters import read
-from fedrobust.errors import RecordError
+from fedrobust.config.arguments import told
+from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.state import FederationState
+from fedrobust.models import LOCAL
 from fedrobust.records.schema.run import Summary
 from fedrobust.report import drawings, wording
 from fedrobust.report.page import write_report
@@ -58,8 +60,11 @@ class Source(Protocol):
         """Return the state after the last round. Raises: ``RecordError``."""
         ...
 
-    def model(self, *, last: bool) -> nn.Module:
-        """Return the last model, or the one that validation chose. Raises: ``RecordError``."""
+    def model(self, *, last: bool, client: int | None = None) -> nn.Module:
+        """Return the last model, or the one that validation chose; of one ``client``, if given.
+
+        Raises: ``RecordError``, ``ConfigError``.
+        """
         ...
 
     def records(self) -> ReportRun:
@@ -138,6 +143,21 @@ class Run:
     def best_model(self) -> nn.Module:
         """The model that validation chose. Raises: ``RecordError`` where its file is missing."""
         return self._source.model(last=False)
+
+    def client_model(self, client: int, *, last: bool = True) -> nn.Module:
+        """Return the model of one client, where BatchNorm stays with each (``batch_norm: local``).
+
+        It is the model after the last round, or, without ``last``, of the round that validation
+        chose. A client that has not taken part has the initial BatchNorm.
+
+        Raises: ``ConfigError`` where all clients have the same model, or there is no such client.
+        """
+        if self.config.get("batch_norm") not in LOCAL:
+            raise ConfigError("all clients have the same model: take .model or .best_model")
+        clients = self.summary.clients
+        if type(client) is not int or client not in range(clients):
+            raise ConfigError(f"client must be one of 0 to {clients - 1}; it is {told(client)}")
+        return self._source.model(last=last, client=client)
 
     @property
     def best(self) -> Vector:

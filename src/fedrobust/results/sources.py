@@ -14,6 +14,7 @@ from fedrobust.config.trust import CURE, NOTHING, Trusted, UntrustedError
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.state import FederationState
+from fedrobust.models import client_model
 from fedrobust.records.plain import plain_json
 from fedrobust.records.reading import broken, evaluations_of, json_of, lines_of, present, shaped
 from fedrobust.records.schema.run import Evaluation, Summary
@@ -22,6 +23,7 @@ from fedrobust.runs.audited_model import opened
 from fedrobust.runs.checkpoint import read as checkpoint
 from fedrobust.runs.older_configs import completed
 from fedrobust.runs.run import Played
+from fedrobust.runs.weights import Weights
 from fedrobust.typing import Json
 
 
@@ -48,13 +50,15 @@ class Memory:
         """Return the state after the last round."""
         return self._played.state
 
-    def model(self, *, last: bool) -> nn.Module:
-        """Return the last model, or a copy of it with the parameters that validation chose."""
-        model = self._played.model
-        if not last:
-            model = deepcopy(model)
-            write(model, self._played.best)
-        return model
+    def model(self, *, last: bool, client: int | None = None) -> nn.Module:
+        """Return the last model, or a copy of it with the weights that are asked for."""
+        model, state = self._played.model, self._played.state
+        if last and client is None:
+            return model
+        weights = Weights.of(state) if last else self._played.best
+        model = deepcopy(model)
+        write(model, weights.parameters)
+        return model if client is None else client_model(model, weights.store.get(client))
 
     def records(self) -> ReportRun:
         """Return what a page shows. Without a directory there are no rounds and no pictures."""
@@ -125,9 +129,10 @@ class Directory:
             raise broken(file, "it holds no state of a federation")
         return FederationState(**content)
 
-    def model(self, *, last: bool) -> nn.Module:
+    def model(self, *, last: bool, client: int | None = None) -> nn.Module:
         """Return a model, in evaluation mode. Raises: ``RecordError`` where it was not kept."""
-        return opened(str(self.path), None, None, last, self._trusted.everything).model.eval()
+        trust = self._trusted.everything
+        return opened(str(self.path), None, None, last, trust, client=client).model.eval()
 
     def records(self) -> ReportRun:
         """Return what a page shows. Raises: ``RecordError``."""

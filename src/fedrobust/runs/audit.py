@@ -26,6 +26,7 @@ from fedrobust.evaluation.auditing.model_check import subject
 from fedrobust.evaluation.auditing.progress_file import About
 from fedrobust.evaluation.auditing.result import Audit
 from fedrobust.files import clear, held, listing, reason, written
+from fedrobust.models import LOCAL, BatchNorm
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import Norm
 from fedrobust.progress import UNWATCHED, Progress
@@ -48,6 +49,7 @@ class Asked:
     norm: str | None = None
     data: str | None = None
     network: str | None = None
+    batch_norm: str | None = None
     budget: str = "quick"
     samples: int = 1000
     seed: int = 0
@@ -71,9 +73,14 @@ def audited(asked: Asked, progress: Progress | None = None) -> Audit:
 
     Raises: the ``UserError`` whose type fits the fault.
     """
-    for name, value, kind in (("norm", asked.norm, Norm), ("budget", asked.budget, Budget)):
-        if value is not None and value not in get_args(kind):
-            raise ConfigError(f"--{name} is {value}; it can be {' or '.join(get_args(kind))}")
+    of_one_model = tuple(how for how in get_args(BatchNorm) if how not in LOCAL)
+    for name, value, known in (
+        ("norm", asked.norm, get_args(Norm)),
+        ("budget", asked.budget, get_args(Budget)),
+        ("batch-norm", asked.batch_norm, of_one_model),
+    ):
+        if value is not None and value not in known:
+            raise ConfigError(f"--{name} is {value}; it can be {' or '.join(known)}")
     if asked.out is None:
         if asked.resume:
             raise ConfigError("--resume goes on with an audit in a folder: name it with --out")
@@ -216,7 +223,14 @@ class _Task:
 
 
 def _task(asked: Asked) -> _Task:
-    source = opened(asked.where, asked.data, asked.network, asked.last, asked.trust)
+    source = opened(
+        asked.where,
+        asked.data,
+        asked.network,
+        asked.last,
+        asked.trust,
+        asked.batch_norm,  # type: ignore[arg-type]
+    )
     return _Task(source, *_claimed(asked, source), *_examples(source, asked))
 
 
@@ -236,6 +250,7 @@ def _audited(asked: Asked, task: _Task, journal: Path | None, progress: Progress
             cache=cache() / "surrogates",
             train=trained,
             progress=progress,
+            batch_norm=source.batch_norm,
         )
     try:
         with plan.active():

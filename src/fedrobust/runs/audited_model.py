@@ -17,9 +17,10 @@ from fedrobust.config.trust import CURE, EVERYTHING, NOTHING, Trusted, Untrusted
 from fedrobust.config.yaml import read_yaml
 from fedrobust.data import AnyData, Dataset
 from fedrobust.errors import ConfigError, RecordError
-from fedrobust.models import AnyModel, build_model
+from fedrobust.models import LOCAL, AnyModel, BatchNorm, built
 from fedrobust.perturb import AnyPerturbation, Pgd
 from fedrobust.records.reading import broken, fill, mapping_of, present
+from fedrobust.runs.weights import fill_of_client
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Source:
     """A model, the data to audit it on, and the attack behind its claim, where that is known.
 
     ``data`` and ``network`` are the components of the data set and of the model. Surrogates are
-    made from them.
+    made from them, with their BatchNorm layers treated as ``batch_norm`` says.
     """
 
     model: nn.Module
@@ -35,6 +36,7 @@ class Source:
     data: Any
     network: Any
     claim: Pgd | None = None
+    batch_norm: BatchNorm = "refuse"
 
 
 @component
@@ -43,6 +45,7 @@ class _Recorded:
 
     model: AnyModel
     data: AnyData | None
+    batch_norm: BatchNorm = "refuse"
 
 
 @component
@@ -51,14 +54,22 @@ class _Claiming:
 
 
 def opened(
-    where: str, data: str | None, spec: str | None, last: bool, trust: bool = False
+    where: str,
+    data: str | None,
+    spec: str | None,
+    last: bool,
+    trust: bool = False,
+    batch_norm: BatchNorm | None = None,
+    client: int | None = None,
 ) -> Source:
     """Load the model ``where``: a run directory, a .safetensors file, or module:name.
 
     ``data`` and ``spec`` name a data set and a network, by name or as YAML; a run knows its own.
     ``last`` takes a run's last model and not the one that validation chose. For a user's own
-    module, ``spec`` is the network of the surrogates. ``trust`` lets a run's config name code as
-    its model or its data.
+    module, ``spec`` is the network of the surrogates. ``batch_norm`` treats the BatchNorm layers of
+    ``spec``; a run knows this too. ``trust`` lets a run's config name code as
+    its model or its data. ``client`` asks for the model of one client of a run in which each has
+    its own.
 
     Raises: ``UntrustedError`` where a config names code without ``trust``; ``ConfigError`` for
     something that cannot be found or does not fit; ``RecordError`` for a run that is broken or not
@@ -68,7 +79,9 @@ def opened(
     if os.path.isdir(path):
         if spec is not None:
             raise ConfigError(f"{where} is a run and knows its network: leave --model out")
-        return _of_run(path, data, last, EVERYTHING if trust else NOTHING)
+        if batch_norm is not None:
+            raise ConfigError(f"{where} is a run and knows its network: leave --batch-norm out")
+        return _of_run(path, data, last, EVERYTHING if trust else NOTHING, client)
     if last:
         raise ConfigError(f"--last is for run directories, and {where} is none: leave it out")
     if not os.path.exists(path) and (path.suffix or ":" not in where or "/" in where):
@@ -80,20 +93,23 @@ def opened(
         raise ConfigError("name the data to audit on: --data mnist")
     source = _component(AnyData, data, "--data")
     network = None if spec is None else _component(AnyModel, spec, "--model")
-    dataset = source.load()
+    dataset, how = source.load(), batch_norm or "refuse"
     if path.suffix == ".safetensors":
         if network is None:
             raise ConfigError(f"name the network that {path} holds: --model mnist-cnn-small")
-        return Source(_filled(network, path, dataset), dataset, source, network)
+        model = _filled(network, path, dataset, how)
+        return Source(model, dataset, source, network, batch_norm=how)
     if ":" not in where:
         raise ConfigError(
             f"{where} is no run directory and no .safetensors file; a module of your own is "
             "written package.module:name"
         )
-    return Source(_own(where), dataset, source, network)
+    return Source(_own(where), dataset, source, network, batch_norm=how)
 
 
-def _of_run(path: Path, data: str | None, last: bool, trusted: Trusted) -> Source:
+def _of_run(
+    path: Path, data: str | None, last: bool, trusted: Trusted, client: int | None
+) -> Source:
     file = path / ("model.safetensors" if last else "best.safetensors")
     if not present(path / "config.yaml"):
         cells = path / "cells"
@@ -106,7 +122,7 @@ def _of_run(path: Path, data: str | None, last: bool, trusted: Trusted) -> Sourc
         )
     config = path / "config.yaml"
     content = mapping_of(config)
-    needed = {key: content[key] for key in ("model", "data") if key in content}
+    needed = {key: content[key] for key in ("model", "data", "batch_norm") if key in content}
     if data is not None:
         needed["data"] = None
     try:
@@ -118,10 +134,15 @@ def _of_run(path: Path, data: str | None, last: bool, trusted: Trusted) -> Sourc
         raise broken(config, error) from error
     if data is None and recorded.data is None:
         raise broken(config, "its data is missing")
+    if recorded.batch_norm in LOCAL and client is None:
+        raise ConfigError(
+            f"{path} was run with batch_norm: {recorded.batch_norm}, so that each client has a "
+            "model of its own. In Python, audit that of one client: Run.client_model(client)"
+        )
     source = recorded.data if data is None else _component(AnyData, data, "--data")
     dataset = source.load()
-    model = _filled(recorded.model, file, dataset)
-    return Source(model, dataset, source, recorded.model, claim)
+    model = _filled(recorded.model, file, dataset, recorded.batch_norm, client)
+    return Source(model, dataset, source, recorded.model, claim, recorded.batch_norm)
 
 
 def _claim(evaluation: object) -> Pgd | None:
@@ -137,11 +158,16 @@ def _claim(evaluation: object) -> Pgd | None:
     return attack if isinstance(attack, Pgd) else None
 
 
-def _filled(spec: Any, file: Path, dataset: Dataset) -> nn.Module:
-    draw = torch.Generator().manual_seed(0)
-    model = build_model(spec, dataset.shape, dataset.classes, draw, trains=False)
-    fill(model, file)
-    return model
+def _filled(
+    spec: Any, file: Path, dataset: Dataset, batch_norm: BatchNorm, client: int | None = None
+) -> nn.Module:
+    draw, shape, classes = torch.Generator().manual_seed(0), dataset.shape, dataset.classes
+    found = built(spec, shape, classes, draw, trains=False, batch_norm=batch_norm)
+    if found.own is None or client is None:
+        fill(found.model, file)
+    else:
+        fill_of_client(found.model, found.own, file, client)
+    return found.model
 
 
 def _component(kind: Any, text: str, option: str) -> Any:

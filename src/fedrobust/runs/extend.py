@@ -21,7 +21,8 @@ from fedrobust.runs.directory import RunDirectory
 from fedrobust.runs.prepare import Prepared
 from fedrobust.runs.state import RunState, write_checkpoint
 from fedrobust.runs.summary import best_of
-from fedrobust.typing import Json, Vector
+from fedrobust.runs.weights import Weights
+from fedrobust.typing import Json
 
 _RESULTS = (
     "summary.json",  # first: without it, a resumed run does not make the others again
@@ -91,8 +92,8 @@ def _undo_the_end(run: Prepared, run_state: RunState, path: Path) -> None:
         run_state.metrics = [*others, {k: v for k, v in last.items() if k != "audit"}]
 
 
-def best_without_the_end(run: Prepared, run_state: RunState, path: Path) -> Vector:
-    """Return the parameters that a run with the rounds of ``run`` has chosen by now.
+def best_without_the_end(run: Prepared, run_state: RunState, path: Path) -> Weights:
+    """Return the weights that a run with the rounds of ``run`` has chosen by now.
 
     ``path`` is the checkpoint. Raises: ``RecordError`` where they are lost.
     """
@@ -100,7 +101,7 @@ def best_without_the_end(run: Prepared, run_state: RunState, path: Path) -> Vect
     if not _is_extra(run, run_state) or best_of(metrics) is not metrics[-1]:
         return run_state.best
     if len(metrics) == 1:
-        return run.start
+        return Weights(run.start)
     if run_state.earlier is None:
         last, every = metrics[-1]["round"], run.experiment.evaluation.every
         raise RecordError(

@@ -9,17 +9,17 @@ import numpy as np
 import torch
 
 from fedrobust.compute.network import answers, batched_logits, evaluating
-from fedrobust.compute.parameters import write
 from fedrobust.compute.randomness import drawing
-from fedrobust.data import Split
 from fedrobust.evaluation.accuracy import Scores, admissible, no_points, score
 from fedrobust.evaluation.auditing.in_training import Auditing
 from fedrobust.federation.attack import Truth, account, initial_state
 from fedrobust.perturb import Perturbation, Pgd
 from fedrobust.perturb.geometry import per_example
 from fedrobust.records.plain import attack_report
+from fedrobust.runs.examples import Examples
 from fedrobust.runs.prepare import Prepared
-from fedrobust.typing import Indices, Json, Vector
+from fedrobust.runs.weights import Weights
+from fedrobust.typing import Indices, Json
 
 EVALUATION = "evaluation.attack"
 """The name of the evaluation's own attack beside the further attacks on the test split."""
@@ -27,57 +27,53 @@ STRIP = 8
 """How many clean and adversarial images a report shows."""
 
 
-def on_held_out(run: Prepared, parameters: Vector, round: int) -> Json:
+def on_held_out(run: Prepared, weights: Weights, round: int) -> Json:
     """Return the scores that choose a round, with scores by user where the data has users."""
-    scores = _scores(run, parameters, run.chooses, run.held_out, "evaluation", round)
+    scores = _scores(run, weights, run.choosing, "evaluation", round)
     content: Json = {
         "accuracy": scores.accuracy,
         "robust_accuracy": scores.robust_accuracy,
         "loss": _finite(scores.mean_loss),
-        "examples": len(run.held_out),
+        "examples": len(run.choosing.index),
         "split": run.experiment.evaluation.split,
     } | _odd(scores)
     evaluation = run.experiment.evaluation
     check, asked = evaluation.wasserstein, evaluation.audit
     if check is not None:
-        x, y = _examples(run, run.chooses, run.held_out)
+        x, y = _examples(run, run.choosing)
         content["wasserstein"] = check.certify(run.model, x, y, run.gamma, run.plan.batch or 1)
     if asked and (round == run.experiment.rounds or evaluation.audit_due(round)):
-        content |= _audited(run, asked, run.chooses, run.held_out[: asked.samples])
-    if run.chooses.user is not None:
-        users = run.chooses.user[run.held_out]
+        content |= _audited(run, asked, run.choosing.first(asked.samples))
+    if run.choosing.split.user is not None:
+        users = run.choosing.split.user[run.choosing.index]
         groups = {int(u): (users == u).nonzero()[:, 0] for u in torch.unique(users)}
         content["per_user"] = by_group(scores, groups)
     return content
 
 
-def on_test(run: Prepared, parameters: Vector, round: int) -> Json:
+def on_test(run: Prepared, weights: Weights, round: int) -> Json:
     """Return the scores on the test split, and the scores of each client on its own part of it.
 
     ``clients`` holds the mean over the clients weighted by their test examples, as FAT reports it.
     """
-    scores = _scores(run, parameters, run.dataset.test, run.test, "test", round)
-    place = torch.full((len(run.dataset.test),), -1)
-    place[run.test] = torch.arange(len(run.test))
-    parts = {i: place[part][place[part] >= 0] for i, part in enumerate(run.partition.test)}
-    parts = {i: part for i, part in parts.items() if len(part)}
+    scores = _scores(run, weights, run.testing, "test", round)
+    parts = _parts(run)
     content: Json = {
         "round": round,
         "accuracy": scores.accuracy,
         "robust_accuracy": scores.robust_accuracy,
         "loss": _finite(scores.mean_loss),
-        "examples": len(run.test),
+        "examples": len(run.testing.index),
     } | _odd(scores)
-    content |= _under(run, parameters, round)
+    content |= _under(run, weights, round)
     check = run.experiment.evaluation.wasserstein
     if check is not None:
-        x, y = _examples(run, run.dataset.test, run.test)
+        x, y = _examples(run, run.testing)
         batch = run.plan.batch or 1
         content["wasserstein"] = check.certify(run.model, x, y, run.gamma, batch, classes=True)
         content["shift"] = check.shift(run.model, x, y, batch)
     if asked := run.experiment.evaluation.audit:
-        index = run.test[: asked.test_samples or asked.samples]
-        content |= _audited(run, asked, run.dataset.test, index)
+        content |= _audited(run, asked, run.testing.first(asked.test_samples or asked.samples))
     if parts:
         everyone = torch.cat(list(parts.values()))
         content["clients"] = {
@@ -87,6 +83,17 @@ def on_test(run: Prepared, parameters: Vector, round: int) -> Json:
         }
         content["per_client"] = by_group(scores, parts)
     return content
+
+
+def _parts(run: Prepared) -> dict[int, Indices]:
+    """Return the places of each client's own part among the test examples."""
+    test = run.testing
+    if test.owner is not None:
+        return {client: part for client, part in test.by_owner().items() if client is not None}
+    place = torch.full((len(test.split),), -1)
+    place[test.index] = torch.arange(len(test.index))
+    parts = {i: place[part][place[part] >= 0] for i, part in enumerate(run.partition.test)}
+    return {i: part for i, part in parts.items() if len(part)}
 
 
 def on_attack(run: Prepared, state: Any, what: Literal["report", "pictures"]) -> Json | None:
@@ -135,12 +142,16 @@ def by_group(scores: Scores, groups: dict[int, Indices]) -> Json:
     }
 
 
-def strip(run: Prepared, parameters: Vector) -> dict[str, np.ndarray[Any, Any]] | None:
-    """Return a few held-out images, clean and attacked, with the answers; None without images."""
+def strip(run: Prepared, weights: Weights) -> dict[str, np.ndarray[Any, Any]] | None:
+    """Return a few held-out images, clean and attacked, with the answers; None without images.
+
+    Where each client has a model of its own, the first client answers images of its own.
+    """
     if len(run.dataset.shape) != 3:
         return None
-    x, y = _examples(run, run.chooses, run.held_out[:STRIP])
-    write(run.model, parameters)
+    client, places = next(iter(run.choosing.by_owner().items()))
+    x, y = _examples(run, run.choosing, places[:STRIP])
+    weights.into(run.model, run.federation.local.own, client)
     attack, generator = run.experiment.evaluation.attack, run.streams.generator("strip")
     batch = run.plan.batch or 1
     with evaluating(run.model), drawing(generator.initial_seed()):
@@ -189,52 +200,66 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _examples(run: Prepared, split: Split, index: Indices) -> tuple[torch.Tensor, torch.Tensor]:
-    device = run.start.device
+def _examples(
+    run: Prepared, examples: Examples, places: Indices | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    device, split = run.start.device, examples.split
+    index = examples.index if places is None else examples.index[places]
     return split.images(index).to(device, run.start.dtype), split.y[index].to(device)
 
 
-def _under(run: Prepared, parameters: Vector, round: int) -> Json:
+def _under(run: Prepared, weights: Weights, round: int) -> Json:
     """Return the robust accuracy under each of the further attacks; empty where there is none."""
     evaluation = run.experiment.evaluation
     if not evaluation.test_attacks:
         return {}
-    index = run.test[: evaluation.test_attack_samples]
+    some = run.testing.first(evaluation.test_attack_samples)
     found = {
-        name: _scores(run, parameters, run.dataset.test, index, "test", round, attack)
+        name: _scores(run, weights, some, "test", round, attack)
         for name, attack in {EVALUATION: evaluation.attack, **evaluation.test_attacks}.items()
     }
     shares = {name: scores.robust_accuracy for name, scores in found.items()}
-    return {"under": {"examples": len(index), "robust_accuracy": shares}}
+    return {"under": {"examples": len(some.index), "robust_accuracy": shares}}
 
 
-def _audited(run: Prepared, asked: Auditing, split: Split, index: Indices) -> Json:
+def _audited(run: Prepared, asked: Auditing, examples: Examples) -> Json:
     """Return the audit of the model with its current weights."""
     claim = run.experiment.evaluation.attack
     assert isinstance(claim, Pgd)
-    x, y = _examples(run, split, index)
+    x, y = _examples(run, examples)
     batch, seed = run.plan.batch or 1, run.experiment.seed
     return {"audit": asked.look(run.model, x, y, claim, batch, seed, run.surrogates)}
 
 
 def _scores(
     run: Prepared,
-    parameters: Vector,
-    split: Split,
-    index: Indices,
+    weights: Weights,
+    examples: Examples,
     stream: str,
     round: int,
     attack: Perturbation | None = None,
 ) -> Scores:
-    """Return the scores on ``split[index]``, under the evaluation's attack unless one is given."""
-    write(run.model, parameters)
-    x, y = _examples(run, split, index)
-    scores = score(
-        run.model,
-        x,
-        y,
-        attack=attack or run.experiment.evaluation.attack,
-        generator=run.streams.generator(stream, round),
-        batch_size=run.plan.batch or 1,
-    )
-    return scores.cpu()
+    """Return the scores on ``examples``, under the evaluation's attack unless one is given.
+
+    Where the examples have owners, each is answered by the model of its owner.
+    """
+    groups = examples.by_owner()
+    found = []
+    for client, places in groups.items():
+        weights.into(run.model, run.federation.local.own, client)
+        x, y = _examples(run, examples, places)
+        keys = (round,) if client is None else (round, client)
+        scores = score(
+            run.model,
+            x,
+            y,
+            attack=attack or run.experiment.evaluation.attack,
+            generator=run.streams.generator(stream, *keys),
+            batch_size=run.plan.batch or 1,
+        )
+        found.append(scores.cpu())
+    if len(found) == 1:
+        return found[0]
+    order = torch.cat(list(groups.values())).argsort()
+    columns = zip(*(vars(part).values() for part in found), strict=True)
+    return Scores(*(torch.cat(column)[order] for column in columns))

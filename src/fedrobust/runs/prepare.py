@@ -21,7 +21,8 @@ from fedrobust.federation.backends import LOCAL, Backend
 from fedrobust.federation.one_step import backend_for
 from fedrobust.federation.server import rooted
 from fedrobust.federation.state import Federation
-from fedrobust.models import build_model
+from fedrobust.models import BatchNorm, Treated, built
+from fedrobust.runs.examples import Examples, examples
 from fedrobust.runs.rehearsal import rehearse, rehearse_objective
 from fedrobust.runs.round_memory import require_round, require_together
 from fedrobust.runs.shared_data import SharedData, shared_data
@@ -33,8 +34,10 @@ class Prepared:
     """Everything that a run needs. ``experiment`` has its execution plan filled in.
 
     ``held_out`` are the examples that choose the round, as indices into ``chooses``. ``test`` are
-    the examples that are read once at the end, as indices into ``dataset.test``. ``gamma`` is the
-    price of the certificate, ∞ without one. ``digest`` identifies data and initial parameters.
+    the examples that are read once at the end, as indices into ``dataset.test``. Where each client
+    has a model of its own, ``held_by`` and ``test_by`` are the clients whose models answer them.
+    ``gamma`` is the price of the certificate, ∞ without one. ``digest`` identifies data and initial
+    parameters.
     ``surrogates`` are the networks whose adversarial examples the audits try, on the run's device.
     """
 
@@ -53,11 +56,23 @@ class Prepared:
     notes: tuple[str, ...]
     digest: str
     surrogates: tuple[nn.Module, ...] = ()
+    held_by: Indices | None = None
+    test_by: Indices | None = None
 
     @property
     def model(self) -> nn.Module:
         """The network in which training runs."""
         return self.federation.local.model
+
+    @property
+    def choosing(self) -> Examples:
+        """The examples that choose the round, with their owners."""
+        return Examples(self.chooses, self.held_out, self.held_by)
+
+    @property
+    def testing(self) -> Examples:
+        """The examples that are read once at the end, with their owners."""
+        return Examples(self.dataset.test, self.test, self.test_by)
 
     @property
     def plan(self) -> Execution:
@@ -75,10 +90,11 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
     """
     streams = Streams(experiment.seed)
     data = shared_data(experiment, streams)
-    model, start = _network(experiment, data.dataset, streams)
+    found, start = _network(experiment, data.dataset, streams)
+    model = found.model
     plan = _resolved(experiment, plan, data, model)
-    require_round(experiment, plan, data, model, start)
-    local, root = _local_training(experiment, plan, data, model)
+    require_round(experiment, plan, data, found, start)
+    local, root = _local_training(experiment, plan, data, found)
     backend = _backend(local, plan, experiment.attack)
     reason = _apart(local, plan) if backend is LOCAL else ""
     local = replace(local, together=reason is None)
@@ -88,12 +104,16 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
     plan = replace(plan, gradients=gradients if backend is LOCAL else "compiled")
     experiment = replace(experiment, execution=plan)
     federation = _federation(experiment, local, root, data)
-    evaluation, test = experiment.evaluation, data.dataset.test
-    chooses, start = data.choosing(evaluation.split), start.to(local.device)
+    held_out, test = examples(experiment, data, streams, owned=local.own is not None)
+    chooses, start = held_out.split, start.to(local.device)
     with plan.active(), drawing(0):
+        local.require_batches()
+        if root is not None:
+            root.require_batches("the server")
         rehearse_objective(local, start)
-        rehearse(model, evaluation, chooses, start)
-    held_out = streams.generator("held-out examples")
+        rehearse(model, experiment.evaluation, chooses, start)
+    if local.own is not None:
+        local.own.load(model)  # a rehearsal may have changed BatchNorm's statistics
     return Prepared(
         experiment=experiment,
         dataset=data.dataset,
@@ -103,23 +123,31 @@ def prepare(experiment: Experiment, plan: Execution | None = None) -> Prepared:
         layout=Layout.of(model),
         start=start,
         chooses=chooses,
-        held_out=_some(len(chooses), evaluation.samples, held_out),
-        test=_some(len(test), evaluation.test_samples, streams.generator("test examples")),
+        held_out=held_out.index,
+        test=test.index,
+        held_by=held_out.owner,
+        test_by=test.owner,
         gamma=data.gamma,
         streams=streams,
-        notes=(*data.notes, *_notes(experiment, len(chooses)), *_slowly(reason)),
-        digest=_digest(data.dataset, start) + _digest_of_own(experiment, data.partition),
+        notes=(
+            *data.notes,
+            *found.notes,
+            *found.doubts,
+            *_notes(experiment, len(chooses)),
+            *_slowly(reason),
+        ),
+        digest=_digest(data.dataset, start, model, experiment.batch_norm)
+        + _digest_of_own(experiment, data.partition),
     )
 
 
-def _network(
-    experiment: Experiment, dataset: Dataset, streams: Streams
-) -> tuple[nn.Module, Vector]:
+def _network(experiment: Experiment, dataset: Dataset, streams: Streams) -> tuple[Treated, Vector]:
     """Return the network, and the initial parameters of every run with this seed."""
     draw = streams.generator("initial parameters")
-    model = build_model(experiment.model, dataset.shape, dataset.classes, draw)
+    shape, classes = dataset.shape, dataset.classes
+    found = built(experiment.model, shape, classes, draw, batch_norm=experiment.batch_norm)
     with own_draws(foreign(experiment.server.projection), streams, "projection"):
-        return model, experiment.server.inside(read(model))
+        return found, experiment.server.inside(read(found.model))
 
 
 def _resolved(
@@ -137,12 +165,12 @@ def _resolved(
 
 
 def _local_training(
-    experiment: Experiment, plan: Execution, data: SharedData, model: nn.Module
+    experiment: Experiment, plan: Execution, data: SharedData, found: Treated
 ) -> tuple[LocalTraining, LocalTraining | None]:
     """Return the training of the clients, and of the server where it holds data of its own."""
     device = torch.device(plan.device or "cpu")
     local = LocalTraining(
-        model=model.to(device),
+        model=found.model.to(device),
         data=data.train,
         classes=data.dataset.classes,
         clients=data.partition.train,
@@ -151,6 +179,7 @@ def _local_training(
         batch=plan.batch or 1,
         device=device,
         precision=plan.precision,
+        own=None if found.own is None else found.own.to(device),
     )
     if not len(data.root):
         return local, None
@@ -234,17 +263,15 @@ def _notes(experiment: Experiment, held_out: int) -> list[str]:
     return notes
 
 
-def _some(total: int, wanted: int | None, generator: torch.Generator) -> Indices:
-    """Return ``wanted`` random indices of ``total`` examples, in rising order; all for None."""
-    if wanted is None or wanted >= total:
-        return torch.arange(total)
-    return torch.randperm(total, generator=generator)[:wanted].sort().values
+def _digest(dataset: Dataset, start: Vector, model: nn.Module, batch_norm: BatchNorm) -> str:
+    """Return 16 hexadecimal digits that identify the data and the initial parameters.
 
-
-def _digest(dataset: Dataset, start: Vector) -> str:
-    """Return 16 hexadecimal digits that identify the data and the initial parameters."""
+    What BatchNorm came with is among them, where it is used and is not in ``start``.
+    """
     tensors = [t for split in (dataset.train, dataset.test) for t in (split.x, split.y, split.user)]
-    return digest(*(tensor for tensor in tensors if tensor is not None), start, length=16)
+    fixed = (p for p in model.parameters() if not p.requires_grad)
+    held = () if batch_norm == "refuse" else (*model.buffers(), *fixed)
+    return digest(*(tensor for tensor in tensors if tensor is not None), start, *held, length=16)
 
 
 def _digest_of_own(experiment: Experiment, partition: Partition) -> str:

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedrobust.compute.parameters import read, write
 from fedrobust.errors import FormatError, RecordError
 from fedrobust.records.plain import attack_pictures, plain_json
 from fedrobust.records.reading import arrays_of, content_of, cure, json_of, present, tensors_of
@@ -16,7 +15,8 @@ from fedrobust.runs.directory import RunDirectory
 from fedrobust.runs.prepare import Prepared
 from fedrobust.runs.rounds_log import as_lines
 from fedrobust.runs.state import RunState
-from fedrobust.typing import Json, Vector
+from fedrobust.runs.weights import Weights
+from fedrobust.typing import Json
 
 _PICTURES = ("clean", "adversarial", "labels", "clean_answers", "adversarial_answers")
 
@@ -40,8 +40,8 @@ def repaired(run: Prepared, run_state: RunState, directory: RunDirectory) -> lis
     if run_state.log is not None:
         told += run_state.log.repair(directory.path, ended, lambda name: directory.set_aside(name))
     if whole:
-        for name, vector in (("model", run_state.state.parameters), ("best", run_state.best)):
-            told += _model(run, directory, f"{name}.safetensors", vector)
+        for name, weights in run_state.models():
+            told += _model(run, directory, f"{name}.safetensors", weights)
         told += _pictures(run, run_state, directory)
     return told
 
@@ -102,20 +102,19 @@ def _lines(directory: RunDirectory, name: str, lines: Sequence[Json], whole: boo
     return told
 
 
-def _model(run: Prepared, directory: RunDirectory, name: str, vector: Vector) -> list[str]:
-    write(run.model, vector)
-    wanted = run.model.state_dict()
+def _model(run: Prepared, directory: RunDirectory, name: str, weights: Weights) -> list[str]:
+    own = run.federation.local.own
+    wanted = {k: v.cpu().clone() for k, v in weights.tensors(run.model, own).items()}
     path = directory.path / name
     try:
         found = tensors_of(path)
-        why = "" if _alike(found, wanted) and _same(run, found, vector) else "it is another model"
+        why = "" if _alike(found, wanted) and _same(run, found, wanted) else "it is another model"
     except RecordError as error:
         why = _cause(path, error)
     if not why:
         return []
     told = [_again(directory, name, why)]
-    write(run.model, vector)
-    directory.write_model(name, run.model.state_dict())
+    directory.write_model(name, wanted)
     return told
 
 
@@ -125,11 +124,14 @@ def _alike(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
     )
 
 
-def _same(run: Prepared, found: Mapping[str, Tensor], vector: Vector) -> bool:
-    """Whether the trainable parameters in ``found`` equal ``vector``, bit by bit."""
-    run.model.load_state_dict(found)
-    here, there = (v.detach().cpu().contiguous() for v in (read(run.model), vector))
-    return torch.equal(here.view(torch.uint8), there.view(torch.uint8))
+def _same(run: Prepared, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
+    """Whether the tensors that training changes are equal, bit by bit."""
+    trained = {name for name, p in run.model.named_parameters() if p.requires_grad}
+    looked = trained & wanted.keys() | {name for name in wanted if name.startswith("clients")}
+    return all(
+        torch.equal(*(held[name].reshape(-1).view(torch.uint8) for held in (found, wanted)))
+        for name in looked
+    )
 
 
 def _pictures(run: Prepared, run_state: RunState, directory: RunDirectory) -> list[str]:

@@ -25,6 +25,7 @@ from fedrobust.runs.provenance import environment
 from fedrobust.runs.rounds_log import Extent, RoundsLog
 from fedrobust.runs.state import FORMAT, RunState
 from fedrobust.runs.tally import Tally
+from fedrobust.runs.weights import Weights
 from fedrobust.typing import Json
 
 _TOLD = 10
@@ -41,7 +42,7 @@ _KEYS: dict[int, dict[str, Any]] = {
     FORMAT: _BOTH | {"format": int, "config": dict, "log": dict, "tally": dict},
 }
 """The keys of a checkpoint, and the types of their values, by format."""
-_OPTIONAL = {"config", "earlier"}
+_OPTIONAL = {"config", "best_store", "earlier", "earlier_store"}
 
 
 def stored_plan(experiment: Experiment, directory: RunDirectory) -> Execution:
@@ -135,15 +136,20 @@ def _restored(run: Prepared, directory: RunDirectory, content: Json) -> RunState
     run_state = RunState(
         FederationState(**_to(content["state"], device)),
         content["metrics"],
-        content["best"].to(device),
+        _weights(content, "best", device),
         directory.config()["rounds"] if rounds is None else rounds,
         content["seconds"],
         tally,
         log,
-        _to(content.get("earlier"), device),
+        _weights(content, "earlier", device) if "earlier" in content else None,
     )
     best_without_the_end(run, run_state, path)
     return run_state
+
+
+def _weights(content: Json, name: str, device: torch.device) -> Weights:
+    """Return weights in a checkpoint: the shared parameters, and what stays with each client."""
+    return Weights(content[name].to(device), _to(content.get(f"{name}_store", {}), device))
 
 
 def _rounds(directory: RunDirectory, content: Json) -> tuple[Tally, RoundsLog]:
@@ -200,9 +206,14 @@ def _misfit(run: Prepared, content: Json) -> str:
     for name, vector in vectors.items():
         if not isinstance(vector, torch.Tensor) or unfit(vector) or not _like(vector, run.start):
             return f"its {name} is {told(vector)}, and this run has {told(run.start)}"
-    for key in ("store", "root"):
-        if not _holds_tensors(state.get(key, {})):
-            return f"its state.{key} does not hold tensors by client"
+    stores = {f"state.{key}": state.get(key, {}) for key in ("store", "root")}
+    stores |= {key: content.get(key, {}) for key in ("best_store", "earlier_store")}
+    for name, store in stores.items():
+        if not _holds_tensors(store):
+            return f"its {name} does not hold tensors by client"
+        own = run.federation.local.own
+        if own is not None and (why := own.misfit(store)):
+            return f"its {name} does not fit: {why}"
     if not all(isinstance(line, dict) for line in content["metrics"]):
         return "its metrics are no list of mappings"
     if not all(type(line.get("round")) is int for line in content["metrics"]):

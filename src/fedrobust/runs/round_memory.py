@@ -1,7 +1,6 @@
 """How much memory a round of an experiment needs; it is checked before the first round."""
 
 import torch
-from torch import nn
 
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.compute.execution import Execution
@@ -9,6 +8,7 @@ from fedrobust.compute.memory import activations, require_memory
 from fedrobust.compute.parameters import read
 from fedrobust.experiment import Experiment
 from fedrobust.federation.attack import requirements
+from fedrobust.models import Treated
 from fedrobust.runs.shared_data import SharedData
 from fedrobust.typing import Vector
 
@@ -31,12 +31,15 @@ def memory_needed(experiment: Experiment, clients: int, vector: int, workers: in
 
 
 def require_round(
-    experiment: Experiment, plan: Execution, data: SharedData, model: nn.Module, start: Vector
+    experiment: Experiment, plan: Execution, data: SharedData, found: Treated, start: Vector
 ) -> None:
     """Check that a round's updates and units of work fit into memory. Raises: ``ResourceError``."""
     size = experiment.participation.size(data.clients)
     device, count = plan.device or "cpu", plan.workers
     needed = memory_needed(experiment, data.clients, start.numel() * start.element_size(), count)
+    if found.own is not None:  # after the last round, and after the chosen one
+        each = sum(value.nbytes for value in found.own.initial.values())
+        needed += 2 * each * min(data.clients, size * experiment.rounds)
     what = f"{size} clients a round × {start.numel():,} parameters"
     require_memory(
         needed, device, what, "fewer clients a round, a smaller model, or keep_optimizer: false"
@@ -44,7 +47,7 @@ def require_round(
     images = data.train.images(torch.arange(min(2, len(data.train)))).to(start)
     batch = min(plan.batch or 1, len(data.train))
     require_memory(
-        needed + count * batch * activations(model, images),
+        needed + count * batch * activations(found.model, images),
         device,
         f"each of {count} workers computes a unit of {batch:,} examples beside the updates",
         "a smaller execution.batch, or fewer execution.threads",

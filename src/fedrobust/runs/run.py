@@ -5,7 +5,6 @@ from pathlib import Path
 
 from torch import nn
 
-from fedrobust.compute.parameters import write
 from fedrobust.data.sources import cache
 from fedrobust.errors import ConfigError, WriteError
 from fedrobust.experiment import Experiment
@@ -20,14 +19,15 @@ from fedrobust.runs.prepare import Prepared
 from fedrobust.runs.state import RunState, save_end
 from fedrobust.runs.summary import _finish, _line, best_of, rank
 from fedrobust.runs.surrogates import surrogates
-from fedrobust.typing import Json, Vector
+from fedrobust.runs.weights import Weights
+from fedrobust.typing import Json
 
 
 @dataclass(frozen=True)
 class Played:
     """A run that was played: the last state, every evaluation, and the model of the last round.
 
-    ``summary`` is the content of summary.json. The model that validation chose has the parameters
+    ``summary`` is the content of summary.json. The model that validation chose has the weights
     ``best``. ``path`` is the run directory, None for a run without one. If the last records could
     not be written, for example on a full disk, ``unkept`` says why; with ``resume`` the run then
     goes on from its last checkpoint. Otherwise it is None.
@@ -37,7 +37,7 @@ class Played:
     metrics: list[Json]
     model: nn.Module
     summary: Json
-    best: Vector
+    best: Weights
     path: Path | None
     unkept: str | None = None
 
@@ -86,6 +86,7 @@ def _surrogates(run: Prepared, progress: Progress) -> tuple[nn.Module, ...]:
         cache=cache() / "surrogates",
         train=trained,
         progress=progress,
+        batch_norm=experiment.batch_norm,
     )
     return tuple(other.to(run.start.device) for other in others)
 
@@ -112,11 +113,17 @@ def _play(playing: Playing, watch: Progress) -> Played:
             _keep(playing, watch, summary)
             if playing.unkept is not None:
                 summary["troubles"].append(f"the records are not whole: {playing.unkept}")
-    write(run.model, run_state.state.parameters)
+    Weights.of(run_state.state).into(run.model, run.federation.local.own)
     run.model.eval()
     path = directory.path if directory is not None else None
     return Played(
-        run_state.state, run_state.metrics, run.model, summary, run_state.best, path, playing.unkept
+        run_state.state,
+        run_state.metrics,
+        run.model,
+        summary,
+        run_state.best,
+        path,
+        playing.unkept,
     )
 
 
@@ -144,7 +151,8 @@ def _keep(playing: Playing, watch: Progress, summary: Json) -> None:
 
 
 def _evaluate(run: Prepared, run_state: RunState, log: RoundLog) -> Json:
-    scores = measure.on_held_out(run, run_state.state.parameters, log.round)
+    weights = Weights.of(run_state.state)
+    scores = measure.on_held_out(run, weights, log.round)
     kept = log.kept
     metrics = {
         "round": log.round,

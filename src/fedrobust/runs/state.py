@@ -3,7 +3,6 @@
 from dataclasses import asdict, dataclass, field
 
 from fedrobust.attacks.learned.rollout_cache import JOURNALS
-from fedrobust.compute.parameters import write
 from fedrobust.config.component import to_config
 from fedrobust.federation.state import FederationState
 from fedrobust.records.plain import attack_pictures, plain_json
@@ -12,7 +11,8 @@ from fedrobust.runs.directory import RunDirectory
 from fedrobust.runs.prepare import Prepared
 from fedrobust.runs.rounds_log import RoundsLog
 from fedrobust.runs.tally import Tally
-from fedrobust.typing import Json, Vector
+from fedrobust.runs.weights import Weights
+from fedrobust.typing import Json
 
 FORMAT = 2
 """The format of a checkpoint. The first format had no number and held all rounds itself."""
@@ -20,28 +20,32 @@ FORMAT = 2
 
 @dataclass
 class RunState:
-    """The state of a run: the federation, the records so far, and the chosen parameters.
+    """The state of a run: the federation, the records so far, and the chosen weights.
 
     ``rounds`` is the number of rounds of the recorded run. It is smaller than the experiment's
     until the run is extended. ``log`` has the rounds that were played; it is None for a run that
-    keeps no records. ``earlier`` are the parameters that were chosen before the last evaluation. It
+    keeps no records. ``earlier`` are the weights that were chosen before the last evaluation. It
     is None unless that evaluation changed them, and a longer run would lack it.
     """
 
     state: FederationState
     metrics: list[Json]
-    best: Vector
+    best: Weights
     rounds: int
     seconds: float = 0.0
     tally: Tally = field(default_factory=Tally)
     log: RoundsLog | None = None
-    earlier: Vector | None = None
+    earlier: Weights | None = None
 
     @classmethod
     def start(cls, run: Prepared, log: RoundsLog | None = None) -> "RunState":
         """Return the state of a run before its first round."""
         state = run.federation.start(run.start, run.streams)
-        return cls(state, [], run.start, run.experiment.rounds, log=log)
+        return cls(state, [], Weights(run.start), run.experiment.rounds, log=log)
+
+    def models(self) -> list[tuple[str, Weights]]:
+        """Return the weights that a run leaves, by the names of their files."""
+        return [("model", Weights.of(self.state)), ("best", self.best)]
 
     def played(self, line: Json) -> None:
         """Record a round."""
@@ -50,9 +54,9 @@ class RunState:
             self.log.add(line)
 
     def choose(self, *, longer_lacks_it: bool) -> None:
-        """Choose the present parameters, after an evaluation that a longer run may lack."""
+        """Choose the present weights, after an evaluation that a longer run may lack."""
         self.earlier = self.best if longer_lacks_it and self.metrics else None
-        self.best = self.state.parameters.clone()
+        self.best = Weights.of(self.state)
 
 
 def save(run: Prepared, directory: RunDirectory, run_state: RunState) -> list[str]:
@@ -84,12 +88,15 @@ def write_checkpoint(run: Prepared, directory: RunDirectory, run_state: RunState
         "metrics": run_state.metrics,
         "log": run_state.log.extent.plain(),
         "tally": asdict(run_state.tally),
-        "best": run_state.best,
+        "best": run_state.best.parameters,
         "seconds": run_state.seconds,
         "config": to_config(run.experiment) | {"rounds": run_state.rounds},
     }
+    if run_state.best.store:
+        content["best_store"] = run_state.best.store
     if run_state.earlier is not None:
-        content["earlier"] = run_state.earlier
+        content["earlier"] = run_state.earlier.parameters
+        content |= {"earlier_store": run_state.earlier.store} if run_state.earlier.store else {}
     directory.save_checkpoint(content)
     directory.write_lines("metrics.jsonl", run_state.metrics)
 
@@ -101,9 +108,9 @@ def save_end(run: Prepared, directory: RunDirectory, run_state: RunState, summar
     its ``troubles``.
     """
     directory.write_lines("metrics.jsonl", run_state.metrics)
-    for name, vector in (("model", run_state.state.parameters), ("best", run_state.best)):
-        write(run.model, vector)
-        directory.write_model(f"{name}.safetensors", run.model.state_dict())
+    for name, weights in run_state.models():
+        tensors = weights.tensors(run.model, run.federation.local.own)
+        directory.write_model(f"{name}.safetensors", tensors)
     images = measure.strip(run, run_state.best)
     if images is not None:
         directory.write_arrays("examples.npz", images)

@@ -9,6 +9,7 @@ from fedrobust.records.schema.run import Round, Score, Summary
 from fedrobust.runs import measure
 from fedrobust.runs.prepare import Prepared
 from fedrobust.runs.state import RunState
+from fedrobust.runs.weights import Weights
 from fedrobust.typing import Json
 
 _SLACK = 0.05
@@ -43,7 +44,7 @@ def _line(log: RoundLog, clients: int) -> Json:
 def _finish(run: Prepared, run_state: RunState) -> Json:
     """Return the summary. The test split is read only here, once, for two models."""
     chosen, last = best_of(run_state.metrics), run_state.metrics[-1]
-    final = measure.on_test(run, run_state.state.parameters, last["round"])
+    final = measure.on_test(run, Weights.of(run_state.state), last["round"])
     attack = measure.on_attack(run, run_state.state.attack, "report")
     best = final if chosen is last else measure.on_test(run, run_state.best, chosen["round"])
     for score in (best, final):
@@ -68,9 +69,20 @@ def _finish(run: Prepared, run_state: RunState) -> Json:
             *measure.odd([*run_state.metrics, best, final], run.experiment.evaluation.attack),
             *(f"the attack: {text}" for text in (attack or {}).get("troubles", [])),
             *certificate_warnings(final.get("wasserstein")),
+            *_strangers(run, run_state),
         ],
     }
     return declared(Summary, with_format("summary.json", content))
+
+
+def _strangers(run: Prepared, run_state: RunState) -> list[str]:
+    """Tell of clients that were evaluated with the initial BatchNorm, as they never took part."""
+    if run.test_by is None:
+        return []
+    clients = set(run.test_by.tolist())
+    count = len(clients - Weights.of(run_state.state).store.keys())
+    told = f"{count} of {len(clients)} clients that were tested have never trained, so that their "
+    return [f"{told}BatchNorm is the initial one"] if count else []
 
 
 def certificate_warnings(certificate: Json | None) -> list[str]:

@@ -14,6 +14,7 @@ from fedrobust.data.partition import Iid
 from fedrobust.digest import digest
 from fedrobust.experiment import Evaluation, Experiment
 from fedrobust.files import held
+from fedrobust.models import BatchNorm
 from fedrobust.objectives import ERM, Adversarial, Objective
 from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import Norm
@@ -34,6 +35,7 @@ def surrogates(
     cache: Path,
     train: Train,
     progress: Progress,
+    batch_norm: BatchNorm = "refuse",
 ) -> list[nn.Module]:
     """Train ``network`` on ``data`` twice: plainly, and adversarially in the ball of ``eps``.
 
@@ -42,7 +44,7 @@ def surrogates(
     another process trains the same network, this one waits for it.
     Adversarial training is Madry's: PGD of ten steps moves every example of a batch.
 
-    ``train`` plays one of them.
+    ``train`` plays one of them. ``batch_norm`` treats the BatchNorm layers of ``network``.
 
     Raises: the ``UserError`` whose type fits the fault.
     """
@@ -56,13 +58,17 @@ def surrogates(
             data=data,
             partition=Iid(clients=1),
             model=network,
+            batch_norm=batch_norm,
             objective=objective,
             client=Client(
                 batch_size=128, batches=STEPS, optimizer=Adam(lr=1e-3), keep_optimizer=True
             ),
             evaluation=Evaluation(attack=pgd, every=ROUNDS, samples=200, test_samples=200),
         )
-        text = json.dumps(to_config(experiment), sort_keys=True)
+        config = to_config(experiment)
+        if batch_norm == "refuse":
+            del config["batch_norm"]  # networks from before there was this field are found again
+        text = json.dumps(config, sort_keys=True)
         place = cache / f"{name}-{digest(text, length=16)}"
         with held(cache, "", wait=True):
             found.append(train(experiment, place, progress.part(name)))

@@ -79,6 +79,7 @@ class Learned(Settings):
             history=1,
             first_round=self.wait + 1 + observed,
             start_field="wait",
+            uses_model=True,
         )
 
     def init(self) -> State:

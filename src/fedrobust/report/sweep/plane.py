@@ -17,7 +17,7 @@ from fedrobust.config.component import component, from_record
 from fedrobust.config.trust import Trusted, UntrustedError
 from fedrobust.data import AnyData
 from fedrobust.errors import ConfigError
-from fedrobust.models import AnyModel, build_model
+from fedrobust.models import LOCAL, AnyModel, BatchNorm, build_model
 from fedrobust.records.reading import broken, fill
 from fedrobust.report.style import printable
 from fedrobust.report.sweep.figures import curve_name, grid, legend, panels, styles
@@ -32,9 +32,10 @@ _DATA = ("#8fb8d8", "#f2b27a")
 
 
 def plane(records: SweepRecords) -> bool:
-    """Whether the data of every cell are points of a plane in two classes."""
+    """Whether every cell has points of a plane in two classes, and one model for all clients."""
     return all(
         cell.config["data"].get("name") == "synthetic-ring"
+        and cell.config.get("batch_norm") not in LOCAL
         for group in records.groups
         for cell in group.cells
     )
@@ -127,6 +128,7 @@ class _Recorded:
 
     data: AnyData
     model: AnyModel
+    batch_norm: BatchNorm = "refuse"
 
 
 def _recorded(cell: SweepCell, trusted: Trusted) -> _Recorded:
@@ -134,7 +136,8 @@ def _recorded(cell: SweepCell, trusted: Trusted) -> _Recorded:
 
     Raises: ``UntrustedError``, and ``RecordError`` where the cell's config is broken.
     """
-    needed = {key: cell.config[key] for key in ("data", "model") if key in cell.config}
+    fields = ("data", "model", "batch_norm")
+    needed = {key: cell.config[key] for key in fields if key in cell.config}
     try:
         found: _Recorded = from_record(_Recorded, needed, trusted)
     except UntrustedError:
@@ -146,7 +149,8 @@ def _recorded(cell: SweepCell, trusted: Trusted) -> _Recorded:
 
 def _margin(cell: SweepCell, side: Array, trusted: Trusted) -> Array:
     """Return the logit of class 1 minus the logit of class 0 over the plane."""
-    model = build_model(_recorded(cell, trusted).model, (2,), 2, Streams(0).generator("any"))
+    known, draw = _recorded(cell, trusted), Streams(0).generator("any")
+    model = build_model(known.model, (2,), 2, draw, batch_norm=known.batch_norm)
     fill(model, cell.path / "model.safetensors")
     across, up = np.meshgrid(side, side)
     x = torch.tensor(np.stack([across.ravel(), up.ravel()], axis=1), dtype=torch.float32)
