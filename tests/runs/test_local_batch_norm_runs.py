@@ -87,12 +87,13 @@ def test_the_chosen_model_has_the_batch_norm_of_its_round(tiny: Tiny, tmp_path: 
             assert torch.equal(value, wanted), name
 
 
+@pytest.mark.slow
 def test_sigkill_and_any_number_of_workers_give_the_same_bits(tmp_path: Path) -> None:
     config, straight, killed = (tmp_path / name for name in ("config.yaml", "straight", "killed"))
     plan = {"device": "cpu", "batch": 64}
     changes = LOCAL | {"model": {"name": "normed:NormedCnn"}, "participation": SOME}
     changes["aggregator"] = {"name": "trimmed-mean", "f": 2}
-    YAML(typ="safe").dump(demo_config(rounds=30, execution=plan, **changes), config)
+    YAML(typ="safe").dump(demo_config(rounds=16, execution=plan, **changes), config)
     run(load(config), straight)
 
     def lines() -> int:
@@ -109,7 +110,7 @@ def test_sigkill_and_any_number_of_workers_give_the_same_bits(tmp_path: Path) ->
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert 3 <= lines() < 30
+    assert 3 <= lines() < 16
     run(load(config), killed, resume=True)
     assert contents(killed) == contents(straight)
 
