@@ -30,6 +30,6 @@ class NormedCnn:
             model = nn.Sequential(*body, nn.Flatten(), nn.Linear(32, classes))
         if self.measured:
             with torch.no_grad():
-                for _ in range(30):
+                for _ in range(5):
                     model.train()(torch.rand(64, *shape))
         return model.eval()
