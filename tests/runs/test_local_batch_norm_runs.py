@@ -1,6 +1,5 @@
 """Runs in which BatchNorm stays with each client: scores, records, kills, and what is refused."""
 
-import json
 import os
 import shutil
 import signal
@@ -363,4 +362,3 @@ def test_statistics_alone_stay(tiny: Tiny) -> None:
     }
     assert result.summary["parameters"] == 16 * 9 + 16 + 8 * 144 + 8 + 330 + 48
     assert isinstance(prepare(tiny(**LOCAL)).federation.local.own, LocalTensors)
-    json.loads((result.path / "summary.json").read_text())
