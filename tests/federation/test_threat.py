@@ -256,3 +256,31 @@ def test_an_attack_that_tries_the_rule_must_know_of_rows_enough(
         tiny(**settings, threat={"rule": True, "clients": 6})
     for threat in ({"clients": 7}, {"clients": True}, {"clients": 6, "benign": True}):
         assert tiny(**settings, threat={"rule": True, **threat}).threat.rule
+
+
+class Peeks:
+    """An attack of a user's own that reads what it does not declare."""
+
+    def __init__(self, field: str, careful: bool = False) -> None:
+        self.field, self.careful = field, careful
+
+    def craft(self, state: object, view: View, rng: object) -> tuple[Tensor, object]:
+        known = getattr(view, self.field)
+        if known is None and self.careful:
+            return -view.own, state
+        found = known(view.own) if self.field == "rule" else known + 0 * view.own.sum()
+        return found.mean() * torch.ones_like(view.own), state
+
+
+@pytest.mark.parametrize(
+    ("field", "knowledge"),
+    [("benign", "benign"), ("rule", "rule"), ("clients", "clients")],
+)
+def test_an_own_attack_that_fails_on_what_is_not_granted_is_told_what_to_grant(
+    field: str, knowledge: str, tiny: Callable[..., Experiment]
+) -> None:
+    plain: dict[str, Any] = {"rounds": 1, "aggregator": {"name": "mean"}}
+    with pytest.raises(ConfigError, match=rf"reads view\.{field}, .*threat: {{{knowledge}: true}}"):
+        run(tiny(**plain, attack=Peeks(field)))
+    run(tiny(**plain, attack=Peeks(field, careful=True)))
+    run(tiny(**plain, attack=Peeks(field), threat={knowledge: True}))

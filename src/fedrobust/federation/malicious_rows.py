@@ -6,11 +6,15 @@ import torch
 from torch import Tensor
 
 from fedrobust.config.arguments import told
+from fedrobust.config.fingerprint import foreign
 from fedrobust.config.kind import name_of
 from fedrobust.errors import ConfigError
 from fedrobust.federation.attack import Attack
 from fedrobust.federation.threat import View
 from fedrobust.typing import Updates
+
+_GRANTED = {"benign": "benign", "benign_clients": "benign", "rule": "rule", "clients": "clients"}
+"""The fields of a view that are None unless granted, each with the knowledge that grants it."""
 
 
 def called(attack: object) -> str:
@@ -21,10 +25,10 @@ def called(attack: object) -> str:
 def crafted(attack: Attack, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
     """Return what ``attack`` sends, and its next state; rows may have any shape and value.
 
-    Raises: ``ConfigError`` where it does not return a tensor and a state: this is not a hostile
-    client, but a mistake in the user's code.
+    Raises: ``ConfigError`` where it does not return a tensor and a state, or fails on knowledge
+    that it was not granted: this is not a hostile client, but a mistake in the user's code.
     """
-    answer = attack.craft(state, view, rng)
+    answer = _asked(attack, state, view, rng) if foreign(attack) else attack.craft(state, view, rng)
     if not isinstance(answer, tuple) or len(answer) != 2:
         raise ConfigError(
             f"the attack {called(attack)} must return (rows, state) from craft; it returned "
@@ -32,6 +36,34 @@ def crafted(attack: Attack, state: Any, view: View, rng: torch.Generator) -> tup
         )
     rows, after = answer
     return tensor_of_rows(rows, f"the rows that the attack {called(attack)} returns"), after
+
+
+class _Noted(View):
+    """A view that notes which knowledge was read of it that is not granted."""
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        if value is None and name in _GRANTED:
+            super().__getattribute__("__dict__").setdefault("_missed", []).append(_GRANTED[name])
+        return value
+
+
+def _asked(attack: Attack, state: Any, view: View, rng: torch.Generator) -> Any:
+    """Return what a user's own attack answers. Raises: ``ConfigError`` for knowledge it lacks."""
+    noted = object.__new__(_Noted)
+    noted.__dict__.update(vars(view))
+    try:
+        return attack.craft(state, noted, rng)
+    except (AttributeError, TypeError) as error:
+        missed = vars(noted).get("_missed")
+        if not missed or "NoneType" not in str(error):
+            raise
+        what = missed[-1]
+        raise ConfigError(
+            f"the attack {called(attack)} reads view.{what}, which its threat model does not "
+            f"grant: grant it (threat: {{{what}: true}}), and let the attack say that it needs it, "
+            f"requires = Requirements(knowledge={{{what!r}}})"
+        ) from error
 
 
 def tensor_of_rows(rows: object, what: str) -> Tensor:
