@@ -1,14 +1,17 @@
 """Callbacks see every event in order, and an object that would never be called is refused."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import rich.console
 
 from fedrobust import Callback, Experiment, Run, run
 from fedrobust.errors import ConfigError
 from fedrobust.progress import Progress
+from fedrobust.results import play
 
 
 class Diary(Callback):
@@ -101,3 +104,19 @@ def test_progress_is_shown_where_asked_and_not_in_a_file(
     out, err = capsys.readouterr()
     assert not out
     assert ("(round 2 of 2)" in err) is shown
+
+
+def test_a_notebook_without_widgets_gets_lines(
+    tiny: Callable[..., Experiment],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where the notebook says that its output is a terminal, as some do."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(rich.console, "_is_jupyter", lambda: True)
+    monkeypatch.setattr(play, "find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, "ipywidgets", raising=False)
+    run(tiny(rounds=2))
+    err = capsys.readouterr().err
+    assert "(round 2 of 2)" in err
+    assert "\x1b" not in err

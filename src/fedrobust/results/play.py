@@ -79,5 +79,6 @@ def _display(asked: bool | None) -> Display | None:
     if asked is None and not (notebook or sys.stderr.isatty()):
         return None
     # Bars in a notebook are widgets. Without them, the display prints a line for each evaluation.
-    bars = not notebook or find_spec("ipywidgets") is not None
-    return Display(Console(stderr=True, force_jupyter=notebook and bars, force_terminal=None))
+    if notebook and "ipywidgets" not in sys.modules and find_spec("ipywidgets") is None:
+        return Display(Console(stderr=True, force_jupyter=False, force_terminal=False))
+    return Display(Console(stderr=True, force_jupyter=notebook))
