@@ -1,5 +1,6 @@
 """Show the progress of a run: bars on a terminal, and some lines anywhere else."""
 
+import sys
 from types import TracebackType
 from typing import Self
 
@@ -40,6 +41,8 @@ class _Bars:
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
+            # What a callback prints must reach a file that the standard output is sent to.
+            redirect_stdout=console.is_jupyter or sys.stdout.isatty(),
         )
 
     def __enter__(self) -> Self:

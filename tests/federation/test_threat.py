@@ -280,7 +280,7 @@ def test_an_own_attack_that_fails_on_what_is_not_granted_is_told_what_to_grant(
     field: str, knowledge: str, tiny: Callable[..., Experiment]
 ) -> None:
     plain: dict[str, Any] = {"rounds": 1, "aggregator": {"name": "mean"}}
-    with pytest.raises(ConfigError, match=rf"reads view\.{field}, .*threat: {{{knowledge}: true}}"):
+    with pytest.raises(ConfigError, match=rf"read view\.{field}, .*threat: {{{knowledge}: true}}"):
         run(tiny(**plain, attack=Peeks(field)))
     run(tiny(**plain, attack=Peeks(field, careful=True)))
     run(tiny(**plain, attack=Peeks(field), threat={knowledge: True}))

@@ -120,3 +120,41 @@ def test_a_notebook_without_widgets_gets_lines(
     err = capsys.readouterr().err
     assert "(round 2 of 2)" in err
     assert "\x1b" not in err
+
+
+class Fails(Callback):
+    """Fails at one event, and notes what it hears after that."""
+
+    def __init__(self, event: str) -> None:
+        self.event, self.heard = event, list[str]()
+
+    def on_evaluation(self, metrics: dict[str, Any]) -> None:
+        metrics["kept"].clear()
+        if self.event == "on_evaluation":
+            raise InterruptedError("enough")
+
+    def on_end(self, run: Run) -> None:
+        self.heard.append("end")
+        if self.event == "on_end":
+            raise OSError("no network")
+
+    def on_failure(self, error: BaseException) -> None:
+        self.heard.append(str(error))
+
+
+def test_a_callback_that_fails_at_the_end_loses_no_result(tiny: Callable[..., Experiment]) -> None:
+    first, second = Fails("on_end"), Fails("on_end")
+    with pytest.raises(OSError, match="no network") as error:
+        run(tiny(rounds=2), callbacks=[first, second])
+    assert first.heard == second.heard == ["end"]
+    found = error.value.run
+    assert found.summary.rounds == 2
+    assert found.metrics[0]["kept"], "a callback got the record itself"
+    assert "another callback failed too" in "".join(error.value.__notes__)
+
+
+def test_callbacks_hear_of_what_stops_a_run(tiny: Callable[..., Experiment]) -> None:
+    stops, other = Fails("on_evaluation"), Fails("")
+    with pytest.raises(InterruptedError):
+        run(tiny(rounds=2), callbacks=[other, stops])
+    assert stops.heard == other.heard == ["enough"]

@@ -60,9 +60,10 @@ def _asked(attack: Attack, state: Any, view: View, rng: torch.Generator) -> Any:
             raise
         what = missed[-1]
         raise ConfigError(
-            f"the attack {called(attack)} reads view.{what}, which its threat model does not "
-            f"grant: grant it (threat: {{{what}: true}}), and let the attack say that it needs it, "
-            f"requires = Requirements(knowledge={{{what!r}}})"
+            f"the attack {called(attack)} failed: {error}. It has read view.{what}, which is None, "
+            f"as its threat model does not grant it. If it needs this, grant it (threat: "
+            f"{{{what}: true}}), and let the attack say so: requires = "
+            f"Requirements(knowledge={{{what!r}}})"
         ) from error
 
 

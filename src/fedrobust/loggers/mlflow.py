@@ -23,11 +23,12 @@ class MLflow:
     """
 
     def __init__(self, **start: Any) -> None:
-        self._mlflow, self._start = imported("mlflow", "mlflow"), start
+        self._mlflow, self._start, self._running = imported("mlflow", "mlflow"), start, False
 
     def on_start(self, experiment: Experiment, round: int) -> None:
         """Begin the run, with the settings as its parameters."""
         self._mlflow.start_run(**{"run_name": experiment.name} | self._start)
+        self._running = True
         if not round:
             found = settings(experiment)
             self._mlflow.log_params({k: shortened(str(v), _LONGEST) for k, v in found.items()})
@@ -40,3 +41,10 @@ class MLflow:
         """Log the test scores, and end the run."""
         self._mlflow.log_metrics(ended(run), step=run.summary.rounds)
         self._mlflow.end_run()
+        self._running = False
+
+    def on_failure(self, error: BaseException) -> None:
+        """End the run as failed."""
+        if self._running:
+            self._mlflow.end_run("FAILED")
+            self._running = False

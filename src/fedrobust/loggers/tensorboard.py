@@ -39,6 +39,11 @@ class TensorBoard:
             self._open.add_scalar(name.replace(".", "/"), value, run.summary.rounds)
         self._open.close()
 
+    def on_failure(self, error: BaseException) -> None:
+        """Close the file."""
+        if self._writer is not None:
+            self._writer.close()
+
     @property
     def _open(self) -> Any:
         assert self._writer is not None, "on_start comes first"

@@ -36,6 +36,11 @@ class WeightsAndBiases:
         self._open.summary.update(ended(run))
         self._open.finish()
 
+    def on_failure(self, error: BaseException) -> None:
+        """Finish the run as failed."""
+        if self._run is not None:
+            self._run.finish(exit_code=1)
+
     @property
     def _open(self) -> Any:
         assert self._run is not None, "on_start comes first"

@@ -77,8 +77,8 @@ class ReportRun:
     """How often the run was extended from fewer rounds, and what was known by then."""
 
     @classmethod
-    def read(cls, path: Path) -> "ReportRun":
-        """Read the run directory at ``path``."""
+    def read(cls, path: Path, *, lean: bool = False) -> "ReportRun":
+        """Read the run directory at ``path``; if ``lean``, also one without rounds.jsonl."""
         path = Path(path)
         if not present(path / "config.yaml"):
             lacking = "holds no config.yaml, and no sweep.json or audit.json either"
@@ -95,7 +95,9 @@ class ReportRun:
                 f"{path} has no evaluations yet: metrics.jsonl is missing or empty; "
                 "report on it after its first evaluation"
             )
-        rounds = rounds_of(path / "rounds.jsonl", Round)
+        log = path / "rounds.jsonl"
+        without = lean and not present(log)
+        rounds = () if without else rounds_of(log, Round)
         for name, found in (("metrics", evaluations), ("rounds", rounds)):
             numbers = [entry.round for entry in found]
             if numbers and numbers[-1] > config["rounds"]:
@@ -104,7 +106,8 @@ class ReportRun:
                 )
         if rounds and len(rounds) != rounds[-1].round:
             raise broken(path / "rounds.jsonl", "it lacks rounds")
-        summary = _summary(path / "summary.json", evaluations, rounds)
+        played = evaluations[-1].round if without else len(rounds)
+        summary = _summary(path / "summary.json", evaluations, played)
         pictures, place = path / "examples.npz", path / "environment.json"
         environment = _environment(place)
         return cls(
@@ -163,9 +166,7 @@ class ReportRun:
         return evaluation.per_user, "users", source
 
 
-def _summary(
-    path: Path, evaluations: tuple[Evaluation, ...], rounds: tuple[Round, ...]
-) -> Summary | None:
+def _summary(path: Path, evaluations: tuple[Evaluation, ...], rounds: int) -> Summary | None:
     """Return the run's summary. Raises: ``RecordError`` where it does not fit the other files."""
     if not present(path):
         return None
@@ -173,10 +174,10 @@ def _summary(
     by_round, last = {e.round: e for e in evaluations}, evaluations[-1].round
     if found.best_round not in by_round:
         raise broken(path, f"its best_round {found.best_round} was never evaluated")
-    if found.rounds != last or found.rounds != len(rounds):
+    if found.rounds != last or found.rounds != rounds:
         raise broken(
             path,
-            f"it has {found.rounds} rounds, rounds.jsonl has {len(rounds)}, and metrics.jsonl "
+            f"it has {found.rounds} rounds, rounds.jsonl has {rounds}, and metrics.jsonl "
             f"ends with round {last}",
         )
     told = found.validation

@@ -1,6 +1,8 @@
 """Functions of the user that a run calls at its start, its rounds, its evaluations and its end."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -31,10 +33,16 @@ class Callback:
         """The model was evaluated: ``metrics`` is the line of metrics.jsonl."""
 
     def on_end(self, run: Run) -> None:
-        """The run has ended, and its records are written."""
+        """The run has ended, and its records are written.
+
+        If this fails, the other callbacks are still called. The error has the run as its ``run``.
+        """
+
+    def on_failure(self, error: BaseException) -> None:
+        """The run was stopped by ``error``, also by the user."""
 
 
-EVENTS = ("on_start", "on_round", "on_evaluation", "on_end")
+EVENTS = ("on_start", "on_round", "on_evaluation", "on_end", "on_failure")
 
 
 def checked(callbacks: object) -> tuple[Any, ...]:
@@ -58,7 +66,7 @@ def checked(callbacks: object) -> tuple[Any, ...]:
         if not called:
             raise ConfigError(
                 f"callbacks: {kind} has none of the methods on_start(experiment, round), "
-                "on_round(log), on_evaluation(metrics), on_end(run)"
+                "on_round(log), on_evaluation(metrics), on_end(run), on_failure(error)"
             )
     return tuple(callbacks)
 
@@ -84,6 +92,39 @@ def told_to(callbacks: Sequence[Any], progress: Progress) -> Progress:
     def evaluated(metrics: Json) -> None:
         progress.evaluated(metrics)
         for call in evaluations:
-            call(dict(metrics))
+            call(deepcopy(metrics))
 
     return replace(progress, started=started, played=played, evaluated=evaluated)
+
+
+@contextmanager
+def told_of_failure(callbacks: Sequence[Any]) -> Iterator[None]:
+    """Tell the callbacks of an error that ends the run inside this context, and pass it on."""
+    try:
+        yield
+    except BaseException as error:
+        for callback in callbacks:
+            if hasattr(callback, "on_failure"):
+                try:
+                    callback.on_failure(error)
+                except Exception as other:  # the first error is the one to raise
+                    error.add_note(f"{type(callback).__name__}.on_failure failed too: {other}")
+        raise
+
+
+def told_the_end(callbacks: Sequence[Any], run: Run) -> None:
+    """Tell all callbacks of the end. Raises: the first error of them, with ``run`` attached."""
+    failed: list[Exception] = []
+    for callback in callbacks:
+        if hasattr(callback, "on_end"):
+            try:
+                callback.on_end(run)
+            except Exception as error:  # the result of the run must not be lost
+                failed.append(error)
+    if failed:
+        first = failed[0]
+        first.run = run  # type: ignore[attr-defined]
+        first.add_note("the run itself has ended well: it is the attribute run of this error")
+        for other in failed[1:]:
+            first.add_note(f"another callback failed too: {type(other).__name__}: {other}")
+        raise first

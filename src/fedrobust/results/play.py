@@ -13,7 +13,7 @@ from fedrobust.display import Display
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
 from fedrobust.progress import UNWATCHED, Progress
-from fedrobust.results.callbacks import Callback, checked, told_to
+from fedrobust.results.callbacks import Callback, checked, told_of_failure, told_the_end, told_to
 from fedrobust.results.run import Run
 from fedrobust.results.sources import Memory
 from fedrobust.runs.run import play
@@ -56,7 +56,7 @@ def run(
         shown, watch = nullcontext(), progress
     else:
         raise ConfigError(f"progress must be True, False or a Progress; it is {told(progress)}")
-    with shown:
+    with shown, told_of_failure(called):
         played = play(
             experiment,
             out,
@@ -64,10 +64,8 @@ def run(
             other_processor=other_processor,
             progress=told_to(called, watch),
         )
-    ended = Run(Memory(experiment, played))
-    for callback in called:
-        if hasattr(callback, "on_end"):
-            callback.on_end(ended)
+    ended = Run(Memory(played))
+    told_the_end(called, ended)
     return ended
 
 

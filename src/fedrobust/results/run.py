@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cached_property
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -9,8 +10,8 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from torch import nn
 
-from fedrobust.compute.parameters import read
 from fedrobust.config.arguments import told
+from fedrobust.config.text import printable
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.state import FederationState
@@ -65,6 +66,10 @@ class Source(Protocol):
 
         Raises: ``RecordError``, ``ConfigError``.
         """
+        ...
+
+    def parameters(self) -> Vector:
+        """Return the parameters of the model that validation chose. Raises: ``RecordError``."""
         ...
 
     def records(self) -> ReportRun:
@@ -136,13 +141,25 @@ class Run:
 
     @cached_property
     def model(self) -> nn.Module:
-        """The model after the last round. Raises: ``RecordError`` where its file is missing."""
-        return self._source.model(last=True)
+        """The model after the last round, in evaluation mode.
+
+        Raises: ``RecordError`` where its file is missing; ``DataError`` where the data set of an
+        opened run is; ``ConfigError`` where each client has a model of its own.
+        """
+        return self._of_all(last=True)
 
     @cached_property
     def best_model(self) -> nn.Module:
-        """The model that validation chose. Raises: ``RecordError`` where its file is missing."""
-        return self._source.model(last=False)
+        """The model that validation chose, in evaluation mode. Raises: as for ``model``."""
+        return self._of_all(last=False)
+
+    def _of_all(self, *, last: bool) -> nn.Module:
+        if self.config.get("batch_norm") in LOCAL:
+            raise ConfigError(
+                f"each client has a model of its own (batch_norm: {self.config['batch_norm']}); "
+                "take client_model(client)"
+            )
+        return self._source.model(last=last)
 
     def client_model(self, client: int, *, last: bool = True) -> nn.Module:
         """Return the model of one client, where BatchNorm stays with each (``batch_norm: local``).
@@ -155,14 +172,18 @@ class Run:
         if self.config.get("batch_norm") not in LOCAL:
             raise ConfigError("all clients have the same model: take .model or .best_model")
         clients = self.summary.clients
-        if type(client) is not int or client not in range(clients):
+        try:
+            place = index(client)
+        except TypeError:
+            place = -1
+        if place not in range(clients):
             raise ConfigError(f"client must be one of 0 to {clients - 1}; it is {told(client)}")
-        return self._source.model(last=last, client=client)
+        return self._source.model(last=last, client=place)
 
     @property
     def best(self) -> Vector:
-        """The parameters [d] of the model that validation chose."""
-        return read(self.best_model)
+        """The parameters [d] that validation chose; without what stays with each client."""
+        return self._source.parameters()
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -202,7 +223,7 @@ class Run:
         return frame([dict(flat(line)) for line in self.metrics])
 
     def __repr__(self) -> str:
-        name, rounds = self.config["name"], self.config["rounds"]
+        name, rounds = printable(self.config["name"]), self.config["rounds"]
         if not self.finished:
             done = self.metrics[-1]["round"] if self.metrics else 0
             return f"<Run {name}: not finished; the last evaluation is of round {done} of {rounds}>"

@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import nn
 
-from fedrobust.compute.parameters import write
+from fedrobust.compute.parameters import read, write
 from fedrobust.config.component import from_record, to_config
 from fedrobust.config.trust import CURE, NOTHING, Trusted, UntrustedError
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.state import FederationState
-from fedrobust.models import client_model
+from fedrobust.models import LOCAL, client_model
 from fedrobust.records.plain import plain_json
 from fedrobust.records.reading import broken, evaluations_of, json_of, lines_of, present, shaped
 from fedrobust.records.schema.run import Evaluation, Summary
@@ -24,7 +24,7 @@ from fedrobust.runs.checkpoint import read as checkpoint
 from fedrobust.runs.older_configs import completed
 from fedrobust.runs.run import Played
 from fedrobust.runs.weights import Weights
-from fedrobust.typing import Json
+from fedrobust.typing import Json, Vector
 
 
 class Memory:
@@ -32,14 +32,14 @@ class Memory:
 
     ended = True
 
-    def __init__(self, experiment: Experiment, played: Played) -> None:
-        self._experiment, self._played = experiment, played
+    def __init__(self, played: Played) -> None:
+        self._played = played
         self.path, self.unkept, self.metrics = played.path, played.unkept, played.metrics
-        self.config: Mapping[str, Any] = to_config(experiment)
+        self.config: Mapping[str, Any] = to_config(played.experiment)
 
     def experiment(self) -> Experiment:
-        """Return the experiment."""
-        return self._experiment
+        """Return the experiment, with its execution plan filled in."""
+        return self._played.experiment
 
     def summary(self) -> Summary:
         """Return the summary."""
@@ -51,14 +51,15 @@ class Memory:
         return self._played.state
 
     def model(self, *, last: bool, client: int | None = None) -> nn.Module:
-        """Return the last model, or a copy of it with the weights that are asked for."""
-        model, state = self._played.model, self._played.state
-        if last and client is None:
-            return model
-        weights = Weights.of(state) if last else self._played.best
-        model = deepcopy(model)
+        """Return a copy of the network with the weights that are asked for."""
+        weights = Weights.of(self._played.state) if last else self._played.best
+        model = deepcopy(self._played.model)
         write(model, weights.parameters)
         return model if client is None else client_model(model, weights.store.get(client))
+
+    def parameters(self) -> Vector:
+        """Return the parameters of the model that validation chose."""
+        return self._played.best.parameters
 
     def records(self) -> ReportRun:
         """Return what a page shows. Without a directory there are no rounds and no pictures."""
@@ -134,6 +135,14 @@ class Directory:
         trust = self._trusted.everything
         return opened(str(self.path), None, None, last, trust, client=client).model.eval()
 
+    def parameters(self) -> Vector:
+        """Return the parameters of the model that validation chose. Raises: ``RecordError``."""
+        each = self.config.get("batch_norm") in LOCAL  # whose shared parameters are the same
+        return read(self.model(last=False, client=0 if each else None))
+
     def records(self) -> ReportRun:
-        """Return what a page shows. Raises: ``RecordError``."""
-        return ReportRun.read(self.path)
+        """Return what a page shows, without the rounds where their log was not kept.
+
+        Raises: ``RecordError``.
+        """
+        return ReportRun.read(self.path, lean=True)

@@ -1,17 +1,17 @@
 """A sweep in its folder: its cells as runs, its table and its figures."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from fedrobust.config.text import shortened
+from fedrobust.config.text import printable, shortened
 from fedrobust.config.trust import NOTHING, Trusted
 from fedrobust.errors import RecordError
-from fedrobust.records.reading import json_of
+from fedrobust.records.reading import json_of, present
 from fedrobust.records.schema.sweep import SweepRecord
 from fedrobust.report import drawings
 from fedrobust.report.page import write_report
@@ -55,8 +55,19 @@ class Sweep:
     @property
     def missing(self) -> tuple[str, ...]:
         """The names of the cells that are not finished."""
-        ended = {cell.name for cell in self._finished}
-        return tuple(name for name in self.cells if name not in ended)
+        folder = self.path / "cells"
+        return tuple(name for name in self.cells if not present(folder / name / "summary.json"))
+
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """Why the cells that failed did; empty where none did, or none is finished."""
+        return self._records.failed if len(self.missing) < len(self.cells) else {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.cells)
+
+    def __len__(self) -> int:
+        return len(self.cells)
 
     def __getitem__(self, cell: str) -> Run:
         """Open the run of a cell. Raises: ``RecordError`` for a cell that is not there."""
@@ -108,10 +119,12 @@ class Sweep:
 
     def __repr__(self) -> str:
         axes = " × ".join(f"{len(labels)} {axis}" for axis, labels in self.axes.items())
-        return f"<Sweep {self.name}: {len(self.cells)} cells ({axes})>"
+        return printable(f"<Sweep {self.name}: {len(self.cells)} cells ({axes})>")
 
     def _repr_html_(self) -> str:
         """Return the table of the sweep for a notebook: medians over the seeds."""
+        if len(self.missing) == len(self.cells):
+            return f"<p>{escape(repr(self))}: no cell is finished</p>"
         found, rows = table(self._records)
         lines = [[*self._records.axes, *found]]
         lines += [[*group.labels, *map(shown, found, values)] for group, values in rows]

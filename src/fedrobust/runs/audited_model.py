@@ -149,6 +149,8 @@ def _claim(evaluation: object) -> Pgd | None:
     """Return the attack behind a run's claim if it is PGD. A user's own attack is not loaded."""
     if not isinstance(evaluation, Mapping) or "attack" not in evaluation:
         raise ConfigError("its evaluation.attack is missing")
+    if isinstance(evaluation["attack"], Mapping) and "opaque" in evaluation["attack"]:
+        return None  # an object of somebody's own, which no file can rebuild
     try:
         attack = from_record(_Claiming, {"attack": evaluation["attack"]}).attack
     except UntrustedError:  # somebody's own attack is not PGD

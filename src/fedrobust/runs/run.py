@@ -27,6 +27,7 @@ from fedrobust.typing import Json
 class Played:
     """A run that was played: the last state, every evaluation, and the model of the last round.
 
+    ``experiment`` has its execution plan filled in.
     ``summary`` is the content of summary.json. The model that validation chose has the weights
     ``best``. ``path`` is the run directory, None for a run without one. If the last records could
     not be written, for example on a full disk, ``unkept`` says why; with ``resume`` the run then
@@ -39,6 +40,7 @@ class Played:
     summary: Json
     best: Weights
     path: Path | None
+    experiment: Experiment
     unkept: str | None = None
 
 
@@ -123,6 +125,7 @@ def _play(playing: Playing, watch: Progress) -> Played:
         summary,
         run_state.best,
         path,
+        run.experiment,
         playing.unkept,
     )
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fedrobust.clients.turn import Store
 from fedrobust.compute.parameters import write
+from fedrobust.config.arguments import told
 from fedrobust.federation.state import FederationState
 from fedrobust.models import LocalTensors, own_of
 from fedrobust.records.reading import broken, tensors_of, unlike
@@ -58,10 +59,13 @@ def fill_of_client(model: nn.Module, own: LocalTensors, path: Path, client: int)
     """
     found = tensors_of(path)
     each = {k.removeprefix(_EACH): found.pop(k) for k in list(found) if k.startswith(_EACH)}
-    clients = found.pop("clients", torch.empty(0, dtype=torch.long)).tolist()
+    ids = found.pop("clients", torch.empty(0, dtype=torch.long))
+    if ids.ndim != 1 or ids.dtype != torch.long or len(set(ids.tolist())) < len(ids):
+        raise broken(path, f"its clients are {told(ids)}, not a list of ids")
+    clients = ids.tolist()
     own.load(model)
     wanted = own.shared(model)
-    rows = {name: torch.stack([value] * len(clients)) for name, value in own.initial.items()}
+    rows = {name: v.expand(len(clients), *v.shape) for name, v in own.initial.items()}
     if why := unlike(found, wanted) or unlike(each, rows if clients else {}):
         raise broken(path, f"it holds the weights of another network: {why}")
     place = dict(model.named_parameters()) | dict(model.named_buffers())

@@ -1,6 +1,7 @@
 """The types of numbers in records."""
 
 import math
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import AllowInfNan, BeforeValidator, ConfigDict, Strict
@@ -32,3 +33,10 @@ class Keyed:
 
     def __contains__(self, key: object) -> bool:
         return vars(self).get(str(key)) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def keys(self) -> list[str]:
+        """Return the keys that the record holds, so that ``dict(record)`` works."""
+        return [key for key, value in vars(self).items() if value is not None]
