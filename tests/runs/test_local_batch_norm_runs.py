@@ -21,11 +21,12 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import fedrobust
-from fedrobust import Experiment, Progress, load, run
+from fedrobust import Callback, Experiment, Progress, load, run
 from fedrobust.cli import app
 from fedrobust.compute.network import right
 from fedrobust.data import Dataset, Digits, Partition, Split
 from fedrobust.errors import ConfigError, RecordError
+from fedrobust.federation.state import RoundLog
 from fedrobust.models import LocalTensors
 from fedrobust.perturb import Pgd
 from fedrobust.report import write_report
@@ -105,13 +106,32 @@ def test_a_run_with_local_batch_norm_is_extended_to_the_same_bits(
     shorter = run(tiny(**LOCAL | {"evaluation": evaluation, "rounds": 6}), tmp_path / "run")
     assert shorter.summary.best_round == 6, "otherwise this test tells nothing"
     longer = tiny(**LOCAL | {"evaluation": evaluation, "rounds": 9})
-    run(longer, tmp_path / "run", resume=True)
-    run(longer, tmp_path / "whole")
+    for out, last in (("run", 7), ("whole", 5)):  # the checkpoints that chose round 4
+        with pytest.raises(InterruptedError):
+            run(longer, tmp_path / out, resume=out == "run", callbacks=[StopsIn(last)])
+    chosen = [checkpoint.read(tmp_path / out / "checkpoint.pt", "") for out in ("run", "whole")]
+    assert torch.equal(*(content["best"] for content in chosen))
+    stores = [content["best_store"] for content in chosen]
+    assert stores[0].keys() == stores[1].keys() != set()
+    for client, kept in stores[0].items():
+        assert all(torch.equal(value, stores[1][client][name]) for name, value in kept.items())
+    for out in ("run", "whole"):
+        run(longer, tmp_path / out, resume=True)
     for name in ("model.safetensors", "best.safetensors"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-@pytest.mark.slow
+class StopsIn(Callback):
+    """Stops a run after a round."""
+
+    def __init__(self, last: int) -> None:
+        self.last = last
+
+    def on_round(self, log: RoundLog) -> None:
+        if log.round == self.last:
+            raise InterruptedError
+
+
 def test_sigkill_and_any_number_of_workers_give_the_same_bits(tmp_path: Path) -> None:
     config, straight, killed = (tmp_path / name for name in ("config.yaml", "straight", "killed"))
     plan = {"device": "cpu", "batch": 64}
