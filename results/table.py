@@ -72,17 +72,20 @@ def cells_of_fat() -> Iterator[tuple[Path, dict[str, Any], dict[str, Any]]]:
 def beside(published: Published, found: list[tuple[Path, dict[str, Any], dict[str, Any]]]) -> str:
     """Return a published row beside ours.
 
-    Of the first place that fits, the setting counts whose robust accuracy on validation is best.
+    Reproductions come first. Of the others, the setting counts that is best on validation.
     """
     ours = [cell for cell in found if published.fits(cell[1])]
     figures = published.figures
     paper = _pair(figures)
     if not ours:
         return f"| {published.label} | – | {paper} | – | – | – | not played |\n"
-    place = _place(ours[0][0])
-    here = [cell for cell in ours if _place(cell[0]) == place]
-    settings = [[cell for cell in here if _alike(cell[1], one[1])] for one in here]
+    here = [cell for cell in ours if len(cell[0].parts) == len(ours[0][0].parts)]
+    settings = [
+        [cell for cell in here if _place(cell[0]) == _place(one[0]) and _alike(cell[1], one[1])]
+        for one in here
+    ]
     same = max(settings, key=lambda cells: median(_validated(cell[2]) for cell in cells))
+    place = _place(same[0][0])
     best, last = (
         {
             name: median(summary["test"][which][name] for _, _, summary in same)

@@ -93,3 +93,18 @@ def test_a_library_that_is_missing_is_named(
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ConfigError, match=rf"needs {package}: pip install {package}, or "):
         logger()
+
+
+def test_a_run_that_was_stopped_leaves_no_logger_open(
+    tiny: Callable[..., Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow has one active run in a process, so the next one would fail."""
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow.set_tracking_uri((tmp_path / "mlruns").as_uri())
+    with pytest.raises(InterruptedError):
+        run(tiny(), callbacks=[MLflow(), Stops()])
+    run(tiny(rounds=2), callbacks=[MLflow()])
+    stored = mlflow.search_runs(output_format="list")
+    assert sorted(one.info.status for one in stored) == ["FAILED", "FINISHED"]
