@@ -180,8 +180,11 @@ class _Jobs:
     def ended(self) -> dict[str, str | None]:
         """Return the cells that have ended, each with its failure."""
         time.sleep(SECONDS)
-        said = {name: report.read(job.report) for name, (job, _) in self._running.items()}
-        over = {name: it.failure for name, it in said.items() if it is not None and it.ended}
+        over = dict[str, str | None]()
+        for name, (cell, job) in self._running.items():
+            said = report.read(cell.report)
+            if said is not None and said.ended and self._queue.left(job):
+                over[name] = said.failure
         jobs = {name: job.job_id for name, (_, job) in self._running.items() if name not in over}
         alive, now = self._queue.alive(jobs, rarely=True), time.monotonic()
         for name in jobs:

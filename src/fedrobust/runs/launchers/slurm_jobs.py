@@ -67,6 +67,10 @@ class Queue:
             return submitted or submitit.LocalJob(self._folder, id)
         return submitted or submitit.SlurmJob(self._folder, id)
 
+    def left(self, job: Any) -> bool:
+        """Whether a job that has said its last word may be left alone. A local one ends first."""
+        return not self._local or job.done()
+
     def patience(self, seconds: float) -> float:
         """Return how long a job that is not in the queue may take to show what it has written."""
         return min(seconds, 1.0) if self._local else seconds
