@@ -12,18 +12,14 @@ from pathlib import Path
 import psutil
 import pytest
 from grids import ROUNDS, bits, players, rounds_kept, until, written_grid
-from typer.testing import CliRunner
 
-from fedrobust.cli import app
 from fedrobust.config import beside
-from fedrobust.errors import ConfigError
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.launchers.slurm import Slurm
-from fedrobust.runs.launchers.slurm_arguments import arguments
 from fedrobust.runs.sweep import run_sweep
 
 pytest.importorskip("submitit")
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 LOCAL = Slurm({"cluster": "local"})
 
@@ -51,7 +47,6 @@ def fresh(config: Path) -> Path:
     return config
 
 
-@pytest.mark.slow
 def test_a_preempted_job_goes_on_from_its_checkpoint_and_a_lost_one_fails(
     fresh: Path, whole: dict[str, str], tmp_path: Path
 ) -> None:
@@ -78,7 +73,6 @@ def test_a_preempted_job_goes_on_from_its_checkpoint_and_a_lost_one_fails(
     assert bits(out) == whole
 
 
-@pytest.mark.slow
 def test_jobs_outlive_a_killed_sweep_which_finds_them_again(
     fresh: Path, whole: dict[str, str], tmp_path: Path
 ) -> None:
@@ -110,53 +104,3 @@ def test_jobs_outlive_a_killed_sweep_which_finds_them_again(
     before = len(players(fresh, "0"))
     time.sleep(0.5)
     assert len(players(fresh, "0")) == before, "the job goes on"
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("partition=gpu", r"there is no 'partition' \(did you mean 'slurm_partition'\?\); there"),
-        ("timeout_min=soon", "--slurm-arg timeout_min='soon': Input should be a valid integer"),
-        ("mem_gb=-1", "greater than 0"),
-        ("cpus_per_task", "write cpus_per_task=VALUE"),
-        ("cluster=here", "Input should be 'slurm' or 'local'"),
-        ("slurm_array_parallelism=4", "--jobs says how many run at a time"),
-    ],
-)
-def test_a_wrong_argument_gets_one_message(text: str, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        arguments([text])
-
-
-def test_arguments_are_read_as_what_they_are() -> None:
-    read = arguments(["timeout_min=60", "mem_gb=1.5", "slurm_partition=gpu", "gpus_per_node=0"])
-    assert read == {
-        "timeout_min": 60,
-        "mem_gb": 1.5,
-        "slurm_partition": "gpu",
-        "gpus_per_node": 0,
-    }
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--on", "rey"], "there is no such launcher (did you mean 'ray'?)"),
-        (["--address", "here:1"], "add --on ray"),
-        (["--slurm-arg", "mem_gb=1"], "add --on slurm"),
-        (["--on", "slurm"], "there is no SLURM on this machine (no command sbatch)"),
-        (
-            ["--on", "slurm", "--slurm-arg", "cluster=local", "--out", "100%"],
-            "choose another --out",
-        ),
-    ],
-)
-def test_the_command_says_what_is_wrong(
-    options: list[str], words: str, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PATH", str(tmp_path))  # where there is no SLURM
-    result = CliRunner().invoke(app, ["sweep", str(config), *options])
-    assert result.exit_code == 2
-    assert words in result.output
-    assert not list(tmp_path.glob("**/sweep.json"))

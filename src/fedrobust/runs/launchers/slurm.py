@@ -28,7 +28,7 @@ _PATIENCE = 120.0
 """The seconds in which a shared disk gives back the locks of a machine that died."""
 _LATE = 20.0
 """The seconds that a shared disk may take to show what a job has written."""
-_STOPPING = 30.0
+_STOPPING = 60.0
 """The most seconds to wait until cancelled jobs have ended."""
 _ARRAY = 1000
 """The most jobs of one array. SLURM's own limit is 1001, where nobody changed it."""
@@ -213,8 +213,7 @@ class _Jobs:
 
     def stop(self) -> None:
         """Cancel the jobs, and wait until they have ended."""
-        for _, job in self._running.values():
-            job.cancel(check=False)
+        self._queue.cancel([job for _, job in self._running.values()])
         jobs = {name: job.job_id for name, (_, job) in self._running.items()}
         deadline = time.monotonic() + _STOPPING
         while self._queue.alive(jobs) and time.monotonic() < deadline:

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from fedrobust.config.text import shortened
 from fedrobust.errors import RecordError
 from fedrobust.files import written
 from fedrobust.records.reading import json_of, present
@@ -24,6 +25,8 @@ SLURM = "slurm"
 _FILE = "jobs.json"
 _RARELY = 10.0
 """The seconds between two questions to SLURM."""
+_AT_ONCE = 500
+"""The most jobs in one command."""
 _ANSWER = 60.0
 """The most seconds that SLURM may take to answer."""
 
@@ -90,19 +93,24 @@ class Queue:
             self._seen = set(jobs.values()) if found is None else found
         return {name: id for name, id in jobs.items() if id in self._seen}
 
+    def cancel(self, jobs: Sequence[Any]) -> None:
+        """Cancel jobs. Their processes are killed: they would go on for half a minute."""
+        if self._local:
+            for job in jobs:
+                job.cancel(check=False)
+            return
+        ids = [job.job_id for job in jobs]
+        for first in range(0, len(ids), _AT_ONCE):
+            some = ids[first : first + _AT_ONCE]
+            _ask(["scancel", *some])
+            _ask(["scancel", "--signal=KILL", *some], quiet=True)  # some have ended by now
+
     def _queued(self) -> set[str] | None:
         """Return the identifiers of this sweep's jobs in the queue; None without an answer."""
         command = ["squeue", "--noheader", "--array", f"--user={getpass.getuser()}"]
         command += [f"--name={name_of(self._folder)}", "--format=%i"]
-        try:
-            told = subprocess.run(
-                command, capture_output=True, text=True, timeout=_ANSWER, check=True
-            )
-        except (OSError, subprocess.SubprocessError) as error:
-            why = getattr(error, "stderr", None) or str(error)
-            print(f"warning: SLURM does not answer: {' '.join(why.split())}", file=sys.stderr)
-            return None
-        return set(told.stdout.split())
+        told = _ask(command)
+        return None if told is None else set(told.split())
 
     def _runs(self, id: str) -> bool:
         """Whether a local job runs, and not another process that got its number."""
@@ -115,7 +123,23 @@ class Queue:
         return not ended and str(self._folder) in command and "submitit.local._local" in command
 
     def state(self, job: Any) -> str:
-        """Return the state in which a job ended, in capitals."""
-        with suppress(Exception):  # sacct is not there on every cluster
-            return str(job.get_info(mode="force").get("State") or job.state).upper()
-        return "UNKNOWN"
+        """Return the state in which a job ended, in capitals; UNKNOWN where nothing tells it."""
+        if self._local:
+            return str(job.state).upper()
+        command = ["squeue", "--noheader", "--states=all", f"--jobs={job.job_id}", "--format=%T"]
+        if told := (_ask(command, quiet=True) or "").split():
+            return told[0]
+        # SLURM forgets a job after some minutes; sacct is not there on every cluster.
+        return str(job.get_info(mode="force").get("State") or "UNKNOWN")
+
+
+def _ask(command: Sequence[str], *, quiet: bool = False) -> str | None:
+    """Return what a command of SLURM prints; None, and a warning if not quiet, where it fails."""
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=_ANSWER, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        why = " ".join((getattr(error, "stderr", None) or str(error)).split())
+        if not quiet:
+            print(f"warning: {command[0]} fails: {shortened(why, 300)}", file=sys.stderr)
+        return None
+    return told.stdout
