@@ -20,6 +20,7 @@ ROOMS = (
     "progress",
     "config",
     "compute",
+    "cluster",
     "records",
     "data",
     "models",
