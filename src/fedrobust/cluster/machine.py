@@ -41,12 +41,16 @@ class Machine:
                     f"{theirs}: install the same version on all machines"
                 )
         if self.processor != other.processor and not mixed:
-            raise ResourceError(
-                f"the worker on {self.host} has another kind of processor ({self.processor}) than "
-                f"{other.host} ({other.processor}), so that results would differ in rounding from "
-                "those of one machine; remove it from the cluster or, if that is all right, add "
-                "--other-processor (other_processor=True)"
-            )
+            raise ResourceError(of_another_kind(self.host, self.processor, other.processor))
+
+
+def of_another_kind(host: str, there: str, here: str) -> str:
+    """Return the message about a worker's processor that is not of the run's kind."""
+    return (
+        f"the worker on {host} has another kind of processor ({there}) than the run ({here}), so "
+        "that results would differ in rounding from those of one machine; take it out of the "
+        "cluster or, if that is all right, add --other-processor (other_processor=True)"
+    )
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+import sys
 import uuid
 import warnings
 from collections import OrderedDict
@@ -25,12 +26,14 @@ Told = list[tuple[type[Warning], str]]
 class _Package:
     """Pickled work. ``arrays`` are its large parts, which workers read where they lie.
 
-    ``places`` are the folders of the user's own modules, and ``origin`` is where it was packed.
+    ``places`` are the folders of the user's own modules, of which those in ``path`` are searched
+    by Python itself. ``origin`` is where it was packed.
     """
 
     code: bytes
     arrays: tuple[Any, ...]
     places: tuple[str, ...]
+    path: tuple[str, ...]
     origin: Machine
     mixed: bool
 
@@ -52,7 +55,7 @@ class Posted:
     ) -> "Posted":
         """Put ``work`` into the object store. With ``mixed``, any kind of processor may do it.
 
-        Raises: ``ConfigError`` where it cannot be sent, for example a model that holds an open file.
+        Raises: ``ConfigError`` where it cannot be sent, like a model that holds an open file.
         """
         import cloudpickle
         import ray
@@ -65,8 +68,14 @@ class Posted:
                 "the model, the objective or the attack cannot be sent to other machines "
                 f"({type(error).__name__}: {error}); use execution.backend: local"
             ) from error
+        places = beside.places()
         package = _Package(
-            code, tuple(_array(part) for part in arrays), beside.places(), origin, mixed
+            code=code,
+            arrays=tuple(_array(part) for part in arrays),
+            places=places,
+            path=tuple(place for place in places if place in sys.path),
+            origin=origin,
+            mixed=mixed,
         )
         return cls(uuid.uuid4().hex, ray.put(package), gpus)
 
@@ -116,6 +125,7 @@ def _opened(key: str, ref: Any) -> Callable[..., Any]:
         package: _Package = ray.get(ref)
         Machine.here(package.origin.device).require_like(package.origin, mixed=package.mixed)
         beside.look_in(package.places)
+        sys.path += [place for place in package.path if place not in sys.path]
         _OPEN[key] = pickle.loads(package.code, buffers=package.arrays)
         while len(_OPEN) > _KEPT:
             _OPEN.popitem(last=False)

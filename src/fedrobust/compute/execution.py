@@ -50,10 +50,9 @@ class Execution:
     is left out. It changes no bit of a result, and each resume may choose another.
 
     With ``backend: ray`` the workers of a Ray cluster compute the clients' local training and the
-    evaluations, with the same bits. ``address`` is that of the cluster: ``auto`` for the one to
-    which this machine belongs (also if left out), HOST:PORT, or ``local`` to start one on this
-    machine for this run. On GPUs each unit takes the share ``gpu_share`` of one. Each resume may
-    choose others, too.
+    evaluations, with the same bits. ``address`` is that of the cluster, HOST:PORT, or ``auto``
+    for the one to which this machine belongs (if left out, RAY_ADDRESS or else ``auto``). On GPUs
+    each unit takes the share ``gpu_share`` of one. Each resume may choose others, too.
 
     With ``precision: bfloat16`` the clients' linear layers and convolutions, including inner
     maximisations, run in bfloat16 by PyTorch's autocast. This is faster where the processor has

@@ -15,13 +15,15 @@ from fedrobust.clients.poisoning import Poisons
 from fedrobust.clients.turn import OptimizerState
 from fedrobust.cluster.arrays import Sent, received, sent
 from fedrobust.cluster.connect import connected
+from fedrobust.cluster.machine import of_another_kind
 from fedrobust.cluster.posted import Posted
+from fedrobust.cluster.probe import alike
 from fedrobust.cluster.workers import Workers, gather
-from fedrobust.compute.execution import Execution, default_device
+from fedrobust.compute.execution import Execution, default_device, processor
 from fedrobust.compute.randomness import Streams, isolated
 from fedrobust.compute.units import shared_by
 from fedrobust.data import Split
-from fedrobust.errors import ConfigError
+from fedrobust.errors import ConfigError, ResourceError
 from fedrobust.federation.state import Federation, FederationState
 from fedrobust.typing import Updates, Vector
 
@@ -160,7 +162,11 @@ def on_ray(
     if not isinstance(execution, Execution):
         execution = Execution(backend="ray", address=execution)
     plan = replace(execution, device=execution.device or default_device())
-    with connected(plan.address):
+    with connected(plan.address, otherwise="use execution.backend: local"):
+        here = processor("cpu")
+        for each in alike():
+            if each.processor != here and not other_processor and plan.device == "cpu":
+                raise ResourceError(of_another_kind(each.node.name, each.processor, here))
         yield Ray(Workers(plan, other_processor))
 
 
@@ -212,7 +218,7 @@ class _Training:
             local,
             model=local.model.to(local.device).train(),
             data=Split(self.x.tensor(), self.y.tensor()),
-            clients=self.clients.tensor().split(self.sizes),
+            clients=torch.split(self.clients.tensor(), list(self.sizes)),
             own=None if local.own is None else local.own.to(local.device),
         )
         object.__setattr__(self, "local", None)
@@ -250,5 +256,5 @@ class _Training:
             for answer in answers
             if answer
         ]
-        told = [None if answer is None else {} for answer in answers]
+        told: list[dict[str, Any] | None] = [None if each is None else {} for each in answers]
         return _Answer(sent_rows, told, max(sizes, default=0)), *answers
