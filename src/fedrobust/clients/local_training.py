@@ -1,7 +1,7 @@
 """Local training: from the broadcast parameters to one update row per client."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -147,25 +147,12 @@ class LocalTraining:
         place = {client: i for i, client in enumerate(chosen)}
 
         def work(model: nn.Module, unit: Sequence[int]) -> list[OptimizerState | None]:
-            with reduced(self.device.type, self.precision):
-                turns = [
-                    Turn(self, model, parameters.dtype, client, streams, round, poison.get(client))
-                    for client in unit
-                ]
-                write(model, parameters)
-                if self.own is not None:
-                    self.own.load(model, store.get(unit[0]))
-                self._perturb_first(model, turns, round)
-                found: Iterable[Trained] = (
-                    cohort.trained(self, model, turns, parameters, store)
-                    if self.together
-                    else (turn.train(parameters, store.get(turn.client)) for turn in turns)
-                )
-                kept = []
-                for turn, (row, state) in zip(turns, found, strict=True):
-                    rows[place[turn.client]] = row
-                    kept.append(state)
-                return kept
+            found = self.trained(model, parameters, store, unit, streams, round, poison)
+            kept = []
+            for client, (row, state) in zip(unit, found, strict=True):
+                rows[place[client]] = row
+                kept.append(state)
+            return kept
 
         self.model.train()
         with isolated(), self.draws.round():
@@ -177,6 +164,35 @@ class LocalTraining:
             else:
                 store.pop(client, None)
         return rows
+
+    def trained(
+        self,
+        model: nn.Module,
+        parameters: Vector,
+        store: Store,
+        unit: Sequence[int],
+        streams: Streams,
+        round: int,
+        poison: Mapping[int, Poisons] = {},
+    ) -> Iterator[Trained]:
+        """Yield the update [d] of each client of a ``unit``, and what is kept of the client.
+
+        ``model`` is a worker's own, in training mode. ``store`` has what was kept of these clients.
+        """
+        with reduced(self.device.type, self.precision):
+            turns = [
+                Turn(self, model, parameters.dtype, client, streams, round, poison.get(client))
+                for client in unit
+            ]
+            write(model, parameters)
+            if self.own is not None:
+                self.own.load(model, store.get(unit[0]))
+            self._perturb_first(model, turns, round)
+            if self.together:
+                yield from cohort.trained(self, model, turns, parameters, store)
+                return
+            for turn in turns:
+                yield turn.train(parameters, store.get(turn.client))
 
     @cached_property
     def draws(self) -> GlobalDraws:

@@ -38,14 +38,16 @@ ray.shutdown()
 
 
 @contextmanager
-def connected(address: str | None = None) -> Iterator[None]:
+def connected(
+    address: str | None = None, *, otherwise: str = "use --on processes"
+) -> Iterator[None]:
     """Within the context, this process is connected to a Ray cluster.
 
     ``address`` is HOST:PORT, ``ray://HOST:PORT``, or ``auto`` for a cluster that this machine is
     part of. None stands for the variable RAY_ADDRESS, or else for ``auto``. A process that is
     connected already stays so, also afterwards, unless ``address`` is given. No cluster is started,
     Ray's usage statistics are off unless the user turned them on, and Ray's own lines are not
-    shown.
+    shown. ``otherwise`` is what a message advises a user without a cluster to do.
 
     Raises: ``ConfigError`` where Ray is not installed, or where the address is not one;
     ``ResourceError`` where no cluster runs or answers there, or where its versions differ.
@@ -61,8 +63,8 @@ def connected(address: str | None = None) -> Iterator[None]:
         return
     chosen = address or os.environ.get("RAY_ADDRESS") or "auto"
     os.environ.setdefault(_STATISTICS, "0")
-    _knock(chosen)
-    _try(chosen)
+    _knock(chosen, otherwise)
+    _try(chosen, otherwise)
     with _own_signals(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         # Ray puts the working directory on the search path of the workers, before what is
@@ -85,7 +87,7 @@ def _ray() -> Any:
     return ray
 
 
-def _knock(address: str) -> None:
+def _knock(address: str, otherwise: str) -> None:
     """Check that a machine accepts connections at ``address``; ``auto`` has no machine to ask.
 
     Raises: ``ConfigError``, ``ResourceError``.
@@ -102,10 +104,10 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK).close()
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise _unreachable(address, why) from error
+        raise _unreachable(address, why, otherwise) from error
 
 
-def _try(address: str) -> None:
+def _try(address: str, otherwise: str) -> None:
     """Connect in a process of its own. Raises: ``ResourceError`` with the reason if that fails."""
     command = [sys.executable, "-P", "-c", _TRIAL, address]
     try:
@@ -113,21 +115,21 @@ def _try(address: str) -> None:
             command, capture_output=True, text=True, timeout=SECONDS, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise _unreachable(address, f"no answer in {SECONDS:.0f} seconds") from error
+        raise _unreachable(address, f"no answer in {SECONDS:.0f} seconds", otherwise) from error
     if ended.returncode == 0:
         return
     if address == "auto" and "Could not find any running Ray instance" in ended.stdout:
         raise ResourceError(
             "no Ray cluster runs on this machine: start one with `ray start --head`, give the "
-            "--address of another, or use --on processes"
+            f"address of another, or {otherwise}"
         )
-    raise _unreachable(address, " ".join((ended.stdout or ended.stderr).split()))
+    raise _unreachable(address, " ".join((ended.stdout or ended.stderr).split()), otherwise)
 
 
-def _unreachable(address: str, why: str) -> ResourceError:
+def _unreachable(address: str, why: str, otherwise: str) -> ResourceError:
     return ResourceError(
         f"no Ray cluster can be used at {shortened(address, 80)} ({shortened(why, 300)}): check "
-        "the address with `ray status`, or use --on processes"
+        f"the address with `ray status`, or {otherwise}"
     )
 
 

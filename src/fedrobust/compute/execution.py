@@ -22,12 +22,14 @@ from fedrobust.compute.precision import Precision, reduced
 from fedrobust.compute.randomness import isolated
 from fedrobust.compute.units import shared_by, workers
 from fedrobust.config.component import component
-from fedrobust.config.scalars import Count
+from fedrobust.config.scalars import Count, Positive
 from fedrobust.errors import ConfigError, PrecisionWarning
 
 Gradients: TypeAlias = Literal["autograd", "compiled", "vmap"]
 """How the clients' gradients are computed: one after another, or many at once."""
 SIZES = (64, 128, 256, 512, 1024)
+OF_NO_BIT = ("threads", "backend", "address", "gpu_share")
+"""The fields of a plan that change no bit of a result: each resume may choose others."""
 GPU_SIZES = (256, 1024, 4096, 16384)
 _UNMEASURED = 256
 """The batch for a model without an input gradient, for which no inner maximisation is possible."""
@@ -44,8 +46,13 @@ class Execution:
     ``vmap``, one backward pass for all clients of a unit, where the model and the optimiser allow
     it; else ``autograd``. ``processor`` is the kind of processor on which the run began.
 
-    ``threads`` is the number of units that are computed at a time, all cores if it is left out. It
-    is not part of the plan: it changes no bit of a result, and each resume may choose another.
+    ``threads`` is the number of units that are computed at a time on this machine, all cores if it
+    is left out. It changes no bit of a result, and each resume may choose another.
+
+    With ``backend: ray`` the workers of a Ray cluster compute the clients' local training and the
+    evaluations, with the same bits. ``address`` is that of the cluster, HOST:PORT, or ``auto``
+    for the one to which this machine belongs (if left out, RAY_ADDRESS or else ``auto``). On GPUs
+    each unit takes the share ``gpu_share`` of one. Each resume may choose others, too.
 
     With ``precision: bfloat16`` the clients' linear layers and convolutions, including inner
     maximisations, run in bfloat16 by PyTorch's autocast. This is faster where the processor has
@@ -55,6 +62,9 @@ class Execution:
     """
 
     device: Literal["cpu", "cuda"] | None = None
+    backend: Literal["local", "ray"] = "local"
+    address: str | None = None
+    gpu_share: Annotated[Positive, Le(1)] = 1.0
     threads: Annotated[Count, Le(1024)] | None = None  # no machine has more; each costs memory
     batch: Annotated[Count, Le(2**20)] | None = None
     gradients: Gradients | None = None

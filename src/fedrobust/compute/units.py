@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from copy import deepcopy
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -30,6 +30,34 @@ Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 
 _WORKERS: ContextVar[int | None] = ContextVar("workers", default=None)
+
+
+class Place(Protocol):
+    """Other processes or machines, which compute units with the same bits as this process."""
+
+    def computed(
+        self,
+        model: nn.Module,
+        units: Sequence[Unit],
+        work: Callable[[nn.Module, Unit], Result],
+        writes: bool,
+        done: Callable[[int, Result], None],
+    ) -> list[Result]:
+        """Return ``work(model, unit)`` of every unit, as :func:`computed` does."""
+        ...
+
+
+_PLACE: ContextVar[Place | None] = ContextVar("place", default=None)
+
+
+@contextmanager
+def placed(place: Place | None) -> Iterator[None]:
+    """Inside this context, units that can be computed ``anywhere`` are computed in ``place``."""
+    token = _PLACE.set(place)
+    try:
+        yield
+    finally:
+        _PLACE.reset(token)
 
 
 def workers() -> int:
@@ -72,6 +100,7 @@ def computed(
     seed: Callable[[Unit], int] = lambda unit: 0,
     draws: Draws = "never",
     writes: bool = False,
+    anywhere: bool = False,
     done: Callable[[int, Result], None] = lambda i, result: None,
 ) -> list[Result]:
     """Return ``work(model, unit)`` of every unit, in order. Workers get copies of ``model``.
@@ -85,19 +114,22 @@ def computed(
     are computed one after another, too. If a unit draws although the trial or the first unit did
     not, a ``DrawWarning`` says that the result may depend on the number of workers.
 
+    ``anywhere`` says that ``work`` changes nothing and can be sent to another machine.
+
     ``done`` is called for each unit in order, in the calling thread. The first exception, in the
     order of the units, is raised, and no further unit begins.
     """
     on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
     count = workers() if on_cpu else 1
+    place = _PLACE.get() if anywhere and on_cpu else None
     with shared_by(1):
         if draws == "never":
-            return _shared(model, units, work, count, writes, done)
+            return _shared(model, units, work, count, writes, done, place)
         with isolated():
             found, drawn = list[Result](), positions()
             quiet = draws == "not in a trial"
             for i, unit in enumerate(units):
-                if count > 1 and quiet:
+                if (count > 1 or place is not None) and quiet:
                     break
                 seed_globally(seed(unit))
                 drawn = positions()
@@ -106,7 +138,13 @@ def computed(
                 quiet = positions() == drawn
             begun = len(found)
             found += _shared(
-                model, units[begun:], work, count, writes, lambda i, result: done(begun + i, result)
+                model,
+                units[begun:],
+                work,
+                count,
+                writes,
+                lambda i, result: done(begun + i, result),
+                place,
             )
             if begun < len(units) and positions() != drawn:
                 told = DRAWS.format("the model or the attack", "on the first examples")
@@ -121,8 +159,11 @@ def _shared(
     count: int,
     writes: bool,
     done: Callable[[int, Result], None],
+    place: Place | None,
 ) -> list[Result]:
     """Compute units that draw from no global generator."""
+    if place is not None and len(units) > 1:
+        return place.computed(model, units, work, writes, done)
     found: list[Result] = []
     free: SimpleQueue[nn.Module] = SimpleQueue()
     count = min(count, len(units))

@@ -143,7 +143,8 @@ def score(
 
     with evaluating(model), drawing(seed):
         found: Draws = "perhaps" if foreign(attack) else draws(model, x)
-        parts = computed(model, slices(len(x), batch_size), work, seed=seeds(seed), draws=found)
+        units = slices(len(x), batch_size)
+        parts = computed(model, units, work, seed=seeds(seed), draws=found, anywhere=True)
     columns = zip(*(vars(part).values() for part in parts), strict=True)
     return Scores(*(torch.cat(column) for column in columns))
 

@@ -196,7 +196,7 @@ def worst_shift(
         smooth = smoothness_bound(model, tuple(x.shape[1:]))
         exactly = _concave(smooth, gamma) and not math.isinf(gamma)
         units = slices(len(x), batch_size)
-        found = computed(model, units, work, seed=seeds(0), draws=draws(model, x))
+        found = computed(model, units, work, seed=seeds(0), draws=draws(model, x), anywhere=True)
     moved, seen, there = zip(*found, strict=True)
     return WorstShift(
         gamma, y, torch.cat(seen), Transport.joined(moved), torch.cat(there), smooth, ascent.box

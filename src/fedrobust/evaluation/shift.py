@@ -157,7 +157,8 @@ def _by_units(
 ) -> Tensor:
     """Return what ``work`` gives for each unit of ``batch`` of the examples x, in one tensor."""
     units = slices(len(x), batch)
-    return torch.cat(computed(model, units, work, seed=seeds(0), draws=draws(model, x)))
+    seed, found = seeds(0), draws(model, x)
+    return torch.cat(computed(model, units, work, seed=seed, draws=found, anywhere=True))
 
 
 def _score(

@@ -1,7 +1,7 @@
 """Backends: where local training runs."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fedrobust.clients.poisoning import Poisons
 from fedrobust.compute.randomness import Streams
@@ -21,6 +21,15 @@ class Backend(Protocol):
         poison: dict[int, Poisons],
     ) -> Updates:
         """Return the honest updates of ``clients`` [n, d]; ``state.store`` is updated."""
+        ...
+
+
+@runtime_checkable
+class Settles(Protocol):
+    """A backend that leaves parts of the state elsewhere."""
+
+    def settle(self, state: FederationState) -> None:
+        """Bring these parts into ``state``, so that a checkpoint can hold them."""
         ...
 
 

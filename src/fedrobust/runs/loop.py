@@ -2,13 +2,16 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fedrobust.compute.execution import Execution
+from fedrobust.compute.units import placed
 from fedrobust.config.fingerprint import stateful
 from fedrobust.errors import ConfigError, WriteError
 from fedrobust.experiment import Experiment
+from fedrobust.federation.backends import Settles
 from fedrobust.federation.round import run_round
 from fedrobust.federation.state import RoundLog
 from fedrobust.progress import Host, Progress
@@ -71,10 +74,17 @@ class Playing:
                 _require_stateless(changed(), log.round)
                 self.save(progress)
                 saved = run_state.seconds
+        self._settle()
+
+    def _settle(self) -> None:
+        """Bring here what the backend has left elsewhere."""
+        if isinstance(self.run.backend, Settles):
+            self.run.backend.settle(self.run_state.state)
 
     def save(self, progress: Progress) -> None:
         """Write a checkpoint. If that fails, ``unkept`` says why."""
         assert self.directory is not None
+        self._settle()
         try:
             for text in save(self.run, self.directory, self.run_state):
                 progress.repaired(text)
@@ -97,25 +107,53 @@ def opened(
 
     Raises: the ``UserError`` whose type fits the fault: config, data, records or resources.
     """
-    if path is None:
-        prepared = prepare(experiment)
-        with prepared.plan.active():
-            yield Playing(prepared, RunState.start(prepared), None)
+    with _placed(experiment.execution, other_processor) as placing:
+        if path is None:
+            prepared = placing(prepare(experiment))
+            with prepared.plan.active():
+                yield Playing(prepared, RunState.start(prepared), None)
+            return
+        directory = RunDirectory(path, resume=resume)
+        try:
+            plan = stored_plan(experiment, directory) if directory.has_config else None
+            prepared = placing(prepare(experiment, plan))
+            require_storable(prepared.model)
+            run_state = open_course(prepared, directory)
+            if 0 < run_state.state.round < experiment.rounds and not other_processor:
+                require_processor(directory.path, plan, prepared.plan)
+            with prepared.plan.active():
+                repairs = repaired(prepared, run_state, directory) if run_state.state.round else []
+                said = extended(prepared, run_state, directory)
+                yield Playing(prepared, run_state, directory, tuple(repairs), said)
+        finally:
+            directory.close()
+
+
+@contextmanager
+def _placed(
+    execution: Execution, other_processor: bool
+) -> Iterator[Callable[[Prepared], Prepared]]:
+    """Inside this context, units are computed where ``execution`` says.
+
+    Yields a function that gives a prepared run its backend. With ``other_processor`` workers may
+    have another kind of processor than this machine.
+
+    Raises: ``ConfigError`` and ``ResourceError`` where this place cannot be reached.
+    """
+    if execution.backend == "local":
+        yield lambda run: run
         return
-    directory = RunDirectory(path, resume=resume)
-    try:
-        plan = stored_plan(experiment, directory) if directory.has_config else None
-        prepared = prepare(experiment, plan)
-        require_storable(prepared.model)
-        run_state = open_course(prepared, directory)
-        if 0 < run_state.state.round < experiment.rounds and not other_processor:
-            require_processor(directory.path, plan, prepared.plan)
-        with prepared.plan.active():
-            repairs = repaired(prepared, run_state, directory) if run_state.state.round else []
-            said = extended(prepared, run_state, directory)
-            yield Playing(prepared, run_state, directory, tuple(repairs), said)
-    finally:
-        directory.close()
+    from fedrobust.federation.on_ray import on_ray
+
+    with ExitStack() as stack:
+        backend = stack.enter_context(on_ray(execution, other_processor=other_processor))
+
+        def placing(run: Prepared) -> Prepared:
+            backend.workers = replace(backend.workers, plan=run.plan)
+            stack.enter_context(placed(backend.workers))
+            return replace(run, backend=backend)
+
+        yield placing
 
 
 def _require_stateless(changed: list[str], round: int) -> None:

@@ -191,6 +191,12 @@ def _backend(local: LocalTraining, plan: Execution, attack: Attack | None) -> Ba
     if plan.gradients in ("autograd", "vmap"):
         return LOCAL
     found = backend_for(local, poisons=poisons(attack))
+    if found is not LOCAL and plan.backend == "ray":
+        raise ConfigError(
+            "execution.backend: one call computes all clients of so small a network in less than a "
+            "millisecond, and other machines would only slow it down: use backend local, or "
+            "execution.gradients: autograd"
+        )
     if plan.gradients == "compiled" and found is LOCAL:
         raise ConfigError(
             "execution.gradients: compiled needs a small network of linear layers and ELU on a "

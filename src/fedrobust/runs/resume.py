@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fedrobust.compute.execution import Execution
+from fedrobust.compute.execution import OF_NO_BIT, Execution
 from fedrobust.config.arguments import told, unfit
 from fedrobust.config.component import to_config
 from fedrobust.config.fingerprint import untold
@@ -56,9 +56,10 @@ def stored_plan(experiment: Experiment, directory: RunDirectory) -> Execution:
         stored = completed(content, like=asked)
     except (ConfigError, AttributeError, TypeError, ValueError) as error:
         raise broken(file, error) from error
-    kept = stored.get("execution", {})
+    kept = stored.setdefault("execution", {})
     filled = {k: v if v is not None else kept.get(k) for k, v in asked["execution"].items()}
-    filled["threads"] = asked["execution"]["threads"]  # of this machine, and not of the plan
+    for key in OF_NO_BIT:
+        kept[key] = filled[key] = asked["execution"][key]
     asked["execution"] = filled
     rounds, alike = stored.get("rounds"), stored | {"rounds": experiment.rounds}
     if extendable(rounds, experiment.rounds):

@@ -1,8 +1,9 @@
 """Run attacks on the examples of an audit, one chunk at a time."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -102,8 +103,10 @@ class AttackRunner:
         done = total - sum(int(among[tried[name]].sum()) for name in missing)
         self.progress.moved(attack.name, done, total)
 
-        def work(models: nn.Module, name: str) -> dict[str, Any]:
-            return self._chunk(attack, models, tried[name], among)
+        seed = self._streams.generator("audit").initial_seed()
+        work = partial(
+            _fallen, attack, (self.x, self.y), among, tried, (self.eps, self.norm), self.batch, seed
+        )
 
         def keep(i: int, found: dict[str, Any]) -> None:
             nonlocal done
@@ -113,7 +116,8 @@ class AttackRunner:
 
         # One module holds all models that the attack asks, so that each worker has its own copies.
         models = nn.ModuleList([self.model, *attack.asks])
-        computed(models, missing, work, seed=self._seed, draws=self._draws(*models), done=keep)
+        drawn = self._draws(*models)
+        computed(models, missing, work, seed=self._seed, draws=drawn, anywhere=True, done=keep)
         found = [self.journal.known(name) for name in tried]
         fell = torch.zeros_like(among)
         fell[[i for part in found for i in part["fell"]]] = True
@@ -129,18 +133,6 @@ class AttackRunner:
     def _seed(self, name: str) -> int:
         """Return the seed of the model's own draws in the work called ``name``."""
         return self._streams.generator(f"model, {name}").initial_seed() % 2**63
-
-    def _chunk(self, attack: Attack, models: nn.Module, part: slice, among: Mask) -> dict[str, Any]:
-        """Attack the examples ``among`` a part; return which of them fell."""
-        began = time.monotonic()
-        model, attack = attack.of(models)
-        x, y, index = self.x[part], self.y[part], among[part].nonzero()[:, 0]
-        seed = self._streams.generator("audit").initial_seed()
-        found = attacked(model, attack, x, y, index, noise(attack.how, self.x, part, seed))
-        wrong = ~right(model, found, y[index], self.batch)
-        fell = wrong & allowed(found, x[index], attack.radius or self.eps, self.norm, box=True)
-        seconds = round(time.monotonic() - began, 3)
-        return {"fell": (part.start + index[fell]).tolist(), "seconds": seconds}
 
     def rescaled(self, how: Perturbation, probe: Perturbation) -> tuple[Attack, Attack | None]:
         """Return ``how`` on smaller logits, and on larger logits if those took more examples.
@@ -185,6 +177,28 @@ class AttackRunner:
             done=told,
         )
         return {repr(factor): count for factor, count in zip(factors, fell, strict=True)}
+
+
+def _fallen(
+    attack: Attack,
+    examples: tuple[Images, Labels],
+    among: Mask,
+    parts: Mapping[str, slice],
+    ball: tuple[float, Norm],
+    batch: int,
+    seed: int,
+    models: nn.Module,
+    name: str,
+) -> dict[str, Any]:
+    """Attack the examples ``among`` those of a part; return which of them fell."""
+    began, part = time.monotonic(), parts[name]
+    model, attack = attack.of(models)
+    x, y, index = examples[0][part], examples[1][part], among[part].nonzero()[:, 0]
+    found = attacked(model, attack, x, y, index, noise(attack.how, examples[0], part, seed))
+    wrong = ~right(model, found, y[index], batch)
+    fell = wrong & allowed(found, x[index], attack.radius or ball[0], ball[1], box=True)
+    seconds = round(time.monotonic() - began, 3)
+    return {"fell": (part.start + index[fell]).tolist(), "seconds": seconds}
 
 
 def attacked(

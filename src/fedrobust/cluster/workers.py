@@ -1,0 +1,124 @@
+"""The workers of a connected Ray cluster as a place where units of work are computed."""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from fedrobust.cluster.machine import Machine
+from fedrobust.cluster.posted import Posted, Told
+from fedrobust.compute.execution import Execution
+from fedrobust.compute.network import frozen
+from fedrobust.compute.units import Result, Unit, shared_by
+from fedrobust.errors import ResourceError, UserError
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The workers of the cluster to which this process is connected.
+
+    They compute under ``plan``, with the kind of processor of this machine, unless ``mixed``.
+    """
+
+    plan: Execution
+    mixed: bool = False
+
+    def post(self, work: Callable[..., Any]) -> Posted:
+        """Put ``work`` into the object store, once for many units."""
+        device = self.plan.device or "cpu"
+        share = self.plan.gpu_share if device == "cuda" else 0.0
+        return Posted.of(work, Machine.here(device), mixed=self.mixed, gpus=share)
+
+    def computed(
+        self,
+        model: nn.Module,
+        units: Sequence[Unit],
+        work: Callable[[nn.Module, Unit], Result],
+        writes: bool,
+        done: Callable[[int, Result], None],
+    ) -> list[Result]:
+        """Return ``work(model, unit)`` of every unit, in order: see ``compute.units.computed``."""
+        with nullcontext() if writes else frozen(model):
+            posted = self.post(_Computing(model, work, self.plan))
+        found = dict[int, Result]()
+        told = 0
+
+        def take(i: int, answer: Result) -> None:
+            nonlocal told
+            found[i] = answer
+            while told in found:
+                done(told, found[told])
+                told += 1
+
+        gather([posted.start(unit) for unit in units], take)
+        return [found[i] for i in range(len(units))]
+
+
+@dataclass(frozen=True)
+class _Computing:
+    """The work of an evaluation, with the worker's own copy of the model."""
+
+    model: nn.Module
+    work: Callable[[nn.Module, Any], Any]
+    plan: Execution
+
+    def __call__(self, unit: Any) -> Any:
+        with self.plan.active(), shared_by(1):
+            return self.work(self.model, unit)
+
+
+def gather(tasks: Sequence[list[Any]], take: Callable[[int, Any], None]) -> None:
+    """Call ``take`` with the number and the first answer of each task, as the answers arrive.
+
+    The first exception, in the order of the tasks, is raised as the task raised it. Tasks that are
+    then still waiting or running are cancelled.
+
+    Raises: ``ResourceError`` where the cluster itself fails.
+    """
+    import ray
+
+    place = {task[0]: i for i, task in enumerate(tasks)}
+    pending, failed, whole = list(place), dict[int, BaseException](), False
+    try:
+        while pending:
+            (ready, *_), pending = ray.wait(pending, num_returns=1)
+            with _told(place[ready], failed):
+                answer, told = ray.get(ready)
+                _pass_on(told)
+                take(place[ready], answer)
+            if failed:  # only an earlier task's exception could still take precedence
+                pending = [ref for ref in pending if place[ref] < min(failed)]
+        if failed:
+            raise failed[min(failed)]
+        whole = True
+    finally:
+        if not whole:
+            for ref in place:
+                ray.cancel(ref)
+
+
+@contextmanager
+def _told(number: int, failed: dict[int, BaseException]) -> Iterator[None]:
+    """Inside this context, keep the exception of a task; raise one of the cluster at once."""
+    import ray
+
+    try:
+        yield
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause if isinstance(error.cause, BaseException) else error
+        if not isinstance(cause, UserError):
+            cause.add_note(f"in a task on another worker:\n{error}")
+        failed[number] = cause
+    except ray.exceptions.RayError as error:
+        raise ResourceError(
+            f"the Ray cluster failed ({type(error).__name__}: {error}); put that right, then go on "
+            "with --resume"
+        ) from error
+
+
+def _pass_on(told: Told) -> None:
+    for category, text in told:
+        warnings.warn(text, category, stacklevel=2)

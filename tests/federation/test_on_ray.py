@@ -1,0 +1,329 @@
+"""Rounds on a Ray cluster of several raylets: the bits of LOCAL, also where workers are killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from demo import demo_config
+from ray_cluster import add_node, busy_workers, ray_cluster, until
+
+from fedrobust import Streams, run, run_round
+from fedrobust.cluster.connect import connected
+from fedrobust.config import beside
+from fedrobust.config.component import from_config, to_config
+from fedrobust.errors import ConfigError, ResourceError
+from fedrobust.experiment import Experiment
+from fedrobust.federation.state import Federation
+from fedrobust.runs.checkpoint import read
+
+pytest.importorskip("ray")
+
+from fedrobust.federation.on_ray import on_ray
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A cluster to which this process stays connected, since each connection takes seconds."""
+    with ray_cluster() as found, connected(found.address):
+        yield found
+
+
+def experiment(cluster: Any = None, *, address: str | None = None, **changes: Any) -> Experiment:
+    """A small run, on Ray where there is a ``cluster``, which this process is connected to."""
+    config = demo_config(**changes)
+    if cluster is not None:
+        config["execution"] |= {"backend": "ray", "address": address}
+    return from_config(Experiment, config)
+
+
+def timeless(value: Any) -> Any:
+    """Return what a record holds, without the times."""
+    if isinstance(value, dict):
+        return {k: timeless(v) for k, v in value.items() if k != "seconds"}
+    return [timeless(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def same(here: Any, there: Any) -> bool:
+    """Whether two runs have the same bits, in what is kept of clients and in all scores, too."""
+    assert torch.equal(here.state.parameters, there.state.parameters)
+    assert here.state.store.keys() == there.state.store.keys()
+    for client, kept in here.state.store.items():
+        other = there.state.store[client]
+        assert kept.keys() == other.keys()
+        assert kept
+        for key, value in kept.items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(other[key]))
+    assert timeless(here.metrics) == timeless(there.metrics)
+    assert timeless(here.summary["test"]) == timeless(there.summary["test"])
+    return True
+
+
+def test_an_address_that_does_not_answer_leaves_no_run(tmp_path: Path) -> None:
+    away = from_config(Experiment, demo_config(execution={"backend": "ray", "address": "far:1"}))
+    with pytest.raises(ResourceError, match=r"use execution\.backend: local"):
+        run(away, out=tmp_path / "away")
+    assert not (tmp_path / "away").exists()
+
+
+def test_a_worker_with_another_kind_of_processor_is_refused_unless_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PyTorch computes on this node as on a processor without vector instructions."""
+    with ray_cluster(nodes=0) as other:
+        monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+        add_node(other)
+        monkeypatch.delenv("ATEN_CPU_CAPABILITY")
+        with pytest.raises(ResourceError, match=r"another kind of processor .*DEFAULT"):
+            run(experiment(other, address=other.address, rounds=2))
+        found = run(experiment(other, address=other.address, rounds=2), other_processor=True)
+    here = run(experiment(rounds=2)).state.parameters
+    assert not torch.equal(found.state.parameters, here)  # so the refusal is worth it
+    assert torch.allclose(found.state.parameters, here, atol=1e-2)
+
+
+PGD = {"name": "pgd", "eps": 0.15, "step_size": 0.05, "steps": 3}
+AUDITED = {
+    "every": 3,
+    "samples": 100,
+    "attack": PGD,
+    "audit": {"budget": "quick", "samples": 70},
+    "wasserstein": {"gamma": 1.0},
+}
+SEVERAL = {"batch_size": 16, "batches": 3, "optimizer": {"name": "adam", "lr": 0.005}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"client": SEVERAL | {"keep_optimizer": True}, "rounds": 3},
+        {"client": SEVERAL, "rounds": 3, "evaluation": AUDITED},
+        {
+            "participation": {"name": "sample", "clients": 7},
+            "attack": {"name": "label-flip"},
+            "aggregator": {"name": "krum", "f": 2},
+        },
+    ],
+    ids=["adam kept", "several batches", "audited", "sampled and poisoned"],
+)
+def test_rounds_and_evaluations_have_the_bits_of_local(
+    cluster: Any, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    there = run(experiment(cluster, **changes), out=tmp_path / "run")
+    assert same(run(experiment(**changes)), there)
+
+
+def test_batch_norm_that_stays_with_its_client(cluster: Any) -> None:
+    from torch import nn
+
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)
+    )
+    own = {"rounds": 3, "malicious": 0, "attack": None, "aggregator": {"name": "mean"}}
+    here, there = (
+        run(replace(experiment(where, **own), model=model, batch_norm="local"))
+        for where in (None, cluster)
+    )
+    assert same(here, there)
+
+
+HEAVY = {
+    "rounds": 4,
+    "objective": {
+        "name": "adversarial",
+        "ratio": 1.0,
+        "attack": {"name": "pgd", "eps": 0.15, "step_size": 0.01, "steps": 50},
+    },
+    "partition": {"name": "iid", "clients": 24},
+    "client": {
+        "batch_size": 50,
+        "batches": 1,
+        "optimizer": {"name": "adam", "lr": 0.005},
+        "keep_optimizer": True,
+    },
+}
+
+
+class Killing:
+    """Acts once, while tasks of the given round run."""
+
+    def __init__(self, round: int, act: Callable[[], None]) -> None:
+        self.round, self.act = round, act
+        self.thread: threading.Thread | None = None
+
+    def on_round(self, log: Any) -> None:
+        if log.round == self.round - 1:
+            self.thread = threading.Thread(target=self.act)
+            self.thread.start()
+
+
+@pytest.fixture(scope="module")
+def heavy() -> Any:
+    return run(experiment(**HEAVY))
+
+
+def test_a_worker_that_is_killed_in_a_round_costs_no_bit(cluster: Any, heavy: Any) -> None:
+    killed = []
+
+    def kill() -> None:
+        worker = until(busy_workers)[0]
+        os.kill(worker.pid, signal.SIGKILL)
+        killed.append(worker.pid)
+
+    killing = Killing(3, kill)
+    found = run(experiment(cluster, **HEAVY), callbacks=[killing])
+    assert killing.thread is not None
+    killing.thread.join()
+    assert killed
+    assert same(heavy, found)
+
+
+def test_a_machine_that_is_lost_in_a_round_costs_no_bit(cluster: Any, heavy: Any) -> None:
+    """What was kept of clients on the lost machine is computed again from the last checkpoint."""
+    lost = add_node(cluster)
+
+    def remove() -> None:
+        until(busy_workers)
+        cluster.remove_node(lost, allow_graceful=False)
+
+    killing = Killing(4, remove)
+    found = run(experiment(cluster, **HEAVY), callbacks=[killing])
+    assert killing.thread is not None
+    killing.thread.join()
+    assert same(heavy, found)
+
+
+def config_file(folder: Path, cluster: Any = None, **changes: Any) -> Path:
+    path = folder / ("ray.json" if cluster else "local.json")  # JSON is YAML, too
+    address = cluster and cluster.address
+    path.write_text(json.dumps(to_config(experiment(cluster, address=address, **changes))))
+    return path
+
+
+def command(config: Path, out: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "fedrobust", "run", str(config), "--out", str(out), *more]
+
+
+@pytest.mark.parametrize("begun_on", ["local", "ray"])
+def test_a_run_that_is_killed_goes_on_where_it_did_not_begin(
+    cluster: Any, heavy: Any, tmp_path: Path, begun_on: str
+) -> None:
+    """There is a checkpoint of round 2, the first that is evaluated, while round 3 is played."""
+    where = {"local": None, "ray": cluster}
+    config = {name: config_file(tmp_path, place, **HEAVY) for name, place in where.items()}
+    out, other = tmp_path / "run", "ray" if begun_on == "local" else "local"
+    with subprocess.Popen(command(config[begun_on], out), stderr=subprocess.DEVNULL) as begun:
+        until(lambda: (out / "metrics.jsonl").exists() or begun.poll() is not None)
+        begun.kill()
+    assert begun.returncode == -signal.SIGKILL
+    until(lambda: not busy_workers())  # Ray ends the tasks of a process that is gone
+    assert 0 < read(out / "checkpoint.pt", "")["state"]["round"] < 4
+    ended = subprocess.run(
+        command(config[other], out, "--resume"), capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    state = read(out / "checkpoint.pt", "")["state"]
+    assert torch.equal(state["parameters"], heavy.state.parameters)
+    for client, kept in heavy.state.store.items():
+        assert all(torch.equal(value, state["store"][client][key]) for key, value in kept.items())
+
+
+def test_the_first_exception_in_the_order_of_clients_arrives_as_it_was_raised(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule's module lies beside the config, where only the run itself looks for modules."""
+    (tmp_path / "fails_on_ray.py").write_text(FAILS)
+    monkeypatch.setattr(beside, "_places", (str(tmp_path),))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from fails_on_ray import Fails  # type: ignore[import-not-found]
+
+    broken = replace(experiment(cluster), objective=Fails())
+    with pytest.raises(ZeroDivisionError, match="the batch has the labels") as found:
+        run(broken)
+    assert "on another worker" in found.value.__notes__[0]
+    with pytest.raises(ZeroDivisionError) as here:
+        run(replace(experiment(), objective=Fails()))
+    assert str(here.value) == str(found.value)
+
+
+FAILS = """
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Fails:
+    def perturbed(self, examples, round):
+        return 0
+
+    def draw(self, x, generator):
+        return None
+
+    def maximize(self, model, x, y, draw, *, batch):
+        return x
+
+    def loss(self, model, x, perturbed, y, context):
+        if context.round > 1:
+            raise ZeroDivisionError(f"the batch has the labels {y.tolist()}")
+        return model(x).square().mean()
+"""
+
+
+def test_what_cannot_be_played_on_ray_is_said_at_once(cluster: Any, tmp_path: Path) -> None:
+    ring = {
+        "data": {"name": "synthetic-ring", "n": 500, "test": 100, "validation": 100},
+        "model": {"name": "ring-mlp"},
+        "objective": {"name": "erm"},
+        "client": {"batch_size": 16, "batches": 1, "optimizer": {"name": "sgd", "lr": 0.1}},
+        "evaluation": {"every": 2, "attack": PGD | {"box": False}},
+        "execution": {"device": "cpu"},
+    }
+    with pytest.raises(ConfigError, match=r"execution\.backend: one call computes all clients"):
+        run(experiment(cluster, **ring), out=tmp_path / "ring")
+    assert not (tmp_path / "ring" / "config.yaml").exists()
+    held = replace(experiment(cluster), objective=Holding(open(os.devnull)))  # noqa: SIM115
+    with pytest.raises(ConfigError, match=r"cannot be sent to other machines .*backend: local"):
+        run(held)
+
+
+class Holding:
+    """An objective that holds an open file."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def perturbed(self, examples: int, round: int) -> int:
+        return 0
+
+    def draw(self, x: Any, generator: Any) -> None:
+        return None
+
+    def maximize(self, model: Any, x: Any, y: Any, draw: Any, *, batch: int) -> Any:
+        return x
+
+
+def test_a_loop_of_ones_own(cluster: Any) -> None:
+    clients = [(torch.rand(40, 8), torch.arange(40) % 3) for _ in range(5)]
+    federation = Federation.of(torch.nn.Linear(8, 3), clients)
+    here = there = federation.start()
+    rng = Streams(seed=1)
+    with on_ray() as backend:
+        for _ in range(3):
+            here, _ = run_round(here.clone(), federation, rng)
+            there, _ = run_round(there.clone(), federation, rng, backend=backend)
+    assert torch.equal(here.parameters, there.parameters)
+    assert not torch.equal(here.parameters, federation.start().parameters)

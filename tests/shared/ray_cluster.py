@@ -1,0 +1,68 @@
+"""A Ray cluster of several raylets on this machine, for the tests that are marked ``cluster``."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+
+STORE = 150 * 2**20
+_QUICK = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
+"""A lost node is noticed within two seconds, where Ray itself takes half a minute."""
+
+
+@contextmanager
+def ray_cluster(nodes: int = 2) -> Iterator[Any]:
+    """Yield a cluster of ``nodes`` raylets with one core each; the first has none to compute on."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": 0,
+            "object_store_memory": STORE,
+            "_system_config": _QUICK,
+        },
+    )
+    try:
+        for _ in range(nodes):
+            add_node(cluster)
+        yield cluster
+    finally:
+        logging.disable()  # nodes that a test has removed are missed loudly
+        cluster.shutdown()
+        logging.disable(logging.NOTSET)
+
+
+def add_node(cluster: Any, **settings: Any) -> Any:
+    """Add a node with one core, and wait until it has joined."""
+    node = cluster.add_node(num_cpus=1, object_store_memory=STORE, **settings)
+    cluster.wait_for_nodes()
+    return node
+
+
+def busy_workers(name: str = "_performed") -> list[psutil.Process]:
+    """Return the worker processes on this machine that run a task of this name."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cmdline() and process.cmdline()[0] == f"ray::{name}":
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def until(found: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """Return what ``found`` gives as soon as it gives something. Raises: ``TimeoutError``."""
+    import time
+
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := found():
+            return value
+        time.sleep(0.02)
+    raise TimeoutError(f"nothing within {seconds} seconds")
