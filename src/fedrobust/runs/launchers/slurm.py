@@ -11,7 +11,7 @@ from typing import Any
 
 from fedrobust.config import beside
 from fedrobust.config.text import quoted, shortened
-from fedrobust.errors import ConfigError, ResourceError, WriteError
+from fedrobust.errors import ConfigError, RecordError, ResourceError, WriteError
 from fedrobust.files import reason
 from fedrobust.runs.grid import Cell
 from fedrobust.runs.launchers import report
@@ -110,6 +110,9 @@ class _Jobs:
             self._folder.mkdir(exist_ok=True)
         except OSError as error:
             raise WriteError(f"cannot write to {self._folder}: {reason(error)}") from error
+        for path in self._folder.iterdir():
+            if path.is_symlink():  # SLURM would write its log through it
+                raise RecordError(f"{path} is a link, and SLURM writes there: remove it")
         self._queue = Queue(self._cluster, self._folder)
         self._parallel = jobs or _ARRAY
         at_once = len(cells) if self._cluster == "slurm" else jobs or cores()
