@@ -140,7 +140,7 @@ def table(content: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        "| steps of PGD | seconds a round, two threads | seconds a round, two workers | × two threads |",
+        "| steps of PGD | s a round, two threads | s a round, two workers | × two threads |",
         "|---|---|---|---|",
     ]
     for row in content["work"]:
