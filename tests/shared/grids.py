@@ -9,7 +9,7 @@ from typing import Any
 
 from demo import demo_config
 
-ROUNDS = 30
+ROUNDS = 24
 RULE = '''
 import os, time
 from fedrobust.aggregators import Mean
