@@ -34,7 +34,7 @@ setup-flower: .venv-flower/.ready
 	@touch $@
 
 test-flower: setup-flower
-	OMP_NUM_THREADS=1 .venv-flower/bin/python -m pytest -m flower tests/flower
+	OMP_NUM_THREADS=1 .venv-flower/bin/python -m pytest --numprocesses 2 --dist worksteal -m flower tests/flower
 
 # All tests. One thread a worker: the workers share the cores. Each takes neighbours first, so that
 # what the tests of a file share is mostly made once.

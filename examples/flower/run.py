@@ -28,6 +28,7 @@ def main() -> int:
     options.add_argument("--rounds", type=int, default=4)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--honest", action="store_true", help="nobody attacks")
+    options.add_argument("--samples", type=int, default=100, help="examples of the audit")
     asked = options.parse_args()
     out = asked.out.resolve()
     started: list[subprocess.Popen[bytes]] = []
@@ -43,14 +44,12 @@ def main() -> int:
     command("fedrobust", "report", out)
     audit = out.with_name(f"{out.name}-audit")
     if not audit.exists():
-        command("fedrobust", "audit", out, "--samples", "100", "--out", audit)
-    print(f"page: {out / 'report.html'}\naudit: {audit / 'audit.json'}")
+        command("fedrobust", "audit", out, "--samples", asked.samples, "--out", audit)
+    print(f"page: {out / 'report' / 'index.html'}\naudit: {audit / 'audit.json'}")
     return 0
 
 
-def federate(
-    out: Path, home: Path, rounds: int, seed: int, honest: bool, started: list
-) -> None:
+def federate(out: Path, home: Path, rounds: int, seed: int, honest: bool, started: list) -> None:
     """Start all processes, submit the app, and follow the run until it ends."""
     env = os.environ | {
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
@@ -69,13 +68,16 @@ def federate(
     def start(name: str, *arguments: object) -> None:
         words = [str(BIN / name), "--insecure", *map(str, arguments)]
         # Each has a group of its own, so that what it starts ends with it.
-        process = subprocess.Popen(
-            words, env=env, stdout=log, stderr=log, start_new_session=True
-        )
+        process = subprocess.Popen(words, env=env, stdout=log, stderr=log, start_new_session=True)
         started.append(process)
 
     start(
-        "flower-superlink", "--host", HOST, "--port", link, "--disable-runtime-dependency-installation"
+        "flower-superlink",
+        "--host",
+        HOST,
+        "--port",
+        link,
+        "--disable-runtime-dependency-installation",
     )
     await_port(link, started[0])
     for number, port in enumerate(nodes):
@@ -83,8 +85,15 @@ def federate(
         if number == MALICIOUS and not honest:
             config += " malicious=true"
         start(
-            "flower-supernode", "--superlink", f"{HOST}:{link}", "--host", HOST, "--port", port,
-            "--node-config", config,
+            "flower-supernode",
+            "--superlink",
+            f"{HOST}:{link}",
+            "--host",
+            HOST,
+            "--port",
+            port,
+            "--node-config",
+            config,
         )
     settings = f"out='{out}' rounds={rounds} seed={seed}"
     subprocess.run(

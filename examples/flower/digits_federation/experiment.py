@@ -24,12 +24,8 @@ def experiment(rounds: int, seed: int) -> Experiment:
         data=Digits(validation=300),
         partition=Iid(clients=CLIENTS),
         model=DigitsCnn(),
-        objective=Adversarial(
-            ratio=0.5, attack=Pgd(eps=0.15, step_size=0.03, steps=5)
-        ),
-        client=Client(
-            batch_size=32, epochs=6, optimizer={"name": "adam", "lr": 0.003}
-        ),
+        objective=Adversarial(ratio=0.5, attack=Pgd(eps=0.15, step_size=0.03, steps=5)),
+        client=Client(batch_size=32, epochs=4, optimizer={"name": "adam", "lr": 0.003}),
         aggregator=TrimmedMean(f=1),
         evaluation=Evaluation(
             attack=Pgd(eps=0.15, step_size=0.03, steps=10), every=1, samples=None

@@ -194,6 +194,7 @@ def _progress() -> Progress:
 
 
 def _started(run: Prepared, done: int) -> None:
+    Tensors.of(run.model)  # refuses what cannot travel, before anybody is asked
     for note in run.notes:
         _LOG.info("%s", note)
     if done:
