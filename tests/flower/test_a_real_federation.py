@@ -118,7 +118,7 @@ def test_a_federation_with_a_malicious_client_survives_a_kill_of_its_server(tmp_
     assert "What client 2 answered was refused in round 1: its parameters are not" in page
     audit = json.loads((tmp_path / "federation-audit" / "audit.json").read_text())
     assert audit["verdict"] != "masked"
-    assert audit["examples"] == 40
+    assert audit["clean"] > 0.8
 
     alone = tmp_path / "alone"
     attacked = in_this_process(alone, attacks=True)
