@@ -90,10 +90,10 @@ def test_refusals_of_real_clients_are_told_by_client_and_reason(tmp_path: Path) 
     lines = tuple(replace(r, refused=why.get(r.round, {})) for r in found.rounds)
     told = warnings(replace(found, rounds=lines))
     assert told[:2] == [
-        "What client 2 answered was refused in rounds 3, 4: no reply.",
-        "What client 2 answered was refused in round 9: an error.",
+        "Nothing of client 2 was used in rounds 3, 4: no reply.",
+        "Nothing of client 2 was used in round 9: an error.",
     ]
-    assert told[2].startswith("What client 7 answered was refused in round 9: xxx")
+    assert told[2].startswith("Nothing of client 7 was used in round 9: xxx")
     assert len(told[2]) < 300
     assert told[3].endswith("in round 9 (client 8).")
     many = tuple(

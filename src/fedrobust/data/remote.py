@@ -20,7 +20,7 @@ class Remote:
     The experiment's ``data`` are the server's own, with which it evaluates. Of their training split
     it needs only the ``validation`` examples, which may be all of it.
 
-    Only a real federation plays it: see :mod:`fedrobust.flower`.
+    Only a real federation plays it, with ``fedrobust.flower``.
     """
 
     clients: Count

@@ -216,7 +216,7 @@ def _refused(rounds: Sequence[Round]) -> list[str]:
         for client, why in r.refused.items():
             cases.setdefault((client, shortened(why, 200)), []).append(r.round)
     found = [
-        f"What client {client} answered was refused in {_rounds(numbers)}: {why.rstrip('.')}."
+        f"Nothing of client {client} was used in {_rounds(numbers)}: {why.rstrip('.')}."
         for (client, why), numbers in list(cases.items())[:_REFUSALS]
     ]
     if more := len(cases) - _REFUSALS:
