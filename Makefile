@@ -3,8 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup-ray test-ray
-.PHONY: setup demo check test lint format bench docs results clean
+.PHONY: setup setup-ray setup-flower test-ray test-flower demo check test lint format bench docs results clean
 
 setup: $(READY)
 
@@ -37,6 +36,19 @@ test-ray: setup-ray
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/cluster tests/federation tests/runs
 
 # All other tests. One thread a worker: the workers share the cores. Each takes neighbours first, so that
+# The tests of real federations, in an environment of their own: Flower wants other versions.
+setup-flower: .venv-flower/.ready
+
+.venv-flower/.ready: pyproject.toml constraints-flower.txt
+	test -x .venv-flower/bin/python || $(PYTHON) -m venv .venv-flower
+	.venv-flower/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints-flower.txt --editable '.[flower]' pytest pytest-xdist
+	@touch $@
+
+test-flower: setup-flower
+	OMP_NUM_THREADS=1 .venv-flower/bin/python -m pytest --numprocesses 2 --dist worksteal -m flower tests/flower
+
+# All tests. One thread a worker: the workers share the cores. Each takes neighbours first, so that
 # what the tests of a file share is mostly made once.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not cluster"

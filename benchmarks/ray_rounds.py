@@ -97,9 +97,9 @@ def by_work(turns: int) -> list[dict[str, Any]]:
         for steps in STEPS:
             run = ready(steps)
             backend = make(run)
-            spent = [
-                (seconds(run, LOCAL, 2), seconds(run, backend, 1)) for _ in range(turns + 1)
-            ][1:]
+            spent = [(seconds(run, LOCAL, 2), seconds(run, backend, 1)) for _ in range(turns + 1)][
+                1:
+            ]
             here, there = (statistics.median(column) for column in zip(*spent, strict=True))
             found.append({"steps": steps, "two threads": here, "ray": there})
     return found

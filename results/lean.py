@@ -1,4 +1,4 @@
-"""Copy the finished cells of a sweep, or of a reproduction's sweeps, without models and checkpoints.
+"""Copy the finished cells of a sweep or a reproduction, without models and checkpoints.
 
 ``python results/lean.py runs/table3 results/fat/table3`` copies what a page is made from: configs,
 environments, metrics and summaries. Cells that are not finished are left out, and files that are
