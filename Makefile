@@ -21,7 +21,7 @@ demo: setup
 
 # While you work: the linters, and the tests that are not marked as slow.
 check: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not slow and not cluster"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not slow and not cluster and not flower"
 
 # The tests of Ray and of SLURM's jobs, on this machine alone. They kill processes and wait for what
 # comes then, so they run beside nothing else.
@@ -35,7 +35,6 @@ setup-ray: .venv/.ray
 test-ray: setup-ray
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/cluster tests/federation tests/runs
 
-# All other tests. One thread a worker: the workers share the cores. Each takes neighbours first, so that
 # The tests of real federations, in an environment of their own: Flower wants other versions.
 setup-flower: .venv-flower/.ready
 
@@ -48,10 +47,10 @@ setup-flower: .venv-flower/.ready
 test-flower: setup-flower
 	OMP_NUM_THREADS=1 .venv-flower/bin/python -m pytest --numprocesses 2 --dist worksteal -m flower tests/flower
 
-# All tests. One thread a worker: the workers share the cores. Each takes neighbours first, so that
-# what the tests of a file share is mostly made once.
+# All other tests. One thread a worker: the workers share the cores. Each takes neighbours first, so
+# that what the tests of a file share is mostly made once.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not cluster"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not cluster and not flower"
 
 lint: setup
 	$(BIN)/ruff check .
