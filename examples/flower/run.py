@@ -43,8 +43,7 @@ def main() -> int:
         return 1
     command("fedrobust", "report", out)
     audit = out.with_name(f"{out.name}-audit")
-    if not audit.exists():
-        command("fedrobust", "audit", out, "--samples", asked.samples, "--out", audit)
+    command("fedrobust", "audit", out, "--samples", asked.samples, "--out", audit, "--resume")
     print(f"page: {out / 'report' / 'index.html'}\naudit: {audit / 'audit.json'}")
     return 0
 
