@@ -13,7 +13,7 @@ import filelock
 import psutil
 import pytest
 from grids import ROUNDS, bits, players, rounds_kept, until, written_grid
-from two_nodes import NODE, two_nodes
+from ray_cluster import add_node, ray_cluster
 
 from fedrobust.config import beside
 from fedrobust.errors import ResourceError
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    with two_nodes() as cluster:
+    with ray_cluster(1, head_cpus=1) as cluster:
         yield cluster
 
 
@@ -76,7 +76,7 @@ def test_a_killed_worker_and_a_lost_node_change_no_bit(
         os.kill(on_head, signal.SIGKILL)
         cluster.remove_node(worker, allow_graceful=False)
         failed = playing.result(timeout=120)
-    cluster.add_node(**NODE)
+    add_node(cluster)
     assert failed == {}
     assert bits(out) == whole
     for cell in "01":
