@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -231,6 +233,18 @@ def test_each_writers_accuracy_is_drawn(shelf: Path, tmp_path: Path) -> None:
     assert "Accuracy of each writer: one" in page
     assert "a dot for each of 5 clients." in page
     assert "Accuracy of each writer: two" not in page
+
+    lean = tmp_path / "lean"
+    script = [sys.executable, Path(__file__).parents[2] / "results" / "lean.py", out, lean]
+    subprocess.run(script, check=True, stdout=subprocess.DEVNULL)
+    assert not list(lean.rglob("rounds.jsonl"))
+    assert not list(lean.rglob("*.safetensors"))
+    assert page_of(lean).count("<svg") == page.count("<svg")
+    assert "Accuracy of each writer: one" in page_of(lean)
+    before = {path: path.stat().st_mtime_ns for path in lean.rglob("summary.json")}
+    assert len(before) == 2
+    assert reproduce(load_reproduction("paper-table1", "smoke"), lean, jobs=1) == {}
+    assert before == {path: path.stat().st_mtime_ns for path in lean.rglob("summary.json")}
 
 
 @pytest.mark.slow

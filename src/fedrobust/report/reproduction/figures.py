@@ -64,7 +64,7 @@ def _users(places: Sequence[Place], figure: AddFigure) -> Iterator[Any]:
     """Yield title, drawing and caption of each published place whose clients are writers."""
     for number, place in enumerate(places):
         cell = place.group.cells[0]
-        found = ReportRun.read(cell.path).users if place.row is not None else None
+        found = ReportRun.read(cell.path, lean=True).users if place.row is not None else None
         if found is None or cell.config["partition"].get("name") != "by-writer":
             continue
         scores, who, source = found
