@@ -61,8 +61,10 @@ def run_round(
     attack = state.attack
     refused: tuple[int, ...] = ()
     root = _root_update(state, federation, rng)
-    here, at, own = rows, range(len(participants)), bad
-    if not isinstance(rows, Tensor):
+    at: Sequence[int] = range(len(participants))
+    if isinstance(rows, Tensor):
+        here, own = rows, bad
+    else:
         crafts = bool(bad) and action is None and requires is not None
         require_columns(federation.aggregator, rows, crafts, federation.threat)
         # Of rows that lie elsewhere, only those of malicious clients are here as a matrix.
