@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo check test lint format bench docs results clean
+.PHONY: setup setup-ray setup-flower test-ray test-flower demo check test lint format bench docs results clean
 
 setup: $(READY)
 
@@ -21,12 +21,36 @@ demo: setup
 
 # While you work: the linters, and the tests that are not marked as slow.
 check: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not slow and not cluster and not flower"
 
-# All tests. One thread a worker: the workers share the cores. Each takes neighbours first, so that
-# what the tests of a file share is mostly made once.
+# The tests of Ray and of SLURM's jobs, on this machine alone. They kill processes and wait for what
+# comes then, so they run beside nothing else.
+setup-ray: .venv/.ray
+
+.venv/.ray: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[ray,slurm]'
+	@touch $@
+
+test-ray: setup-ray
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/cluster tests/federation tests/runs
+
+# The tests of real federations, in an environment of their own: Flower wants other versions.
+setup-flower: .venv-flower/.ready
+
+.venv-flower/.ready: pyproject.toml constraints-flower.txt
+	test -x .venv-flower/bin/python || $(PYTHON) -m venv .venv-flower
+	.venv-flower/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints-flower.txt --editable '.[flower]' pytest pytest-xdist
+	@touch $@
+
+test-flower: setup-flower
+	OMP_NUM_THREADS=1 .venv-flower/bin/python -m pytest --numprocesses 2 --dist worksteal -m flower tests/flower
+
+# All other tests. One thread a worker: the workers share the cores. Each takes neighbours first, so
+# that what the tests of a file share is mostly made once.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not cluster and not flower"
 
 lint: setup
 	$(BIN)/ruff check .

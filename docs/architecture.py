@@ -38,6 +38,7 @@ ROOMS = (
     "display",
     "results",
     "loggers",
+    "flower",
     "cli",
 )
 """The packages and modules of fedrobust, from the bottom up: each imports only earlier ones."""

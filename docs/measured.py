@@ -58,6 +58,12 @@ validation examples with the budget `full` and one surrogate. The limits of the 
 the two groups. A sign counts where the lower end of its 99.75 % interval
 lies above the limit."""
 
+RAY = """Made by `python benchmarks/ray_rounds.py --out results/benchmarks/ray_rounds.json` and
+`make docs`. FAT's MNIST setting on made-up images: 51 clients, batches of 64, the small network,
+half of the examples attacked, Adam's state kept. The raylets of one machine are the nodes, with one
+worker each. *× one thread* and *× two threads* are the time of a round in one process over the time
+on Ray, turn by turn. Above 1 Ray is faster. The first table has 4 steps of PGD."""
+
 
 def measured_pages(folder: Path) -> dict[Path, str]:
     """Return the pages, by path, of the records that exist."""
@@ -73,6 +79,8 @@ def measured_pages(folder: Path) -> dict[Path, str]:
     if (BENCHMARKS / "calibration.json").exists():
         head = "Where the limits of an audit come from"
         made[folder / "calibration.md"] = noted("calibration", head, CALIBRATION)
+    if (BENCHMARKS / "ray_rounds.json").exists():
+        made[folder / "cluster-speed.md"] = noted("ray_rounds", "Rounds on Ray, measured", RAY)
     return made
 
 

@@ -103,11 +103,12 @@ def held(folder: Path, busy: str, *, remove: bool = False, wait: bool = False) -
         lock.release()
 
 
-def atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def atomically(path: Path, write: Callable[[IO[bytes]], object], *, sync: bool = True) -> None:
     """Fill ``path`` so that a reader always sees either the whole old or the whole new content.
 
     The new content goes into a new file beside ``path``, which then replaces it. A link at ``path``
-    is replaced and not followed.
+    is replaced and not followed. Without ``sync`` it is not waited for the disk: a machine that
+    fails may then lose the content.
 
     Raises: ``WriteError`` where it cannot be written; the old content is then still there.
     """
@@ -118,13 +119,15 @@ def atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             with os.fdopen(number, "wb") as file:
                 write(file)
                 file.flush()
-                os.fsync(file.fileno())
+                if sync:
+                    os.fsync(file.fileno())
             os.replace(part, path)
         except BaseException:
             with suppress(OSError):
                 part.unlink()
             raise
-        _sync(path.parent)
+        if sync:
+            _sync(path.parent)
     except OSError as error:
         raise WriteError(f"cannot write {path}: {reason(error)}") from error
 
@@ -147,6 +150,20 @@ def require_new(path: Path) -> None:
 def written(path: Path, text: str) -> None:
     """Fill ``path`` with ``text``, whole or not at all. Raises: ``WriteError``."""
     atomically(path, lambda file: file.write(text.encode()))
+
+
+def let_go(folder: Path, seconds: float) -> bool:
+    """Wait until no process holds ``folder``, or until the ``seconds`` are over; say whether.
+
+    On a disk that machines share, the lock of a machine that died is kept for a while.
+    """
+    try:
+        with filelock.FileLock(folder / LOCK, timeout=seconds):
+            return True
+    except filelock.Timeout:
+        return False
+    except OSError:
+        return True  # the caller opens the folder next, and says what is wrong with it
 
 
 @contextmanager

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from two_nodes import two_nodes
+from ray_cluster import ray_cluster
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    with two_nodes() as cluster:
+    with ray_cluster(1, head_cpus=1) as cluster:
         yield cluster

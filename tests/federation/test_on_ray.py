@@ -295,16 +295,18 @@ def test_what_cannot_be_played_on_ray_is_said_at_once(cluster: Any, tmp_path: Pa
     with pytest.raises(ConfigError, match=r"execution\.backend: one call computes all clients"):
         run(experiment(cluster, **ring), out=tmp_path / "ring")
     assert not (tmp_path / "ring" / "config.yaml").exists()
-    held = replace(experiment(cluster), objective=Holding(open(os.devnull)))  # noqa: SIM115
+    held = replace(experiment(cluster), objective=Holding(threading.Lock()))
     with pytest.raises(ConfigError, match=r"cannot be sent to other machines .*backend: local"):
         run(held)
+    with pytest.raises(ConfigError, match=r"has no module test_on_ray, .* beside the config"):
+        run(replace(experiment(cluster), objective=Holding(None)))
 
 
 class Holding:
-    """An objective that holds an open file."""
+    """An objective that holds anything, of a module that no worker can import."""
 
-    def __init__(self, file: Any) -> None:
-        self.file = file
+    def __init__(self, held: Any) -> None:
+        self.held = held
 
     def perturbed(self, examples: int, round: int) -> int:
         return 0

@@ -79,7 +79,7 @@ def test_a_rule_with_too_few_rows_is_not_blamed_on_rows_that_were_not_dropped() 
     assert str(alone.reason).startswith("1 client took part: Krum needs")
     rows = spoiled(0)[:3]
     assert aggregate(Krum(2), rows, Context()).reason == (
-        "1 row was not finite or had the wrong shape, which leaves 2: "
+        "1 row was missing, not finite or of the wrong shape, which leaves 2: "
         "Krum needs n >= 2f + 3: n = 2, f = 1 needs 5"
     )
     assert aggregate(Median(), ROWS[:0], Context()).reason == (

@@ -84,6 +84,24 @@ def test_warnings_name_rounds_reasons_and_clients(tmp_path: Path) -> None:
     )
 
 
+def test_refusals_of_real_clients_are_told_by_client_and_reason(tmp_path: Path) -> None:
+    found = run(tmp_path / "a", dropped={3: [2], 4: [2], 9: [2, 7, 8]})
+    why = {3: {"2": "no reply."}, 4: {"2": "no reply."}, 9: {"2": "an error", "7": "x" * 500}}
+    lines = tuple(replace(r, refused=why.get(r.round, {})) for r in found.rounds)
+    told = warnings(replace(found, rounds=lines))
+    assert told[:2] == [
+        "Nothing of client 2 was used in rounds 3, 4: no reply.",
+        "Nothing of client 2 was used in round 9: an error.",
+    ]
+    assert told[2].startswith("Nothing of client 7 was used in round 9: xxx")
+    assert len(told[2]) < 300
+    assert told[3].endswith("in round 9 (client 8).")
+    many = tuple(
+        replace(r, refused={str(c): f"reason {r.round}" for c in range(5)}) for r in lines[:3]
+    )
+    assert warnings(replace(found, rounds=many))[8] == "7 more refusals are in rounds.jsonl."
+
+
 def test_a_quiet_finished_run_has_no_warnings(tmp_path: Path) -> None:
     assert warnings(run(tmp_path / "a", rounds=50)) == []
 

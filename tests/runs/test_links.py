@@ -102,7 +102,7 @@ def test_a_sweep_writes_into_its_own_folder_alone(tmp_path: Path, mine: Path) ->
     YAML(typ="safe").dump(grid, tmp_path / "sweep.yaml")
     sweep = load_sweep(tmp_path / "sweep.yaml")
     elsewhere = tmp_path / "elsewhere"
-    for name in ("cells", "failed", "cells/0"):
+    for name in ("cells", "failed", "playing", "slurm", "cells/0"):
         out = tmp_path / f"sweep with {name.replace('/', '-')}"
         (out / name).parent.mkdir(parents=True)
         elsewhere.mkdir(exist_ok=True)

@@ -61,21 +61,22 @@ def test_each_client_is_scored_on_its_own_test_examples(
 def test_further_attacks_are_measured_alone_on_the_same_test_examples(
     tmp_path: Path, tiny: Callable[..., Experiment]
 ) -> None:
+    # 37 is prime, so no share of 37 examples is one of 90, apart from 0 and 1.
     weak = {"name": "pgd", "eps": 0.01, "step_size": 0.01, "steps": 1, "random_start": False}
     strong = {"name": "pgd", "eps": 0.2, "step_size": 0.05, "steps": 8, "random_start": False}
     evaluation = {"attack": weak, "samples": 100, "test_samples": 90}
-    further = {"test_attacks": {"far": strong}, "test_attack_samples": 40}
+    further = {"test_attacks": {"far": strong}, "test_attack_samples": 37}
     experiment = tiny(rounds=8, evaluation=evaluation | further)
     played = run(experiment, tmp_path / "run")
     ready, scores = prepare(experiment), played.summary["test"]["final"]
     x, y = ready.dataset.test.images(ready.test), ready.dataset.test.y[ready.test]
     under = scores["under"]["robust_accuracy"]
-    assert scores["under"]["examples"] == 40
+    assert scores["under"]["examples"] == 37
     assert list(under) == ["evaluation.attack", "far"]
     for attack, some, found in (
         (weak, 90, scores["robust_accuracy"]),
-        (weak, 40, under["evaluation.attack"]),
-        (strong, 40, under["far"]),
+        (weak, 37, under["evaluation.attack"]),
+        (strong, 37, under["far"]),
     ):
         assert found == robust_accuracy(played.model, x[:some], y[:some], attack=Pgd(**attack))
     assert under["far"] < under["evaluation.attack"] != scores["robust_accuracy"]
@@ -83,7 +84,7 @@ def test_further_attacks_are_measured_alone_on_the_same_test_examples(
     assert "8 rounds" in repr(played)
     assert len(repr(ready.dataset)) < 200
     page = " ".join(write_report([tmp_path / "run"]).read_text().split())
-    told = f"Under far, last model, 40 test examples</dt><dd>{100 * under['far']:.1f} %<"
+    told = f"Under far, last model, 37 test examples</dt><dd>{100 * under['far']:.1f} %<"
     assert told in page
     plain = run(tiny(rounds=8, evaluation=evaluation)).summary.test.final
     assert plain.under is None

@@ -16,32 +16,47 @@ from fedrobust.progress import Progress
 class OneByOne:
     """The cells of a sweep, one after the other."""
 
-    def __init__(self, out: Path, threads: int, other: bool, watch: Any) -> None:
-        self._out = out
-        self.running: dict[str, Any] = {}
-        self.failures: dict[str, str] = {}
+    def __init__(self) -> None:
+        self._ended: dict[str, str | None] = {}
 
-    def start(self, cell: Any) -> None:
-        path = self._out / "cells" / cell.name
+    def check(self, out: Path, cells: Any) -> None:
+        """There is nothing to refuse."""
+
+    def begin(self, out: Path, cells: Any, jobs: int | None) -> int:
+        return 1
+
+    def start(self, jobs: Any) -> None:
         quiet = Progress(repaired=lambda text: None)
-        try:
-            run(from_config(Experiment, cell.config), path, resume=path.exists(), progress=quiet)
-        except UserError as error:
-            self.failures[cell.name] = str(error)
+        for job in jobs:
+            experiment = from_config(Experiment, job.config)
+            self._ended[job.name] = None
+            try:
+                run(experiment, job.path, resume=job.path.exists(), progress=quiet)
+            except UserError as error:
+                self._ended[job.name] = str(error)
 
-    def look(self) -> None:
-        """There is nothing to wait for."""
+    def ended(self) -> dict[str, str | None]:
+        ended, self._ended = self._ended, {}
+        return ended
 
     def stop(self) -> None:
         """There is nothing to stop."""
 
 
+class Here:
+    """Cells are played in this process."""
+
+    @contextmanager
+    def opened(self) -> Iterator[OneByOne]:
+        yield OneByOne()
+
+
 @contextmanager
 def in_this_process() -> Iterator[None]:
     """Within, sweeps play their cells here."""
-    pool = fedrobust.runs.sweep._Pool
-    fedrobust.runs.sweep._Pool = OneByOne  # type: ignore[misc, assignment]
+    usual = fedrobust.runs.sweep.Processes
+    fedrobust.runs.sweep.Processes = Here  # type: ignore[misc, assignment]
     try:
         yield
     finally:
-        fedrobust.runs.sweep._Pool = pool  # type: ignore[misc]
+        fedrobust.runs.sweep.Processes = usual  # type: ignore[misc]

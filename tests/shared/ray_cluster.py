@@ -2,44 +2,48 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import psutil
+import pytest
 
-STORE = 150 * 2**20
+NODE: dict[str, Any] = {
+    "num_cpus": 1,
+    "object_store_memory": 150 * 2**20,
+    "include_dashboard": False,
+}
 _QUICK = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
 """A lost node is noticed within two seconds, where Ray itself takes half a minute."""
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")  # as all other processes of the tests
 
 
 @contextmanager
-def ray_cluster(nodes: int = 2) -> Iterator[Any]:
-    """Yield a cluster of ``nodes`` raylets with one core each; the first has none to compute on."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+def ray_cluster(nodes: int = 2, *, head_cpus: int = 0) -> Iterator[Any]:
+    """Yield a cluster of a head with so many cores, and of ``nodes`` others with one core each."""
+    pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={
-            "num_cpus": 0,
-            "object_store_memory": STORE,
-            "_system_config": _QUICK,
-        },
-    )
-    try:
-        for _ in range(nodes):
-            add_node(cluster)
-        yield cluster
-    finally:
-        logging.disable()  # nodes that a test has removed are missed loudly
-        cluster.shutdown()
-        logging.disable(logging.NOTSET)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module="ray.*")
+        head = NODE | {"num_cpus": head_cpus, "_system_config": _QUICK}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            for _ in range(nodes):
+                add_node(cluster)
+            yield cluster
+        finally:
+            logging.disable()  # nodes that a test has removed are missed loudly
+            cluster.shutdown()
+            logging.disable(logging.NOTSET)
 
 
-def add_node(cluster: Any, **settings: Any) -> Any:
+def add_node(cluster: Any) -> Any:
     """Add a node with one core, and wait until it has joined."""
-    node = cluster.add_node(num_cpus=1, object_store_memory=STORE, **settings)
+    node = cluster.add_node(**NODE)
     cluster.wait_for_nodes()
     return node
 

@@ -34,7 +34,36 @@ CellSettings: TypeAlias = Annotated[
 ]
 Jobs: TypeAlias = Annotated[
     int | None,
-    typer.Option(help="Cells at a time; as many as cores if left out, one on a GPU.", min=1),
+    typer.Option(
+        help="Cells at a time. If left out: as many as cores here, one on a GPU; on a cluster all "
+        "that fit.",
+        min=1,
+    ),
+]
+On: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--on",
+        help="Where cells are played: processes (this machine), ray (a Ray cluster), or slurm "
+        "(SLURM jobs). --resume may name another.",
+        metavar="[processes|ray|slurm]",
+    ),
+]
+Address: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="With --on ray: HOST:PORT of the cluster. If left out: RAY_ADDRESS, or the cluster "
+        "that this machine is part of.",
+    ),
+]
+SlurmArgs: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--slurm-arg",
+        help="With --on slurm: an argument of the jobs, such as timeout_min=60, mem_gb=8 or "
+        "slurm_partition=gpu. cluster=local tries it on this machine. May be repeated.",
+        metavar="KEY=VALUE",
+    ),
 ]
 
 

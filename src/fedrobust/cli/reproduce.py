@@ -7,9 +7,12 @@ import typer
 from rich.console import Console
 
 from fedrobust.cli.app import (
+    Address,
     CellSettings,
     Jobs,
+    On,
     OtherProcessor,
+    SlurmArgs,
     app,
     look_beside,
     say,
@@ -32,10 +35,14 @@ def reproduce_command(
     ] = None,
     other_processor: OtherProcessor = False,
     jobs: Jobs = None,
+    on: On = "processes",
+    address: Address = None,
+    slurm_args: SlurmArgs = None,
 ) -> None:
     """Play a published table or figure, and put ours beside it; goes on where it was stopped."""
     from fedrobust.display import SweepDisplay
     from fedrobust.report import write_report
+    from fedrobust.runs.launchers.choose import chosen
     from fedrobust.runs.reproduce import known, load_reproduction, reproduce, told
 
     with user_errors():
@@ -43,6 +50,7 @@ def reproduce_command(
             say(told(known()))
             return
         look_beside()
+        launcher = chosen(on, address, slurm_args or [])
         found = load_reproduction(name, scale, settings or [])
         directory = out or Path("runs") / f"{found.name}-{scale}"
         cells = sum(len(sweep.cells) for sweep in found.sweeps.values())
@@ -55,6 +63,7 @@ def reproduce_command(
                     jobs=jobs,
                     other_processor=other_processor,
                     progress=display.progress,
+                    on=launcher,
                 )
         except KeyboardInterrupt as stop:
             say(f"stopped; the same command goes on in {directory}", err=True)

@@ -7,9 +7,12 @@ import typer
 from rich.console import Console
 
 from fedrobust.cli.app import (
+    Address,
     CellSettings,
     Jobs,
+    On,
     OtherProcessor,
+    SlurmArgs,
     app,
     look_beside,
     say,
@@ -92,17 +95,22 @@ def sweep_command(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep there.")] = False,
     other_processor: OtherProcessor = False,
     jobs: Jobs = None,
+    on: On = "processes",
+    address: Address = None,
+    slurm_args: SlurmArgs = None,
 ) -> None:
-    """Play every cell of a grid, and write a report."""
+    """Play every cell of a grid, here or on a cluster, and write a report."""
     from fedrobust.config.component import to_config
     from fedrobust.config.trust import Trusted
     from fedrobust.display import SweepDisplay
     from fedrobust.report import write_report
     from fedrobust.runs.grid import load_sweep
+    from fedrobust.runs.launchers.choose import chosen
     from fedrobust.runs.sweep import run_sweep
 
     with user_errors():
         look_beside(config)
+        launcher = chosen(on, address, slurm_args or [])
         sweep = load_sweep(config, settings or [])
         directory = out or Path("runs") / sweep.name
         display = SweepDisplay(Console(stderr=True), len(sweep.cells))
@@ -115,6 +123,7 @@ def sweep_command(
                     jobs=jobs,
                     other_processor=other_processor,
                     progress=display.progress,
+                    on=launcher,
                 )
         except KeyboardInterrupt as stop:
             say(f"stopped; go on with --resume --out {directory}", err=True)

@@ -126,7 +126,15 @@ def _opened(key: str, ref: Any) -> Callable[..., Any]:
         Machine.here(package.origin.device).require_like(package.origin, mixed=package.mixed)
         beside.look_in(package.places)
         sys.path += [place for place in package.path if place not in sys.path]
-        _OPEN[key] = pickle.loads(package.code, buffers=package.arrays)
+        try:
+            _OPEN[key] = pickle.loads(package.code, buffers=package.arrays)
+        except ModuleNotFoundError as error:
+            host = Machine.here(package.origin.device).host
+            raise ConfigError(
+                f"the worker on {host} has no module {error.name}, which the model, the objective "
+                "or the attack comes from: put it beside the config in a folder that all machines "
+                "share, or install it on all of them"
+            ) from error
         while len(_OPEN) > _KEPT:
             _OPEN.popitem(last=False)
     _OPEN.move_to_end(key)

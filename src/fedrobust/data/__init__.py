@@ -13,6 +13,7 @@ from fedrobust.data.partition import (
     Partitioner,
     Shards,
 )
+from fedrobust.data.remote import Remote
 from fedrobust.data.sources import get
 from fedrobust.data.split import Split
 from fedrobust.data.synthetic import SyntheticRing
@@ -26,7 +27,7 @@ DATASETS = DATASET.of(
     Npz,
     SyntheticRing,
 )
-PARTITIONS = PARTITION.of(Iid, Dirichlet, Shards, ByWriter)
+PARTITIONS = PARTITION.of(Iid, Dirichlet, Shards, ByWriter, Remote)
 
 __all__ = [
     "DATASETS",
@@ -46,6 +47,7 @@ __all__ = [
     "Npz",
     "Partition",
     "Partitioner",
+    "Remote",
     "Shards",
     "Split",
     "SyntheticRing",

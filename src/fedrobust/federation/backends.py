@@ -1,6 +1,7 @@
 """Backends: where local training runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from fedrobust.clients.poisoning import Poisons
@@ -8,6 +9,18 @@ from fedrobust.compute.randomness import Streams
 from fedrobust.federation.columns import RoundColumns
 from fedrobust.federation.state import Federation, FederationState
 from fedrobust.typing import Updates
+
+
+@dataclass(frozen=True)
+class Received:
+    """The rows [n, d] of clients that answered from elsewhere, and the answers that were refused.
+
+    ``refused`` says why, by client. The row of a refused client is NaN, so that the server drops it
+    before the rule.
+    """
+
+    rows: Updates
+    refused: Mapping[int, str]
 
 
 class Backend(Protocol):
@@ -20,7 +33,7 @@ class Backend(Protocol):
         clients: Sequence[int],
         rng: Streams,
         poison: dict[int, Poisons],
-    ) -> Updates | RoundColumns:
+    ) -> Updates | Received | RoundColumns:
         """Return the honest updates of ``clients`` [n, d]; ``state.store`` is updated.
 
         A backend may keep them elsewhere, and return them as columns.

@@ -5,7 +5,7 @@ trainer, a simulating attacker and any distributed backend call :func:`run_round
 copy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ from fedrobust.compute.randomness import Streams
 from fedrobust.config.arguments import told, unfit
 from fedrobust.federation.adversary import attacked
 from fedrobust.federation.attack import poisons
-from fedrobust.federation.backends import LOCAL, Backend
+from fedrobust.federation.backends import LOCAL, Backend, Received
 from fedrobust.federation.columns import Merged, require_columns
 from fedrobust.federation.malicious_rows import tensor_of_rows
 from fedrobust.federation.server import Outcome, aggregate, aggregate_columns, place
@@ -56,7 +56,7 @@ def run_round(
     malicious = tuple(c for c in participants if c in federation.malicious)
     requires = federation.requires
 
-    rows = _honest_rows(state, federation, participants, malicious, rng, backend)
+    rows, reasons = _honest_rows(state, federation, participants, malicious, rng, backend)
     bad = [i for i, client in enumerate(participants) if client in federation.malicious]
     attack = state.attack
     refused: tuple[int, ...] = ()
@@ -95,7 +95,7 @@ def run_round(
     after = FederationState(
         parameters, number, state.store, state.root, attack, memory, history, slots
     )
-    return after, RoundLog(number, participants, malicious, outcome)
+    return after, RoundLog(number, participants, malicious, outcome, reasons)
 
 
 def _check(state: object, federation: object, rng: object) -> None:
@@ -120,10 +120,11 @@ def _honest_rows(
     malicious: Sequence[int],
     rng: Streams,
     backend: Backend,
-) -> Updates | Merged:
-    """Return every participant's honest update [n, d]; rows that no attack reads stay zero.
+) -> tuple[Updates | Merged, Mapping[int, str]]:
+    """Return every participant's honest update [n, d], and why a backend refused some of them.
 
-    Where the backend leaves the rows elsewhere, those of malicious clients are fetched.
+    Rows that no attack reads stay zero. Where the backend keeps the rows elsewhere, those of
+    malicious clients are fetched.
     """
     poison: dict[int, Poisons] = {}
     if poisons(federation.attack):
@@ -132,18 +133,20 @@ def _honest_rows(
     requires = federation.requires
     idle = set() if requires is None or requires.uses_honest_updates else set(malicious)
     working = [i for i, client in enumerate(participants) if client not in idle]
-    trained = backend.local_updates(
+    found = backend.local_updates(
         federation, state, [participants[i] for i in working], rng, poison
     )
-    if not isinstance(trained, Tensor):
-        return Merged.of(trained, participants, malicious, working, state.parameters)
+    if not isinstance(found, Tensor | Received):
+        return Merged.of(found, participants, malicious, working, state.parameters), {}
+    back = found if isinstance(found, Received) else Received(found, {})
+    trained, reasons = back.rows, back.refused
     if not federation.graph:
         trained = trained.detach()
     if not idle:
-        return trained
+        return trained, reasons
     rows = trained.new_zeros(len(participants), trained.shape[1])
     rows[working] = trained
-    return rows
+    return rows, reasons
 
 
 def _outcome(

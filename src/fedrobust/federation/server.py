@@ -219,8 +219,8 @@ def _too_few(left: int, dropped: int, error: str) -> str:
         return f"{_counted(left, 'client')} took part: {error}"
     were = "was" if dropped == 1 else "were"
     return (
-        f"{_counted(dropped, 'row')} {were} not finite or had the wrong shape, which leaves "
-        f"{left}: {error}"
+        f"{_counted(dropped, 'row')} {were} missing, not finite or of the wrong shape, which "
+        f"leaves {left}: {error}"
     )
 
 

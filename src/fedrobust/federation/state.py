@@ -252,6 +252,8 @@ class RoundLog:
     participants: tuple[int, ...]
     malicious: tuple[int, ...]
     outcome: Outcome
+    reasons: Mapping[int, str] = field(default_factory=dict)
+    """Why a backend refused what a client answered, by client. Those clients are ``dropped``."""
 
     @property
     def kept(self) -> tuple[int, ...] | None:

@@ -1,14 +1,17 @@
 """The words of the report: names, numbers, the verdict, the warnings."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedrobust.config.text import shortened
 from fedrobust.evaluation.intervals import bounds
-from fedrobust.report.run_records import Audited, Evaluation, ReportRun, Score
+from fedrobust.report.run_records import Audited, Evaluation, ReportRun, Round, Score
 
 NARROW_SPACE = "\u202f"  # neither this space nor the next one breaks a line
 SPACE = "\u00a0"
+_REFUSALS = 8
+"""The most refusals of real clients that a page tells one by one."""
 
 _UPPER = ("apgd", "cnn", "dro", "erm", "femnist", "mnist", "pgd", "sgd")
 _SPELLED = {word: word.upper() for word in _UPPER} | {"cifar10": "CIFAR-10", "iid": "iid"}
@@ -187,7 +190,8 @@ def warnings(run: ReportRun) -> list[str]:
             idle.setdefault(r.reason or "no reason recorded", []).append(r.round)
     for reason, rounds in idle.items():
         found.append(f"No step was applied in {_rounds(rounds)}: {reason.rstrip('.')}.")
-    dropped = [(r.round, client) for r in run.rounds for client in r.dropped]
+    found += _refused(run.rounds)
+    dropped = [(r.round, c) for r in run.rounds for c in r.dropped if str(c) not in r.refused]
     if dropped:
         clients = sorted({client for _, client in dropped})
         found.append(
@@ -202,6 +206,21 @@ def warnings(run: ReportRun) -> list[str]:
         said = (text.partition("the attack: ") for text in run.summary.troubles)
         told += [text for before, mark, text in said if mark and not before and text not in told]
     found += [f"The attack: {text.rstrip('.')}." for text in told]
+    return found
+
+
+def _refused(rounds: Sequence[Round]) -> list[str]:
+    """Return which answers of real clients were refused, and why."""
+    cases: dict[tuple[str, str], list[int]] = {}
+    for r in rounds:
+        for client, why in r.refused.items():
+            cases.setdefault((client, shortened(why, 200)), []).append(r.round)
+    found = [
+        f"Nothing of client {client} was used in {_rounds(numbers)}: {why.rstrip('.')}."
+        for (client, why), numbers in list(cases.items())[:_REFUSALS]
+    ]
+    if more := len(cases) - _REFUSALS:
+        found += [f"{more:,} more refusals are in rounds.jsonl."] if more > 0 else []
     return found
 
 

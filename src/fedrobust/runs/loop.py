@@ -11,7 +11,7 @@ from fedrobust.compute.units import placed
 from fedrobust.config.fingerprint import stateful
 from fedrobust.errors import ConfigError, WriteError
 from fedrobust.experiment import Experiment
-from fedrobust.federation.backends import Settles
+from fedrobust.federation.backends import Backend, Settles
 from fedrobust.federation.round import run_round
 from fedrobust.federation.state import RoundLog
 from fedrobust.progress import Host, Progress
@@ -97,26 +97,31 @@ class Playing:
 
 @contextmanager
 def opened(
-    experiment: Experiment, path: Path | None, resume: bool, *, other_processor: bool = False
+    experiment: Experiment,
+    path: Path | None,
+    resume: bool,
+    *,
+    other_processor: bool = False,
+    elsewhere: Backend | None = None,
 ) -> Iterator[Playing]:
     """Yield ``experiment`` ready to play, under its execution plan, from its last checkpoint.
 
     ``path`` is its run directory; None keeps nothing. With ``resume``, a run that is there goes on,
     with ``other_processor`` also where it began on another kind of processor. A run of fewer rounds
-    is extended.
+    is extended. Clients train ``elsewhere``, where that is given.
 
     Raises: the ``UserError`` whose type fits the fault: config, data, records or resources.
     """
     with _placed(experiment.execution, other_processor) as placing:
         if path is None:
-            prepared = placing(prepare(experiment))
+            prepared = placing(prepare(experiment, elsewhere=elsewhere))
             with prepared.plan.active():
                 yield Playing(prepared, RunState.start(prepared), None)
             return
         directory = RunDirectory(path, resume=resume)
         try:
             plan = stored_plan(experiment, directory) if directory.has_config else None
-            prepared = placing(prepare(experiment, plan))
+            prepared = placing(prepare(experiment, plan, elsewhere=elsewhere))
             require_storable(prepared.model)
             run_state = open_course(prepared, directory)
             if 0 < run_state.state.round < experiment.rounds and not other_processor:

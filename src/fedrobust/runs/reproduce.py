@@ -18,6 +18,7 @@ from fedrobust.records.published import shelf
 from fedrobust.records.reading import json_of, present
 from fedrobust.records.schema.reproduction import FILE, Name, ReproductionRecord, text_of
 from fedrobust.runs.grid import Sweep, load_sweep
+from fedrobust.runs.launchers.launcher import Launcher
 from fedrobust.runs.sweep import run_sweep
 
 Scale = Literal["smoke", "cpu", "paper"]
@@ -156,8 +157,11 @@ def reproduce(
     jobs: int | None = None,
     other_processor: bool = False,
     progress: Progress | None = None,
+    on: Launcher | None = None,
 ) -> dict[str, str]:
-    """Play every cell that is not finished; return the failed cells and why.
+    """Play every cell that is not finished, in processes or ``on`` a cluster.
+
+    Returns: the failed cells and why.
 
     ``out`` holds reproduction.json, and one sweep's folder for each of ``reproduction.sweeps``. It
     may hold a part of the same reproduction: finished cells are kept and begun cells go on.
@@ -178,6 +182,7 @@ def reproduce(
                 jobs=jobs,
                 other_processor=other_processor,
                 progress=replace(seen, moved=_within(seen, before, whole)),
+                on=on,
             )
             before += len(sweep.cells)
             failed |= {f"{name}/{cell}": why for cell, why in found.items()}

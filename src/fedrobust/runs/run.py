@@ -8,6 +8,7 @@ from torch import nn
 from fedrobust.data.sources import cache
 from fedrobust.errors import ConfigError, WriteError
 from fedrobust.experiment import Experiment
+from fedrobust.federation.backends import Backend
 from fedrobust.federation.state import FederationState, RoundLog
 from fedrobust.perturb import Pgd
 from fedrobust.progress import UNWATCHED, Progress
@@ -51,8 +52,11 @@ def play(
     *,
     other_processor: bool = False,
     progress: Progress | None = None,
+    elsewhere: Backend | None = None,
 ) -> Played:
     """Play ``experiment`` to its end. The arguments are those of :func:`fedrobust.run`.
+
+    Clients train ``elsewhere``, where that is given: a real federation is its own backend.
 
     Raises: the ``UserError`` whose type fits the fault: config, data, records or resources.
     """
@@ -63,7 +67,11 @@ def play(
         )
     watch = progress or UNWATCHED
     with opened(
-        experiment, Path(out) if out is not None else None, resume, other_processor=other_processor
+        experiment,
+        Path(out) if out is not None else None,
+        resume,
+        other_processor=other_processor,
+        elsewhere=elsewhere,
     ) as playing:
         return _play(playing, watch)
 

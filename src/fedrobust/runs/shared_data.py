@@ -10,7 +10,7 @@ from fedrobust.compute.own_draws import own_draws
 from fedrobust.compute.randomness import Streams
 from fedrobust.config import arguments
 from fedrobust.config.fingerprint import foreign
-from fedrobust.data import Dataset, Partition, Split
+from fedrobust.data import Dataset, Partition, Remote, Split
 from fedrobust.data.dataset import loaded
 from fedrobust.data.sharing import shared_out
 from fedrobust.errors import ConfigError
@@ -76,7 +76,10 @@ def shared_data(experiment: Experiment, streams: Streams) -> SharedData:
     with own_draws(foreign(experiment.data), streams, "data"):
         dataset = loaded(experiment.data)
     _require_pixels(experiment, dataset)
-    train, validation = dataset.hold_out(streams.generator("validation"))
+    if isinstance(experiment.partition, Remote) and dataset.validation == len(dataset.train):
+        train = validation = dataset.train  # the clients train on data of their own
+    else:
+        train, validation = dataset.hold_out(streams.generator("validation"))
     objective = settled(experiment.objective, train)
     check = experiment.evaluation.wasserstein
     gamma = math.inf if check is None else check.price(objective, train)

@@ -28,7 +28,7 @@ def best_of(metrics: list[Json]) -> Json:
 
 def _line(log: RoundLog, clients: int) -> Json:
     """Return one line of ``rounds.jsonl``. ``participants`` is null where everyone took part."""
-    line = {
+    line: Json = {
         "round": log.round,
         "participants": None if len(log.participants) == clients else list(log.participants),
         "malicious": list(log.malicious),
@@ -38,6 +38,8 @@ def _line(log: RoundLog, clients: int) -> Json:
         "reason": log.outcome.reason,
         "projected": log.outcome.projected,
     }
+    if log.reasons:
+        line["refused"] = {str(client): why for client, why in sorted(log.reasons.items())}
     return declared(Round, line)
 
 

@@ -1,26 +1,15 @@
-"""Play a grid of experiments, each in its own process; a sweep resumes cell by cell."""
+"""Play a grid of experiments, here or on a cluster; a sweep resumes cell by cell."""
 
 import json
-import multiprocessing
-import os
 import sys
-import threading
-import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext, SpawnContext
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import psutil
-
-from fedrobust.compute.execution import default_device
 from fedrobust.config import beside
-from fedrobust.config.component import from_config
-from fedrobust.errors import RecordError, RecordWarning, UserError, WriteError
-from fedrobust.experiment import Experiment
+from fedrobust.config.text import printable
+from fedrobust.errors import RecordError, RecordWarning, WriteError
 from fedrobust.files import clear, held, listing, reason, written
 from fedrobust.progress import CELLS as ALL
 from fedrobust.progress import UNWATCHED, Progress
@@ -29,14 +18,15 @@ from fedrobust.records.schema.formats import declared, with_format
 from fedrobust.records.schema.sweep import SweepRecord
 from fedrobust.runs.cells import CELLS, finished, require_grown
 from fedrobust.runs.grid import Cell, Sweep
+from fedrobust.runs.launchers import report
+from fedrobust.runs.launchers.launcher import Job, Launcher
+from fedrobust.runs.launchers.processes import Processes
+from fedrobust.runs.launchers.report import PLAYING
+from fedrobust.runs.launchers.slurm_jobs import SLURM
 from fedrobust.typing import Json
 
 FAILED = "failed"
 """The subfolder of a sweep with a text about each cell that failed."""
-_PLAYS = "fedrobust.runs.run"
-"""The module that plays a cell. Importing it takes seconds."""
-_SECONDS = 0.2
-"""The seconds between two looks at the progress of running cells."""
 
 
 def run_sweep(
@@ -47,48 +37,70 @@ def run_sweep(
     jobs: int | None = None,
     other_processor: bool = False,
     progress: Progress | None = None,
+    on: Launcher | None = None,
 ) -> dict[str, str]:
     """Play every cell of ``sweep`` that is not finished; return the failed cells and why.
 
     ``out`` holds sweep.json, cells/NAME, each an ordinary run directory, and failed/NAME.txt with
-    the traceback of a cell that failed. A failed cell does not stop the others. ``jobs`` cells run
-    at a time, each in its own process, and share the cores. By default there are as many jobs as
-    cores, and one on a GPU. With ``resume`` finished cells are kept and begun cells go on, with
-    ``other_processor`` also on another kind of processor. The grid may have gained cells since.
+    the traceback of a cell that failed. A failed cell does not stop the others. ``on`` is where the
+    cells are played: in processes of this machine if it is left out. ``jobs`` cells run at a time.
+    By default these are as many as cores, and one on a GPU; they share the cores. With ``resume``
+    finished cells are kept and begun cells go on, with ``other_processor`` also on another kind of
+    processor. The grid may have gained cells since, and the cells may be played elsewhere.
 
-    Raises: ``RecordError`` where ``out`` holds something else.
+    Raises: ``RecordError`` where ``out`` holds something else; the ``UserError`` of the launcher
+    where cells cannot be played there.
     """
     out, seen = Path(out), progress or UNWATCHED
-    with _opened(sweep, out, resume):
+    with (
+        (on or Processes()).opened() as pool,
+        _opened(sweep, out, resume, lambda: pool.check(out, sweep.cells)),
+    ):
         waiting = [cell for cell in sweep.cells if not finished(cell, out)]
         seen.moved(ALL, len(sweep.cells) - len(waiting), len(sweep.cells))
-        at_once = max(1, min(jobs or _by_default(sweep), len(waiting)))
-        pool = _Pool(out, max(1, _cores() // at_once), other_processor, seen)
-        try:
-            while waiting or pool.running:
-                while waiting and len(pool.running) < at_once:
-                    pool.start(waiting.pop(0))
-                pool.look()
-        finally:
-            pool.stop()
-    return pool.failures
-
-
-def _by_default(sweep: Sweep) -> int:
-    """Return how many cells run at a time: as many as cores, but one where they share a GPU."""
-    devices = {cell.experiment.execution.device or default_device() for cell in sweep.cells}
-    return 1 if "cuda" in devices else _cores()
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return min(len(os.sched_getaffinity(0)), psutil.cpu_count(logical=False) or 1)
-    return psutil.cpu_count(logical=False) or os.cpu_count() or 1
+        if not waiting:
+            return {}
+        watched = _Watched(out, other_processor, seen)
+        at_once = pool.begin(out, waiting, jobs)
+        with _reports(out):
+            try:
+                while waiting or watched.playing:
+                    room = at_once - len(watched.playing)
+                    if now := waiting[: max(room, 0)]:
+                        del waiting[: len(now)]
+                        pool.start([watched.job(cell) for cell in now])
+                    ended = pool.ended()
+                    watched.look()
+                    watched.end(ended)
+            finally:
+                pool.stop()
+    return watched.failures
 
 
 @contextmanager
-def _opened(sweep: Sweep, out: Path, resume: bool) -> Iterator[None]:
-    """Within the context, hold ``out`` for this process alone. Raises: ``RecordError``."""
+def _reports(out: Path) -> Iterator[None]:
+    """Within the context, cells may write what they report. Raises: ``WriteError``."""
+    folder = out / PLAYING
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"cannot write to {folder}: {reason(error)}") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # a file of somebody else keeps the folder there
+            for path in folder.iterdir():
+                if path.suffix in (".json", ".part"):
+                    path.unlink(missing_ok=True)
+            folder.rmdir()
+
+
+@contextmanager
+def _opened(sweep: Sweep, out: Path, resume: bool, check: Callable[[], None]) -> Iterator[None]:
+    """Within the context, hold ``out`` for this process alone.
+
+    ``check`` may refuse the folder before a record is written. Raises: ``RecordError``.
+    """
     try:
         _refuse_foreign(out, resume)
         _refuse_links(sweep, out)
@@ -96,6 +108,7 @@ def _opened(sweep: Sweep, out: Path, resume: bool) -> Iterator[None]:
         raise RecordError(f"cannot read {out}: {reason(error)}; choose another --out") from error
     with held(out, f"another process is running the sweep in {out}"):
         clear(out)
+        check()
         _record(sweep, out, resume)
         yield
 
@@ -106,7 +119,7 @@ def _refuse_foreign(out: Path, resume: bool) -> None:
         return
     there = listing(out)
     # A sweep can go on without its record, since each cell has a config of its own.
-    if resume and CELLS in there and set(there) <= {CELLS, FAILED, "report"}:
+    if resume and CELLS in there and set(there) <= {CELLS, FAILED, PLAYING, SLURM, "report"}:
         return
     if there:
         raise RecordError(f"{out} is not empty ({there[0]}, ...): choose another --out")
@@ -118,7 +131,7 @@ def _refuse_links(sweep: Sweep, out: Path) -> None:
     Raises: ``RecordError``.
     """
     cells = [f"{CELLS}/{cell.name}" for cell in sweep.cells]
-    for name in (CELLS, FAILED, *cells):
+    for name in (CELLS, FAILED, PLAYING, SLURM, *cells):
         if (path := out / name).is_symlink():
             raise RecordError(
                 f"{path} is a link, and a sweep writes into its own folder alone: put the folder "
@@ -151,144 +164,67 @@ def _record(sweep: Sweep, out: Path, resume: bool) -> None:
     written(record, f"{text}\n")
 
 
-def _processes() -> SpawnContext | ForkServerContext:
-    """Return how to start a cell's process.
+class _Watched:
+    """The cells that are being played, as the caller's ``Progress`` and the failures show them."""
 
-    On Linux a server process imports once what a run needs, and each cell is a fork of it. It has
-    played nothing, so a cell cannot see what another did.
-    """
-    if not sys.platform.startswith("linux"):
-        return multiprocessing.get_context("spawn")
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload([_PLAYS])
-    return server
-
-
-class _Pool:
-    """The running cells, each in its own process."""
-
-    def __init__(self, out: Path, threads: int, other_processor: bool, progress: Progress) -> None:
-        self._context = _processes()
-        self._out, self._progress = out, progress
-        self._how = threads, other_processor
-        self.running: dict[str, tuple[Cell, BaseProcess, Connection]] = {}
+    def __init__(self, out: Path, other_processor: bool, progress: Progress) -> None:
+        self._out, self._other, self._progress = out, other_processor, progress
+        self.playing: dict[str, Cell] = {}
         self.failures: dict[str, str] = {}
-        self._said: dict[str, str] = {}
+        self._told: dict[str, int] = {}
 
-    def start(self, cell: Cell) -> None:
-        path = self._out / CELLS / cell.name
-        # Each cell has its own pipe: a cell killed amid a message does not damage the others'.
-        ours, theirs = self._context.Pipe(duplex=False)
-        with beside.safe_path() as before:
-            known = beside.places(), before, dict(os.environ)
-            arguments = (cell.config, path, self._how, known, theirs)
-            process = self._context.Process(target=_play, args=arguments, daemon=True)
-            process.start()
-        theirs.close()
-        self.running[cell.name] = cell, process, ours
-        self._progress.moved(cell.name, 0, cell.experiment.rounds)
+    def job(self, cell: Cell) -> Job:
+        """Return the cell as a process plays it. What an earlier process said of it is removed."""
+        self.playing[cell.name] = cell
+        said = self._report(cell.name)
+        with suppress(OSError):  # if it stays, the cell soon replaces it
+            said.unlink(missing_ok=True)
+        return Job(
+            cell.name,
+            cell.config,
+            (self._out / CELLS / cell.name).absolute(),
+            said.absolute(),
+            self._other,
+            beside.places(),
+            Path.cwd(),
+        )
+
+    def _report(self, name: str) -> Path:
+        return self._out / PLAYING / f"{name}.json"
 
     def look(self) -> None:
-        """Pass on the reports of running cells, and remove the cells that have ended."""
-        wait([process.sentinel for _, process, _ in self.running.values()], timeout=_SECONDS)
-        ended = [name for name, (_, process, _) in self.running.items() if not process.is_alive()]
-        for name, (_, _, pipe) in self.running.items():
-            with suppress(EOFError, OSError):  # it has ended, perhaps amid a message
-                while pipe.poll():
-                    kind, value = pipe.recv()
-                    if kind == "round":
-                        self._progress.moved(name, *value)
-                    else:
-                        self._said[name] = value
-        for name in ended:
-            _, process, pipe = self.running.pop(name)
-            process.join()
-            pipe.close()
-            failure = None
-            if process.exitcode != 0:
-                failure = self._said.get(name) or _sudden(process.exitcode)
-                self.failures[name] = (failure.strip().splitlines() or [failure])[-1]
-                self._keep(name, failure)
-            else:
+        """Pass on how far the cells are, and what their runs tell."""
+        there = {path.stem for path in (self._out / PLAYING).iterdir() if path.suffix == ".json"}
+        for name in there & self.playing.keys():
+            cell, said = self.playing[name], report.read(self._report(name))
+            if said is None:
+                continue
+            self._progress.moved(name, min(said.done, cell.experiment.rounds), said.rounds)
+            for text in said.notes[self._told.get(name, 0) :]:
+                print(printable(f"{name}: {text}"), file=sys.stderr)
+            self._told[name] = max(self._told.get(name, 0), len(said.notes))
+
+    def end(self, ended: dict[str, str | None]) -> None:
+        """Pass on which cells have ended, and keep why they failed."""
+        for name, failure in ended.items():
+            cell, path = self.playing.pop(name), self._out / FAILED / f"{name}.txt"
+            if failure is None:
                 with suppress(OSError):  # if it stays, the text is only out of date
-                    (self._out / FAILED / f"{name}.txt").unlink(missing_ok=True)
+                    path.unlink(missing_ok=True)
+            else:
+                self.failures[name] = (failure.strip().splitlines() or [failure])[-1]
+                _keep(path, failure)
+            if name not in self._told:  # it ended between two looks
+                self._progress.moved(name, 0, cell.experiment.rounds)
             self._progress.ended(name, self.failures.get(name))
-
-    def _keep(self, name: str, failure: str) -> None:
-        """Write why a cell failed. If that fails, warn; the other cells go on."""
-        path = self._out / FAILED / f"{name}.txt"
-        try:
-            path.parent.mkdir(exist_ok=True)
-            written(path, failure)
-        except (OSError, WriteError) as error:
-            warnings.warn(f"cannot write {path}: {reason(error)}", RecordWarning, stacklevel=2)
-
-    def stop(self) -> None:
-        for _, process, _ in self.running.values():
-            process.terminate()
-        for _, process, _ in self.running.values():
-            process.join()
+            with suppress(OSError):  # it is of no use any more
+                self._report(name).unlink(missing_ok=True)
 
 
-def _sudden(code: int | None) -> str:
-    return (
-        f"the process ended with code {code} and no message: it was killed from outside, or the "
-        "machine ran out of memory (run fewer --jobs at a time)"
-    )
-
-
-def _play(
-    config: Json,
-    path: Path,
-    how: tuple[int, bool],
-    known: tuple[tuple[str, ...], str | None, dict[str, str]],
-    pipe: Connection,
-) -> None:
-    """Play one cell in its own process. ``config`` is the user's own config, not a record of it.
-
-    ``how`` are the threads, and whether a run may go on from another kind of processor. ``known``
-    are the folders of the user's own modules, the value of ``beside.safe_path``, and the
-    environment, which may have changed since the server process began.
-    """
-    (threads, other_processor), (places, before, environment) = how, known
-    os.environ.clear()
-    os.environ.update(environment)
-    beside.look_in(places)
-    beside.restore(before)
-    threading.Thread(target=_end_with_the_sweep, daemon=True).start()
-    import torch
-
-    from fedrobust.runs.run import play
-
-    torch.set_num_threads(threads)
-    rounds = config["rounds"]
-    progress = Progress(
-        started=lambda ready, done: pipe.send(("round", (done, rounds))),
-        played=lambda log: pipe.send(("round", (log.round, rounds))),
-        repaired=lambda text: print(f"{path.name}: {text}", file=sys.stderr),
-        unkept=lambda text: print(f"{path.name}: warning: {text}", file=sys.stderr),
-    )
+def _keep(path: Path, failure: str) -> None:
+    """Write why a cell failed. If that fails, warn; the other cells go on."""
     try:
-        ended = play(
-            from_config(Experiment, config),
-            path,
-            resume=path.exists(),
-            other_processor=other_processor,
-            progress=progress,
-        )
-        if ended.unkept is not None:
-            raise WriteError(ended.unkept)
-    except UserError as error:
-        pipe.send(("failed", str(error)))
-        sys.exit(1)
-    except Exception:
-        pipe.send(("failed", traceback.format_exc()))
-        sys.exit(1)
-
-
-def _end_with_the_sweep() -> None:
-    """End this process as soon as the sweep's process ends in any way, even by SIGKILL."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+        path.parent.mkdir(exist_ok=True)
+        written(path, failure)
+    except (OSError, WriteError) as error:
+        warnings.warn(f"cannot write {path}: {reason(error)}", RecordWarning, stacklevel=2)

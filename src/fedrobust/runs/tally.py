@@ -14,7 +14,8 @@ class Tally:
 
     In the rounds in which the rule selects rows, there were ``sent`` malicious rows, and the rule
     selected ``kept`` of them. ``present`` maps a number of malicious participants to the number of
-    rounds with so many, and to the first such round.
+    rounds with so many, and to the first such round. ``why_refused`` is why the first answer of a
+    real client was refused.
     """
 
     sent: int = 0
@@ -26,6 +27,7 @@ class Tally:
     first_still: int = 0
     why_still: str | None = None
     present: dict[int, tuple[int, int]] = field(default_factory=dict)
+    why_refused: str | None = None
 
     @classmethod
     def of(cls, lines: Iterable[Mapping[str, Any]]) -> "Tally":
@@ -44,6 +46,8 @@ class Tally:
         if line["dropped"]:
             self.first_refused = self.first_refused or round
             self.refused += 1
+            if self.why_refused is None:
+                self.why_refused = next(iter(line.get("refused", {}).values()), None)
             self.refused_clients = sorted({*self.refused_clients, *line["dropped"]})
         if not line["applied"]:
             if not self.still:
@@ -67,8 +71,8 @@ class Tally:
         if self.refused:
             found.append(
                 f"rows of {_named(self.refused_clients)} were refused in "
-                f"{_rounds(self.refused)}, the first {self.first_refused}: they were not finite, "
-                "or no dense rows [d] of real numbers"
+                f"{_rounds(self.refused)}, the first {self.first_refused}: "
+                + (self.why_refused or "they were not finite, or no dense rows [d] of real numbers")
             )
         if self.still:
             found.append(

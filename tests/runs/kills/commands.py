@@ -119,7 +119,7 @@ class Sweep(Command):
     def play(self, place: Path) -> None:
         sweep = load_sweep(self.before / "sweep.yaml")
         fork = multiprocessing.get_context("fork")
-        fedrobust.runs.sweep.multiprocessing.get_context = lambda kind: fork  # type: ignore[assignment]
+        multiprocessing.get_context = lambda kind: fork  # type: ignore[assignment]
         failed = fedrobust.runs.sweep.run_sweep(sweep, place / "sweep", resume=True, jobs=1)
         if failed:
             raise UserError(str(failed))

@@ -131,6 +131,8 @@ class Round:
     applied: Flag
     reason: str | None = None
     projected: Unread = None
+    refused: dict[str, str] = field(default_factory=dict)
+    """Why answers from elsewhere were refused, by client; those clients are ``dropped`` too."""
 
 
 @checked(frozen=True, config=OPEN)

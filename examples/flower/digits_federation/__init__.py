@@ -1,0 +1,1 @@
+"""Federated adversarial training on real digits: a Flower app."""
