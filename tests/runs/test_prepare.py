@@ -11,7 +11,7 @@ from torch import nn
 
 from fedrobust import Client, Dataset, Evaluation, Experiment, run
 from fedrobust.aggregators import Krum, Median
-from fedrobust.attacks import GaussianNoise
+from fedrobust.attacks import GaussianNoise, LabelFlip
 from fedrobust.clients.optimizers import Adam, Sgd
 from fedrobust.compute.execution import SIZES, Execution, fastest_batch, processor
 from fedrobust.compute.memory import activations, available_memory
@@ -134,6 +134,46 @@ def test_optimiser_states_count_only_for_those_who_can_take_part(
     )
     assert memory_needed(sampled, 3500, 4, 1) == 4 * (2 * 3 + 2 * 30 + 8)
     assert memory_needed(sampled, 3500, 4, 7) == 4 * (2 * 3 + 2 * 30 + 38)
+
+
+def test_blocks_of_coordinates_need_less_memory_and_not_every_rule_works_in_them(
+    tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two million parameters × 40 clients: 320 MB as a matrix, 5 MB in blocks of 30,000."""
+    wide = nn.Sequential(nn.Flatten(), nn.Linear(64, 27_000), nn.ELU(), nn.Linear(27_000, 10))
+    d = 65 * 27_000 + 10 * 27_001
+    plan = {"device": "cpu", "threads": 1, "batch": 1, "backend": "ray"}
+    shape = {"partition": {"name": "iid", "clients": 40}, "model": wide, "malicious": 0}
+    shape["client"] = Client(batches=1, optimizer=Sgd(0.1))
+
+    def made(block: int | None = None, **changes: Any) -> Experiment:
+        return tiny(**shape | {"execution": plan | {"block": block}} | changes)
+
+    one = made(30_000)
+    whole, share = memory_needed(one, 40, 4 * d, 1), 30_000 / d
+    assert whole - memory_needed(one, 40, 4 * d, 1, share) == pytest.approx(
+        4 * d * 2 * 40 - 3 * 40 * 4 * 30_000, abs=8
+    )
+    attacked = made(30_000, malicious=2, attack=LabelFlip())
+    more = memory_needed(attacked, 40, 4 * d, 1, share) - memory_needed(one, 40, 4 * d, 1, share)
+    assert more == pytest.approx(4 * d * 3 * 2, abs=8)
+    monkeypatch.setattr("fedrobust.compute.memory.available_memory", lambda device: 4 * d * 60)
+    for rule in ("median", "geometric-median"):
+        cure = "Use execution.block, fewer" if rule == "median" else "Use fewer"
+        with pytest.raises(ResourceError, match=cure):
+            prepare(made(aggregator={"name": rule}))
+    prepare(made(30_000, aggregator={"name": "median"}))
+    with pytest.raises(ResourceError, match=r"of which 2,000,000 at a time\. Use a smaller exec"):
+        prepare(made(2_000_000, aggregator={"name": "median"}))
+    with pytest.raises(ResourceError, match=r"of which 5,000 at a time"):  # Ray keeps them here
+        prepare(made(5_000, aggregator={"name": "median"}))
+    with pytest.raises(ConfigError, match=r"geometric-median needs whole rows.* 0\.3 GiB, and"):
+        prepare(made(30_000, aggregator={"name": "geometric-median"}))
+    with pytest.raises(ConfigError, match=r"into 2,026 pieces, more than 1,000; use 2,026 or more"):
+        prepare(made(1_000, aggregator={"name": "median"}))
+    granted = {"malicious": 2, "attack": LabelFlip(), "threat": {"benign": True}}
+    with pytest.raises(ConfigError, match=r"execution\.block: with threat\.benign: true"):
+        prepare(made(30_000, aggregator={"name": "median"}, **granted))
 
 
 def test_a_unit_larger_than_memory_is_refused(

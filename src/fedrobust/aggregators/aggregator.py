@@ -95,7 +95,12 @@ class Aggregator(Protocol):
 AGGREGATOR = Kind(
     "aggregator",
     has=("aggregate",),
-    may_hold={"check": Callable, "tolerating": Callable, "rooted": bool},
+    may_hold={
+        "check": Callable,
+        "tolerating": Callable,
+        "rooted": bool,
+        "by_coordinate": bool,
+    },
     or_is=(Callable, "a function of the updates"),
 )
 AnyAggregator: TypeAlias = Annotated[Aggregator, AGGREGATOR]

@@ -4,11 +4,13 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fedrobust.aggregators.aggregator import Aggregation, Context, selected
-from fedrobust.aggregators.checks import require, validated
-from fedrobust.aggregators.kernels.dispatch import mean_around_median, squared_distances
+from fedrobust.aggregators.checks import require
+from fedrobust.aggregators.kernels.dispatch import mean_around_median
 from fedrobust.aggregators.kernels.ranking import TIE, best, nearest_first
+from fedrobust.aggregators.selection import by_selection
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Size
 from fedrobust.typing import Indices, Updates, Vector
@@ -55,10 +57,16 @@ class Bulyan:
 
     def aggregate(self, updates: Updates, context: Context) -> Aggregation:
         """Return the vector, and the θ rows that iterated Krum selected."""
-        updates = validated(self, updates, context)
-        kept = iterated_krum(updates, self.f)
+        return by_selection(self, updates, context)
+
+    def chosen(self, distances: Tensor) -> Indices:
+        """Return the θ indices, ascending, that these squared distances [n, n] select."""
+        return iterated_krum(distances, self.f)
+
+    def combined(self, updates: Updates, kept: Indices) -> Vector:
+        """Return the mean around the median of the rows ``kept``."""
         drop = 2 * self.f if self.second_stage == "theta-2f" else 0
-        return Aggregation(mean_around_median(updates, drop=drop, rows=kept), kept)
+        return mean_around_median(updates, drop=drop, rows=kept)
 
     def check(self, n: int) -> None:
         """Require n >= 4f + 3. Raises: ``ValueError`` otherwise."""
@@ -69,17 +77,20 @@ class Bulyan:
         return Bulyan(max(0, self.f - dropped), self.second_stage)
 
 
-def iterated_krum(updates: Updates, f: int) -> Indices:
-    """Return the indices, ascending, of the n − 2f rows that Krum removes one after another."""
-    n = len(updates)
+def iterated_krum(distances: Tensor, f: int) -> Indices:
+    """Return the indices, ascending, of the n − 2f rows that Krum removes one after another.
+
+    ``distances`` are squared: [n, n].
+    """
+    n = len(distances)
     # [n, n] numbers: on a GPU, asking for each row that is removed would take longer.
-    nearest, who = (found.cpu() for found in nearest_first(squared_distances(updates)))
+    nearest, who = (found.cpu() for found in nearest_first(distances))
     if n >= _MANY:
         from fedrobust.aggregators.kernels.iterated_krum import take_out
 
         stays = np.ones(n, np.int64)
         take_out(nearest.numpy(), who.numpy(), f, TIE, stays)
-        return torch.from_numpy(np.flatnonzero(stays == 0)).to(updates.device)
+        return torch.from_numpy(np.flatnonzero(stays == 0)).to(distances.device)
     remaining = torch.arange(n)
     taken = torch.zeros(n, dtype=torch.bool)
     for r in range(n, 2 * f, -1):
@@ -93,4 +104,4 @@ def iterated_krum(updates: Updates, f: int) -> Indices:
         left = who != row
         shape = (r - 1, max(0, r - 2))
         nearest, who = nearest[left].view(shape), who[left].view(shape)
-    return taken.nonzero()[:, 0].to(updates.device)
+    return taken.nonzero()[:, 0].to(distances.device)

@@ -5,12 +5,13 @@ from typing import Literal
 from torch import Tensor
 
 from fedrobust.aggregators.aggregator import Aggregation, Aggregator, Context, selected
-from fedrobust.aggregators.checks import require, validated
-from fedrobust.aggregators.kernels.dispatch import row_mean, squared_distances
+from fedrobust.aggregators.checks import require
+from fedrobust.aggregators.kernels.dispatch import row_mean
 from fedrobust.aggregators.kernels.ranking import best, nearest_first
+from fedrobust.aggregators.selection import by_selection
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Count, Size
-from fedrobust.typing import Updates, Vector
+from fedrobust.typing import Indices, Updates, Vector
 
 Neighbours = Literal["n-f-2", "n-f-1"]
 """How many other rows a score counts: the paper's n − f − 2, or one more."""
@@ -50,9 +51,15 @@ class Krum:
 
     def aggregate(self, updates: Updates, context: Context) -> Aggregation:
         """Return the selected row and its index."""
-        updates = validated(self, updates, context)
-        kept = best(krum_scores(updates, self.f, self.neighbours), 1)
-        return Aggregation(updates[int(kept)].clone(), kept)
+        return by_selection(self, updates, context)
+
+    def chosen(self, distances: Tensor) -> Indices:
+        """Return the index [1] of the row that these squared distances [n, n] select."""
+        return best(krum_scores(distances, self.f, self.neighbours), 1)
+
+    def combined(self, updates: Updates, kept: Indices) -> Vector:
+        """Return the selected row itself."""
+        return updates[int(kept)].clone()
 
     def check(self, n: int) -> None:
         """Require n >= 2f + 3, or n > 2f for the variant. Raises: ``ValueError`` otherwise."""
@@ -92,11 +99,17 @@ class MultiKrum:
 
     def aggregate(self, updates: Updates, context: Context) -> Aggregation:
         """Return the mean of the selected rows, and their indices."""
-        updates = validated(self, updates, context)
+        return by_selection(self, updates, context)
+
+    def chosen(self, distances: Tensor) -> Indices:
+        """Return the indices [m], ascending, that these squared distances [n, n] select."""
         paper = self.neighbours == "n-f-2"
-        m = len(updates) - self.f - (2 if paper else 0) if self.m is None else self.m
-        kept = best(krum_scores(updates, self.f, self.neighbours), m)
-        return Aggregation(row_mean(updates, rows=kept), kept)
+        m = len(distances) - self.f - (2 if paper else 0) if self.m is None else self.m
+        return best(krum_scores(distances, self.f, self.neighbours), m)
+
+    def combined(self, updates: Updates, kept: Indices) -> Vector:
+        """Return the mean of the rows ``kept``."""
+        return row_mean(updates, rows=kept)
 
     def check(self, n: int) -> None:
         """Require n >= m, and n >= 2f + 3 or n > 2f for the variant. Raises: ``ValueError``."""
@@ -121,8 +134,8 @@ def require_krum(rule: Aggregator, n: int, f: int, neighbours: Neighbours) -> No
         require(rule, n, 2 * f + 1, "n > 2f", f)
 
 
-def krum_scores(updates: Updates, f: int, neighbours: Neighbours = "n-f-2") -> Tensor:
-    """Return the sum of each row's least squared distances to other rows: [n], float64."""
-    nearest, _ = nearest_first(squared_distances(updates))
-    count = len(updates) - f - (2 if neighbours == "n-f-2" else 1)
+def krum_scores(distances: Tensor, f: int, neighbours: Neighbours = "n-f-2") -> Tensor:
+    """Return the sum of each row's least squared ``distances`` to other rows: [n], float64."""
+    nearest, _ = nearest_first(distances)
+    count = len(distances) - f - (2 if neighbours == "n-f-2" else 1)
     return nearest[:, :count].sum(dim=1)

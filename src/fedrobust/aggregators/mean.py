@@ -1,6 +1,6 @@
 """The mean: no defence, and the baseline of every defence."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fedrobust.aggregators.aggregator import Aggregation, Context
 from fedrobust.aggregators.checks import require, validated
@@ -29,6 +29,7 @@ class Mean:
     """
 
     name: Literal["mean"] = "mean"
+    by_coordinate: ClassVar[bool] = True
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
         """Return the weighted mean [d] of ``updates`` [n, d]."""

@@ -1,6 +1,6 @@
 """The mean of the values around the coordinate-wise median: FAT's "Trimmed Mean"."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fedrobust.aggregators.aggregator import Aggregation, Context
 from fedrobust.aggregators.checks import require, validated
@@ -33,6 +33,7 @@ class MeanAroundMedian:
 
     f: Size
     name: Literal["mean-around-median"] = "mean-around-median"
+    by_coordinate: ClassVar[bool] = True
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
         """Return the mean around the median [d] of ``updates`` [n, d]."""

@@ -1,6 +1,6 @@
 """The coordinate-wise median."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fedrobust.aggregators.aggregator import Aggregation, Context
 from fedrobust.aggregators.checks import require, validated
@@ -27,6 +27,7 @@ class Median:
     """
 
     name: Literal["median"] = "median"
+    by_coordinate: ClassVar[bool] = True
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
         """Return the median [d] of ``updates`` [n, d]."""

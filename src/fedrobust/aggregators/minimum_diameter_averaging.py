@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from fedrobust.aggregators.aggregator import Aggregation, Context, NoAnswerError, selected
-from fedrobust.aggregators.checks import require, validated
-from fedrobust.aggregators.kernels.dispatch import row_mean, squared_distances
+from fedrobust.aggregators.checks import require
+from fedrobust.aggregators.kernels.dispatch import row_mean
 from fedrobust.aggregators.kernels.ranking import nearest_first, ranked
 from fedrobust.aggregators.kernels.vertex_cover import Graph, Search
+from fedrobust.aggregators.selection import by_selection
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Size
 from fedrobust.typing import Indices, Updates, Vector
@@ -56,16 +57,25 @@ class MinimumDiameterAveraging:
 
     def aggregate(self, updates: Updates, context: Context) -> Aggregation:
         """Return the mean of the selected rows, and their indices."""
-        updates = validated(self, updates, context)
+        return by_selection(self, updates, context)
+
+    def chosen(self, distances: Tensor) -> Indices:
+        """Return the n − f indices, ascending, that these squared distances [n, n] select.
+
+        Raises: ``NoAnswerError`` where the search would take too long.
+        """
         try:
-            kept = least_diameter(squared_distances(updates), self.f)
+            return least_diameter(distances, self.f)
         except RecursionError:
             raise NoAnswerError(
-                f"MinimumDiameterAveraging: among n = {len(updates)} rows with f = {self.f} too "
+                f"MinimumDiameterAveraging: among n = {len(distances)} rows with f = {self.f} too "
                 "many sets nearly win for an exact search; use a smaller f, or "
                 "NearestNeighborMixing around another rule, which needs no search"
             ) from None
-        return Aggregation(row_mean(updates, rows=kept), kept)
+
+    def combined(self, updates: Updates, kept: Indices) -> Vector:
+        """Return the mean of the rows ``kept``."""
+        return row_mean(updates, rows=kept)
 
     def check(self, n: int) -> None:
         """Require n > 2f. Raises: ``ValueError`` otherwise."""

@@ -1,6 +1,6 @@
 """The coordinate-wise trimmed mean."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fedrobust.aggregators.aggregator import Aggregation, Context
 from fedrobust.aggregators.checks import require, validated
@@ -32,6 +32,7 @@ class TrimmedMean:
 
     f: Size
     name: Literal["trimmed-mean"] = "trimmed-mean"
+    by_coordinate: ClassVar[bool] = True
 
     def __call__(self, updates: Updates, context: Context = Context()) -> Vector:
         """Return the trimmed mean [d] of ``updates`` [n, d]."""

@@ -108,15 +108,39 @@ def _told(number: int, failed: dict[int, BaseException]) -> Iterator[None]:
     try:
         yield
     except ray.exceptions.RayTaskError as error:
-        cause = error.cause if isinstance(error.cause, BaseException) else error
-        if not isinstance(cause, UserError):
-            cause.add_note(f"in a task on another worker:\n{error}")
-        failed[number] = cause
+        failed[number] = _cause(error)
     except ray.exceptions.RayError as error:
-        raise ResourceError(
-            f"the Ray cluster failed ({type(error).__name__}: {error}); put that right, then go on "
-            "with --resume"
-        ) from error
+        raise _failed(error) from error
+
+
+def fetched(refs: Sequence[Any]) -> list[Any]:
+    """Return what these references refer to; what a lost machine had is computed again.
+
+    Raises: what the task raised; ``ResourceError`` where the cluster itself fails.
+    """
+    import ray
+
+    try:
+        return list(ray.get(list(refs)))
+    except ray.exceptions.RayTaskError as error:
+        raise _cause(error) from error
+    except ray.exceptions.RayError as error:
+        raise _failed(error) from error
+
+
+def _cause(error: Any) -> BaseException:
+    """Return the exception of a task as the task raised it, with a note where that was."""
+    cause: BaseException = error.cause if isinstance(error.cause, BaseException) else error
+    if not isinstance(cause, UserError):
+        cause.add_note(f"in a task on another worker:\n{error}")
+    return cause
+
+
+def _failed(error: Exception) -> ResourceError:
+    return ResourceError(
+        f"the Ray cluster failed ({type(error).__name__}: {error}); put that right, then go on "
+        "with --resume"
+    )
 
 
 def _pass_on(told: Told) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
 from annotated_types import Le
+from pydantic import model_validator
 from torch import nn
 
 from fedrobust.compute import captured
@@ -28,7 +29,7 @@ from fedrobust.errors import ConfigError, PrecisionWarning
 Gradients: TypeAlias = Literal["autograd", "compiled", "vmap"]
 """How the clients' gradients are computed: one after another, or many at once."""
 SIZES = (64, 128, 256, 512, 1024)
-OF_NO_BIT = ("threads", "backend", "address", "gpu_share")
+OF_NO_BIT = ("threads", "backend", "address", "gpu_share", "block")
 """The fields of a plan that change no bit of a result: each resume may choose others."""
 GPU_SIZES = (256, 1024, 4096, 16384)
 _UNMEASURED = 256
@@ -52,7 +53,9 @@ class Execution:
     With ``backend: ray`` the workers of a Ray cluster compute the clients' local training and the
     evaluations, with the same bits. ``address`` is that of the cluster, HOST:PORT, or ``auto``
     for the one to which this machine belongs (if left out, RAY_ADDRESS or else ``auto``). On GPUs
-    each unit takes the share ``gpu_share`` of one. Each resume may choose others, too.
+    each unit takes the share ``gpu_share`` of one. With ``block`` the updates stay with the workers
+    and the server holds so many coordinates of all of them at a time, for rules that work in blocks
+    of coordinates. Each resume may choose others, too.
 
     With ``precision: bfloat16`` the clients' linear layers and convolutions, including inner
     maximisations, run in bfloat16 by PyTorch's autocast. This is faster where the processor has
@@ -62,14 +65,24 @@ class Execution:
     """
 
     device: Literal["cpu", "cuda"] | None = None
-    backend: Literal["local", "ray"] = "local"
-    address: str | None = None
-    gpu_share: Annotated[Positive, Le(1)] = 1.0
     threads: Annotated[Count, Le(1024)] | None = None  # no machine has more; each costs memory
     batch: Annotated[Count, Le(2**20)] | None = None
     gradients: Gradients | None = None
     precision: Precision = "float32"
     processor: str | None = None
+    backend: Literal["local", "ray"] = "local"
+    address: str | None = None
+    gpu_share: Annotated[Positive, Le(1)] = 1.0
+    block: Count | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Execution":
+        if self.block is not None and self.backend != "ray":
+            raise ValueError(
+                "block goes with backend: ray, which leaves updates with the workers; with "
+                "backend: local they are all in memory, so leave block out"
+            )
+        return self
 
     def resolve(self, model: nn.Module, shape: tuple[int, ...], classes: int) -> "Execution":
         """Return the plan with all fields but ``gradients``, which depends on more than the model.

@@ -31,8 +31,12 @@ def attacked(
     bad: list[int],
     rng: Streams,
     host: Host,
+    taking_part: int | None = None,
 ) -> tuple[tuple[int, ...], Any]:
     """Replace the malicious ``rows`` by the attack's; return the refused rows and its next state.
+
+    ``rows`` are those of the ``participants``, of which ``bad`` are malicious. Where they are only
+    some of the round's clients, ``taking_part`` is the number of all.
 
     Colluders act as one group; malicious clients that do not collude act one by one. All of them
     see the honest updates of this round, even where an earlier one has already sent something else.
@@ -57,7 +61,7 @@ def attacked(
             federation,
             clients=ids,
             own=rows[group] if trains else rows[:0],
-            participants=len(participants),
+            participants=len(participants) if taking_part is None else taking_part,
             benign=None if benign is None else benign.clone(),
             benign_clients=names,
             rule=rule,

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from fedrobust.clients.poisoning import Poisons
 from fedrobust.compute.randomness import Streams
+from fedrobust.federation.columns import RoundColumns
 from fedrobust.federation.state import Federation, FederationState
 from fedrobust.typing import Updates
 
@@ -32,8 +33,11 @@ class Backend(Protocol):
         clients: Sequence[int],
         rng: Streams,
         poison: dict[int, Poisons],
-    ) -> Updates | Received:
-        """Return the honest updates of ``clients`` [n, d]; ``state.store`` is updated."""
+    ) -> Updates | Received | RoundColumns:
+        """Return the honest updates of ``clients`` [n, d]; ``state.store`` is updated.
+
+        A backend may keep them elsewhere, and return them as columns.
+        """
         ...
 
 

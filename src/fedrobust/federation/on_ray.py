@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from fedrobust.aggregators.checks import finite_rows
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.clients.poisoning import Poisons
 from fedrobust.clients.turn import OptimizerState
@@ -24,6 +25,7 @@ from fedrobust.compute.randomness import Streams, isolated
 from fedrobust.compute.units import shared_by
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError, ResourceError
+from fedrobust.federation.ray_columns import Part, RayColumns, widths_of
 from fedrobust.federation.state import Federation, FederationState
 from fedrobust.typing import Updates, Vector
 
@@ -50,7 +52,8 @@ class Ray:
 
     The data go to each machine once, the parameters once a round. What is kept of a client stays
     where it was computed until :meth:`settle`. If a worker or a machine is lost, its tasks begin
-    again on others.
+    again on others. Where the plan has a ``block``, rows too stay there, in blocks of so many
+    coordinates, until the server asks for a block.
     """
 
     workers: Workers
@@ -65,7 +68,7 @@ class Ray:
         clients: Sequence[int],
         rng: Streams,
         poison: dict[int, Poisons],
-    ) -> Updates:
+    ) -> Updates | RayColumns:
         """Train each unit of clients in a task of its own; rows are in the order of clients."""
         import ray
 
@@ -76,30 +79,43 @@ class Ray:
         local, parameters, number = federation.local, state.parameters, state.round + 1
         posted = self._post(local)
         theta = self._hold(ray.put(Sent.of(parameters)), parameters.nbytes)
-        rows = parameters.new_empty(len(clients), len(parameters))
+        block = self.workers.plan.block
+        widths = () if block is None else widths_of(len(parameters), block)
+        rows = parameters.new_empty(0 if widths else len(clients), len(parameters))
         place = {client: i for i, client in enumerate(clients)}
+        finite = [True] * len(clients)
         stays = local.config.keep_optimizer and local.own is None
         units, tasks = local.units(clients, number), []
         for unit in units:
             bad = _packed({client: poison[client] for client in unit if client in poison})
             kept = [self._reference(state.store.get(client)) for client in unit]
-            returns = 1 + len(unit) if stays else 1
-            tasks.append(posted.start(unit, theta, rng, number, bad, stays, *kept, returns=returns))
+            returns = 1 + len(widths) + (len(unit) if stays else 0)
+            given = (unit, theta, rng, number, bad, stays, widths, *kept)
+            tasks.append(posted.start(*given, returns=returns))
 
         def take(i: int, answer: _Answer) -> None:
-            for client, row in zip(units[i], answer.rows.tensor(), strict=True):
-                rows[place[client]] = row
+            for client, fit in zip(units[i], answer.finite, strict=True):
+                finite[place[client]] = fit
+            if answer.rows is not None:
+                for client, row in zip(units[i], answer.rows.tensor(), strict=True):
+                    rows[place[client]] = row
             for j, (client, kept) in enumerate(zip(units[i], answer.kept, strict=True)):
                 if kept is None:
                     state.store.pop(client, None)
                 elif stays:
-                    state.store[client] = Elsewhere(tasks[i][1 + j])
+                    state.store[client] = Elsewhere(tasks[i][1 + len(widths) + j])
                     self._bytes += answer.bytes
                 else:
                     state.store[client] = received(kept, local.device)
 
         gather(tasks, take)
-        return rows
+        if not widths:
+            return rows
+        parts = [
+            Part(tuple(place[client] for client in unit), tuple(task[1 : 1 + len(widths)]))
+            for unit, task in zip(units, tasks, strict=True)
+        ]
+        return RayColumns(parts, widths, finite, rows)
 
     def settle(self, state: FederationState) -> None:
         """Fetch what is kept of clients into ``state``: a checkpoint holds it.
@@ -172,13 +188,15 @@ def on_ray(
 
 @dataclass(frozen=True)
 class _Answer:
-    """The rows of a unit's clients, and what is kept of each.
+    """The rows of a unit's clients, whether each is ``finite``, and what is kept of each.
 
-    Where that stays in the object store, ``kept`` only says whether there is any, and ``bytes`` how
+    ``rows`` is None where they are answers of their own, one for each block of coordinates. If what
+    is kept stays in the object store, ``kept`` only says whether there is any, and ``bytes`` how
     much it is for one client.
     """
 
-    rows: Sent
+    rows: Sent | None
+    finite: list[bool]
     kept: list[dict[str, Any] | None]
     bytes: int = 0
 
@@ -232,6 +250,7 @@ class _Training:
         round: int,
         poison: bytes | None,
         stays: bool,
+        widths: tuple[int, ...],
         *kept: dict[str, Any] | None,
     ) -> "_Answer | tuple[Any, ...]":
         """Train the clients of a unit; return their rows, and what is kept of each."""
@@ -248,13 +267,21 @@ class _Training:
                 found = task.trained(task.model, parameters, store, unit, streams, round, bad)
                 rows, states = zip(*found, strict=True)
             answers = [None if state is None else sent(state) for state in states]
-            sent_rows = Sent.of(torch.stack(rows))
+            matrix = torch.stack(rows)
+            finite = finite_rows(matrix)
+            blocks = (
+                [Sent.of(part) for part in torch.split(matrix, list(widths), dim=1)]
+                if widths
+                else []
+            )
+            whole = None if widths else Sent.of(matrix)
         if not stays:
-            return _Answer(sent_rows, answers)
+            answer = _Answer(whole, finite, answers)
+            return (answer, *blocks) if blocks else answer
         sizes = [
             sum(len(value.bytes) for value in answer.values() if isinstance(value, Sent))
             for answer in answers
             if answer
         ]
         told: list[dict[str, Any] | None] = [None if each is None else {} for each in answers]
-        return _Answer(sent_rows, told, max(sizes, default=0)), *answers
+        return _Answer(whole, finite, told, max(sizes, default=0)), *blocks, *answers

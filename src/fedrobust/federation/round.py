@@ -20,8 +20,9 @@ from fedrobust.config.arguments import told, unfit
 from fedrobust.federation.adversary import attacked
 from fedrobust.federation.attack import poisons
 from fedrobust.federation.backends import LOCAL, Backend, Received
+from fedrobust.federation.columns import Merged, require_columns
 from fedrobust.federation.malicious_rows import tensor_of_rows
-from fedrobust.federation.server import aggregate, place
+from fedrobust.federation.server import Outcome, aggregate, aggregate_columns, place
 from fedrobust.federation.state import Federation, FederationState, RoundLog
 from fedrobust.progress import ALONE, Host
 from fedrobust.typing import Updates, Vector
@@ -60,21 +61,31 @@ def run_round(
     attack = state.attack
     refused: tuple[int, ...] = ()
     root = _root_update(state, federation, rng)
+    at: Sequence[int] = range(len(participants))
+    if isinstance(rows, Tensor):
+        here, own = rows, bad
+    else:
+        crafts = bool(bad) and action is None and requires is not None
+        require_columns(federation.aggregator, rows, crafts, federation.threat)
+        # Of rows that lie elsewhere, only those of malicious clients are here as a matrix.
+        here, at, own = rows.rows, bad, list(range(len(bad)))
     if bad and action is not None:
-        refused = place(rows, bad, action, graph=federation.graph)
+        refused = place(here, own, action, graph=federation.graph)
     elif bad and requires is not None:
-        refused, attack = attacked(state, federation, rows, root, participants, bad, rng, host)
+        ids, n = [participants[i] for i in at], len(participants)
+        refused, attack = attacked(state, federation, here, root, ids, own, rng, host, n)
+    refused = tuple(at[k] for k in refused)
 
     counts = torch.tensor([len(federation.local.clients[c]) for c in participants])
     context = Context(
-        counts=counts.to(rows.device),
+        counts=counts.to(here.device),
         # A user's own rule may write to its memory in a round that then makes no step.
         memory=deepcopy(state.memory) if federation.own_rule else state.memory,
         root=root,
         generator=rng.generator("aggregation", number),
     )
     with own_draws(federation.own_rule, rng, "rule", number):
-        outcome = aggregate(federation.aggregator, rows, context, refused, graph=federation.graph)
+        outcome = _outcome(federation, rows, context, refused)
     with own_draws(federation.own_server, rng, "projection", number):
         parameters, outcome, slots = federation.server.step(state.parameters, outcome, state.server)
 
@@ -109,10 +120,11 @@ def _honest_rows(
     malicious: Sequence[int],
     rng: Streams,
     backend: Backend,
-) -> tuple[Updates, Mapping[int, str]]:
+) -> tuple[Updates | Merged, Mapping[int, str]]:
     """Return every participant's honest update [n, d], and why a backend refused some of them.
 
-    Rows that no attack reads stay zero.
+    Rows that no attack reads stay zero. Where the backend keeps the rows elsewhere, those of
+    malicious clients are fetched.
     """
     poison: dict[int, Poisons] = {}
     if poisons(federation.attack):
@@ -124,6 +136,8 @@ def _honest_rows(
     found = backend.local_updates(
         federation, state, [participants[i] for i in working], rng, poison
     )
+    if not isinstance(found, Tensor | Received):
+        return Merged.of(found, participants, malicious, working, state.parameters), {}
     back = found if isinstance(found, Received) else Received(found, {})
     trained, reasons = back.rows, back.refused
     if not federation.graph:
@@ -133,6 +147,15 @@ def _honest_rows(
     rows = trained.new_zeros(len(participants), trained.shape[1])
     rows[working] = trained
     return rows, reasons
+
+
+def _outcome(
+    federation: Federation, rows: Updates | Merged, context: Context, refused: tuple[int, ...]
+) -> Outcome:
+    rule = federation.aggregator
+    if isinstance(rows, Tensor):
+        return aggregate(rule, rows, context, refused, graph=federation.graph)
+    return aggregate_columns(rule, rows, context, refused)
 
 
 def _root_update(state: FederationState, federation: Federation, rng: Streams) -> Vector | None:

@@ -1,19 +1,21 @@
 """The server's part of a round. It trusts no client: everything is checked before it is used."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fedrobust.aggregators import Aggregator, Context
+from fedrobust.aggregators import Aggregation, Aggregator, Context
 from fedrobust.aggregators.aggregator import NoAnswerError, apply, called, check, lowered
 from fedrobust.aggregators.checks import finite_rows
+from fedrobust.aggregators.in_blocks import SomeRows, aggregate_in_blocks
 from fedrobust.config.arguments import told, unfit
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Count, Positive
 from fedrobust.errors import ConfigError
+from fedrobust.federation.columns import RoundColumns
 from fedrobust.federation.projection import PROJECTIONS, AnyProjection, NoProjection
 from fedrobust.federation.server_optimizer import (
     SERVER_OPTIMIZERS,
@@ -149,21 +151,58 @@ def aggregate(
     where its answer is not finite. The vector and the memory have no autograd history, unless
     ``graph``.
     """
+    outcome = _aggregated(
+        rule,
+        finite_rows(rows),
+        refused,
+        context,
+        lambda rule, good, context: apply(
+            rule, rows if len(good) == len(rows) else rows[good], context
+        ),
+    )
+    if graph or outcome.vector is None:
+        return outcome
+    return replace(outcome, vector=outcome.vector.detach(), memory=detached(outcome.memory))
+
+
+def aggregate_columns(
+    rule: Aggregator, columns: RoundColumns, context: Context, refused: Sequence[int] = ()
+) -> Outcome:
+    """Aggregate, in blocks of coordinates, the finite rows that are not ``refused``.
+
+    The outcome is that of :func:`aggregate`. Raises: ``ConfigError`` for a rule that cannot.
+    """
+    return _aggregated(
+        rule,
+        columns.finite,
+        refused,
+        context,
+        lambda rule, good, context: aggregate_in_blocks(rule, SomeRows(columns, good), context),
+    )
+
+
+def _aggregated(
+    rule: Aggregator,
+    finite: Sequence[bool],
+    refused: Sequence[int],
+    context: Context,
+    answer: Callable[[Aggregator, list[int], Context], Aggregation],
+) -> Outcome:
+    """Return what ``answer`` makes of the good rows: it is given the rule that they are left to."""
     refuse = set(refused)
-    good = [i for i, fit in enumerate(finite_rows(rows)) if fit and i not in refuse]
-    dropped = tuple(sorted(set(range(len(rows))) - set(good)))
+    good = [i for i, fit in enumerate(finite) if fit and i not in refuse]
+    dropped = tuple(sorted(set(range(len(finite))) - set(good)))
     if dropped:
-        rows = rows[good]
         if context.counts is not None:
             context = replace(context, counts=context.counts[good])
         rule = lowered(rule, len(dropped))
     try:
         check(rule, len(good))
     except ValueError as error:
-        reason = _too_few(len(rows), len(dropped), str(error))
+        reason = _too_few(len(good), len(dropped), str(error))
         return Outcome(None, context.memory, dropped=dropped, reason=reason)
     try:
-        result = apply(rule, rows, context)
+        result = answer(rule, good, context)
     except NoAnswerError as error:
         return Outcome(None, context.memory, dropped=dropped, reason=str(error))
     if not torch.isfinite(result.vector).all():
@@ -171,9 +210,7 @@ def aggregate(
     kept = result.kept
     if kept is not None and dropped:
         kept = torch.tensor(good, device=kept.device)[kept]
-    if graph:
-        return Outcome(result.vector, result.memory, kept, dropped)
-    return Outcome(result.vector.detach(), detached(result.memory), kept, dropped)
+    return Outcome(result.vector, result.memory, kept, dropped)
 
 
 def _too_few(left: int, dropped: int, error: str) -> str:

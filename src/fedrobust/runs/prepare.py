@@ -25,7 +25,7 @@ from fedrobust.models import LOCAL as OWNED
 from fedrobust.models import BatchNorm, Treated, built
 from fedrobust.runs.examples import Examples, examples
 from fedrobust.runs.rehearsal import rehearse, rehearse_objective
-from fedrobust.runs.round_memory import require_round, require_together
+from fedrobust.runs.round_memory import require_blocks, require_round, require_together
 from fedrobust.runs.shared_data import SharedData, shared_data
 from fedrobust.typing import Indices, Vector
 
@@ -98,6 +98,7 @@ def prepare(
     found, start = _network(experiment, data.dataset, streams)
     model = found.model
     plan = _resolved(experiment, plan, data, model)
+    require_blocks(experiment, plan, data.clients, start)
     require_round(experiment, plan, data, found, start)
     local, root = _local_training(experiment, plan, data, found)
     backend = elsewhere or _backend(local, plan, experiment.attack)

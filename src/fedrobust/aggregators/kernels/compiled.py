@@ -25,11 +25,14 @@ _SHARE = 1 << 19
 """The number of entries that a thread takes at a time."""
 
 
-def serves(updates: Updates) -> bool:
-    """Whether these kernels serve ``updates``: only size and kind decide, so that runs repeat."""
-    return (
-        updates.device.type == "cpu" and updates.dtype == torch.float32 and updates.numel() >= LEAST
-    )
+def serves(updates: Updates, rows: Indices | None = None) -> bool:
+    """Whether these kernels serve ``rows`` (default all) of ``updates``.
+
+    Only the kind and the number of these entries decide, so that runs repeat.
+    """
+    n = len(updates) if rows is None else len(rows)
+    here = updates.device.type == "cpu" and updates.dtype == torch.float32
+    return here and n * updates.shape[1] >= LEAST
 
 
 def weighted_mean(updates: Updates, weights: Tensor, rows: Indices | None) -> Vector:

@@ -7,7 +7,7 @@ Large float32 updates on a CPU go to compiled loops. The code here serves GPUs, 
 and small updates, for which it is as fast. Both follow the same definitions.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ def row_mean(
     weights = weights.to(updates.device, torch.float64)
     # A power of two rounds nothing, and weights that sum to at most 1 cannot overflow.
     weights = torch.ldexp(weights, -torch.frexp(weights.sum()).exponent)
-    if compiled.serves(updates):
+    if compiled.serves(updates, rows):
         return compiled.weighted_mean(updates, weights, rows)
     total = weights.sum()
     return _per_column(updates, rows, lambda block: weights @ block.double() / total)
@@ -53,7 +53,7 @@ def mean_around_median(updates: Updates, drop: int, rows: Indices | None = None)
 
     Of two values equally far from the median, one below and one above, the lower is kept.
     """
-    if compiled.serves(updates):
+    if compiled.serves(updates, rows):
         n = len(updates) if rows is None else len(rows)
         middle, keep = (n - 1) // 2, n - drop
         # The lower middle value is always among the closest, so only these ranks are needed.
@@ -172,8 +172,44 @@ def _per_column(
 
 
 def _columns(n: int, d: int, widest: int = _BLOCK) -> Iterator[slice]:
-    width = min(widest, max(1, _BLOCK // n))
+    width = min(widest, columns_at_a_time(n))
     return (slice(start, min(start + width, d)) for start in range(0, d, width))
+
+
+def columns_at_a_time(n: int) -> int:
+    """Return how many columns of n rows are one block."""
+    return max(1, _BLOCK // n)
+
+
+def recut(blocks: Iterable[Updates], n: int) -> Iterator[Updates]:
+    """Yield the columns of ``blocks`` [n, w], in order, cut such that no bit of a result depends
+    on the cuts.
+
+    What is computed per coordinate is computed in blocks of :func:`columns_at_a_time`, and how a
+    sum is rounded may depend on the size of its block. So each piece begins at a multiple of this
+    width, as in the whole matrix. No piece is smaller than that unless the whole is, so that the
+    same kernels serve them. At most two widths of columns are copied and wait for the next block.
+    """
+    width, rest, held = columns_at_a_time(n), list[Tensor](), 0
+    for block in blocks:
+        total = held + block.shape[1]
+        leave = max(0, total // width - 1) * width
+        if leave <= held:
+            rest.append(block.clone())
+            if leave:
+                joined = torch.cat(rest, dim=1)
+                yield joined[:, :leave]
+                rest = [joined[:, leave:].clone()]
+        else:
+            first = -held % width
+            if held:
+                yield torch.cat([*rest, block[:, :first]], dim=1)
+            if leave > held + first:
+                yield block[:, first : leave - held]
+            rest = [block[:, leave - held :].clone()]
+        held = total - leave
+    if rest:
+        yield torch.cat(rest, dim=1)
 
 
 def _block(updates: Updates, rows: Indices | None, columns: slice) -> Tensor:
