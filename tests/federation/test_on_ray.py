@@ -6,28 +6,37 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from demo import demo_config
 from ray_cluster import add_node, busy_workers, ray_cluster, until
 
 from fedrobust import Streams, run, run_round
+from fedrobust.clients.client import Client
+from fedrobust.clients.optimizers import Adam
 from fedrobust.cluster.connect import connected
+from fedrobust.cluster.probe import Node
+from fedrobust.cluster.workers import Workers
+from fedrobust.compute.execution import Execution
+from fedrobust.compute.units import placed, shared_by
 from fedrobust.config import beside
 from fedrobust.config.component import from_config, to_config
 from fedrobust.errors import ConfigError, ResourceError
+from fedrobust.evaluation.accuracy import score
 from fedrobust.experiment import Experiment
+from fedrobust.federation.backends import LOCAL
 from fedrobust.federation.state import Federation
 from fedrobust.runs.checkpoint import read
 
 pytest.importorskip("ray")
 
-from fedrobust.federation.on_ray import on_ray
+from fedrobust.federation.on_ray import _require_places, on_ray
 
 pytestmark = [
     pytest.mark.cluster,
@@ -329,3 +338,151 @@ def test_a_loop_of_ones_own(cluster: Any) -> None:
             there, _ = run_round(there.clone(), federation, rng, backend=backend)
     assert torch.equal(here.parameters, there.parameters)
     assert not torch.equal(here.parameters, federation.start().parameters)
+
+
+def federation(objective: Any = None, *, clients: int = 4) -> Federation:
+    """A federation of small networks on made-up data, one client a unit; Adam's state is kept."""
+    torch.manual_seed(0)
+    data = [(torch.rand(30, 8), torch.arange(30) % 3) for _ in range(clients)]
+    client = Client(batch_size=8, batches=1, optimizer=Adam(0.01), keep_optimizer=True)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3))
+    return Federation.of(model, data, objective=objective, client=client, batch=8)
+
+
+def played(federation: Federation, backends: Sequence[Any]) -> Any:
+    """The state after a round on each of the backends."""
+    state = federation.start()
+    for backend in backends:
+        state, _ = run_round(state, federation, Streams(seed=1), backend=backend)
+    return state
+
+
+def test_what_is_kept_of_clients_is_fetched_or_asked_for(cluster: Any) -> None:
+    ours = federation()
+    with on_ray() as backend:
+        state = played(ours, [backend, backend])
+        branch = state.clone()
+        with pytest.raises(ResourceError, match=r"backend\.settle\(state\)"):
+            run_round(branch.clone(), ours, Streams(seed=1))
+        with pytest.raises(ResourceError, match="settle"):
+            torch.save(state.store, os.devnull)
+        backend.settle(state)
+        backend.settle(branch)
+    wanted = played(federation(), [LOCAL] * 3).parameters
+    for found in (state, branch):
+        after, _ = run_round(found, ours, Streams(seed=1))
+        assert torch.equal(after.parameters, wanted)
+
+
+class Own:
+    """An objective that does something before each loss."""
+
+    def __init__(self, act: Callable[..., Any], held: Any = None) -> None:
+        self.act, self.held = act, held
+
+    def perturbed(self, examples: int, round: int) -> int:
+        return 0
+
+    def draw(self, x: Any, generator: Any) -> None:
+        return None
+
+    def maximize(self, model: Any, x: Any, y: Any, draw: Any, *, batch: int) -> Any:
+        return x
+
+    def loss(self, model: Any, x: Any, perturbed: Any, y: Any, context: Any) -> Any:
+        return torch.nn.functional.cross_entropy(model(x + self.act(self, x, y)), y)
+
+
+def test_objectives_that_draw_write_or_depend_on_settings_have_the_bits_of_local(
+    cluster: Any,
+) -> None:
+    import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    weights = np.full(100_000, 0.5, np.float32)
+
+    def draws(own: Any, x: Any, y: Any) -> Any:
+        return torch.randn(x.shape).to(x) if int(y.sum()) % 2 else 0.0
+
+    def writes(own: Any, x: Any, y: Any) -> Any:
+        own.held *= 1.0
+        return torch.from_numpy(own.held)[:8]
+
+    try:
+        for act, held in ((draws, None), (writes, weights)):
+            here, there = (federation(Own(act, held)) for _ in range(2))
+            wanted = played(here, [LOCAL] * 3).parameters
+            with on_ray() as backend:
+                assert torch.equal(played(there, [backend] * 3).parameters, wanted)
+        torch.set_default_dtype(torch.float64)
+        wide = [federation(Own(lambda own, x, y: torch.randn(x.shape).float())) for _ in range(2)]
+        for each in wide:
+            each.local.model.float()
+        wanted = played(wide[0], [LOCAL]).parameters
+        with on_ray() as backend:
+            assert torch.equal(played(wide[1], [backend]).parameters, wanted)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def test_a_task_that_exits_or_raises_what_cannot_be_sent_ends_the_round(cluster: Any) -> None:
+    import cloudpickle
+
+    class UnsentError(Exception):
+        def __init__(self) -> None:
+            super().__init__("it holds a lock")
+            self.lock = threading.Lock()
+
+    def exits(own: Any, x: Any, y: Any) -> Any:
+        sys.exit("diverged")
+
+    def raises(own: Any, x: Any, y: Any) -> Any:
+        raise UnsentError
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    try:
+        with on_ray() as backend:
+            with pytest.raises(SystemExit, match="diverged"):
+                played(federation(Own(exits)), [backend])
+            with pytest.raises(RuntimeError, match="UnsentError: it holds a lock"):
+                played(federation(Own(raises)), [backend])
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    until(lambda: not busy_workers())
+
+
+class Late:
+    """An attack of evaluations that draws on some examples only."""
+
+    def draw(self, x: Any, generator: Any) -> None:
+        return None
+
+    def maximize(self, model: Any, x: Any, y: Any, draw: Any, *, batch: int) -> Any:
+        return (x + 0.3 * torch.rand_like(x)).clamp(0, 1) if float(x.mean()) > 0.4 else x
+
+
+def test_an_attack_that_draws_late_has_the_bits_of_one_worker(cluster: Any) -> None:
+    import cloudpickle
+
+    x = torch.linspace(0, 1, 200 * 8).view(200, 8)
+    model, y = torch.nn.Linear(8, 3), torch.arange(200) % 3
+    generator = torch.Generator().manual_seed(4)
+    with shared_by(1):
+        wanted = score(model, x, y, attack=Late(), generator=generator, batch_size=50)
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    try:
+        workers = Workers(Execution(device="cpu"))
+        with placed(workers):
+            found = score(model, x, y, attack=Late(), generator=generator, batch_size=50)
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    assert torch.equal(found.robust, wanted.robust)
+
+
+def test_a_cluster_without_a_core_is_refused() -> None:
+    nodes = [Node("a", "head", 0, 0)]
+    for device in ("cpu", "cuda"):
+        with pytest.raises(ResourceError, match="no node of the Ray cluster offers a"):
+            _require_places(Execution(device=device), nodes)
+    _require_places(Execution(device="cpu"), [*nodes, Node("b", "other", 1, 0)])

@@ -65,16 +65,23 @@ def connected(
     os.environ.setdefault(_STATISTICS, "0")
     _knock(chosen, otherwise)
     _try(chosen, otherwise)
-    with _own_signals(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        # Ray puts the working directory on the search path of the workers, before what is
-        # installed. The files in it may come from anybody.
-        with chdir(Path(Path.cwd().anchor)):
-            ray.init(address=chosen, log_to_driver=False, logging_level=logging.ERROR)
-        try:
-            yield
-        finally:
+    # Ray puts the working directory on the search path of the workers, before what is installed.
+    # The files in it may come from anybody.
+    with _own_signals(), _quiet(), chdir(Path(Path.cwd().anchor)):
+        ray.init(address=chosen, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield
+    finally:
+        with _own_signals(), _quiet():
             ray.shutdown()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within the context, nobody is told what will change in Ray."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def _ray() -> Any:

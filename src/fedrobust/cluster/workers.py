@@ -1,17 +1,19 @@
 """The workers of a connected Ray cluster as a place where units of work are computed."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from fedrobust.cluster.arrays import Sent
 from fedrobust.cluster.machine import Machine
-from fedrobust.cluster.posted import Posted, Told
+from fedrobust.cluster.posted import ExitedError, Posted, Told
 from fedrobust.compute.execution import Execution
 from fedrobust.compute.network import frozen
+from fedrobust.compute.randomness import drawing
 from fedrobust.compute.units import Result, Unit, shared_by
 from fedrobust.errors import ResourceError, UserError
 
@@ -26,11 +28,12 @@ class Workers:
     plan: Execution
     mixed: bool = False
 
-    def post(self, work: Callable[..., Any]) -> Posted:
-        """Put ``work`` into the object store, once for many units."""
+    def post(self, work: Callable[..., Any], shared: Sequence[Sent] = ()) -> Posted:
+        """Put ``work`` into the object store, once for many units: see :meth:`Posted.of`."""
         device = self.plan.device or "cpu"
         share = self.plan.gpu_share if device == "cuda" else 0.0
-        return Posted.of(work, Machine.here(device), mixed=self.mixed, gpus=share)
+        origin = Machine.here(device)
+        return Posted.of(work, origin, shared=shared, mixed=self.mixed, gpus=share)
 
     def computed(
         self,
@@ -39,6 +42,7 @@ class Workers:
         work: Callable[[nn.Module, Unit], Result],
         writes: bool,
         done: Callable[[int, Result], None],
+        seeds: Sequence[int] | None,
     ) -> list[Result]:
         """Return ``work(model, unit)`` of every unit, in order: see ``compute.units.computed``."""
         with nullcontext() if writes else frozen(model):
@@ -53,7 +57,8 @@ class Workers:
                 done(told, found[told])
                 told += 1
 
-        gather([posted.start(unit) for unit in units], take)
+        drawn = [None] * len(units) if seeds is None else seeds
+        gather((posted.start(unit, seed) for unit, seed in zip(units, drawn, strict=True)), take)
         return [found[i] for i in range(len(units))]
 
 
@@ -65,24 +70,26 @@ class _Computing:
     work: Callable[[nn.Module, Any], Any]
     plan: Execution
 
-    def __call__(self, unit: Any) -> Any:
-        with self.plan.active(), shared_by(1):
+    def __call__(self, unit: Any, seed: int | None) -> Any:
+        with self.plan.active(), shared_by(1), nullcontext() if seed is None else drawing(seed):
             return self.work(self.model, unit)
 
 
-def gather(tasks: Sequence[list[Any]], take: Callable[[int, Any], None]) -> None:
+def gather(tasks: Iterable[list[Any]], take: Callable[[int, Any], None]) -> None:
     """Call ``take`` with the number and the first answer of each task, as the answers arrive.
 
     The first exception, in the order of the tasks, is raised as the task raised it. Tasks that are
-    then still waiting or running are cancelled.
+    then still waiting or running are cancelled. ``tasks`` begin as they are iterated over.
 
     Raises: ``ResourceError`` where the cluster itself fails.
     """
     import ray
 
-    place = {task[0]: i for i, task in enumerate(tasks)}
-    pending, failed, whole = list(place), dict[int, BaseException](), False
+    place, failed, whole = dict[Any, int](), dict[int, BaseException](), False
     try:
+        for i, task in enumerate(tasks):  # which starts them
+            place[task[0]] = i
+        pending = list(place)
         while pending:
             (ready, *_), pending = ray.wait(pending, num_returns=1)
             with _told(place[ready], failed):
@@ -131,6 +138,8 @@ def fetched(refs: Sequence[Any]) -> list[Any]:
 def _cause(error: Any) -> BaseException:
     """Return the exception of a task as the task raised it, with a note where that was."""
     cause: BaseException = error.cause if isinstance(error.cause, BaseException) else error
+    if isinstance(cause, ExitedError):
+        return SystemExit(cause.code)
     if not isinstance(cause, UserError):
         cause.add_note(f"in a task on another worker:\n{error}")
     return cause

@@ -42,8 +42,12 @@ class Place(Protocol):
         work: Callable[[nn.Module, Unit], Result],
         writes: bool,
         done: Callable[[int, Result], None],
+        seeds: Sequence[int] | None,
     ) -> list[Result]:
-        """Return ``work(model, unit)`` of every unit, as :func:`computed` does."""
+        """Return ``work(model, unit)`` of every unit, as :func:`computed` does.
+
+        ``seeds``, where given, are those of the global generators, from which a unit may draw.
+        """
         ...
 
 
@@ -145,6 +149,7 @@ def computed(
                 writes,
                 lambda i, result: done(begun + i, result),
                 place,
+                seed,
             )
             if begun < len(units) and positions() != drawn:
                 told = DRAWS.format("the model or the attack", "on the first examples")
@@ -160,10 +165,12 @@ def _shared(
     writes: bool,
     done: Callable[[int, Result], None],
     place: Place | None,
+    seed: Callable[[Unit], int] | None = None,
 ) -> list[Result]:
-    """Compute units that draw from no global generator."""
+    """Compute units that draw from no global generator; elsewhere ``seed`` is used if they do."""
     if place is not None and len(units) > 1:
-        return place.computed(model, units, work, writes, done)
+        seeds = None if seed is None else [seed(unit) for unit in units]
+        return place.computed(model, units, work, writes, done, seeds)
     found: list[Result] = []
     free: SimpleQueue[nn.Module] = SimpleQueue()
     count = min(count, len(units))

@@ -17,14 +17,15 @@ from fedrobust.clients.turn import OptimizerState
 from fedrobust.cluster.arrays import Sent, received, sent
 from fedrobust.cluster.connect import connected
 from fedrobust.cluster.machine import of_another_kind
-from fedrobust.cluster.posted import Posted
-from fedrobust.cluster.probe import alike
-from fedrobust.cluster.workers import Workers, gather
+from fedrobust.cluster.posted import Posted, cannot_be_sent, pickled
+from fedrobust.cluster.probe import Node, alike
+from fedrobust.cluster.workers import Workers, fetched, gather
 from fedrobust.compute.execution import Execution, default_device, processor
 from fedrobust.compute.randomness import Streams, isolated
 from fedrobust.compute.units import shared_by
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError, ResourceError
+from fedrobust.federation.elsewhere import Elsewhere
 from fedrobust.federation.ray_columns import Part, RayColumns, widths_of
 from fedrobust.federation.state import Federation, FederationState
 from fedrobust.typing import Updates, Vector
@@ -33,27 +34,15 @@ _MOST = 2**30
 """The bytes in the object store after which all that is kept of clients is fetched."""
 
 
-class Elsewhere(dict[str, Any]):
-    """Stands for what is kept of a client and lies in the object store; it is empty itself."""
-
-    def __init__(self, ref: Any) -> None:
-        """``ref`` refers to what is kept, as it was sent."""
-        super().__init__()
-        self.ref = ref
-
-    def __deepcopy__(self, memo: object) -> "Elsewhere":
-        """Return it as it is: what lies in the object store never changes."""
-        return self
-
-
 @dataclass
 class Ray:
     """Local training on the workers of a cluster, with the bits of :data:`LOCAL`.
 
     The data go to each machine once, the parameters once a round. What is kept of a client stays
-    where it was computed until :meth:`settle`. If a worker or a machine is lost, its tasks begin
-    again on others. Where the plan has a ``block``, rows too stay there, in blocks of so many
-    coordinates, until the server asks for a block.
+    where it was computed until :meth:`settle`, which must be called before the connection ends and
+    before another backend goes on. If a worker or a machine is lost, its tasks begin again on
+    others. Where the plan has a ``block``, rows too stay there, in blocks of so many coordinates,
+    until the server asks for a block.
     """
 
     workers: Workers
@@ -85,13 +74,16 @@ class Ray:
         place = {client: i for i, client in enumerate(clients)}
         finite = [True] * len(clients)
         stays = local.config.keep_optimizer and local.own is None
-        units, tasks = local.units(clients, number), []
-        for unit in units:
-            bad = _packed({client: poison[client] for client in unit if client in poison})
-            kept = [self._reference(state.store.get(client)) for client in unit]
-            returns = 1 + len(widths) + (len(unit) if stays else 0)
-            given = (unit, theta, rng, number, bad, stays, widths, *kept)
-            tasks.append(posted.start(*given, returns=returns))
+        units, tasks = local.units(clients, number), list[list[Any]]()
+        poisons = [_packed({c: poison[c] for c in unit if c in poison}) for unit in units]
+
+        def started() -> Iterator[list[Any]]:
+            for unit, bad in zip(units, poisons, strict=True):
+                kept = [self._reference(state.store.get(client)) for client in unit]
+                returns = 1 + len(widths) + (len(unit) if stays else 0)
+                given = (unit, theta, rng, number, bad, stays, widths, *kept)
+                tasks.append(posted.start(*given, returns=returns))
+                yield tasks[-1]
 
         def take(i: int, answer: _Answer) -> None:
             for client, fit in zip(units[i], answer.finite, strict=True):
@@ -108,7 +100,7 @@ class Ray:
                 else:
                     state.store[client] = received(kept, local.device)
 
-        gather(tasks, take)
+        gather(started(), take)
         if not widths:
             return rows
         parts = [
@@ -123,18 +115,18 @@ class Ray:
         Ray computes a lost object again, from those that it was made of. So these are kept, and
         what was computed from them is at most as old as the last call.
         """
-        import ray
-
         away = {client: kept for client, kept in state.store.items() if isinstance(kept, Elsewhere)}
-        refs = [kept.ref for kept in away.values()]
-        for client, kept in zip(away, ray.get(refs), strict=True):
+        found = fetched([kept.ref for kept in away.values()])
+        for client, kept in zip(away, found, strict=True):
             state.store[client] = received(kept, state.parameters.device)
         self._held.clear()
         self._bytes = 0
 
     def _post(self, local: LocalTraining) -> Posted:
         if self._posted is None or self._posted[0] is not local:
-            self._posted = local, self.workers.post(_Training.of(local, self.workers.plan))
+            training = _Training.of(local, self.workers.plan)
+            data = (training.x, training.y, training.clients)
+            self._posted = local, self.workers.post(training, shared=data)
         return self._posted[1]
 
     def _reference(self, kept: OptimizerState | None) -> Any:
@@ -159,9 +151,7 @@ def _packed(poison: dict[int, Poisons]) -> bytes | None:
 
     A worker finds a user's own module only after it has opened the work that names its folder.
     """
-    import cloudpickle
-
-    return cloudpickle.dumps(poison) if poison else None
+    return pickled(poison) if poison else None
 
 
 @contextmanager
@@ -179,11 +169,22 @@ def on_ray(
         execution = Execution(backend="ray", address=execution)
     plan = replace(execution, device=execution.device or default_device())
     with connected(plan.address, otherwise="use execution.backend: local"):
-        here = processor("cpu")
-        for each in alike():
+        here, there = processor("cpu"), alike()
+        _require_places(plan, [each.node for each in there])
+        for each in there:
             if each.processor != here and not other_processor and plan.device == "cpu":
                 raise ResourceError(of_another_kind(each.node.name, each.processor, here))
         yield Ray(Workers(plan, other_processor))
+
+
+def _require_places(plan: Execution, there: Sequence[Node]) -> None:
+    """Check that some node can do a task, which would wait for ever. Raises: ``ResourceError``."""
+    if plan.device == "cuda" and not any(node.gpus for node in there):
+        raise ResourceError(
+            "no node of the Ray cluster offers a GPU: add one, or use execution.device: cpu"
+        )
+    if plan.device == "cpu" and not any(node.cpus for node in there):
+        raise ResourceError("no node of the Ray cluster offers a core: start one with cores")
 
 
 @dataclass(frozen=True)
@@ -216,9 +217,13 @@ class _Training:
     def of(cls, local: LocalTraining, plan: Execution) -> "_Training":
         """Return the training of all clients, from the CPU."""
         cpu = torch.device("cpu")
+        try:
+            model = deepcopy(local.model).to(cpu)
+        except Exception as error:  # a user's module may refuse in any way
+            raise cannot_be_sent(error) from error
         bare = replace(
             local,
-            model=deepcopy(local.model).to(cpu),
+            model=model,
             data=Split(torch.empty(0), torch.empty(0)),
             clients=(),
             own=None if local.own is None else local.own.to(cpu),
@@ -263,7 +268,8 @@ class _Training:
                 if state is not None
             }
             bad = {} if poison is None else pickle.loads(poison)
-            with isolated(), task.draws.round():
+            # A worker sees only some clients, so it never concludes that a part does not draw.
+            with isolated():
                 found = task.trained(task.model, parameters, store, unit, streams, round, bad)
                 rows, states = zip(*found, strict=True)
             answers = [None if state is None else sent(state) for state in states]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fedrobust.clients.turn import Store
 from fedrobust.compute.parameters import write
 from fedrobust.config.arguments import told
+from fedrobust.federation.elsewhere import here
 from fedrobust.federation.state import FederationState
 from fedrobust.models import LocalTensors, own_of
 from fedrobust.records.reading import broken, tensors_of, unlike
@@ -28,7 +29,7 @@ class Weights:
     @classmethod
     def of(cls, state: FederationState) -> "Weights":
         """Return the weights in ``state``, which later rounds do not change."""
-        own = {client: own_of(kept) for client, kept in state.store.items()}
+        own = {client: own_of(kept) for client, kept in here(state.store).items()}
         return cls(state.parameters.clone(), {client: kept for client, kept in own.items() if kept})
 
     def into(self, model: nn.Module, own: LocalTensors | None, client: int | None = None) -> None:
