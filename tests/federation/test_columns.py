@@ -1,7 +1,7 @@
 """Rounds whose updates are never a matrix, on a backend of this process: the bits of LOCAL."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -125,7 +125,9 @@ class Away:
 def federation(**changes: Any) -> Federation:
     draw = torch.Generator().manual_seed(1)
     clients = [(torch.rand(30, 8, generator=draw), torch.arange(30) % 3) for _ in range(11)]
-    return Federation.of(torch.nn.Linear(8, 3), clients, **changes)
+    made = Federation.of(torch.nn.Linear(8, 3), clients, **changes)
+    # Not the first ones, so that their places among all and among themselves differ.
+    return replace(made, malicious=frozenset((3, 8)[: len(made.malicious)]))
 
 
 @pytest.mark.parametrize("rule", [TrimmedMean(2), Krum(2), Bulyan(2)], ids=lambda r: r.name)
@@ -151,6 +153,21 @@ def test_rounds_have_the_bits_of_local(rule: Any, attack: Any, colluders: bool) 
         there, other = run_round(there.clone(), played, rng, backend=Away())
         same(other.outcome, log.outcome)
     assert torch.equal(here.parameters, there.parameters)
+
+
+class Counts:
+    """An attack that sends how many clients take part, as it is told."""
+
+    def craft(self, state: None, view: Any, rng: Any) -> tuple[Tensor, None]:
+        return torch.full((view.rows, len(view.parameters)), float(view.clients)), None
+
+
+def test_an_attacker_is_told_the_number_of_all_clients() -> None:
+    played = federation(attack=Counts(), malicious=2, threat={"clients": True})
+    here, _ = run_round(played.start(), played, Streams(seed=1))
+    there, _ = run_round(played.start(), played, Streams(seed=1), backend=Away())
+    assert torch.equal(here.parameters, there.parameters)
+    assert here.parameters.mean() > 1
 
 
 def test_an_action_and_rows_of_the_wrong_shape() -> None:

@@ -126,6 +126,7 @@ def test_other_updates_go_to_pytorch() -> None:
     large = torch.zeros(4, compiled.LEAST // 4)
     assert compiled.serves(large)
     assert not compiled.serves(large[:, 1:])
+    assert not compiled.serves(large, torch.arange(len(large) - 1))
     assert not compiled.serves(large.double())
     assert not compiled.serves(large.half())
     assert not compiled.serves(large.to("meta"))
