@@ -9,6 +9,7 @@ from torch import nn
 
 from fedrobust.clients.client import Client
 from fedrobust.clients.optimizers import Adam
+from fedrobust.compute.execution import OF_NO_BIT
 from fedrobust.config.component import to_config
 from fedrobust.data.partition import Iid
 from fedrobust.digest import digest
@@ -66,8 +67,11 @@ def surrogates(
             evaluation=Evaluation(attack=pgd, every=ROUNDS, samples=200, test_samples=200),
         )
         config = to_config(experiment)
+        # Networks from before there were these fields are found again.
+        for key in set(OF_NO_BIT) - {"threads"}:
+            del config["execution"][key]
         if batch_norm == "refuse":
-            del config["batch_norm"]  # networks from before there was this field are found again
+            del config["batch_norm"]
         text = json.dumps(config, sort_keys=True)
         place = cache / f"{name}-{digest(text, length=16)}"
         with held(cache, "", wait=True):
