@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -292,7 +293,9 @@ class Fails:
 """
 
 
-def test_what_cannot_be_played_on_ray_is_said_at_once(cluster: Any, tmp_path: Path) -> None:
+def test_what_cannot_be_played_on_ray_is_said_at_once(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ring = {
         "data": {"name": "synthetic-ring", "n": 500, "test": 100, "validation": 100},
         "model": {"name": "ring-mlp"},
@@ -307,8 +310,11 @@ def test_what_cannot_be_played_on_ray_is_said_at_once(cluster: Any, tmp_path: Pa
     held = replace(experiment(cluster), objective=Holding(threading.Lock()))
     with pytest.raises(ConfigError, match=r"cannot be sent to other machines .*backend: local"):
         run(held)
-    with pytest.raises(ConfigError, match=r"has no module test_on_ray, .* beside the config"):
-        run(replace(experiment(cluster), objective=Holding(None)))
+    nowhere = ModuleType("nowhere")
+    nowhere.Held = type("Held", (Holding,), {"__module__": "nowhere"})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "nowhere", nowhere)
+    with pytest.raises(ConfigError, match=r"has no module nowhere, .* beside the config"):
+        run(replace(experiment(cluster), objective=nowhere.Held(None)))
 
 
 class Holding:
