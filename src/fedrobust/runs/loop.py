@@ -2,12 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedrobust.compute.execution import Execution
-from fedrobust.compute.units import placed
 from fedrobust.config.fingerprint import stateful
 from fedrobust.errors import ConfigError, WriteError
 from fedrobust.experiment import Experiment
@@ -17,6 +15,7 @@ from fedrobust.federation.state import RoundLog
 from fedrobust.progress import Host, Progress
 from fedrobust.runs.directory import RunDirectory, require_storable
 from fedrobust.runs.extend import extended
+from fedrobust.runs.placing import placing
 from fedrobust.runs.prepare import Prepared, prepare
 from fedrobust.runs.repair import repaired
 from fedrobust.runs.resume import open_course, require_processor, stored_plan
@@ -112,16 +111,18 @@ def opened(
 
     Raises: the ``UserError`` whose type fits the fault: config, data, records or resources.
     """
-    with _placed(experiment.execution, other_processor) as placing:
+    with placing(experiment.execution, other_processor) as given:
         if path is None:
-            prepared = placing(prepare(experiment, elsewhere=elsewhere))
+            prepared = prepare(experiment, elsewhere=elsewhere)
+            prepared = replace(prepared, backend=given(prepared.plan) or prepared.backend)
             with prepared.plan.active():
                 yield Playing(prepared, RunState.start(prepared), None)
             return
         directory = RunDirectory(path, resume=resume)
         try:
             plan = stored_plan(experiment, directory) if directory.has_config else None
-            prepared = placing(prepare(experiment, plan, elsewhere=elsewhere))
+            prepared = prepare(experiment, plan, elsewhere=elsewhere)
+            prepared = replace(prepared, backend=given(prepared.plan) or prepared.backend)
             require_storable(prepared.model)
             run_state = open_course(prepared, directory)
             if 0 < run_state.state.round < experiment.rounds and not other_processor:
@@ -132,33 +133,6 @@ def opened(
                 yield Playing(prepared, run_state, directory, tuple(repairs), said)
         finally:
             directory.close()
-
-
-@contextmanager
-def _placed(
-    execution: Execution, other_processor: bool
-) -> Iterator[Callable[[Prepared], Prepared]]:
-    """Inside this context, units are computed where ``execution`` says.
-
-    Yields a function that gives a prepared run its backend. With ``other_processor`` workers may
-    have another kind of processor than this machine.
-
-    Raises: ``ConfigError`` and ``ResourceError`` where this place cannot be reached.
-    """
-    if execution.backend == "local":
-        yield lambda run: run
-        return
-    from fedrobust.federation.on_ray import on_ray
-
-    with ExitStack() as stack:
-        backend = stack.enter_context(on_ray(execution, other_processor=other_processor))
-
-        def placing(run: Prepared) -> Prepared:
-            backend.workers = replace(backend.workers, plan=run.plan)
-            stack.enter_context(placed(backend.workers))
-            return replace(run, backend=backend)
-
-        yield placing
 
 
 def _require_stateless(changed: list[str], round: int) -> None:

@@ -12,7 +12,7 @@ from fedrobust.compute.own_draws import own_draws
 from fedrobust.compute.parameters import Layout, read
 from fedrobust.compute.randomness import Streams, drawing, isolated
 from fedrobust.config.fingerprint import foreign
-from fedrobust.data import Dataset, Partition, Remote, Split
+from fedrobust.data import Dataset, Partition, Split
 from fedrobust.digest import digest
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
@@ -21,9 +21,9 @@ from fedrobust.federation.backends import LOCAL, Backend
 from fedrobust.federation.one_step import backend_for
 from fedrobust.federation.server import rooted
 from fedrobust.federation.state import Federation
-from fedrobust.models import LOCAL as OWNED
 from fedrobust.models import BatchNorm, Treated, built
 from fedrobust.runs.examples import Examples, examples
+from fedrobust.runs.placing import require_place
 from fedrobust.runs.rehearsal import rehearse, rehearse_objective
 from fedrobust.runs.round_memory import require_blocks, require_round, require_together
 from fedrobust.runs.shared_data import SharedData, shared_data
@@ -92,7 +92,7 @@ def prepare(
     Raises: ``ConfigError`` for settings that do not fit the data, ``DataError`` for the data,
     ``ResourceError`` for a run that this machine cannot hold.
     """
-    _require_place(experiment, elsewhere)
+    require_place(experiment, elsewhere)
     streams = Streams(experiment.seed)
     data = shared_data(experiment, streams)
     found, start = _network(experiment, data.dataset, streams)
@@ -146,41 +146,6 @@ def prepare(
         digest=_digest(data.dataset, start, model, experiment.batch_norm)
         + _digest_of_own(experiment, data.partition),
     )
-
-
-def _require_place(experiment: Experiment, elsewhere: Backend | None) -> None:
-    """Refuse what cannot be played here, or not elsewhere. Raises: ``ConfigError``."""
-    if elsewhere is None and isinstance(experiment.partition, Remote):
-        raise ConfigError(
-            "partition: remote: the clients and their data are elsewhere, so no run here can play "
-            "it. Start it with fedrobust.flower, or choose another partition"
-        )
-    if elsewhere is None:
-        return
-    for key, wrong, why in (
-        ("malicious", experiment.malicious, "who attacks is not known to the server: leave it out"),
-        (
-            "execution.backend",
-            experiment.execution.backend == "ray",
-            "they train where they are: leave it out",
-        ),
-        ("batch_norm", experiment.batch_norm in OWNED, "choose to_group_norm or frozen"),
-        (
-            "execution.gradients",
-            experiment.execution.gradients not in (None, "autograd"),
-            "each client trains alone: leave it out",
-        ),
-    ):
-        if wrong:
-            value = _value(experiment, key)
-            raise ConfigError(f"{key}: {value} does not fit real clients, elsewhere: {why}")
-
-
-def _value(experiment: Experiment, key: str) -> object:
-    found: object = experiment
-    for part in key.split("."):
-        found = getattr(found, part)
-    return found
 
 
 def _network(experiment: Experiment, dataset: Dataset, streams: Streams) -> tuple[Treated, Vector]:
