@@ -49,7 +49,7 @@ CONFIGS: dict[str, Json] = {
             "start": "random",
         },
         "samples": 20,
-        "horizon": 2,
+        "horizon": 1,
         "hold": 1,
     },
     "budgeted": {"name": "budgeted", "budget": 2.0, "attack": {"name": "sign-flip", "scale": 9.0}},

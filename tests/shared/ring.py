@@ -87,7 +87,7 @@ def watched(rounds: int = 40, **changes: Any) -> Seen:
     federation = replace(ready.federation, attack=spy)
     state = federation.start(ready.start)
     for _ in range(rounds):
-        state, _ = run_round(state, federation, ready.streams)
+        state, _ = run_round(state, federation, ready.streams, backend=ready.backend)
     return Seen(spy.views[-1], ready, state)
 
 

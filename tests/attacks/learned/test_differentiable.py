@@ -52,16 +52,15 @@ def some_plan(task: Any, size: float = 0.4) -> Tensor:
 
 
 def check_slope(task: Any, plan: Tensor) -> None:
-    """The gradient of the return along two directions, against differences of it."""
+    """The gradient of the return along a random direction, against a difference of it."""
     env, plan = FederationEnv(task), plan.requires_grad_()
     (slope,) = torch.autograd.grad(rollout(env, plan, seed=5), plan)
     assert slope.norm() > 1e-4
-    for way in (normal(*plan.shape, seed=9), normal(*plan.shape, seed=10)):
-        ahead, behind = (
-            rollout(env, (plan + sign * 1e-6 * way).detach(), seed=5).item() for sign in (1, -1)
-        )
-        expected = (ahead - behind) / 2e-6
-        assert (slope * way).sum().item() == pytest.approx(expected, rel=2e-3, abs=1e-5)
+    way = normal(*plan.shape, seed=9)
+    with torch.no_grad():
+        ahead, behind = (rollout(env, plan + step * way, seed=5).item() for step in (1e-6, -1e-6))
+    expected = (ahead - behind) / 2e-6
+    assert (slope * way).sum().item() == pytest.approx(expected, rel=2e-3, abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -105,13 +104,13 @@ def test_the_projection_is_differentiated_too() -> None:
 def test_a_long_episode_costs_no_more_a_round_than_a_short_one() -> None:
     """An ascent's gradients must not walk the graph of the rounds before: that is quadratic."""
     seconds = {}
-    for horizon in (10, 40, 10, 40):  # the first two pay for what is done once
+    for horizon in (5, 20, 5, 20):  # the first two pay for what is done once
         task = differentiable(task_of(watched(40), horizon=horizon, hold=horizon))
         plan = some_plan(task).requires_grad_()
         began = time.process_time()
         rollout(FederationEnv(task), plan, seed=5).backward()
         seconds[horizon] = (time.process_time() - began) / horizon
-    assert seconds[40] < 2 * seconds[10]
+    assert seconds[20] < 2 * seconds[5]
 
 
 def test_a_rollout_is_the_episode_that_a_policy_plays() -> None:

@@ -39,7 +39,8 @@ def test_a_plan_is_no_policy_to_keep() -> None:
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     """SIGKILL while it observes and while it acts; a policy read back decides as it did."""
-    config = CONFIG | learned() | {"rounds": 14}
+    short = learned(training={"algorithm": "constant", "steps": 9})
+    config = CONFIG | short | {"rounds": 14}
     config["evaluation"] = CONFIG["evaluation"] | {"every": 2}
     path = tmp_path / "config.yaml"
     path.write_text(json.dumps(config))
@@ -184,7 +185,8 @@ def test_the_page_shows_what_was_learned(tmp_path: Path) -> None:
         "evaluation": CONFIG["evaluation"] | {"every": 6},
         "rounds": 6,
     }
-    attack = LEARNED | {"reward": "loss", "inversion": {"iterations": 10}}
+    training = {"algorithm": "constant", "steps": 9}
+    attack = LEARNED | {"reward": "loss", "inversion": {"iterations": 10}, "training": training}
     out = tmp_path / "run"
     result = run(experiment(attack=attack, **digits), out)
     report = result.summary["attack"]

@@ -37,6 +37,7 @@ class Exact(Casting):
 def test_the_run_goes_on_and_the_trouble_is_told() -> None:
     few = ["rounds=9", "attack.wait=3", "attack.observe=3", "attack.horizon=1", "attack.hold=1"]
     few += ["attack.training={algorithm: constant, steps: 4}", "evaluation.every=9"]
+    few += ["attack.encoding={name: basis, directions: [own]}", "attack.samples=20"]
     few += ["attack.inversion.iterations=4", "data.n=3000", "evaluation.wasserstein=null"]
     few += ["objective=erm", "attack.reward=loss"]
     experiment = load(CONFIG, few)

@@ -108,7 +108,7 @@ def test_it_learns_what_can_be_learned() -> None:
     training begins at random weights.
     """
     basis = Basis(directions=("own", "parameters"), budget=10.0)
-    task = task_of(watched(300), basis, horizon=40, hold=5)
+    task = task_of(watched(300), basis, horizon=20, hold=5)
     env, fresh = FederationEnv(task), range(100, 103)
 
     def over(episodes: Iterable[int], actor: Actor) -> float:
@@ -121,7 +121,7 @@ def test_it_learns_what_can_be_learned() -> None:
     found = sorted(product(grid, grid), key=lambda action: -constant(action, [0]))
     honest, best = constant((0.1, 0.0), fresh), max(constant(a, fresh) for a in found[:3])
     assert best > honest + 0.5
-    training = Training(steps=300, learning_starts=50, check_every=25)
+    training = Training(steps=300, learning_starts=50, check_every=50, check_episodes=5)
     value = over(fresh, acting(train(task, training, seed=0).policy))
     assert (value - honest) / (best - honest) >= 0.9
     planned = cross_entropy(task, segments=2, population=16, elite=4, iterations=3, seed=0)

@@ -16,7 +16,7 @@ GAMMA = {"name": "wasserstein-dro", "ascent": {"steps": 6, "rule": "decaying"}}
 
 def learned(**changes: Any) -> dict[str, Any]:
     """An attack on three axes, since the price decides one of them."""
-    return on_one_axis(**{"encoding": THREE} | changes)
+    return on_one_axis(**{"encoding": THREE, "horizon": 3} | changes)
 
 
 def policy(folder: Path, **changes: Any) -> str:

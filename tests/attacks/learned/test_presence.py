@@ -182,7 +182,7 @@ def test_plans_are_searched_where_the_attacker_is_not_always_there() -> None:
     scarce = replace(task, federation=replace(task.federation, participation=Sample(2)))
     for plan in (
         cross_entropy(scarce, segments=2, population=4, elite=2, iterations=2),
-        gradient_ascent(scarce, segments=2, iterations=4, steps=60),
+        gradient_ascent(scarce, segments=2, iterations=2, steps=30),
     ):
         assert isinstance(plan, Plan)
         assert np.isfinite(plan.actions).all()
@@ -250,7 +250,10 @@ def test_two_attackers_send_two_rows(colluders: bool) -> None:
             sent.append((view.own.clone(), found[0].clone()))
             return found
 
-    keys = {name: getattr(federation.attack, name) for name in ("inversion", "training", "horizon")}
+    keys = {
+        name: getattr(federation.attack, name)
+        for name in ("inversion", "training", "horizon", "encoding")
+    }
     watched_one = Watched(observe=0, hold=3, samples=40, **keys)
     federation = replace(federation, attack=watched_one)
     state = federation.start(ready.start)

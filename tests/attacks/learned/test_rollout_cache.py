@@ -141,7 +141,7 @@ def test_a_journal_is_that_of_one_training(tmp_path: Path, played: list[int]) ->
         {},
         {"attack": {"gamma": 1.0}},
         {"attack": {"reward": "worst-case-loss"}},
-        {"attack": {"hold": 4}},
+        {"attack": {"hold": 2}},
         {"attack": {"training": {"algorithm": "cross-entropy", "steps": 64}}},
         {"seed": 1},
         {"aggregator": {"name": "median"}},
@@ -152,7 +152,7 @@ def test_a_journal_is_that_of_one_training(tmp_path: Path, played: list[int]) ->
     host = Host(folder=tmp_path)
 
     def known(change: dict[str, Any], host: Host = ALONE) -> Any:
-        short = {"training": {"algorithm": "cross-entropy", "steps": 1}, "horizon": 6}
+        short = {"training": {"algorithm": "cross-entropy", "steps": 1}, "horizon": 3}
         more = learned(inversion=None, observe=0, **(short | change.get("attack", {})))
         rest = {k: v for k, v in change.items() if k != "attack"}
         return known_after(1, host, **rest | more)[0]
@@ -223,6 +223,10 @@ def test_a_full_disk_is_said_once(tmp_path: Path) -> None:
 
 class Wide(Watching):
     """A user's own encoding, which observes in float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Basis(directions=("own",))
 
     def observe(self, sight: Any) -> Any:
         return super().observe(sight).astype("float64")

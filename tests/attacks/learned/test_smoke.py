@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[3]
 
 def test_both_stages_are_played_and_told_of(tmp_path: Path) -> None:
     config, out = ROOT / "experiments" / "drfl" / "ring-learned-smoke.yaml", tmp_path / "run"
-    shorter = ["-s", "rounds=30", "-s", "attack.wait=20", "-s", "attack.training.steps=60"]
+    shorter = ["-s", "rounds=30", "-s", "attack.wait=20", "-s", "attack.training.steps=52"]
     shorter += ["-s", "attack.horizon=10", "-s", "attack.training.check_episodes=2"]
-    shorter += ["-s", "evaluation.every=30", "-s", "attack.inversion.iterations=40"]
+    shorter += ["-s", "evaluation.every=30", "-s", "attack.inversion.iterations=10"]
     done = CliRunner().invoke(app, ["run", str(config), "--out", str(out), *shorter])
     assert done.exit_code == 0, done.output
     assert "warning" not in done.output

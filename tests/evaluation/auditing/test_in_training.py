@@ -32,18 +32,18 @@ PGD = {"name": "pgd", "eps": 0.1, "step_size": 0.05, "steps": 4}
 def test_an_audit_follows_the_rounds(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
     idle = PGD | {"step_size": 0.001, "steps": 1, "random_start": False}
     looks = {"every": 30, "attack": idle, "samples": 60, "test_samples": 60}
-    experiment = tiny(rounds=30, evaluation=looks | {"audit": {"samples": 30}})
+    experiment = tiny(rounds=30, evaluation=looks | {"audit": {"samples": 12}})
     followed = run(experiment, tmp_path / "run")
     test = followed.summary.test
     for line in [*followed.metrics, test.best, test.final]:
         found = line["audit"]
         assert found["verdict"] in ("genuine", "masked", "inconclusive")
         assert found["robust"] <= found["claimed"] <= 1
-        assert found["examples"] == 30
+        assert found["examples"] == 12
         assert found["signs"]["Square beats plain PGD"] <= 1
     # It says what an audit of the same examples says.
     ready = prepare(experiment)
-    index = ready.held_out[:30]
+    index = ready.held_out[:12]
     again = audit(
         followed.model,
         ready.chooses.images(index),
@@ -65,7 +65,7 @@ def test_an_audit_follows_the_rounds(tmp_path: Path, tiny: Callable[..., Experim
     ]
     page = write_report([tmp_path / "run"]).read_text()
     tested = followed.summary["test"]["final"]["audit"]
-    (said,) = re.findall(r"Audit, last model, 30 test examples</dt><dd>([^<]*)<", page)
+    (said,) = re.findall(r"Audit, last model, 12 test examples</dt><dd>([^<]*)<", page)
     assert said == (
         f"{tested['verdict']}: {100 * tested['claimed']:.1f}\u202f% claimed, "
         f"{100 * tested['robust']:.1f}\u202f% robust"
