@@ -17,10 +17,10 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from fedrobust.cli import app
+from fedrobust.config import shelf as shelves
 from fedrobust.data import Digits
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.progress import CELLS, Progress
-from fedrobust.records import published
 from fedrobust.records.published import tables
 from fedrobust.report import write_report
 from fedrobust.runs.reproduce import known, load_reproduction, reproduce
@@ -32,7 +32,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("paper")
     lay_out(root / "shelf")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(published, "_PACKAGED", root / "shelf")
+        patch.setattr(shelves, "_PACKAGED", root / "shelf")
         tables.cache_clear()
         reproduce(load_reproduction("paper-table1", "smoke"), root / "out", jobs=1)
     tables.cache_clear()
@@ -42,7 +42,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     lay_out(tmp_path / "shelf")
-    monkeypatch.setattr(published, "_PACKAGED", tmp_path / "shelf")
+    monkeypatch.setattr(shelves, "_PACKAGED", tmp_path / "shelf")
     tables.cache_clear()
     yield tmp_path / "shelf"
     tables.cache_clear()

@@ -1,6 +1,6 @@
-"""The command line: run, sweep, reproduce, report, audit, attack learn, list, data get, bench."""
+"""The command line: ``fedrobust`` and its commands, a module for each."""
 
-from fedrobust.cli import attack, audit, bench, data, listing, reproduce, training
+from fedrobust.cli import attack, audit, bench, data, init, listing, reproduce, training
 from fedrobust.cli.app import app
 from fedrobust.cli.components import kinds
 
@@ -10,6 +10,7 @@ __all__ = [
     "audit",
     "bench",
     "data",
+    "init",
     "kinds",
     "listing",
     "main",

@@ -1,5 +1,6 @@
 """The command-line program. It tells a user's mistakes apart from bugs."""
 
+import shlex
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from fedrobust.config.text import printable
 app = typer.Typer(
     help="Train federated models meant to be robust, attack their training, measure honestly.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
@@ -26,6 +27,14 @@ OtherProcessor: TypeAlias = Annotated[
         "--other-processor",
         help="Go on although it began on another kind of processor.",
     ),
+]
+
+Quiet: TypeAlias = Annotated[
+    bool,
+    typer.Option("-q", "--quiet", help="Show no progress and no result: only warnings and errors."),
+]
+AsJson: TypeAlias = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON, and nothing else, to stdout.")
 ]
 
 CellSettings: TypeAlias = Annotated[
@@ -103,7 +112,7 @@ def say(text: str, err: bool = False) -> None:
     typer.echo(printable(text.encode("utf-8", "backslashreplace").decode()), err=err)
 
 
-def tell_cells(failed: dict[str, str], cells: int, directory: Path) -> int:
+def tell_cells(failed: dict[str, str], cells: int, directory: Path, quiet: bool = False) -> int:
     """Tell which cells of a sweep or a reproduction failed; return how many are done.
 
     A cell's name has the name of its sweep before it where there are several: "mnist/krum".
@@ -114,7 +123,8 @@ def tell_cells(failed: dict[str, str], cells: int, directory: Path) -> int:
         more = f" (see {why})" if why.is_file() else ""
         say(f"failed: {name}: {reason}{more}", err=True)
     done = cells - len(failed)
-    say(f"{done} of {cells} cells are done; records: {directory}")
+    if not quiet:
+        say(f"{done} of {cells} cells are done; records: {directory}")
     return done
 
 
@@ -128,6 +138,13 @@ def look_beside(config: Path | None = None) -> None:
     except (OSError, RuntimeError) as error:
         raise errors.ConfigError(f"cannot look beside {config or 'here'}: {error}") from error
     beside.look_in(places)
+
+
+def tell_stopped(command: str, config: Path, settings: list[str] | None, directory: Path) -> None:
+    """Tell how a run or a sweep that was interrupted goes on: the whole command."""
+    more = [part for text in settings or [] for part in ("-s", text)]
+    words = ["fedrobust", command, str(config), *more, "--out", str(directory), "--resume"]
+    say(f"stopped; go on with: {shlex.join(words)}", err=True)
 
 
 def _print_version(wanted: bool) -> None:

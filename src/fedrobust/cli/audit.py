@@ -85,7 +85,7 @@ def audit_command(
         say(str(found))
         kept = out is not None and (out / "audit.json").is_file()
         if out is not None and kept:
-            say(f"report: {write_report([out])}")
+            say(f"page: {write_report([out])}")
     if out is not None and not kept:
         raise typer.Exit(1)
     if strict and found.verdict != "genuine":

@@ -69,6 +69,6 @@ def reproduce_command(
             say(f"stopped; the same command goes on in {directory}", err=True)
             raise typer.Exit(130) from stop
         if tell_cells(failed, cells, directory):
-            say(f"report: {write_report([directory])}")
+            say(f"page: {write_report([directory])}")
     if failed:
         raise typer.Exit(1)

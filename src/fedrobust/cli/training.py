@@ -8,22 +8,30 @@ from rich.console import Console
 
 from fedrobust.cli.app import (
     Address,
+    AsJson,
     CellSettings,
     Jobs,
     On,
     OtherProcessor,
+    Quiet,
     SlurmArgs,
     app,
     look_beside,
     say,
     tell_cells,
+    tell_stopped,
     user_errors,
 )
+from fedrobust.cli.experiments import found
+from fedrobust.cli.result import print_run, show_json
 
 
 @app.command("run")
 def run_command(
-    config: Annotated[Path, typer.Argument(help="The experiment, a YAML file.")],
+    config: Annotated[
+        Path,
+        typer.Argument(help="A YAML file, or an experiment of `fedrobust list experiments`."),
+    ],
     settings: Annotated[
         list[str] | None,
         typer.Option("-s", "--set", help="Override a key: aggregator.f=12. May be repeated."),
@@ -41,18 +49,24 @@ def run_command(
         bool, typer.Option("--resume", help="Go on with the run that is there.")
     ] = False,
     other_processor: OtherProcessor = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no page.")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Play one experiment and record it."""
+    """Play one experiment, record it, and write its page."""
+    from fedrobust.config.component import to_config
+    from fedrobust.config.trust import Trusted
     from fedrobust.display import Display
     from fedrobust.experiment import load
     from fedrobust.runs.run import play
 
     with user_errors():
+        config = found(config)
         look_beside(config)
         length = [] if rounds is None else [f"rounds={rounds}"]
         experiment = load(config, [*(settings or []), *length])
         directory = out or Path("runs") / experiment.name
-        display = Display(Console(stderr=True))
+        display = Display(Console(stderr=True, quiet=quiet))
         try:
             with display:
                 result = play(
@@ -63,31 +77,32 @@ def run_command(
                     progress=display.progress,
                 )
         except KeyboardInterrupt as stop:
-            say(f"stopped; go on with --resume --out {directory}", err=True)
+            tell_stopped("run", config, [*(settings or []), *length], directory)
             raise typer.Exit(130) from stop
-    chosen, final = result.summary["test"]["best"], result.summary["test"]["final"]
-    for label, scores in (("chosen on validation", chosen), ("final", final)):
-        say(
-            f"round {scores['round']} ({label}): {scores['accuracy']:.2%} accurate, "
-            f"{scores['robust_accuracy']:.2%} robust on {scores['examples']:,} test examples"
-        )
-    if found := final.get("audit"):
-        say(
-            f"audit of the final model: {found['verdict']}; plain PGD leaves "
-            f"{found['claimed']:.2%} of {found['examples']:,} test examples standing, "
-            f"the whole battery {found['robust']:.2%}"
-        )
-    for trouble in result.summary["troubles"]:
-        say(f"warning: {trouble}")
-    say(f"records: {directory}")
-    if result.unkept is not None:
-        say(f"error: {result.unkept}; put that right, then go on with --resume", err=True)
-        raise typer.Exit(1)
+        if not (quiet or as_json):
+            print_run(result.summary, directory)
+        if result.unkept is not None:
+            say(f"error: {result.unkept}; put that right, then go on with --resume", err=True)
+            raise typer.Exit(1)
+        page = None
+        if not no_report:
+            from fedrobust.report import write_report
+
+            page = write_report([directory], trust=Trusted.of(to_config(experiment)))
+            if not (quiet or as_json):
+                say(f"page: {page}")
+        if as_json:
+            show_json(result.summary, directory, page)
 
 
 @app.command("sweep")
 def sweep_command(
-    config: Annotated[Path, typer.Argument(help="An experiment with a grid:, a YAML file.")],
+    config: Annotated[
+        Path,
+        typer.Argument(
+            help="A YAML file with a grid:, or an experiment of `fedrobust list experiments`."
+        ),
+    ],
     settings: CellSettings = None,
     out: Annotated[
         Path | None, typer.Option(help="The folder to write; runs/NAME if left out.")
@@ -98,8 +113,10 @@ def sweep_command(
     on: On = "processes",
     address: Address = None,
     slurm_args: SlurmArgs = None,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no page.")] = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Play every cell of a grid, here or on a cluster, and write a report."""
+    """Play every cell of a grid, here or on a cluster, and write its page."""
     from fedrobust.config.component import to_config
     from fedrobust.config.trust import Trusted
     from fedrobust.display import SweepDisplay
@@ -109,11 +126,12 @@ def sweep_command(
     from fedrobust.runs.sweep import run_sweep
 
     with user_errors():
+        config = found(config)
         look_beside(config)
         launcher = chosen(on, address, slurm_args or [])
         sweep = load_sweep(config, settings or [])
         directory = out or Path("runs") / sweep.name
-        display = SweepDisplay(Console(stderr=True), len(sweep.cells))
+        display = SweepDisplay(Console(stderr=True, quiet=quiet), len(sweep.cells))
         try:
             with display:
                 failed = run_sweep(
@@ -126,12 +144,14 @@ def sweep_command(
                     on=launcher,
                 )
         except KeyboardInterrupt as stop:
-            say(f"stopped; go on with --resume --out {directory}", err=True)
+            tell_stopped("sweep", config, settings, directory)
             raise typer.Exit(130) from stop
-        done = tell_cells(failed, len(sweep.cells), directory)
-        if done:
+        done = tell_cells(failed, len(sweep.cells), directory, quiet)
+        if done and not no_report:
             named = Trusted.of(*(to_config(cell.experiment) for cell in sweep.cells))
-            say(f"report: {write_report([directory], trust=named)}")
+            page = write_report([directory], trust=named)
+            if not quiet:
+                say(f"page: {page}")
     if failed:
         raise typer.Exit(1)
 
@@ -151,4 +171,4 @@ def report(
     from fedrobust.report import write_report
 
     with user_errors():
-        say(f"report: {write_report(runs, out, trust=trust)}")
+        say(f"page: {write_report(runs, out, trust=trust)}")

@@ -9,12 +9,12 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from fedrobust.config.explain import shown
+from fedrobust.config.shelf import shelf
 from fedrobust.config.text import quoted, suggestion
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import read_yaml
 from fedrobust.files import LOCK, held, listing, written
 from fedrobust.progress import CELLS, UNWATCHED, Progress
-from fedrobust.records.published import shelf
 from fedrobust.records.reading import json_of, present
 from fedrobust.records.schema.reproduction import FILE, Name, ReproductionRecord, text_of
 from fedrobust.runs.grid import Sweep, load_sweep

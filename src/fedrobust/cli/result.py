@@ -1,0 +1,41 @@
+"""Print what a run came to: as lines for a reader, or as JSON for a program."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from fedrobust.cli.app import say
+
+
+def print_run(summary: Mapping[str, Any], directory: Path) -> None:
+    """Print the scores on the test split, the audit, the troubles, and where the records are."""
+    chosen, final = summary["test"]["best"], summary["test"]["final"]
+    for label, scores in (("chosen on validation", chosen), ("final", final)):
+        say(
+            f"round {scores['round']} ({label}): {scores['accuracy']:.2%} accurate, "
+            f"{scores['robust_accuracy']:.2%} robust on {scores['examples']:,} test examples"
+        )
+    if found := final.get("audit"):
+        say(
+            f"audit of the final model: {found['verdict']}; plain PGD leaves "
+            f"{found['claimed']:.2%} of {found['examples']:,} test examples standing, "
+            f"the whole battery {found['robust']:.2%}"
+        )
+    for trouble in summary["troubles"]:
+        say(f"warning: {trouble}")
+    say(f"records: {directory}")
+
+
+def show_json(summary: Mapping[str, Any], directory: Path, page: Path | None) -> None:
+    """Print {"directory", "page", "summary"}; ``summary`` is the content of summary.json."""
+    from fedrobust.records.plain import plain_json
+
+    content = {
+        "directory": str(directory),
+        "page": None if page is None else str(page),
+        "summary": plain_json(summary, "summary")[0],
+    }
+    typer.echo(json.dumps(content, indent=1, allow_nan=False))

@@ -1,0 +1,62 @@
+"""The experiments that come with fedrobust are found by name, also where there is no checkout."""
+
+from pathlib import Path
+
+import pytest
+from demo import demo_config
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+from fedrobust.cli import app
+from fedrobust.cli.experiments import about, experiments, found
+from fedrobust.config.shelf import shelf
+from fedrobust.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_committed_config_has_a_name() -> None:
+    committed = {
+        path.relative_to(ROOT / "experiments").with_suffix("").as_posix()
+        for path in (ROOT / "experiments").rglob("*.yaml")
+    }
+    assert committed - set(experiments()) == {"fat/reproductions"}
+    assert {"demo", "fat/recipe", "drfl/ring"} <= set(experiments())
+    for path in experiments().values():
+        assert 10 < len(about(path)) < 400
+
+
+def test_a_name_and_the_path_of_the_repository_find_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for text in ("demo", "demo.yaml", "experiments/demo.yaml"):
+        assert found(Path(text)) == shelf("experiments", "demo.yaml")
+    Path("demo.yaml").write_text("mine")
+    assert found(Path("demo.yaml")) == Path("demo.yaml"), "a user's own file goes first"
+    with pytest.raises(ConfigError, match="did you mean 'fat/recipe'"):
+        found(Path("fat/recip"))
+
+
+def test_they_are_listed_and_shown() -> None:
+    listed = CliRunner().invoke(app, ["list", "experiments"])
+    assert "fat/recipe" in listed.stdout
+    shown = CliRunner().invoke(app, ["list", "experiment", "demo"])
+    assert shown.stdout == shelf("experiments", "demo.yaml").read_text()
+    unknown = CliRunner().invoke(app, ["list", "experiment", "dem"])
+    assert unknown.exit_code == 2
+    assert "did you mean 'demo'" in unknown.stderr
+
+
+def test_a_run_ends_in_its_page_unless_it_shall_not(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    YAML(typ="safe").dump(demo_config(rounds=2), config)
+    run = ["run", str(config), "--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, run)
+    page = tmp_path / "run" / "report" / "index.html"
+    assert done.stdout.splitlines()[-1] == f"page: {page}"
+    assert page.is_file()
+    quiet = CliRunner().invoke(app, [*run[:-1], str(tmp_path / "quiet"), "-q"])
+    assert (quiet.exit_code, quiet.stdout, quiet.stderr) == (0, "", "")
+    assert (tmp_path / "quiet" / "summary.json").is_file()
+    assert CliRunner().invoke(app, ["run", "-h"]).exit_code == 0

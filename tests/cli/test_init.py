@@ -1,0 +1,112 @@
+"""`fedrobust init`: every choice gives a config that plays, or one message that says why not."""
+
+import json
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+from typer.testing import CliRunner, Result
+
+from fedrobust.aggregators import AGGREGATORS
+from fedrobust.attacks import ATTACKS
+from fedrobust.cli import app
+from fedrobust.cli.starter import SETTINGS, Choices, starter
+from fedrobust.config.component import to_config
+from fedrobust.config.kind import name_of
+from fedrobust.experiment import load
+from fedrobust.objectives import OBJECTIVES
+
+
+def invoke(*arguments: object, asked: str | None = None) -> Result:
+    words = [str(a) for a in arguments]
+    return CliRunner().invoke(app, words, input=asked, catch_exceptions=False)
+
+
+EVERY = [
+    (kind, name_of(member))
+    for kind, members in (
+        ("aggregator", AGGREGATORS),
+        ("attack", ATTACKS),
+        ("objective", OBJECTIVES),
+    )
+    for member in members
+]
+
+
+@pytest.mark.parametrize("data", SETTINGS)
+def test_every_choice_is_a_config_that_fits(data: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    for kind, name in EVERY:
+        # 30 clients: all subsets of rows are tried by one rule, and buckets of two are enough.
+        choices = Choices("x", data=data, clients=30, malicious=3, **{kind: name})
+        path.write_text(starter(choices))
+        found = to_config(load(path))
+        assert found[kind]["name"] == name
+        assert found["partition"]["clients"] == 30
+        assert found["malicious"] == 3
+        for rule in (found["aggregator"], found["aggregator"].get("rule", {})):
+            assert rule.get("f", 3) == 3
+
+
+def test_it_plays_what_it_writes(tmp_path: Path) -> None:
+    path, out = tmp_path / "mine.yaml", tmp_path / "run"
+    assert invoke("init", path, "--attack", "min-max", "--aggregator", "krum").exit_code == 0
+    text = path.read_text()
+    assert text.count("#") >= 8, "it is commented"
+    done = invoke("run", path, "--out", out, "-s", "rounds=2", "--json", "--no-report")
+    assert done.exit_code == 0
+    told = json.loads(done.stdout)
+    assert told["summary"]["name"] == "mine"
+    assert told["summary"]["test"]["final"]["audit"]["verdict"]
+    assert told["page"] is None
+    assert not (out / "report").exists()
+
+
+def test_what_an_attack_must_know_is_granted(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    assert invoke("init", path, "--attack", "mimic").exit_code == 0
+    assert YAML(typ="safe").load(path)["threat"] == {"benign": True}
+    assert invoke("init", tmp_path / "y.yaml", "--attack", "none").exit_code == 0
+    honest = YAML(typ="safe").load(tmp_path / "y.yaml")
+    assert honest["malicious"] == 0
+    assert "attack" not in honest
+
+
+def test_it_asks_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedrobust.cli.init.terminal", lambda: True)
+    path = tmp_path / "asked.yaml"
+    done = invoke("init", path, asked="mnist\n20\nsign-flip\n4\nkrum\nerm\n")
+    assert done.exit_code == 0
+    assert "Clients [51]" in done.stdout
+    found = load(path)
+    assert (name_of(type(found.data)), found.malicious) == ("mnist", 4)
+    assert (name_of(type(found.attack)), name_of(type(found.aggregator))) == ("sign-flip", "krum")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data", "mnis"], "did you mean 'mnist'?"),
+        (["--aggregator", "krumm"], "did you mean 'krum'?"),
+        (["--malicious", "9"], "Bulyan needs n >= 4f + 3: n = 11, f = 9 needs 39"),
+        (["--attack", "none", "--malicious", "2"], "need an attack"),
+        (["--attack", "a-little-is-enough", "--malicious", "1"], "needs 2 malicious clients"),
+    ],
+)
+def test_what_does_not_fit_writes_nothing(options: list[str], message: str, tmp_path: Path) -> None:
+    done = invoke("init", tmp_path / "x.yaml", *options)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("mine")
+    done = invoke("init", path)
+    assert done.exit_code == 2
+    assert "exists; name another file" in done.stderr
+    assert path.read_text() == "mine"
+    nowhere = invoke("init", tmp_path / "no" / "folder.yaml")
+    assert nowhere.exit_code == 2
+    assert "cannot write" in nowhere.stderr
