@@ -5,8 +5,9 @@ seeds, with the smallest and the largest value.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import median
@@ -90,10 +91,26 @@ class Group:
 
     def spread(self, figure: Callable[[SweepCell], float | None]) -> Spread | None:
         """Return the spread of ``figure`` over the seeds; None where a cell does not have it."""
-        values = [v for v in map(figure, self.cells) if v is not None]
-        if len(values) < len(self.cells):
-            return None
-        return Spread(median(values), min(values), max(values), len(values))
+        return spread(self.cells, figure)
+
+
+def spread(
+    cells: Sequence[SweepCell], figure: Callable[[SweepCell], float | None]
+) -> Spread | None:
+    """Return the spread of ``figure`` over ``cells``; None where a cell does not have it."""
+    values = [v for v in map(figure, cells) if v is not None]
+    if not values or len(values) < len(cells):
+        return None
+    return Spread(median(values), min(values), max(values), len(values))
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """One cell that is not finished: its place, whether it was begun, and why it failed, if so."""
+
+    labels: Mapping[str, str]
+    begun: bool = False
+    failure: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,8 +118,9 @@ class SweepRecords:
     """The content of a sweep's folder, which is read once and never changed.
 
     ``axes`` are the axes other than the seed. ``groups`` are in the order of their labels.
-    ``missing`` and ``failed`` name the cells that are not finished. ``reference`` names the attack
-    that the others are compared with.
+    ``missing`` and ``failed`` name the cells that are not finished; ``unfinished`` says where in
+    the sweep they are. ``reference`` names the attack that the others are compared with. ``order``
+    has the labels of every axis, the seed included, in the order of the sweep.
     """
 
     path: Path
@@ -112,6 +130,8 @@ class SweepRecords:
     missing: tuple[str, ...]
     failed: Mapping[str, str]
     reference: str | None = None
+    unfinished: Mapping[str, Unfinished] = field(default_factory=dict)
+    order: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> "SweepRecords":
@@ -148,13 +168,38 @@ class SweepRecords:
             return [rank.index(label) for rank, label in zip(ranks, labels, strict=True)]
 
         groups = tuple(Group(labels, tuple(places[labels])) for labels in sorted(places, key=place))
-        found = path, content.name, axes, groups, tuple(missing), failed
-        return cls(*found, content.reference)
+        unfinished = {
+            entry.name: Unfinished(
+                entry.labels,
+                os.path.isdir(path / "cells" / entry.name),
+                failed.get(entry.name),
+            )
+            for entry in content.cells
+            if entry.name in set(missing)
+        }
+        found = path, content.name, axes, groups, tuple(missing), failed, content.reference
+        return cls(*found, unfinished, content.axes)
 
     @property
     def seeds(self) -> int:
         """The largest number of seeds in a group."""
         return max(len(group.cells) for group in self.groups)
+
+    @property
+    def cells(self) -> list[SweepCell]:
+        """All finished cells, group by group."""
+        return [cell for group in self.groups for cell in group.cells]
+
+    def labels(self, axis: str) -> list[str]:
+        """Return the labels of ``axis`` that cells have, in the order of the sweep.
+
+        An empty label stands for cells that have no place on this axis.
+        """
+        places = [cell.labels for cell in self.cells]
+        places += [cell.labels for cell in self.unfinished.values()]
+        known = dict.fromkeys(labels.get(axis, "") for labels in places)
+        ordered = [label for label in ("", *self.order.get(axis, ())) if label in known]
+        return ordered + [label for label in known if label not in ordered]
 
 
 def _strange(content: SweepRecord, labels: Mapping[str, str]) -> str:
@@ -270,13 +315,15 @@ def shown(name: str, value: Spread | None) -> str:
     """Return a figure as the table shows it: 93.4 (92.8 to 94.0) % over several seeds."""
     if value is None:
         return "–"
-
-    def form(v: float) -> str:
-        if name in SHARES:
-            return f"{100 * v:.1f}"
-        return f"{v:,.0f}" if 1000 <= abs(v) < 1e6 else f"{v:.3g}"
-
     unit = "\u202f%" if name in SHARES else ""
-    if value.seeds == 1 or form(value.low) == form(value.high):
-        return form(value.middle) + unit
-    return f"{form(value.middle)} ({form(value.low)} to {form(value.high)}){unit}"
+    middle, low, high = (figure_text(name, v) for v in (value.middle, value.low, value.high))
+    if value.seeds == 1 or low == high:
+        return middle + unit
+    return f"{middle} ({low} to {high}){unit}"
+
+
+def figure_text(name: str, value: float) -> str:
+    """Return one value of a column without its unit: a share in per cent, or a short number."""
+    if name in SHARES:
+        return f"{100 * value:.1f}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
