@@ -6,9 +6,9 @@ for (const table of document.querySelectorAll("table.sortable")) {
     button.append(...head.childNodes);
     head.append(button);
     button.addEventListener("click", () => {
-      const down = head.ariaSort ? head.ariaSort === "ascending" : at > 0;
-      for (const other of heads) other.ariaSort = null;
-      head.ariaSort = down ? "descending" : "ascending";
+      const sorted = head.getAttribute("aria-sort"), down = sorted ? sorted === "ascending" : at > 0;
+      for (const other of heads) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
       const key = (row) => row.cells[at].dataset.key;
       const known = rows.filter((row) => key(row) !== "");
       known.sort((a, b) => (down ? key(b) - key(a) : key(a) - key(b)));
