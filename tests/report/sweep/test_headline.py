@@ -105,4 +105,4 @@ def test_any_axes_will_do() -> None:
 
 def test_an_unfinished_sweep_says_so() -> None:
     found = headline(made(CROSSED, missing=("mean-zero-0", "mean-zero-1")))
-    assert found.startswith("So far, with 12 of 14 runs finished: Under its worst attack, ")
+    assert found.startswith("So far, with 12 of 14 runs finished: under its worst attack, ")

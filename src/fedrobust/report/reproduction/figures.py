@@ -46,7 +46,7 @@ def _courses(read: Mapping[str, SweepRecords], figure: AddFigure) -> Iterator[An
             yield title, figure(f"effects-{slug(name)}", title, draw), effects.CAPTION
         records = figures.turned(records)
         audited = any("audit" in line for cell in records.cells for line in cell.metrics)
-        audits = " Dashed: what withstands the whole battery of an audit." if audited else ""
+        audits = " Dashed, or a second mark: what withstands the whole battery of an audit."
         for key, what in (("robust_accuracy", "Robust accuracy"), ("accuracy", "Accuracy")):
             draw = partial(figures.course, records, key=key)
             kind = "course" if key == "robust_accuracy" else "clean"
@@ -54,7 +54,7 @@ def _courses(read: Mapping[str, SweepRecords], figure: AddFigure) -> Iterator[An
             yield (
                 title,
                 figure(f"{kind}-{slug(name)}", title, draw),
-                f"{what} on validation examples.{audits * (kind == 'course')}",
+                f"{what} on validation examples.{audits * (audited and kind == 'course')}",
             )
 
 

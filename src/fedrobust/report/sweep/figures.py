@@ -23,7 +23,7 @@ from fedrobust.report.sweep.records import Group, SweepRecords
 
 _LEFT, _RIGHT, _BOTTOM, _TITLE = 0.72, 0.22, 0.48, 0.3
 """The room around the panels of a figure in inches: the axes' labels, and the title."""
-_BESIDE, _BETWEEN = 0.2, 0.42
+_BESIDE, _BETWEEN = 0.34, 0.42
 """The room between panels. Sizes are given: to compute them takes most of the time of a figure."""
 _LEGEND_ROW = 0.2
 _MANY = 2 * len(SERIES)

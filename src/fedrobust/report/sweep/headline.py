@@ -39,10 +39,10 @@ def headline(records: SweepRecords) -> str:
     ]
     sentence = _defences(records, found) or _attacks(records, found) or _places(records, found)
     total = len(records.cells) + len(records.missing)
-    start = (
-        f"So far, with {len(records.cells)} of {total} runs finished: " if records.missing else ""
-    )
-    return f"{start}{sentence}."
+    if not records.missing:
+        return f"{sentence}."
+    done = f"So far, with {len(records.cells)} of {total} runs finished"
+    return f"{done}: {sentence[:1].lower()}{sentence[1:]}."
 
 
 def _defences(records: SweepRecords, found: Sequence[Score]) -> str:

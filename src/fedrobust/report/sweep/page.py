@@ -221,7 +221,9 @@ def _figures(records: SweepRecords, figure: AddFigure, trusted: Trusted | None) 
     drawn = figure("course", "Robust accuracy by round", partial(figures.course, records))
     caption = "Share of held-out examples right both clean and attacked, during training."
     if any("audit" in m for cell in cells for m in cell.metrics):
-        caption += " Dashed: the share that withstands the whole battery of an audit."
+        caption += (
+            " Dashed, or a second mark: the share that withstands the whole battery of an audit."
+        )
     yield "Robust accuracy by round", drawn, caption + spread
     if effects.design(records) is not None:
         title = "What each setting changes"
