@@ -13,8 +13,9 @@ from cells_here import in_this_process
 from fedrobust.errors import RecordError
 from fedrobust.report import write_report
 from fedrobust.report.style import NARROW, Style
+from fedrobust.report.sweep.columns import shown, table
 from fedrobust.report.sweep.figures import course, grid, legend
-from fedrobust.report.sweep.records import Spread, SweepRecords, shown, table
+from fedrobust.report.sweep.records import Spread, SweepRecords
 from fedrobust.report.sweep.shift import shift
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.sweep import run_sweep

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from fedrobust.evaluation.intervals import bounds
-from fedrobust.report.sweep.records import COLUMNS, Group, Spread, SweepRecords
+from fedrobust.report.sweep.columns import COLUMNS
+from fedrobust.report.sweep.records import Group, Spread, SweepRecords
 from fedrobust.report.wording import percent
 
 _ATTACK = "attack"

@@ -9,16 +9,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.colors import to_hex
 
-from fedrobust.report.sweep.records import (
-    COLUMNS,
-    SEED,
-    SHARES,
-    Spread,
-    SweepCell,
-    SweepRecords,
-    figure_text,
-    spread,
-)
+from fedrobust.report.sweep.columns import COLUMNS, SHARES, figure_text
+from fedrobust.report.sweep.records import SEED, Spread, SweepCell, SweepRecords, spread
 
 LEVELS = 21
 MEASURES = ("robust accuracy", "accuracy", "error", "ρ̂", "audit: robust")

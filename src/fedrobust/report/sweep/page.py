@@ -12,9 +12,10 @@ from typing import Any
 from fedrobust.config.trust import CURE, NOTHING, Trusted
 from fedrobust.records.published import differing, row_of
 from fedrobust.report.sweep import effects, figures, learned, paired, plane, shift
+from fedrobust.report.sweep.columns import shown, table
 from fedrobust.report.sweep.headline import headline
 from fedrobust.report.sweep.heat_map import heat_maps
-from fedrobust.report.sweep.records import Group, Spread, SweepRecords, shown, table
+from fedrobust.report.sweep.records import Group, Spread, SweepRecords
 from fedrobust.report.sweep.rows import link_from, rows
 from fedrobust.report.sweep.setup import meanings, setup, varied
 from fedrobust.report.wording import measure

@@ -6,15 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedrobust.report.sweep.records import (
-    SEED,
-    SHARES,
-    Group,
-    Spread,
-    SweepCell,
-    SweepRecords,
-    figure_text,
-)
+from fedrobust.report.sweep.columns import SHARES, figure_text
+from fedrobust.report.sweep.records import SEED, Group, Spread, SweepCell, SweepRecords
 
 _FIRST = ("robust accuracy", "accuracy")
 """The columns that a phone shows without scrolling."""
