@@ -2,12 +2,12 @@
 
 import re
 import xml.etree.ElementTree as ET
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
 import matplotlib as mpl
 import pytest
+from html_elements import Elements
 from synthetic_run import make_run
 
 from fedrobust.errors import RecordError
@@ -16,22 +16,6 @@ from fedrobust.report import ReportRun, write_report
 pytestmark = pytest.mark.slow
 
 HOSTILE = "<script>alert(1)</script> $x_$ -->\u6f22 \" onload='y"
-
-
-class Elements(HTMLParser):
-    """Every element's name and attributes, and the text of the page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str]]] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def read(path: Path) -> str:

@@ -11,25 +11,12 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fedrobust.evaluation.auditing import Audit, Surface
+from fedrobust.evaluation.auditing import Audit, Surface, wording
+from fedrobust.evaluation.auditing.indicators import Indicator
 from fedrobust.report.style import ACCURACY, MUTED, NARROW, RIGHT, ROBUST, printable
 from fedrobust.report.wording import number, percent
 from fedrobust.runs.audit import stored, stored_words
 
-_MEANS = {
-    "rescaled PGD beats plain PGD": "the loss had no gradient only because the logits were large",
-    "Square beats plain PGD": "a search that sees answers only finds what the gradient hides",
-    "noise beats plain PGD": "random points find what the gradient hides",
-    "one step beats plain PGD": "going on along the gradient leads back",
-    "transfer beats plain PGD": "another model's gradient is a better guide than the model's own",
-    "the gradient is 0": "the gradient shows no direction at the image itself",
-    "more steps take more": "plain PGD had not converged",
-    "restarts take more": "plain PGD ends in other places each time",
-    "the battery beats plain PGD": "the claim is far from what is robust",
-    "the claim is overstated": "if nothing else shows, the attack behind the claim is too weak",
-    "one answer beats the model": "labels or pixels may not be those that it was trained on",
-    "survives the largest ball": "PGD finds no mistake although it may reach any image",
-}
 _SCALE = LinearSegmentedColormap.from_list("loss", ["#f2f5f9", "#56b4e9", "#0072b2", "#1f2933"])
 
 
@@ -50,11 +37,7 @@ def audit_values(folder: Path, figure: Callable[..., dict[str, Any]]) -> dict[st
                 "interval": f"{100 * found.shares[name].low:.1f} to "
                 f"{percent(found.shares[name].high)}",
             }
-            for name, title in (
-                ("clean", "Clean"),
-                ("claimed", "Claimed: plain PGD"),
-                ("robust", "Robust: the whole battery"),
-            )
+            for name, title in wording.SHARES.items()
         ],
         "signs": [_sign(sign) for sign in found.signs],
         "taken": [
@@ -66,7 +49,12 @@ def audit_values(folder: Path, figure: Callable[..., dict[str, Any]]) -> dict[st
             }
             for taken in found.taken
         ],
-        "settings": [(name, number(value)) for name, value in found.settings.items()],
+        "settings": [
+            ("share of the commonest label", percent(value))
+            if name == "one answer" and isinstance(value, float)
+            else (name, number(value))
+            for name, value in found.settings.items()
+        ],
         "examples": found.settings["examples"],
         "surface": figure("surface", _surface_words(found), partial(_surfaces, found.surface)),
         "signs_figure": figure("signs", _signs_words(found), partial(_signs, found)),
@@ -74,20 +62,23 @@ def audit_values(folder: Path, figure: Callable[..., dict[str, Any]]) -> dict[st
     }
 
 
-def _sign(sign: Any) -> dict[str, Any]:
+def _sign(sign: Indicator) -> dict[str, Any]:
+    """Return a check for the template: what was tried, what was found, what it means."""
     return {
-        "name": sign.name,
-        "value": percent(sign.value),
-        "interval": f"{100 * sign.low:.1f} to {percent(sign.high)}",
-        "limit": percent(sign.limit),
+        "tried": wording.CHECKS[sign.name].tried,
+        "found": wording.found(sign),
+        "allowed": wording.allowed(sign),
         "word": sign.word,
-        "means": _MEANS.get(sign.name, ""),
+        "result": wording.RESULTS[sign.word],
+        "means": wording.meaning(sign),
     }
 
 
 def _signs_words(found: Audit) -> str:
-    return "The signs with their intervals and limits. " + " ".join(
-        f"{sign.name}: {percent(sign.value)}, limit {percent(sign.limit)}." for sign in found.signs
+    return "The checks with their intervals and what is allowed. " + " ".join(
+        f"{wording.CHECKS[sign.name].title}: {wording.found(sign)}, "
+        f"allowed {wording.allowed(sign)}: {wording.RESULTS[sign.word]}."
+        for sign in found.signs
     )
 
 
@@ -103,10 +94,11 @@ def _signs(found: Audit, width: float) -> Figure:
         axes.plot([100 * sign.low, 100 * sign.high], [place, place], color=colour, linewidth=2.4)
         axes.plot(100 * sign.value, place, markers[sign.beyond], color=colour, markersize=6)
         axes.plot([100 * sign.limit] * 2, [place - 0.38, place + 0.38], color=MUTED, linewidth=1.4)
-    names = [printable(sign.name, 40 if width > NARROW else 30) for sign in signs]
+    names = [printable(wording.CHECKS[sign.name].title, 40) for sign in signs]
     axes.set_yticks(range(len(signs)), names)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("% of the examples")
+    axes.axvline(0, color=MUTED, linewidth=0.8, alpha=0.6)
+    axes.set_xlabel("what shows masking, in % of the examples")
     low = min(0.0, *(100 * sign.low for sign in signs))
     axes.set_xlim(max(low, -100.0) - 2, 102 if max(s.high for s in signs) > 0.5 else 55)
     return figure

@@ -14,16 +14,15 @@ from fedrobust.report.selection import passing
 from fedrobust.report.style import (
     ACCURACY,
     MALICIOUS,
-    MARKERS,
     MUTED,
     NARROW,
     PAPER,
     RIGHT,
     ROBUST,
-    SERIES,
     percent_axis,
     printable,
     rounds_axis,
+    series,
 )
 
 
@@ -40,17 +39,15 @@ def accuracy(runs: Sequence[ReportRun], labels: Sequence[str], width: float) -> 
     panels: list[Axes] = list(figure.subplots(*grid, sharex=True, sharey=True, squeeze=False).flat)
     handles = []
     for i, run in enumerate(runs):
-        colour, marker = SERIES[i % 8], MARKERS[(i + i // 8) % 8]
+        style = series(i)
         x = [e.round for e in run.evaluations]
         curves = (
             [e.accuracy for e in run.evaluations],
             [e.robust_accuracy for e in run.evaluations],
         )
         for axes, y in zip(panels, curves, strict=True):
-            (line,) = axes.plot(
-                x, y, color=colour, marker=marker, markersize=4.5, markevery=_spread(len(x), i)
-            )
-            _ring(axes, run, y, colour, marker)
+            (line,) = axes.plot(x, y, **style.drawn, ms=4.5, markevery=_spread(len(x), i))
+            _ring(axes, run, y, style.colour, style.marker)
         handles.append(line)
     for axes, name in zip(panels, ("Accuracy", "Robust accuracy"), strict=True):
         axes.set_title(name)

@@ -1,9 +1,12 @@
 """Write the page: one self-contained HTML file, and its figures as files beside it."""
 
+import base64
+import hashlib
 import os
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import resources
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,7 +58,7 @@ def write_report(
         raise RecordError(f"cannot read {', '.join(map(str, runs))}: {reason(error)}") from error
     if not paths:
         raise RecordError("there is no run to report on; give at least one run directory")
-    sweep = partial(_build_sweep, trusted=trusting(trust))
+    sweep = partial(_build_sweep, trusted=trusting(trust), out=out)
     whole: tuple[tuple[str, Callable[[Path], Content]], ...] = (
         (REPRODUCTION, _build_reproduction),
         ("sweep.json", sweep),
@@ -149,13 +152,21 @@ def _build(runs: Sequence[ReportRun], labels: Sequence[str]) -> Content:
     return html, files
 
 
-def _build_sweep(path: Path, trusted: Trusted) -> Content:
+def _build_sweep(path: Path, trusted: Trusted, out: Path | None) -> Content:
     """Build the page of a sweep, and the files beside it, by name."""
     files: dict[str, bytes] = {}
-    values, tables = sweep_values(path, _collector(files), trusted)
+    values, tables = sweep_values(path, _collector(files), trusted, out or path / "report")
     files |= tables
     page = _templates().get_template("sweep.html.j2")
-    return page.render(mark=Markup(_MARK), sweep=values, files=sorted(files)), files
+    script = _script("sort.js")
+    return page.render(
+        mark=Markup(_MARK),
+        sweep=values,
+        files=sorted(files),
+        script=Markup(script),
+        # The browser runs a script with this digest, and no other.
+        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    ), files
 
 
 def _build_reproduction(path: Path) -> Content:
@@ -163,7 +174,7 @@ def _build_reproduction(path: Path) -> Content:
     files: dict[str, bytes] = {}
     values, tables = reproduction_values(path, _collector(files))
     files |= tables
-    page = _templates().get_template("sweep.html.j2")
+    page = _templates().get_template("reproduction.html.j2")
     return page.render(mark=Markup(_MARK), sweep=values, files=sorted(files)), files
 
 
@@ -192,6 +203,11 @@ def _collector(files: dict[str, bytes]) -> Callable[..., dict[str, Any]]:
         }
 
     return figure
+
+
+def _script(name: str) -> str:
+    """Return a script of this package, which stands in the page as it is."""
+    return (resources.files("fedrobust.report") / "templates" / name).read_text("utf-8")
 
 
 def _templates() -> Environment:

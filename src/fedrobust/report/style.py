@@ -1,21 +1,23 @@
 """The style of every figure: its colours, its fonts, its two widths, its files.
 
-The colours are Okabe and Ito's, which colour-blind readers can distinguish. Every curve also has
-its own marker or dash. For dark screens, the page replaces the colours of ``THEME`` by CSS
-variables.
+Twelve curves differ in their colour and in their marker. The first six colours are Okabe and Ito's;
+a test simulates how colour-blind readers see all twelve. For dark screens, the page replaces the
+colours of ``THEME`` by CSS variables.
 """
 
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
-from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, MultipleLocator, PercentFormatter, StrMethodFormatter
 
 from fedrobust.report.svg import compact
 
@@ -30,9 +32,40 @@ THEME = {
     ROBUST: "robust",
     MALICIOUS: "malicious",
 }
-SERIES = ("#0077bb", "#d55e01", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
+SERIES = (
+    *("#0077bb", "#d55e01", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),
+    *("#4725ed", "#6e6e6e", "#b3123f", "#8b5a1e", "#ed25ed", "#b2b260"),
+)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_FULL = len(MARKERS)
+"""The number of filled markers; the curves after them have the same ones hollow."""
+_DASHES = ("-", "--", "-.", ":")
 WIDE, NARROW = 9.0, 4.1  # inches; at the width of a page and of a phone, text is 11 to 13 px
+
+
+class Style(NamedTuple):
+    """The style of a curve. ``dash`` is for lines without markers, ``line`` for those with them."""
+
+    colour: str
+    marker: str
+    dash: str
+    hollow: bool = False
+    line: str = "-"
+
+    @property
+    def drawn(self) -> dict[str, Any]:
+        """The arguments of a curve with markers."""
+        face = PAPER if self.hollow else self.colour
+        return {"color": self.colour, "marker": self.marker, "mfc": face, "ls": self.line}
+
+
+def series(i: int) -> Style:
+    """Return the style of curve ``i``. Twelve curves differ in colour and in marker."""
+    colour, around = i % len(SERIES), i // len(SERIES)
+    marker = (colour + around) % len(SERIES)
+    dash, line = _DASHES[i % len(_DASHES)], _DASHES[around % len(_DASHES)]
+    return Style(SERIES[colour], MARKERS[marker % _FULL], dash, marker >= _FULL, line)
+
 
 _STYLE = {
     "axes.edgecolor": MUTED,
@@ -47,6 +80,7 @@ _STYLE = {
     "axes.titlelocation": "left",
     "axes.titlesize": 9.5,
     "axes.titleweight": "bold",
+    "axes.titley": 1.0,  # a place that need not be searched for, which takes time
     "figure.constrained_layout.h_pad": 0.07,
     "figure.constrained_layout.w_pad": 0.07,
     "figure.facecolor": PAPER,
@@ -110,10 +144,12 @@ def printable(text: str, length: int) -> str:
     return "".join(c if ord(c) in glyphs and c.isprintable() else "?" for c in text)
 
 
-def percent_axis(axes: Axes) -> None:
-    """Make the vertical axis an axis of shares, from 0 to 100 %."""
-    axes.set_ylim(0, 1)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+def percent_axis(axes: Axes, highest: float = 1.0) -> None:
+    """Make the vertical axis an axis of shares, from 0 to the tenth above the ``highest``."""
+    top = min(1.0, math.ceil(10 * highest + 0.3) / 10)
+    axes.set_ylim(0, top)
+    axes.yaxis.set_major_locator(MultipleLocator(0.2 if top > 0.6 else 0.1 if top > 0.2 else 0.05))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     axes.set_axisbelow(True)
 
 

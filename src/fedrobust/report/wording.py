@@ -71,7 +71,7 @@ def component(node: object) -> str:
             f"{str(key).replace('_', ' ')} "
             + (f"({component(value)})" if isinstance(value, Mapping) else component(value))
             for key, value in node.items()
-            if key not in ("name", "opaque") and value is not None
+            if key not in ("name", "opaque") and value is not None and value != {}
         )
         return ", ".join([*head, *rest])
     if isinstance(node, list):

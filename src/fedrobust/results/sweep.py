@@ -15,7 +15,8 @@ from fedrobust.records.reading import json_of, present
 from fedrobust.records.schema.sweep import SweepRecord
 from fedrobust.report import drawings
 from fedrobust.report.page import write_report
-from fedrobust.report.sweep.records import COLUMNS, SweepCell, SweepRecords, shown, table
+from fedrobust.report.sweep.columns import COLUMNS, shown, table
+from fedrobust.report.sweep.records import SweepCell, SweepRecords
 from fedrobust.results.frames import frame
 from fedrobust.results.run import Run
 from fedrobust.results.sources import Directory

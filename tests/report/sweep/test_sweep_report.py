@@ -12,9 +12,11 @@ from cells_here import in_this_process
 
 from fedrobust.errors import RecordError
 from fedrobust.report import write_report
-from fedrobust.report.style import NARROW
-from fedrobust.report.sweep.figures import Style, course, grid, legend
-from fedrobust.report.sweep.records import Spread, SweepRecords, shown, table
+from fedrobust.report.style import NARROW, Style
+from fedrobust.report.sweep.columns import shown, table
+from fedrobust.report.sweep.figures import course, grid, legend
+from fedrobust.report.sweep.records import Spread, SweepRecords
+from fedrobust.report.sweep.shift import shift
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.sweep import run_sweep
 
@@ -140,8 +142,10 @@ def test_a_loss_off_the_scale_is_named_and_leaves_room_for_the_others(
             score["loss"] = loss
         (copy / "cells" / cell / "summary.json").write_text(json.dumps(content))
     picture = (write_report([copy]).parent / "loss-wrm.svg").read_text()
-    assert ("off the scale: flip" in picture) is named
-    assert "1e+06" not in picture
+    assert ("off the scale:" in picture) is named
+    assert ("flip (" in picture) is named
+    drawn = shift(SweepRecords.read(copy), "wrm", "loss", 9.0, certificate=True)
+    assert drawn.axes[0].get_ylim()[1] < 100
 
 
 def test_audits_have_columns_and_a_curve_of_their_own(copy: Path) -> None:
@@ -167,6 +171,9 @@ def test_audits_have_columns_and_a_curve_of_their_own(copy: Path) -> None:
     assert len(lines) == 2 * before
     assert list(lines[1].get_ydata()) == [pytest.approx(lines[1].get_ydata()[0])] * 3
 
+
+MEASURED = ("robust accuracy", "accuracy", "error", "ρ̂")
+"""What the maps of this sweep can show."""
 
 LEARNED = {
     "name": "learned",
@@ -253,7 +260,17 @@ def test_what_is_missing_or_failed_is_named(copy: Path) -> None:
     (copy / "failed" / "none-none-1.txt").write_text("Traceback\nOutOfMemoryError: too much")
     page = write_report([copy]).read_text()
     assert "none-none-1: OutOfMemoryError: too much" in page
-    assert "Not finished yet: none-flip-0" in page
+    assert "Not begun yet: none-flip-0." in page
+    assert "So far, with 2 of 4 runs finished: " in page
+    heat = page[page.index('<table class="heat') :].partition("</table>")[0]
+    assert heat.count("<small>1 of 2</small>") == 2 * len(MEASURED)
+    shutil.rmtree(copy / "failed")
+    shutil.rmtree(copy / "cells" / "none-flip-1")
+    page = write_report([copy]).read_text()
+    assert "Begun, but not finished: none-none-1." in page
+    assert "Not begun yet: none-flip-0, none-flip-1." in page
+    heat = page[page.index('<table class="heat') :].partition("</table>")[0]
+    assert "not finished" in heat
 
 
 def test_a_sweep_without_a_finished_cell_is_refused(copy: Path) -> None:

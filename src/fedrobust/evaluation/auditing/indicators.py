@@ -76,10 +76,6 @@ class Indicator:
             return "unsure"
         return _NO_MASKING.get(self.name, "masked") if self.beyond else "fine"
 
-    def __str__(self) -> str:
-        figure = f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
-        return f"{self.word:8} {self.name}: {figure}, limit {100 * self.limit:.3g} %"
-
 
 def share(name: str, shows: Mask, among: Mask | None = None) -> Indicator:
     """Return the sign ``name``: the share of ``shows`` [b] in all, or in ``among``.

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fedrobust.config.text import shortened
+from fedrobust.evaluation.auditing import wording
 from fedrobust.evaluation.auditing.indicators import LIMITS, Indicator, Verdict
 from fedrobust.evaluation.auditing.loss_surface import Surface
 from fedrobust.evaluation.auditing.runner import Taken
@@ -70,22 +71,24 @@ class Audit:
         )
 
     def __str__(self) -> str:
-        asked = ", ".join(f"{name} {value}" for name, value in self.settings.items())
-        lines = [f"{self.verdict}: {self.reason}", f"  {asked}"]
-        lines += [f"  {name} {share}" for name, share in self.shares.items()]
-        lines += [f"  {sign}" for sign in self.signs]
+        lines = [f"{self.verdict}: {self.reason}", ""]
+        lines += [f"  {wording.SHARES[name]:37} {share}" for name, share in self.shares.items()]
+        lines += ["", f"  {wording.settings(self.settings)}", "", "  What was tried and found:"]
+        lines += [line for sign in self.signs for line in wording.lines(sign)]
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
 
     @property
     def reason(self) -> str:
         """One sentence that gives the reason for the verdict."""
-        bad = [sign.name for sign in self.signs if sign.word == "masked"]
-        open_ = [sign.name for sign in self.signs if sign.word == "unsure"]
+        titles = {sign.name: wording.CHECKS[sign.name].title for sign in self.signs}
+        bad = [titles[sign.name] for sign in self.signs if sign.word == "masked"]
+        open_ = [titles[sign.name] for sign in self.signs if sign.word == "unsure"]
         lost = 100 * (self.claimed - self.robust)
         if self.verdict == "masked":
             return (
-                f"plain PGD is fooled ({', '.join(bad)}); robust is an upper bound that better "
-                "attacks on such a model would lower"
+                f"plain PGD does not show what this model withstands: {len(bad)} of "
+                f"{len(self.signs)} checks find masking ({', '.join(bad)}). Even the robust figure "
+                "is an upper bound, which an attack made for this model would lower"
             )
         if self.verdict == "inconclusive":
             told = [f"too few examples to tell ({', '.join(open_)})"] if open_ else []

@@ -39,16 +39,14 @@ def _claims(places: Sequence[Place], figure: AddFigure) -> Iterator[Any]:
 
 
 def _courses(read: Mapping[str, SweepRecords], figure: AddFigure) -> Iterator[Any]:
-    """Yield title, drawing and caption of both curves of each sweep that was followed."""
+    """Yield title, drawing and caption of both curves of each sweep."""
     for name, records in read.items():
         if effects.design(records) is not None:
             title, draw = f"What each setting changes: {name}", partial(effects.drawn, records)
             yield title, figure(f"effects-{slug(name)}", title, draw), effects.CAPTION
-        if not figures.followed(records):
-            continue
-        cells = [cell for group in records.groups for cell in group.cells]
-        audited = any("audit" in line for cell in cells for line in cell.metrics)
-        audits = " Dashed: what withstands the whole battery of an audit." if audited else ""
+        records = figures.turned(records)
+        audited = any("audit" in line for cell in records.cells for line in cell.metrics)
+        audits = " Dashed, or a second mark: what withstands the whole battery of an audit."
         for key, what in (("robust_accuracy", "Robust accuracy"), ("accuracy", "Accuracy")):
             draw = partial(figures.course, records, key=key)
             kind = "course" if key == "robust_accuracy" else "clean"
@@ -56,7 +54,7 @@ def _courses(read: Mapping[str, SweepRecords], figure: AddFigure) -> Iterator[An
             yield (
                 title,
                 figure(f"{kind}-{slug(name)}", title, draw),
-                f"{what} on validation examples.{audits * (kind == 'course')}",
+                f"{what} on validation examples.{audits * (audited and kind == 'course')}",
             )
 
 

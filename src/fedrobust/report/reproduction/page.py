@@ -37,11 +37,13 @@ def reproduction_values(path: Path, figure: AddFigure) -> tuple[dict[str, Any], 
         "name": record.title,
         "told": _told(record, read),
         "tables": [
-            {"title": "Ours and the paper's", "heads": heads, "rows": body, "caption": CAPTION},
-            *takeovers(found),
-            *further(found),
+            _on_screen(table)
+            for table in (
+                {"title": "Ours and the paper's", "heads": heads, "rows": body, "caption": CAPTION},
+                *takeovers(found),
+                *further(found),
+            )
         ],
-        "axes": 2,
         "lists": list(_lists(record, rows, found)),
         "missing": missing,
         "failed": {f"{n}/{c}": why for n, r in read.items() for c, why in r.failed.items()},
@@ -50,6 +52,33 @@ def reproduction_values(path: Path, figure: AddFigure) -> tuple[dict[str, Any], 
     }
     files = {"table.md": markdown(heads, body).encode(), "table.json": as_json(record, found)}
     return content, files
+
+
+def _on_screen(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table as a page shows it: the scores first, so that a phone has them.
+
+    A row's head is its place, and below it what it is published as. The range of a value stands
+    below the value.
+    """
+    heads: list[str] = table["heads"]
+    label = [i for i, head in enumerate(heads) if head in ("place", "published as")]
+    counts = [i for i, head in enumerate(heads) if head in ("seeds", "round", "from round")]
+    order = [i for i in range(len(heads)) if i not in label + counts] + counts
+    rows = [
+        {
+            "label": [row[i] for i in label],
+            "values": [(text, rest.replace(")", "", 1)) for text, _, rest in parts],
+        }
+        for row in table["rows"]
+        for parts in [[row[i].partition(" (") for i in order]]
+    ]
+    return {
+        "title": table["title"],
+        "caption": table["caption"],
+        "label": ", ".join(heads[i] for i in label),
+        "heads": [heads[i] for i in order],
+        "rows": rows,
+    }
 
 
 def _told(record: ReproductionRecord, read: Mapping[str, SweepRecords]) -> str:

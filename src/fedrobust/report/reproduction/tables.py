@@ -7,7 +7,8 @@ from typing import Any
 from fedrobust.records.schema.reproduction import ReproductionRecord
 from fedrobust.report.reproduction import takeover
 from fedrobust.report.reproduction.places import SCORES, Place
-from fedrobust.report.sweep.records import Spread, shown
+from fedrobust.report.sweep.columns import shown
+from fedrobust.report.sweep.records import Spread
 
 _NONE = "–"
 CAPTION = (

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fedrobust.report.style import ACCURACY, MUTED, NARROW, PAPER, ROBUST, printable
-from fedrobust.report.sweep.records import COLUMNS, SweepRecords
+from fedrobust.report.sweep.columns import COLUMNS
+from fedrobust.report.sweep.records import SweepRecords
 
 _SETTINGS, _PLACES = 3, 8
 """The least settings and places for which effects are shown."""

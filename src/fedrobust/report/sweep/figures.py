@@ -2,39 +2,63 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fedrobust.report.style import MARKERS, NARROW, SERIES, percent_axis, printable, rounds_axis
+from fedrobust.report.style import (
+    MUTED,
+    NARROW,
+    SERIES,
+    Style,
+    percent_axis,
+    printable,
+    rounds_axis,
+    series,
+)
 from fedrobust.report.sweep.records import Group, SweepRecords
 
-_LEGEND_ROWS, _LEGEND_ROW = 3, 0.2
-"""The number of legend rows that fit into a figure, and the height of a further row in inches."""
+_LEFT, _RIGHT, _BOTTOM, _TITLE = 0.72, 0.22, 0.48, 0.3
+"""The room around the panels of a figure in inches: the axes' labels, and the title."""
+_BESIDE, _BETWEEN = 0.34, 0.42
+"""The room between panels. Sizes are given: to compute them takes most of the time of a figure."""
+_LEGEND_ROW = 0.2
+_MANY = 2 * len(SERIES)
+"""The most curves whose styles all differ. Of more, only the ends of the ranking are named."""
+_OTHERS = "the others"
+
+
+def turned(records: SweepRecords) -> SweepRecords:
+    """Put the axis first whose labels each get a panel, so that no figure has too many panels.
+
+    It is the first axis, unless this has more labels than there are colours, and another has fewer.
+    """
+    counts = [len(records.labels(axis)) for axis in records.axes]
+    if len(counts) < 2 or counts[0] <= len(SERIES) or min(counts) == counts[0]:
+        return records
+    first = counts.index(min(counts))
+    order = [first, *(i for i in range(len(counts)) if i != first)]
+    groups = tuple(replace(g, labels=tuple(g.labels[i] for i in order)) for g in records.groups)
+    return replace(records, axes=tuple(records.axes[i] for i in order), groups=groups)
 
 
 def panels(records: SweepRecords) -> dict[str, list[Group]]:
-    """Return the groups of each panel. There is one panel for each choice on the first axis."""
+    """Return the groups of each panel.
+
+    There is one panel for each label on the first axis, or one for all where this is the only axis.
+    """
     found: dict[str, list[Group]] = {}
     for group in records.groups:
-        found.setdefault(group.labels[0] if group.labels else "", []).append(group)
+        found.setdefault(group.labels[0] if len(group.labels) > 1 else "", []).append(group)
     return found
 
 
 def curve_name(group: Group) -> str:
-    """Return the name of a group within its panel: its choices on the other axes."""
+    """Return the name of a group within its panel: its labels on the other axes."""
     return ", ".join(group.labels[1:]) or (group.labels[0] if group.labels else "run")
-
-
-def followed(records: SweepRecords) -> bool:
-    """Whether there are enough evaluations, and few enough cells, to draw the course."""
-    if max(map(len, panels(records).values())) > len(SERIES):
-        return False
-    rounds = [tuple(m["round"] for m in c.metrics) for g in records.groups for c in g.cells]
-    return len(set(rounds)) == 1 and len(rounds[0]) >= 3
 
 
 def course(records: SweepRecords, width: float, key: str = "robust_accuracy") -> Figure:
@@ -44,29 +68,68 @@ def course(records: SweepRecords, width: float, key: str = "robust_accuracy") ->
     audit, a dashed line shows the share that withstands it.
     """
     groups = panels(records)
-    figure, axes = grid(groups, width, 2.9)
+    figure, axes = grid(groups, width, 2.9 if len(groups) < 4 else 2.3)
     drawn = styles(records)
+    named = _named(records, key)
+    last, top = 1, 0.0
     for panel, (title, members) in zip(axes, groups.items(), strict=True):
-        panel.set_title(printable(title, 40))
+        panel.set_title(printable(title, 30))
         for group in members:
-            colour, marker, _ = drawn[curve_name(group)]
-            rounds = [m["round"] for m in group.cells[0].metrics]
-            rows = np.array([[m[key] for m in c.metrics] for c in group.cells])
-            panel.plot(
-                rounds, np.median(rows, axis=0), color=colour, marker=marker, ms=4, clip_on=False
-            )
-            if len(rows) > 1:
-                low, high = rows.min(axis=0), rows.max(axis=0)
-                panel.fill_between(rounds, low, high, color=colour, alpha=0.15, lw=0)
-            if key == "robust_accuracy" and (audits := _audits(group)):
+            style = drawn[curve_name(group)] if curve_name(group) in named else None
+            end, peak = _followed(panel, group, key, style)
+            last, top = max(last, end), max(top, peak)
+            if style and key == "robust_accuracy" and (audits := _audits(group)):
                 at, stands = audits
-                panel.plot(at, stands, color=colour, ls=(0, (2, 2)), marker=marker, ms=3)
-        rounds_axis(panel, rounds[-1])
-        percent_axis(panel)
+                dashes = {"ls": (0, (2, 2)), "ms": 3, "clip_on": False}
+                panel.plot(at, stands, **style.drawn | dashes)
+    for panel in axes:
+        percent_axis(panel, top)
+        rounds_axis(panel, last)
+        if not panel.xaxis.get_tick_params()["labelbottom"]:
+            panel.set_xlabel("")
     axes[0].set_ylabel(key.replace("_", " "))
+    shown = {name: style for name, style in drawn.items() if name in named}
+    if len(drawn) > len(shown):
+        shown[_OTHERS] = Style(MUTED, "", "-")
     if len(drawn) > 1:
-        legend(figure, drawn, width)
+        legend(figure, shown, width)
     return figure
+
+
+def _followed(panel: Axes, group: Group, key: str, style: Style | None) -> tuple[int, float]:
+    """Draw the curve of a group, in grey without a style; return its last round and its peak."""
+    by_round = [{m["round"]: m[key] for m in cell.metrics} for cell in group.cells]
+    rounds: list[int] = sorted(set.intersection(*map(set, by_round)))
+    rows = np.array([[found[r] for r in rounds] for found in by_round])
+    middle = np.median(rows, axis=0)
+    if style is None:
+        panel.plot(rounds, middle, color=MUTED, lw=0.8, alpha=0.6, zorder=1)
+        return rounds[-1], float(middle.max())
+    panel.plot(
+        rounds,
+        middle,
+        **style.drawn,
+        ms=4 if len(rounds) <= 20 else 3,
+        markevery=max(1, len(rounds) // 12),
+        clip_on=False,
+    )
+    if len(rows) > 1:
+        low, high = rows.min(axis=0), rows.max(axis=0)
+        panel.fill_between(rounds, low, high, color=style.colour, alpha=0.15, lw=0)
+    return rounds[-1], float(rows.max())
+
+
+def _named(records: SweepRecords, key: str) -> set[str]:
+    """Return the names of the curves that are in colour: all, or the ends of the ranking."""
+    ends: dict[str, list[float]] = {}
+    for group in records.groups:
+        found = [float(cell.metrics[-1][key]) for cell in group.cells]
+        ends.setdefault(curve_name(group), []).append(float(np.median(found)))
+    if len(ends) <= _MANY:
+        return set(ends)
+    ranked = sorted(ends, key=lambda name: float(np.mean(ends[name])))
+    half = len(SERIES) // 2
+    return {*ranked[:half], *ranked[-half:]}
 
 
 def _audits(group: Group) -> tuple[list[int], list[float]] | None:
@@ -82,24 +145,27 @@ def _audits(group: Group) -> tuple[list[int], list[float]] | None:
 
 
 def matrix(records: SweepRecords, width: float) -> Figure:
-    """Draw the accuracy of the last model at every place of a sweep with two axes."""
-    rows, columns = (list(dict.fromkeys(g.labels[i] for g in records.groups)) for i in (0, 1))
+    """Draw the robust accuracy of the last model at every place of a sweep with two axes."""
+    rows, columns = (records.labels(axis) for axis in records.axes)
     shares = np.full((len(rows), len(columns)), np.nan)
     for group in records.groups:
-        found = group.spread(lambda cell: cell.final["accuracy"])
+        found = group.spread(lambda cell: cell.final["robust_accuracy"])
         if found is not None:
             shares[rows.index(group.labels[0]), columns.index(group.labels[1])] = found.middle
     figure = Figure(figsize=(width, 0.34 * len(rows) + 1.3), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(shares, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    low = float(np.nanmin(shares))
+    high = max(float(np.nanmax(shares)), low + 0.1)
+    axes.imshow(shares, cmap="cividis", vmin=low, vmax=high, aspect="auto")
     for i, j in np.ndindex(shares.shape):
         if np.isfinite(shares[i, j]):
-            ink = "white" if shares[i, j] < 0.6 else "black"
-            axes.text(j, i, f"{100 * shares[i, j]:.0f}", ha="center", va="center", color=ink)
+            ink = "white" if shares[i, j] < low + 0.55 * (high - low) else "black"
+            axes.text(j, i, f"{100 * shares[i, j]:.1f}", ha="center", va="center", color=ink)
     axes.set_xticks(
         range(len(columns)), [printable(c, 20) for c in columns], rotation=35, ha="right"
     )
     axes.set_yticks(range(len(rows)), [printable(r, 30) for r in rows])
+    axes.set_title("Robust accuracy in %")
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)
     return figure
@@ -108,32 +174,33 @@ def matrix(records: SweepRecords, width: float) -> Figure:
 def grid(
     groups: Mapping[str, Sequence[Group]], width: float, height: float, square: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """Make one panel for each of ``groups``, side by side, or stacked in a narrow figure."""
+    """Make one panel for each of ``groups``, side by side, or stacked in a narrow figure.
+
+    A panel with no panel below it has the labels of its horizontal axis.
+    """
     across = min(len(groups), 3) if width > NARROW else 1
     down = -(-len(groups) // across)
-    tall = (width / across if square else height) * down + 0.6
-    figure = Figure(figsize=(width, tall), layout="constrained")
+    left, bottom = (0.1, 0.1) if square else (_LEFT, _BOTTOM)
+    panel = (width - left - _RIGHT - (across - 1) * _BESIDE) / across
+    tall = panel if square else height - _BOTTOM
+    whole = bottom + _TITLE + down * tall + (down - 1) * _BETWEEN
+    figure = Figure(figsize=(width, whole))
+    figure.subplots_adjust(
+        left / width, bottom / whole, 1 - _RIGHT / width, 1 - _TITLE / whole,
+        wspace=_BESIDE / panel, hspace=_BETWEEN / tall,
+    )  # fmt: skip
     axes = list(figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).flat)
     for spare in axes[len(groups) :]:
-        spare.set_visible(False)
+        spare.remove()
+    for lowest in axes[max(0, len(groups) - across) : len(groups)]:
+        lowest.tick_params(labelbottom=True)
     return figure, axes[: len(groups)]
 
 
-class Style(NamedTuple):
-    """The style of a curve. The dash is for lines without markers."""
-
-    colour: str
-    marker: str
-    dash: str
-
-
 def styles(records: SweepRecords) -> dict[str, Style]:
-    """Return the style of every curve by its name. Up to sixteen curves all differ."""
+    """Return the style of every curve by its name."""
     names = dict.fromkeys(curve_name(group) for group in records.groups)
-    return {
-        name: Style(SERIES[i % 8], MARKERS[(i + i // 8) % 8], ("-", "--")[i // 8 % 2])
-        for i, name in enumerate(names)
-    }
+    return {name: series(i) for i, name in enumerate(names)}
 
 
 def legend(
@@ -145,10 +212,26 @@ def legend(
     """Write the curves' names below the panels. ``dashed`` shows lines with their dashes."""
     names = [printable(name, 60) for name in styles]
     handles = [
-        Line2D([], [], color=style.colour, marker=style.marker, ls=style.dash if dashed else "-")
+        Line2D([], [], color=style.colour, ls=style.dash)
+        if dashed
+        else Line2D([], [], **style.drawn)
         for style in styles.values()
     ]
     columns = max(1, min(len(names), int(width * 10) // (max(map(len, names)) + 6)))
-    more = math.ceil(len(names) / columns) - _LEGEND_ROWS
-    figure.set_figheight(figure.get_figheight() + _LEGEND_ROW * max(0, more))
-    figure.legend(handles, names, loc="outside lower left", ncols=columns, frameon=False)
+    more = 0.1 + _LEGEND_ROW * math.ceil(len(names) / columns)
+    before, room = figure.get_figheight(), figure.subplotpars
+    height = before + more
+    figure.set_figheight(height)
+    figure.subplots_adjust(
+        bottom=(room.bottom * before + more) / height, top=1 - (1 - room.top) * before / height
+    )
+    figure.legend(
+        handles,
+        names,
+        loc="lower left",
+        bbox_to_anchor=(0, 0),
+        ncols=columns,
+        frameon=False,
+        borderaxespad=0,
+        labelspacing=0.35,
+    )

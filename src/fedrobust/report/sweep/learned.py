@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from fedrobust.report.sweep.records import Columns, SweepCell
+from fedrobust.report.sweep.columns import Columns
+from fedrobust.report.sweep.records import SweepCell
 
 _RETURN = (
     "The return is the return of the policy or plan in five episodes of the attacker's own "

@@ -1,4 +1,4 @@
-"""The page of a sweep: its table, its figures, and the same table as JSON."""
+"""The page of a sweep: its first sentence, its maps and figures, its table, and that as JSON."""
 
 import json
 import math
@@ -9,63 +9,87 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from fedrobust.config.trust import CURE, NOTHING, Trusted
 from fedrobust.records.published import differing, row_of
 from fedrobust.report.sweep import effects, figures, learned, paired, plane, shift
-from fedrobust.report.sweep.records import COLUMNS, Group, Spread, SweepRecords, shown, table
+from fedrobust.report.sweep.columns import shown, table
+from fedrobust.report.sweep.headline import headline
+from fedrobust.report.sweep.heat_map import heat_maps
+from fedrobust.report.sweep.records import Group, Spread, SweepRecords
+from fedrobust.report.sweep.rows import link_from, rows
+from fedrobust.report.sweep.setup import meanings, setup, varied
+from fedrobust.report.wording import measure
 
-AddFigure = Callable[[str, str, Callable[[float], Figure]], dict[str, Any]]
+AddFigure = Callable[..., dict[str, Any]]
 DIFFERING = "Settings that differ, with the published ones in brackets"
 _NUMBER = re.compile(r"[\d,.]*\d")
 _NAMED = 4
 """The number of cells that are named for one trouble."""
+_NAMED_ONLY = " A curve that would flatten all others is named with its range and not drawn."
 _REACHED = " Points stand at the shift that was reached; a curve ends where a model has blown up."
 
 
 def sweep_values(
-    path: Path, figure: AddFigure, trusted: Trusted = NOTHING
+    path: Path, figure: AddFigure, trusted: Trusted = NOTHING, out: Path | None = None
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Return the template's values for the sweep at ``path``, and the tables as files.
 
-    A figure that would need code that is not ``trusted`` is left out, and a line says so.
+    A figure that would need code that is not ``trusted`` is left out, and a line says so. ``out``
+    is the folder of the page, from which it links to the pages of the cells.
 
     Raises: ``RecordError`` for a folder that is broken or has no finished cell.
     """
     records = SweepRecords.read(path)
-    tables, files = [], {}
-    for name, title, columns, caption in (
-        ("table", "Scores", COLUMNS, lambda _: _scores_caption(records)),
-        ("learned", "Learned attacks", learned.LEARNED, learned.caption),
+    link = link_from(out, records)
+    further, files = list[dict[str, Any]](), dict[str, bytes]()
+    found, places = table(records)
+    for name, columns, lines in (
+        ("table", found, places),
+        ("learned", *table(records, learned.LEARNED)),
     ):
-        found, rows = table(records, columns)
-        if rows:
-            heads = [*records.axes, *(["seeds"] if records.seeds > 1 else []), *found]
-            body = [_row(records, found, *row) for row in rows]
-            tables.append({"title": title, "heads": heads, "rows": body, "caption": caption(found)})
-            files[f"{name}.md"] = markdown(heads, body).encode()
-            files[f"{name}.json"] = _json(records, found, rows).encode()
+        if not lines:
+            continue
+        heads = [*records.axes, *(["seeds"] if records.seeds > 1 else []), *columns]
+        body = [_row(records, columns, *line) for line in lines]
+        files[f"{name}.md"] = markdown(heads, body).encode()
+        files[f"{name}.json"] = _json(records, columns, lines).encode()
+        if name == "learned":
+            further.append(_further("Learned attacks", heads, body, learned.caption(columns)))
     heads, against = paired.paired(records)
     if heads and against:
         heads = [*records.axes, "seeds", *heads]
         body = [[*g.labels, str(len(g.cells)), *texts] for g, texts in against]
-        table_of = {"title": "How much harm each attack does", "heads": heads, "rows": body}
-        tables.append(table_of | {"caption": paired.CAPTION})
+        further.append(_further("How much harm each attack does", heads, body, paired.CAPTION))
         files["harm.md"] = markdown(heads, body).encode()
     left_out = _left_out(records, trusted)
     content = {
         "name": records.name,
+        "headline": headline(records),
         "told": _told(records),
+        "heat": heat_maps(records, link),
+        "setup": setup(records),
+        "varied": varied(records),
+        "meanings": meanings(records),
         "lists": list(_lists(records)),
-        "tables": tables,
+        "tables": further,
+        "rows": rows(records, found, places, link),
+        "caption": _scores_caption(records),
         "axes": len(records.axes),
-        "missing": records.missing,
         "failed": records.failed,
+        "unfinished": list(_unfinished(records)),
         "troubles": [*left_out, *_troubles(records)],
         "figures": list(_figures(records, figure, None if left_out else trusted)),
     }
     return content, files
+
+
+def _further(title: str, heads: list[str], body: list[list[str]], caption: str) -> dict[str, Any]:
+    """Return a further table: each value with its range, which stands below it."""
+    rows = []
+    for line in body:
+        parts = [text.partition(" (") for text in line]
+        rows.append([(value, rest.replace(")", "", 1)) for value, _, rest in parts])
+    return {"title": title, "heads": heads, "rows": rows, "caption": caption}
 
 
 def _lists(records: SweepRecords) -> Iterator[tuple[str, list[str]]]:
@@ -77,8 +101,26 @@ def _lists(records: SweepRecords) -> Iterator[tuple[str, list[str]]]:
 
 
 def _told(records: SweepRecords) -> str:
-    cells = sum(len(group.cells) for group in records.groups)
-    return f"{cells} runs{f', up to {records.seeds} seeds a place' * (records.seeds > 1)}."
+    cells = records.cells
+    least = min(len(group.cells) for group in records.groups)
+    most = "up to " if least < records.seeds else ""
+    seeds = f", {most}{records.seeds} seeds a place" if records.seeds > 1 else ", one seed a place"
+    attacks = dict.fromkeys(measure(cell.config.get("evaluation") or {}) for cell in cells)
+    how = f" under {next(iter(attacks))}" if len(attacks) == 1 and "" not in attacks else ""
+    return (
+        f"{len(cells)} run{'s' * (len(cells) > 1)}{seeds}. Robust accuracy is that of the model "
+        f"after the last round, on the test split{how}."
+    )
+
+
+def _unfinished(records: SweepRecords) -> Iterator[str]:
+    """Yield which cells were begun and are not finished, and which were not begun."""
+    open_ = {name: cell for name, cell in records.unfinished.items() if cell.failure is None}
+    for begun, words in ((True, "Begun, but not finished"), (False, "Not begun yet")):
+        if names := [name for name, cell in open_.items() if cell.begun is begun]:
+            yield f"{words}: {', '.join(names)}."
+    if records.unfinished:
+        yield "The same fedrobust sweep command with --resume plays what is missing."
 
 
 def _troubles(records: SweepRecords) -> list[str]:
@@ -111,7 +153,7 @@ def _scores_caption(records: SweepRecords) -> str:
     )
     caption = f"The model after the last round, on the test split.{seeds}"
     if any(row_of(group.cells[0].config) for group in records.groups):
-        caption += " Paper: the published figures; the settings that differ are listed below."
+        caption += " Paper: the published figures; the settings that differ are listed above."
     if any(cell.wasserstein for group in records.groups for cell in group.cells):
         caption += (
             " A constant answer has ρ̂ = 0, so read ρ̂ with the error and the largest class answered."
@@ -171,25 +213,22 @@ def _figures(records: SweepRecords, figure: AddFigure, trusted: Trusted | None) 
 
     Without ``trusted`` there are no decision boundaries.
     """
-    cells = [cell for group in records.groups for cell in group.cells]
+    cells = records.cells
     spread = " Bands reach from the smallest to the largest seed." if records.seeds > 1 else ""
-    sides = [{group.labels[i] for group in records.groups} for i in range(len(records.axes))]
-    if len(sides) == 2 and min(map(len, sides)) > 3:
-        drawn = figure("matrix", "Accuracy at every place", partial(figures.matrix, records))
-        yield (
-            "Accuracy",
-            drawn,
-            "Accuracy of the last model on the test split, in per cent." + spread,
+    if len(records.axes) == 2:
+        # The page shows this map as a table. The figure is a file beside it, for papers.
+        figure("matrix", "Robust accuracy at every place", partial(figures.matrix, records), False)
+    records = figures.turned(records)
+    drawn = figure("course", "Robust accuracy by round", partial(figures.course, records))
+    caption = "Share of held-out examples right both clean and attacked, during training."
+    if any("audit" in m for cell in cells for m in cell.metrics):
+        caption += (
+            " Dashed, or a second mark: the share that withstands the whole battery of an audit."
         )
+    yield "Robust accuracy by round", drawn, caption + spread
     if effects.design(records) is not None:
         title = "What each setting changes"
         yield title, figure("effects", title, partial(effects.drawn, records)), effects.CAPTION
-    if figures.followed(records):
-        drawn = figure("course", "Robust accuracy by round", partial(figures.course, records))
-        caption = "Share of held-out examples right both clean and attacked, during training."
-        if any("audit" in m for cell in cells for m in cell.metrics):
-            caption += " Dashed: the share that withstands the whole battery of an audit."
-        yield "Robust accuracy", drawn, caption + spread
     if trusted is not None and plane.plane(records):
         ring = plane.Plane.of(records, trusted)
         draw = partial(plane.boundaries, ring, records)
@@ -212,6 +251,7 @@ def _figures(records: SweepRecords, figure: AddFigure, trusted: Trusted | None) 
             drawn,
             f"Share of test examples that the last model gets wrong; {how}. The dashed line is ρ̂ "
             "of the unattacked model. The dotted line is the error of a constant answer."
+            + _NAMED_ONLY
             + _REACHED
             + spread,
         )
@@ -223,6 +263,5 @@ def _figures(records: SweepRecords, figure: AddFigure, trusted: Trusted | None) 
             drawn,
             "Mean loss of the last model on test examples moved by WRM. Dashed: the bound "
             "γρ + φ. Where the model is certified (see the table), the bound includes the gap and "
-            "is proved. A model whose loss is over a hundred times that of any unattacked one is "
-            "only named." + _REACHED,
+            "is proved." + _NAMED_ONLY + _REACHED,
         )

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from statistics import fmean
 
 from fedrobust.evaluation.intervals import of_mean
-from fedrobust.report.sweep.records import COLUMNS, SEED, Group, SweepCell, SweepRecords
+from fedrobust.report.sweep.columns import COLUMNS
+from fedrobust.report.sweep.records import SEED, Group, SweepCell, SweepRecords
 
 _AXIS = "attack"
 LEAST = 3

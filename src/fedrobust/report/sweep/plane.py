@@ -88,7 +88,7 @@ def boundaries(plane: Plane, records: SweepRecords, width: float) -> Figure:
     figure, axes = grid(plane.groups, width, 3.4, square=True)
     drawn = styles(records)
     for panel, (title, members) in zip(axes, plane.groups.items(), strict=True):
-        panel.set_title(printable(title, 40))
+        panel.set_title(printable(title, 30))
         for points, colour in zip(plane.points, _DATA, strict=True):
             _dots(panel, points, colour)
         for group in members:

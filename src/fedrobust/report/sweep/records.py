@@ -4,16 +4,15 @@ Cells that differ only in their seed are one group. A figure of a group is the m
 seeds, with the smallest and the largest value.
 """
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeAlias
+from typing import Any
 
 from fedrobust.errors import RecordError
-from fedrobust.records.published import row_of
 from fedrobust.records.reading import (
     broken,
     evaluations_of,
@@ -90,10 +89,26 @@ class Group:
 
     def spread(self, figure: Callable[[SweepCell], float | None]) -> Spread | None:
         """Return the spread of ``figure`` over the seeds; None where a cell does not have it."""
-        values = [v for v in map(figure, self.cells) if v is not None]
-        if len(values) < len(self.cells):
-            return None
-        return Spread(median(values), min(values), max(values), len(values))
+        return spread(self.cells, figure)
+
+
+def spread(
+    cells: Sequence[SweepCell], figure: Callable[[SweepCell], float | None]
+) -> Spread | None:
+    """Return the spread of ``figure`` over ``cells``; None where a cell does not have it."""
+    values = [v for v in map(figure, cells) if v is not None]
+    if not values or len(values) < len(cells):
+        return None
+    return Spread(median(values), min(values), max(values), len(values))
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """One cell that is not finished: its place, whether it was begun, and why it failed, if so."""
+
+    labels: Mapping[str, str]
+    begun: bool = False
+    failure: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,8 +116,9 @@ class SweepRecords:
     """The content of a sweep's folder, which is read once and never changed.
 
     ``axes`` are the axes other than the seed. ``groups`` are in the order of their labels.
-    ``missing`` and ``failed`` name the cells that are not finished. ``reference`` names the attack
-    that the others are compared with.
+    ``missing`` and ``failed`` name the cells that are not finished; ``unfinished`` says where in
+    the sweep they are. ``reference`` names the attack that the others are compared with. ``order``
+    has the labels of every axis, the seed included, in the order of the sweep.
     """
 
     path: Path
@@ -112,6 +128,8 @@ class SweepRecords:
     missing: tuple[str, ...]
     failed: Mapping[str, str]
     reference: str | None = None
+    unfinished: Mapping[str, Unfinished] = field(default_factory=dict)
+    order: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> "SweepRecords":
@@ -148,13 +166,38 @@ class SweepRecords:
             return [rank.index(label) for rank, label in zip(ranks, labels, strict=True)]
 
         groups = tuple(Group(labels, tuple(places[labels])) for labels in sorted(places, key=place))
-        found = path, content.name, axes, groups, tuple(missing), failed
-        return cls(*found, content.reference)
+        unfinished = {
+            entry.name: Unfinished(
+                entry.labels,
+                os.path.isdir(path / "cells" / entry.name),
+                failed.get(entry.name),
+            )
+            for entry in content.cells
+            if entry.name in set(missing)
+        }
+        found = path, content.name, axes, groups, tuple(missing), failed, content.reference
+        return cls(*found, unfinished, content.axes)
 
     @property
     def seeds(self) -> int:
         """The largest number of seeds in a group."""
         return max(len(group.cells) for group in self.groups)
+
+    @property
+    def cells(self) -> list[SweepCell]:
+        """All finished cells, group by group."""
+        return [cell for group in self.groups for cell in group.cells]
+
+    def labels(self, axis: str) -> list[str]:
+        """Return the labels of ``axis`` that cells have, in the order of the sweep.
+
+        An empty label stands for cells that have no place on this axis.
+        """
+        places = [cell.labels for cell in self.cells]
+        places += [cell.labels for cell in self.unfinished.values()]
+        known = dict.fromkeys(labels.get(axis, "") for labels in places)
+        ordered = [label for label in ("", *self.order.get(axis, ())) if label in known]
+        return ordered + [label for label in known if label not in ordered]
 
 
 def _strange(content: SweepRecord, labels: Mapping[str, str]) -> str:
@@ -199,84 +242,3 @@ def _failure(path: Path) -> str:
         return f"{path.name} is a link, which may lead anywhere: it was not read"
     lines = text_of(path, damaged=True).strip().splitlines()
     return lines[-1] if lines else f"{path.name} does not say why"
-
-
-Columns: TypeAlias = Mapping[str, Callable[["SweepCell"], float | None]]
-
-COLUMNS: Columns = {
-    "accuracy": lambda cell: cell.final["accuracy"],
-    "robust accuracy": lambda cell: cell.final["robust_accuracy"],
-    "paper: accuracy": lambda cell: published_figure(cell, "accuracy"),
-    "paper: robust accuracy": lambda cell: published_figure(cell, "robust_accuracy"),
-    "error": lambda cell: 1 - cell.final["accuracy"],
-    "ρ̂": lambda cell: certified_figure(cell, "rho"),
-    "worst-case loss": lambda cell: certified_figure(cell, "worst_case_loss"),
-    "largest class answered": lambda cell: max(cell.wasserstein.get("answers") or [0]) or None,
-    "certified": lambda cell: float(cell.wasserstein["certified"]) if cell.wasserstein else None,
-    "malicious rows kept": lambda cell: cell.summary.get("malicious_kept"),
-    "audit: claimed": lambda cell: audited_figure(cell, "claimed"),
-    "audit: robust": lambda cell: audited_figure(cell, "robust"),
-    "audit: masked": lambda cell: audited_figure(cell, "masked"),
-}
-SHARES = {
-    "paper: accuracy",
-    "paper: robust accuracy",
-    "audit: claimed",
-    "audit: robust",
-    "audit: masked",
-    "certified",
-    "accuracy",
-    "robust accuracy",
-    "error",
-    "largest class answered",
-    "malicious rows kept",
-}
-"""The columns that hold shares, from 0 to 1."""
-
-
-def audited_figure(cell: SweepCell, name: str) -> float | None:
-    """Return a figure of the last model's audit; ``masked`` is 1 where that is the verdict."""
-    found = cell.final.get("audit")
-    if found is None:
-        return None
-    return float(found["verdict"] == "masked") if name == "masked" else found[name]
-
-
-def published_figure(cell: SweepCell, name: str) -> float | None:
-    """Return a figure of the published row to which the cell belongs; None where there is none."""
-    row = row_of(cell.config)
-    return None if row is None else row.figures.get(name)
-
-
-def certified_figure(cell: SweepCell, name: str) -> float | None:
-    """Return a figure of the certificate; infinity for the null that JSON holds in its place."""
-    if not cell.wasserstein:
-        return None
-    value: float | None = cell.wasserstein.get(name)
-    return math.inf if value is None else value
-
-
-def table(
-    records: SweepRecords, columns: Columns = COLUMNS
-) -> tuple[list[str], list[tuple[Group, list[Spread | None]]]]:
-    """Return the ``columns`` that any group has, and the rows of the groups that have any."""
-    found = {name: [g.spread(figure) for g in records.groups] for name, figure in columns.items()}
-    present = [name for name, column in found.items() if any(column)]
-    rows = [(group, [found[name][i] for name in present]) for i, group in enumerate(records.groups)]
-    return present, [row for row in rows if any(row[1])]
-
-
-def shown(name: str, value: Spread | None) -> str:
-    """Return a figure as the table shows it: 93.4 (92.8 to 94.0) % over several seeds."""
-    if value is None:
-        return "–"
-
-    def form(v: float) -> str:
-        if name in SHARES:
-            return f"{100 * v:.1f}"
-        return f"{v:,.0f}" if 1000 <= abs(v) < 1e6 else f"{v:.3g}"
-
-    unit = "\u202f%" if name in SHARES else ""
-    if value.seeds == 1 or form(value.low) == form(value.high):
-        return form(value.middle) + unit
-    return f"{form(value.middle)} ({form(value.low)} to {form(value.high)}){unit}"

@@ -1,77 +1,128 @@
 """Figures of a sweep: the error and the loss of its models under shift."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
-from fedrobust.report.style import INK, MUTED, percent_axis, printable
+from fedrobust.report.style import INK, MUTED, PAPER, RULE, percent_axis, printable
 from fedrobust.report.sweep.figures import curve_name, grid, legend, panels, styles
 from fedrobust.report.sweep.records import Group, SweepCell, SweepRecords
+
+_TIMES = {"error": 2.5, "loss": 10.0}
+"""A curve beyond so many times the usual value would flatten the others."""
 
 
 def shift(
     records: SweepRecords, method: str, what: str, width: float, certificate: bool = False
 ) -> Figure:
-    """Draw ``what`` (error or loss) of the last model against the level ρ of shift."""
+    """Draw ``what`` (error or loss) of the last model against the level ρ of shift.
+
+    A curve that would flatten all others is named, with its range, and not drawn.
+    """
     groups = panels(records)
     figure, axes = grid(groups, width, 2.9)
     drawn = styles(records)
-    top = _ceiling(records, method) if what != "error" else math.inf
+    top = _ceiling(records, method, what)
     for panel, (title, members) in zip(axes, groups.items(), strict=True):
-        panel.set_title(printable(title, 40))
+        panel.set_title(printable(title, 30))
         above = []
         for group in members:
-            colour, marker, _ = drawn[curve_name(group)]
+            style = drawn[curve_name(group)]
             reached = np.array([_curve(cell, method, "reached") for cell in group.cells])
             rows = np.array([_curve(cell, method, what) for cell in group.cells])
             levels = np.median(reached, axis=0)
             # The loss of a model that has blown up is infinite, which ends the curve.
             middle, low, high = np.median(rows, axis=0), rows.min(axis=0), rows.max(axis=0)
-            if middle.min() > top:
-                above.append(curve_name(group))
+            if middle.max() > top:
+                above.append(f"{printable(curve_name(group), 40)} ({_range(middle, what)})")
                 continue
-            panel.plot(levels, _drawn(middle), color=colour, marker=marker, ms=4)
+            panel.plot(levels, _drawn(middle), **style.drawn, ms=4)
             if len(rows) > 1:
                 panel.fill_between(
-                    levels, _drawn(low), _drawn(high), color=colour, alpha=0.15, lw=0
-                )
+                    levels, _drawn(low), _drawn(np.minimum(high, top)), color=style.colour,
+                    alpha=0.15, lw=0,
+                )  # fmt: skip
             if certificate and (bound := _bound(group)) is not None:
                 gamma, surrogate = bound
                 line = gamma * np.array(levels) + surrogate
-                panel.plot(levels, line, color=colour, ls=(0, (2, 2)), lw=1)
+                panel.plot(levels, line, color=style.colour, ls=(0, (2, 2)), lw=1)
             if not any(cell.attacked for cell in group.cells):
                 _mark(panel, group, what)
         if above:
-            text = f"off the scale: {', '.join(printable(name, 60) for name in above)}"
-            panel.annotate(
-                text, (0.98, 0.04), xycoords="axes fraction", ha="right", color=INK, fontsize=8
-            )
-        panel.set_xlabel("shift ρ (mean squared distance)")
-        if what == "error":
-            percent_axis(panel)
-    if what != "error":
-        axes[0].set_yscale("log")
-        low, high = axes[0].get_ylim()
-        axes[0].yaxis.set_major_locator(LogLocator(subs=(1,) if high / low > 100 else (1, 2, 5)))
-        for panel in axes:
-            panel.tick_params(which="minor", left=False)
-        axes[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes[0].yaxis.set_minor_formatter(NullFormatter())
+            _name_above(panel, above)
+        if panel.xaxis.get_tick_params()["labelbottom"]:
+            panel.set_xlabel("shift ρ (mean squared distance)")
+    if what == "error":
+        _share_axis(axes)
+    else:
+        _loss_axis(axes)
     axes[0].set_ylabel("misclassified" if what == "error" else "mean loss")
     legend(figure, drawn, width)
     return figure
 
 
-def _ceiling(records: SweepRecords, method: str) -> float:
-    """Return the loss above which a model has blown up: 100 times the largest unattacked loss."""
-    calm = [cell for group in records.groups for cell in group.cells if not cell.attacked]
-    values = [value for cell in calm for value in _curve(cell, method, "loss")]
-    return 100 * max(values, default=math.inf)
+def _name_above(panel: Axes, above: list[str]) -> None:
+    """Name the curves of a panel that are off its scale, one a line."""
+    panel.annotate(
+        "off the scale:\n" + "\n".join(above), (0.98, 0.97), xycoords="axes fraction", ha="right",
+        va="top", color=INK, fontsize=7.5, zorder=5,
+        bbox={"boxstyle": "round,pad=0.3", "fc": PAPER, "ec": RULE, "alpha": 0.9},
+    )  # fmt: skip
+
+
+def _range(values: NDArray[Any], what: str) -> str:
+    """Return from where to where a curve goes, in words."""
+    low, high = float(values.min()), float(values.max())
+    if math.isinf(low):
+        return "infinite"
+    scale, unit, form = (100, " %", ".0f") if what == "error" else (1, "", ".2g")
+    first, last = (f"{scale * value:{form}}".replace("inf", "∞") for value in (low, high))
+    return f"{first}{'' if first == last else f' to {last}'}{unit}"
+
+
+def _share_axis(axes: Sequence[Axes]) -> None:
+    """Make the vertical axis of shares end at the tenth above all that is drawn."""
+    curves = [line for panel in axes for line in panel.lines if _is_curve(line)]
+    drawn = [float(np.nanmax(np.asarray(line.get_ydata(), dtype=float))) for line in curves]
+    for panel in axes:
+        percent_axis(panel, max(drawn, default=1.0))
+
+
+def _is_curve(line: Line2D) -> bool:
+    return line.get_marker() not in ("None", "", None)
+
+
+def _loss_axis(axes: Sequence[Axes]) -> None:
+    """Make the vertical axis of losses logarithmic, with plain numbers."""
+    axes[0].set_yscale("log")
+    low, high = axes[0].get_ylim()
+    axes[0].yaxis.set_major_locator(LogLocator(subs=(1,) if high / low > 100 else (1, 2, 5)))
+    for panel in axes:
+        panel.tick_params(which="minor", left=False)
+    axes[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes[0].yaxis.set_minor_formatter(NullFormatter())
+
+
+def _ceiling(records: SweepRecords, method: str, what: str) -> float:
+    """Return the value above which a curve would flatten the others.
+
+    It is a multiple of the largest value without an attack, or, where every cell is attacked, of
+    the median of all curves' largest values.
+    """
+    peaks = {
+        group.labels: max(np.median([_curve(c, method, what) for c in group.cells], axis=0))
+        for group in records.groups
+    }
+    calm = [peaks[g.labels] for g in records.groups if not any(c.attacked for c in g.cells)]
+    usual = max(calm) if calm else sorted(peaks.values())[(len(peaks) - 1) // 2]
+    return math.inf if usual == 0 else float(_TIMES[what] * usual)
 
 
 def _curve(cell: SweepCell, method: str, what: str) -> list[float]:

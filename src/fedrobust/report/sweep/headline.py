@@ -1,0 +1,187 @@
+"""The first sentence of a sweep's page: what happened to the robust accuracy."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from fedrobust.evaluation.intervals import bounds
+from fedrobust.report.sweep.columns import COLUMNS
+from fedrobust.report.sweep.records import Group, Spread, SweepRecords
+from fedrobust.report.wording import percent
+
+_ATTACK = "attack"
+Place = tuple[str, ...]
+
+
+class Score(NamedTuple):
+    """The robust accuracy at one place."""
+
+    group: Group
+    robust: Spread
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The range over the seeds; of one seed, the 95 % interval of its test examples."""
+        if self.robust.seeds > 1:
+            return self.robust.low, self.robust.high
+        return bounds(self.robust.middle, self.group.cells[0].final["examples"])
+
+
+def headline(records: SweepRecords) -> str:
+    """Return one sentence: which place is the most robust, which the least, by how much.
+
+    Where a sweep crosses defences with attacks, each defence is judged by the attack that leaves it
+    the least. Medians over the seeds are compared. Two places are alike where the ranges over their
+    seeds overlap; with one seed each, where the 95 % intervals of their test examples do.
+    """
+    found = [
+        Score(group, spread)
+        for group in records.groups
+        if (spread := group.spread(COLUMNS["robust accuracy"])) is not None
+    ]
+    sentence = _defences(records, found) or _attacks(records, found) or _places(records, found)
+    total = len(records.cells) + len(records.missing)
+    if not records.missing:
+        return f"{sentence}."
+    done = f"So far, with {len(records.cells)} of {total} runs finished"
+    return f"{done}: {sentence[:1].lower()}{sentence[1:]}."
+
+
+def _defences(records: SweepRecords, found: Sequence[Score]) -> str:
+    """Compare defences by their worst attack; empty where the sweep does not cross them."""
+    if _ATTACK not in records.axes:
+        return ""
+    attacked, calm = _by_defence(records, found)
+    axis = records.axes.index(_ATTACK)
+    met = [{score.group.labels[axis] for score in scores} for scores in attacked.values()]
+    # A defence that met more attacks than others would look worse than it is.
+    attacks = set.intersection(*met) if met else set()
+    if not attacks or len(attacked) < 2:
+        return ""
+    worst = {
+        place: min(
+            (score for score in scores if score.group.labels[axis] in attacks),
+            key=lambda score: score.robust.middle,
+        )
+        for place, scores in attacked.items()
+    }
+    ranked = sorted(worst, key=lambda place: worst[place].robust.middle)
+    low, high = (worst[place] for place in (ranked[0], ranked[-1]))
+    under = f"Under {', '.join(attacks)}" if len(attacks) == 1 else "Under its worst attack"
+    if any(one != attacks for one in met) and len(attacks) > 1:
+        under += f" of the {len(attacks)} that all met"
+    others = [name for name in records.axes if name != _ATTACK]
+    calms = [calm[place] for place in worst if place in calm]
+
+    def told(score: Score) -> str:
+        name = f", {score.group.labels[axis]}" if len(attacks) > 1 else ""
+        return f"{percent(score.robust.middle)}{name}"
+
+    if _alike(low, high):
+        one = others[0] if len(others) == 1 else "place"
+        return (
+            f"{under}, no {one} is clearly more robust than another: robust accuracy is "
+            f"{_span(low, high)}{_without(calms)}"
+        )
+    near = sum(_alike(worst[place], high) for place in ranked[1:-1])
+    also = f", with {near} other{'s' * (near > 1)} within chance of it," if near else ""
+    return (
+        f"{under}, {_joined(records, others, ranked[-1])} keeps the most robust accuracy "
+        f"({told(high)}){also} and {_joined(records, others, ranked[0])} the least "
+        f"({told(low)}){_without(calms)}"
+    )
+
+
+def _by_defence(
+    records: SweepRecords, found: Sequence[Score]
+) -> tuple[Mapping[Place, list[Score]], Mapping[Place, Score]]:
+    """Return the attacked and the unattacked scores of each place on the other axes."""
+    axis = records.axes.index(_ATTACK)
+    attacked: dict[Place, list[Score]] = {}
+    calm: dict[Place, Score] = {}
+    for score in found:
+        labels = score.group.labels
+        place = labels[:axis] + labels[axis + 1 :]
+        if all(cell.attacked for cell in score.group.cells):
+            attacked.setdefault(place, []).append(score)
+        elif not any(cell.attacked for cell in score.group.cells):
+            calm[place] = score
+    return attacked, calm
+
+
+def _without(calm: Sequence[Score]) -> str:
+    """Return what the same defences have without an attack, as the end of a sentence."""
+    if not calm:
+        return ""
+    ranked = sorted(calm, key=lambda score: score.robust.middle)
+    return f"; without an attack, robust accuracy is {_span(ranked[0], ranked[-1])}"
+
+
+def _span(low: Score, high: Score) -> str:
+    """Return from where to where the robust accuracies of two places go."""
+    ends = percent(low.robust.middle), percent(high.robust.middle)
+    return ends[1] if ends[0] == ends[1] else f"{_short(low.robust.middle)} to {ends[1]}"
+
+
+def _attacks(records: SweepRecords, found: Sequence[Score]) -> str:
+    """Name the most harmful attack on the one defence; empty where there are several."""
+    if _ATTACK not in records.axes:
+        return ""
+    attacked, calm = _by_defence(records, found)
+    if len(attacked) != 1:
+        return ""
+    ((place, scores),) = attacked.items()
+    worst, axis = min(scores, key=lambda score: score.robust.middle), records.axes.index(_ATTACK)
+    name, left = worst.group.labels[axis], percent(worst.robust.middle)
+    if place not in calm:
+        return f"The most harmful attack, {name}, leaves {left} robust accuracy"
+    whole = calm[place].robust
+    if _alike(worst, calm[place]):
+        return (
+            f"No attack clearly lowers the robust accuracy: it is {percent(whole.middle)} without "
+            f"an attack, and {left} under the most harmful one, {name}"
+        )
+    return (
+        f"The most harmful attack, {name}, leaves {left} robust accuracy of "
+        f"{percent(whole.middle)} without an attack"
+    )
+
+
+def _places(records: SweepRecords, found: Sequence[Score]) -> str:
+    """Name the most and the least robust place."""
+    ranked = sorted(found, key=lambda score: score.robust.middle)
+    low, high = ranked[0], ranked[-1]
+    if len(ranked) == 1:
+        spread = low.robust
+        over = f" over {spread.seeds} seeds ({_short(spread.low)} to {percent(spread.high)})"
+        return f"Robust accuracy is {percent(spread.middle)}{over if spread.seeds > 1 else ''}"
+    ends = percent(low.robust.middle), percent(high.robust.middle)
+    if ends[0] == ends[1]:
+        return f"Robust accuracy is {ends[0]} at every place"
+    if _alike(low, high):
+        return (
+            f"No place is clearly more robust than another: robust accuracy is {_span(low, high)}"
+        )
+    return (
+        f"Robust accuracy is highest for {_at(records, high)} ({ends[1]}) and lowest for "
+        f"{_at(records, low)} ({ends[0]})"
+    )
+
+
+def _alike(one: Score, other: Score) -> bool:
+    """Whether chance may explain the difference of two places: their ranges overlap."""
+    return one.ends[0] <= other.ends[1] and other.ends[0] <= one.ends[1]
+
+
+def _short(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _at(records: SweepRecords, score: Score) -> str:
+    return _joined(records, records.axes, score.group.labels)
+
+
+def _joined(records: SweepRecords, axes: Sequence[str], labels: Place) -> str:
+    """Name the labels with their axes; axes with a single label say nothing."""
+    pairs = [(a, label) for a, label in zip(axes, labels, strict=True) if label]
+    several = [pair for pair in pairs if len(records.labels(pair[0])) > 1]
+    return ", ".join(f"{axis} {label}" for axis, label in several or pairs)

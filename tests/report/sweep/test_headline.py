@@ -1,0 +1,108 @@
+"""The first sentence of a sweep's page says what happened, and no more than the seeds show."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fedrobust.report.sweep.headline import headline
+from fedrobust.report.sweep.records import Group, SweepCell, SweepRecords
+
+Robust = Mapping[tuple[str, ...], Sequence[float]]
+
+
+def made(
+    robust: Robust, axes: tuple[str, ...] = ("rule", "attack"), missing: tuple[str, ...] = ()
+) -> SweepRecords:
+    """A sweep with these robust accuracies at each place, one for each seed."""
+    groups = []
+    for labels, values in robust.items():
+        named = dict(zip(axes, labels, strict=True))
+        config = {"malicious": int(named.get("attack", "none") != "none")}
+        cells = tuple(
+            SweepCell(
+                "-".join([*labels, str(seed)]),
+                named | {"seed": str(seed)},
+                Path(),
+                config,
+                {"test": {"final": {"robust_accuracy": value, "examples": 1000}}},
+            )
+            for seed, value in enumerate(values)
+        )
+        groups.append(Group(labels, cells))
+    return SweepRecords(Path(), "made", axes, tuple(groups), missing, {})
+
+
+CROSSED: Robust = {
+    ("mean", "none"): [0.55, 0.56],
+    ("mean", "flip"): [0.50, 0.51],
+    ("mean", "alie"): [0.10, 0.12],
+    ("krum", "none"): [0.48, 0.49],
+    ("krum", "flip"): [0.45, 0.46],
+    ("krum", "alie"): [0.47, 0.48],
+}
+
+
+def plain(text: str) -> str:
+    return text.replace("\u202f", " ")
+
+
+def test_defences_are_judged_by_their_worst_attack() -> None:
+    assert plain(headline(made(CROSSED))) == (
+        "Under its worst attack, rule krum keeps the most robust accuracy (45.5 %, flip) and "
+        "rule mean the least (11.0 %, alie); without an attack, robust accuracy is 48.5 to 55.5 %."
+    )
+
+
+def test_an_attack_that_not_all_met_judges_nobody() -> None:
+    """Krum met no alie: mean, which did, is not the worse for it, and the sentence says so."""
+    robust = {place: values for place, values in CROSSED.items() if place != ("krum", "alie")}
+    robust |= {("mean", "zero"): [0.52, 0.53], ("krum", "zero"): [0.40, 0.41]}
+    found = plain(headline(made(robust)))
+    assert found.startswith(
+        "Under its worst attack of the 2 that all met, rule mean keeps the most robust accuracy "
+        "(50.5 %, flip) and rule krum the least (40.5 %, zero)"
+    )
+
+
+def test_overlapping_seeds_are_no_difference() -> None:
+    robust = {**CROSSED, ("mean", "alie"): [0.10, 0.46]}
+    assert plain(headline(made(robust))) == (
+        "Under its worst attack, no rule is clearly more robust than another: robust accuracy is "
+        "28.0 to 45.5 %; without an attack, robust accuracy is 48.5 to 55.5 %."
+    )
+
+
+def test_with_one_seed_the_test_examples_say_what_chance_explains() -> None:
+    """Of 1,000 examples, 50 % have a 95 % interval of ± 3.1 points."""
+    near = {("a", "flip"): [0.50], ("b", "flip"): [0.52]}
+    assert "no rule is clearly more robust" in headline(made(near))
+    far = {("a", "flip"): [0.30], ("b", "flip"): [0.51], ("c", "flip"): [0.52]}
+    assert plain(headline(made(far))) == (
+        "Under flip, rule c keeps the most robust accuracy (52.0 %), with 1 other within chance of "
+        "it, and rule a the least (30.0 %)."
+    )
+
+
+def test_one_defence_is_told_by_the_most_harmful_attack() -> None:
+    robust = {place: values for place, values in CROSSED.items() if place[0] == "mean"}
+    assert plain(headline(made(robust))) == (
+        "The most harmful attack, alie, leaves 11.0 % robust accuracy of 55.5 % without an attack."
+    )
+    calm = {("mean", "none"): [0.55, 0.56], ("mean", "flip"): [0.54, 0.56]}
+    assert headline(made(calm)).startswith("No attack clearly lowers the robust accuracy")
+
+
+def test_any_axes_will_do() -> None:
+    rates = {("0.1", "4"): [0.8], ("0.1", "8"): [0.6], ("0.2", "4"): [0.3]}
+    assert plain(headline(made(rates, ("rate", "steps")))) == (
+        "Robust accuracy is highest for rate 0.1, steps 4 (80.0 %) and lowest for rate 0.2, "
+        "steps 4 (30.0 %)."
+    )
+    seeds = made({(): [0.5, 0.6, 0.7]}, ())
+    assert plain(headline(seeds)) == "Robust accuracy is 60.0 % over 3 seeds (50.0 to 70.0 %)."
+    same = {("0.1",): [0.1], ("0.2",): [0.1]}
+    assert plain(headline(made(same, ("rate",)))) == "Robust accuracy is 10.0 % at every place."
+
+
+def test_an_unfinished_sweep_says_so() -> None:
+    found = headline(made(CROSSED, missing=("mean-zero-0", "mean-zero-1")))
+    assert found.startswith("So far, with 12 of 14 runs finished: under its worst attack, ")
