@@ -132,12 +132,13 @@ def reference() -> Iterator[tuple[Path, str]]:
     """Yield the pages of the reference, with their places."""
     for page, modules in REFERENCE.items():
         shown = with_pages()
-        parts = [f"# {modules[0]}"]
+        title = "fedrobust" if page == "fedrobust" else f"fedrobust.{page}"
+        parts = [f"# {title}"]
         if page in ("aggregators", "attacks"):
             parts.append(f"The {page} themselves have [pages of their own](../components.md).")
         for module in modules:
             options = []
-            if module == modules[0]:
+            if module == title:
                 options += ["show_root_heading: false", "show_root_toc_entry: false"]
             if (names := public(module)) is not None:
                 options.append(f"members: {[each for each in names if each not in shown]}")
