@@ -7,12 +7,15 @@ for the public modules. ``mkdocs.yml`` says which page stands where.
 """
 
 import ast
+import base64
+import json
 import os
 import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 BUILT = ROOT / "build" / "pages"
@@ -164,7 +167,7 @@ def assemble(built: Path = BUILT) -> None:
         elif source.suffix == ".md":
             place.write_text(linked(path.read_text("utf-8"), source, waiting.append), "utf-8")
         elif source.suffix in CODE:
-            fence = f"```{CODE[source.suffix]}\n{path.read_text('utf-8')}```"
+            fence = f"````{CODE[source.suffix]}\n{path.read_text('utf-8')}````"
             place.write_text(f"# {source.name}\n\n`{source}`\n\n{fence}\n", "utf-8")
         else:  # a picture, a record, or the page of a run with the figures beside it
             beside = path.parent.iterdir() if source.suffix == ".html" else [path]
@@ -177,19 +180,30 @@ def assemble(built: Path = BUILT) -> None:
 
 def rendered(notebook: Path, place: Path, seen: Callable[[Path], None]) -> str:
     """Return the Markdown of a notebook; the pictures among its outputs are put beside it."""
-    import nbformat
-    from nbconvert import MarkdownExporter
+    parts = []
+    for cell in json.loads((ROOT / notebook).read_text("utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(linked(source, notebook, seen))
+            continue
+        parts.append(f"```python\n{source}\n```")
+        for output in cell["outputs"]:
+            picture = place.with_name(f"{notebook.stem}-{len(parts)}.png")
+            parts.append(_shown(output, picture))
+    return "\n\n".join(parts) + "\n"
 
-    content = nbformat.read(ROOT / notebook, as_version=4)
-    for cell in content.cells:
-        if cell.cell_type == "markdown":
-            cell.source = linked(cell.source, notebook, seen)
-    text, resources = MarkdownExporter().from_notebook_node(content)
-    for name, picture in resources["outputs"].items():
-        own = f"{notebook.stem}-{name}"
-        (place.parent / own).write_bytes(picture)
-        text = text.replace(f"]({name})", f"]({own})")
-    return text.replace('<table border="1" class="dataframe">', "<table>")
+
+def _shown(output: dict[str, Any], picture: Path) -> str:
+    """Return the Markdown of one output of a cell, in the richest of its forms."""
+    data = output.get("data", {})
+    if "image/png" in data:
+        picture.write_bytes(base64.b64decode(data["image/png"]))
+        return f"![What the cell draws]({picture.name})"
+    if "text/html" in data:  # a table of pandas
+        table = re.search(r"<table.*</table>", "".join(data["text/html"]), re.S)
+        return re.sub(r"<table[^>]*>", "<table>", table[0]) if table else ""
+    text = "".join(output.get("text") or data["text/plain"])
+    return f"```text\n{text.rstrip()}\n```"
 
 
 def main() -> int:

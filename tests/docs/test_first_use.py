@@ -30,7 +30,7 @@ def test_the_commands_of_the_page_play(tmp_path: Path, monkeypatch: pytest.Monke
         "audit",
     ]
     for command in commands:
-        shorter = {"run": ["-s", "rounds=4"], "audit": ["--samples", "60"]}
+        shorter = {"run": ["-s", "rounds=2"], "audit": ["--samples", "30"]}
         words = shlex.split(command)
         done = CliRunner().invoke(app, [*words, *shorter.get(words[0], [])])
         assert done.exit_code == 0, done.output

@@ -74,6 +74,20 @@ def test_links_are_right_for_the_new_places(
     assert pages.linked(text, Path(source), lambda _: None) == there
 
 
+def test_all_pages_are_put_together(pages: ModuleType, tmp_path: Path) -> None:
+    pages.assemble(tmp_path)
+    for page in named(YAML().load(ROOT / "mkdocs.yml")["nav"]):
+        assert (tmp_path / page).is_file(), page
+    tutorial = (tmp_path / "tutorials" / "train-under-attack.md").read_text("utf-8")
+    assert "<table>" in tutorial
+    (picture,) = re.findall(r"!\[.*\]\((.*\.png)\)", tutorial)
+    assert (tmp_path / "tutorials" / picture).read_bytes().startswith(b"\x89PNG")
+    assert "```text\nExperiment: attack mimic needs benign updates" in tutorial
+    assert "[everything that is needed to go on](../resume.md)" in tutorial
+    assert "class Trades:" in (tmp_path / "code" / "examples" / "trades.py.md").read_text("utf-8")
+    assert (tmp_path / "results" / "drfl" / "ring" / "report" / "index.html").is_file()
+
+
 def test_the_reference_has_every_public_name(pages: ModuleType) -> None:
     named_there = {module for modules in pages.REFERENCE.values() for module in modules}
     packages = [path.parent for path in (ROOT / "src" / "fedrobust").glob("*/__init__.py")]

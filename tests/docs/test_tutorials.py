@@ -43,11 +43,12 @@ def is_this_robustness_real(text: str) -> None:
     ((natural,), (adversarial,), (louder,)) = shares("% under PGD", text)
     assert adversarial > natural + 5
     assert louder > natural + 20
-    audits = re.findall(r"(\w+): (genuine|masked|inconclusive)\. Claimed", text)
-    assert dict(audits)["louder"] == "masked"
-    assert "masked" not in (dict(audits)["natural"], dict(audits)["adversarial"])
-    claimed = dict(zip(dict(audits), shares("Claimed %, robust %", text), strict=True))
-    assert claimed["louder"][1] <= claimed["natural"][1] + 3, "it is as easy to attack as before"
+    verdicts = dict(re.findall(r"(\w+): (\w+)\. Claimed", text))
+    assert verdicts["adversarial"] in ("genuine", "inconclusive")  # few examples: it may be near
+    assert verdicts["louder"] == "masked"
+    _, (claimed, robust) = shares("Claimed %, robust %", text)
+    assert claimed > robust + 20
+    assert robust <= natural + 3, "it is as easy to attack as before"
 
 
 def a_learned_attack(text: str) -> None:
