@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup setup-ray setup-flower test-ray test-flower demo check test lint format bench docs results clean
+.PHONY: setup setup-ray setup-flower test-ray test-flower demo check test lint format bench docs setup-site site results clean
 
 setup: $(READY)
 
@@ -72,10 +72,24 @@ docs: setup
 	$(BIN)/python docs/components.py
 	$(BIN)/python docs/architecture.py
 
+# The site, in site/: open site/index.html. Its environment holds what constraints-site.txt names, and no
+# fedrobust, since the reference is read from the source. A wrong link or anchor is an error.
+setup-site: .venv-site/.ready
+
+.venv-site/.ready: constraints-site.txt
+	test -x .venv-site/bin/python || $(PYTHON) -m venv .venv-site
+	.venv-site/bin/python -m pip install --quiet --disable-pip-version-check --requirement constraints-site.txt
+	@touch $@
+
+site: setup-site
+	.venv-site/bin/python docs/site_pages.py
+	.venv-site/bin/zensical build --clean --strict --config-file mkdocs.yml
+	.venv-site/bin/python docs/site_check.py
+
 # The table and the pages under results/, from the records there.
 results: setup
 	for run in results/*/*/; do $(BIN)/fedrobust report $$run; done
 	$(BIN)/python results/table.py
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv .venv-flower .venv-site build site runs

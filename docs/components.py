@@ -1,8 +1,9 @@
 """Write the page of every rule and attack, from its docstring, its fields and the benchmark.
 
-``python docs/components.py`` fills docs/aggregators/, docs/attacks/, the table of README.md, and
-what ``fedrobust list`` says; ``--check`` says whether they are up to date. A new component needs no
-change here: its docstring ends with its cost and with an example of it in a config.
+``python docs/components.py`` fills docs/aggregators/, docs/attacks/, the table of README.md, the
+navigation of mkdocs.yml, and what ``fedrobust list`` says; ``--check`` says whether they are up to
+date. A new component needs no change here: its docstring ends with its cost and with an example of
+it in a config.
 """
 
 import inspect
@@ -28,6 +29,7 @@ HERE = Path(__file__).parent
 TAKEN = ("Cost: ", "Example: ")
 """How the paragraphs begin that have places of their own on a page."""
 README = HERE.parent / "README.md"
+NAVIGATION = HERE.parent / "mkdocs.yml"
 
 
 def page(cls: type, kind: str) -> str:
@@ -168,6 +170,7 @@ def pages() -> dict[Path, str]:
     made[HERE / "components.md"] = "\n\n".join(index) + "\n"
     made[HERE.parent / "src" / "fedrobust" / "cli" / LISTING.name] = written()
     made[README] = listed(README.read_text("utf-8"))
+    made[NAVIGATION] = navigated(NAVIGATION.read_text("utf-8"))
     return made
 
 
@@ -178,6 +181,16 @@ def listed(text: str) -> str:
         begin, end = f"<!-- {kind}s -->", "<!-- end -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.S)
         text = pattern.sub(begin + ", ".join(links) + end, text)
+    return text
+
+
+def navigated(text: str) -> str:
+    """Put the pages of all rules and attacks at their marked places in the navigation ``text``."""
+    for kind, members in (("aggregator", AGGREGATORS), ("attack", ATTACKS)):
+        names = (name_of(cls) for cls in members)
+        lines = "".join(f"          - {name}: {kind}s/{name}.md\n" for name in names)
+        pattern = re.compile(f"( *# {kind}s, by make docs\n).*?( *# end\n)", re.S)
+        text = pattern.sub(rf"\g<1>{lines}\g<2>", text)
     return text
 
 

@@ -62,7 +62,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for folder in ("src", "tests", "docs"):
         skipped = shutil.ignore_patterns("__pycache__", ".hypothesis")
         shutil.copytree(ROOT / folder, copy / folder, ignore=skipped)
-    for name in ("README.md", "pyproject.toml"):
+    for name in ("README.md", "pyproject.toml", "mkdocs.yml"):
         shutil.copy(ROOT / name, copy / name)
     for section in sections().values():
         applied(section, copy)
@@ -88,6 +88,7 @@ def test_pages_and_lists_follow_by_themselves(copy: Path) -> None:
         page = (copy / "docs" / f"{kind}s" / f"{name}.md").read_text("utf-8")
         assert "## Cost" in page
         assert f"](docs/{kind}s/{name}.md)" in (copy / "README.md").read_text("utf-8")
+        assert f"{name}: {kind}s/{name}.md" in (copy / "mkdocs.yml").read_text("utf-8")
     listed = called(copy, "-m", "fedrobust", "list")
     for name in ("trimmed-midrange", "same-value", "noisy", "moons", "logistic-regression"):
         assert name in listed

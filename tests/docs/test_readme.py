@@ -2,6 +2,7 @@
 
 import os
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,18 @@ def test_python_blocks_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_files_that_the_readme_links_to_exist() -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text("utf-8")):
         assert (ROOT / target).exists(), target
+
+
+def test_the_description_on_a_package_index_has_no_link_without_a_target() -> None:
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]
+    hook = tool["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
+    readme = (ROOT / "README.md").read_text("utf-8")
+    text = readme
+    for each in hook["substitutions"]:
+        text = re.sub(each["pattern"], each["replacement"], text)
+    assert [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link] == []
+    assert "<!--" not in text
+    assert "An honest page" not in text, "there is no picture above it"
+    fence = re.compile(r"```.*?```", re.S)
+    assert fence.findall(text) == fence.findall(readme)
+    assert "rules | Mean, Median, TrimmedMean" in text
