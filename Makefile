@@ -17,7 +17,6 @@ $(READY): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/fedrobust run experiments/demo.yaml --resume --out runs/demo
-	$(BIN)/fedrobust report runs/demo
 
 # While you work: the linters, and the tests that are not marked as slow.
 check: lint

@@ -1,6 +1,8 @@
 """What is drawn of a sweep where no terminal is there."""
 
 import io
+import json
+from pathlib import Path
 
 from rich.console import Console
 
@@ -11,11 +13,11 @@ from fedrobust.progress import CELLS
 from fedrobust.runs.grid import _LABEL
 
 
-def test_a_cell_may_have_any_name_that_a_label_can_have() -> None:
+def test_a_cell_may_have_any_name_that_a_label_can_have(tmp_path: Path) -> None:
     """The name under which all cells are told of is none of these."""
     assert not _LABEL.fullmatch(CELLS)
     text = io.StringIO()
-    with SweepDisplay(Console(file=text), 3) as display:
+    with SweepDisplay(Console(file=text), 3, tmp_path) as display:
         display.progress.moved(CELLS, 1, 3)
         for name in ("cells", "other"):
             display.progress.moved(name, 0, 5)
@@ -25,6 +27,24 @@ def test_a_cell_may_have_any_name_that_a_label_can_have() -> None:
         "1 cells were finished before",
         "cells: done",
         "other: failed: no room",
+    ]
+
+
+def test_a_finished_cell_is_told_with_its_scores(tmp_path: Path) -> None:
+    """Also where its name has that of its sweep before it."""
+    best = {"round": 7, "accuracy": 0.9, "robust_accuracy": 0.456}
+    for cell in (tmp_path / "cells" / "one", tmp_path / "mnist" / "cells" / "two"):
+        cell.mkdir(parents=True)
+        (cell / "summary.json").write_text(json.dumps({"test": {"best": best}}))
+    (tmp_path / "mnist" / "cells" / "two" / "summary.json").write_text("{")
+    text = io.StringIO()
+    with SweepDisplay(Console(file=text), 2, tmp_path) as display:
+        for name in ("one", "mnist/two"):
+            display.progress.moved(name, 0, 5)
+            display.progress.ended(name, None)
+    assert text.getvalue().splitlines() == [
+        "one: done: 45.6% robust, 90.0% accurate on test, round 7",
+        "mnist/two: done",
     ]
 
 

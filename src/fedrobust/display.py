@@ -1,6 +1,8 @@
 """Show the progress of a run: bars on a terminal, and some lines anywhere else."""
 
+import json
 import sys
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -82,9 +84,13 @@ class _Bars:
 class SweepDisplay(_Bars):
     """Draws a bar for the sweep and for each running cell, and a line for each finished cell."""
 
-    def __init__(self, console: Console, cells: int) -> None:
-        """If ``console`` is no terminal, only the lines are printed."""
+    def __init__(self, console: Console, cells: int, directory: Path) -> None:
+        """If ``console`` is no terminal, only the lines are printed.
+
+        A finished cell's scores are read from the records in ``directory``.
+        """
         super().__init__(console)
+        self._directory = directory
         self._all = self._bar.add_task("cells", total=cells)
         self._tasks: dict[str, TaskID] = {}
         self.progress = Watch(moved=self._moved, ended=self._ended)
@@ -102,7 +108,23 @@ class SweepDisplay(_Bars):
     def _ended(self, name: str, failure: str | None) -> None:
         self._bar.remove_task(self._tasks.pop(name))
         self._bar.update(self._all, advance=1)
-        _say(self._console, f"{name}: {'done' if failure is None else f'failed: {failure}'}")
+        told = f"failed: {failure}" if failure is not None else _scores(self._directory, name)
+        _say(self._console, f"{name}: {told}")
+
+
+def _scores(directory: Path, name: str) -> str:
+    """Return a finished cell's scores in words.
+
+    The name of a cell has that of its sweep before it where there are several: "mnist/krum".
+    """
+    sweep, _, cell = name.rpartition("/")
+    summary = directory / sweep / "cells" / cell / "summary.json"
+    try:
+        found = json.loads(summary.read_bytes())["test"]["best"]
+        text = f"{found['robust_accuracy']:.1%} robust, {found['accuracy']:.1%} accurate"
+    except (OSError, ValueError, KeyError, TypeError):  # it may lie on another machine
+        return "done"
+    return f"done: {text} on test, round {found['round']}"
 
 
 class Display(_Bars):
@@ -176,8 +198,7 @@ class Display(_Bars):
             f"(round {metrics['round']})"
         )
         self._bar.update(self._task, scores=scores)
-        if not self._console.is_terminal:
-            _say(self._console, f"{scores[:-1]} of {self._rounds})")
+        _say(self._console, f"{scores[:-1]} of {self._rounds})")
 
 
 class AuditDisplay(_Bars):

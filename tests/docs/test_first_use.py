@@ -24,7 +24,6 @@ def test_the_commands_of_the_page_play(tmp_path: Path, monkeypatch: pytest.Monke
     commands += re.findall(r"^\$ \.venv/bin/fedrobust (.*)$", PAGE, re.M)
     assert [command.split()[0] for command in commands] == [
         "run",
-        "report",
         "run",
         "report",
         "audit",

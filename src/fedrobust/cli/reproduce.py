@@ -54,7 +54,7 @@ def reproduce_command(
         found = load_reproduction(name, scale, settings or [])
         directory = out or Path("runs") / f"{found.name}-{scale}"
         cells = sum(len(sweep.cells) for sweep in found.sweeps.values())
-        display = SweepDisplay(Console(stderr=True), cells)
+        display = SweepDisplay(Console(stderr=True), cells, directory)
         try:
             with display:
                 failed = reproduce(

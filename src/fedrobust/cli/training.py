@@ -131,7 +131,7 @@ def sweep_command(
         launcher = chosen(on, address, slurm_args or [])
         sweep = load_sweep(config, settings or [])
         directory = out or Path("runs") / sweep.name
-        display = SweepDisplay(Console(stderr=True, quiet=quiet), len(sweep.cells))
+        display = SweepDisplay(Console(stderr=True, quiet=quiet), len(sweep.cells), directory)
         try:
             with display:
                 failed = run_sweep(
@@ -166,9 +166,16 @@ def report(
     trust: Annotated[
         bool, typer.Option("--trust", help="Run code (module:name) that a sweep's configs name.")
     ] = False,
+    latex: Annotated[
+        bool, typer.Option("--latex", help="Write each table as LaTeX (booktabs) too.")
+    ] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Write each table as CSV too.")] = False,
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="Write each figure as PDF too, for a paper's column.")
+    ] = False,
 ) -> None:
     """Make one self-contained HTML page, and its figures as PNG and SVG."""
     from fedrobust.report import write_report
 
     with user_errors():
-        say(f"page: {write_report(runs, out, trust=trust)}")
+        say(f"page: {write_report(runs, out, trust=trust, latex=latex, csv=csv, pdf=pdf)}")

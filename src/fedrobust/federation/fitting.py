@@ -82,6 +82,11 @@ def require_clients(
     """Check the settings against this number of clients. Raises: ``ValueError``."""
     if malicious > clients:
         raise ValueError(f"malicious is {malicious}, but there are {clients} clients")
+    if malicious == clients:
+        raise ValueError(
+            f"malicious is {malicious} of {clients} clients, so nobody trains honestly: leave at "
+            "least one benign client"
+        )
     if threat.data > clients - malicious:
         raise ValueError(
             f"threat.data is {threat.data}, but {clients - malicious} of {clients} "

@@ -20,6 +20,7 @@ from fedrobust.files import atomically, clear, held, listing, reason, written
 from fedrobust.records.reading import present
 from fedrobust.records.schema.reproduction import FILE as REPRODUCTION
 from fedrobust.report import compare, figures, wording
+from fedrobust.report.page_tables import table_files
 from fedrobust.report.reproduction.page import reproduction_values
 from fedrobust.report.run_page import curve_words, section, table
 from fedrobust.report.run_records import ReportRun
@@ -32,13 +33,19 @@ Content = tuple[str, dict[str, bytes]]
 _MARK = '<meta name="generator" content="fedrobust report">'
 _PAGE = "index.html"
 _FIGURE = re.compile(
-    r"(\d+-[a-z0-9-]+-)?(accuracy|kept|users|examples|boundaries|matrix|course|learned|harm|surface|signs|audit|(error|loss)-[a-z]+|table)\.(svg|png|md|json)"
-    r"|(course|clean|users)-[a-z0-9-]+\.(svg|png)"
+    r"(\d+-[a-z0-9-]+-)?(accuracy|claims|effects|kept|users|examples|boundaries|matrix|course|learned|harm|surface|signs|audit|(error|loss)-[a-z]+|table)\.(svg|png|pdf|md|json)"
+    r"|(course|clean|users)-[a-z0-9-]+\.(svg|png|pdf)|table-\d+-[a-z0-9-]*\.(tex|csv)"
 )
 
 
 def write_report(
-    runs: Sequence[Path], out: Path | None = None, *, trust: bool | Trusted = False
+    runs: Sequence[Path],
+    out: Path | None = None,
+    *,
+    trust: bool | Trusted = False,
+    latex: bool = False,
+    csv: bool = False,
+    pdf: bool = False,
 ) -> Path:
     """Write the report on runs, a sweep, a reproduction or an audit; return its path.
 
@@ -47,7 +54,8 @@ def write_report(
     current folder. The content depends only on the run directories: the same runs give the same
     bytes. ``trust`` lets the configs of a sweep's cells name code (``module:name``) as their model,
     and this code is run. Without it, the figure that needs the model is left out, and the page says
-    so.
+    so. ``latex`` and ``csv`` write each table of the page beside it in that form too, and ``pdf``
+    each figure as PDF, drawn for a column of a paper, with text as text.
 
     Raises: ``RecordError`` for a folder that is no run directory, has no evaluations yet or holds
     a broken file, and for an ``out`` that cannot be written or holds anything but a report.
@@ -58,15 +66,26 @@ def write_report(
         raise RecordError(f"cannot read {', '.join(map(str, runs))}: {reason(error)}") from error
     if not paths:
         raise RecordError("there is no run to report on; give at least one run directory")
-    sweep = partial(_build_sweep, trusted=trusting(trust), out=out)
+    sweep = partial(_build_sweep, trusted=trusting(trust), out=out, pdf=pdf)
     whole: tuple[tuple[str, Callable[[Path], Content]], ...] = (
-        (REPRODUCTION, _build_reproduction),
+        (REPRODUCTION, partial(_build_reproduction, pdf=pdf)),
         ("sweep.json", sweep),
-        ("audit.json", _build_audit),
+        ("audit.json", partial(_build_audit, pdf=pdf)),
     )
+
+    def with_tables(build: Callable[[], Content]) -> Content:
+        page, files = build()
+        more = table_files(page, latex, csv)
+        if (latex or csv) and not more:
+            raise RecordError(
+                "the page of one run has no table: give several runs, a sweep, a reproduction or "
+                "an audit"
+            )
+        return page, files | more
+
     for record, build in whole:
         if len(paths) == 1 and present(paths[0] / record):
-            return _publish(out, paths[0], partial(build, paths[0]))
+            return _publish(out, paths[0], partial(with_tables, partial(build, paths[0])))
     for path in paths:
         if os.path.isfile(path / "progress.jsonl") and not present(path / "config.yaml"):
             raise RecordError(f"{path} holds an audit that is not finished: go on with --resume")
@@ -75,7 +94,7 @@ def write_report(
     if out is None and len(paths) > 1:
         names = "-".join(wording.slug(label) for label in labels)[:100]
         out = Path(f"report-{names}")
-    return _publish(out, paths[0], lambda: _build(read, labels))
+    return _publish(out, paths[0], partial(with_tables, partial(_build, read, labels, pdf)))
 
 
 def _publish(out: Path | None, inside: Path, build: Callable[[], Content]) -> Path:
@@ -124,10 +143,10 @@ def _check_ours(out: Path) -> None:
         )
 
 
-def _build(runs: Sequence[ReportRun], labels: Sequence[str]) -> Content:
+def _build(runs: Sequence[ReportRun], labels: Sequence[str], pdf: bool) -> Content:
     """Build the page of one or several runs, and the files beside it, by name."""
     files: dict[str, bytes] = {}
-    figure = _collector(files)
+    figure = _collector(files, pdf)
     sections = []
     for i, (run, label) in enumerate(zip(runs, labels, strict=True)):
         prefix = "" if len(runs) == 1 else f"{i + 1}-{wording.slug(label)}-"
@@ -152,10 +171,10 @@ def _build(runs: Sequence[ReportRun], labels: Sequence[str]) -> Content:
     return html, files
 
 
-def _build_sweep(path: Path, trusted: Trusted, out: Path | None) -> Content:
+def _build_sweep(path: Path, trusted: Trusted, out: Path | None, pdf: bool) -> Content:
     """Build the page of a sweep, and the files beside it, by name."""
     files: dict[str, bytes] = {}
-    values, tables = sweep_values(path, _collector(files), trusted, out or path / "report")
+    values, tables = sweep_values(path, _collector(files, pdf), trusted, out or path / "report")
     files |= tables
     page = _templates().get_template("sweep.html.j2")
     script = _script("sort.js")
@@ -169,33 +188,35 @@ def _build_sweep(path: Path, trusted: Trusted, out: Path | None) -> Content:
     ), files
 
 
-def _build_reproduction(path: Path) -> Content:
+def _build_reproduction(path: Path, pdf: bool) -> Content:
     """Build the page of a reproduction, and the files beside it, by name."""
     files: dict[str, bytes] = {}
-    values, tables = reproduction_values(path, _collector(files))
+    values, tables = reproduction_values(path, _collector(files, pdf))
     files |= tables
     page = _templates().get_template("reproduction.html.j2")
     return page.render(mark=Markup(_MARK), sweep=values, files=sorted(files)), files
 
 
-def _build_audit(path: Path) -> Content:
+def _build_audit(path: Path, pdf: bool) -> Content:
     """Build the page of an audit, and the files beside it, by name."""
     from fedrobust.report.audit_page import audit_values  # loads the audit, only for this page
 
     files: dict[str, bytes] = {}
-    values = audit_values(path, _collector(files))
+    values = audit_values(path, _collector(files, pdf))
     page = _templates().get_template("audit.html.j2")
     return page.render(mark=Markup(_MARK), audit=values, files=sorted(files)), files
 
 
-def _collector(files: dict[str, bytes]) -> Callable[..., dict[str, Any]]:
+def _collector(files: dict[str, bytes], pdf: bool) -> Callable[..., dict[str, Any]]:
     """Return a function that draws a figure, adds it to ``files``, and gives it to the page."""
 
     def figure(
         name: str, alt: str, draw: Callable[[float], Figure], narrow: bool = True
     ) -> dict[str, Any]:
-        drawing = render(draw, narrow)
+        drawing = render(draw, narrow, pdf)
         files[f"{name}.svg"], files[f"{name}.png"] = drawing.wide.encode(), drawing.png
+        if drawing.pdf is not None:
+            files[f"{name}.pdf"] = drawing.pdf
         return {
             "name": name,
             "wide": _inline(drawing.wide, name, alt),

@@ -91,6 +91,7 @@ _STYLE = {
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
     "savefig.facecolor": PAPER,
+    "pdf.fonttype": 42,  # text is text, in a font that is part of the file
     "svg.fonttype": "none",  # text stays text: it takes the page's font and can be searched
     "svg.hashsalt": "fedrobust",
     "text.color": INK,
@@ -109,15 +110,19 @@ class Drawing:
     wide: str
     narrow: str
     png: bytes
+    pdf: bytes | None = None
+    """For a column of a paper, where it is asked for."""
 
 
-def render(draw: Callable[[float], Figure], narrow: bool = True) -> Drawing:
+def render(draw: Callable[[float], Figure], narrow: bool = True, pdf: bool = False) -> Drawing:
     """Draw at both widths, without regard to the user's own matplotlib settings."""
     with mpl.style.context(["default", _STYLE]):
         wide = _laid_out(draw(WIDE))
         svg, png = _svg(wide), _png(wide)
-        phone = _svg(_laid_out(draw(NARROW))) if narrow else svg
-    return Drawing(svg, phone, png)
+        small = _laid_out(draw(NARROW)) if narrow else wide
+        phone = _svg(small) if narrow else svg
+        vector = _pdf(small) if pdf else None
+    return Drawing(svg, phone, png, vector)
 
 
 def styled(draw: Callable[[], Figure]) -> Figure:
@@ -175,6 +180,13 @@ def _svg(figure: Figure) -> str:
     nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
     figure.savefig(out, format="svg", metadata=nothing)
     return compact(out.getvalue().decode())
+
+
+def _pdf(figure: Figure) -> bytes:
+    out = io.BytesIO()
+    nothing = {"CreationDate": None, "Creator": None, "Producer": None}
+    figure.savefig(out, format="pdf", metadata=nothing)
+    return out.getvalue()
 
 
 def _png(figure: Figure) -> bytes:

@@ -1,0 +1,202 @@
+"""The tables of a page for a paper: as LaTeX, and as CSV."""
+
+import csv
+import io
+import re
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+
+from fedrobust.report.wording import slug
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "−": "$-$",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "≥": r"$\ge$",
+    "≤": r"$\le$",
+    "→": r"$\to$",
+    "ρ̂": r"$\hat\rho$",
+    "γ": r"$\gamma$",
+    "ε": r"$\varepsilon$",
+    "ℓ": r"$\ell$",
+    "–": "--",
+    "…": r"\ldots{}",
+    "\u202f": r"\,",
+    "\u00a0": "~",
+}
+_SPECIAL = re.compile("|".join(map(re.escape, sorted(_LATEX, key=len, reverse=True))))
+
+
+@dataclass
+class PageTable:
+    """A table as texts: ``name`` is the heading above it, ``heads`` are its rows of headings.
+
+    A heading over several columns is repeated in each of them, and one over several rows in each.
+    ``numbers`` says for each column whether the page sets it as numbers.
+    """
+
+    name: str
+    heads: list[list[str]] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+    numbers: list[bool] = field(default_factory=list)
+
+    def csv(self) -> str:
+        """Return it as CSV with one row of headings."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(_joined(self.heads))
+        writer.writerows(self.rows)
+        return out.getvalue()
+
+    def latex(self) -> str:
+        """Return it as a tabular of the package booktabs."""
+        columns = "".join("r" if number else "l" for number in self.numbers)
+        lines = [
+            "% needs \\usepackage{booktabs}",
+            f"\\begin{{tabular}}{{{columns}}}",
+            "\\toprule",
+            _latex_row(_joined(self.heads)),
+            "\\midrule",
+            *map(_latex_row, self.rows),
+            "\\bottomrule",
+            "\\end{tabular}",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def tables_of(page: str) -> list[PageTable]:
+    """Return the tables of a page; a heat map is left out, since another table has its scores."""
+    reader = _Reader()
+    reader.feed(page)
+    return reader.found
+
+
+def table_files(page: str, latex: bool, as_csv: bool) -> dict[str, bytes]:
+    """Return the tables of a page as files by name, such as ``table-1-all-scores.tex``."""
+    files = dict[str, bytes]()
+    for i, table in enumerate(tables_of(page), start=1):
+        name = f"table-{i}-{slug(table.name)}"[:80]
+        if latex:
+            files[f"{name}.tex"] = table.latex().encode()
+        if as_csv:
+            files[f"{name}.csv"] = table.csv().encode()
+    return files
+
+
+def _joined(heads: list[list[str]]) -> list[str]:
+    """Join rows of headings to one: "Chosen model: Round"."""
+    columns = zip(*heads, strict=True)
+    return [": ".join(dict.fromkeys(text for text in column if text)) for column in columns]
+
+
+def _latex_row(cells: list[str]) -> str:
+    texts = (_SPECIAL.sub(lambda found: _LATEX[found.group()], cell) for cell in cells)
+    return " & ".join(texts) + r" \\"
+
+
+_PART, _ASIDE = "\x01", ("\x02", "\x03")
+"""Marks before a part of a label, and around what the page sets in small letters."""
+
+
+def _cell(text: str) -> str:
+    """Return the text of a cell: small letters in brackets, parts of a label with commas."""
+    text = ", ".join(part.strip(" ") for part in text.split(_PART) if part.strip(" "))
+    text = re.sub(r" *\x02 *\(?([^\x03]*?)\)? *\x03", r" (\1)", text)
+    return re.sub(" +", " ", text).strip(" ")
+
+
+class _Reader(HTMLParser):
+    """Reads the tables of a page, and the last heading before each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[PageTable] = []
+        self._heading = ""
+        self._open: list[str] = []  # of heading and cell, the text so far
+        self._table: PageTable | None = None
+        self._row: list[str] | None = None
+        self._span = (1, 1)
+        self._number = False
+        self._waiting: dict[int, tuple[str, int]] = {}  # by column: a text, and for how many rows
+        self._head = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Open a heading, a table, a row or a cell."""
+        given = {name: value or "" for name, value in attrs}
+        classes = given.get("class", "").split()
+        if tag in ("h1", "h2", "h3"):
+            self._open = [""]
+        elif tag == "table" and "heat" not in classes:
+            self._table, self._waiting = PageTable(self._heading), {}
+        elif self._table is None:
+            return
+        elif tag == "thead":
+            self._head = True
+        elif tag == "tr":
+            self._row = []
+        elif tag in ("td", "th") and self._row is not None:
+            self._fill()
+            self._span = int(given.get("colspan", 1)), int(given.get("rowspan", 1))
+            self._number, self._open = "number" in classes, [""]
+        elif self._open and (tag == "br" or "part" in classes):
+            self._open.append(" " if tag == "br" else _PART)
+        elif self._open and tag == "small":
+            self._open.append(_ASIDE[0])
+
+    def handle_endtag(self, tag: str) -> None:
+        """Close what a start tag opened."""
+        if tag in ("h1", "h2", "h3"):
+            self._heading, self._open = " ".join("".join(self._open).split()), []
+        elif self._table is None:
+            return
+        elif tag == "thead":
+            self._head = False
+        elif tag in ("td", "th") and self._row is not None:
+            self._close_cell(_cell("".join(self._open)))
+        elif self._open and tag == "small":
+            self._open.append(_ASIDE[1])
+        elif tag == "tr" and self._row is not None:
+            self._fill()
+            (self._table.heads if self._head else self._table.rows).append(self._row)
+            self._row = None
+        elif tag == "table":
+            self.found.append(self._table)
+            self._table = None
+
+    def handle_data(self, data: str) -> None:
+        """Add text to the heading or the cell that is open."""
+        if self._open:
+            self._open.append(re.sub(r"[ \t\n]+", " ", data))
+
+    def _fill(self) -> None:
+        """Put the texts here that cells of the rows above hold in the next columns."""
+        assert self._row is not None
+        while len(self._row) in self._waiting:
+            at = len(self._row)
+            text, left = self._waiting.pop(at)
+            self._row.append(text)
+            if left > 1:
+                self._waiting[at] = text, left - 1
+
+    def _close_cell(self, text: str) -> None:
+        assert self._row is not None
+        assert self._table is not None
+        across, down = self._span
+        for _ in range(across):
+            at = len(self._row)
+            self._row.append(text)
+            if down > 1:
+                self._waiting[at] = text, down - 1
+            if not self._head and len(self._table.numbers) < len(self._row):
+                self._table.numbers.append(self._number)
+        self._open = []
