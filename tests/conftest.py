@@ -44,3 +44,18 @@ def tiny() -> Callable[..., Experiment]:
 @pytest.fixture(autouse=True)
 def _same_threads() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def quick_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages are made with figures that are drawn, but neither laid out nor written: that is most of
+    the time of a page, and no matter of a test that reads its text.
+    """
+    from fedrobust.report import page
+    from fedrobust.report.style import WIDE, Drawing
+
+    def drawn(draw: Callable[[float], object], narrow: bool = True) -> Drawing:
+        draw(WIDE)
+        return Drawing("<svg></svg>", "<svg></svg>", b"")
+
+    monkeypatch.setattr(page, "render", drawn)

@@ -1,15 +1,12 @@
 """A disk that is full costs no results that are in memory, and is told of in one line."""
 
-import os
-import resource
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from demo import demo_config
+from forked import begun
 from ruamel.yaml import YAML
 from run_contents import contents
 
@@ -28,26 +25,20 @@ _LIMIT = 100_000
 def test_the_command_goes_on_and_says_what_it_could_not_keep(tmp_path: Path) -> None:
     """The kernel itself refuses to write more to the checkpoint."""
     YAML(typ="safe").dump(demo_config(), tmp_path / "config.yaml")
-    command = [sys.executable, "-m", "fedrobust", "run", "config.yaml", "--out", "run"]
-    ended = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (_LIMIT, _LIMIT)),
-    )
-    assert ended.returncode == 1, ended.stderr
-    assert "Traceback" not in ended.stderr
+    command = ["run", "config.yaml", "--out", "run"]
+    process = begun(command, tmp_path, largest=_LIMIT, COLUMNS="200")
+    process.join()
+    told, errors = ((tmp_path / f"{name}.txt").read_text() for name in ("stdout", "stderr"))
+    assert process.exitcode == 1, errors
+    assert "Traceback" not in errors
     why = "cannot write run/checkpoint.pt: File too large"
-    said = [line for line in ended.stderr.splitlines() if why in line]
+    said = [line for line in errors.splitlines() if why in line]
     assert said == [
         f"warning: {why}; the run goes on, and tries again later",
         f"error: {why}; put that right, then go on with --resume",
     ]
-    assert "round 6 (final): " in ended.stdout
-    assert f"warning: the records are not whole: {why}" in ended.stdout
+    assert "round 6 (final): " in told
+    assert f"warning: the records are not whole: {why}" in told
     there = {path.name for path in (tmp_path / "run").iterdir()}
     assert there == {
         ".lock", "config.yaml", "environment.json", "rounds.jsonl", "checkpoint.rounds.jsonl"

@@ -20,8 +20,7 @@ from modest import modestly
 from fedrobust import run
 from fedrobust.errors import RecordError
 from fedrobust.records import bounded, reading
-from fedrobust.report import page, write_report
-from fedrobust.report.style import WIDE, Drawing
+from fedrobust.report import write_report
 from fedrobust.runs.audit import audited
 
 Copy = Callable[[str], Path]
@@ -38,14 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def copy(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Copy:
-    """Makes a copy of one of the records to spoil; pages are made without drawing figures."""
-
-    def drawn(draw: Callable[[float], Any], narrow: bool = True) -> Drawing:
-        draw(WIDE)
-        return Drawing("<svg></svg>", "<svg></svg>", b"")
-
-    monkeypatch.setattr(page, "render", drawn)
+def copy(folder: Path, tmp_path: Path, quick_pages: None) -> Copy:
+    """Makes a copy of one of the records to spoil."""
     return lambda name: Path(shutil.copytree(folder / name, tmp_path / name))
 
 
