@@ -181,7 +181,7 @@ AUDITS: dict[str, tuple[Callable[[Any], object], str]] = {
     "a surface of texts": (surface(lead="x"), r"surface.lead"),
     "ticks that fall": (lambda c: c["surface"]["ticks"].reverse(), "ticks do not rise"),
     "one tick": (surface(ticks=[0.0]), "surface.ticks"),
-    "more of less": (lambda c: c["shares"]["clean"].update(count=99), "99 of 40 is no share"),
+    "more of less": (lambda c: c["shares"]["clean"].update(count=99), "99 of 12 is no share"),
     "of none": (lambda c: c["shares"]["clean"].update(total=0), "shares.clean.total"),
     "another share": (lambda c: c.update(clean=0.9), "clean is not 9 of 40|clean is not"),
     "no shares": (lambda c: c.update(shares={}), "shares has no clean"),
