@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from demo import demo_config
+from demo import PLAIN, demo_config
 
 from fedrobust.config.component import from_config
 from fedrobust.experiment import Experiment
@@ -39,6 +39,12 @@ def pytest_configure() -> None:
 def tiny() -> Callable[..., Experiment]:
     """Makes an experiment of :func:`demo_config` with changes."""
     return lambda **changes: from_config(Experiment, demo_config(**changes))
+
+
+@pytest.fixture
+def plain() -> Callable[..., Experiment]:
+    """As :func:`tiny`, in half of the time: without adversarial training."""
+    return lambda **changes: from_config(Experiment, demo_config(**PLAIN | changes))
 
 
 @pytest.fixture(autouse=True)

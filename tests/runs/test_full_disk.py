@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from demo import demo_config
+from demo import PLAIN, demo_config
 from forked import begun
 from ruamel.yaml import YAML
 from run_contents import contents
@@ -24,7 +24,7 @@ _LIMIT = 100_000
 
 def test_the_command_goes_on_and_says_what_it_could_not_keep(tmp_path: Path) -> None:
     """The kernel itself refuses to write more to the checkpoint."""
-    YAML(typ="safe").dump(demo_config(), tmp_path / "config.yaml")
+    YAML(typ="safe").dump(demo_config(**PLAIN), tmp_path / "config.yaml")
     command = ["run", "config.yaml", "--out", "run"]
     process = begun(command, tmp_path, largest=_LIMIT, COLUMNS="200")
     process.join()
@@ -63,12 +63,12 @@ def full_for(names: dict[str, range], monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_disk_that_is_full_for_a_while_leaves_no_trace(
-    tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, plain: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(tiny(), tmp_path / "straight")
+    run(plain(), tmp_path / "straight")
     full_for({"checkpoint.pt": range(1, 4)}, monkeypatch)
     told: list[str] = []
-    ended = run(tiny(), tmp_path / "run", progress=Progress(unkept=told.append))
+    ended = run(plain(), tmp_path / "run", progress=Progress(unkept=told.append))
     (said,) = told
     assert said.endswith("No space left on device; the run goes on, and tries again later")
     assert ended.unkept is None
@@ -78,24 +78,24 @@ def test_a_disk_that_is_full_for_a_while_leaves_no_trace(
 
 @pytest.mark.parametrize("name", ["model.safetensors", "best.safetensors", "examples.npz"])
 def test_an_end_that_cannot_be_kept_is_made_again(
-    tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch, name: str
+    tmp_path: Path, plain: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """No summary says then that all is there."""
-    wanted = run(tiny(), tmp_path / "straight")
+    wanted = run(plain(), tmp_path / "straight")
     full_for({name: range(1, 2)}, monkeypatch)
-    ended = run(tiny(), tmp_path / "run")
+    ended = run(plain(), tmp_path / "run")
     assert ended.unkept is not None
     assert name in ended.unkept
     assert ended.summary["test"] == wanted.summary["test"]
     assert ended.summary.troubles == (f"the records are not whole: {ended.unkept}",)
     assert not (tmp_path / "run" / "summary.json").exists()
-    again = run(tiny(), tmp_path / "run", resume=True)
+    again = run(plain(), tmp_path / "run", resume=True)
     assert again.unkept is None
     assert contents(tmp_path / "run") == contents(tmp_path / "straight")
 
 
 def test_a_disk_that_is_full_at_the_start_is_refused(
-    tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, plain: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, fill: Any) -> None:
         raise WriteError(f"cannot write {path}: No space left on device")
@@ -103,15 +103,15 @@ def test_a_disk_that_is_full_at_the_start_is_refused(
     monkeypatch.setattr("fedrobust.files.atomically", full)
     played: list[Any] = []
     with pytest.raises(RecordError, match=r"cannot write .*config.yaml: No space left on device"):
-        run(tiny(), tmp_path / "run", progress=Progress(played=played.append))
+        run(plain(), tmp_path / "run", progress=Progress(played=played.append))
     assert not played
 
 
 def test_python_is_warned(
-    tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, plain: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full_for({"checkpoint.pt": range(1, 99)}, monkeypatch)
     with pytest.warns(RecordWarning, match="the run goes on") as told:
-        ended = run(tiny(), tmp_path / "run")
+        ended = run(plain(), tmp_path / "run")
     assert len(told) == 1
     assert ended.unkept is not None

@@ -70,10 +70,10 @@ NAMES = (
 @pytest.mark.slow
 @pytest.mark.parametrize("link", [os.symlink, os.link])
 def test_a_run_writes_through_no_link(
-    tmp_path: Path, tiny: Callable[..., Experiment], mine: Path, link: Callable[..., None]
+    tmp_path: Path, plain: Callable[..., Experiment], mine: Path, link: Callable[..., None]
 ) -> None:
     """Whatever an archive from elsewhere holds where a run writes."""
-    experiment = tiny(rounds=3)
+    experiment = plain(rounds=3)
     stopped(tmp_path / "begun", experiment)
     beside = [place for name in NAMES for place in (f".{name}.part", f".{name}.{'0' * 16}.part")]
     for places in (*([name] for name in NAMES), beside):  # those beside are removed, or left
@@ -90,14 +90,14 @@ def test_a_run_writes_through_no_link(
 
 
 def test_a_lock_that_is_a_link_is_refused(
-    tmp_path: Path, tiny: Callable[..., Experiment], mine: Path
+    tmp_path: Path, plain: Callable[..., Experiment], mine: Path
 ) -> None:
     out = tmp_path / "run"
-    stopped(out, tiny())
+    stopped(out, plain())
     (out / ".lock").unlink()
     (out / ".lock").symlink_to(mine)
     with pytest.raises(RecordError, match=r"\.lock is not a regular file"):
-        run(tiny(), out, resume=True)
+        run(plain(), out, resume=True)
     assert mine.read_bytes() == MINE
 
 
