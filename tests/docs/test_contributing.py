@@ -78,8 +78,8 @@ def said(copy: Path) -> str:
     (copy / "config.yaml").write_text(RUN)
     files = [KINDS[kind][0] for kind in KINDS]
     chosen = "trimmed-midrange or same-value or noisy or moons or fewest or (test and table)"
-    quiet = ["-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning", "-q", "-x"]
-    tests = [*quiet, *files, "-k", chosen]
+    late = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    tests = ["-p", "no:cacheprovider", *late, "-q", "-x", *files, "-k", chosen]
     return called(copy, "-c", PROGRAM, json.dumps(tests))
 
 
