@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from fedrobust import load
+from fedrobust.config.yaml import read_stored_yaml
 from fedrobust.errors import ConfigError
-from fedrobust.experiment import read_yaml
 from fedrobust.runs.grid import load_sweep, same
 
 ROOT = Path(__file__).parents[1]
@@ -43,4 +43,4 @@ def test_every_sweep_is_the_committed_grid_and_whole(path: Path) -> None:
     cells = {folder.name: folder for folder in (path.parent / "cells").iterdir()}
     assert set(cells) == {cell.name for cell in sweep.cells}
     for cell in sweep.cells:
-        assert same(cell, read_yaml(cells[cell.name] / "config.yaml")), cell.name
+        assert same(cell, read_stored_yaml(cells[cell.name] / "config.yaml")), cell.name

@@ -52,8 +52,11 @@ def two_rounds(task: LocalTraining, poison: Any = None) -> list[Tensor]:
     return [*found, *(value for i in CHOSEN for value in store.get(i, {}).values())]
 
 
-@pytest.mark.parametrize("layers", [(), (nn.Dropout(0.5),), (Noisy(),)], ids=str)
-@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize(
+    ("several", "layers"),
+    [(False, ()), (True, ()), (False, (nn.Dropout(0.5),)), (True, (Noisy(),))],
+    ids=str,
+)
 def test_local_training(several: bool, layers: tuple[nn.Module, ...], mnist: Split) -> None:
     """``several`` batches of 25 a round, the last of which is smaller."""
     changes: dict[str, Any] = {}

@@ -1,5 +1,6 @@
 """What CONTRIBUTING.md says is enough: it is done on a copy, and the files are counted."""
 
+import json
 import os
 import re
 import shutil
@@ -57,7 +58,7 @@ def called(copy: Path, *command: str) -> str:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project with all five components added, and its pages made again but for benchmarks."""
+    """The project with all five components added."""
     copy = tmp_path_factory.mktemp("copy") / "fedrobust"
     for folder in ("src", "tests", "docs"):
         skipped = shutil.ignore_patterns("__pycache__", ".hypothesis")
@@ -66,8 +67,39 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, copy / name)
     for section in sections().values():
         applied(section, copy)
-    called(copy, "docs/components.py")
     return copy
+
+
+@pytest.fixture(scope="module")
+def said(copy: Path) -> str:
+    """What is printed where the pages are made again and checked, all is listed, a run is played,
+    and then the tests: in one process, for each new one imports PyTorch.
+    """
+    (copy / "config.yaml").write_text(RUN)
+    files = [KINDS[kind][0] for kind in KINDS]
+    chosen = "trimmed-midrange or same-value or noisy or moons or fewest or (test and table)"
+    late = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    tests = ["-p", "no:cacheprovider", *late, "-q", "-x", *files, "-k", chosen]
+    return called(copy, "-c", PROGRAM, json.dumps(tests))
+
+
+PROGRAM = """
+import json, runpy, sys
+
+words = json.loads(sys.argv[1])
+sys.path.insert(0, "docs")
+for more in ([], ["--check"]):
+    sys.argv = ["components.py", *more]
+    try:
+        runpy.run_path("docs/components.py", run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, end.code
+from fedrobust.cli import app
+app(["list"], standalone_mode=False)
+app(["run", "config.yaml", "--out", "out"], standalone_mode=False)
+import pytest
+sys.exit(pytest.main(words))
+"""
 
 
 def test_every_kind_touches_three_files(tmp_path: Path) -> None:
@@ -82,27 +114,19 @@ def test_every_kind_touches_three_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_pages_and_lists_follow_by_themselves(copy: Path) -> None:
-    called(copy, "docs/components.py", "--check")
+def test_pages_and_lists_follow_by_themselves(copy: Path, said: str) -> None:
     for kind, name in (("aggregator", "trimmed-midrange"), ("attack", "same-value")):
         page = (copy / "docs" / f"{kind}s" / f"{name}.md").read_text("utf-8")
         assert "## Cost" in page
         assert f"](docs/{kind}s/{name}.md)" in (copy / "README.md").read_text("utf-8")
         assert f"{name}: {kind}s/{name}.md" in (copy / "mkdocs.yml").read_text("utf-8")
-    listed = called(copy, "-m", "fedrobust", "list")
     for name in ("trimmed-midrange", "same-value", "noisy", "moons", "logistic-regression"):
-        assert name in listed
+        assert name in said
 
 
 @pytest.mark.slow
-def test_its_tests_pass_and_a_run_plays(copy: Path) -> None:
-    files = [KINDS[kind][0] for kind in KINDS]
-    chosen = "trimmed-midrange or same-value or noisy or moons or fewest or (test and table)"
-    quiet = ("-p", "no:cacheprovider", "-q", "-x")
-    called(copy, "-m", "pytest", *quiet, *files, "-k", chosen)
-    config = copy / "config.yaml"
-    config.write_text(RUN)
-    called(copy, "-m", "fedrobust", "run", "config.yaml", "--out", "out")
+def test_its_tests_pass_and_a_run_plays(copy: Path, said: str) -> None:
+    assert "[100%]" in said
     assert (copy / "out" / "summary.json").is_file()
 
 

@@ -70,7 +70,7 @@ def test_trust_stands_where_the_mean_falls(tiny: Callable[..., Experiment]) -> N
     """Five of eleven send twenty times the opposite."""
     sgd = {"batch_size": 32, "batches": 2, "optimizer": {"name": "sgd", "lr": 0.1}}
     common: dict[str, Any] = {
-        "rounds": 60,
+        "rounds": 40,
         "objective": {"name": "erm"},
         "client": sgd,
         "malicious": 5,

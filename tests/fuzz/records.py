@@ -112,7 +112,7 @@ def demo_evaluation() -> dict[str, Any]:
 
 def asked(where: Path, out: Path | None, resume: bool) -> Asked:
     """An audit of a few examples."""
-    return Asked(str(where), samples=40, out=out, resume=resume, batch=40)
+    return Asked(str(where), samples=12, out=out, resume=resume, batch=12)
 
 
 def killed(work: Callable[[], object]) -> None:

@@ -40,8 +40,8 @@ from records import RING, Originals, asked, copied, digest
 
 pytestmark = pytest.mark.slow
 
-COUNT = int(os.environ.get("FEDROBUST_FUZZ", "60"))
-"""How many damages are tried: 60, or as many as the environment says."""
+COUNT = int(os.environ.get("FEDROBUST_FUZZ", "40"))
+"""How many damages are tried: 40, or as many as the environment says."""
 SEED = int(os.environ.get("FEDROBUST_FUZZ_SEED", "0"))
 LONGEST = 2000
 EVERY = 25

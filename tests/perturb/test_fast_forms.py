@@ -33,7 +33,7 @@ def both(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], tuple
     return run
 
 
-def examples(b: int = 7, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+def examples(b: int = 4, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     g = torch.Generator().manual_seed(5)
     return torch.rand(b, 1, 28, 28, generator=g, dtype=dtype), torch.arange(b) % 10
 
@@ -117,7 +117,7 @@ def trained(train: Split) -> nn.Module:
 @pytest.mark.slow
 def test_on_mnist_hardly_a_pixel_differs(both: Any) -> None:
     data = Mnist().load()
-    model, index = trained(data.train), torch.arange(256)
+    model, index = trained(data.train), torch.arange(128)
     x, y = data.test.images(index), data.test.y[index]
     attack = Pgd(eps=0.3, step_size=0.01, steps=40)
     noise = attack.draw(x, torch.Generator().manual_seed(0))

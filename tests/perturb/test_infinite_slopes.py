@@ -36,6 +36,7 @@ L2 = {"name": "pgd", "eps": 0.5, "norm": "l2", "step_size": 0.1, "steps": 10}
 
 def trained(**changes: Any) -> Any:
     quiet = {"attack": None, "malicious": 0, "aggregator": {"name": "mean"}, "rounds": 20}
+    quiet["partition"] = {"name": "iid", "clients": 8}
     evaluation = {"attack": L2, "every": 20, "samples": 100, "test_samples": 20}
     content = demo_config(model=Gamma(), evaluation=evaluation, **quiet, **changes)
     return run(from_config(Experiment, content))
@@ -91,9 +92,9 @@ def test_robust_accuracy_is_what_the_attack_does_and_not_what_nan_does() -> None
     "objective",
     [
         {"name": "adversarial", "ratio": 0.5, "attack": L2},
-        {"name": "wasserstein-dro", "gamma": 1.0},
+        {"name": "wasserstein-dro", "gamma": 1.0, "ascent": {"steps": 8}},
         {"name": "wasserstein-dro", "gamma": 1.0, "ascent": {"rule": "backtracking", "steps": 4}},
-        {"name": "wasserstein-dro", "gamma": 1.0, "ascent": {"box": True}},
+        {"name": "wasserstein-dro", "gamma": 1.0, "ascent": {"box": True, "steps": 8}},
     ],
 )
 def test_clients_train_in_every_round(objective: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from fedrobust.evaluation import Audit, audit
 from fedrobust.models import DigitsCnn, build_model
 from fedrobust.perturb import Pgd
 
-QUICK = ["--samples", "30"]
+QUICK = ["--samples", "12"]
 
 
 def called(*words: str) -> Result:
@@ -27,6 +27,7 @@ def called(*words: str) -> Result:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_pages")
 def test_a_run_is_audited_as_it_claims(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
     claim = Pgd(eps=0.05, step_size=0.02, steps=3)
     evaluation = {"every": 2, "attack": claim}
@@ -38,7 +39,7 @@ def test_a_run_is_audited_as_it_claims(tmp_path: Path, tiny: Callable[..., Exper
     page = (tmp_path / "audit" / "report" / "index.html").read_text()
     assert content["verdict"].capitalize() in page
     assert content["verdict"] in found.output
-    assert content["shares"]["claimed"]["total"] == 30
+    assert content["shares"]["claimed"]["total"] == 12
     assert {s["name"] for s in content["signs"]} >= {"Square beats plain PGD", "the gradient is 0"}
     words = [str(tmp_path / "run"), *QUICK, "--out", str(tmp_path / "audit")]
     again = called(*words)
@@ -111,6 +112,7 @@ def begun(folder: Path) -> bytes:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_pages")
 def test_a_run_that_claims_in_l2_is_audited_in_l2(
     tmp_path: Path, tiny: Callable[..., Experiment]
 ) -> None:
@@ -128,6 +130,7 @@ def test_a_run_that_claims_in_l2_is_audited_in_l2(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_pages")
 def test_what_an_audit_is_of_is_noted_before_the_model_moves(
     tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:

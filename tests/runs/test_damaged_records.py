@@ -24,7 +24,7 @@ from fedrobust.runs.directory import RunDirectory
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.sweep import run_sweep
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_pages")]
 
 
 @pytest.fixture(scope="module")

@@ -140,6 +140,7 @@ def extensions(out: Path) -> list[dict[str, Any]]:
     return [part["extended"] for part in resumed if "extended" in part]
 
 
+@pytest.mark.usefixtures("quick_pages")
 def test_an_extended_run_has_the_bits_of_a_run_from_the_start(
     short: Path, straight: Path, tmp_path: Path
 ) -> None:

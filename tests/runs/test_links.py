@@ -70,30 +70,34 @@ NAMES = (
 @pytest.mark.slow
 @pytest.mark.parametrize("link", [os.symlink, os.link])
 def test_a_run_writes_through_no_link(
-    tmp_path: Path, tiny: Callable[..., Experiment], mine: Path, link: Callable[..., None]
+    tmp_path: Path, plain: Callable[..., Experiment], mine: Path, link: Callable[..., None]
 ) -> None:
     """Whatever an archive from elsewhere holds where a run writes."""
-    stopped(tmp_path / "begun", tiny())
-    for name in NAMES:
-        for place in (name, f".{name}.part", f".{name}.{'0' * 16}.part"):
-            out = shutil.copytree(tmp_path / "begun", tmp_path / f"run of {place}")
+    experiment = plain(rounds=3)
+    stopped(tmp_path / "begun", experiment)
+    beside = [place for name in NAMES for place in (f".{name}.part", f".{name}.{'0' * 16}.part")]
+    for places in (*([name] for name in NAMES), beside):  # those beside are removed, or left
+        out = shutil.copytree(tmp_path / "begun", tmp_path / f"run of {places[0]}")
+        for place in places:
             (out / place).unlink(missing_ok=True)
             link(mine, out / place)
-            with suppress(UserError):
-                run(tiny(), out, resume=True, progress=Progress(repaired=lambda text: None))
-            assert mine.read_bytes() == MINE
-            assert not is_leftover(place) or place not in os.listdir(out)
+        with suppress(UserError):
+            run(experiment, out, resume=True, progress=Progress(repaired=lambda text: None))
+        assert mine.read_bytes() == MINE
+        left = set(os.listdir(out))
+        assert not any(is_leftover(place) and place in left for place in places)
+        assert places is not beside or "summary.json" in left
 
 
 def test_a_lock_that_is_a_link_is_refused(
-    tmp_path: Path, tiny: Callable[..., Experiment], mine: Path
+    tmp_path: Path, plain: Callable[..., Experiment], mine: Path
 ) -> None:
     out = tmp_path / "run"
-    stopped(out, tiny())
+    stopped(out, plain())
     (out / ".lock").unlink()
     (out / ".lock").symlink_to(mine)
     with pytest.raises(RecordError, match=r"\.lock is not a regular file"):
-        run(tiny(), out, resume=True)
+        run(plain(), out, resume=True)
     assert mine.read_bytes() == MINE
 
 
@@ -115,16 +119,18 @@ def test_a_sweep_writes_into_its_own_folder_alone(tmp_path: Path, mine: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_pages")
 def test_an_audit_and_a_report_write_through_no_link(
     tmp_path: Path, tiny: Callable[..., Experiment], mine: Path
 ) -> None:
     run(tiny(rounds=2), tmp_path / "run")
+    out = tmp_path / "audit"
+    out.mkdir()
     for name in ("progress.jsonl.part", "audit.json.part"):
-        out = tmp_path / name
-        out.mkdir()
         (out / name).symlink_to(mine)
-        audited(Asked(str(tmp_path / "run"), samples=4, out=out))
-        assert listing(out) == ["audit.json"]
+    audited(Asked(str(tmp_path / "run"), samples=4, out=out))
+    assert listing(out) == ["audit.json"]
+    assert mine.read_bytes() == MINE
     for name in ("index.html", "accuracy.svg", f".index.html.{'a' * 8}"):
         (tmp_path / "run" / "report").mkdir(exist_ok=True)
         if name == "accuracy.svg":

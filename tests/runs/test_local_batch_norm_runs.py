@@ -1,10 +1,6 @@
 """Runs in which BatchNorm stays with each client: scores, records, kills, and what is refused."""
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from demo import demo_config
+from forked import begun
 from normed import NormedCnn
 from pydantic import ValidationError
 from ruamel.yaml import YAML
@@ -83,15 +80,15 @@ def test_the_chosen_model_has_the_batch_norm_of_its_round(tiny: Tiny, tmp_path: 
     ids = chosen["clients"].tolist()
     for client in ids:
         own = shorter.client_model(client).state_dict()
+        read = opened.client_model(client, last=False).state_dict()
         for name, value in own.items():
             there = chosen.get(f"clients/{name}")
             wanted = there[ids.index(client)] if there is not None else chosen[name]
             assert torch.equal(value, wanted), name
-            assert torch.equal(opened.client_model(client, last=False).state_dict()[name], value)
+            assert torch.equal(read[name], value)
     last = result.client_model(ids[-1]).state_dict()
-    assert all(
-        torch.equal(last[n], t) for n, t in opened.client_model(ids[-1]).state_dict().items()
-    )
+    read = opened.client_model(ids[-1]).state_dict()
+    assert all(torch.equal(last[name], value) for name, value in read.items())
     with pytest.raises(ConfigError, match=r"each client has a model of its own"):
         _ = opened.best_model
     with pytest.raises(ConfigError, match="client must be one of 0 to 10; it is 11"):
@@ -137,28 +134,24 @@ def test_sigkill_and_any_number_of_workers_give_the_same_bits(tmp_path: Path) ->
     plan = {"device": "cpu", "batch": 64}
     changes = LOCAL | {"model": {"name": "normed:NormedCnn"}, "participation": SOME}
     changes["aggregator"] = {"name": "trimmed-mean", "f": 2}
-    YAML(typ="safe").dump(demo_config(rounds=16, execution=plan, **changes), config)
+    YAML(typ="safe").dump(demo_config(rounds=12, execution=plan, **changes), config)
     run(load(config), straight)
 
     def lines() -> int:
         metrics = killed / "metrics.jsonl"
         return len(metrics.read_text().splitlines()) if metrics.exists() else 0
 
-    process = subprocess.Popen(
-        [*(sys.executable, "-m", "fedrobust", "run", str(config)), "--out", str(killed)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "2"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while lines() < 3 and process.poll() is None:
+    process = begun(["run", str(config), "--out", str(killed)], tmp_path, threads=2)
+    while lines() < 3 and process.is_alive():
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert 3 <= lines() < 16
+    process.kill()
+    process.join()
+    assert 3 <= lines() < 12
     run(load(config), killed, resume=True)
     assert contents(killed) == contents(straight)
 
 
+@pytest.mark.usefixtures("quick_pages")
 def test_what_a_run_leaves(tiny: Tiny, tmp_path: Path) -> None:
     out = tmp_path / "run"
     experiment = tiny(**LOCAL, rounds=2, participation=SOME)

@@ -60,6 +60,7 @@ def page_of(folder: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_pages")
 def test_it_is_stopped_goes_on_and_stands_beside_the_paper(played: Path) -> None:
     out, counted = played, list[tuple[int, int]]()
     shutil.rmtree(out / "two")
@@ -145,6 +146,7 @@ def audited(robust: float, **under: float) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_pages")
 def test_means_after_the_takeover_stand_beside_the_papers(shelf: Path, played: Path) -> None:
     """From the round on that the paper names; transfer is the stronger of the two."""
     content = json.loads(json.dumps(PAPER))
@@ -206,6 +208,7 @@ def test_means_after_the_takeover_stand_beside_the_papers(shelf: Path, played: P
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_pages")
 def test_each_writers_accuracy_is_drawn(shelf: Path, tmp_path: Path) -> None:
     digits = Digits().load()
     arrays = {
@@ -248,6 +251,7 @@ def test_each_writers_accuracy_is_drawn(shelf: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_pages")
 def test_the_record_says_what_the_definition_says_now(shelf: Path, played: Path) -> None:
     path = shelf / "experiments/paper/reproductions.yaml"
     path.write_text(path.read_text().replace("Digits, not faces.", "Digits of 8 × 8."))
@@ -256,6 +260,7 @@ def test_the_record_says_what_the_definition_says_now(shelf: Path, played: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_pages")
 def test_a_users_own_settings_stand_on_the_page(played: Path) -> None:
     command = ["reproduce", "paper-table1", "--out", str(played)]
     # As many rounds as the cells have had: nothing is played, and all of it was said.

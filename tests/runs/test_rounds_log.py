@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from demo import PLAIN
 from run_contents import contents
 
 from fedrobust import run
@@ -32,14 +33,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def straight(folder: Path, tiny: Callable[..., Experiment]) -> Path:
+def straight(folder: Path, plain: Callable[..., Experiment]) -> Path:
     if not (folder / "straight").exists():
-        run(tiny(), folder / "straight")
+        run(plain(), folder / "straight")
     return folder / "straight"
 
 
 @pytest.fixture
-def stopped(folder: Path, tiny: Callable[..., Experiment], tmp_path: Path) -> Path:
+def stopped(folder: Path, plain: Callable[..., Experiment], tmp_path: Path) -> Path:
     """A copy of a run that was stopped after round 4 of 6, with lines beyond its checkpoint."""
     if not (folder / "stopped").exists():
 
@@ -48,7 +49,7 @@ def stopped(folder: Path, tiny: Callable[..., Experiment], tmp_path: Path) -> Pa
                 raise StoppedError
 
         with pytest.raises(StoppedError):
-            run(tiny(), folder / "stopped", progress=Progress(played=stop))
+            run(plain(), folder / "stopped", progress=Progress(played=stop))
     return Path(shutil.copytree(folder / "stopped", tmp_path / "stopped"))
 
 
@@ -63,13 +64,13 @@ def lines(path: Path) -> list[Any]:
 
 
 def test_what_a_kill_left_beyond_the_checkpoint_is_played_again(
-    straight: Path, stopped: Path, tiny: Callable[..., Experiment]
+    straight: Path, stopped: Path, plain: Callable[..., Experiment]
 ) -> None:
     for name, more in zip(FILES, ('{"round": 5}\n{"rou', '{"round"'), strict=True):
         assert [line["round"] for line in lines(stopped / name)] == [1, 2, 3, 4]
         with (stopped / name).open("a") as file:
             file.write(more)
-    assert resumed(tiny(), stopped) == []
+    assert resumed(plain(), stopped) == []
     assert contents(stopped) == contents(straight)
     assert (stopped / FILES[0]).read_bytes() == (stopped / FILES[1]).read_bytes()
 
@@ -93,7 +94,7 @@ def test_a_damaged_file_is_made_again_from_the_other(
     straight: Path,
     stopped: Path,
     tmp_path: Path,
-    tiny: Callable[..., Experiment],
+    plain: Callable[..., Experiment],
     name: str,
     how: str,
 ) -> None:
@@ -101,7 +102,7 @@ def test_a_damaged_file_is_made_again_from_the_other(
     for place in (stopped, ended):
         spoil(place / name, how)
         damaged = (place / name).read_bytes() if how != "missing" else b""
-        told = resumed(tiny(), place)
+        told = resumed(plain(), place)
         assert contents(place) == contents(straight)
         assert (place / FILES[0]).read_bytes() == (place / FILES[1]).read_bytes()
         if how == "missing":
@@ -111,17 +112,17 @@ def test_a_damaged_file_is_made_again_from_the_other(
             (said,) = told
             assert said.startswith(f"{name} is made again from {other}, and the old one kept as")
             assert (place / f"{name}.damaged-1").read_bytes() == damaged
-        assert resumed(tiny(), place) == []
+        assert resumed(plain(), place) == []
 
 
 def test_where_both_are_damaged_it_is_said_and_nothing_is_changed(
-    stopped: Path, tiny: Callable[..., Experiment]
+    stopped: Path, plain: Callable[..., Experiment]
 ) -> None:
     for name in FILES:
         spoil(stopped / name, "turned")
     before = {path.name: path.read_bytes() for path in stopped.iterdir()}
     with pytest.raises(RecordError, match=r"rounds.jsonl and checkpoint.rounds.jsonl beside it"):
-        resumed(tiny(), stopped)
+        resumed(plain(), stopped)
     assert {path.name: path.read_bytes() for path in stopped.iterdir()} == before
 
 
@@ -138,7 +139,7 @@ def as_before(place: Path) -> None:
 
 @pytest.mark.parametrize("left", [4, 2, 0])
 def test_a_checkpoint_of_an_earlier_version_goes_on(
-    straight: Path, stopped: Path, tmp_path: Path, tiny: Callable[..., Experiment], left: int
+    straight: Path, stopped: Path, tmp_path: Path, plain: Callable[..., Experiment], left: int
 ) -> None:
     """Where a kill had cut its log off, which was written after it, too."""
     ended = Path(shutil.copytree(straight, tmp_path / "ended"))
@@ -147,12 +148,12 @@ def test_a_checkpoint_of_an_earlier_version_goes_on(
     text = (stopped / "rounds.jsonl").read_text().splitlines(keepends=True)
     (stopped / "rounds.jsonl").write_text("".join(text[:left]))
     for place in (stopped, ended):
-        assert resumed(tiny(), place) == []
+        assert resumed(plain(), place) == []
         assert contents(place) == contents(straight)
 
 
 def test_a_checkpoint_does_not_grow_with_the_rounds(
-    tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, plain: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor is the log written anew: each save writes what was played since the last one."""
     monkeypatch.setattr("fedrobust.runs.loop.SAVE_EVERY", 0.0)
@@ -164,16 +165,11 @@ def test_a_checkpoint_does_not_grow_with_the_rounds(
         written[content["state"]["round"]] = (self.path / "checkpoint.pt").stat().st_size
 
     monkeypatch.setattr(RunDirectory, "save_checkpoint", spied)
-    evaluation = {**demo_evaluation(), "every": 100}
-    run(tiny(rounds=20, evaluation=evaluation, objective={"name": "erm"}), tmp_path / "run")
+    evaluation = PLAIN["evaluation"] | {"every": 100}
+    run(plain(rounds=20, evaluation=evaluation), tmp_path / "run")
     assert len(written) == 20
     assert written[19] - written[2] < 200
     assert (tmp_path / "run" / "rounds.jsonl").stat().st_size > 2000
-
-
-def demo_evaluation() -> dict[str, Any]:
-    pgd = {"name": "pgd", "eps": 0.15, "step_size": 0.05, "steps": 1}
-    return {"samples": 20, "test_samples": 20, "attack": pgd}
 
 
 def test_a_tally_is_that_of_the_lines() -> None:
@@ -201,7 +197,7 @@ def test_a_tally_is_that_of_the_lines() -> None:
 
 @pytest.mark.parametrize("names", [FILES[:1], FILES[1:], FILES])
 def test_a_log_that_is_changed_while_the_run_goes_on(
-    straight: Path, tmp_path: Path, tiny: Callable[..., Experiment], names: tuple[str, ...]
+    straight: Path, tmp_path: Path, plain: Callable[..., Experiment], names: tuple[str, ...]
 ) -> None:
     """It is made again from the other; where both are lost the run says so at its end."""
     out = tmp_path / "run"
@@ -213,7 +209,7 @@ def test_a_log_that_is_changed_while_the_run_goes_on(
 
     told, made = list[str](), list[str]()
     watch = Progress(played=spoil_them, unkept=told.append, repaired=made.append)
-    ended = run(tiny(), out, progress=watch)
+    ended = run(plain(), out, progress=watch)
     if len(names) == 1:
         assert ended.unkept is None
         (said,) = made

@@ -16,7 +16,7 @@ from fedrobust.models import MnistCnnSmall, build_model
 from fedrobust.perturb import Pgd
 
 WORKERS = (1, 2, 7)
-PGD = Pgd(eps=0.3, step_size=0.1, steps=3, restarts=2)
+PGD = Pgd(eps=0.3, step_size=0.1, steps=2, restarts=2)
 
 
 def some_mnist() -> Split:

@@ -62,15 +62,15 @@ def mean_around_median(rows: Rows, f: int) -> Answer:
 def closest_to_median(values: list[float], keep: int) -> list[float]:
     """By distance from the middle value, or beyond the nearer of two; at equal ones the lower side.
 
-    Of one side, what is exactly nearer comes first, also where float64 cannot tell the distances.
+    Of one side, what is exactly nearer comes first, also where float64 cannot tell the distances:
+    there the values themselves have that order.
     """
-    n = len(values)
-    below, above = sorted(values)[(n - 1) // 2], sorted(values)[n // 2]
+    ordered = sorted(values)
+    below, above = ordered[(len(values) - 1) // 2], ordered[len(values) // 2]
 
-    def key(v: float) -> tuple[float, bool, Fraction]:
+    def key(v: float) -> tuple[float, bool, float]:
         upper = v >= above > below or v > above
-        exactly = Fraction(v) - Fraction(above) if upper else Fraction(below) - Fraction(v)
-        return float(exactly), upper, exactly
+        return (v - above, True, v) if upper else (below - v, False, -v)
 
     return sorted(values, key=key)[:keep]
 
@@ -82,14 +82,15 @@ def closest_by_definition(values: list[float], keep: int) -> list[float]:
     return [float(v) for v in sorted(exact, key=lambda v: (abs(v - middle), v))[:keep]]
 
 
-def distance(a: list[float], b: list[float]) -> float:
-    """Squared; the sum is correctly rounded, so equal sums are equal in any order."""
-    with np.errstate(over="ignore"):
-        return math.fsum(((np.array(a) - np.array(b)) ** 2).tolist())
-
-
 def distances(rows: Rows) -> list[list[float]]:
-    return [[distance(a, b) for b in rows] for a in rows]
+    """Squared; the sums are correctly rounded, so equal sums are equal in any order."""
+    x = np.array(rows)
+    table = [[0.0] * len(rows) for _ in rows]
+    for i, j in combinations(range(len(rows)), 2):
+        with np.errstate(over="ignore"):
+            squares = (x[i] - x[j]) ** 2
+        table[i][j] = table[j][i] = math.fsum(squares.tolist())
+    return table
 
 
 def score(table: list[list[float]], i: int, among: list[int], neighbours: int) -> float:
