@@ -60,7 +60,7 @@ def quick_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     from fedrobust.report import page
     from fedrobust.report.style import WIDE, Drawing
 
-    def drawn(draw: Callable[[float], object], narrow: bool = True) -> Drawing:
+    def drawn(draw: Callable[[float], object], narrow: bool = True, pdf: bool = False) -> Drawing:
         draw(WIDE)
         return Drawing("<svg></svg>", "<svg></svg>", b"")
 

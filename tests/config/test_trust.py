@@ -246,7 +246,7 @@ def test_the_folder_of_the_config_goes_first(
     module(tmp_path / "there", "twice_own.py")
     config = put(tmp_path / "there" / "a.yaml", demo_config(aggregator="twice_own:Rule", rounds=1))
     monkeypatch.chdir(tmp_path / "here")
-    words = ["run", str(config), "--out", str(tmp_path / "run")]
+    words = ["run", "--no-report", str(config), "--out", str(tmp_path / "run")]
     CliRunner().invoke(app, words)
     assert sys.modules["twice_own"].__file__ == str(tmp_path / "there" / "twice_own.py")
     assert str(tmp_path / "here") not in sys.path

@@ -96,7 +96,7 @@ for more in ([], ["--check"]):
         assert not end.code, end.code
 from fedrobust.cli import app
 app(["list"], standalone_mode=False)
-app(["run", "config.yaml", "--out", "out"], standalone_mode=False)
+app(["run", "--no-report", "config.yaml", "--out", "out"], standalone_mode=False)
 import pytest
 sys.exit(pytest.main(words))
 """

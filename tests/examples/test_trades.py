@@ -90,7 +90,7 @@ def test_it_plays_from_the_command_line_in_runs_sweeps_and_audits(tmp_path: Path
     few = ["-s", "rounds=2", "-s", "evaluation.every=2", "-s", "evaluation.samples=20"]
     few += ["-s", "evaluation.test_samples=20", "-s", "execution.batch=64"]
     config, out = EXAMPLES / "trades.yaml", tmp_path / "run"
-    played = CliRunner().invoke(app, ["run", str(config), "--out", str(out), *few])
+    played = CliRunner().invoke(app, ["run", "--no-report", str(config), "--out", str(out), *few])
     assert played.exit_code == 0, played.output
     judged = CliRunner().invoke(app, ["audit", str(out), "--samples", "10"])
     assert judged.exit_code == 0, judged.output

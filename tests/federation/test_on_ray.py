@@ -226,7 +226,17 @@ def config_file(folder: Path, cluster: Any = None, **changes: Any) -> Path:
 
 
 def command(config: Path, out: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "fedrobust", "run", str(config), "--out", str(out), *more]
+    return [
+        sys.executable,
+        "-m",
+        "fedrobust",
+        "run",
+        "--no-report",
+        str(config),
+        "--out",
+        str(out),
+        *more,
+    ]
 
 
 @pytest.mark.parametrize("begun_on", ["local", "ray"])

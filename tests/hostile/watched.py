@@ -84,9 +84,9 @@ def main() -> None:
     # A command of the user's own, in the stranger's folder: the config says nothing of code.
     small = ["--samples", "10", "--out"]
     commands = {
-        "run": ["run", "plain.yaml", "--out", f"{OUT}/run"],
+        "run": ["run", "--no-report", "plain.yaml", "--out", f"{OUT}/run"],
         "sweep": ["sweep", "plain-sweep.yaml", "--out", f"{OUT}/sweep", "--jobs", "1"],
-        "resume run": ["run", "plain.yaml", "--out", "ALL", "--resume"],
+        "resume run": ["run", "--no-report", "plain.yaml", "--out", "ALL", "--resume"],
         "resume sweep": ["sweep", "ring-sweep.yaml", "--out", "SWEEP", "--resume"],
         "audit": ["audit", "CLAIMS", *small, f"{OUT}/audit"],
         "audit own claim": ["audit", "RUN", *small, f"{OUT}/none"],

@@ -109,7 +109,10 @@ def test_the_commands_take_it(tmp_path: Path) -> None:
     assert wrong.exit_code == 2
     assert "batch_norm: should be 'refuse', 'frozen'" in " ".join(wrong.output.split())
     out = tmp_path / "run"
-    done = call(app, ["run", str(config), "-s", "batch_norm=to_group_norm", "--out", str(out)])
+    done = call(
+        app,
+        ["run", "--no-report", str(config), "-s", "batch_norm=to_group_norm", "--out", str(out)],
+    )
     assert done.exit_code == 0, done.output
     assert load(out / "config.yaml").batch_norm == "to_group_norm"
     quick = ["--samples", "10", "--eps", "0.1"]

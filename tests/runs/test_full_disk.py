@@ -25,7 +25,7 @@ _LIMIT = 100_000
 def test_the_command_goes_on_and_says_what_it_could_not_keep(tmp_path: Path) -> None:
     """The kernel itself refuses to write more to the checkpoint."""
     YAML(typ="safe").dump(demo_config(**PLAIN), tmp_path / "config.yaml")
-    command = ["run", "config.yaml", "--out", "run"]
+    command = ["run", "--no-report", "config.yaml", "--out", "run"]
     process = begun(command, tmp_path, largest=_LIMIT, COLUMNS="200")
     process.join()
     told, errors = ((tmp_path / f"{name}.txt").read_text() for name in ("stdout", "stderr"))

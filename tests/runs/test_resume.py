@@ -49,7 +49,7 @@ def test_sigkill_again_and_again_gives_the_same_bits(tmp_path: Path) -> None:
         return len(metrics.read_text().splitlines()) if metrics.exists() else 0
 
     chance, deaths = random.Random(0), []
-    command = ["run", str(config), "--resume", "--out", str(killed)]
+    command = ["run", "--no-report", str(config), "--resume", "--out", str(killed)]
     importing = subprocess.Popen([sys.executable, "-m", "fedrobust", *command])
     time.sleep(chance.uniform(0.0, 0.05))
     importing.kill()

@@ -54,7 +54,17 @@ def test_a_run_that_is_killed_while_the_attacker_trains(tmp_path: Path, played: 
     whole = run(experiment(**changes), tmp_path / "whole")
     rounds = len(played)
     cut = tmp_path / "cut"
-    command = [sys.executable, "-m", "fedrobust", "run", str(path), "--out", str(cut), "--resume"]
+    command = [
+        sys.executable,
+        "-m",
+        "fedrobust",
+        "run",
+        "--no-report",
+        str(path),
+        "--out",
+        str(cut),
+        "--resume",
+    ]
     first = killed_in_training(command, cut)
     second = killed_in_training(command, cut, first + 50)
     assert first < second < 240

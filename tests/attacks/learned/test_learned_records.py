@@ -45,7 +45,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(json.dumps(config))
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    command = [sys.executable, "-m", "fedrobust", "run", str(path)]
+    command = [sys.executable, "-m", "fedrobust", "run", "--no-report", str(path)]
     run(load(path), whole)
     for least in (1, 3):
         process = subprocess.Popen([*command, "--out", str(cut), "--resume"])
@@ -173,6 +173,7 @@ def test_the_config_of_a_learned_attack_comes_back_whole(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_pages")
 def test_the_page_shows_what_was_learned(tmp_path: Path) -> None:
     """On images: what came of the run's own truth, the pictures, and the numbers in words."""
     from fedrobust.report import write_report

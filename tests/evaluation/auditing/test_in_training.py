@@ -29,6 +29,7 @@ PGD = {"name": "pgd", "eps": 0.1, "step_size": 0.05, "steps": 4}
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_pages")
 def test_an_audit_follows_the_rounds(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
     idle = PGD | {"step_size": 0.001, "steps": 1, "random_start": False}
     looks = {"every": 30, "attack": idle, "samples": 60, "test_samples": 60}
@@ -154,6 +155,7 @@ def examples(split: Split, index: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_pages")
 def test_audits_may_be_rarer_than_evaluations(
     tmp_path: Path, tiny: Callable[..., Experiment]
 ) -> None:
