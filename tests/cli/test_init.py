@@ -75,11 +75,13 @@ def test_what_an_attack_must_know_is_granted(tmp_path: Path) -> None:
 def test_it_asks_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedrobust.cli.init.terminal", lambda: True)
     path = tmp_path / "asked.yaml"
-    done = invoke("init", path, asked="mnist\n20\nsign-flip\n4\nkrum\nerm\n")
+    done = invoke("init", path, asked="mnist\nmany\n20\nsign-flop\nsign-flip\n4\nkrum\nerm\n7\n")
     assert done.exit_code == 0
     assert "Clients [51]" in done.stdout
+    assert "write a whole number from 1 on" in done.output
+    assert "did you mean 'sign-flip'?" in done.output
     found = load(path)
-    assert (name_of(type(found.data)), found.malicious) == ("mnist", 4)
+    assert (name_of(type(found.data)), found.malicious, found.rounds) == ("mnist", 4, 7)
     assert (name_of(type(found.attack)), name_of(type(found.aggregator))) == ("sign-flip", "krum")
 
 
@@ -98,6 +100,16 @@ def test_what_does_not_fit_writes_nothing(options: list[str], message: str, tmp_
     assert done.exit_code == 2
     assert message in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_as_many_attack_by_default_as_the_rule_takes(tmp_path: Path) -> None:
+    """Ten clients: Bulyan needs 4f + 3, so one attacks, whose attack needs no colluder."""
+    path = tmp_path / "x.yaml"
+    assert invoke("init", path, "--clients", 10, "--attack", "sign-flip").exit_code == 0
+    assert load(path).malicious == 1
+    assert invoke("init", tmp_path / "y.yaml", "--aggregator", "bucketing").exit_code == 2
+    assert invoke("init", tmp_path / "z.yaml", "--aggregator", "krum").exit_code == 0
+    assert load(tmp_path / "z.yaml").malicious == 2
 
 
 def test_a_file_is_never_overwritten(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from fedrobust.runs.older_configs import completed
         ("a: !!bool x", "is not valid YAML: KeyError"),
         ("a: !!python/object:os.system {}", "could not determine a constructor"),
         ('a: "\\U99999999"', "is not valid YAML: OverflowError"),
-        ("a: 1\na: 2", 'found duplicate key "a"'),
+        ("a: 1\na: 2", 'the key "a" stands twice; the second time is in line 2'),
         ("a: \0", "special characters are not allowed"),
         ("a:\n\tb: 1", "cannot start any token"),
         ('a: {b: "\\ud800"}', "a.b: holds half a character"),

@@ -1,12 +1,17 @@
 """The command ``fedrobust audit``."""
 
+import shlex
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from fedrobust.cli.app import app, look_beside, say, user_errors
+
+if TYPE_CHECKING:
+    from fedrobust.runs.audit import Asked
 
 
 @app.command("audit")
@@ -79,14 +84,28 @@ def audit_command(
             with display:
                 found = audited(asked, display.progress)
         except KeyboardInterrupt as stop:
-            then = f"go on with --resume --out {out}" if out else "nothing was kept without --out"
+            then = f"go on with: {_again(asked)}" if out else "nothing was kept without --out"
             say(f"stopped; {then}", err=True)
             raise typer.Exit(130) from stop
         say(str(found))
         kept = out is not None and (out / "audit.json").is_file()
         if out is not None and kept:
             say(f"page: {write_report([out])}")
+        if out is None:
+            say("nothing was written; for the record and its page: --out FOLDER")
     if out is not None and not kept:
         raise typer.Exit(1)
     if strict and found.verdict != "genuine":
         raise typer.Exit(1)
+
+
+def _again(asked: "Asked") -> str:
+    """Return the command that goes on with an audit: every option that is not the default."""
+    words = ["fedrobust", "audit", asked.where]
+    for option in fields(asked):
+        value, name = getattr(asked, option.name), option.name.replace("_", "-")
+        if option.name in ("where", "resume") or value == option.default:
+            continue
+        name = "model" if name == "network" else name
+        words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return shlex.join([*words, "--resume"])

@@ -1,6 +1,7 @@
 """The command ``fedrobust init``."""
 
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,16 +60,53 @@ def terminal() -> bool:
 
 
 def _asked() -> dict[str, Any]:
-    """Ask for what matters most, each with a default."""
+    """Ask for what matters most, each with a default; a wrong answer is asked for again."""
+    from fedrobust.aggregators import AGGREGATORS
+    from fedrobust.attacks import ATTACKS
     from fedrobust.cli.starter import SETTINGS, Choices
+    from fedrobust.config.kind import name_of
+    from fedrobust.objectives import OBJECTIVES
 
-    data = typer.prompt(f"Data set ({', '.join(SETTINGS)})", Choices.data)
-    many = SETTINGS[data].clients if data in SETTINGS else 11
-    clients = typer.prompt("Clients", many, type=int)
-    attack = typer.prompt("Attack (or none; fedrobust list attack)", Choices.attack)
-    found: dict[str, Any] = {"data": data, "clients": clients, "attack": attack}
-    if attack != "none":
-        found["malicious"] = typer.prompt("Malicious clients", clients // 5, type=int)
-    found["aggregator"] = typer.prompt("Rule (fedrobust list aggregator)", Choices.aggregator)
-    found["objective"] = typer.prompt("Objective (fedrobust list objective)", Choices.objective)
+    def ask(text: str, default: object, valid: Callable[[str], Any]) -> Any:
+        return typer.prompt(text, default, value_proc=valid)
+
+    data = ask(f"Data set ({', '.join(SETTINGS)})", Choices.data, _one_of(SETTINGS))
+    found = {"data": data, "clients": ask("Clients", SETTINGS[data].clients, _number(1))}
+    attacks = ["none", *map(name_of, ATTACKS)]
+    found["attack"] = ask("Attack (or none; see list attack)", Choices.attack, _one_of(attacks))
+    if found["attack"] != "none":
+        found["malicious"] = ask("Malicious clients", found["clients"] // 5, _number(0))
+    rules, losses = map(name_of, AGGREGATORS), map(name_of, OBJECTIVES)
+    found["aggregator"] = ask("Rule (see list aggregator)", Choices.aggregator, _one_of(rules))
+    found["objective"] = ask("Objective (see list objective)", Choices.objective, _one_of(losses))
+    found["rounds"] = ask("Rounds", SETTINGS[data].rounds, _number(1))
     return found
+
+
+def _one_of(names: Iterable[str]) -> Callable[[str], str]:
+    known = list(names)
+
+    def valid(text: str) -> str:
+        if text not in known:
+            from fedrobust.config.text import quoted, suggestion
+
+            raise typer.BadParameter(
+                f"there is no {quoted(text)}{suggestion(text, known)}; there are: "
+                f"{', '.join(known)}"
+            )
+        return text
+
+    return valid
+
+
+def _number(least: int) -> Callable[[str], int]:
+    def valid(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise typer.BadParameter(f"write a whole number from {least} on")
+        return value
+
+    return valid

@@ -13,17 +13,21 @@ from fedrobust.cli.app import say
 def print_run(summary: Mapping[str, Any], directory: Path) -> None:
     """Print the scores on the test split, the audit, the troubles, and where the records are."""
     chosen, final = summary["test"]["best"], summary["test"]["final"]
-    for label, scores in (("chosen on validation", chosen), ("final", final)):
+    models = (("chosen on validation", chosen), ("final", final))
+    for label, scores in models:
         say(
             f"round {scores['round']} ({label}): {scores['accuracy']:.2%} accurate, "
             f"{scores['robust_accuracy']:.2%} robust on {scores['examples']:,} test examples"
         )
-    if found := final.get("audit"):
-        say(
-            f"audit of the final model: {found['verdict']}; plain PGD leaves "
-            f"{found['claimed']:.2%} of {found['examples']:,} test examples standing, "
-            f"the whole battery {found['robust']:.2%}"
-        )
+    for label, scores in models[chosen["round"] == final["round"] :]:
+        if found := scores.get("audit"):
+            doubt = "warning: " if found["verdict"] == "masked" else ""
+            say(
+                f"{doubt}audit of the model of round {scores['round']} ({label}): "
+                f"{found['verdict']}; plain PGD leaves {found['claimed']:.2%} of "
+                f"{found['examples']:,} test examples standing, the whole battery "
+                f"{found['robust']:.2%}"
+            )
     for trouble in summary["troubles"]:
         say(f"warning: {trouble}")
     say(f"records: {directory}")

@@ -1,7 +1,7 @@
 """The text of a config to begin with: every key that matters, with a comment."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fedrobust.config.component import from_config
@@ -66,10 +66,25 @@ class Choices:
 def starter(choices: Choices) -> str:
     """Return the YAML text of an experiment with these choices; it has been read back once.
 
-    ``malicious`` is a fifth of the clients where it is left out, and 0 for the attack "none".
+    Where ``malicious`` is left out it is a fifth of the clients, or fewer if the rule or the attack
+    takes no more; it is 0 for the attack "none".
 
     Raises: ``ConfigError`` for a name that is not known, and for choices that do not fit.
     """
+    if choices.malicious is not None or choices.attack == "none":
+        return _written(choices)
+    setting = _chosen("data set", choices.data, SETTINGS)
+    first: ConfigError | None = None
+    for malicious in range(max(1, (choices.clients or setting.clients) // 5), 0, -1):
+        try:
+            return _written(replace(choices, malicious=malicious))
+        except ConfigError as error:
+            first = first or error  # fewer may do
+    assert first is not None
+    raise first
+
+
+def _written(choices: Choices) -> str:
     from fedrobust.aggregators import AGGREGATORS
     from fedrobust.attacks import ATTACKS
     from fedrobust.objectives import OBJECTIVES
@@ -81,10 +96,8 @@ def starter(choices: Choices) -> str:
     if choices.attack != "none":
         attack = _chosen("attack", choices.attack, {name_of(c): c for c in ATTACKS})
     clients = choices.clients or setting.clients
-    malicious = 0
-    if attack is not None:
-        malicious = clients // 5 if choices.malicious is None else choices.malicious
-    elif choices.malicious:
+    malicious = choices.malicious or 0
+    if attack is None and malicious:
         raise ConfigError(f"malicious: {choices.malicious} clients need an attack: --attack NAME")
     loss, model = f"{{name: {choices.objective}}}", setting.model
     if choices.objective == "adversarial":
@@ -104,9 +117,9 @@ name: {choices.name}  # the run goes to runs/{choices.name}
 seed: 0  # every random draw of the run follows from it
 rounds: {choices.rounds or setting.rounds}
 data: {{name: {choices.data}, validation: {setting.validation}}}  # held out; they choose the model
-partition: {{name: iid, clients: {clients}}}  # or dirichlet, by-class: fedrobust list partition
+partition: {{name: iid, clients: {clients}}}  # or dirichlet, shards: fedrobust list partition
 model: {model}
-# What a client minimises. Of every batch, the share `ratio` is perturbed.
+# What a client minimises: fedrobust list objective
 objective: {loss}
 # A client's work in a round, and its optimiser.
 client: {{batch_size: {setting.batch}, batches: 1, optimizer: {optimizer}, keep_optimizer: {kept}}}

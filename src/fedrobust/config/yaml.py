@@ -11,6 +11,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.composer import Composer
+from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent
 
@@ -165,6 +166,12 @@ def _whole(text: str, what: str) -> Any:
         content = yaml.load(text)
     except _TooMuchError as error:
         raise ConfigError(f"{what} {error}") from error
+    except DuplicateKeyError as error:
+        line = error.problem_mark.line + 1
+        raise ConfigError(
+            f"{what} is not valid YAML: {_repeated(error)} stands twice; the second time is in "
+            f"line {line}: keep one"
+        ) from error
     except YAMLError as error:
         why = str(error).partition("\n\nTo suppress")[0]  # a hint for programmers
         raise ConfigError(f"{what} is not valid YAML: {shortened(why, 600)}") from error
@@ -174,6 +181,11 @@ def _whole(text: str, what: str) -> Any:
         return _plain(content, ())
     except ValueError as error:
         raise ConfigError(f"{what}: {error}") from error
+
+
+def _repeated(error: DuplicateKeyError) -> str:
+    found = re.match(r'found duplicate key ("?.*?"?) with value', str(error.problem))
+    return f"the key {shortened(found[1], 60)}" if found else "a key"
 
 
 def _text(path: Path, what: str) -> str:

@@ -59,7 +59,11 @@ def bare(svg: str) -> str:
 
 
 def renamed(svg: str, prefix: str) -> str:
-    """Put ``prefix`` before all ids of the figure, so that a page can hold several figures."""
+    """Put ``prefix`` before all ids of the figure, so that a page can hold several figures.
+
+    An id begins with a letter, since a style sheet cannot name one that begins with a digit.
+    """
+    prefix = prefix if prefix[:1].isalpha() else f"run-{prefix}"
     for before, after in (('id="', ""), ("url(#", ""), ('href="#', ""), ("#", f"{_ROOT} .")):
         svg = svg.replace(f"{before}{after}", f"{before}{prefix}-{after}")
     return svg

@@ -143,8 +143,18 @@ def verdict(run: ReportRun) -> str:
         f"{rounds} rounds{setting}, {called(run.config['aggregator'])}’s model"
         f"{f' of round {run.chosen_round:,}, which validation chose,' if early else ''} is "
         f"{percent(score.accuracy)} accurate and {percent(score.robust_accuracy)} robust "
-        f"on the {split} set ({measure(run.config['evaluation'])})."
+        f"on the {split} set ({measure(run.config['evaluation'])})." + _under_audit(score)
     ) + (_last(run.test.final) if run.test is not None and early else "")
+
+
+def _under_audit(score: Score | Evaluation) -> str:
+    if score.audit is None:
+        return ""
+    found = score.audit
+    return (
+        f" The audit calls this {found.verdict}: {percent(found.robust)} of {found.examples:,} "
+        "examples withstand all its attacks."
+    )
 
 
 def _last(score: Score) -> str:
@@ -171,12 +181,16 @@ def warnings(run: ReportRun) -> list[str]:
         )
     audits = [(e.round, e.audit) for e in run.evaluations if e.audit is not None]
     masked = [(at, audit) for at, audit in audits if audit.verdict == "masked"]
-    tested = run.test.final.audit if run.test else None
-    if tested and tested.verdict == "masked":
-        found.append(
-            f"The last model's robust accuracy is not real: an audit of {tested.examples:,} test "
-            f"examples calls it {audit(tested)}."
-        )
+    models = []
+    if run.test:
+        models = [("chosen", run.test.best), ("last", run.test.final)]
+        models = models[run.test.best.round == run.test.final.round :]
+    for name, score in models:
+        if score.audit and score.audit.verdict == "masked":
+            found.append(
+                f"The {name} model's robust accuracy is not real: an audit of "
+                f"{score.audit.examples:,} test examples calls it {audit(score.audit)}."
+            )
     if masked:
         at, worst = max(masked, key=lambda found: found[1].claimed - found[1].robust)
         found.append(
