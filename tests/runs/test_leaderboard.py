@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from fedrobust.cli import app
+from fedrobust.config.component import to_config
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.records.leaderboard import results_in, sealed
 from fedrobust.report import write_report
@@ -102,6 +103,10 @@ def test_an_unfinished_run_is_refused(here: Path) -> None:
     run = here / "sweep" / "cells" / "mean-none-0"
     (run / "summary.json").unlink()
     assert refused(here, run) == "it is not finished: go on with --resume"
+    shutil.rmtree(run)  # not begun
+    told = added(here, here / "sweep")
+    assert told.refused == {str(run): "it is not finished: go on with --resume"}
+    assert len(told.there) == 7
 
 
 @pytest.mark.parametrize("what", ["evaluation", "audit", "rounds"])
@@ -215,6 +220,17 @@ def test_an_entry_changes_only_the_rule(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="kruum"):
         write_entry(tmp_path / "a.yaml", path, ["aggregator={name: kruum}"])
     assert not (tmp_path / "a.yaml").exists()
+    command = ["leaderboard", "begin", str(tmp_path / "a.yaml"), "--protocol", str(path)]
+    command += ["-s", "aggregator={name: median}", "--seed", "1", "--seed", "2"]
+    done = CliRunner().invoke(app, command)
+    assert (done.exit_code, "a.yaml, 4 cells" in done.output.replace("\n", "")) == (0, True)
+    cells = load_sweep(tmp_path / "a.yaml").cells
+    assert {cell.experiment.seed for cell in cells} == {1, 2}
+    assert Protocol.read(tmp_path / "a.yaml").digest == Protocol.read(path).digest
+    assert {Protocol.read(path).place(to_config(c.experiment)) for c in cells} == {
+        "none",
+        "reversed",
+    }
 
 
 def test_a_sweep_in_which_more_differs_is_no_protocol(tmp_path: Path) -> None:
@@ -223,6 +239,11 @@ def test_a_sweep_in_which_more_differs_is_no_protocol(tmp_path: Path) -> None:
     content["grid"]["rule"]["krum"]["client.batch_size"] = 8
     written(path, content)
     with pytest.raises(ConfigError, match=r"client\.batch_size is 8, there 16"):
+        Protocol.read(path)
+    content["grid"]["rule"]["krum"].pop("client.batch_size")
+    content["evaluation"].pop("audit")
+    written(path, content)
+    with pytest.raises(ConfigError, match=r"it has no evaluation\.audit"):
         Protocol.read(path)
 
 

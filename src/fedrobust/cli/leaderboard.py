@@ -36,13 +36,16 @@ def begin(
     protocol: Annotated[
         Path, typer.Option("--protocol", help="A sweep's config, or an experiment.")
     ] = Path("leaderboard/mnist"),
+    seeds: Annotated[
+        list[int] | None, typer.Option("--seed", help="May be repeated; 0 if left out.", min=0)
+    ] = None,
 ) -> None:
     """Write the sweep that plays one rule under every attack of the protocol."""
     with user_errors():
         from fedrobust.runs.leaderboard.entry import write_entry
 
         look_beside(config)
-        cells = write_entry(config, found(protocol), settings)
+        cells = write_entry(config, found(protocol), settings, seeds or (0,))
         say(f"config: {config}, {cells} cells; play it with: fedrobust sweep {config}")
 
 

@@ -17,7 +17,9 @@ from fedrobust.runs.leaderboard.protocol import Protocol
 _HEAD = "# The rule {rule} in the leaderboard {protocol}: all else is the protocol's.\n"
 
 
-def write_entry(path: Path, protocol: Path, settings: Sequence[str]) -> int:
+def write_entry(
+    path: Path, protocol: Path, settings: Sequence[str], seeds: Sequence[int] = (0,)
+) -> int:
     """Write the sweep of one rule to the new file ``path``; return how many cells it has.
 
     ``settings`` are the rule's keys, ``aggregator=...`` and ``server.root=...``.
@@ -32,7 +34,7 @@ def write_entry(path: Path, protocol: Path, settings: Sequence[str]) -> int:
     content = {
         "name": path.stem,
         **found.written,
-        "grid": {"rule": {path.stem: keys}, "attack": dict(found.choices), "seed": [0]},
+        "grid": {"rule": {path.stem: keys}, "attack": dict(found.choices), "seed": list(seeds)},
     }
     require_new(path)
     written(path, _HEAD.format(rule=path.stem, protocol=found.name) + _yaml(content))

@@ -72,6 +72,8 @@ class Protocol:
                 raise ConfigError(
                     f"{path} is no protocol of a leaderboard: in the cell {cell.name}, {differ[0]}"
                 )
+        if not base["evaluation"]["audit"]:
+            raise ConfigError(f"{path} is no protocol of a leaderboard: it has no evaluation.audit")
         left = ("grid", "reference", *_FREE)
         written = {key: value for key, value in content.items() if key not in left}
         return cls(sweep.name.removeprefix("leaderboard-"), written, choices, base, attacks)

@@ -85,11 +85,14 @@ def result_of(
     Raises: ``RecordError`` for a run that is not finished, is broken or was edited, and
     ``ConfigError`` for one of no protocol.
     """
-    config = mapping_of(path / "config.yaml")
     if not present(path / "summary.json"):
         raise RecordError("it is not finished: go on with --resume")
+    config = mapping_of(path / "config.yaml")
     protocol = min(protocols, key=lambda each: each.apart(config))
     attack = protocol.place(config)
+    rule = config.get("aggregator")
+    if not isinstance(rule, Mapping) or "name" not in rule:
+        raise ConfigError("no config can name its rule: write it as a dataclass, module:Class")
     summary = _summary(path, config)
     final, played = summary["test"]["final"], json_of(path / "environment.json", dict)
     audit = final["audit"]
@@ -98,15 +101,15 @@ def result_of(
         "protocol": {
             "name": protocol.name,
             "digest": protocol.digest,
-            "data": config["data"]["name"],
+            "data": protocol.base["data"]["name"],
             "attacks": protocol.knowledge,
             "settings": protocol.written,
         },
         "rule": {
-            "label": label or _label(config["aggregator"]),
-            "config": config["aggregator"],
+            "label": label or str(rule["name"]).rpartition(":")[2],
+            "config": rule,
             "root": root_of(config),
-            "knows_f": knows_f(config["aggregator"]),
+            "knows_f": knows_f(rule),
         },
         "attack": {
             "label": attack,
@@ -118,7 +121,7 @@ def result_of(
         "clean": final["accuracy"],
         "examples": final["examples"],
         "audit": {
-            "budget": config["evaluation"]["audit"]["budget"],
+            "budget": protocol.base["evaluation"]["audit"]["budget"],
             **{key: audit[key] for key in ("examples", "claimed", "robust", "verdict")},
             "low": low,
             "high": high,
@@ -175,17 +178,7 @@ def _runs(folder: Path) -> Iterator[tuple[Path, str | None]]:
         yield folder, None
         return
     for cell in json_of(record, SweepRecord).cells:
-        if present(folder / "cells" / cell.name / "config.yaml"):
-            yield folder / "cells" / cell.name, cell.labels.get("rule")
-        else:
-            raise RecordError(
-                f"{named(folder)}: the cell {cell.name} was not begun: go on with fedrobust sweep "
-                "--resume"
-            )
-
-
-def _label(rule: Mapping[str, Any]) -> str:
-    return str(rule.get("name", rule.get("opaque", "unnamed"))).rpartition(":")[2]
+        yield folder / "cells" / cell.name, cell.labels.get("rule")
 
 
 def _json(content: Mapping[str, Any]) -> str:
