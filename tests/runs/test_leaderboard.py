@@ -173,6 +173,13 @@ def test_the_page_ranks_and_lists_apart_what_is_incomplete(here: Path) -> None:
     assert "<b>krum</b>" in apart.split("</details>")[0]
     assert "not played yet: reversed" in apart
     assert "<script" not in html
+    for chosen in ("data-0", "knows-2"):
+        assert f'id="{chosen}" checked' in html
+    for hidden in ("f", "root"):
+        assert f'id="needs-{hidden}" checked' in html
+        assert f"main:has(#needs-{hidden}:not(:checked)) .needs-{hidden}" in html
+    assert '<details class="rule needs-f">' in apart
+    assert '<details class="rule">' in ranked
     rows = json.loads((here / "board" / "report" / "table.json").read_text())
     under = [r for r in results_in(here / "board") if r.rule.label == "mean"]
     worst = {

@@ -45,6 +45,15 @@ def test_what_attackers_know_at_most_decides_which_attacks_count() -> None:
     assert [(s.rule.label, s.worst.attack) for s in found] == [("a", "flip"), ("b", "flip")]
 
 
+def test_the_first_sentence_says_what_attackers_know() -> None:
+    found = ranked(rule("a", 0.8, 0.7, 0.1), most="own data")
+    said = _headline("digits", found, "own data").replace("\u202f", " ")
+    assert said == (
+        "On digits, a keeps 70.0 % under its worst attack by attackers that know only their own "
+        "data (flip)."
+    )
+
+
 def test_an_incomplete_rule_stands_apart_and_never_above() -> None:
     results = [*rule("whole", 0.2, 0.2, 0.2), *rule("part", 0.9, 0.9)]
     results += rule("late", 0.9, 0.9, 0.9, seed=3)

@@ -74,7 +74,7 @@ def _board(name: str, results: Sequence[ResultRecord]) -> dict[str, Any]:
         ranked, apart = standings(results, protocol.attacks, most)
         levels.append(
             {
-                "knows": KNOWS[most],
+                "headline": _headline(name, ranked, most),
                 "rows": [_row(each, protocol.attacks) for each in ranked],
                 "apart": [_row(each, protocol.attacks) for each in apart],
             }
@@ -82,7 +82,7 @@ def _board(name: str, results: Sequence[ResultRecord]) -> dict[str, Any]:
     first = results[0]
     return {
         "name": name,
-        "headline": _headline(name, standings(results, protocol.attacks, LEVELS[-1])[0]),
+        "headline": levels[-1]["headline"],
         "levels": levels,
         "attacks": [
             (label, _attack(label, results), knows) for label, knows in protocol.attacks.items()
@@ -94,14 +94,15 @@ def _board(name: str, results: Sequence[ResultRecord]) -> dict[str, Any]:
     }
 
 
-def _headline(name: str, ranked: Sequence[Standing]) -> str:
+def _headline(name: str, ranked: Sequence[Standing], most: Knowledge = LEVELS[-1]) -> str:
     if not ranked:
         return f"On {name}, no rule has been played under every attack yet."
     first = ranked[0]
     of = f", the most of {len(ranked)} rules" if len(ranked) > 1 else ""
+    who = "" if most == LEVELS[-1] else f" by attackers that know {KNOWS[most]}"
     text = (
-        f"On {name}, {first.rule.label} keeps {percent(first.worst.robust)} under its worst attack "
-        f"({first.worst.attack}){of}."
+        f"On {name}, {first.rule.label} keeps {percent(first.worst.robust)} under its worst attack"
+        f"{who} ({first.worst.attack}){of}."
     )
     said = min(ranked, key=lambda each: (each.rank_by_pgd, each.rank))
     if said is not first:
