@@ -49,7 +49,10 @@ def imported(heavy: tuple[str, ...], *calls: list[str]) -> list[list[object]]:
 def test_help_listings_and_mistakes_of_usage_import_nothing_heavy() -> None:
     told = [[], ["--help"], ["--version"]]
     told += [["list", *more] for more in ([], ["attacks"], ["data", "digits"])]
-    told += [[name, "--help"] for name in ("run", "sweep", "report", "audit", "attack", "data")]
+    told += [
+        [name, "--help"]
+        for name in ("run", "sweep", "report", "audit", "attack", "data", "leaderboard")
+    ]
     wrong = [["rum"], ["run"], ["run", "a.yaml", "--no-such"], ["list", "atack"]]
     found = imported(TORCH + UNUSED, *told, *wrong)
     assert [now for _, now in found] == [[]] * len(found)

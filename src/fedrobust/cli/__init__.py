@@ -1,6 +1,16 @@
 """The command line: ``fedrobust`` and its commands, a module for each."""
 
-from fedrobust.cli import attack, audit, bench, data, init, listing, reproduce, training
+from fedrobust.cli import (
+    attack,
+    audit,
+    bench,
+    data,
+    init,
+    leaderboard,
+    listing,
+    reproduce,
+    training,
+)
 from fedrobust.cli.app import app
 from fedrobust.cli.components import kinds
 
@@ -12,6 +22,7 @@ __all__ = [
     "data",
     "init",
     "kinds",
+    "leaderboard",
     "listing",
     "main",
     "reproduce",

@@ -160,7 +160,9 @@ def sweep_command(
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(help="A run, several to compare, a sweep, a reproduction, or an audit."),
+        typer.Argument(
+            help="A run, several to compare, a sweep, a reproduction, an audit, or a leaderboard."
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="The folder of the report.")] = None,
     trust: Annotated[

@@ -17,9 +17,11 @@ from matplotlib.figure import Figure
 from fedrobust.config.trust import Trusted, trusting
 from fedrobust.errors import RecordError, WriteError
 from fedrobust.files import atomically, clear, held, listing, reason, written
+from fedrobust.records.leaderboard import FILE as LEADERBOARD
 from fedrobust.records.reading import present
 from fedrobust.records.schema.reproduction import FILE as REPRODUCTION
 from fedrobust.report import compare, figures, wording
+from fedrobust.report.leaderboard.page import leaderboard_values
 from fedrobust.report.page_tables import table_files
 from fedrobust.report.reproduction.page import reproduction_values
 from fedrobust.report.run_page import curve_words, section, table
@@ -47,15 +49,16 @@ def write_report(
     csv: bool = False,
     pdf: bool = False,
 ) -> Path:
-    """Write the report on runs, a sweep, a reproduction or an audit; return its path.
+    """Write the report on runs, a sweep, a reproduction, an audit or a leaderboard.
 
-    ``out`` is the folder for ``index.html`` and the figures. By default it is ``report`` in the
-    folder of the record; for several runs it is ``report-`` and their names, in the
-    current folder. The content depends only on the run directories: the same runs give the same
-    bytes. ``trust`` lets the configs of a sweep's cells name code (``module:name``) as their model,
-    and this code is run. Without it, the figure that needs the model is left out, and the page says
-    so. ``latex`` and ``csv`` write each table of the page beside it in that form too, and ``pdf``
-    each figure as PDF, drawn for a column of a paper, with text as text.
+    Returns the path of the page. ``out`` is the folder for ``index.html`` and the figures. By
+    default it is ``report`` in the folder of the record; for several runs it is ``report-`` and
+    their names, in the current folder. The content depends only on the run directories: the same
+    runs give the same bytes. ``trust`` lets the configs of a sweep's cells name code
+    (``module:name``) as their model, and this code is run. Without it, the figure that needs the
+    model is left out, and the page says so. ``latex`` and ``csv`` write each table of the page
+    beside it in that form too, and ``pdf`` each figure as PDF, drawn for a column of a paper, with
+    text as text.
 
     Raises: ``RecordError`` for a folder that is no run directory, has no evaluations yet or holds
     a broken file, and for an ``out`` that cannot be written or holds anything but a report.
@@ -71,6 +74,7 @@ def write_report(
         (REPRODUCTION, partial(_build_reproduction, pdf=pdf)),
         ("sweep.json", sweep),
         ("audit.json", partial(_build_audit, pdf=pdf)),
+        (LEADERBOARD, _build_leaderboard),
     )
 
     def with_tables(build: Callable[[], Content]) -> Content:
@@ -205,6 +209,13 @@ def _build_audit(path: Path, pdf: bool) -> Content:
     values = audit_values(path, _collector(files, pdf))
     page = _templates().get_template("audit.html.j2")
     return page.render(mark=Markup(_MARK), audit=values, files=sorted(files)), files
+
+
+def _build_leaderboard(path: Path) -> Content:
+    """Build the page of a leaderboard, and its ranking as files beside it, by name."""
+    values, files = leaderboard_values(path)
+    page = _templates().get_template("leaderboard.html.j2")
+    return page.render(mark=Markup(_MARK), board=values, files=sorted(files)), files
 
 
 def _collector(files: dict[str, bytes], pdf: bool) -> Callable[..., dict[str, Any]]:

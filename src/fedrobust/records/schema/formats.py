@@ -13,6 +13,8 @@ NEWEST: Mapping[str, int] = {
     "sweep.json": 1,
     "reproduction.json": 1,
     "audit.json": 1,
+    "leaderboard.json": 1,
+    "result.json": 1,
 }
 """The newest format of each file. A change that older versions would misread raises it."""
 

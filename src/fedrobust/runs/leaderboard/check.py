@@ -1,0 +1,44 @@
+"""Check the results of a leaderboard beside the protocols that they name."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedrobust.errors import RecordError
+from fedrobust.records.bounded import named
+from fedrobust.records.leaderboard import results_in
+from fedrobust.records.schema.leaderboard import ResultRecord
+from fedrobust.runs.leaderboard.protocol import Protocol, differences, knows_f
+
+
+def checked(folder: Path, protocols: Sequence[Protocol]) -> int:
+    """Return how many results a leaderboard has, if all are sound.
+
+    Raises: ``RecordError`` that names the first one that is not.
+    """
+    known = {protocol.name: protocol for protocol in protocols}
+    results = results_in(folder)
+    for result in results:
+        if why := _wrong(result, known.get(result.protocol.name)):
+            raise RecordError(f"{named(folder / result.file)}: {why}")
+    return len(results)
+
+
+def _wrong(result: ResultRecord, protocol: Protocol | None) -> str:
+    """Return what is wrong with a result; empty where nothing is."""
+    if protocol is None:
+        return f"there is no protocol {result.protocol.name}; name its config with --protocol"
+    if result.protocol.digest != protocol.digest:
+        changed = differences(dict(result.protocol.settings), dict(protocol.written))
+        more = f": {changed[0]}" if changed else ""
+        return f"it was played by another version of the protocol{more}; play it again"
+    if result.protocol.attacks != protocol.knowledge:
+        return "its list of attacks is not the protocol's; make it anew from its run"
+    wanted = protocol.attacks[result.attack.label]
+    mine = {"malicious": result.attack.malicious, "attack": result.attack.config}
+    if differ := differences(mine, {key: wanted[key] for key in mine}):
+        return f"it is not of the attack {result.attack.label}: {differ[0]}"
+    if result.rule.knows_f != knows_f(result.rule.config):
+        return "knows_f does not fit the rule's config"
+    if result.audit.robust > result.audit.claimed:
+        return "the audit leaves more standing than plain PGD alone"
+    return ""

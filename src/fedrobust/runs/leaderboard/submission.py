@@ -1,0 +1,194 @@
+"""Make results of a leaderboard from finished runs, and never write over one."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedrobust.errors import ConfigError, RecordError, UserError, WriteError
+from fedrobust.evaluation.intervals import bounds
+from fedrobust.files import held, require_new, written
+from fedrobust.records.bounded import named
+from fedrobust.records.leaderboard import FILE, conflict, results_in, sealed, text_digest
+from fedrobust.records.plain import plain_json
+from fedrobust.records.reading import (
+    broken,
+    evaluations_of,
+    json_of,
+    mapping_of,
+    present,
+    shaped,
+)
+from fedrobust.records.schema.formats import with_format
+from fedrobust.records.schema.leaderboard import ResultRecord
+from fedrobust.records.schema.run import Summary
+from fedrobust.records.schema.sweep import SweepRecord
+from fedrobust.runs.leaderboard.protocol import Protocol, knows_f, root_of
+
+
+@dataclass
+class Added:
+    """What became of the runs: ``files`` were written, ``there`` stood already, others refused."""
+
+    files: list[str] = field(default_factory=list)
+    there: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def add(
+    folders: Sequence[Path],
+    out: Path,
+    protocols: Sequence[Protocol],
+    by: str,
+    rule: str | None = None,
+) -> Added:
+    """Write a result of each finished run of ``folders``, runs or sweeps, to the leaderboard.
+
+    A run counts under the one of the ``protocols`` that it differs least from. ``by`` names who
+    submits. ``rule`` is the rule's label; without it the label on a sweep's axis ``rule``, or the
+    rule's name. A run whose result is there already, with the same figures, is left as it is.
+
+    Raises: ``RecordError`` for a folder that is neither, and for a leaderboard that is broken.
+    """
+    runs = [found for folder in folders for found in _runs(folder)]
+    told = Added()
+    with held(out, f"another process is writing to {out}", remove=True):
+        known = results_in(out)
+        if not present(out / FILE):
+            written(out / FILE, _json(with_format(FILE, {"about": "fedrobust leaderboard"})))
+        for path, label in runs:
+            try:
+                content = result_of(path, protocols, by, rule or label)
+                new = shaped(ResultRecord, content)
+                if any(new.run == old.run and new.audit == old.audit for old in known):
+                    told.there.append(new.file)
+                    continue
+                if why := conflict(new, known):
+                    raise RecordError(f"{why}; nothing was written over it")
+                _write(out / new.file, _json(content))
+            except WriteError:
+                raise
+            except UserError as error:
+                told.refused[str(path)] = str(error)
+                continue
+            known.append(new)
+            told.files.append(new.file)
+    return told
+
+
+def result_of(
+    path: Path, protocols: Sequence[Protocol], by: str, label: str | None = None
+) -> dict[str, Any]:
+    """Return the result of the finished run at ``path``, as it is written.
+
+    Raises: ``RecordError`` for a run that is not finished, is broken or was edited, and
+    ``ConfigError`` for one of no protocol.
+    """
+    if not present(path / "summary.json"):
+        raise RecordError("it is not finished: go on with --resume")
+    config = mapping_of(path / "config.yaml")
+    protocol = min(protocols, key=lambda each: each.apart(config))
+    attack = protocol.place(config)
+    rule = config.get("aggregator")
+    if not isinstance(rule, Mapping) or "name" not in rule:
+        raise ConfigError("no config can name its rule: write it as a dataclass, module:Class")
+    summary = _summary(path, config)
+    final, played = summary["test"]["final"], json_of(path / "environment.json", dict)
+    audit = final["audit"]
+    low, high = bounds(audit["robust"], audit["examples"])
+    content = {
+        "protocol": {
+            "name": protocol.name,
+            "digest": protocol.digest,
+            "data": protocol.base["data"]["name"],
+            "attacks": protocol.knowledge,
+            "settings": protocol.written,
+        },
+        "rule": {
+            "label": label or str(rule["name"]).rpartition(":")[2],
+            "config": rule,
+            "root": root_of(config),
+            "knows_f": knows_f(rule),
+        },
+        "attack": {
+            "label": attack,
+            "malicious": config["malicious"],
+            "config": config.get("attack"),
+            "threat": config.get("threat") or {},
+        },
+        "seed": config.get("seed", 0),
+        "clean": final["accuracy"],
+        "examples": final["examples"],
+        "audit": {
+            "budget": protocol.base["evaluation"]["audit"]["budget"],
+            **{key: audit[key] for key in ("examples", "claimed", "robust", "verdict")},
+            "low": low,
+            "high": high,
+        },
+        "rounds": summary["rounds"],
+        "seconds": summary["seconds"],
+        "played": {
+            key: played.get(key) for key in ("fedrobust", "commit", "platform", "device", "cores")
+        },
+        "submitted_by": by,
+        "run": text_digest(plain_json(config, "config")[0]),
+    }
+    content = sealed(with_format("result.json", content))
+    try:
+        shaped(ResultRecord, content)
+    except ValueError as error:
+        raise RecordError(f"it makes no result: {error}") from error
+    return content
+
+
+def _summary(path: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the summary of a run if the run's other records agree with it.
+
+    Raises: ``RecordError`` for one that is broken or was edited.
+    """
+    file = path / "summary.json"
+    summary = json_of(file, dict)
+    try:
+        found = shaped(Summary, summary)
+    except ValueError as error:
+        raise broken(file, error) from error
+    metrics = evaluations_of(path / "metrics.jsonl", config)
+    if found.test is None or found.test.final.audit is None:
+        raise broken(file, "it has no audit of the last model on the test split")
+    last = found.validation.final if found.validation else {}
+    edited = ""
+    if found.rounds != config["rounds"] or found.test.final.round != found.rounds:
+        edited = f"it is not of the {config['rounds']} rounds of config.yaml"
+    elif not metrics or any(last.get(k) != getattr(metrics[-1], k) for k in ("round", "accuracy")):
+        edited = "its last evaluation is not that of metrics.jsonl"
+    elif found.test.final.audit.robust > found.test.final.audit.claimed:
+        edited = "its audit leaves more standing than plain PGD alone"
+    if edited:
+        raise broken(file, edited)
+    return summary
+
+
+def _runs(folder: Path) -> Iterator[tuple[Path, str | None]]:
+    """Yield each run of a folder, with its label on a sweep's axis ``rule``."""
+    record = folder / "sweep.json"
+    if not present(record):
+        if not present(folder / "config.yaml"):
+            raise RecordError(f"{named(folder)} is neither a run nor a sweep: name one")
+        yield folder, None
+        return
+    for cell in json_of(record, SweepRecord).cells:
+        yield folder / "cells" / cell.name, cell.labels.get("rule")
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a new file. Raises: ``ConfigError`` where it is there."""
+    try:
+        require_new(path)
+    except ConfigError as error:
+        raise RecordError(str(error)) from error
+    written(path, text)

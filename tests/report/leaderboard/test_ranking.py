@@ -1,0 +1,80 @@
+"""The worst attack decides, as the audit counts it; what is incomplete has no rank."""
+
+from leaderboards import made
+
+from fedrobust.records.schema.leaderboard import ResultRecord
+from fedrobust.report.leaderboard.page import _headline
+from fedrobust.report.leaderboard.ranking import Standing, standings
+
+ATTACKS = made("x", "none", 0.5).protocol.attacks
+
+
+def rule(
+    name: str, *robust: float, claimed: float | None = None, seed: int = 0
+) -> list[ResultRecord]:
+    return [made(name, a, r, claimed, seed) for a, r in zip(ATTACKS, robust, strict=False)]
+
+
+def ranked(*results: list[ResultRecord], most: str = "benign updates") -> list[Standing]:
+    return standings([r for each in results for r in each], ATTACKS, most)[0]  # type: ignore[arg-type]
+
+
+def test_a_better_mean_with_a_worse_worst_case_ranks_below() -> None:
+    found = ranked(rule("high-mean", 0.9, 0.9, 0.3), rule("steady", 0.5, 0.5, 0.4))
+    assert [(s.rank, s.rule.label, s.worst.attack) for s in found] == [
+        (1, "steady", "mimic"),
+        (2, "high-mean", "mimic"),
+    ]
+
+
+def test_true_accuracy_ranks_and_plain_pgds_rank_stands_beside_it() -> None:
+    found = ranked(rule("masks", 0.6, 0.1, 0.6, claimed=0.9), rule("honest", 0.5, 0.5, 0.5))
+    assert [(s.rule.label, s.rank, s.rank_by_pgd) for s in found] == [
+        ("honest", 1, 2),
+        ("masks", 2, 1),
+    ]
+    said = _headline("digits", found).replace("\u202f", " ")
+    assert "honest keeps 50.0 % under its worst attack" in said
+    assert "Plain PGD would have put masks first, with 90.0 %; 10.0 % are true." in said
+
+
+def test_what_attackers_know_at_most_decides_which_attacks_count() -> None:
+    results = rule("a", 0.8, 0.7, 0.1), rule("b", 0.6, 0.5, 0.4)
+    assert [s.rule.label for s in ranked(*results)] == ["b", "a"]
+    found = ranked(*results, most="own data")
+    assert [(s.rule.label, s.worst.attack) for s in found] == [("a", "flip"), ("b", "flip")]
+
+
+def test_the_first_sentence_says_what_attackers_know() -> None:
+    found = ranked(rule("a", 0.8, 0.7, 0.1), most="own data")
+    said = _headline("digits", found, "own data").replace("\u202f", " ")
+    assert said == (
+        "On digits, a keeps 70.0 % under its worst attack by attackers that know only their own "
+        "data (flip)."
+    )
+
+
+def test_an_incomplete_rule_stands_apart_and_never_above() -> None:
+    results = [*rule("whole", 0.2, 0.2, 0.2), *rule("part", 0.9, 0.9)]
+    results += rule("late", 0.9, 0.9, 0.9, seed=3)
+    found, apart = standings(results, ATTACKS, "benign updates")
+    assert [s.rule.label for s in found] == ["whole"]
+    assert {s.rule.label: (s.missing, s.rank) for s in apart} == {
+        "part": (("mimic",), 0),
+        "late": (("none", "flip", "mimic"), 0),
+    }
+
+
+def test_the_median_over_the_seeds_that_every_attack_was_played_from() -> None:
+    seeds = zip((0.1, 0.5, 0.6), range(3), strict=True)
+    results = [r for robust, seed in seeds for r in rule("a", 0.9, 0.8, robust, seed=seed)]
+    (found,) = ranked(results)
+    assert (found.worst.robust, found.worst.ends, found.seeds) == (0.5, (0.1, 0.6), (0, 1, 2))
+    (found,) = ranked(rule("a", 0.9, 0.8, 0.1), [made("a", "mimic", 0.9, seed=1)])
+    assert (found.worst.robust, found.seeds) == (0.1, (0,))
+    assert found.worst.ends == (0.05, 0.55), "of a single seed, the interval"
+
+
+def test_equal_rules_share_a_rank() -> None:
+    found = ranked(rule("a", 0.5, 0.5, 0.5), rule("b", 0.9, 0.5, 0.5), rule("c", 0.4, 0.4, 0.4))
+    assert [s.rank for s in found] == [1, 1, 3]

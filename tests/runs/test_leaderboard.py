@@ -1,0 +1,263 @@
+"""Results of a leaderboard come from finished runs of its protocol, and are never written over."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from cells_here import in_this_process
+from demo import ROOT
+from leaderboards import protocol, written
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+from fedrobust.cli import app
+from fedrobust.config.component import to_config
+from fedrobust.errors import ConfigError, RecordError
+from fedrobust.records.leaderboard import results_in, sealed
+from fedrobust.report import write_report
+from fedrobust.runs.grid import load_sweep
+from fedrobust.runs.leaderboard.check import checked
+from fedrobust.runs.leaderboard.entry import write_entry
+from fedrobust.runs.leaderboard.protocol import Protocol
+from fedrobust.runs.leaderboard.submission import Added, add
+from fedrobust.runs.sweep import run_sweep
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a protocol, a sweep of two rules, two attacks and two seeds; its results."""
+    here = tmp_path_factory.mktemp("board")
+    path = protocol(here / "tiny.yaml")
+    with in_this_process():
+        assert not run_sweep(load_sweep(path), here / "sweep")
+    command = ["leaderboard", "add", str(here / "sweep"), "--by", "a test"]
+    command += ["--out", str(here / "board"), "--protocol", str(path)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("8 results added; page: fedrobust report ")
+    return here
+
+
+@pytest.fixture
+def here(played: Path, tmp_path: Path) -> Path:
+    """A copy, to be changed."""
+    return Path(shutil.copytree(played, tmp_path / "copy"))
+
+
+def added(here: Path, *runs: Path, rule: str | None = None) -> Added:
+    return add(runs, here / "board", [Protocol.read(here / "tiny.yaml")], "another", rule)
+
+
+def refused(here: Path, run: Path, rule: str | None = None) -> str:
+    """Why a run is refused; nothing in the leaderboard changes."""
+    before = {p: p.read_bytes() for p in (here / "board").rglob("*.json")}
+    told = added(here, run, rule=rule)
+    assert not told.files
+    assert {p: p.read_bytes() for p in (here / "board").rglob("*.json")} == before
+    (why,) = told.refused.values()
+    return why
+
+
+def edited(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert re.search(old, text)
+    path.write_text(re.sub(old, new, text, count=1))
+
+
+def test_a_result_says_what_the_run_says(played: Path) -> None:
+    found = {result.file: result for result in results_in(played / "board")}
+    assert len(found) == 8
+    result = found["tiny/krum-reversed-1.json"]
+    run = played / "sweep" / "cells" / "krum-reversed-1"
+    final = json.loads((run / "summary.json").read_text())["test"]["final"]
+    assert result.audit.robust == final["audit"]["robust"]
+    assert result.audit.claimed == final["audit"]["claimed"]
+    assert (result.clean, result.seed, result.submitted_by) == (final["accuracy"], 1, "a test")
+    assert result.rule.config["f"] == 2
+    assert result.rule.knows_f
+    assert (result.attack.label, result.attack.malicious) == ("reversed", 2)
+    assert result.protocol.attacks == {"none": "own data", "reversed": "benign updates"}
+    assert checked(played / "board", [Protocol.read(played / "tiny.yaml")]) == 8
+
+
+def test_results_that_are_there_stay_as_they_are(here: Path) -> None:
+    told = added(here, here / "sweep")
+    assert (told.files, len(told.there), told.refused) == ([], 8, {})
+    assert {r.submitted_by for r in results_in(here / "board")} == {"a test"}
+
+
+def test_a_run_of_another_protocol_is_refused_by_its_keys(here: Path) -> None:
+    run = here / "sweep" / "cells" / "krum-reversed-0"
+    edited(run / "config.yaml", "batch_size: 16", "batch_size: 17")
+    why = refused(here, run)
+    assert why == "it is no run of the protocol tiny: client.batch_size is 17, there 16"
+    edited(run / "config.yaml", "batch_size: 17", "batch_size: 16")
+    edited(run / "config.yaml", r"epsilon: 10\.0", "epsilon: 0.1")
+    why = refused(here, run)
+    assert why == "it is no run of the protocol tiny: attack.epsilon is 0.1, there 10.0"
+
+
+def test_an_unfinished_run_is_refused(here: Path) -> None:
+    run = here / "sweep" / "cells" / "mean-none-0"
+    (run / "summary.json").unlink()
+    assert refused(here, run) == "it is not finished: go on with --resume"
+    shutil.rmtree(run)  # not begun
+    told = added(here, here / "sweep")
+    assert told.refused == {str(run): "it is not finished: go on with --resume"}
+    assert len(told.there) == 7
+
+
+@pytest.mark.parametrize("what", ["evaluation", "audit", "rounds"])
+def test_a_summary_that_was_edited_is_refused(here: Path, what: str) -> None:
+    run = here / "sweep" / "cells" / "mean-reversed-0"
+    summary = json.loads((run / "summary.json").read_text())
+    if what == "evaluation":
+        summary["validation"]["final"]["accuracy"] = 0.99
+    elif what == "audit":
+        summary["test"]["final"]["audit"]["robust"] = 1.0
+    else:
+        summary["test"]["final"]["round"] = 1
+    (run / "summary.json").write_text(json.dumps(summary))
+    told = {
+        "evaluation": "not that of metrics.jsonl",
+        "audit": "more standing than plain PGD",
+        "rounds": "it is not of the 2 rounds of config.yaml",
+    }
+    assert told[what] in refused(here, run)
+
+
+def test_the_same_rule_attack_and_seed_is_not_added_twice(here: Path) -> None:
+    run = here / "sweep" / "cells" / "krum-none-0"
+    edited(run / "config.yaml", "name: leaderboard-tiny-krum-none-0", "name: again")
+    assert "tiny/krum-none-0.json is the same rule, attack and seed" in refused(here, run, "krum")
+    assert "tiny/krum-none-0.json is the same rule" in refused(here, run, "better-krum")
+    edited(run / "config.yaml", "f: 2", "f: 1")
+    assert "calls another rule krum" in refused(here, run, "krum")
+    assert added(here, run, rule="krum-1").files == ["tiny/krum-1-none-0.json"]
+
+
+def test_a_result_that_was_edited_is_noticed(here: Path) -> None:
+    path = here / "board" / "tiny" / "mean-none-0.json"
+    edited(path, '"clean": [0-9.]+', '"clean": 0.987')
+    for use in (lambda: results_in(here / "board"), lambda: write_report([here / "board"])):
+        with pytest.raises(RecordError, match=r"mean-none-0\.json is broken: it was edited"):
+            use()
+    command = ["leaderboard", "check", str(here / "board"), "--protocol", str(here / "tiny.yaml")]
+    done = CliRunner().invoke(app, command)
+    assert (done.exit_code, "it was edited" in done.output) == (2, True)
+
+
+def test_a_result_of_another_version_of_the_protocol_is_noticed(here: Path) -> None:
+    edited(here / "tiny.yaml", "rounds: 2", "rounds: 3")
+    with pytest.raises(RecordError, match="another version of the protocol: rounds is 2, there 3"):
+        checked(here / "board", [Protocol.read(here / "tiny.yaml")])
+
+
+def test_a_result_whose_attack_is_not_the_protocols_is_noticed(here: Path) -> None:
+    path = here / "board" / "tiny" / "mean-reversed-0.json"
+    content = json.loads(path.read_text())
+    content["attack"]["malicious"] = 1
+    path.write_text(json.dumps(sealed(content)))
+    with pytest.raises(RecordError, match="attack reversed: malicious is 1, there 2"):
+        checked(here / "board", [Protocol.read(here / "tiny.yaml")])
+
+
+def test_the_page_ranks_and_lists_apart_what_is_incomplete(here: Path) -> None:
+    for path in (here / "board" / "tiny").glob("krum-reversed-*.json"):
+        path.unlink()
+    html = write_report([here / "board"]).read_text()
+    ranked, apart = html.split("Without a rank", 1)
+    assert "<b>mean</b>" in ranked
+    assert "<b>krum</b>" in apart.split("</details>")[0]
+    assert "not played yet: reversed" in apart
+    assert "<script" not in html
+    for chosen in ("data-0", "knows-2"):
+        assert f'id="{chosen}" checked' in html
+    for hidden in ("f", "root"):
+        assert f'id="needs-{hidden}" checked' in html
+        assert f"main:has(#needs-{hidden}:not(:checked)) .needs-{hidden}" in html
+    assert '<details class="rule needs-f">' in apart
+    assert '<details class="rule">' in ranked
+    rows = json.loads((here / "board" / "report" / "table.json").read_text())
+    under = [r for r in results_in(here / "board") if r.rule.label == "mean"]
+    worst = {
+        a: sum(r.audit.robust for r in under if r.attack.label == a) / 2
+        for a in ("none", "reversed")
+    }
+    assert [(r["rule"], r["rank"], r["seeds"]) for r in rows] == [("mean", "1", "0, 1")]
+    assert rows[0]["robust, in per cent"] == f"{100 * min(worst.values()):.1f}"
+
+
+OWN = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Halved:
+    share: float = 0.5
+
+    def __call__(self, updates):
+        return self.share * updates.mean(dim=0)
+"""
+
+
+def test_a_rule_of_ones_own_is_one_config_one_sweep_and_results(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "halving.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(here))
+    rule = "aggregator={name: 'halving:Halved', share: 0.25}"
+    assert write_entry(here / "halved.yaml", here / "tiny.yaml", [rule]) == 2
+    with pytest.raises(ConfigError, match="exists"):
+        write_entry(here / "halved.yaml", here / "tiny.yaml", [rule])
+    with in_this_process():
+        assert not run_sweep(load_sweep(here / "halved.yaml"), here / "own")
+    told = added(here, here / "own")
+    assert told.files == ["tiny/halved-none-0.json", "tiny/halved-reversed-0.json"], told
+    html = write_report([here / "board"]).read_text()
+    assert "(code of its author)" in html
+    assert "It is told nothing." in html
+
+
+def test_an_entry_changes_only_the_rule(tmp_path: Path) -> None:
+    path = protocol(tmp_path / "tiny.yaml")
+    with pytest.raises(ConfigError, match="leaves only the rule free"):
+        write_entry(tmp_path / "a.yaml", path, ["aggregator={name: mean}", "rounds=9"])
+    with pytest.raises(ConfigError, match="kruum"):
+        write_entry(tmp_path / "a.yaml", path, ["aggregator={name: kruum}"])
+    assert not (tmp_path / "a.yaml").exists()
+    command = ["leaderboard", "begin", str(tmp_path / "a.yaml"), "--protocol", str(path)]
+    command += ["-s", "aggregator={name: median}", "--seed", "1", "--seed", "2"]
+    done = CliRunner().invoke(app, command)
+    assert (done.exit_code, "a.yaml, 4 cells" in done.output.replace("\n", "")) == (0, True)
+    cells = load_sweep(tmp_path / "a.yaml").cells
+    assert {cell.experiment.seed for cell in cells} == {1, 2}
+    assert Protocol.read(tmp_path / "a.yaml").digest == Protocol.read(path).digest
+    assert {Protocol.read(path).place(to_config(c.experiment)) for c in cells} == {
+        "none",
+        "reversed",
+    }
+
+
+def test_a_sweep_in_which_more_differs_is_no_protocol(tmp_path: Path) -> None:
+    path = protocol(tmp_path / "tiny.yaml")
+    content = YAML(typ="safe").load(path)
+    content["grid"]["rule"]["krum"]["client.batch_size"] = 8
+    written(path, content)
+    with pytest.raises(ConfigError, match=r"client\.batch_size is 8, there 16"):
+        Protocol.read(path)
+    content["grid"]["rule"]["krum"].pop("client.batch_size")
+    content["evaluation"].pop("audit")
+    written(path, content)
+    with pytest.raises(ConfigError, match=r"it has no evaluation\.audit"):
+        Protocol.read(path)
+
+
+def test_the_committed_protocols_and_results_are_sound() -> None:
+    folder = ROOT / "experiments" / "leaderboard"
+    protocols = [Protocol.read(folder / f"{name}.yaml") for name in ("mnist", "fashion-mnist")]
+    assert protocols[0].choices == protocols[1].choices
+    assert len(protocols[0].attacks) == 7
+    assert set(protocols[0].knowledge.values()) == {"own data", "other attackers", "benign updates"}
+    checked(ROOT / "results" / "leaderboard", protocols)
