@@ -1,6 +1,9 @@
 """``fedrobust audit``: a run, a file of weights, a module of one's own, and what is refused."""
 
 import json
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -8,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from typer.testing import CliRunner, Result
 
@@ -100,6 +103,21 @@ def test_a_run_is_audited_as_it_claims(tmp_path: Path, tiny: Callable[..., Exper
     (tmp_path / "run" / "best.safetensors").unlink()
     assert "finish the run" in called(str(tmp_path / "run"), *QUICK).output
     assert called(str(tmp_path / "run"), "--last", *QUICK).exit_code == 0
+
+
+def test_a_pickle_of_weights_is_refused_with_the_command_that_converts_it(tmp_path: Path) -> None:
+    begun(tmp_path)
+    weights = load_file(tmp_path / "begun.safetensors")
+    pickle = tmp_path / "it's mine.pt"
+    torch.save(weights, pickle)
+    wrong = called(str(pickle), "--model", "digits-cnn", "--data", "digits", "--eps", "0.1")
+    assert wrong.exit_code == 2
+    assert "is a pickle, which may run code when it is read" in wrong.output
+    command = wrong.output[wrong.output.index("python -c ") :].strip()
+    words = shlex.split(command)
+    subprocess.run([sys.executable, *words[1:]], check=True)
+    converted = load_file(pickle.with_suffix(".safetensors"))
+    assert all(torch.equal(converted[name], weights[name]) for name in weights)
 
 
 def begun(folder: Path) -> bytes:

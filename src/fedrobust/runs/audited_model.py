@@ -1,6 +1,7 @@
 """Load a model to audit from a run, from a file of weights, or from a user's own module."""
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ from fedrobust.models import LOCAL, AnyModel, BatchNorm, built
 from fedrobust.perturb import AnyPerturbation, Pgd
 from fedrobust.records.reading import broken, fill, mapping_of, present
 from fedrobust.runs.weights import fill_of_client
+
+_PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl"}
+"""How files of weights end that PyTorch reads with pickle."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,15 @@ def opened(
             raise ConfigError(f"name the network that {path} holds: --model mnist-cnn-small")
         model = _filled(network, path, dataset, how)
         return Source(model, dataset, source, network, batch_norm=how)
+    if path.suffix in _PICKLES:
+        code = (
+            "import torch; from safetensors.torch import save_file; save_file(torch.load("
+            f"{where!r}, weights_only=True), {str(path.with_suffix('.safetensors'))!r})"
+        )
+        raise ConfigError(
+            f"{where} is a pickle, which may run code when it is read. Convert it once; this reads "
+            f"weights only: python -c {shlex.quote(code)}"
+        )
     if ":" not in where:
         raise ConfigError(
             f"{where} is no run directory and no .safetensors file; a module of your own is "
