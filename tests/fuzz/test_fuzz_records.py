@@ -59,7 +59,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """Figures are made, and laid out and written only where it is asked for."""
     whole = False
 
-    def drawn(draw: Callable[[float], Figure], narrow: bool = True) -> Drawing:
+    def drawn(draw: Callable[[float], Figure], narrow: bool = True, pdf: bool = False) -> Drawing:
         if whole:
             return render(draw, narrow)
         draw(WIDE)
@@ -173,7 +173,7 @@ def learned_on(folder: Path, damage: Damage, originals: Originals) -> None:
 def reported(folder: Path, damage: Damage, originals: Originals) -> None:
     page = shown(folder)
     if damage.telling and Path(damage.file).name not in ("checkpoint.pt", "best.safetensors"):
-        told = ("is missing", "Not finished yet", "This run has not finished")
+        told = ("is missing", "not finished", "This run has not finished")
         without = damage.kind == "removed" and damage.file.endswith(".npz")
         said = page == PAGES[damage.record] or any(text in page for text in told) or without
         assert said, "the page shows what is broken"

@@ -182,7 +182,7 @@ def test_a_cell_without_its_summary(copy: Callable[[str], Path], originals: Orig
     summary = cell / "summary.json"
     before = summary.read_bytes()
     summary.unlink()
-    assert "Not finished yet: flip" in write_report([folder]).read_text()
+    assert "Begun, but not finished: flip" in write_report([folder]).read_text()
     shutil.rmtree(folder / "report")
     other = digest(folder / "cells" / "none")
     with in_this_process():

@@ -43,7 +43,7 @@ _SMALL: dict[str, Any] = {
 _TIMES = {"seconds", "started", "commit", "simulated_rounds", "rounds_per_second"}
 
 
-def _undrawn(draw: Any, narrow: bool = True) -> Drawing:
+def _undrawn(draw: Any, narrow: bool = True, pdf: bool = False) -> Drawing:
     """Figures are files of some length: what they show is no matter of these tests."""
     return Drawing("<svg></svg>", "<svg></svg>", bytes(20_000))
 
