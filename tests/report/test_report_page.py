@@ -1,6 +1,7 @@
 """The page is whole, safe, the same each time, and overwrites nothing that is not a report."""
 
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from itertools import pairwise
 from pathlib import Path
@@ -142,6 +143,18 @@ def test_the_same_run_gives_the_same_bytes_whatever_the_settings(
         assert dict(mpl.rcParams) == before
     for path in single.parent.iterdir():
         assert path.read_bytes() == (again.parent / path.name).read_bytes(), path.name
+
+
+def test_runs_whose_intervals_overlap_are_not_ranked(single: Path, tmp_path: Path) -> None:
+    """A run and its copy; ids begin with a letter, so that style sheets can name them."""
+    run = single.parent.parent
+    copy = Path(shutil.copytree(run, tmp_path / "1-copy", ignore=shutil.ignore_patterns("report")))
+    html = read(write_report([run, copy], tmp_path / "both"))
+    assert "No run is clearly more robust than another" in words(html)
+    assert "is the most robust" not in words(html)
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids)) > 40
+    assert all(each[0].isalpha() for each in ids)
 
 
 def test_runs_are_compared_with_the_most_robust_first(several: Path) -> None:

@@ -242,8 +242,18 @@ def _script(name: str) -> str:
     return (resources.files("fedrobust.report") / "templates" / name).read_text("utf-8")
 
 
+class _KeysFirst(Environment):
+    """Reads ``row.clear`` as the key of a mapping before it reads it as a method of it."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """Return the key, where the mapping has it."""
+        if isinstance(obj, dict) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+
 def _templates() -> Environment:
-    environment = Environment(
+    environment = _KeysFirst(
         loader=PackageLoader("fedrobust.report"),
         autoescape=True,
         undefined=StrictUndefined,
