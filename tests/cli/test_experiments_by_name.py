@@ -34,6 +34,9 @@ def test_a_name_and_the_path_of_the_repository_find_it(
         assert found(Path(text)) == shelf("experiments", "demo.yaml")
     Path("demo.yaml").write_text("mine")
     assert found(Path("demo.yaml")) == Path("demo.yaml"), "a user's own file goes first"
+    Path("demo.yaml").unlink()
+    Path("demo").mkdir()
+    assert found(Path("demo")) == shelf("experiments", "demo.yaml"), "a folder is no config"
     with pytest.raises(ConfigError, match="did you mean 'fat/recipe'"):
         found(Path("fat/recip"))
 

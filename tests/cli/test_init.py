@@ -1,6 +1,8 @@
 """`fedrobust init`: every choice gives a config that plays, or one message that says why not."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,18 @@ def test_as_many_attack_by_default_as_the_rule_takes(tmp_path: Path) -> None:
     assert invoke("init", tmp_path / "y.yaml", "--aggregator", "bucketing").exit_code == 2
     assert invoke("init", tmp_path / "z.yaml", "--aggregator", "krum").exit_code == 0
     assert load(tmp_path / "z.yaml").malicious == 2
+
+
+@pytest.mark.parametrize("stem", ["1", "no", "my config", "-x", "ünï"])
+def test_a_file_may_have_any_name(stem: str, tmp_path: Path) -> None:
+    """Its run gets a name that a folder can have; the comment has the command for a shell."""
+    path = tmp_path / f"{stem}.yaml"
+    done = CliRunner().invoke(app, ["init", "--data", "digits", "--", str(path)])
+    assert done.exit_code == 0, done.output
+    assert load(path).name
+    told = re.search(r"fedrobust run (.*)\n", path.read_text())
+    assert told is not None
+    assert shlex.split(told[1]) == [str(path)]
 
 
 def test_a_file_is_never_overwritten(tmp_path: Path) -> None:

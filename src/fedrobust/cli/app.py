@@ -140,11 +140,21 @@ def look_beside(config: Path | None = None) -> None:
     beside.look_in(places)
 
 
-def tell_stopped(command: str, config: Path, settings: list[str] | None, directory: Path) -> None:
-    """Tell how a run or a sweep that was interrupted goes on: the whole command."""
-    more = [part for text in settings or [] for part in ("-s", text)]
-    words = ["fedrobust", command, str(config), *more, "--out", str(directory), "--resume"]
-    say(f"stopped; go on with: {shlex.join(words)}", err=True)
+def tell_stopped(context: typer.Context) -> None:
+    """Tell how a command that was interrupted goes on: as it was given, and with ``--resume``."""
+    words = context.command_path.split(" ")
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE" or name == "resume":
+            continue
+        value = context.params[name]
+        for each in value if isinstance(value, list | tuple) else [value]:
+            if parameter.param_type_name == "option":
+                words.append(parameter.opts[-1])
+            if not isinstance(each, bool):
+                words.append(str(each))
+    say(f"stopped; go on with: {shlex.join([*words, '--resume'])}", err=True)
 
 
 def _print_version(wanted: bool) -> None:

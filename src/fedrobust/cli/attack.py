@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedrobust.cli.app import OtherProcessor, app, look_beside, say, user_errors
+from fedrobust.cli.app import OtherProcessor, app, look_beside, say, tell_stopped, user_errors
+from fedrobust.cli.experiments import found
 
 attack = typer.Typer(help="Prepare attacks.", no_args_is_help=True)
 app.add_typer(attack, name="attack")
@@ -14,6 +15,7 @@ app.add_typer(attack, name="attack")
 
 @attack.command("learn")
 def attack_learn(
+    context: typer.Context,
     config: Annotated[Path, typer.Argument(help="An experiment whose attack is learned.")],
     out: Annotated[Path, typer.Option(help="The policy to write, a .safetensors file.")],
     settings: Annotated[
@@ -31,6 +33,7 @@ def attack_learn(
     from fedrobust.runs.learn_policy import learn_policy
 
     with user_errors():
+        config = found(config)
         look_beside(config)
         experiment = load(config, settings or [])
         display = Display(Console(stderr=True))
@@ -44,7 +47,7 @@ def attack_learn(
                     progress=display.progress,
                 )
         except KeyboardInterrupt as stop:
-            say("stopped; go on with --resume", err=True)
+            tell_stopped(context)
             raise typer.Exit(130) from stop
     spent = about["report"]
     say(

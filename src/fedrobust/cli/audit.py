@@ -1,21 +1,17 @@
 """The command ``fedrobust audit``."""
 
-import shlex
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from fedrobust.cli.app import app, look_beside, say, user_errors
-
-if TYPE_CHECKING:
-    from fedrobust.runs.audit import Asked
+from fedrobust.cli.app import app, look_beside, say, tell_stopped, user_errors
 
 
 @app.command("audit")
 def audit_command(
+    context: typer.Context,
     model: Annotated[
         str, typer.Argument(help="A run directory, a .safetensors file, or module:name.")
     ],
@@ -84,8 +80,10 @@ def audit_command(
             with display:
                 found = audited(asked, display.progress)
         except KeyboardInterrupt as stop:
-            then = f"go on with: {_again(asked)}" if out else "nothing was kept without --out"
-            say(f"stopped; {then}", err=True)
+            if out is None:
+                say("stopped; nothing was kept without --out", err=True)
+            else:
+                tell_stopped(context)
             raise typer.Exit(130) from stop
         say(str(found))
         kept = out is not None and (out / "audit.json").is_file()
@@ -97,15 +95,3 @@ def audit_command(
         raise typer.Exit(1)
     if strict and found.verdict != "genuine":
         raise typer.Exit(1)
-
-
-def _again(asked: "Asked") -> str:
-    """Return the command that goes on with an audit: every option that is not the default."""
-    words = ["fedrobust", "audit", asked.where]
-    for option in fields(asked):
-        value, name = getattr(asked, option.name), option.name.replace("_", "-")
-        if option.name in ("where", "resume") or value == option.default:
-            continue
-        name = "model" if name == "network" else name
-        words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-    return shlex.join([*words, "--resume"])

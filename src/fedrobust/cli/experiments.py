@@ -40,12 +40,14 @@ def found(config: Path) -> Path:
 
     Raises: ``ConfigError`` where there is neither.
     """
-    if config.exists() or config.is_symlink():
+    if not config.is_dir() and (config.exists() or config.is_symlink()):
         return config
     name = config.as_posix().removesuffix(".yaml").removeprefix("experiments/")
     known = experiments()
     if name in known:
         return known[name]
+    if config.is_dir():
+        return config  # whoever reads it says so
     raise ConfigError(
         f"there is no file {config}, and no experiment {quoted(name)} comes with fedrobust"
         f"{suggestion(name, list(known))}; `fedrobust list experiments` names them, and "

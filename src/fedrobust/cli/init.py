@@ -1,5 +1,7 @@
 """The command ``fedrobust init``."""
 
+import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -45,13 +47,14 @@ def init_command(
         given = {key: value for key, value in given.items() if value is not None}
         if not given and terminal():
             given = _asked()
-        text = starter(Choices(name=path.stem, **given))
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-") or "experiment"
+        text = starter(Choices(name=name, path=str(path), **given))
         try:
             with path.open("x", encoding="utf-8") as file:
                 file.write(text)
         except OSError as error:
             raise ConfigError(f"cannot write {path}: {error.strerror}") from error
-        say(f"config: {path}; play it with: fedrobust run {path}")
+        say(f"config: {path}; play it with: fedrobust run {shlex.quote(str(path))}")
 
 
 def terminal() -> bool:

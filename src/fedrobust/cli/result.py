@@ -7,11 +7,11 @@ from typing import Any
 
 import typer
 
-from fedrobust.cli.app import say
+from fedrobust.cli.app import say, tell
 
 
 def print_run(summary: Mapping[str, Any], directory: Path) -> None:
-    """Print the scores on the test split, the audit, the troubles, and where the records are."""
+    """Print the scores on the test split, the audits, and where the records are."""
     chosen, final = summary["test"]["best"], summary["test"]["final"]
     models = (("chosen on validation", chosen), ("final", final))
     for label, scores in models:
@@ -21,16 +21,26 @@ def print_run(summary: Mapping[str, Any], directory: Path) -> None:
         )
     for label, scores in models[chosen["round"] == final["round"] :]:
         if found := scores.get("audit"):
-            doubt = "warning: " if found["verdict"] == "masked" else ""
             say(
-                f"{doubt}audit of the model of round {scores['round']} ({label}): "
+                f"audit of the model of round {scores['round']} ({label}): "
                 f"{found['verdict']}; plain PGD leaves {found['claimed']:.2%} of "
                 f"{found['examples']:,} test examples standing, the whole battery "
                 f"{found['robust']:.2%}"
             )
-    for trouble in summary["troubles"]:
-        say(f"warning: {trouble}")
     say(f"records: {directory}")
+
+
+def tell_doubts(summary: Mapping[str, Any]) -> None:
+    """Print to the standard error what makes the result doubtful."""
+    chosen, final = summary["test"]["best"], summary["test"]["final"]
+    for scores in (chosen, final)[chosen["round"] == final["round"] :]:
+        if scores.get("audit", {}).get("verdict") == "masked":
+            tell(
+                f"warning: the robust accuracy of the model of round {scores['round']} is not "
+                "real: the audit calls it masked"
+            )
+    for trouble in summary["troubles"]:
+        tell(f"warning: {trouble}")
 
 
 def show_json(summary: Mapping[str, Any], directory: Path, page: Path | None) -> None:

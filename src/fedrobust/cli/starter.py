@@ -1,6 +1,7 @@
 """The text of a config to begin with: every key that matters, with a comment."""
 
 import re
+import shlex
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,9 +52,10 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Choices:
-    """What a user chooses. None takes what suits the data set."""
+    """What a user chooses. None takes what suits the data set. ``path`` is that of the config."""
 
     name: str
+    path: str = "experiment.yaml"
     data: str = "digits"
     clients: int | None = None
     malicious: int | None = None
@@ -111,9 +113,9 @@ def _written(choices: Choices) -> str:
         optimizer, kept = "{name: sgd, lr: 0.1}", "false"
     audit = "{budget: quick, samples: 100, test_samples: 300, every: 1000}"
     text = f"""\
-# Written by `fedrobust init`. Play it: fedrobust run {choices.name}.yaml
+# Written by `fedrobust init`. Play it: fedrobust run {shlex.quote(choices.path)}
 # The choices of a key, such as aggregator: fedrobust list aggregator
-name: {choices.name}  # the run goes to runs/{choices.name}
+name: "{choices.name}"  # the run goes to runs/{choices.name}
 seed: 0  # every random draw of the run follows from it
 rounds: {choices.rounds or setting.rounds}
 data: {{name: {choices.data}, validation: {setting.validation}}}  # held out; they choose the model

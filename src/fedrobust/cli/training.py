@@ -23,11 +23,12 @@ from fedrobust.cli.app import (
     user_errors,
 )
 from fedrobust.cli.experiments import found
-from fedrobust.cli.result import print_run, show_json
+from fedrobust.cli.result import print_run, show_json, tell_doubts
 
 
 @app.command("run")
 def run_command(
+    context: typer.Context,
     config: Annotated[
         Path,
         typer.Argument(help="A YAML file, or an experiment of `fedrobust list experiments`."),
@@ -77,10 +78,11 @@ def run_command(
                     progress=display.progress,
                 )
         except KeyboardInterrupt as stop:
-            tell_stopped("run", config, [*(settings or []), *length], directory)
+            tell_stopped(context)
             raise typer.Exit(130) from stop
         if not (quiet or as_json):
             print_run(result.summary, directory)
+        tell_doubts(result.summary)
         if result.unkept is not None:
             say(f"error: {result.unkept}; put that right, then go on with --resume", err=True)
             raise typer.Exit(1)
@@ -97,6 +99,7 @@ def run_command(
 
 @app.command("sweep")
 def sweep_command(
+    context: typer.Context,
     config: Annotated[
         Path,
         typer.Argument(
@@ -144,7 +147,7 @@ def sweep_command(
                     on=launcher,
                 )
         except KeyboardInterrupt as stop:
-            tell_stopped("sweep", config, settings, directory)
+            tell_stopped(context)
             raise typer.Exit(130) from stop
         done = tell_cells(failed, len(sweep.cells), directory, quiet)
         if done and not no_report:

@@ -1,0 +1,77 @@
+"""What a command says of its result, of doubts about it, and of how to go on with it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from demo import demo_config
+from ruamel.yaml import YAML
+from typer.testing import CliRunner
+
+from fedrobust.cli import app
+from fedrobust.cli.result import print_run, tell_doubts
+from fedrobust.runs import run as running
+
+
+def score(round: int, verdict: str, robust: float) -> dict[str, Any]:
+    audit = {"verdict": verdict, "claimed": 0.5, "robust": robust, "examples": 300}
+    shares = {"accuracy": 0.9, "robust_accuracy": 0.5, "examples": 300}
+    return {"round": round, "audit": audit} | shares
+
+
+def test_both_models_audits_are_told_and_a_masked_one_is_a_warning(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    test = {"best": score(20, "masked", 0.25), "final": score(30, "genuine", 0.45)}
+    summary = {"test": test, "troubles": ["the attack: it waits"]}
+    print_run(summary, Path("runs/x"))
+    tell_doubts(summary)
+    said = capsys.readouterr()
+    audits = [line for line in said.out.splitlines() if line.startswith("audit")]
+    assert [line.split(": ")[0].split("model of ")[1] for line in audits] == [
+        "round 20 (chosen on validation)",
+        "round 30 (final)",
+    ]
+    assert "masked" in audits[0]
+    assert "25.00%" in audits[0]
+    assert said.err.splitlines() == [
+        "warning: the robust accuracy of the model of round 20 is not real: the audit calls it "
+        "masked",
+        "warning: the attack: it waits",
+    ]
+
+
+def test_one_model_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    test = {"best": score(30, "masked", 0.25), "final": score(30, "masked", 0.25)}
+    summary = {"test": test, "troubles": []}
+    print_run(summary, Path("runs/x"))
+    tell_doubts(summary)
+    said = capsys.readouterr()
+    assert said.out.count("audit of the model") == 1
+    assert said.err.count("is not real") == 1
+
+
+def test_an_interrupted_command_says_the_whole_command_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, out = tmp_path / "my config.yaml", tmp_path / "out"
+    YAML(typ="safe").dump(demo_config(rounds=2), config)
+
+    def interrupted(*words: Any, **keys: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "play", interrupted)
+    given = ["-s", "seed=3", "--set", "client.optimizer.lr=1e-3", "--out", str(out), "-q"]
+    done = CliRunner().invoke(app, ["run", str(config), *given, "--rounds", "4"])
+    assert done.exit_code == 130
+    (said,) = (line for line in done.stderr.splitlines() if line.startswith("stopped"))
+    for part in (
+        f"run '{config}'",
+        "--set seed=3 --set client.optimizer.lr=1e-3",
+        "--rounds 4",
+        f"--out {out}",
+        "--quiet",
+    ):
+        assert part in said
+    assert said.endswith(" --resume")
+    assert said.count("--resume") == 1
