@@ -190,8 +190,8 @@ def test_updates_that_are_not_finite_are_told(
         "run", config, "-s", "attack={name: 'my_attack:Infinite'}", "--out", tmp_path / "out"
     )
     assert result.exit_code == 0
-    assert "warning: rows of clients" in result.stderr
-    assert "refused in 4 rounds, the first 1" in result.stderr
+    assert "warning: rows of clients" in result.stdout
+    assert "refused in 4 rounds, the first 1" in result.stdout
 
 
 def test_list_names_every_component() -> None:

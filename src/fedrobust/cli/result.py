@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from fedrobust.cli.app import say, tell
+from fedrobust.cli.app import say
 
 
 def print_run(summary: Mapping[str, Any], directory: Path) -> None:
@@ -30,17 +30,18 @@ def print_run(summary: Mapping[str, Any], directory: Path) -> None:
     say(f"records: {directory}")
 
 
-def tell_doubts(summary: Mapping[str, Any]) -> None:
-    """Print to the standard error what makes the result doubtful."""
+def tell_doubts(summary: Mapping[str, Any], err: bool) -> None:
+    """Print what makes the result doubtful; ``err`` where the result itself is not printed."""
     chosen, final = summary["test"]["best"], summary["test"]["final"]
     for scores in (chosen, final)[chosen["round"] == final["round"] :]:
         if scores.get("audit", {}).get("verdict") == "masked":
-            tell(
+            say(
                 f"warning: the robust accuracy of the model of round {scores['round']} is not "
-                "real: the audit calls it masked"
+                "real: the audit calls it masked",
+                err,
             )
     for trouble in summary["troubles"]:
-        tell(f"warning: {trouble}")
+        say(f"warning: {trouble}", err)
 
 
 def show_json(summary: Mapping[str, Any], directory: Path, page: Path | None) -> None:

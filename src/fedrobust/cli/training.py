@@ -82,7 +82,7 @@ def run_command(
             raise typer.Exit(130) from stop
         if not (quiet or as_json):
             print_run(result.summary, directory)
-        tell_doubts(result.summary)
+        tell_doubts(result.summary, err=quiet or as_json)
         if result.unkept is not None:
             say(f"error: {result.unkept}; put that right, then go on with --resume", err=True)
             raise typer.Exit(1)

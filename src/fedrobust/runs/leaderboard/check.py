@@ -34,7 +34,11 @@ def _wrong(result: ResultRecord, protocol: Protocol | None) -> str:
     if result.protocol.attacks != protocol.knowledge:
         return "its list of attacks is not the protocol's; make it anew from its run"
     wanted = protocol.attacks[result.attack.label]
-    mine = {"malicious": result.attack.malicious, "attack": result.attack.config}
+    mine = {
+        "malicious": result.attack.malicious,
+        "attack": result.attack.config,
+        "threat": result.attack.threat,
+    }
     if differ := differences(mine, {key: wanted[key] for key in mine}):
         return f"it is not of the attack {result.attack.label}: {differ[0]}"
     if result.rule.knows_f != knows_f(result.rule.config):
