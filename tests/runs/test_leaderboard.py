@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cells_here import in_this_process
@@ -155,12 +156,21 @@ def test_a_result_of_another_version_of_the_protocol_is_noticed(here: Path) -> N
         checked(here / "board", [Protocol.read(here / "tiny.yaml")])
 
 
-def test_a_result_whose_attack_is_not_the_protocols_is_noticed(here: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"malicious": 1}, "malicious is 1, there 2"),
+        ({"threat": {"benign": True}}, "threat.colluders is left out"),
+    ],
+)
+def test_a_result_whose_attack_is_not_the_protocols_is_noticed(
+    change: dict[str, Any], told: str, here: Path
+) -> None:
     path = here / "board" / "tiny" / "mean-reversed-0.json"
     content = json.loads(path.read_text())
-    content["attack"]["malicious"] = 1
+    content["attack"] |= change
     path.write_text(json.dumps(sealed(content)))
-    with pytest.raises(RecordError, match="attack reversed: malicious is 1, there 2"):
+    with pytest.raises(RecordError, match=f"attack reversed: {told}"):
         checked(here / "board", [Protocol.read(here / "tiny.yaml")])
 
 
