@@ -26,15 +26,22 @@ _LATEX = {
     "≤": r"$\le$",
     "→": r"$\to$",
     "ρ̂": r"$\hat\rho$",
+    "ρ": r"$\rho$",
     "γ": r"$\gamma$",
+    "η": r"$\eta$",
+    "θ": r"$\theta$",
+    "∞": r"$\infty$",
     "ε": r"$\varepsilon$",
     "ℓ": r"$\ell$",
     "–": "--",
     "…": r"\ldots{}",
     "\u202f": r"\,",
     "\u00a0": "~",
+    **{chr(0x2080 + digit): f"$_{digit}$" for digit in range(10)},
 }
+"""What LaTeX writes otherwise, or what not every LaTeX can read."""
 _SPECIAL = re.compile("|".join(map(re.escape, sorted(_LATEX, key=len, reverse=True))))
+_MINUS = re.compile(r"(?<![\w.-])-(?=\d)")
 
 
 @dataclass
@@ -100,7 +107,8 @@ def _joined(heads: list[list[str]]) -> list[str]:
 
 
 def _latex_row(cells: list[str]) -> str:
-    texts = (_SPECIAL.sub(lambda found: _LATEX[found.group()], cell) for cell in cells)
+    signed = (_MINUS.sub("−", cell) for cell in cells)
+    texts = (_SPECIAL.sub(lambda found: _LATEX[found.group()], cell) for cell in signed)
     return " & ".join(texts) + r" \\"
 
 
