@@ -57,11 +57,8 @@ def quick_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages are made with figures that are drawn, but neither laid out nor written: that is most of
     the time of a page, and no matter of a test that reads its text.
     """
+    from undrawn import made
+
     from fedrobust.report import page
-    from fedrobust.report.style import WIDE, Drawing
 
-    def drawn(draw: Callable[[float], object], narrow: bool = True, pdf: bool = False) -> Drawing:
-        draw(WIDE)
-        return Drawing("<svg></svg>", "<svg></svg>", b"")
-
-    monkeypatch.setattr(page, "render", drawn)
+    monkeypatch.setattr(page, "render", made)

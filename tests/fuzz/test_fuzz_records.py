@@ -20,6 +20,7 @@ from damages import Damage, damages
 from demo import demo_config
 from matplotlib.figure import Figure
 from run_contents import contents
+from undrawn import made
 
 import fedrobust
 import records
@@ -30,7 +31,7 @@ from fedrobust.errors import UserError
 from fedrobust.experiment import Experiment
 from fedrobust.report import page as page_module
 from fedrobust.report import write_report
-from fedrobust.report.style import WIDE, Drawing, render
+from fedrobust.report.style import Drawing, render
 from fedrobust.results.sweep import Sweep
 from fedrobust.runs.audit import audited
 from fedrobust.runs.grid import load_sweep
@@ -59,11 +60,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """Figures are made, and laid out and written only where it is asked for."""
     whole = False
 
-    def drawn(draw: Callable[[float], Figure], narrow: bool = True, pdf: bool = False) -> Drawing:
-        if whole:
-            return render(draw, narrow)
-        draw(WIDE)
-        return Drawing("<svg></svg>", "<svg></svg>", b"")
+    def drawn(draw: Callable[[float], Figure], *how: bool) -> Drawing:
+        return render(draw, *how) if whole else made(draw, *how)
 
     def switch(to: bool) -> None:
         nonlocal whole

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from demo import demo_config
 from ruamel.yaml import YAML
+from undrawn import blank
 
 import fedrobust.report
 import fedrobust.runs.loop
@@ -20,7 +21,6 @@ from fedrobust.config.component import from_config
 from fedrobust.errors import UserError
 from fedrobust.experiment import Experiment
 from fedrobust.report import page
-from fedrobust.report.style import Drawing
 from fedrobust.runs.audit import Asked, audited
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.learn_policy import learn_policy
@@ -43,18 +43,13 @@ _SMALL: dict[str, Any] = {
 _TIMES = {"seconds", "started", "commit", "simulated_rounds", "rounds_per_second"}
 
 
-def _undrawn(draw: Any, narrow: bool = True, pdf: bool = False) -> Drawing:
-    """Figures are files of some length: what they show is no matter of these tests."""
-    return Drawing("<svg></svg>", "<svg></svg>", bytes(20_000))
-
-
 class Command:
     """One command, which plays in a folder ``place`` what it has prepared ``before``."""
 
     def __init__(self, before: Path) -> None:
         self.before = before
         fedrobust.runs.loop.SAVE_EVERY = 0.0
-        page.render = _undrawn  # type: ignore[assignment]
+        page.render = blank  # what figures show is no matter of these tests
 
     def once(self) -> None:
         """Make what every trial needs."""
