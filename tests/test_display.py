@@ -33,18 +33,20 @@ def test_a_cell_may_have_any_name_that_a_label_can_have(tmp_path: Path) -> None:
 def test_a_finished_cell_is_told_with_its_scores(tmp_path: Path) -> None:
     """Also where its name has that of its sweep before it."""
     best = {"round": 7, "accuracy": 0.9, "robust_accuracy": 0.456}
-    for cell in (tmp_path / "cells" / "one", tmp_path / "mnist" / "cells" / "two"):
+    mnist = tmp_path / "mnist" / "cells"
+    for cell in (tmp_path / "cells" / "one", mnist / "two", mnist / "three"):
         cell.mkdir(parents=True)
         (cell / "summary.json").write_text(json.dumps({"test": {"best": best}}))
     (tmp_path / "mnist" / "cells" / "two" / "summary.json").write_text("{")
     text = io.StringIO()
-    with SweepDisplay(Console(file=text), 2, tmp_path) as display:
-        for name in ("one", "mnist/two"):
+    with SweepDisplay(Console(file=text), 3, tmp_path) as display:
+        for name in ("one", "mnist/two", "mnist/three"):
             display.progress.moved(name, 0, 5)
             display.progress.ended(name, None)
     assert text.getvalue().splitlines() == [
         "one: done: 45.6% robust, 90.0% accurate on test, round 7",
         "mnist/two: done",
+        "mnist/three: done: 45.6% robust, 90.0% accurate on test, round 7",
     ]
 
 

@@ -46,6 +46,9 @@ def test_every_choice_is_a_config_that_fits(data: str, tmp_path: Path) -> None:
         assert found[kind]["name"] == name
         assert found["partition"]["clients"] == 30
         assert found["malicious"] == 3
+        plain = name == "learned"  # its simulation is of plain steps
+        assert found["client"]["optimizer"]["name"] == ("sgd" if plain else "adam")
+        assert found["client"]["keep_optimizer"] is not plain
         for rule in (found["aggregator"], found["aggregator"].get("rule", {})):
             assert rule.get("f", 3) == 3
 
@@ -109,7 +112,9 @@ def test_as_many_attack_by_default_as_the_rule_takes(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     assert invoke("init", path, "--clients", 10, "--attack", "sign-flip").exit_code == 0
     assert load(path).malicious == 1
-    assert invoke("init", tmp_path / "y.yaml", "--aggregator", "bucketing").exit_code == 2
+    refused = invoke("init", tmp_path / "y.yaml", "--aggregator", "bucketing")
+    assert refused.exit_code == 2
+    assert "Krum needs n >= 2f + 3: n = 6, f = 2 needs 7" in refused.stderr
     assert invoke("init", tmp_path / "z.yaml", "--aggregator", "krum").exit_code == 0
     assert load(tmp_path / "z.yaml").malicious == 2
 

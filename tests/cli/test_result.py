@@ -1,5 +1,6 @@
 """What a command says of its result, of doubts about it, and of how to go on with it."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -62,17 +63,33 @@ def test_an_interrupted_command_says_the_whole_command_that_goes_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(running, "play", interrupted)
-    given = ["-s", "seed=3", "--set", "client.optimizer.lr=1e-3", "--out", str(out), "-q"]
-    done = CliRunner().invoke(app, ["run", str(config), *given, "--rounds", "4"])
-    assert done.exit_code == 130
-    (said,) = (line for line in done.stderr.splitlines() if line.startswith("stopped"))
-    for part in (
-        f"run '{config}'",
-        "--set seed=3 --set client.optimizer.lr=1e-3",
-        "--rounds 4",
-        f"--out {out}",
-        "--quiet",
-    ):
-        assert part in said
-    assert said.endswith(" --resume")
-    assert said.count("--resume") == 1
+    given = ["-s", "seed=3", "--set", "client.optimizer.lr=1e-3", "--rounds", "4"]
+    for more in ([], ["--resume"]):
+        words = ["run", str(config), *given, "--out", str(out), "-q", *more]
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 130
+        (said,) = (line for line in done.stderr.splitlines() if line.startswith("stopped"))
+        assert shlex.split(said)[shlex.split(said).index("run") :] == [
+            *("run", str(config), "--set", "seed=3", "--set", "client.optimizer.lr=1e-3"),
+            *("--rounds", "4", "--out", str(out), "--quiet", "--resume"),
+        ]
+
+
+@pytest.mark.parametrize("option", ["-q", "--json"])
+def test_doubts_are_told_where_the_result_is_not_shown(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_attack.py").write_text(
+        "import torch\n"
+        "class Infinite:\n"
+        "    def craft(self, state, view, rng):\n"
+        "        return torch.full((view.rows, len(view.parameters)), torch.inf), state\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = tmp_path / "config.yaml"
+    YAML(typ="safe").dump(demo_config(rounds=2, attack={"name": "my_attack:Infinite"}), config)
+    words = ["run", str(config), "--out", str(tmp_path / "out"), "--no-report", option]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert "warning: rows of clients" in done.stderr
+    assert "warning" not in done.stdout.partition('"summary"')[0]

@@ -105,6 +105,16 @@ def test_a_run_is_audited_as_it_claims(tmp_path: Path, tiny: Callable[..., Exper
     assert called(str(tmp_path / "run"), "--last", *QUICK).exit_code == 0
 
 
+class Touching:
+    """What makes a file when it is read from a pickle."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
 def test_a_pickle_of_weights_is_refused_with_the_command_that_converts_it(tmp_path: Path) -> None:
     begun(tmp_path)
     weights = load_file(tmp_path / "begun.safetensors")
@@ -118,6 +128,10 @@ def test_a_pickle_of_weights_is_refused_with_the_command_that_converts_it(tmp_pa
     subprocess.run([sys.executable, *words[1:]], check=True)
     converted = load_file(pickle.with_suffix(".safetensors"))
     assert all(torch.equal(converted[name], weights[name]) for name in weights)
+    torch.save({"weight": Touching(tmp_path / "touched")}, pickle)
+    harmful = subprocess.run([sys.executable, *words[1:]], capture_output=True, check=False)
+    assert harmful.returncode != 0
+    assert not (tmp_path / "touched").exists(), "code in the file is not run"
 
 
 def begun(folder: Path) -> bytes:
