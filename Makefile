@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# Tests start many processes, each of which would compile our modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup setup-ray setup-flower test-ray test-flower demo check test lint format bench docs setup-site site results clean
 

@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 from demo import ROOT
 
 
@@ -15,9 +16,10 @@ def test_python_blocks_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     scope: dict[str, object] = {}
     for block in blocks:
-        exec(block.replace("rounds=100", "rounds=3").replace("range(200)", "range(20)"), scope)
+        torch.manual_seed(0)  # of the block's own module
+        exec(block.replace("rounds=100", "rounds=3").replace("range(200)", "range(60)"), scope)
     right = scope["model"](scope["x"].float() / 16).argmax(dim=1) == scope["y"]
-    assert right.double().mean() > 0.2  # a loop of 20 rounds learns something
+    assert right.double().mean() > 0.5  # a loop of 60 rounds learns something
     assert os.listdir("runs") == ["digits"]
 
 
