@@ -5,7 +5,7 @@ READY := .venv/.ready
 # Tests start many processes, each of which would compile our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup setup-ray setup-flower test-ray test-flower demo check test lint format bench docs setup-site site results clean
+.PHONY: setup setup-ray setup-flower test-ray test-flower test-long demo check test lint format bench docs setup-site site results clean
 
 setup: $(READY)
 
@@ -22,7 +22,7 @@ demo: setup
 
 # While you work: the linters, and the tests that are not marked as slow.
 check: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not slow and not cluster and not flower"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not slow and not long and not cluster and not flower"
 
 # The tests of Ray and of SLURM's jobs, on this machine alone. They kill processes and wait for what
 # comes then, so they run beside nothing else.
@@ -48,10 +48,15 @@ setup-flower: .venv-flower/.ready
 test-flower: setup-flower
 	OMP_NUM_THREADS=1 .venv-flower/bin/python -m pytest --numprocesses 2 --dist worksteal -m flower tests/flower
 
+# What takes a user minutes: notebooks, commands of the pages, other toolboxes, a death at every write.
+test-long: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal \
+		-m "long and not cluster and not flower" $$(grep -rl "mark\.long" tests --include="test_*.py")
+
 # All other tests. One thread a worker: the workers share the cores. Each takes neighbours first, so
 # that what the tests of a file share is mostly made once.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not cluster and not flower"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not long and not cluster and not flower"
 
 lint: setup
 	$(BIN)/ruff check .

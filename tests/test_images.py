@@ -17,7 +17,7 @@ from fedrobust.data import Dataset
 from fedrobust.evaluation import audit
 from fedrobust.report import write_report
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 Tiny = Callable[..., Experiment]
 SHARED = Path(os.environ.get("FEDROBUST_DATA", "/nowhere"))

@@ -124,7 +124,7 @@ def test_pages_and_lists_follow_by_themselves(copy: Path, said: str) -> None:
         assert name in said
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_its_tests_pass_and_a_run_plays(copy: Path, said: str) -> None:
     assert "[100%]" in said
     assert (copy / "out" / "summary.json").is_file()

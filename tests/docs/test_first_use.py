@@ -14,7 +14,7 @@ PAGE = (ROOT / "docs" / "first-use.md").read_text("utf-8")
 MAKE = (ROOT / "Makefile").read_text("utf-8")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_commands_of_the_page_play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     monkeypatch.chdir(tmp_path)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from demo import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 PAGES = ("python.md", "own/model.md", "own/data.md", "own/rule-and-attack.md", "own/objective.md")
 
 

@@ -87,7 +87,7 @@ def test_the_stored_outputs_are_of_one_execution_and_hold(name: str) -> None:
     CLAIMS[name](said(notebook))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", CLAIMS)
 def test_a_notebook_runs_and_what_it_says_holds(name: str, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from hostile.folder import made
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 HERE = Path(__file__).parents[1]
 Said = dict[str, tuple[int, str, str]]

@@ -36,7 +36,7 @@ from fedrobust.attacks.learned.policy import played
 from fedrobust.clients.gradients import gradient_engine
 from fedrobust.perturb.wasserstein import Ascent
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 ASCENT = Ascent(steps=6, rule="decaying")
 RULES: dict[str, Any] = {

@@ -24,7 +24,7 @@ from fedrobust.attacks.learned.policy_files import load_policy
 from fedrobust.cli import app
 from fedrobust.errors import RecordError
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 OWN = {"name": "basis", "directions": ["own"]}
 """One axis: of more, the search for the best constant action plays many episodes."""

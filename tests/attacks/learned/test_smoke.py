@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from fedrobust.cli import app
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_pages")]
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("quick_pages")]
 
 ROOT = Path(__file__).parents[3]
 

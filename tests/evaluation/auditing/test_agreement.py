@@ -20,7 +20,7 @@ from fedrobust.evaluation import audit
 from fedrobust.perturb import Apgd, Pgd, pgd
 from fedrobust.perturb.apgd import _LOSSES
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 RADIUS = {"linf": EPS, "l2": 0.5}
 NAMES = ("natural", "robust", "loud")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 HERE = Path(__file__).parent
 PLACES = os.pathsep.join([str(HERE.parents[1] / "shared"), os.environ.get("PYTHONPATH", "")])
