@@ -27,6 +27,8 @@ from fedrobust.federation.threat import View
 from fedrobust.typing import Floats, Updates, Vector
 
 Scale: TypeAlias = Literal["norm", "zeta"]
+Sees: TypeAlias = Literal["change", "parameters"]
+Layer: TypeAlias = Literal["output", "last-hidden"]
 Direction: TypeAlias = Literal["own", "parameters", "harm", "last-step", "benign"]
 
 
@@ -111,6 +113,19 @@ def _finished(values: list[Tensor], sight: Observation) -> Floats:
     return numbers.clamp(-100, 100).nan_to_num().float().numpy()
 
 
+def _seen(sees: Sees, part: slice, sight: Observation) -> Floats:
+    """Return θ of ``part`` as it is, or its change since the start, and the rounds waited."""
+    now = sight.parameters[part]
+    if sees == "parameters":
+        largest = torch.finfo(torch.float32).max
+        return now.detach().cpu().clamp(-largest, largest).nan_to_num().float().numpy()
+    return _finished([_relative(now, sight.start[part])], sight)
+
+
+def _size(sees: Sees, part: slice) -> int:
+    return int(part.stop - part.start) + (sees == "change")
+
+
 def extremes(view: View, engine: GradientEngine, sample: Split) -> tuple[Tensor, Tensor]:
     """Return ζmin and ζmax over all coordinates of the gradients of single examples at θ^{t−1}."""
     gradients = engine.gradients(view.parameters, sample.x, sample.y, len(sample))
@@ -139,24 +154,26 @@ class Full:
     """State: θ. Action: a gradient. For small networks (DRFL §3).
 
     ``norm``: Δ = budget · ‖own‖ · a / √d; ``zeta``: the gradient a′, Δ = −η a′. The policy sees
-    θ − θ_start, in units of the root mean square of θ_start.
+    θ − θ_start, in units of the root mean square of θ_start, and the rounds waited. With ``sees:
+    parameters`` it sees θ itself and nothing else, as in the paper.
     """
 
     scale: Scale = "norm"
     budget: Positive = 10.0
+    sees: Sees = "change"
     name: Literal["full"] = "full"
 
     def seen(self, layout: Layout) -> int:
-        """Return the number of parameters, plus one for the rounds waited."""
-        return layout.size + 1
+        """Return the number of parameters, plus one for the rounds waited where it sees them."""
+        return _size(self.sees, slice(0, layout.size))
 
     def actions(self, layout: Layout) -> int:
         """Return d, the number of parameters."""
         return layout.size
 
     def observe(self, sight: Observation) -> Floats:
-        """Return all parameters, relative to the start, and the rounds waited."""
-        return _finished([_relative(sight.parameters, sight.start)], sight)
+        """Return all parameters, or their change since the start and the rounds waited."""
+        return _seen(self.sees, slice(0, sight.layout.size), sight)
 
     def rows(self, action: Tensor, view: View, means: ActionContext) -> Updates:
         """Return the same direction for all, scaled to each client's own length."""
@@ -169,31 +186,33 @@ class Full:
 
 @component
 class Compact:
-    """State: the last layer's parameters. Action: one factor of the own gradient (DRFL §3).
+    """State: one layer's parameters. Action: one factor of the own gradient (DRFL §3).
 
-    ``norm``: Δ = budget · a · own; ``zeta``: Δ = a′ · own.
+    ``norm``: Δ = budget · a · own; ``zeta``: Δ = a′ · own. The policy sees how the ``layer`` has
+    changed since the start, and the rounds waited. With ``sees: parameters`` it sees the layer's
+    parameters themselves and nothing else, as in the paper.
 
-    Differences from the paper: the paper's state is "the last hidden layer", 409,728 numbers on its
-    MNIST network; here the state is the output layer.
+    Differences from the paper: the paper's state is the ``last-hidden`` layer, 409,728 numbers on
+    its MNIST network; the default is the output layer.
     """
 
     scale: Scale = "norm"
     budget: Positive = 10.0
+    sees: Sees = "change"
+    layer: Layer = "output"
     name: Literal["compact"] = "compact"
 
     def seen(self, layout: Layout) -> int:
-        """Return the number of the output layer's parameters, plus one for the rounds waited."""
-        part = _output_layer(layout)
-        return int(part.stop - part.start) + 1
+        """Return the number of the layer's parameters, plus one for the rounds waited."""
+        return _size(self.sees, _layer(layout, self.layer))
 
     def actions(self, layout: Layout) -> int:
         """Return 1, the number of factors."""
         return 1
 
     def observe(self, sight: Observation) -> Floats:
-        """Return the output layer's parameters, relative to the start, and the rounds waited."""
-        part = _output_layer(sight.layout)
-        return _finished([_relative(sight.parameters[part], sight.start[part])], sight)
+        """Return the layer's parameters, or their change since the start and the rounds waited."""
+        return _seen(self.sees, _layer(sight.layout, self.layer), sight)
 
     def rows(self, action: Tensor, view: View, means: ActionContext) -> Updates:
         """Return each client's own honest update, multiplied by one factor."""
@@ -280,12 +299,17 @@ def _unit(vector: Vector) -> Vector:
     return (vector / size).to(vector) if size > 0 else torch.zeros_like(vector)
 
 
-def _output_layer(layout: Layout) -> slice:
-    """Return the slice of the last layer's weight and bias, which are the last entries."""
-    names = list(layout.slices)
-    layer = names[-1].rpartition(".")[0]
-    first = next(name for name in names if name.rpartition(".")[0] == layer)
-    return slice(layout.slices[first].start, layout.size)
+def _layer(layout: Layout, which: Layer) -> slice:
+    """Return the slice of the weight and bias of the last layer, or of the one before it.
+
+    A network of one layer has no hidden one; its only layer then stands for it.
+    """
+    layers: dict[str, list[slice]] = {}
+    for name, part in layout.slices.items():
+        layers.setdefault(name.rpartition(".")[0], []).append(part)
+    *hidden, last = layers.values()
+    parts = hidden[-1] if hidden and which == "last-hidden" else last
+    return slice(parts[0].start, parts[-1].stop)
 
 
 ENCODINGS = ENCODING.of(Full, Compact, Basis)
