@@ -117,6 +117,34 @@ def test_the_committed_config_is_the_paper() -> None:
     assert {each.threat.rule for each in by_arm["paper-black-box"]} == {False}
 
 
+def attacks_of(config: str, arms: tuple[str, ...]) -> list[Learned]:
+    """The attacks of some arms of a committed sweep."""
+    cells = load_sweep(EXPERIMENTS / config).cells
+    found = [cell.experiment.attack for cell in cells if cell.labels["attack"] in arms]
+    assert len(found) == 3 * (3 + 2), "three rules white-box, two black-box, three seeds"
+    return [attack for attack in found if isinstance(attack, Learned)]
+
+
+def test_the_committed_configs_of_mnist_are_the_paper_but_for_what_they_name() -> None:
+    arms = ("paper", "paper-black-box")
+    mnist, output = PAPER["mnist"], Compact(scale="zeta", sees="parameters")
+    assert set(map(repr, attacks_of("mnist-paper.yaml", arms))) == {
+        repr(replace(mnist, encoding=output))
+    }
+    small = replace(
+        mnist,
+        encoding=output,
+        wait=400,
+        observe=30,
+        horizon=100,
+        samples=100,
+        precision="bfloat16",
+        training=replace(mnist.training, steps=1500, check_every=0, check_episodes=10),
+    )
+    for attack in attacks_of("mnist-learned-paper.yaml", arms):
+        assert replace(attack, ascent=small.ascent) == small
+
+
 @pytest.mark.slow
 def test_the_smoke_size_is_played_to_its_page(tmp_path: Path, quick_pages: None) -> None:
     """All that it leaves out is a number: examples, iterations, decisions."""
