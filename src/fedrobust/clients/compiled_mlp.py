@@ -96,4 +96,4 @@ def serves(ascent: Ascent) -> bool:
 
 def _array(x: torch.Tensor) -> Doubles:
     """Return a float64 copy."""
-    return x.detach().double().contiguous().numpy().copy()
+    return np.array(x.detach().numpy(), dtype=np.float64, order="C")

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from fedrobust.aggregators import Context
