@@ -282,9 +282,13 @@ def test_the_reward_is_as_printed_and_told_in_units_of_the_start() -> None:
     assert usual.told(0.123) == 0.123
 
 
-def test_values_in_the_report_have_the_same_unit_whatever_the_reward_has() -> None:
-    """The policy is the constant one, so that both runs learn the same."""
-    one = {"inversion": None, "observe": 0, "training": {"algorithm": "constant", "steps": 9}}
+STILL = {"algorithm": "ddpg", "learning_rate": 1e-12, "normalise": False, "check_episodes": 1}
+
+
+@pytest.mark.parametrize("training", [{"algorithm": "constant", "steps": 9}, TRAINING | STILL])
+def test_values_in_the_report_have_the_same_unit_whatever_the_reward_has(training: Any) -> None:
+    """The policy is the constant one or stays as it begins, so that both runs have the same."""
+    one = {"inversion": None, "observe": 0, "training": training}
     start, absolute = (
         known_after(20, **learned(wait=17, reward_unit=unit, **one))[0].report()
         for unit in ("start", "absolute")

@@ -10,11 +10,19 @@ grow without limit.
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Protocol, TypeAlias
 
-import numpy as np
 import torch
 from pydantic import model_validator
 from torch import Tensor
 
+from fedrobust.attacks.learned.observation import (
+    Layer,
+    Observation,
+    Sees,
+    finished,
+    layer_of,
+    seen,
+    size,
+)
 from fedrobust.attacks.learned.simulation import Harm
 from fedrobust.attacks.moments import lengths
 from fedrobust.clients.gradients import GradientEngine
@@ -27,24 +35,7 @@ from fedrobust.federation.threat import View
 from fedrobust.typing import Floats, Updates, Vector
 
 Scale: TypeAlias = Literal["norm", "zeta"]
-Sees: TypeAlias = Literal["change", "parameters"]
-Layer: TypeAlias = Literal["output", "last-hidden"]
 Direction: TypeAlias = Literal["own", "parameters", "harm", "last-step", "benign"]
-
-
-@dataclass(frozen=True)
-class Observation:
-    """The inputs of an observation: parameters [d] now, before, and at the start of the attack.
-
-    ``waited`` is the number of rounds that the attacker has missed since it last took part. If it
-    is above 0, the previous parameters are unknown and are set to the current ones.
-    """
-
-    layout: Layout
-    parameters: Vector
-    previous: Vector
-    start: Vector
-    waited: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,32 +91,6 @@ ENCODING = Kind("encoding", has=("seen", "actions", "observe", "rows"))
 AnyEncoding: TypeAlias = Annotated[Encoding, ENCODING]
 
 
-def _relative(now: Vector, start: Vector) -> Tensor:
-    """Return θ − θ_start in units of the root mean square of θ_start."""
-    unit = start.square().mean().sqrt().clamp(min=1e-8)
-    return (now - start) / unit
-
-
-def _finished(values: list[Tensor], sight: Observation) -> Floats:
-    numbers = torch.cat(
-        [*(value.detach().cpu() for value in values), torch.tensor([float(np.log1p(sight.waited))])]
-    )
-    return numbers.clamp(-100, 100).nan_to_num().float().numpy()
-
-
-def _seen(sees: Sees, part: slice, sight: Observation) -> Floats:
-    """Return θ of ``part`` as it is, or its change since the start, and the rounds waited."""
-    now = sight.parameters[part]
-    if sees == "parameters":
-        largest = torch.finfo(torch.float32).max
-        return now.detach().cpu().clamp(-largest, largest).nan_to_num().float().numpy()
-    return _finished([_relative(now, sight.start[part])], sight)
-
-
-def _size(sees: Sees, part: slice) -> int:
-    return int(part.stop - part.start) + (sees == "change")
-
-
 def extremes(view: View, engine: GradientEngine, sample: Split) -> tuple[Tensor, Tensor]:
     """Return ζmin and ζmax over all coordinates of the gradients of single examples at θ^{t−1}."""
     gradients = engine.gradients(view.parameters, sample.x, sample.y, len(sample))
@@ -165,7 +130,7 @@ class Full:
 
     def seen(self, layout: Layout) -> int:
         """Return the number of parameters, plus one for the rounds waited where it sees them."""
-        return _size(self.sees, slice(0, layout.size))
+        return size(self.sees, slice(0, layout.size))
 
     def actions(self, layout: Layout) -> int:
         """Return d, the number of parameters."""
@@ -173,7 +138,7 @@ class Full:
 
     def observe(self, sight: Observation) -> Floats:
         """Return all parameters, or their change since the start and the rounds waited."""
-        return _seen(self.sees, slice(0, sight.layout.size), sight)
+        return seen(self.sees, slice(0, sight.layout.size), sight)
 
     def rows(self, action: Tensor, view: View, means: ActionContext) -> Updates:
         """Return the same direction for all, scaled to each client's own length."""
@@ -204,7 +169,7 @@ class Compact:
 
     def seen(self, layout: Layout) -> int:
         """Return the number of the layer's parameters, plus one for the rounds waited."""
-        return _size(self.sees, _layer(layout, self.layer))
+        return size(self.sees, layer_of(layout, self.layer))
 
     def actions(self, layout: Layout) -> int:
         """Return 1, the number of factors."""
@@ -212,7 +177,7 @@ class Compact:
 
     def observe(self, sight: Observation) -> Floats:
         """Return the layer's parameters, or their change since the start and the rounds waited."""
-        return _seen(self.sees, _layer(sight.layout, self.layer), sight)
+        return seen(self.sees, layer_of(sight.layout, self.layer), sight)
 
     def rows(self, action: Tensor, view: View, means: ActionContext) -> Updates:
         """Return each client's own honest update, multiplied by one factor."""
@@ -270,7 +235,7 @@ class Basis:
         step = sight.parameters - sight.previous
         size = sight.parameters.norm().clamp(min=1e-8)
         numbers += [100 * step.norm() / size, _unit(step) @ _unit(sight.parameters)]
-        return _finished([torch.stack(numbers)], sight)
+        return finished([torch.stack(numbers)], sight)
 
     def rows(self, action: Tensor, view: View, means: ActionContext) -> Updates:
         """Return the same mix of directions for all, scaled to each client's own length."""
@@ -297,19 +262,6 @@ class Basis:
 def _unit(vector: Vector) -> Vector:
     size = _lengths(vector[None])[0, 0]
     return (vector / size).to(vector) if size > 0 else torch.zeros_like(vector)
-
-
-def _layer(layout: Layout, which: Layer) -> slice:
-    """Return the slice of the weight and bias of the last layer, or of the one before it.
-
-    A network of one layer has no hidden one; its only layer then stands for it.
-    """
-    layers: dict[str, list[slice]] = {}
-    for name, part in layout.slices.items():
-        layers.setdefault(name.rpartition(".")[0], []).append(part)
-    *hidden, last = layers.values()
-    parts = hidden[-1] if hidden and which == "last-hidden" else last
-    return slice(parts[0].start, parts[-1].stop)
 
 
 ENCODINGS = ENCODING.of(Full, Compact, Basis)

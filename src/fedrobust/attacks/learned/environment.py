@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedrobust.attacks.learned.encoding import ActionContext, Encoding, Observation
+from fedrobust.attacks.learned.encoding import ActionContext, Encoding
+from fedrobust.attacks.learned.observation import Observation
 from fedrobust.attacks.learned.rollout_cache import Answer, RolloutCache
 from fedrobust.compute.own_draws import own_draws
 from fedrobust.compute.parameters import Layout

@@ -10,8 +10,9 @@ import torch
 
 from fedrobust.attacks import estimates
 from fedrobust.attacks.learned.attacker_state import AttackerState, material
-from fedrobust.attacks.learned.encoding import ActionContext, Observation
+from fedrobust.attacks.learned.encoding import ActionContext
 from fedrobust.attacks.learned.environment import FederationEnv, Task, before
+from fedrobust.attacks.learned.observation import Observation
 from fedrobust.attacks.learned.planning import best_constant, fresh_episodes, search
 from fedrobust.attacks.learned.policy import Policy, acting, played, train
 from fedrobust.attacks.learned.policy_files import load_policy
