@@ -21,7 +21,8 @@ State = dict[str, Any]
 class Learned(Settings):
     """Observe and reconstruct, train a policy on a simulated federation, then act by it (DRFL §3).
 
-    Stage one: after round ``wait`` the attack observes, for at most ``observe`` rounds. In each of
+    Stage one: after round ``wait`` the attack observes, for at most ``observe`` rounds, or, with
+    ``observe: {epochs: 3}``, for as many rounds as three epochs of its own data have. In each of
     these rounds it reconstructs a batch by ``inversion`` from the server's last step. Until the end
     of this stage it sends honest updates. The stage ends early once the Wasserstein distance of
     consecutive pools is below ``threshold``. ``data`` says what the data of the simulated clients
@@ -29,10 +30,12 @@ class Learned(Settings):
     the state of the federation at that time, so ``wait`` until the model is worth attacking.
 
     Stage two: ``training`` finds a policy that maximises the sum of discounted rewards in episodes
-    of ``horizon`` simulated rounds, with each action held for ``hold`` rounds. ``encoding`` defines
+    of ``horizon`` simulated rounds, with each action held for ``hold`` rounds. With ``horizon:
+    rest`` an episode is all that is left of the run, and ends with it. ``encoding`` defines
     the observations and the actions. The reward is the decrease of ρ̂ (``robustness``, the
     paper's), or the increase of the ``worst-case-loss`` or of the ``loss``, on ``samples`` fixed
-    examples, with ``ascent`` and the price ``gamma`` (by default the objective's own).
+    examples, with ``ascent`` and the price ``gamma`` (by default the objective's own). Its unit is
+    its value at the start of the attack; with ``reward_unit: absolute`` it is taken as it is.
     ``precision`` is the precision of the simulated clients and of the reward; small networks are
     always simulated in float64.
 
@@ -45,12 +48,11 @@ class Learned(Settings):
     bound. Where it did not take part in every round so far, the simulation selects it equally
     rarely.
 
-    Reference: DRFL §3. Differences from the paper: an episode has ``horizon`` rounds, not all the
-    T − k remaining rounds; an action is held for ``hold`` rounds; ρ̂ and the paper's ζ are computed
-    on ``samples`` of the examples that ``data`` names, which by default include the own ones; for
-    other differences see ``encoding``, ``inversion`` and ``training``. The settings nearest to the
-    paper are ``full`` or ``compact`` with scale ``zeta``, ``PAPER``, ``hold: 1`` and
-    ``data: learned``.
+    Reference: DRFL §3. :data:`~fedrobust.attacks.learned.paper.PAPER` is the attack of the paper,
+    and its page gives each setting with its source. Differences of the defaults from the paper: an
+    episode has a fixed length; an action is held for ``hold`` rounds; ρ̂ and the paper's ζ are
+    computed on ``samples`` of the examples that ``data`` names, which by default include the own
+    ones; see also ``encoding``, ``inversion`` and ``training``.
 
     Cost: an inversion for each round observed, then the simulated rounds of the training; both are
     reported. After that, where `harm` is among the directions, two ascents and two gradients on
@@ -73,13 +75,16 @@ class Learned(Settings):
         observed = 0
         if self.policy is None:
             may_stop = self.inversion is not None and self.threshold > 0
-            observed = min(self.observe, 2) if may_stop else self.observe
+            # How many rounds an epoch has depends on the run; it has at least one.
+            most = self.observe if isinstance(self.observe, int) else self.observe.epochs
+            observed = min(most, 2) if may_stop else most
         return Requirements(
             knowledge={"clients"},
             history=1,
             first_round=self.wait + 1 + observed,
             start_field="wait",
             uses_model=True,
+            uses_rounds=self.horizon == "rest" and (self.policy is None or self.relearn > 0),
         )
 
     def init(self) -> State:
@@ -129,15 +134,20 @@ class Learned(Settings):
         if not known.met:
             told = ["it was never selected: it neither observed nor attacked"]
         elif not known.over:
-            first = (
-                "" if self.policy is not None else f", after it has observed {self.observe} more"
-            )
+            first = "" if self.policy is not None else f", after it has observed {self._observes}"
             told = [
                 f"the run ended before it attacked: it took part in {known.met} rounds, and acts "
                 f"after round {self.wait}{first}"
             ]
         troubles = [*known.troubles, *told]
         return known.report() | {"troubles": troubles, "comparison": compared(known, truth)}
+
+    @property
+    def _observes(self) -> str:
+        """How long it observes, in words."""
+        if isinstance(self.observe, int):
+            return f"{self.observe} more"
+        return f"for {self.observe.epochs} epoch{'s' * (self.observe.epochs > 1)}"
 
     def pictures(self, state: State, truth: Truth) -> dict[str, Any] | None:
         """Return the last images that were reconstructed, and the real ones nearest to them."""

@@ -47,9 +47,20 @@ def observe(known: AttackerState, attack: Settings, view: View, rng: torch.Gener
     known.own = view.own.clone()
     known.seconds += time.monotonic() - began
     near = bool(known.distances) and known.distances[-1] < attack.threshold
-    over = near or known.observed >= attack.observe
+    over = near or known.observed >= _most(attack, view)
     known.observed += not over  # in the round in which stage one is over, the attacker already acts
     return over
+
+
+def _most(attack: Settings, view: View) -> int:
+    """Return the most rounds to observe; epochs are those of the attacker's own data."""
+    if isinstance(attack.observe, int):
+        return attack.observe
+    examples = max(len(part) for part in view.data())
+    batches = view.client.batches
+    return attack.observe.rounds(
+        examples, examples if batches is None else batches * view.client.batch_size
+    )
 
 
 def _reconstruct(

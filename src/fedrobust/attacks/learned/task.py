@@ -59,18 +59,33 @@ def task_for(
     begin = abs(harm(view.parameters))
     if not math.isfinite(begin):
         raise ValueError("the model has already blown up")
+    unit = 1 / max(begin, 1e-3)
     return Task(
         federation=federation,
         start=FederationState(view.parameters.clone(), round=view.round - 1, history=history),
         encoding=attack.encoding,
         means=means,
         harm=harm,
-        horizon=attack.horizon,
+        horizon=_horizon(attack, view),
+        ends=attack.horizon == "rest",
         hold=attack.hold,
-        scale=1 / max(begin, 1e-3),
+        scale=unit if attack.reward_unit == "start" else 1.0,
+        unit=unit,
         waited=known.waited(view),
         backend=OneStep(tools, replacement=True) if takes_one_step(federation.local) else LOCAL,
     )
+
+
+def _horizon(attack: Settings, view: View) -> int:
+    """Return the rounds of an episode. Raises: ``ValueError`` where nobody knows how many."""
+    if attack.horizon != "rest":
+        return attack.horizon
+    if view.rounds is None:
+        raise ValueError(
+            "horizon: rest needs the number of rounds, which the server has not announced: set "
+            "horizon to a number"
+        )
+    return max(1, view.rounds - view.round + 1)
 
 
 def _imagined(known: AttackerState, view: View) -> tuple[int, int, int]:

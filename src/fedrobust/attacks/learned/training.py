@@ -1,14 +1,21 @@
 """The settings of the training of a policy."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
-from annotated_types import Gt, Le
-from pydantic import Strict, model_validator
+from annotated_types import Ge, Gt, Le
+from pydantic import Discriminator, Strict, Tag, model_validator
 
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Count, Flag, NonNegative, Positive, Size
 
 Discount = Annotated[float, Strict(), Gt(0), Le(1)]
+Updates: TypeAlias = Annotated[int, Strict(), Ge(-1)]
+"""A number of gradient steps; -1 stands for as many as steps were played since the last ones."""
+Frequency: TypeAlias = Annotated[
+    Annotated[Count, Tag("number")] | Annotated[Literal["episode"], Tag("episode")],
+    Discriminator(lambda v: "episode" if isinstance(v, str) else "number"),
+]
+"""A number of steps, or ``episode``."""
 
 
 @component
@@ -29,13 +36,19 @@ class Training:
     ``noise`` is the standard deviation of Gaussian exploration noise on the actions (SAC explores
     by itself). ``normalise`` divides observations and rewards by their running deviation. Every
     ``check_every`` steps the policy plays ``check_episodes`` of the simulation without noise, the
-    same each time, and the policy with the best mean is kept; with 0 the last one is kept. The
-    replay memory holds every step, up to ``memory`` steps and to 1 GiB. Several ``environments``
-    take turns in one process.
+    same each time; with 0 it is not checked. The policy with the best mean is kept, or, with
+    ``keep: last``, the last one. With ``patience`` the training ends after so many checks without a
+    new best.
 
-    An episode ends by truncation, so values are those of an attack that goes on, and ``discount``
-    should stay below 1. The defaults worked well here. :data:`PAPER` holds the settings of DRFL:
-    DDPG with the default settings of Stable-Baselines3.
+    Every ``train_every`` steps, or after each ``episode``, the networks make ``gradient_steps``
+    steps; -1 stands for as many as were played. With ``train_every: episode`` the last episode is
+    played to its end, and policies are checked between episodes. The replay memory holds every
+    step, up to ``memory`` steps and to 1 GiB. Several ``environments`` take turns in one process.
+
+    An episode of a fixed ``horizon`` ends by truncation, so values are those of an attack that goes
+    on, and ``discount`` should stay below 1. With ``horizon: rest`` it ends for good. The defaults
+    worked well here. :data:`~fedrobust.attacks.learned.paper.PAPER` holds the settings of DRFL:
+    DDPG with the default settings that Stable-Baselines3 had then.
 
     Difference from the paper: its text argues with an undiscounted sum; the default here is 0.99,
     the discount of its library.
@@ -52,11 +65,13 @@ class Training:
     polyak: Discount = 0.005
     discount: Discount = 0.99
     noise: NonNegative = 0.2
-    train_every: Count = 4
-    gradient_steps: Count = 2
+    train_every: Frequency = 4
+    gradient_steps: Updates = 2
     normalise: Flag = True
     check_every: Size = 1000
     check_episodes: Count = 10
+    keep: Literal["best", "last"] = "best"
+    patience: Size = 0
     environments: Count = 1
 
     @model_validator(mode="after")
@@ -68,22 +83,20 @@ class Training:
             )
         return self
 
+    @model_validator(mode="after")
+    def _fits(self) -> "Training":
+        if self.gradient_steps == 0:
+            raise ValueError("gradient_steps must be at least 1, or -1: as many as steps played")
+        if self.train_every == "episode" and self.environments > 1:
+            raise ValueError(
+                f"train_every: episode needs one environment; got environments = "
+                f"{self.environments}, whose episodes end at different times"
+            )
+        if self.patience and not self.check_every:
+            raise ValueError("patience counts checks: set check_every too")
+        return self
+
     @property
     def learns(self) -> bool:
         """Whether there is a policy to train."""
         return self.algorithm in ("ddpg", "td3", "sac")
-
-
-PAPER = Training(
-    algorithm="ddpg",
-    start="random",
-    hidden=(400, 300),
-    learning_starts=100,
-    discount=0.99,
-    noise=0.0,
-    train_every=1,
-    gradient_steps=1,
-    normalise=False,
-    check_every=0,
-)
-"""DRFL §3: DDPG with every default of Stable-Baselines3 2.9, which has no exploration noise."""
