@@ -29,7 +29,7 @@ class Settings:
     data: Literal["learned", "own", "both"] = "both"
     encoding: AnyEncoding = Basis()
     training: Training = Training()
-    reward: Literal["robustness", "worst-case-loss", "loss"] = "robustness"
+    reward: Literal["robustness", "worst-case-loss", "loss", "error"] = "robustness"
     gamma: Annotated[float, Strict(), AllowInfNan(False), Gt(0)] | None = None
     ascent: Ascent = Ascent(steps=15, rule="decaying")
     samples: Count = 200
@@ -45,6 +45,11 @@ class Settings:
             raise ValueError(f"hold = {self.hold} is longer than horizon = {self.horizon}")
         if self.precision == "bfloat16" and self.ascent.searches:
             raise ValueError("ascent: one that searches its step needs precision float32")
+        if self.reward == "error" and self.training.algorithm == "gradient":
+            raise ValueError(
+                "reward: error has no gradient for training.algorithm: gradient to follow: set "
+                "reward: loss, or algorithm: cross-entropy"
+            )
         if self.data == "learned" and self.inversion is None and self.policy is None:
             raise ValueError("data: learned needs an inversion: set data: own, or leave it out")
         if self.policy is not None:

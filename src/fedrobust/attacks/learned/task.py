@@ -11,7 +11,7 @@ from fedrobust.attacks.learned.attacker_state import AttackerState, Material, ma
 from fedrobust.attacks.learned.encoding import ActionContext, extremes
 from fedrobust.attacks.learned.environment import PolicyAttack, Task, before
 from fedrobust.attacks.learned.settings import Settings
-from fedrobust.attacks.learned.simulation import CallableRule, Harm, simulated, some_rows
+from fedrobust.attacks.learned.simulation import PLAIN, CallableRule, Harm, simulated, some_rows
 from fedrobust.clients.gradients import GradientEngine
 from fedrobust.data import Split
 from fedrobust.federation.backends import LOCAL
@@ -57,7 +57,7 @@ def task_for(
         precision=attack.precision,
     )
     begin = abs(harm(view.parameters))
-    if not math.isfinite(begin):
+    if not math.isfinite(begin) or not view.parameters.isfinite().all():
         raise ValueError("the model has already blown up")
     return Task(
         federation=federation,
@@ -67,10 +67,18 @@ def task_for(
         harm=harm,
         horizon=attack.horizon,
         hold=attack.hold,
-        scale=1 / max(begin, 1e-3),
+        scale=_scale(attack, begin),
         waited=known.waited(view),
         backend=OneStep(tools, replacement=True) if takes_one_step(federation.local) else LOCAL,
     )
+
+
+def _scale(attack: Settings, begin: float) -> float:
+    """Return the unit of the reward: the harm at the start, or 1 for the error.
+
+    Errors are shares already. A model without mistakes would make one of them worth the limit.
+    """
+    return 1.0 if attack.reward == "error" else 1 / max(begin, 1e-3)
 
 
 def _imagined(known: AttackerState, view: View) -> tuple[int, int, int]:
@@ -175,11 +183,11 @@ def harm_of(attack: Settings, view: View, tools: GradientEngine, sample: Split) 
 
 def lacking(attack: Settings, view: View) -> str:
     """Return why there is no γ for the harm; empty where there is one, or none is needed."""
-    if attack.reward == "loss" or math.isfinite(price(attack, view.objective)):
+    if attack.reward in PLAIN or math.isfinite(price(attack, view.objective)):
         return ""
     return (
         f"the reward {attack.reward} needs a finite gamma, which this objective does not have: "
-        "set attack.gamma, or attack.reward: loss"
+        "set attack.gamma, or attack.reward: loss or error"
     )
 
 
