@@ -31,8 +31,11 @@ class Learned(Settings):
     Stage two: ``training`` finds a policy that maximises the sum of discounted rewards in episodes
     of ``horizon`` simulated rounds, with each action held for ``hold`` rounds. ``encoding`` defines
     the observations and the actions. The reward is the decrease of ρ̂ (``robustness``, the
-    paper's), or the increase of the ``worst-case-loss`` or of the ``loss``, on ``samples`` fixed
-    examples, with ``ascent`` and the price ``gamma`` (by default the objective's own).
+    paper's), or the increase of the ``worst-case-loss``, of the ``loss`` or of the ``error``, on
+    ``samples`` fixed examples, with ``ascent`` and the price ``gamma`` (by default the objective's
+    own). An episode's sum of rewards is the final harm minus the first, in units of the first. The
+    error, the share of wrong answers, has no such unit. It has no gradient either, so the direction
+    in which it grows is taken to be that of the loss.
     ``precision`` is the precision of the simulated clients and of the reward; small networks are
     always simulated in float64.
 
@@ -89,7 +92,7 @@ class Learned(Settings):
         """
         needed = ["gymnasium"]
         if self.policy is None or self.relearn:
-            needed += ["ot"] + ["stable_baselines3"] * self.training.learns
+            needed += ["ot", *filter(None, [self.training.package])]
         missing = [name for name in needed if find_spec(name) is None]
         if missing:
             raise ConfigError(
