@@ -41,7 +41,10 @@ class Learned(Settings):
 
     Where the threat model grants the rule, the simulated server uses it (white-box), else the mean
     (black-box). With ``relearn``, the attack trains again after this many rounds of acting, from
-    the state of the federation at that time. With ``policy``, a file written by
+    the state of the federation at that time. Without more it has no new data. With
+    ``observe_again``, it observes in this many rounds before each new training, and the pool grows.
+    Where it knows that the rule is the mean, and the number of clients, it acts in these rounds as
+    well; otherwise it sends honest updates. With ``policy``, a file written by
     ``fedrobust attack learn``, both stages are left out.
 
     The attacker knows its own data, what every client knows, and the number of clients or a lower
@@ -107,7 +110,7 @@ class Learned(Settings):
 
         validate(self, view, rng)
         known = AttackerState.of(state, view.host.progress)
-        known.met, known.most = known.met + 1, max(known.most, view.rows)
+        known.met, known.most, acts = known.met + 1, max(known.most, view.rows), True
         if view.round <= self.wait:
             known.last = view.round
             return view.own, known.saved()
@@ -118,9 +121,17 @@ class Learned(Settings):
             known.over = stage_one.observe(known, self, view, rng)
             if known.over:
                 stage_two.learn(known, self, view, rng)
-        elif known.acts and self.relearn and view.round - known.tried >= self.relearn:
-            stage_two.learn(known, self, view, rng)
-        rows = stage_two.act(known, self, view, rng) if known.acts else view.own
+        elif known.acts and self.relearn:
+            due = known.tried + self.relearn - view.round
+            if self.observe_again and due <= self.observe_again:
+                acts = stage_one.observe_again(known, self, view, rng, due)
+            if due <= 0:
+                stage_two.learn(known, self, view, rng)
+        rows = view.own
+        if known.acts and acts:
+            rows = stage_two.act(known, self, view, rng)
+            if self.observe_again:
+                known.own = rows.clone()  # to be subtracted from the step
         known.last = view.round
         return rows, known.saved()
 
