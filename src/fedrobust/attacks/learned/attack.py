@@ -41,7 +41,7 @@ class Learned(Settings):
 
     Where the threat model grants the rule, the simulated server uses it (white-box), else the mean
     (black-box). With ``relearn``, the attack trains again after this many rounds of acting, from
-    the state of the federation at that time. Without more it has no new data. With
+    the state of the federation at that time. It then has no new data. With
     ``observe_again``, it observes in this many rounds before each new training, and the pool grows.
     Where it knows that the rule is the mean, and the number of clients, it acts in these rounds as
     well; otherwise it sends honest updates. With ``policy``, a file written by
