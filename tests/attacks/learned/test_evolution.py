@@ -78,7 +78,7 @@ def test_it_finds_what_no_constant_action_equals(
 ) -> None:
     """Copying the sign is worth 12, and every constant action 0 on average."""
     made = toy(lambda env, action: env.sign * action, monkeypatch)
-    settings = Evolution(hidden=hidden, episodes=2)
+    settings = Evolution(hidden=hidden, episodes=2, deviation=0.3)
     training = Training(algorithm="evolution", start=start, steps=5000, evolution=settings)
     found = evolve(TOY, training, seed=1)  # type: ignore[arg-type]
     fresh = range(50, 80)

@@ -28,7 +28,7 @@ class Evolution:
     hidden: Size = 0
     population: Annotated[int, Strict(), Ge(4)] | None = None
     episodes: Count = 1
-    deviation: Positive = 0.3
+    deviation: Positive = 0.1
     stages: Annotated[int, Strict(), Ge(1), Le(20)] = 1
 
 
