@@ -108,7 +108,7 @@ def _require_learning(experiment: Experiment) -> None:
     if attack.training.algorithm in ("cross-entropy", "gradient"):
         raise ConfigError(
             f"training.algorithm: {attack.training.algorithm} makes a plan for the rounds right "
-            "after it, not a policy to keep: use ddpg, td3, sac or constant"
+            "after it, not a policy to keep: use ddpg, td3, sac, evolution or constant"
         )
     if attack.policy is not None:
         raise ConfigError("attack.policy names a policy that is there already: leave it out")

@@ -33,15 +33,21 @@ class Learned(Settings):
     of ``horizon`` simulated rounds, with each action held for ``hold`` rounds. With ``horizon:
     rest`` an episode is all that is left of the run, and ends with it. ``encoding`` defines
     the observations and the actions. The reward is the decrease of ρ̂ (``robustness``, the
-    paper's), or the increase of the ``worst-case-loss`` or of the ``loss``, on ``samples`` fixed
-    examples, with ``ascent`` and the price ``gamma`` (by default the objective's own). Its unit is
-    its value at the start of the attack; with ``reward_unit: absolute`` it is taken as it is.
+    paper's), or the increase of the ``worst-case-loss``, of the ``loss`` or of the ``error``, on
+    ``samples`` fixed examples, with ``ascent`` and the price ``gamma`` (by default the objective's
+    own). An episode's sum of rewards is the final harm minus the first. Its unit is the harm at the
+    start of the attack; with ``reward_unit: absolute`` it is taken as it is. The error, the share
+    of wrong answers, has no such unit. It has no gradient either, so the direction in which it
+    grows is taken to be that of the loss.
     ``precision`` is the precision of the simulated clients and of the reward; small networks are
     always simulated in float64.
 
     Where the threat model grants the rule, the simulated server uses it (white-box), else the mean
     (black-box). With ``relearn``, the attack trains again after this many rounds of acting, from
-    the state of the federation at that time. With ``policy``, a file written by
+    the state of the federation at that time. It then has no new data. With
+    ``observe_again``, it observes in this many rounds before each new training, and the pool grows.
+    Where it knows that the rule is the mean, and the number of clients, it acts in these rounds as
+    well; otherwise it sends honest updates. With ``policy``, a file written by
     ``fedrobust attack learn``, both stages are left out.
 
     The attacker knows its own data, what every client knows, and the number of clients or a lower
@@ -94,7 +100,7 @@ class Learned(Settings):
         """
         needed = ["gymnasium"]
         if self.policy is None or self.relearn:
-            needed += ["ot"] + ["stable_baselines3"] * self.training.learns
+            needed += ["ot", *filter(None, [self.training.package])]
         missing = [name for name in needed if find_spec(name) is None]
         if missing:
             raise ConfigError(
@@ -109,7 +115,7 @@ class Learned(Settings):
 
         validate(self, view, rng)
         known = AttackerState.of(state, view.host.progress)
-        known.met, known.most = known.met + 1, max(known.most, view.rows)
+        known.met, known.most, acts = known.met + 1, max(known.most, view.rows), True
         if view.round <= self.wait:
             known.last = view.round
             return view.own, known.saved()
@@ -120,9 +126,17 @@ class Learned(Settings):
             known.over = stage_one.observe(known, self, view, rng)
             if known.over:
                 stage_two.learn(known, self, view, rng)
-        elif known.acts and self.relearn and view.round - known.tried >= self.relearn:
-            stage_two.learn(known, self, view, rng)
-        rows = stage_two.act(known, self, view, rng) if known.acts else view.own
+        elif known.acts and self.relearn:
+            due = known.tried + self.relearn - view.round
+            if self.observe_again and due <= self.observe_again:
+                acts = stage_one.observe_again(known, self, view, rng, due)
+            if due <= 0:
+                stage_two.learn(known, self, view, rng)
+        rows = view.own
+        if known.acts and acts:
+            rows = stage_two.act(known, self, view, rng)
+            if self.observe_again:
+                known.own = rows.clone()  # to be subtracted from the step
         known.last = view.round
         return rows, known.saved()
 

@@ -53,7 +53,7 @@ class Settings:
     data: Literal["learned", "own", "both"] = "both"
     encoding: AnyEncoding = Basis()
     training: Training = Training()
-    reward: Literal["robustness", "worst-case-loss", "loss"] = "robustness"
+    reward: Literal["robustness", "worst-case-loss", "loss", "error"] = "robustness"
     reward_unit: Literal["start", "absolute"] = "start"
     gamma: Annotated[float, Strict(), AllowInfNan(False), Gt(0)] | None = None
     ascent: Ascent = Ascent(steps=15, rule="decaying")
@@ -62,6 +62,7 @@ class Settings:
     horizon: Horizon = 300
     hold: Count = 10
     relearn: Size = 0
+    observe_again: Size = 0
     policy: Text | None = None
 
     @model_validator(mode="after")
@@ -70,6 +71,12 @@ class Settings:
             raise ValueError(f"hold = {self.hold} is longer than horizon = {self.horizon}")
         if self.precision == "bfloat16" and self.ascent.searches:
             raise ValueError("ascent: one that searches its step needs precision float32")
+        if self.reward == "error" and self.training.algorithm == "gradient":
+            raise ValueError(
+                "reward: error has no gradient for training.algorithm: gradient to follow: set "
+                "reward: loss, or algorithm: cross-entropy"
+            )
+        self._observes_again()
         if self.data == "learned" and self.inversion is None and self.policy is None:
             raise ValueError("data: learned needs an inversion: set data: own, or leave it out")
         if self.policy is not None:
@@ -83,3 +90,18 @@ class Settings:
             with opened(self.policy):
                 pass
         return self
+
+    def _observes_again(self) -> None:
+        """Refuse an ``observe_again`` without an effect. Raises: ``ValueError``."""
+        if not self.observe_again:
+            return
+        if self.observe_again >= self.relearn:
+            raise ValueError(
+                f"observe_again = {self.observe_again} rounds before each new training leave none "
+                f"to act in: set relearn above it; it is {self.relearn}"
+            )
+        if self.inversion is None or self.data == "own":
+            raise ValueError(
+                "observe_again: what is observed would not be used: set an inversion, and data: "
+                "both or learned"
+            )

@@ -12,13 +12,14 @@ from fedrobust.attacks import estimates
 from fedrobust.attacks.learned.attacker_state import AttackerState, material
 from fedrobust.attacks.learned.encoding import ActionContext
 from fedrobust.attacks.learned.environment import FederationEnv, Task, before
+from fedrobust.attacks.learned.evolution import evolve
 from fedrobust.attacks.learned.observation import Observation
 from fedrobust.attacks.learned.planning import best_constant, fresh_episodes, search
 from fedrobust.attacks.learned.policy import Policy, acting, played, train
 from fedrobust.attacks.learned.policy_files import load_policy
 from fedrobust.attacks.learned.rollout_cache import journal
 from fedrobust.attacks.learned.settings import Settings
-from fedrobust.attacks.learned.simulation import answers
+from fedrobust.attacks.learned.simulation import PLAIN, answers
 from fedrobust.attacks.learned.task import fresh, harm_of, lacking, price, sampled, task_for
 from fedrobust.clients.gradients import gradient_engine
 from fedrobust.compute.parameters import Layout
@@ -76,7 +77,7 @@ def _unfit(attack: Settings, view: View, policy: Policy, about: dict[str, Any]) 
         if why := lacking(attack, view):
             return why
         means += ["reward"]  # the direction in which the harm grows depends on these
-        means += ["gamma", "ascent"] * (attack.reward != "loss")
+        means += ["gamma", "ascent"] * (attack.reward not in PLAIN)
     for name in means:
         if trained[name] != now[name]:
             return (
@@ -158,16 +159,20 @@ def _told(attack: Settings, view: View, task: Task) -> Iterator[object]:
 
 
 def _found(known: AttackerState, attack: Settings, task: Task, seed: int) -> None:
-    if not attack.training.learns:
+    training = attack.training
+    if training.algorithm != "evolution" and not training.learns:
         _planned(known, attack, task, seed)
         return
-    start = None
-    if attack.training.start == "constant":
-        steps = attack.training.steps // 4
-        # Other episodes than those in which the policy is judged at the end.
-        plan = best_constant(task, steps=steps, seed=seed + 5000, episodes=1)
-        start, known.rounds = plan.actions[0], known.rounds + plan.rounds
-    trained = train(task, attack.training, seed, start)
+    if training.algorithm == "evolution":
+        trained = evolve(task, training, seed)
+    else:
+        start = None
+        if training.start == "constant":
+            steps = training.steps // 4
+            # Other episodes than those in which the policy is judged at the end.
+            plan = best_constant(task, steps=steps, seed=seed + 5000, episodes=1)
+            start, known.rounds = plan.actions[0], known.rounds + plan.rounds
+        trained = train(task, training, seed, start)
     known.policy, known.rounds = trained.policy.tensors(), known.rounds + trained.rounds
     known.returns = [task.told(value) for value in trained.returns]
     known.checks = [[float(step), task.told(value)] for step, value in trained.checks]

@@ -19,8 +19,34 @@ Frequency: TypeAlias = Annotated[
 
 
 @component
+class Evolution:
+    """The settings of ``algorithm: evolution``: the policy, and how its candidates are compared.
+
+    The policy is linear in the observation, or has one layer of ``hidden`` units. ``deviation`` is
+    the first standard deviation of its weights. A generation has ``population`` candidates, by
+    default 4 + ⌊3 ln n⌋ for n weights. All of them play the same ``episodes``, in each generation
+    new ones.
+
+    With ``stages``, the budget is cut into equal parts. The last part plays whole episodes, and
+    each part before it beginnings half as long as those of the next. So a small budget for long
+    episodes has more generations.
+    """
+
+    hidden: Size = 0
+    population: Annotated[int, Strict(), Ge(4)] | None = None
+    episodes: Count = 1
+    deviation: Positive = 0.1
+    stages: Annotated[int, Strict(), Ge(1), Le(20)] = 1
+
+
+@component
 class Training:
-    """The training of a policy by Stable-Baselines3, or the search for one of its baselines.
+    """The training of a policy by Stable-Baselines3 or an evolution strategy, or a baseline of it.
+
+    ``evolution`` searches the weights of a small policy by a separable CMA-ES (the package
+    ``cmaes``) on the return of whole episodes. It has neither a discount nor noise on actions. Of
+    the other fields only ``start``, ``steps`` and ``evolution`` have an effect on it. ``steps`` is
+    the budget of the whole search; with ``start: constant`` a quarter of it finds this action.
 
     Three algorithms train no policy; they are the baselines of a learned one. ``constant``: the one
     action that does the most harm when it is played throughout, of zero and ± .03, .1, .3 and 1 on
@@ -30,8 +56,8 @@ class Training:
     the search.
 
     With ``start: constant`` the best constant action is searched before the training, in a quarter
-    as many steps. It is the first policy to be checked. The actor begins at this action, or at the
-    nearest within ±0.6, where its tanh has a slope.
+    as many steps. It is the first policy to be checked. The actor of Stable-Baselines3 begins at
+    this action, or at the nearest within ±0.6, where its tanh has a slope.
 
     ``noise`` is the standard deviation of Gaussian exploration noise on the actions (SAC explores
     by itself). ``normalise`` divides observations and rewards by their running deviation. Every
@@ -54,7 +80,9 @@ class Training:
     the discount of its library.
     """
 
-    algorithm: Literal["ddpg", "td3", "sac", "constant", "cross-entropy", "gradient"] = "td3"
+    algorithm: Literal[
+        "ddpg", "td3", "sac", "evolution", "constant", "cross-entropy", "gradient"
+    ] = "td3"
     start: Literal["random", "constant"] = "constant"
     steps: Count = 5000
     hidden: tuple[Count, ...] = (64, 64)
@@ -73,6 +101,7 @@ class Training:
     keep: Literal["best", "last"] = "best"
     patience: Size = 0
     environments: Count = 1
+    evolution: Evolution = Evolution()
 
     @model_validator(mode="after")
     def _begins(self) -> "Training":
@@ -98,5 +127,12 @@ class Training:
 
     @property
     def learns(self) -> bool:
-        """Whether there is a policy to train."""
+        """Whether a policy is trained by Stable-Baselines3."""
         return self.algorithm in ("ddpg", "td3", "sac")
+
+    @property
+    def package(self) -> str | None:
+        """The package that the algorithm comes from; None for those of this library."""
+        if self.learns:
+            return "stable_baselines3"
+        return "cmaes" if self.algorithm == "evolution" else None
