@@ -21,7 +21,7 @@ mkdir -p "$out"
     || { echo "$python has no PyTorch that sees a GPU; set PYTHON"; exit 1; }
 if [ -n "${WHEELS:-}" ]; then
     "$python" -m pip install --quiet --no-index --find-links "$WHEELS" \
-        annotated-types contourpy filelock gymnasium jaxtyping jinja2 matplotlib numba numpy platformdirs \
+        annotated-types cmaes contourpy filelock gymnasium jaxtyping jinja2 matplotlib numba numpy platformdirs \
         pooch POT psutil pydantic pytest rich ruamel.yaml safetensors scikit-learn scipy typer
     "$python" -m pip install --quiet --no-index --find-links "$WHEELS" --no-deps fedrobust
 fi

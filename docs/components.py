@@ -13,6 +13,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from learned_paper import paper_page
 from measured import measured, measured_pages
 
 from fedrobust.aggregators import AGGREGATORS
@@ -166,7 +167,7 @@ def pages() -> dict[Path, str]:
             first = markdown(inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].split("\n")[0])
             lines.append(f"- [{name}]({kind}s/{name}.md): {first}")
         index.append("\n".join(lines))
-    made |= measured_pages(HERE)
+    made |= measured_pages(HERE) | paper_page(HERE)
     made[HERE / "components.md"] = "\n\n".join(index) + "\n"
     made[HERE.parent / "src" / "fedrobust" / "cli" / LISTING.name] = written()
     made[README] = listed(README.read_text("utf-8"))

@@ -110,7 +110,7 @@ def task_of(seen: Seen, encoding: Any = None, sample: Split | None = None, **cha
     return replace(task, **{k: v for k, v in changes.items() if k not in KNOBS})
 
 
-KNOBS = ("horizon", "hold", "reward", "gamma", "ascent")
+KNOBS = ("horizon", "hold", "reward", "reward_unit", "gamma", "ascent")
 
 
 TRAINING = {

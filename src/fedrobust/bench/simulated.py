@@ -58,8 +58,8 @@ def play(env: FederationEnv, steps: int) -> None:
     """Play steps with random actions; an episode that ends begins anew."""
     draw = np.random.default_rng(0)
     for _ in range(steps):
-        *_, over, _ = env.step(draw.uniform(-1, 1, env.actions).astype(np.float32))
-        if over:
+        env.step(draw.uniform(-1, 1, env.actions).astype(np.float32))
+        if env.over:
             env.reset()
 
 

@@ -5,7 +5,9 @@ such as DRFL's for the ring, PyTorch spends most of the time on dispatch. Compil
 round of ten clients in under a millisecond. The arithmetic is float64, with the same definitions.
 """
 
+import math
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -51,13 +53,10 @@ class CompiledMlp:
         """
         from fedrobust.clients import mlp_loops as loops  # imported only when needed: it compiles
 
-        steps = np.arange(1, ascent.steps + 1, dtype=np.float64)
-        lengths = ascent.size / (
-            np.sqrt(steps) if ascent.rule == "decaying" else np.ones_like(steps)
-        )
         at = _array(x)
-        if np.isfinite(gamma):
-            loops.ascend(_array(theta), self._sizes, at, y.numpy(), gamma, lengths / (2 * gamma))
+        if math.isfinite(gamma):
+            lengths = _lengths(ascent, gamma)
+            loops.ascend(_array(theta), self._sizes, at, y.numpy(), gamma, lengths)
         return torch.from_numpy(at)
 
     def gradients(self, theta: Vector, x: Images, y: Labels, clients: int) -> Updates:
@@ -76,9 +75,18 @@ class CompiledMlp:
         loops.losses(_array(theta), self._sizes, _array(x), y.numpy(), out)
         return torch.from_numpy(out)
 
-    @property
+    @cached_property
     def _sizes(self) -> Integers:
         return np.asarray(self.sizes, dtype=np.int64)
+
+
+@lru_cache(maxsize=32)
+def _lengths(ascent: Ascent, gamma: float) -> Doubles:
+    """Return the lengths of all steps of an ascent at this price."""
+    steps = np.arange(1, ascent.steps + 1, dtype=np.float64)
+    each = ascent.size / (np.sqrt(steps) if ascent.rule == "decaying" else np.ones_like(steps))
+    found: Doubles = each / (2 * gamma)
+    return found
 
 
 def serves(ascent: Ascent) -> bool:
@@ -88,4 +96,4 @@ def serves(ascent: Ascent) -> bool:
 
 def _array(x: torch.Tensor) -> Doubles:
     """Return a float64 copy."""
-    return x.detach().double().contiguous().numpy().copy()
+    return np.array(x.detach().numpy(), dtype=np.float64, order="C")

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from fedrobust.clients.compiled_mlp import CompiledMlp, serves
 from fedrobust.compute.execution import warn_emulated
 from fedrobust.compute.global_draws import draws
-from fedrobust.compute.network import cross_entropy, evaluating, logits, parameter_gradient
+from fedrobust.compute.network import (
+    cross_entropy,
+    evaluating,
+    logits,
+    parameter_gradient,
+    right,
+)
 from fedrobust.compute.parameters import write
 from fedrobust.compute.precision import Precision, reduced
 from fedrobust.compute.units import Result, Unit, computed, slices
@@ -40,6 +46,10 @@ class GradientEngine(Protocol):
 
     def losses(self, theta: Vector, x: Images, y: Labels) -> Tensor:
         """Return the cross-entropy of each example [b]."""
+        ...
+
+    def mistakes(self, theta: Vector, x: Images, y: Labels) -> Tensor:
+        """Return which examples the network classifies wrongly [b]; where it gives NaN, all."""
         ...
 
 
@@ -98,6 +108,14 @@ class Autograd:
 
         return self._joined(theta, x, slices(len(x), self.batch), work)
 
+    def mistakes(self, theta: Vector, x: Images, y: Labels) -> Tensor:
+        """Return which examples are classified wrongly."""
+
+        def work(model: nn.Module, i: slice) -> Tensor:
+            return ~right(model, x[i], y[i], self.batch)
+
+        return self._joined(theta, x, slices(len(x), self.batch), work)
+
     def _joined(
         self,
         theta: Vector,
@@ -153,6 +171,10 @@ class Compiled:
     def losses(self, theta: Vector, x: Images, y: Labels) -> Tensor:
         """Return the losses of all examples, in one call."""
         return self.network.losses(theta, x, y).to(theta)
+
+    def mistakes(self, theta: Vector, x: Images, y: Labels) -> Tensor:
+        """Return which examples are classified wrongly, by the network itself."""
+        return self.general.mistakes(theta, x, y)
 
 
 def gradient_engine(model: nn.Module, precision: Precision = "float32") -> GradientEngine:

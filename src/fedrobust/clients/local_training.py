@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedrobust.clients import cohort
 from fedrobust.clients.client import Client
@@ -56,6 +56,18 @@ class LocalTraining:
     precision: Precision = "float32"
     together: bool = False
     own: LocalTensors | None = None
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """The number of examples of each client [clients]."""
+        return torch.tensor([len(part) for part in self.clients])
+
+    @cached_property
+    def table(self) -> Indices | None:
+        """The indices of all clients [clients, n]; None where they hold different numbers."""
+        if len(set(self.counts.tolist())) != 1:
+            return None
+        return torch.stack(list(self.clients))
 
     @classmethod
     def of(

@@ -142,6 +142,7 @@ def view_of(
         clients=participants if threat.clients is True else threat.clients or None,
         clients_exactly=threat.clients is True,
         host=host,
+        rounds=federation.rounds,
     )
 
 

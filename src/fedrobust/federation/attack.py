@@ -31,7 +31,8 @@ class Requirements:
     can act. ``start_field`` names the field of the attack that delays it, where it has one.
     ``poisons_data`` says whether the attack changes the data of malicious clients; None means that
     it does where it has a method ``poison``. ``uses_model`` says whether it asks for
-    ``view.model()``, which is not there where each client has a model of its own.
+    ``view.model()``, which is not there where each client has a model of its own. ``uses_rounds``
+    says whether what it does depends on ``view.rounds``; a run with such an attack is not extended.
 
     Raises: ``ValueError`` for a field of the wrong kind.
     """
@@ -44,6 +45,7 @@ class Requirements:
     start_field: str | None = None
     poisons_data: bool | None = None
     uses_model: bool = False
+    uses_rounds: bool = False
 
     def __post_init__(self) -> None:
         given: Any = self.knowledge
@@ -56,7 +58,7 @@ class Requirements:
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise _unfit(name, f"a whole number from {least} on", value)
-        for name in ("uses_honest_updates", "uses_model"):
+        for name in ("uses_honest_updates", "uses_model", "uses_rounds"):
             if type(getattr(self, name)) is not bool:
                 raise _unfit(name, "true or false", getattr(self, name))
         if self.poisons_data is not None and type(self.poisons_data) is not bool:

@@ -42,11 +42,9 @@ class OneStep:
         local, theta, number = federation.local, state.parameters, state.round + 1
         if not clients:
             return theta.new_empty(0, len(theta))
-        picks = self._picks(local, clients, rng, number)
-        index = torch.cat(picks)
+        index, sizes = self._picks(local, clients, rng, number)
         x, y = local.data.images(index).to(theta), local.data.y[index].to(theta.device)
         x = self.engine.perturbed(theta, x, y, local.objective, number)
-        sizes = [len(pick) for pick in picks]
         if len(set(sizes)) == 1:
             rows = self.engine.gradients(theta, x, y, len(sizes))
         else:
@@ -56,16 +54,21 @@ class OneStep:
 
     def _picks(
         self, local: LocalTraining, clients: Sequence[int], rng: Streams, number: int
-    ) -> list[Indices]:
-        """Return the batch of each client, as indices into the training data."""
+    ) -> tuple[Indices, list[int]]:
+        """Return the batches of all clients, as indices into the training data, and their sizes."""
         if not self.replacement:
             draws = [rng.generator("batches", number, client) for client in clients]
             held = [local.clients[client] for client in clients]
-            return [local.config.schedule(*pair)[0] for pair in zip(held, draws, strict=True)]
-        held, size = [local.clients[client] for client in clients], local.config.batch_size
-        shares = torch.rand((len(held), size), generator=rng.generator("batches", number))
-        places = (shares * torch.tensor([[len(part)] for part in held])).long()
-        return [part[place[: len(part)]] for part, place in zip(held, places, strict=True)]
+            picks = [local.config.schedule(*pair)[0] for pair in zip(held, draws, strict=True)]
+            return torch.cat(picks), [len(pick) for pick in picks]
+        size, chosen = local.config.batch_size, torch.tensor(clients)[:, None]
+        shares = torch.rand((len(chosen), size), generator=rng.generator("batches", number))
+        places = (shares * local.counts[chosen]).long()
+        if local.table is not None and size <= local.table.shape[1]:
+            return local.table[chosen, places].flatten(), [size] * len(chosen)
+        held = [local.clients[client] for client in clients]
+        picks = [part[place[: len(part)]] for part, place in zip(held, places, strict=True)]
+        return torch.cat(picks), [len(pick) for pick in picks]
 
 
 def takes_one_step(local: LocalTraining) -> bool:

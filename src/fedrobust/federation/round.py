@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from fedrobust.aggregators import Context
@@ -18,7 +17,6 @@ from fedrobust.compute.own_draws import own_draws
 from fedrobust.compute.randomness import Streams
 from fedrobust.config.arguments import told, unfit
 from fedrobust.federation.adversary import attacked
-from fedrobust.federation.attack import poisons
 from fedrobust.federation.backends import LOCAL, Backend, Received
 from fedrobust.federation.columns import Merged, require_columns
 from fedrobust.federation.malicious_rows import tensor_of_rows
@@ -76,7 +74,7 @@ def run_round(
         refused, attack = attacked(state, federation, here, root, ids, own, rng, host, n)
     refused = tuple(at[k] for k in refused)
 
-    counts = torch.tensor([len(federation.local.clients[c]) for c in participants])
+    counts = federation.local.counts[list(participants)]
     context = Context(
         counts=counts.to(here.device),
         # A user's own rule may write to its memory in a round that then makes no step.
@@ -127,7 +125,7 @@ def _honest_rows(
     malicious clients are fetched.
     """
     poison: dict[int, Poisons] = {}
-    if poisons(federation.attack):
+    if federation.poisons:
         assert isinstance(federation.attack, Poisons)
         poison = dict.fromkeys(malicious, federation.attack)
     requires = federation.requires

@@ -20,7 +20,14 @@ from fedrobust.config.component import read_as
 from fedrobust.config.fingerprint import foreign
 from fedrobust.config.scalars import Count, Size
 from fedrobust.errors import ConfigError
-from fedrobust.federation.attack import AnyAttack, Attack, Requirements, initial_state, requirements
+from fedrobust.federation.attack import (
+    AnyAttack,
+    Attack,
+    Requirements,
+    initial_state,
+    poisons,
+    requirements,
+)
 from fedrobust.federation.fitting import require_clients, require_one_model, require_parts
 from fedrobust.federation.participation import All, AnyParticipation, Participation
 from fedrobust.federation.server import Outcome, Server
@@ -52,6 +59,8 @@ class Federation:
     Otherwise the history ends at the rows that come in and at the rule's vector: a tensor with a
     history would keep every earlier round in memory.
     """
+    rounds: int | None = None
+    """T, the number of rounds that the server announces; None where it announces none."""
 
     @classmethod
     def of(
@@ -153,6 +162,11 @@ class Federation:
         return foreign(self.server.projection) or foreign(self.server.optimizer)
 
     @cached_property
+    def poisons(self) -> bool:
+        """Whether the attack changes the data of malicious clients."""
+        return poisons(self.attack)
+
+    @cached_property
     def requires(self) -> Requirements | None:
         """What the attack requires; None where there is no attack."""
         return None if self.attack is None else requirements(self.attack)
@@ -204,6 +218,8 @@ class Federation:
 
         Raises: ``ConfigError`` where a user's own participation does not give such clients.
         """
+        if type(self.participation) is All:  # it draws nothing
+            return tuple(range(self.clients))
         draw = rng.generator("participation", number)
         if not self.own_participation:
             return self.participation.choose(self.clients, draw)

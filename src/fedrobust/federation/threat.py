@@ -103,7 +103,8 @@ class View:
     stands in this round, with its memory and root update; it refuses invalid rows as the rule
     itself does. ``clients`` is the number of clients in this round, or, unless ``clients_exactly``,
     a lower bound on it. What the threat model does not grant is None. An attack that does not train
-    gets ``own`` without rows, [0, d]. ``host`` is what the run lends the attack. The files in
+    gets ``own`` without rows, [0, d]. ``rounds`` is T, the number of rounds that the server has
+    announced; None where it has not. ``host`` is what the run lends the attack. The files in
     its folder are not part of the view, but nothing keeps a user's own code from reading files.
 
     Raises: ``ValueError`` that names the field, where it is of the wrong kind or does not fit the
@@ -130,6 +131,7 @@ class View:
     others: Callable[[], tuple[Split, ...]] = tuple
     host: Host = ALONE
     server_optimizer: ServerOptimizer = _PLAIN
+    rounds: int | None = None
 
     @classmethod
     def of(
@@ -210,6 +212,8 @@ class View:
         _whole("classes", self.classes, 1)
         if self.clients is not None:
             _whole("clients", self.clients, 1)
+        if self.rounds is not None:
+            _whole("rounds", self.rounds, 1)
         if type(self.clients_exactly) is not bool:
             given = told(self.clients_exactly)
             raise ValueError(f"the view's clients_exactly must be true or false; got {given}")

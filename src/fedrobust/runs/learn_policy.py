@@ -17,6 +17,7 @@ from fedrobust.federation.server import rooted
 from fedrobust.files import held, is_leftover, require_new
 from fedrobust.progress import UNWATCHED, Progress
 from fedrobust.runs.loop import Playing, opened
+from fedrobust.runs.older_configs import completed
 from fedrobust.runs.prepare import Prepared
 from fedrobust.runs.rounds_log import KEPT, SHOWN
 from fedrobust.runs.state import RunState
@@ -74,7 +75,9 @@ def _finished(experiment: Experiment, out: Path, folder: Path) -> Learnt:
     """Return the policy in ``out``. Raises: ``ConfigError`` if it is of another experiment."""
     policy, about = load_policy(out)
     asked = {"attack": experiment.attack, "threat": experiment.threat}
-    if any(about.get(key) != to_config(value) for key, value in asked.items()):
+    plain = {key: to_config(value) for key, value in asked.items()}
+    stored = completed({key: about[key] for key in asked if key in about}, like=plain)
+    if any(stored.get(key) != value for key, value in plain.items()):
         raise ConfigError(f"{out} exists, and is a policy of another config: choose another file")
     if folder.is_dir():
         with held(folder, f"another process is learning in {folder}"):
@@ -105,7 +108,7 @@ def _require_learning(experiment: Experiment) -> None:
     if attack.training.algorithm in ("cross-entropy", "gradient"):
         raise ConfigError(
             f"training.algorithm: {attack.training.algorithm} makes a plan for the rounds right "
-            "after it, not a policy to keep: use ddpg, td3, sac or constant"
+            "after it, not a policy to keep: use ddpg, td3, sac, evolution or constant"
         )
     if attack.policy is not None:
         raise ConfigError("attack.policy names a policy that is there already: leave it out")

@@ -250,6 +250,7 @@ def _federation(
         server=experiment.server,
         known=data.known,
         root=root,
+        rounds=experiment.rounds,
     )
 
 

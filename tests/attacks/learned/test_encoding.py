@@ -14,8 +14,8 @@ from fedrobust.attacks.learned.encoding import (
     Compact,
     Encoding,
     Full,
-    Observation,
 )
+from fedrobust.attacks.learned.observation import Observation
 from fedrobust.attacks.learned.simulation import Harm
 from fedrobust.clients.gradients import gradient_engine
 from fedrobust.compute.network import parameter_gradient

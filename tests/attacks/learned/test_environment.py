@@ -12,8 +12,9 @@ from ring import Seen, seeded, task_of, watched
 
 from fedrobust.aggregators import Context, Krum, Mean
 from fedrobust.attacks.learned.differentiable import Differentiable
-from fedrobust.attacks.learned.encoding import Basis, Compact, Full, Observation
+from fedrobust.attacks.learned.encoding import Basis, Compact, Full
 from fedrobust.attacks.learned.environment import FederationEnv
+from fedrobust.attacks.learned.observation import Observation
 from fedrobust.attacks.learned.simulation import Harm
 from fedrobust.clients.client import Client
 from fedrobust.clients.optimizers import Adam, Sgd

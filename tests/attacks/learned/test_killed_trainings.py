@@ -29,6 +29,7 @@ pytestmark = pytest.mark.long
 OWN = {"name": "basis", "directions": ["own"]}
 """One axis: of more, the search for the best constant action plays many episodes."""
 LONG = TRAINING | {"steps": 240, "check_every": 120, "start": "constant"}
+EVOLVED = {"algorithm": "evolution", "steps": 160, "evolution": {"population": 4}}
 
 
 def killed_in_training(command: list[str], folder: Path, least: int = 50) -> int:
@@ -74,6 +75,27 @@ def test_a_run_that_is_killed_while_the_attacker_trains(tmp_path: Path, played: 
     assert 0 < len(played) <= rounds - 3 * 50  # three rounds are an answer
     spent = [result.summary["attack"]["simulated_rounds"] for result in (whole, resumed)]
     assert spent[0] == spent[1] == rounds
+
+
+def test_an_evolution_that_is_killed(tmp_path: Path, played: list[int]) -> None:
+    """SIGKILL, in its own search and not in that for its start; the same policy."""
+    changes = learned(observe=0, inversion=None, training=EVOLVED, encoding=OWN) | {"rounds": 2}
+    path, cut = tmp_path / "config.yaml", tmp_path / "cut"
+    path.write_text(json.dumps(CONFIG | changes))
+    command = [sys.executable, "-m", "fedrobust", "run", "--no-report", str(path)]
+    answers = killed_in_training([*command, "--out", str(cut)], cut, 120)
+    assert 120 <= answers < 200
+    whole = run(experiment(**changes), tmp_path / "whole")
+    rounds = len(played)
+    played.clear()
+    resumed = run(experiment(**changes), cut, resume=True)
+    assert 0 < len(played) < rounds - 200
+    kept = [result.state.attack["policy"] for result in (whole, resumed)]
+    assert all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
+    reports = [dict(result.summary["attack"]) for result in (whole, resumed)]
+    assert all(report.pop("seconds") > 0 for report in reports)
+    assert reports[0] == reports[1]
+    assert len(reports[0]["returns"]) >= 5
 
 
 def no_space(*_: Any) -> None:

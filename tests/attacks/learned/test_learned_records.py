@@ -168,7 +168,13 @@ def test_the_config_of_a_learned_attack_comes_back_whole(tmp_path: Path) -> None
         observe=2, training=Training(algorithm="sac"), encoding=Compact(scale="zeta"), relearn=5
     )
     assert from_config(Learned, to_config(attack)) == attack
-    assert to_config(attack)["encoding"] == {"name": "compact", "scale": "zeta", "budget": 10.0}
+    assert to_config(attack)["encoding"] == {
+        "name": "compact",
+        "scale": "zeta",
+        "budget": 10.0,
+        "sees": "change",
+        "layer": "output",
+    }
     assert isinstance(Learned().encoding, Basis)
 
 

@@ -13,7 +13,7 @@ import torch
 from ring import described, task_of, watched
 from safetensors.torch import save_file
 
-from fedrobust.attacks.learned import PAPER, Learned, Training
+from fedrobust.attacks.learned import Learned, Training
 from fedrobust.attacks.learned.encoding import Basis, Full
 from fedrobust.attacks.learned.environment import FederationEnv, Task
 from fedrobust.attacks.learned.planning import (
@@ -213,28 +213,3 @@ def test_the_replay_memory_has_room_for_a_large_state(task: Task) -> None:
     monster = type("Monster", (), {"seen": lambda self, layout: 1_000_001})()
     env.task = replace(large, encoding=monster)
     assert _remembered(Training(steps=5000), env) == (1 << 30) // (4 * 3_000_005) == 89
-
-
-def test_the_papers_settings_are_those_of_the_library() -> None:
-    """DDPG's own defaults, read from its signature."""
-    import inspect
-
-    from stable_baselines3 import DDPG
-
-    defaults = {k: p.default for k, p in inspect.signature(DDPG.__init__).parameters.items()}
-    assert PAPER.algorithm == "ddpg"
-    for ours, theirs in {
-        "learning_rate": "learning_rate",
-        "memory": "buffer_size",
-        "learning_starts": "learning_starts",
-        "batch_size": "batch_size",
-        "polyak": "tau",
-        "discount": "gamma",
-        "train_every": "train_freq",
-        "gradient_steps": "gradient_steps",
-    }.items():
-        assert getattr(PAPER, ours) == defaults[theirs], ours
-    assert defaults["action_noise"] is None
-    assert PAPER.noise == 0
-    assert not PAPER.normalise
-    assert Basis().directions == ("own", "parameters", "harm")

@@ -6,6 +6,7 @@ policy.py.
 
 from fedrobust.attacks.learned.attack import Learned
 from fedrobust.attacks.learned.inversion import Inversion
-from fedrobust.attacks.learned.training import PAPER, Training
+from fedrobust.attacks.learned.paper import PAPER
+from fedrobust.attacks.learned.training import Training
 
 __all__ = ["PAPER", "Inversion", "Learned", "Training"]

@@ -29,8 +29,9 @@ class AttackerState:
     the last one of them, ``own`` its update in that round, and ``most`` the largest number of
     colluders seen. The attacker acts by a ``policy``, or by a ``plan`` [steps, k], from round
     ``trained`` on; ``tried`` is the round of its last attempt to train. ``value`` is the mean
-    return of the policy or plan in simulated episodes that were not used to choose it. ``source``
-    is the file of a policy that was trained before.
+    return of the policy or plan in simulated episodes that were not used to choose it. ``kept`` are
+    the steps of the training after which it was this policy. ``source`` is the file of a policy
+    that was trained before.
     """
 
     x: Tensor | None = None
@@ -54,6 +55,7 @@ class AttackerState:
     held: int = 0
     returns: list[float] = field(default_factory=list)
     checks: list[list[float]] = field(default_factory=list)
+    kept: int | None = None
     value: float | None = None
     rounds: int = 0
     seconds: float = 0.0
@@ -81,6 +83,7 @@ class AttackerState:
             "unused": self.unused,
             "returns": self.returns,
             "checks": self.checks,
+            "kept_step": self.kept,
             "value": self.value,
             "simulated_rounds": self.rounds,
             "seconds": round(self.seconds, 3),

@@ -20,7 +20,7 @@ from fedrobust.aggregators.aggregator import Aggregation, Context, apply
 from fedrobust.attacks.learned.environment import Task
 from fedrobust.attacks.learned.simulation import Harm
 from fedrobust.clients.gradients import Compiled
-from fedrobust.compute.network import cross_entropy
+from fedrobust.compute.network import answers, cross_entropy
 from fedrobust.compute.parameters import Layout
 from fedrobust.data import Split
 from fedrobust.federation.one_step import OneStep
@@ -87,9 +87,17 @@ class Differentiable:
 
     def losses(self, theta: Vector, x: Images, y: Labels) -> Tensor:
         """Return the cross-entropy of each example [b]."""
+        return cross_entropy(self._logits(theta, x), y)
+
+    def mistakes(self, theta: Vector, x: Images, y: Labels) -> Tensor:
+        """Return which examples are classified wrongly [b]; this has no gradient."""
+        return answers(self._logits(theta, x).detach()) != y
+
+    def _logits(self, theta: Vector, x: Images) -> Tensor:
         layout, shapes = Layout.of(self.model), dict(self.model.named_parameters())
         pieces = {name: theta[at].view_as(shapes[name]) for name, at in layout.slices.items()}
-        return cross_entropy(functional_call(self.model, pieces, (x.to(theta),)), y)
+        found: Tensor = functional_call(self.model, pieces, (x.to(theta),))
+        return found
 
 
 @dataclass(frozen=True)
@@ -174,6 +182,8 @@ def differentiable(task: Task) -> Task:
             "gradients through the rounds need clients that take one plain SGD step on a small "
             "network with ELU: use training.algorithm: cross-entropy"
         )
+    if task.harm.kind == "error":
+        raise ValueError("the error has no gradient: use training.algorithm: cross-entropy")
     tools = Differentiable(deepcopy(task.federation.local.model).double())
     start, means = task.start, task.means
     harm = replace(task.harm, engine=tools, sample=_double(task.harm.sample))

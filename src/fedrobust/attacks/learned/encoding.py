@@ -10,11 +10,19 @@ grow without limit.
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Protocol, TypeAlias
 
-import numpy as np
 import torch
 from pydantic import model_validator
 from torch import Tensor
 
+from fedrobust.attacks.learned.observation import (
+    Layer,
+    Observation,
+    Sees,
+    finished,
+    layer_of,
+    seen,
+    size,
+)
 from fedrobust.attacks.learned.simulation import Harm
 from fedrobust.attacks.moments import lengths
 from fedrobust.clients.gradients import GradientEngine
@@ -28,21 +36,6 @@ from fedrobust.typing import Floats, Updates, Vector
 
 Scale: TypeAlias = Literal["norm", "zeta"]
 Direction: TypeAlias = Literal["own", "parameters", "harm", "last-step", "benign"]
-
-
-@dataclass(frozen=True)
-class Observation:
-    """The inputs of an observation: parameters [d] now, before, and at the start of the attack.
-
-    ``waited`` is the number of rounds that the attacker has missed since it last took part. If it
-    is above 0, the previous parameters are unknown and are set to the current ones.
-    """
-
-    layout: Layout
-    parameters: Vector
-    previous: Vector
-    start: Vector
-    waited: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,19 +91,6 @@ ENCODING = Kind("encoding", has=("seen", "actions", "observe", "rows"))
 AnyEncoding: TypeAlias = Annotated[Encoding, ENCODING]
 
 
-def _relative(now: Vector, start: Vector) -> Tensor:
-    """Return θ − θ_start in units of the root mean square of θ_start."""
-    unit = start.square().mean().sqrt().clamp(min=1e-8)
-    return (now - start) / unit
-
-
-def _finished(values: list[Tensor], sight: Observation) -> Floats:
-    numbers = torch.cat(
-        [*(value.detach().cpu() for value in values), torch.tensor([float(np.log1p(sight.waited))])]
-    )
-    return numbers.clamp(-100, 100).nan_to_num().float().numpy()
-
-
 def extremes(view: View, engine: GradientEngine, sample: Split) -> tuple[Tensor, Tensor]:
     """Return ζmin and ζmax over all coordinates of the gradients of single examples at θ^{t−1}."""
     gradients = engine.gradients(view.parameters, sample.x, sample.y, len(sample))
@@ -139,24 +119,26 @@ class Full:
     """State: θ. Action: a gradient. For small networks (DRFL §3).
 
     ``norm``: Δ = budget · ‖own‖ · a / √d; ``zeta``: the gradient a′, Δ = −η a′. The policy sees
-    θ − θ_start, in units of the root mean square of θ_start.
+    θ − θ_start, in units of the root mean square of θ_start, and the rounds waited. With ``sees:
+    parameters`` it sees θ itself and nothing else, as in the paper.
     """
 
     scale: Scale = "norm"
     budget: Positive = 10.0
+    sees: Sees = "change"
     name: Literal["full"] = "full"
 
     def seen(self, layout: Layout) -> int:
-        """Return the number of parameters, plus one for the rounds waited."""
-        return layout.size + 1
+        """Return the number of parameters, plus one for the rounds waited where it sees them."""
+        return size(self.sees, slice(0, layout.size))
 
     def actions(self, layout: Layout) -> int:
         """Return d, the number of parameters."""
         return layout.size
 
     def observe(self, sight: Observation) -> Floats:
-        """Return all parameters, relative to the start, and the rounds waited."""
-        return _finished([_relative(sight.parameters, sight.start)], sight)
+        """Return all parameters, or their change since the start and the rounds waited."""
+        return seen(self.sees, slice(0, sight.layout.size), sight)
 
     def rows(self, action: Tensor, view: View, means: ActionContext) -> Updates:
         """Return the same direction for all, scaled to each client's own length."""
@@ -169,31 +151,33 @@ class Full:
 
 @component
 class Compact:
-    """State: the last layer's parameters. Action: one factor of the own gradient (DRFL §3).
+    """State: one layer's parameters. Action: one factor of the own gradient (DRFL §3).
 
-    ``norm``: Δ = budget · a · own; ``zeta``: Δ = a′ · own.
+    ``norm``: Δ = budget · a · own; ``zeta``: Δ = a′ · own. The policy sees how the ``layer`` has
+    changed since the start, and the rounds waited. With ``sees: parameters`` it sees the layer's
+    parameters themselves and nothing else, as in the paper.
 
-    Differences from the paper: the paper's state is "the last hidden layer", 409,728 numbers on its
-    MNIST network; here the state is the output layer.
+    Differences from the paper: the paper's state is the ``last-hidden`` layer, 409,728 numbers on
+    its MNIST network; the default is the output layer.
     """
 
     scale: Scale = "norm"
     budget: Positive = 10.0
+    sees: Sees = "change"
+    layer: Layer = "output"
     name: Literal["compact"] = "compact"
 
     def seen(self, layout: Layout) -> int:
-        """Return the number of the output layer's parameters, plus one for the rounds waited."""
-        part = _output_layer(layout)
-        return int(part.stop - part.start) + 1
+        """Return the number of the layer's parameters, plus one for the rounds waited."""
+        return size(self.sees, layer_of(layout, self.layer))
 
     def actions(self, layout: Layout) -> int:
         """Return 1, the number of factors."""
         return 1
 
     def observe(self, sight: Observation) -> Floats:
-        """Return the output layer's parameters, relative to the start, and the rounds waited."""
-        part = _output_layer(sight.layout)
-        return _finished([_relative(sight.parameters[part], sight.start[part])], sight)
+        """Return the layer's parameters, or their change since the start and the rounds waited."""
+        return seen(self.sees, layer_of(sight.layout, self.layer), sight)
 
     def rows(self, action: Tensor, view: View, means: ActionContext) -> Updates:
         """Return each client's own honest update, multiplied by one factor."""
@@ -251,7 +235,7 @@ class Basis:
         step = sight.parameters - sight.previous
         size = sight.parameters.norm().clamp(min=1e-8)
         numbers += [100 * step.norm() / size, _unit(step) @ _unit(sight.parameters)]
-        return _finished([torch.stack(numbers)], sight)
+        return finished([torch.stack(numbers)], sight)
 
     def rows(self, action: Tensor, view: View, means: ActionContext) -> Updates:
         """Return the same mix of directions for all, scaled to each client's own length."""
@@ -278,14 +262,6 @@ class Basis:
 def _unit(vector: Vector) -> Vector:
     size = _lengths(vector[None])[0, 0]
     return (vector / size).to(vector) if size > 0 else torch.zeros_like(vector)
-
-
-def _output_layer(layout: Layout) -> slice:
-    """Return the slice of the last layer's weight and bias, which are the last entries."""
-    names = list(layout.slices)
-    layer = names[-1].rpartition(".")[0]
-    first = next(name for name in names if name.rpartition(".")[0] == layer)
-    return slice(layout.slices[first].start, layout.size)
 
 
 ENCODINGS = ENCODING.of(Full, Compact, Basis)

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedrobust.attacks.learned.encoding import ActionContext, Encoding, Observation
+from fedrobust.attacks.learned.encoding import ActionContext, Encoding
+from fedrobust.attacks.learned.observation import Observation
 from fedrobust.attacks.learned.rollout_cache import Answer, RolloutCache
 from fedrobust.compute.own_draws import own_draws
 from fedrobust.compute.parameters import Layout
@@ -65,10 +66,12 @@ def before(parameters: Vector, history: tuple[Vector, ...]) -> Vector:
 class Task:
     """The task of a policy: a simulated federation, its start, and the harm to maximise.
 
-    An episode has ``horizon`` rounds. An action is held for ``hold`` rounds in which the attacker
+    An episode has ``horizon`` rounds; where it ``ends`` there, nothing is worth anything after
+    them, and otherwise it is cut off. An action is held for ``hold`` rounds in which the attacker
     takes part. The attacker takes part in the first round, before which it has missed ``waited``
-    rounds. The reward is ``scale`` times the growth of the harm. What a ``journal`` contains is not
-    simulated again. ``progress`` receives the progress of a training.
+    rounds. The reward is ``scale`` times the growth of the harm. Reports give ``unit`` times this
+    growth, so that 1 is the harm at the start. What a ``journal`` contains is not simulated again.
+    ``progress`` receives the progress of a training.
     """
 
     federation: Federation
@@ -79,6 +82,8 @@ class Task:
     horizon: int = 200
     hold: int = 1
     scale: float = 1.0
+    unit: float | None = None
+    ends: bool = False
     waited: int = 0
     backend: Backend = LOCAL
     journal: RolloutCache | None = None
@@ -89,6 +94,11 @@ class Task:
         """The layout of the federation's network."""
         return Layout.of(self.federation.local.model)
 
+    def told(self, value: float) -> float:
+        """Return a sum of rewards in the unit in which it is reported."""
+        same = self.unit is None or self.unit == self.scale
+        return value if same or self.unit is None else value * (self.unit / self.scale)
+
 
 class FederationEnv(gymnasium.Env[Floats, Floats]):
     """The attacker's Markov decision process (DRFL §3), for any rule, data, network and encoding.
@@ -96,7 +106,8 @@ class FederationEnv(gymnasium.Env[Floats, Floats]):
     A step plays :func:`~fedrobust.federation.round.run_round` on the simulated federation ``hold``
     times, and then the rounds in which the attacker does not take part. The observation comes from
     the encoding. The reward is Σ harm(θ^t) − harm(θ^{t−1}), scaled. An episode is truncated at the
-    horizon and never terminated. Each episode draws its own batches, from the seed of ``reset``.
+    horizon, or terminated there where the task ``ends``. Each episode draws its own batches, from
+    the seed of ``reset``.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012, as in the base class
@@ -106,7 +117,8 @@ class FederationEnv(gymnasium.Env[Floats, Floats]):
             raise ValueError("the task's federation has no malicious client to act for")
         self.task, self._layout = task, task.layout
         seen, actions = task.encoding.seen(self._layout), task.encoding.actions(self._layout)
-        self.observation_space = gymnasium.spaces.Box(-100, 100, (seen,), np.float32)
+        most = np.inf if getattr(task.encoding, "sees", "") == "parameters" else 100
+        self.observation_space = gymnasium.spaces.Box(-most, most, (seen,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1, 1, (actions,), np.float32)
         self.actions = actions
         """k, the length of an action."""
@@ -128,7 +140,8 @@ class FederationEnv(gymnasium.Env[Floats, Floats]):
         """Play ``action``; a number outside [−1, 1] counts as the nearest one inside."""
         before, self._now = self._now, self._answer(np.clip(action, -1, 1))
         reward = self.task.scale * (self._now.harm - before.harm)
-        return self._now.observation, reward, False, self.over, self._info()
+        over, ends = self.over, self.task.ends
+        return self._now.observation, reward, over and ends, over and not ends, self._info()
 
     def play(self, action: Tensor) -> None:
         """Play the rounds of one step without measuring the harm."""

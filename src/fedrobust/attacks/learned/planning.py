@@ -226,7 +226,7 @@ def fresh_episodes(seed: int) -> range:
     return range(seed + 1000, seed + 1000 + EPISODES)
 
 
-def _finals(seed: int) -> range:
+def final_episodes(seed: int) -> range:
     """Return the seeds of the episodes that choose among the last candidates of a search."""
     return range(seed + 2000, seed + 2000 + EPISODES)
 
@@ -261,7 +261,7 @@ def _judged(
     def mean(plan: Floats, seeds: range) -> float:
         return float(np.mean([value_of(env, plan, seed) for seed in seeds[:episodes]]))
 
-    best = plans[int(np.argmax([mean(plan, _finals(seed)) for plan in plans]))]
+    best = plans[int(np.argmax([mean(plan, final_episodes(seed)) for plan in plans]))]
     value = mean(best, fresh_episodes(seed))
     return Plan(best, value, env.rounds, time.monotonic() - began, tuple(course))
 

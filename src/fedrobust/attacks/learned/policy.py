@@ -32,7 +32,8 @@ class Policy:
     """A deterministic policy: layers with ReLU between them and tanh at the end.
 
     ``layers`` are pairs of weight [out, in] and bias [out]. Observations are first shifted by
-    ``mean`` and divided by ``deviation``. A policy consists of tensors only and needs no other
+    ``mean`` and divided by ``deviation``, and then cut off, unless these are all 0 and 1: then they
+    were not normalised in the training either. A policy consists of tensors only and needs no other
     library.
     """
 
@@ -42,8 +43,9 @@ class Policy:
 
     def __call__(self, observation: Floats) -> Tensor:
         """Return the action in [−1, 1]^k."""
-        x = (torch.from_numpy(observation) - self.mean) / self.deviation
-        x = x.clamp(-_CLIP, _CLIP)
+        x = torch.from_numpy(observation)
+        if self.normalises:
+            x = ((x - self.mean) / self.deviation).clamp(-_CLIP, _CLIP)
         for i, (weight, bias) in enumerate(self.layers):
             # Not a matrix product: its last bits may depend on where the tensors lie in memory. A
             # policy that was read from a file lies elsewhere, and a resumed run must not differ.
@@ -56,6 +58,11 @@ class Policy:
         """Return the policy that always gives ``action``, whatever it sees."""
         bias = torch.atanh(torch.from_numpy(action).double().clamp(-1 + 1e-12, 1 - 1e-12)).float()
         return cls(((torch.zeros(len(bias), seen), bias),), torch.zeros(seen), torch.ones(seen))
+
+    @property
+    def normalises(self) -> bool:
+        """Whether it was trained on normalised observations."""
+        return bool((self.mean != 0).any() or (self.deviation != 1).any())
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -85,13 +92,18 @@ class Policy:
 
 @dataclass(frozen=True)
 class Trained:
-    """A policy and its training: the return of each episode, and what was spent."""
+    """A policy and its training: the return of each episode, and what was spent.
+
+    ``checks`` are the steps after which a policy was checked, with its value, and ``kept`` are the
+    steps of the ``policy``.
+    """
 
     policy: Policy
     returns: tuple[float, ...]
     checks: tuple[tuple[int, float], ...]
     rounds: int
     seconds: float
+    kept: int
 
 
 Actor = Callable[[Floats], Floats]
@@ -102,8 +114,8 @@ def played(env: FederationEnv, actor: Actor, seed: int, most: int | None = None)
     observation, _ = env.reset(seed=seed)
     total, over, steps = 0.0, False, 0
     while not over and steps != most:
-        observation, reward, _, over, _ = env.step(actor(observation))
-        total, steps = total + reward, steps + 1
+        observation, reward, ended, cut, _ = env.step(actor(observation))
+        total, steps, over = total + reward, steps + 1, ended or cut
     return total
 
 
@@ -124,7 +136,7 @@ def train(task: Task, training: Training, seed: int, start: Floats | None = None
     envs = [FederationEnv(task) for _ in range(training.environments)]
     judge = FederationEnv(task)
     vector = _vector(envs, training)
-    checks = _Checks(judge, training.check_episodes)
+    checks = _Checks(judge, training)
     returns: list[float] = []
     with isolated():
         model = _learner(training, vector, judge, seed)
@@ -133,12 +145,14 @@ def train(task: Task, training: Training, seed: int, start: Floats | None = None
             if training.check_every:
                 checks(Policy.constant(start, task.encoding.seen(task.layout)), 0)
         model.learn(training.steps, callback=_watching(task, training, vector, checks, returns))
-        last = checks.values[-1][0] if checks.values else -1
-        if training.check_every and last < model.num_timesteps:
+        if training.check_every and checks.last < model.num_timesteps and not checks.enough:
             checks(_exported(model, vector), model.num_timesteps)
-        policy = checks.best if checks.best is not None else _exported(model, vector)
+        policy, kept = _exported(model, vector), model.num_timesteps
+        if training.keep == "best" and checks.best is not None:
+            kept, policy = checks.best
     rounds = sum(env.rounds for env in envs) + judge.rounds
-    return Trained(policy, tuple(returns), tuple(checks.values), rounds, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    return Trained(policy, tuple(returns), tuple(checks.values), rounds, seconds, kept)
 
 
 def _require_library() -> None:
@@ -152,17 +166,30 @@ def _require_library() -> None:
 class _Checks:
     """The mean return of each policy that was checked, and the best policy."""
 
-    def __init__(self, judge: FederationEnv, episodes: int) -> None:
-        self._judge, self._episodes = judge, range(episodes)
+    def __init__(self, judge: FederationEnv, training: Training) -> None:
+        self._judge, self._episodes = judge, range(training.check_episodes)
+        self._patience = training.patience
         self.values: list[tuple[int, float]] = []
-        self.best: Policy | None = None
+        self.best: tuple[int, Policy] | None = None
+        self._since = 0
 
     def __call__(self, policy: Policy, steps: int) -> None:
         """Play ``policy``, as it is after ``steps``, in the episodes of a check."""
         value = fmean(played(self._judge, acting(policy), seed) for seed in self._episodes)
         if not self.values or value > max(score for _, score in self.values):
-            self.best = policy
+            self.best, self._since = (steps, policy), -1
         self.values.append((steps, value))
+        self._since += 1
+
+    @property
+    def last(self) -> int:
+        """The steps before the last check; -1 before the first."""
+        return self.values[-1][0] if self.values else -1
+
+    @property
+    def enough(self) -> bool:
+        """Whether there were as many checks without a new best as patience lasts."""
+        return 0 < self._patience <= self._since
 
 
 def _vector(envs: list[FederationEnv], training: Training) -> Any:
@@ -191,7 +218,7 @@ def _learner(training: Training, vector: Any, judge: FederationEnv, seed: int) -
         batch_size=training.batch_size,
         tau=training.polyak,
         gamma=training.discount,
-        train_freq=training.train_every,
+        train_freq=(1, "episode") if training.train_every == "episode" else training.train_every,
         gradient_steps=training.gradient_steps,
         action_noise=noise if training.noise and training.algorithm != "sac" else None,
         policy_kwargs={"net_arch": list(training.hidden)},
@@ -208,25 +235,35 @@ def _watching(
     """What the library calls at every step: it collects returns, and checks when it is time."""
     from stable_baselines3.common.callbacks import BaseCallback
 
+    by_episode, every = training.train_every == "episode", training.check_every
+
     class Watching(BaseCallback):
+        def _on_rollout_start(self) -> None:
+            # Between episodes the networks have learned from the last one; in it, not yet.
+            done = self.model.num_timesteps
+            if by_episode and every and checks.last // every < done // every:
+                checks(_exported(self.model, vector), done)
+
         def _on_step(self) -> bool:
             ended = (info["episode"]["r"] for info in self.locals["infos"] if "episode" in info)
             returns.extend(map(float, ended))
             task.progress.trained(min(self.num_timesteps, training.steps), training.steps)
-            done, every = self.num_timesteps, training.check_every
+            done = self.num_timesteps
             due = every and done // every > (done - training.environments) // every
-            if due and done > training.learning_starts:
-                checks(_exported(self.model, vector), self.num_timesteps)
-            return True
+            if due and done > training.learning_starts and not by_episode:
+                checks(_exported(self.model, vector), done)
+            return not checks.enough
 
     return Watching()
 
 
 def _remembered(training: Training, env: FederationEnv) -> int:
     """Return how many steps the replay memory holds, at most ``memory`` and ``_REPLAY`` bytes."""
-    seen = env.task.encoding.seen(env.task.layout)
+    seen, steps = env.task.encoding.seen(env.task.layout), training.steps
+    if training.train_every == "episode":
+        steps += -(-env.task.horizon // env.task.hold)  # the last episode is played to its end
     fit = _REPLAY // (4 * (2 * seen + env.actions + 3))  # float32: both observations, reward, flags
-    return max(training.environments, min(training.memory, training.steps, fit))
+    return max(training.environments, min(training.memory, steps, fit))
 
 
 def _begin_at(model: Any, action: Floats) -> None:

@@ -101,6 +101,8 @@ def simulated(
     )
 
 
+PLAIN = ("loss", "error")
+"""The kinds of harm that need no price γ: they are taken at the examples themselves."""
 _NEARBY = 0.1
 """The distance of the two prices whose gradients are subtracted, relative to γ."""
 
@@ -110,8 +112,9 @@ class Harm:
     """The harm done to the model, on a fixed sample of the learned examples.
 
     ``robustness`` is −ρ̂(θ), so that the reward is ρ̂(θ^{t−1}) − ρ̂(θ^t) as in DRFL.
-    ``worst-case-loss`` is E l(θ; T_γ(Z)), and ``loss`` is E l(θ; Z). A model that has blown up, so
-    that these are not finite, has an infinite ρ̂ and an infinite loss.
+    ``worst-case-loss`` is E l(θ; T_γ(Z)), ``loss`` is E l(θ; Z), and ``error`` is the share of
+    wrong answers. A model that has blown up, so that these are not finite, has an infinite ρ̂ and an
+    infinite loss, and each of its answers is wrong.
     """
 
     kind: str
@@ -132,6 +135,8 @@ class Harm:
         x, y = self.sample.x, self.sample.y
         if self.kind == "loss":
             return self.engine.losses(parameters, x, y).double().mean()
+        if self.kind == "error":
+            return self.engine.mistakes(parameters, x, y).double().mean()
         moved = self.engine.moved(parameters, x, y, self.gamma, self.ascent)
         if self.kind == "robustness":
             return -(moved - x).flatten(1).square().sum(dim=1).double().mean()
@@ -143,7 +148,8 @@ class Harm:
         φ(γ) = E[l(θ; T_γ(Z)) − γ c(T_γ(Z), Z)] is a maximum. So ∇_θ φ = g(γ), the gradient at the
         maximisers held fixed, and ∂φ/∂γ = −ρ̂. Hence ∇_θ ρ̂ = −∂g/∂γ, computed as a difference of
         gradients at prices ``_NEARBY`` apart. The gradient of the worst-case loss φ + γρ̂ is g − γ
-        ∂g/∂γ.
+        ∂g/∂γ. The error has no gradient where it does not jump. In its place stands that of the
+        loss, the surrogate by which classifiers are trained.
         """
         x, y = self.sample.x, self.sample.y
 
@@ -151,7 +157,7 @@ class Harm:
             moved = self.engine.moved(parameters, x, y, gamma, self.ascent)
             return self.engine.gradients(parameters, moved, y, 1)[0]
 
-        if self.kind == "loss":
+        if self.kind in PLAIN:
             found = self.engine.gradients(parameters, x, y, 1)[0]
         else:
             low, high = at(self.gamma * (1 - _NEARBY)), at(self.gamma * (1 + _NEARBY))

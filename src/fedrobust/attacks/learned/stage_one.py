@@ -37,6 +37,42 @@ def observe(known: AttackerState, attack: Settings, view: View, rng: torch.Gener
     were a mean. A round is not used where Θ was active, or where the step was the attacker's own
     update.
     """
+    _look(known, attack, view, rng)
+    near = bool(known.distances) and known.distances[-1] < attack.threshold
+    over = near or known.observed >= _most(attack, view)
+    known.observed += not over  # in the round in which stage one is over, the attacker already acts
+    return over
+
+
+def observe_again(
+    known: AttackerState, attack: Settings, view: View, rng: torch.Generator, due: int
+) -> bool:
+    """Learn from the last step, ``due`` rounds before a new training; return whether to act.
+
+    The pool grows. Where :func:`separable`, the attack goes on in these rounds: the step without
+    its own part is the mean of the others, whatever it sent. Under another rule its own row changes
+    which rows or values are taken, so that the step would say little about the others' data. There
+    it sends honest updates, as in stage one. The first round only begins what the next ones see.
+    """
+    if due < attack.observe_again:
+        _look(known, attack, view, rng)
+    known.own = view.own.clone()
+    known.observed += due > 0  # in the round of the training, the attacker already acts
+    return due <= 0 or separable(view)
+
+
+def separable(view: View) -> bool:
+    """Whether a step without the colluders' part is known to be the mean of the other clients.
+
+    That takes the mean as the rule, and the number of clients. An unknown rule may be another one.
+    """
+    clients = estimates.clients(view)
+    exactly = view.clients_exactly or estimates.sees_benign(view)
+    return view.rule is not None and clients is not None and exactly and _averages(view, clients)
+
+
+def _look(known: AttackerState, attack: Settings, view: View, rng: torch.Generator) -> None:
+    """Reconstruct examples from the last step where it can be used, and keep the honest rows."""
     began = time.monotonic()
     revealed = None if attack.inversion is None else _revealed(known, view)
     if revealed is not None and attack.inversion is not None:
@@ -46,10 +82,17 @@ def observe(known: AttackerState, attack: Settings, view: View, rng: torch.Gener
             known.trouble(f"a step was not inverted: {error}")
     known.own = view.own.clone()
     known.seconds += time.monotonic() - began
-    near = bool(known.distances) and known.distances[-1] < attack.threshold
-    over = near or known.observed >= attack.observe
-    known.observed += not over  # in the round in which stage one is over, the attacker already acts
-    return over
+
+
+def _most(attack: Settings, view: View) -> int:
+    """Return the most rounds to observe; epochs are those of the attacker's own data."""
+    if isinstance(attack.observe, int):
+        return attack.observe
+    examples = max(len(part) for part in view.data())
+    batches = view.client.batches
+    return attack.observe.rounds(
+        examples, examples if batches is None else batches * view.client.batch_size
+    )
 
 
 def _reconstruct(

@@ -10,14 +10,16 @@ import torch
 
 from fedrobust.attacks import estimates
 from fedrobust.attacks.learned.attacker_state import AttackerState, material
-from fedrobust.attacks.learned.encoding import ActionContext, Observation
+from fedrobust.attacks.learned.encoding import ActionContext
 from fedrobust.attacks.learned.environment import FederationEnv, Task, before
+from fedrobust.attacks.learned.evolution import evolve
+from fedrobust.attacks.learned.observation import Observation
 from fedrobust.attacks.learned.planning import best_constant, fresh_episodes, search
 from fedrobust.attacks.learned.policy import Policy, acting, played, train
 from fedrobust.attacks.learned.policy_files import load_policy
 from fedrobust.attacks.learned.rollout_cache import journal
 from fedrobust.attacks.learned.settings import Settings
-from fedrobust.attacks.learned.simulation import answers
+from fedrobust.attacks.learned.simulation import PLAIN, answers
 from fedrobust.attacks.learned.task import fresh, harm_of, lacking, price, sampled, task_for
 from fedrobust.clients.gradients import gradient_engine
 from fedrobust.compute.parameters import Layout
@@ -27,6 +29,9 @@ from fedrobust.errors import ConfigError
 from fedrobust.federation.server_optimizer import Plain
 from fedrobust.federation.threat import View
 from fedrobust.typing import Updates
+
+_GAINED = {"sees": "change", "layer": "output"}
+"""Fields that encodings have gained, with the values that older policies were trained with."""
 
 
 def adopt(known: AttackerState, attack: Settings, view: View) -> None:
@@ -63,13 +68,16 @@ def _unfit(attack: Settings, view: View, policy: Policy, about: dict[str, Any]) 
             f"{file} was trained for {about['parameters']:,} parameters, and this model has "
             f"{size:,}"
         )
+    if isinstance(trained["encoding"], dict):
+        gained = {name: value for name, value in _GAINED.items() if name in now["encoding"]}
+        trained["encoding"] = gained | trained["encoding"]
     means = ["encoding", "hold"]
     trained["gamma"], now["gamma"] = about["gamma"], price(attack, view.objective)
     if "harm" in getattr(attack.encoding, "directions", ()):
         if why := lacking(attack, view):
             return why
         means += ["reward"]  # the direction in which the harm grows depends on these
-        means += ["gamma", "ascent"] * (attack.reward != "loss")
+        means += ["gamma", "ascent"] * (attack.reward not in PLAIN)
     for name in means:
         if trained[name] != now[name]:
             return (
@@ -142,6 +150,8 @@ def _told(attack: Settings, view: View, task: Task) -> Iterator[object]:
     local = federation.local
     yield from (local.data.x, local.data.y, *local.clients, task.means.sample.x)
     yield from (to_config(view.objective), to_config(view.client), to_config(view.projection))
+    if attack.horizon == "rest":
+        yield task.horizon
     if not isinstance(view.server_optimizer, Plain):
         yield to_config(view.server_optimizer)
     yield from (view.server_lr, sorted(federation.malicious), repr(federation.participation))
@@ -149,28 +159,34 @@ def _told(attack: Settings, view: View, task: Task) -> Iterator[object]:
 
 
 def _found(known: AttackerState, attack: Settings, task: Task, seed: int) -> None:
-    if not attack.training.learns:
+    training = attack.training
+    if training.algorithm != "evolution" and not training.learns:
         _planned(known, attack, task, seed)
         return
-    start = None
-    if attack.training.start == "constant":
-        steps = attack.training.steps // 4
-        # Other episodes than those in which the policy is judged at the end.
-        plan = best_constant(task, steps=steps, seed=seed + 5000, episodes=1)
-        start, known.rounds = plan.actions[0], known.rounds + plan.rounds
-    trained = train(task, attack.training, seed, start)
+    if training.algorithm == "evolution":
+        trained = evolve(task, training, seed)
+    else:
+        start = None
+        if training.start == "constant":
+            steps = training.steps // 4
+            # Other episodes than those in which the policy is judged at the end.
+            plan = best_constant(task, steps=steps, seed=seed + 5000, episodes=1)
+            start, known.rounds = plan.actions[0], known.rounds + plan.rounds
+        trained = train(task, training, seed, start)
     known.policy, known.rounds = trained.policy.tensors(), known.rounds + trained.rounds
-    known.returns = list(trained.returns)
-    known.checks = [[float(step), value] for step, value in trained.checks]
+    known.returns = [task.told(value) for value in trained.returns]
+    known.checks = [[float(step), task.told(value)] for step, value in trained.checks]
+    known.kept = trained.kept
     env, actor = FederationEnv(task), acting(trained.policy)
-    known.value = fmean(played(env, actor, episode) for episode in fresh_episodes(seed))
+    known.value = task.told(fmean(played(env, actor, episode) for episode in fresh_episodes(seed)))
     known.rounds += env.rounds
 
 
 def _planned(known: AttackerState, attack: Settings, task: Task, seed: int) -> None:
     plan = search(task, attack.training, seed)
-    known.rounds, known.value = known.rounds + plan.rounds, plan.value
-    known.returns, known.checks = list(plan.course), [[float(attack.training.steps), plan.value]]
+    known.rounds, known.value = known.rounds + plan.rounds, task.told(plan.value)
+    known.returns = [task.told(value) for value in plan.course]
+    known.checks = [[float(attack.training.steps), known.value]]
     if len(plan.actions) == 1:
         seen = attack.encoding.seen(task.layout)
         known.policy = Policy.constant(plan.actions[0], seen).tensors()

@@ -11,7 +11,7 @@ from fedrobust.attacks.learned.attacker_state import AttackerState, Material, ma
 from fedrobust.attacks.learned.encoding import ActionContext, extremes
 from fedrobust.attacks.learned.environment import PolicyAttack, Task, before
 from fedrobust.attacks.learned.settings import Settings
-from fedrobust.attacks.learned.simulation import CallableRule, Harm, simulated, some_rows
+from fedrobust.attacks.learned.simulation import PLAIN, CallableRule, Harm, simulated, some_rows
 from fedrobust.clients.gradients import GradientEngine
 from fedrobust.data import Split
 from fedrobust.federation.backends import LOCAL
@@ -57,20 +57,43 @@ def task_for(
         precision=attack.precision,
     )
     begin = abs(harm(view.parameters))
-    if not math.isfinite(begin):
+    if not math.isfinite(begin) or not view.parameters.isfinite().all():
         raise ValueError("the model has already blown up")
+    unit = _unit(attack, begin)
     return Task(
         federation=federation,
         start=FederationState(view.parameters.clone(), round=view.round - 1, history=history),
         encoding=attack.encoding,
         means=means,
         harm=harm,
-        horizon=attack.horizon,
+        horizon=_horizon(attack, view),
+        ends=attack.horizon == "rest",
         hold=attack.hold,
-        scale=1 / max(begin, 1e-3),
+        scale=unit if attack.reward_unit == "start" else 1.0,
+        unit=unit,
         waited=known.waited(view),
         backend=OneStep(tools, replacement=True) if takes_one_step(federation.local) else LOCAL,
     )
+
+
+def _horizon(attack: Settings, view: View) -> int:
+    """Return the rounds of an episode. Raises: ``ValueError`` where nobody knows how many."""
+    if attack.horizon != "rest":
+        return attack.horizon
+    if view.rounds is None:
+        raise ValueError(
+            "horizon: rest needs the number of rounds, which the server has not announced: set "
+            "horizon to a number"
+        )
+    return max(1, view.rounds - view.round + 1)
+
+
+def _unit(attack: Settings, begin: float) -> float:
+    """Return what a harm is multiplied by: one over the harm at the start, or 1 for the error.
+
+    Errors are shares already. A model without mistakes would make one of them worth the limit.
+    """
+    return 1.0 if attack.reward == "error" else 1 / max(begin, 1e-3)
 
 
 def _imagined(known: AttackerState, view: View) -> tuple[int, int, int]:
@@ -175,11 +198,11 @@ def harm_of(attack: Settings, view: View, tools: GradientEngine, sample: Split) 
 
 def lacking(attack: Settings, view: View) -> str:
     """Return why there is no γ for the harm; empty where there is one, or none is needed."""
-    if attack.reward == "loss" or math.isfinite(price(attack, view.objective)):
+    if attack.reward in PLAIN or math.isfinite(price(attack, view.objective)):
         return ""
     return (
         f"the reward {attack.reward} needs a finite gamma, which this objective does not have: "
-        "set attack.gamma, or attack.reward: loss"
+        "set attack.gamma, or attack.reward: loss or error"
     )
 
 

@@ -1,19 +1,52 @@
 """The settings of the training of a policy."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
-from annotated_types import Gt, Le
-from pydantic import Strict, model_validator
+from annotated_types import Ge, Gt, Le
+from pydantic import Discriminator, Strict, Tag, model_validator
 
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Count, Flag, NonNegative, Positive, Size
 
 Discount = Annotated[float, Strict(), Gt(0), Le(1)]
+Updates: TypeAlias = Annotated[int, Strict(), Ge(-1)]
+"""A number of gradient steps; -1 stands for as many as steps were played since the last ones."""
+Frequency: TypeAlias = Annotated[
+    Annotated[Count, Tag("number")] | Annotated[Literal["episode"], Tag("episode")],
+    Discriminator(lambda v: "episode" if isinstance(v, str) else "number"),
+]
+"""A number of steps, or ``episode``."""
+
+
+@component
+class Evolution:
+    """The settings of ``algorithm: evolution``: the policy, and how its candidates are compared.
+
+    The policy is linear in the observation, or has one layer of ``hidden`` units. ``deviation`` is
+    the first standard deviation of its weights. A generation has ``population`` candidates, by
+    default 4 + ⌊3 ln n⌋ for n weights. All of them play the same ``episodes``, in each generation
+    new ones.
+
+    With ``stages``, the budget is cut into equal parts. The last part plays whole episodes, and
+    each part before it beginnings half as long as those of the next. So a small budget for long
+    episodes has more generations.
+    """
+
+    hidden: Size = 0
+    population: Annotated[int, Strict(), Ge(4)] | None = None
+    episodes: Count = 1
+    deviation: Positive = 0.1
+    stages: Annotated[int, Strict(), Ge(1), Le(20)] = 1
 
 
 @component
 class Training:
-    """The training of a policy by Stable-Baselines3, or the search for one of its baselines.
+    """The training of a policy by Stable-Baselines3 or an evolution strategy, or a baseline of it.
+
+    ``evolution`` searches the weights of a small policy by a separable CMA-ES (the package
+    ``cmaes``) on the return of whole episodes. It has neither a discount nor noise on actions. Of
+    the other fields only ``start``, ``steps`` and ``evolution`` have an effect on it. ``steps`` is
+    the budget of the whole search; with ``start: constant`` a quarter of it finds this action.
 
     Three algorithms train no policy; they are the baselines of a learned one. ``constant``: the one
     action that does the most harm when it is played throughout, of zero and ± .03, .1, .3 and 1 on
@@ -23,25 +56,33 @@ class Training:
     the search.
 
     With ``start: constant`` the best constant action is searched before the training, in a quarter
-    as many steps. It is the first policy to be checked. The actor begins at this action, or at the
-    nearest within ±0.6, where its tanh has a slope.
+    as many steps. It is the first policy to be checked. The actor of Stable-Baselines3 begins at
+    this action, or at the nearest within ±0.6, where its tanh has a slope.
 
     ``noise`` is the standard deviation of Gaussian exploration noise on the actions (SAC explores
     by itself). ``normalise`` divides observations and rewards by their running deviation. Every
     ``check_every`` steps the policy plays ``check_episodes`` of the simulation without noise, the
-    same each time, and the policy with the best mean is kept; with 0 the last one is kept. The
-    replay memory holds every step, up to ``memory`` steps and to 1 GiB. Several ``environments``
-    take turns in one process.
+    same each time; with 0 it is not checked. The policy with the best mean is kept, or, with
+    ``keep: last``, the last one. With ``patience`` the training ends after so many checks without a
+    new best.
 
-    An episode ends by truncation, so values are those of an attack that goes on, and ``discount``
-    should stay below 1. The defaults worked well here. :data:`PAPER` holds the settings of DRFL:
-    DDPG with the default settings of Stable-Baselines3.
+    Every ``train_every`` steps, or after each ``episode``, the networks make ``gradient_steps``
+    steps; -1 stands for as many as were played. With ``train_every: episode`` the last episode is
+    played to its end, and policies are checked between episodes. The replay memory holds every
+    step, up to ``memory`` steps and to 1 GiB. Several ``environments`` take turns in one process.
+
+    An episode of a fixed ``horizon`` ends by truncation, so values are those of an attack that goes
+    on, and ``discount`` should stay below 1. With ``horizon: rest`` it ends for good. The defaults
+    worked well here. :data:`~fedrobust.attacks.learned.paper.PAPER` holds the settings of DRFL:
+    DDPG with the default settings that Stable-Baselines3 had then.
 
     Difference from the paper: its text argues with an undiscounted sum; the default here is 0.99,
     the discount of its library.
     """
 
-    algorithm: Literal["ddpg", "td3", "sac", "constant", "cross-entropy", "gradient"] = "td3"
+    algorithm: Literal[
+        "ddpg", "td3", "sac", "evolution", "constant", "cross-entropy", "gradient"
+    ] = "td3"
     start: Literal["random", "constant"] = "constant"
     steps: Count = 5000
     hidden: tuple[Count, ...] = (64, 64)
@@ -52,12 +93,15 @@ class Training:
     polyak: Discount = 0.005
     discount: Discount = 0.99
     noise: NonNegative = 0.2
-    train_every: Count = 4
-    gradient_steps: Count = 2
+    train_every: Frequency = 4
+    gradient_steps: Updates = 2
     normalise: Flag = True
     check_every: Size = 1000
     check_episodes: Count = 10
+    keep: Literal["best", "last"] = "best"
+    patience: Size = 0
     environments: Count = 1
+    evolution: Evolution = Evolution()
 
     @model_validator(mode="after")
     def _begins(self) -> "Training":
@@ -68,22 +112,27 @@ class Training:
             )
         return self
 
+    @model_validator(mode="after")
+    def _fits(self) -> "Training":
+        if self.gradient_steps == 0:
+            raise ValueError("gradient_steps must be at least 1, or -1: as many as steps played")
+        if self.train_every == "episode" and self.environments > 1:
+            raise ValueError(
+                f"train_every: episode needs one environment; got environments = "
+                f"{self.environments}, whose episodes end at different times"
+            )
+        if self.patience and not self.check_every:
+            raise ValueError("patience counts checks: set check_every too")
+        return self
+
     @property
     def learns(self) -> bool:
-        """Whether there is a policy to train."""
+        """Whether a policy is trained by Stable-Baselines3."""
         return self.algorithm in ("ddpg", "td3", "sac")
 
-
-PAPER = Training(
-    algorithm="ddpg",
-    start="random",
-    hidden=(400, 300),
-    learning_starts=100,
-    discount=0.99,
-    noise=0.0,
-    train_every=1,
-    gradient_steps=1,
-    normalise=False,
-    check_every=0,
-)
-"""DRFL §3: DDPG with every default of Stable-Baselines3 2.9, which has no exploration noise."""
+    @property
+    def package(self) -> str | None:
+        """The package that the algorithm comes from; None for those of this library."""
+        if self.learns:
+            return "stable_baselines3"
+        return "cmaes" if self.algorithm == "evolution" else None

@@ -43,6 +43,7 @@ class LearnedReport:
     value: Maybe = None
     source: str | None = None
     acts_from: Size | None = None
+    kept_step: Size | None = None
 
     def __post_init__(self) -> None:
         if max(len(self.distances), len(self.unused)) > len(self.matching):
@@ -50,11 +51,18 @@ class LearnedReport:
 
     @property
     def kept(self) -> int | None:
-        """The step of the best check, whose policy acts; None where there are fewer than two."""
+        """The step of the policy that acts; None where fewer than two were checked.
+
+        Where the record does not say it, it is the best one, as in earlier versions.
+        """
         known = [(step, value) for step, value in self.checks if not math.isnan(value)]
         if len(self.checks) < 2 or not known:
             return None
-        return int(max(known, key=lambda check: check[1])[0])
+        return (
+            self.kept_step
+            if self.kept_step is not None
+            else int(max(known, key=lambda check: check[1])[0])
+        )
 
 
 @checked(frozen=True, config=OPEN)
