@@ -1,10 +1,12 @@
 """Find a config: a file of the user's, or an experiment that comes with fedrobust."""
 
+import re
 from functools import cache
 from pathlib import Path
 
 from fedrobust.config.shelf import shelf
 from fedrobust.config.text import quoted, suggestion
+from fedrobust.config.yaml import read_yaml
 from fedrobust.errors import ConfigError
 
 
@@ -30,6 +32,31 @@ def about(path: Path) -> str:
             break
     text = " ".join(lines)
     return text.split(". ")[0].rstrip(".:")
+
+
+def command(path: Path) -> str:
+    """Return the command that plays a config: ``sweep`` if it has a grid, and else ``run``."""
+    return "sweep" if re.search(r"(?m)^grid:", path.read_text("utf-8")) else "run"
+
+
+def costs() -> dict[Path, str]:
+    """Return what it costs to play a config, where that is known.
+
+    A config says it in a line ``# Cost: ...``. The sweeps of a reproduction have the cost of all of
+    them together.
+    """
+    known = {}
+    for path in experiments().values():
+        if told := re.search(r"(?m)^# Cost: (.+?)\.?$", path.read_text("utf-8")):
+            known[path] = told[1]
+    for definition in sorted(shelf("experiments").glob("*/reproductions.yaml")):
+        for name, content in read_yaml(definition).items():
+            if isinstance(content, str):
+                continue  # a figure on the page of another reproduction
+            for part in content["scales"].values():
+                whole = f"{part['cost']} for all of {name}"
+                known |= {definition.parent / file: whole for file in part["sweeps"].values()}
+    return known
 
 
 def found(config: Path) -> Path:
