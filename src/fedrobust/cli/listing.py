@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fedrobust.cli import completion
 from fedrobust.cli.app import app, user_errors
 from fedrobust.cli.components import Component, Listing, listing
 from fedrobust.cli.experiments import about, command, costs, experiments, found
@@ -23,9 +24,16 @@ _SHORT = 100
 @app.command("list")
 def list_command(
     kind: Annotated[
-        str | None, typer.Argument(help="What to list, such as aggregator; or a component: krum.")
+        str | None,
+        typer.Argument(
+            help="What to list, such as aggregator; or a component: krum.",
+            autocompletion=completion.listed,
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Argument(help="One of that kind, such as krum.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One of that kind, such as krum.", autocompletion=completion.of_kind),
+    ] = None,
 ) -> None:
     """List the kinds of components, the components of one kind, or the details of one.
 

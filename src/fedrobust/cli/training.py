@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fedrobust.cli import completion
 from fedrobust.cli.app import (
     Address,
     AsJson,
@@ -31,11 +32,19 @@ def run_command(
     context: typer.Context,
     config: Annotated[
         Path,
-        typer.Argument(help="A YAML file, or an experiment of `fedrobust list experiments`."),
+        typer.Argument(
+            help="A YAML file, or an experiment of `fedrobust list experiments`.",
+            autocompletion=completion.config,
+        ),
     ],
     settings: Annotated[
         list[str] | None,
-        typer.Option("-s", "--set", help="Override a key: aggregator.f=12. May be repeated."),
+        typer.Option(
+            "-s",
+            "--set",
+            help="Override a key: aggregator.f=12. May be repeated.",
+            autocompletion=completion.setting,
+        ),
     ] = None,
     rounds: Annotated[
         int | None,
@@ -103,7 +112,8 @@ def sweep_command(
     config: Annotated[
         Path,
         typer.Argument(
-            help="A YAML file with a grid:, or an experiment of `fedrobust list experiments`."
+            help="A YAML file with a grid:, or an experiment of `fedrobust list experiments`.",
+            autocompletion=completion.config,
         ),
     ],
     settings: CellSettings = None,
