@@ -25,6 +25,7 @@ from fedrobust.cli.app import (
 )
 from fedrobust.cli.experiments import found
 from fedrobust.cli.result import print_run, show_json, tell_doubts
+from fedrobust.errors import ConfigError
 
 
 @app.command("run")
@@ -188,9 +189,16 @@ def report(
     pdf: Annotated[
         bool, typer.Option("--pdf", help="Write each figure as PDF too, for a paper's column.")
     ] = False,
+    width: Annotated[
+        float | None,
+        typer.Option(help="The width of the PDF figures in inches; 3.5 if left out.", metavar="IN"),
+    ] = None,
 ) -> None:
     """Make one self-contained HTML page, and its figures as PNG and SVG."""
     from fedrobust.report import write_report
 
     with user_errors():
-        say(f"page: {write_report(runs, out, trust=trust, latex=latex, csv=csv, pdf=pdf)}")
+        if width is not None and not pdf:
+            raise ConfigError("--width is the width of the PDF figures: add --pdf")
+        drawn = pdf if width is None else width
+        say(f"page: {write_report(runs, out, trust=trust, latex=latex, csv=csv, pdf=drawn)}")

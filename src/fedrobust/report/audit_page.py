@@ -98,7 +98,8 @@ def _signs(found: Audit, width: float) -> Figure:
     axes.set_yticks(range(len(signs)), names)
     axes.grid(axis="y", visible=False)
     axes.axvline(0, color=MUTED, linewidth=0.8, alpha=0.6)
-    axes.set_xlabel("what shows masking, in % of the examples")
+    whole = width > NARROW
+    axes.set_xlabel("what shows masking, in % of the examples" if whole else "% of the examples")
     low = min(0.0, *(100 * sign.low for sign in signs))
     axes.set_xlim(max(low, -100.0) - 2, 102 if max(s.high for s in signs) > 0.5 else 55)
     return figure

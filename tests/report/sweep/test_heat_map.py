@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from test_headline import CROSSED, made
+from made_sweep import CROSSED, made
 
 from fedrobust.report.sweep.heat_map import LEVELS, heat_maps, ramp
 from fedrobust.report.sweep.records import SweepCell, SweepRecords, Unfinished

@@ -29,6 +29,8 @@ _LEGEND_ROW = 0.2
 _MANY = 2 * len(SERIES)
 """The most curves whose styles all differ. Of more, only the ends of the ranking are named."""
 _OTHERS = "the others"
+_ROOM, _SMALL = 0.6, 7
+"""The inches of a figure for each column, from which a share has a decimal; the size below it."""
 
 
 def turned(records: SweepRecords) -> SweepRecords:
@@ -157,10 +159,12 @@ def matrix(records: SweepRecords, width: float) -> Figure:
     low = float(np.nanmin(shares))
     high = max(float(np.nanmax(shares)), low + 0.1)
     axes.imshow(shares, cmap="cividis", vmin=low, vmax=high, aspect="auto")
+    digits, size = (1, None) if width / len(columns) > _ROOM else (0, _SMALL)
     for i, j in np.ndindex(shares.shape):
         if np.isfinite(shares[i, j]):
             ink = "white" if shares[i, j] < low + 0.55 * (high - low) else "black"
-            axes.text(j, i, f"{100 * shares[i, j]:.1f}", ha="center", va="center", color=ink)
+            text = f"{100 * shares[i, j]:.{digits}f}"
+            axes.text(j, i, text, ha="center", va="center", color=ink, fontsize=size)
     axes.set_xticks(
         range(len(columns)), [printable(c, 20) for c in columns], rotation=35, ha="right"
     )
