@@ -2,16 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fedrobust.report.sweep.records import Group, SweepCell, SweepRecords
 
 Robust = Mapping[tuple[str, ...], Sequence[float]]
 
 
+Audits = Mapping[tuple[str, ...], Sequence[tuple[str, float]]]
+"""The verdict and the true robust accuracy of each seed at each place."""
+
+
 def made(
-    robust: Robust, axes: tuple[str, ...] = ("rule", "attack"), missing: tuple[str, ...] = ()
+    robust: Robust,
+    axes: tuple[str, ...] = ("rule", "attack"),
+    missing: tuple[str, ...] = (),
+    audits: Audits | None = None,
 ) -> SweepRecords:
-    """A sweep with these robust accuracies at each place, one for each seed."""
+    """A sweep with these robust accuracies at each place, one for each seed.
+
+    The ``audits`` are of 100 examples each; a place that they lack was not audited.
+    """
     groups = []
     for labels, values in robust.items():
         named = dict(zip(axes, labels, strict=True))
@@ -22,7 +33,7 @@ def made(
                 named | {"seed": str(seed)},
                 Path(),
                 config,
-                {"test": {"final": {"robust_accuracy": value, "examples": 1000}}},
+                {"test": {"final": _scores(value, (audits or {}).get(labels, ()), seed)}},
             )
             for seed, value in enumerate(values)
         )
@@ -38,3 +49,12 @@ CROSSED: Robust = {
     ("krum", "flip"): [0.45, 0.46],
     ("krum", "alie"): [0.47, 0.48],
 }
+
+
+def _scores(robust: float, audits: Sequence[tuple[str, float]], seed: int) -> dict[str, Any]:
+    scores: dict[str, Any] = {"accuracy": 0.9, "robust_accuracy": robust, "examples": 1000}
+    if audits:
+        verdict, left = audits[seed]
+        found = {"verdict": verdict, "claimed": robust, "robust": left, "examples": 100}
+        scores["audit"] = found
+    return scores

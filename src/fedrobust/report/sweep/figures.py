@@ -19,6 +19,7 @@ from fedrobust.report.style import (
     rounds_axis,
     series,
 )
+from fedrobust.report.sweep.columns import COLUMNS, chief, spoken
 from fedrobust.report.sweep.records import Group, SweepRecords
 
 _LEFT, _RIGHT, _BOTTOM, _TITLE = 0.72, 0.22, 0.48, 0.3
@@ -147,11 +148,12 @@ def _audits(group: Group) -> tuple[list[int], list[float]] | None:
 
 
 def matrix(records: SweepRecords, width: float) -> Figure:
-    """Draw the robust accuracy of the last model at every place of a sweep with two axes."""
+    """Draw what a sweep with two axes is judged by at every place: its last models' robustness."""
+    column = chief(records)
     rows, columns = (records.labels(axis) for axis in records.axes)
     shares = np.full((len(rows), len(columns)), np.nan)
     for group in records.groups:
-        found = group.spread(lambda cell: cell.final["robust_accuracy"])
+        found = group.spread(COLUMNS[column])
         if found is not None:
             shares[rows.index(group.labels[0]), columns.index(group.labels[1])] = found.middle
     figure = Figure(figsize=(width, 0.34 * len(rows) + 1.3), layout="constrained")
@@ -169,7 +171,7 @@ def matrix(records: SweepRecords, width: float) -> Figure:
         range(len(columns)), [printable(c, 20) for c in columns], rotation=35, ha="right"
     )
     axes.set_yticks(range(len(rows)), [printable(r, 30) for r in rows])
-    axes.set_title("Robust accuracy in %")
+    axes.set_title(f"{spoken(column).capitalize()} in %")
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)
     return figure
