@@ -120,7 +120,21 @@ def _facts(run: ReportRun) -> list[tuple[str, str]]:
                 for attack, share in under.robust_accuracy.items():
                     title = f"Under {attack}, {name} model, {under.examples:,} test examples"
                     facts.append((title, f"{100 * share:.1f}\u202f%"))
-    return [*facts, ("Time", wording.duration(seconds))]
+    return [*facts, *_times(run, seconds)]
+
+
+def _times(run: ReportRun, seconds: float) -> list[tuple[str, str]]:
+    """Return how long the run took, and where the time went, if its record holds that."""
+    times = run.summary.times if run.summary else None
+    if times is None:
+        return [("Time", wording.duration(seconds))]
+    parts = {name: times[name].seconds for name in ("rounds", "evaluations", "audits")}
+    told = [
+        f"{name} {wording.duration(spent)}"
+        for name, spent in parts.items()
+        if name != "audits" or run.config["evaluation"].get("audit")
+    ]
+    return [("Time", wording.duration(sum(parts.values()))), ("Of this", ", ".join(told))]
 
 
 def table(runs: Sequence[ReportRun]) -> dict[str, Any]:
