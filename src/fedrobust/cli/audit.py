@@ -82,6 +82,7 @@ def audit_command(
     from fedrobust.display import AuditDisplay
     from fedrobust.report import write_report
     from fedrobust.runs.audit import Asked, audited, radius
+    from fedrobust.runs.own_audit import other_verdict
 
     with user_errors():
         look_beside()
@@ -117,6 +118,8 @@ def audit_command(
             say(f"page: {write_report([out])}")
         if out is None:
             say("nothing was written; for the record and its page: --out FOLDER")
+        if other := other_verdict(found, asked.own(found)):
+            say(f"two verdicts: {other}")
     if out is not None and not kept:
         raise typer.Exit(1)
     if strict and found.verdict != "genuine":

@@ -12,6 +12,7 @@ from matplotlib.image import imsave
 
 from fedrobust.evaluation.intervals import bounds
 from fedrobust.report import compare, figures, wording
+from fedrobust.report.audits_beside import disagreeing
 from fedrobust.report.learned_attack import learned_section
 from fedrobust.report.run_records import Evaluation, PerUser, ReportRun, Score
 from fedrobust.report.selection import passing, selects
@@ -29,7 +30,7 @@ def section(
         "verdict": wording.verdict(run),
         "scores": _scores(run),
         "facts": _facts(run),
-        "warnings": wording.warnings(run),
+        "warnings": [*disagreeing(run), *wording.warnings(run)],
         "notes": (*wording.extensions(run), *(run.summary.notes if run.summary else ())),
         "rule": rule,
         "passing": found,

@@ -101,6 +101,8 @@ _STYLE = {
     "ytick.color": MUTED,
     "ytick.major.size": 0,
 }
+_PIXELS = 2.2e6
+"""The most pixels of a PNG; only figures of many panels have fewer than 200 in an inch."""
 COLUMN = 3.5
 """The width in inches of one column of a paper of two columns."""
 _PRINT = {
@@ -114,7 +116,7 @@ _PRINT = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """One figure in every form: SVG for the page, for a phone, and as a file; PNG at 2×."""
+    """One figure in every form: SVG for the page, for a phone, and as a file; and PNG."""
 
     wide: str
     narrow: str
@@ -211,5 +213,6 @@ def _pdf(figure: Figure) -> bytes:
 
 def _png(figure: Figure) -> bytes:
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=200, metadata={"Software": None})
+    dpi = min(200.0, math.sqrt(_PIXELS / math.prod(figure.get_size_inches())))
+    figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None})
     return out.getvalue()
