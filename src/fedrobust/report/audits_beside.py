@@ -17,8 +17,8 @@ def disagreeing(run: ReportRun) -> Iterator[str]:
 
     An audit is of this run's model if it was made beside the very audit that the run's record has.
     """
-    if run.test is None:
-        return
+    if run.test is None or not run.path.is_dir():
+        return  # a run in memory has no folder
     config = run.path / "config.yaml"
     for name in listing(run.path):
         folder = run.path / name
