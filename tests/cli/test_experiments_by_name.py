@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from fedrobust.cli import app
-from fedrobust.cli.experiments import about, experiments, found
+from fedrobust.cli.experiments import about, costs, experiments, found
 from fedrobust.config.shelf import shelf
 from fedrobust.errors import ConfigError
 
@@ -49,6 +49,36 @@ def test_they_are_listed_and_shown() -> None:
     unknown = CliRunner().invoke(app, ["list", "experiment", "dem"])
     assert unknown.exit_code == 2
     assert "did you mean 'demo'" in unknown.stderr
+
+
+def test_the_list_says_which_command_plays_each_and_what_it_costs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    lines = CliRunner().invoke(app, ["list", "experiments"]).stdout.splitlines()
+    assert lines[0].split() == ["name", "command", "cost", "what", "it", "is"]
+    told = {line.split()[0]: line for line in lines[1:] if line[:1].strip()}
+    for name, path in experiments().items():
+        grid = "grid" in YAML(typ="safe").load(path)
+        assert told[name].split()[1] == ("sweep" if grid else "run"), name
+    assert "about 8 core-hours" in told["drfl/mnist"]
+    assert costs()[shelf("experiments", "fat", "table1-mnist-cpu.yaml")] == (
+        "two hours on two cores for all of fat-table1"
+    )
+
+
+def test_a_component_or_an_experiment_is_shown_by_its_name_alone() -> None:
+    shown = CliRunner().invoke(app, ["list", "krum"])
+    assert shown.exit_code == 0, shown.output
+    head, rest = shown.stdout.split("\n\n", 1)
+    assert head == "krum, an aggregator"
+    assert rest == CliRunner().invoke(app, ["list", "aggregator", "krum"]).stdout
+    assert "f           required" in rest
+    demo = CliRunner().invoke(app, ["list", "demo"])
+    assert demo.stdout == shelf("experiments", "demo.yaml").read_text()
+    wrong = CliRunner().invoke(app, ["list", "krmu"])
+    assert (wrong.exit_code, wrong.stdout) == (2, "")
+    assert "there is no kind 'krmu' (did you mean 'krum'?)" in wrong.stderr
 
 
 def test_a_run_ends_in_its_page_unless_it_shall_not(tmp_path: Path) -> None:

@@ -2,16 +2,25 @@
 
 import csv
 import io
+import re
 import shutil
+import zlib
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
+from made_sweep import made
+from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from fedrobust.cli import app
 from fedrobust.errors import RecordError
-from fedrobust.report import write_report
+from fedrobust.report import page, style, write_report
 from fedrobust.report.page_tables import table_files, tables_of
+from fedrobust.report.style import COLUMN
+from fedrobust.report.sweep.figures import matrix
 
 ROOT = Path(__file__).parents[2]
 PAGE = """
@@ -77,6 +86,81 @@ def test_the_tables_of_the_committed_records(record: str, tmp_path: Path) -> Non
     if record == "fat/table3":
         assert CliRunner().invoke(app, command).exit_code == 0
         assert not [path for path in out.iterdir() if path.suffix in (".tex", ".csv", ".pdf")]
+
+
+def _drawn(figure: Figure) -> list[tuple[str, float, float, float]]:
+    """What letters a figure has: each text, its size in points, and its two ends in inches."""
+    found = []
+
+    class Recording(RendererAgg):
+        def draw_text(self, gc, x, y, s, prop, angle, *more, **named):  # type: ignore
+            width = self.get_text_width_height_descent(s, prop, False)[0] if angle == 0 else 0
+            found.append((s, prop.get_size_in_points(), x / 100, (x + width) / 100))
+
+    figure.draw(Recording(*(100 * figure.get_size_inches()).astype(int), 100))
+    return found
+
+
+@pytest.mark.parametrize("record", ["fat/mnist-bulyan-alie", "audits/mnist-krum-distillation"])
+def test_figures_fit_one_column_with_letters_that_can_be_read(
+    record: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """3.5 inches wide, no letter smaller than 7 points, and no text beyond the paper's edge."""
+    seen = list[Figure]()
+
+    def kept(figure: Figure) -> bytes:
+        seen.append(figure)
+        return b""
+
+    def only_printed(draw: Any, narrow: bool, pdf: float) -> style.Drawing:
+        return style.Drawing("<svg></svg>", "<svg></svg>", b"", style.printed(draw, pdf))
+
+    monkeypatch.setattr(style, "_pdf", kept)
+    monkeypatch.setattr(page, "render", only_printed)
+    write_report([ROOT / "results" / record], tmp_path / "report", pdf=True)
+    assert len(seen) > 1
+    for figure in seen:
+        assert figure.get_figwidth() <= COLUMN
+        for text, size, left, right in _drawn(figure):
+            assert size >= 7, text
+            assert left > -0.01, text
+            assert right < COLUMN + 0.01, text
+
+
+def test_a_map_of_a_column_has_letters_that_can_be_read_beside_each_other() -> None:
+    places = {(f"rule-{i}", f"attack-{j}"): [(i + j) / 30] for i in range(14) for j in range(12)}
+    figure = style.styled(lambda: matrix(made(places), COLUMN))
+    texts = [drawn for drawn in _drawn(figure) if drawn[0].isdigit()]
+    assert len(texts) == 14 * 12
+    for before, after in pairwise(texts):
+        assert before[1] >= 7
+        assert before[3] < after[2] or after[2] < before[2], "in a row, none touches the next one"
+
+
+def test_a_pdf_is_as_wide_as_asked_and_its_text_is_text(tmp_path: Path) -> None:
+    def drawing(width: float) -> Figure:
+        figure = Figure(figsize=(width, 2))
+        figure.subplots().set_title("searchable")
+        return figure
+
+    assert COLUMN == 3.5
+    for inches in (COLUMN, 7.25):
+        content = style.printed(drawing, inches)
+        found = re.search(rb"/MediaBox \[ *0 0 ([\d.]+)", content)
+        assert found
+        assert float(found[1]) == 72 * inches
+    assert b"/FontFile2" in content, "the font is part of the file"
+    parts = re.findall(rb"stream\r?\n(x\x9c.*?)\r?\nendstream", content, re.S)
+    assert any(b" Tf" in zlib.decompress(part) for part in parts), "not outlines of letters"
+    command = ["report", str(ROOT / "results/fat/mnist-bulyan-alie"), "--out", str(tmp_path / "r")]
+    for words, message in (
+        (["--width", "3"], "add --pdf"),
+        (["--pdf", "--width", "1"], "give a width from 2.5 to 20"),
+        (["--pdf", "--width", "nan"], "give a width from 2.5 to 20"),
+    ):
+        wrong = CliRunner().invoke(app, [*command, *words])
+        assert wrong.exit_code == 2
+        assert message in wrong.output
 
 
 def test_a_page_without_a_table_is_refused_and_stays(tmp_path: Path) -> None:

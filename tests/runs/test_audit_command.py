@@ -5,6 +5,8 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from html import unescape
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from fedrobust.data import Digits
 from fedrobust.evaluation import Audit, audit
 from fedrobust.models import DigitsCnn, build_model
 from fedrobust.perturb import Pgd
+from fedrobust.report import write_report
 
 QUICK = ["--samples", "12"]
 
@@ -103,6 +106,57 @@ def test_a_run_is_audited_as_it_claims(tmp_path: Path, tiny: Callable[..., Exper
     (tmp_path / "run" / "best.safetensors").unlink()
     assert "finish the run" in called(str(tmp_path / "run"), *QUICK).output
     assert called(str(tmp_path / "run"), "--last", *QUICK).exit_code == 0
+
+
+@pytest.mark.filterwarnings("always::fedrobust.errors.RecordWarning")
+@pytest.mark.usefixtures("quick_pages")
+def test_another_verdict_in_the_runs_own_record_is_told_with_which_to_believe(
+    tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command, the page of the audit, and the page of the run that has the audit in it."""
+    claim = Pgd(eps=0.05, step_size=0.02, steps=3)
+    audits = {"budget": "quick", "samples": 5, "test_samples": 5, "every": 9}
+    evaluation = {"every": 1, "attack": claim, "audit": audits}
+    result = run(tiny(rounds=1, evaluation=evaluation), tmp_path / "run")
+    place, own = str(tmp_path / "run"), result.summary["test"]["best"]["audit"]
+    same = called(place, *QUICK, "--out", str(tmp_path / "first"))
+    assert same.exit_code == 0, same.output
+    assert own["verdict"] == "inconclusive"
+    assert "two verdicts" not in same.output
+    found = Audit.from_json(json.loads((tmp_path / "first" / "audit.json").read_text()))
+    assert (own["budget"], own["attacks"]) == ("quick", len(found.taken))
+
+    def again(*_: Any, eps: float, **__: Any) -> Audit:
+        return replace(found, settings=found.settings | {"eps": eps})
+
+    monkeypatch.setattr("fedrobust.runs.audit.audit", again)  # once is enough
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    for score in summary["test"].values():
+        score["audit"] |= {"verdict": "genuine", "robust": 0.8}
+    (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
+    out = tmp_path / "run" / "audit"
+    other = called(place, *QUICK, "--out", str(out))
+    attacks = own["attacks"]
+    sentence = (
+        "This audit and the run's own record disagree: inconclusive, "
+        f"{100 * found.robust:.1f} % robust (12 test examples, budget quick, {attacks} "
+        "attacks); genuine, 80.0 % robust (5 test examples, budget quick, "
+        f"{attacks} attacks). Believe this audit: it has more examples."
+    )
+    assert other.output.splitlines()[-1] == f"two verdicts: {sentence}"
+    assert sentence in unescape((out / "report" / "index.html").read_text())
+    page = unescape(write_report([tmp_path / "run"]).read_text())
+    assert (
+        "This run's own audit of its chosen model and the audit in its folder audit disagree"
+        in page
+    )
+    assert "Believe the audit in its folder audit: it has more examples." in page
+    for words in (["--eps", "0.06"], ["--data", "digits"]):  # another ball, or other data
+        assert "two verdicts" not in called(place, *QUICK, *words).output
+    (tmp_path / "run" / "summary.json").write_text("{")
+    broken = called(place, *QUICK)
+    assert broken.exit_code == 0
+    assert "the run's own audit is left out: " in broken.output
 
 
 class Touching:

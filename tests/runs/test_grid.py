@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from cells_here import in_this_process
 from demo import demo_config
+from ruamel.yaml import YAML
 
+from fedrobust.aggregators import Krum, Median
 from fedrobust.errors import ConfigError
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.sweep import run_sweep
@@ -109,6 +111,22 @@ def test_every_wrong_cell_is_named(tmp_path: Path) -> None:
     assert "cell 3: " in str(raised.value)
     assert "cell 4: " in str(raised.value)
     assert "cell 2: " not in str(raised.value)
+
+
+def test_a_component_named_alone_is_told_what_to_write_and_that_works(tmp_path: Path) -> None:
+    grid = {"aggregator": ["median", "krum"], "seed": [0, 1], "client.optimizer": ["sgd"]}
+    with pytest.raises(ConfigError) as raised:
+        load_sweep(write(tmp_path / "alone.yaml", grid))
+    lines = str(raised.value).splitlines()
+    (rule,) = [line for line in lines if line.startswith("grid.aggregator ")]  # once for all seeds
+    assert "mapping of labels to changes" in rule
+    written = YAML(typ="safe").load(rule.partition("; write ")[2])
+    assert written == {"krum": {"aggregator": {"name": "krum", "f": 2}}}  # as many as attack
+    (optimizer,) = [line for line in lines if line.startswith("grid.client.optimizer ")]
+    assert optimizer.endswith("; write sgd: {client.optimizer: {name: sgd, lr: ...}}")
+    grid = {"aggregator": {"median": {"aggregator": "median"}} | written}
+    cells = load_sweep(write(tmp_path / "full.yaml", grid)).cells
+    assert [cell.experiment.aggregator for cell in cells] == [Median(), Krum(2)]
 
 
 def test_a_name_is_required(tmp_path: Path) -> None:

@@ -303,6 +303,42 @@ def test_held_out_examples_go_to_clients_with_such_labels(tiny: Tiny) -> None:
     assert torch.equal(again.held_by, ready.held_by)
 
 
+class AllTestsWith:
+    """A user's own partition of three clients, of whom only ``holders`` have test examples."""
+
+    clients = 3
+
+    def __init__(self, *holders: int) -> None:
+        self.holders = holders
+
+    def split(self, train: Split, test: Split, generator: torch.Generator) -> Partition:
+        order = torch.randperm(len(train), generator=generator)
+        each = iter(torch.arange(len(test)).chunk(len(self.holders)))
+        none = torch.empty(0, dtype=torch.long)
+        parts = tuple(next(each) if i in self.holders else none for i in range(3))
+        return Partition(tuple(p.sort().values for p in order.chunk(3)), parts)
+
+
+def test_examples_that_no_benign_client_answers_are_left_out_or_refused(tiny: Tiny) -> None:
+    def prepared(*holders: int) -> Any:
+        experiment = tiny(
+            **LOCAL | {"aggregator": "mean", "attack": {"name": "sign-flip"}, "threat": {}},
+            partition=AllTestsWith(*holders),
+            malicious=1,
+        )
+        return prepare(experiment)
+
+    (bad,) = prepared(0, 1, 2).federation.malicious
+    benign, idle = sorted({0, 1, 2} - {bad})
+    ready = prepared(bad, benign)
+    assert ready.test_by is not None
+    assert set(ready.test_by.tolist()) == {benign}, "neither the malicious client nor the idle one"
+    assert len(ready.test) == 180
+    assert set(ready.held_by.tolist()) == {benign, idle}
+    with pytest.raises(ConfigError, match="own test examples, and none of them has any: evaluate"):
+        prepared(bad)
+
+
 def test_training_examples_are_answered_by_who_holds_them(tiny: Tiny) -> None:
     experiment = tiny(**LOCAL | {"evaluation": FEW | {"split": "train", "samples": 200}})
     ready = prepare(experiment)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 
 from fedrobust import errors
+from fedrobust.cli import completion
 from fedrobust.config import beside
 from fedrobust.config.text import printable
 
@@ -39,7 +40,12 @@ AsJson: TypeAlias = Annotated[
 
 CellSettings: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("-s", "--set", help="Override a key of every cell. May be repeated."),
+    typer.Option(
+        "-s",
+        "--set",
+        help="Override a key of every cell. May be repeated.",
+        autocompletion=completion.setting,
+    ),
 ]
 Jobs: TypeAlias = Annotated[
     int | None,
@@ -56,6 +62,7 @@ On: TypeAlias = Annotated[
         help="Where cells are played: processes (this machine), ray (a Ray cluster), or slurm "
         "(SLURM jobs). --resume may name another.",
         metavar="[processes|ray|slurm]",
+        autocompletion=completion.one_of(*completion.LAUNCHERS),
     ),
 ]
 Address: TypeAlias = Annotated[

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fedrobust.cli import completion
 from fedrobust.cli.app import OtherProcessor, app, look_beside, say, tell_stopped, user_errors
 from fedrobust.cli.experiments import found
 
@@ -16,11 +17,21 @@ app.add_typer(attack, name="attack")
 @attack.command("learn")
 def attack_learn(
     context: typer.Context,
-    config: Annotated[Path, typer.Argument(help="An experiment whose attack is learned.")],
+    config: Annotated[
+        Path,
+        typer.Argument(
+            help="An experiment whose attack is learned.", autocompletion=completion.config
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The policy to write, a .safetensors file.")],
     settings: Annotated[
         list[str] | None,
-        typer.Option("-s", "--set", help="Override a key: attack.horizon=200. May be repeated."),
+        typer.Option(
+            "-s",
+            "--set",
+            help="Override a key: attack.horizon=200. May be repeated.",
+            autocompletion=completion.setting,
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted training.")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fedrobust.cli import completion
 from fedrobust.cli.app import app, look_beside, say, tell_stopped, user_errors
 
 
@@ -13,27 +14,52 @@ from fedrobust.cli.app import app, look_beside, say, tell_stopped, user_errors
 def audit_command(
     context: typer.Context,
     model: Annotated[
-        str, typer.Argument(help="A run directory, a .safetensors file, or module:name.")
+        str,
+        typer.Argument(
+            help="A run directory, a .safetensors file, or module:name.",
+            autocompletion=completion.model,
+        ),
     ],
     eps: Annotated[
         str | None,
         typer.Option(help="The radius, such as 0.3 or 8/255; a run knows its own."),
     ] = None,
     norm: Annotated[
-        str | None, typer.Option(help="linf, which is the default, or l2; a run knows its own.")
+        str | None,
+        typer.Option(
+            help="linf, which is the default, or l2; a run knows its own.",
+            autocompletion=completion.one_of(*completion.NORMS),
+        ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="The data set, by name; a run knows its own.")
+        str | None,
+        typer.Option(
+            help="The data set, by name; a run knows its own.",
+            autocompletion=completion.component("data"),
+        ),
     ] = None,
     network: Annotated[
         str | None,
-        typer.Option("--model", help="The network of a .safetensors file, or of the surrogates."),
+        typer.Option(
+            "--model",
+            help="The network of a .safetensors file, or of the surrogates.",
+            autocompletion=completion.component("model"),
+        ),
     ] = None,
     batch_norm: Annotated[
         str | None,
-        typer.Option(help="How the BatchNorm of --model was treated; a run knows this."),
+        typer.Option(
+            help="How the BatchNorm of --model was treated; a run knows this.",
+            autocompletion=completion.one_of(*completion.BATCH_NORMS),
+        ),
     ] = None,
-    budget: Annotated[str, typer.Option(help="quick, standard or full.")] = "quick",
+    budget: Annotated[
+        str,
+        typer.Option(
+            help="quick, standard or full.",
+            autocompletion=completion.one_of(*completion.BUDGETS),
+        ),
+    ] = "quick",
     samples: Annotated[int, typer.Option(help="Test examples, drawn at random.", min=1)] = 1000,
     seed: Annotated[
         int, typer.Option(help="The seed of examples and attacks.", min=0, max=2**63 - 1)
@@ -56,6 +82,7 @@ def audit_command(
     from fedrobust.display import AuditDisplay
     from fedrobust.report import write_report
     from fedrobust.runs.audit import Asked, audited, radius
+    from fedrobust.runs.own_audit import other_verdict
 
     with user_errors():
         look_beside()
@@ -91,6 +118,8 @@ def audit_command(
             say(f"page: {write_report([out])}")
         if out is None:
             say("nothing was written; for the record and its page: --out FOLDER")
+        if other := other_verdict(found, asked.own(found)):
+            say(f"two verdicts: {other}")
     if out is not None and not kept:
         raise typer.Exit(1)
     if strict and found.verdict != "genuine":

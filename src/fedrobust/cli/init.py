@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fedrobust.cli import completion
 from fedrobust.cli.app import app, say, user_errors
 
 
@@ -16,13 +17,32 @@ from fedrobust.cli.app import app, say, user_errors
 def init_command(
     path: Annotated[Path, typer.Argument(help="The config to write.")] = Path("experiment.yaml"),
     data: Annotated[
-        str | None, typer.Option(help="digits, mnist, fashion-mnist or cifar10.")
+        str | None,
+        typer.Option(
+            help="digits, mnist, fashion-mnist or cifar10.",
+            autocompletion=completion.one_of(*completion.STARTERS),
+        ),
     ] = None,
     clients: Annotated[int | None, typer.Option(help="How many clients.", min=1)] = None,
     malicious: Annotated[int | None, typer.Option(help="How many of them attack.", min=0)] = None,
-    attack: Annotated[str | None, typer.Option(help="What they send, or none.")] = None,
-    aggregator: Annotated[str | None, typer.Option(help="How the server merges.")] = None,
-    objective: Annotated[str | None, typer.Option(help="What clients minimise.")] = None,
+    attack: Annotated[
+        str | None,
+        typer.Option(
+            help="What they send, or none.", autocompletion=completion.component("attack", "none")
+        ),
+    ] = None,
+    aggregator: Annotated[
+        str | None,
+        typer.Option(
+            help="How the server merges.", autocompletion=completion.component("aggregator")
+        ),
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            help="What clients minimise.", autocompletion=completion.component("objective")
+        ),
+    ] = None,
     rounds: Annotated[int | None, typer.Option(help="How many rounds.", min=1)] = None,
 ) -> None:
     """Write a commented config to begin with, from these options or from questions.

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedrobust.cli import completion
 from fedrobust.cli.app import app, look_beside, say, tell, user_errors
 from fedrobust.cli.experiments import experiments, found
 
@@ -19,7 +20,9 @@ app.add_typer(leaderboard, name="leaderboard")
 ProtocolOption = Annotated[
     Path | None,
     typer.Option(
-        "--protocol", help="A sweep's config, or an experiment. If left out: the one that fits."
+        "--protocol",
+        help="A sweep's config, or an experiment. If left out: the one that fits.",
+        autocompletion=completion.config,
     ),
 ]
 
@@ -34,7 +37,12 @@ def begin(
         ),
     ],
     protocol: Annotated[
-        Path, typer.Option("--protocol", help="A sweep's config, or an experiment.")
+        Path,
+        typer.Option(
+            "--protocol",
+            help="A sweep's config, or an experiment.",
+            autocompletion=completion.config,
+        ),
     ] = Path("leaderboard/mnist"),
     seeds: Annotated[
         list[int] | None, typer.Option("--seed", help="May be repeated; 0 if left out.", min=0)

@@ -1,5 +1,6 @@
 """The command ``fedrobust list``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -8,23 +9,36 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fedrobust.cli import completion
 from fedrobust.cli.app import app, user_errors
-from fedrobust.cli.components import Component, listing
-from fedrobust.cli.experiments import about, experiments, found
-from fedrobust.config.text import quoted, suggestion
+from fedrobust.cli.components import Component, Listing, listing
+from fedrobust.cli.experiments import about, command, costs, experiments, found
+from fedrobust.config.text import quoted, shortened, suggestion
 from fedrobust.errors import ConfigError
 
 EXPERIMENTS = "experiment"
+_SHORT = 100
+"""The most characters of what a table says of an experiment."""
 
 
 @app.command("list")
 def list_command(
-    kind: Annotated[str | None, typer.Argument(help="What to list, such as aggregator.")] = None,
-    name: Annotated[str | None, typer.Argument(help="One of that kind, such as krum.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            help="What to list, such as aggregator; or a component: krum.",
+            autocompletion=completion.listed,
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One of that kind, such as krum.", autocompletion=completion.of_kind),
+    ] = None,
 ) -> None:
     """List the kinds of components, the components of one kind, or the details of one.
 
-    The kind experiment lists the configs that come with fedrobust.
+    The kind experiment lists the configs that come with fedrobust, with the command that plays each
+    and its cost.
     """
     known = listing()
     if kind is None:
@@ -38,7 +52,9 @@ def list_command(
         if kind == EXPERIMENTS:
             _experiments(name)
             return
-        kind = _found("kind", kind, [*known, EXPERIMENTS])
+        if kind not in known and name is None and _by_name(kind, known):
+            return
+        kind = _found("kind", kind, [*known, EXPERIMENTS], _names(known))
         by_name = {member["name"]: member for member in known[kind]}
         if name is None:
             Console().print(_table(kind, known[kind]))
@@ -52,17 +68,48 @@ def _experiments(name: str | None) -> None:
         typer.echo(found(Path(name)).read_text("utf-8"), nl=False)
         return
     table = Table(box=None, pad_edge=False)
-    for column in ("name", "what it is"):
-        table.add_column(column, overflow="fold")
+    table.add_column("name", no_wrap=True)
+    table.add_column("command", no_wrap=True)
+    table.add_column("cost", overflow="fold", max_width=24)
+    table.add_column("what it is", overflow="fold")
+    known = costs()
     for each, path in experiments().items():
-        table.add_row(Text(each), Text(about(path)))
+        row = (each, command(path), known.get(path, "–"), shortened(about(path), _SHORT))
+        table.add_row(*map(Text, row))
     Console().print(table)
+    typer.echo("The whole of one: fedrobust list experiments NAME")
 
 
-def _found(what: str, word: str, known: list[str]) -> str:
+def _by_name(name: str, known: Listing) -> bool:
+    """Describe the component or the experiment of this name; return whether there is one."""
+    found = [
+        (kind, member)
+        for kind, members in known.items()
+        for member in members
+        if member["name"] == name
+    ]
+    for kind, member in found:
+        typer.echo(f"{name}, {'an' if kind[0] in 'aeiou' else 'a'} {kind}\n")
+        _describe(member)
+    if not found and name in experiments():
+        _experiments(name)
+        return True
+    return bool(found)
+
+
+def _names(known: Listing) -> list[str]:
+    """Return the names of all components and experiments."""
+    return [*(member["name"] for each in known.values() for member in each), *experiments()]
+
+
+def _found(what: str, word: str, known: list[str], also: Sequence[str] = ()) -> str:
+    """Return ``word``, which must be ``known``. A word that is like one of ``also`` is hinted at.
+
+    Raises: ``ConfigError``.
+    """
     if word not in known:
         raise ConfigError(
-            f"there is no {what} {quoted(word)}{suggestion(word, known)}; "
+            f"there is no {what} {quoted(word)}{suggestion(word, [*known, *also])}; "
             f"there are: {', '.join(known)}"
         )
     return word

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fedrobust.cli import completion
 from fedrobust.cli.app import (
     Address,
     CellSettings,
@@ -24,10 +25,18 @@ from fedrobust.cli.app import (
 @app.command("reproduce")
 def reproduce_command(
     name: Annotated[
-        str | None, typer.Argument(help="Such as fat-table3; left out: all that there are.")
+        str | None,
+        typer.Argument(
+            help="Such as fat-table3; left out: all that there are.",
+            autocompletion=completion.reproduction,
+        ),
     ] = None,
     scale: Annotated[
-        str, typer.Option(help="smoke (seconds to minutes), cpu, or paper (for a GPU).")
+        str,
+        typer.Option(
+            help="smoke (seconds to minutes), cpu, or paper (for a GPU).",
+            autocompletion=completion.one_of(*completion.SCALES),
+        ),
     ] = "smoke",
     settings: CellSettings = None,
     out: Annotated[

@@ -1,12 +1,11 @@
 """The text of a config to begin with: every key that matters, with a comment."""
 
-import re
 import shlex
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fedrobust.config.component import from_config
-from fedrobust.config.docstring import paragraph
+from fedrobust.config.docstring import example
 from fedrobust.config.kind import name_of
 from fedrobust.config.text import quoted, suggestion
 from fedrobust.config.yaml import read_yaml
@@ -128,7 +127,7 @@ client: {{batch_size: {setting.batch}, batches: 1, optimizer: {optimizer}, keep_
 participation: {{name: all}}  # or {{name: sample, clients: 10}}
 {_of_attack(attack, malicious)}\
 # How the server merges the updates.
-aggregator: {_with_f(_example(rule), malicious)}
+aggregator: {example(rule, malicious)}
 {_ROOT if choices.aggregator == "fl-trust" else ""}\
 # Every `every` rounds the model is judged by this attack, on held-out examples. The audit tries at
 # the end whether the robust accuracy is real.
@@ -162,7 +161,7 @@ def _of_attack(attack: type | None, malicious: int) -> str:
 
     if attack is None:
         return "malicious: 0  # for an attack: fedrobust list attack\n"
-    written = _example(attack)
+    written = example(attack)
     built: Any = from_config(attack, read_yaml(written))
     threat, needs = ThreatModel(), requirements(built).knowledge
     granted = ", ".join(f"{what}: true" for what in sorted(needs) if not threat.knows(what))
@@ -179,13 +178,3 @@ def _chosen(what: str, name: str, known: dict[str, Any]) -> Any:
             f"there are: {', '.join(known)}"
         )
     return known[name]
-
-
-def _example(component: type) -> str:
-    """Return a component as its docstring writes it in a config."""
-    return paragraph(component, "Example").split("``")[1]
-
-
-def _with_f(rule: str, malicious: int) -> str:
-    """Return the rule with as many tolerated rows as there are malicious clients."""
-    return re.sub(r"\bf: \d+", f"f: {malicious}", rule)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fedrobust.cli import completion
 from fedrobust.cli.app import (
     Address,
     AsJson,
@@ -24,6 +25,7 @@ from fedrobust.cli.app import (
 )
 from fedrobust.cli.experiments import found
 from fedrobust.cli.result import print_run, show_json, tell_doubts
+from fedrobust.errors import ConfigError
 
 
 @app.command("run")
@@ -31,11 +33,19 @@ def run_command(
     context: typer.Context,
     config: Annotated[
         Path,
-        typer.Argument(help="A YAML file, or an experiment of `fedrobust list experiments`."),
+        typer.Argument(
+            help="A YAML file, or an experiment of `fedrobust list experiments`.",
+            autocompletion=completion.config,
+        ),
     ],
     settings: Annotated[
         list[str] | None,
-        typer.Option("-s", "--set", help="Override a key: aggregator.f=12. May be repeated."),
+        typer.Option(
+            "-s",
+            "--set",
+            help="Override a key: aggregator.f=12. May be repeated.",
+            autocompletion=completion.setting,
+        ),
     ] = None,
     rounds: Annotated[
         int | None,
@@ -103,7 +113,8 @@ def sweep_command(
     config: Annotated[
         Path,
         typer.Argument(
-            help="A YAML file with a grid:, or an experiment of `fedrobust list experiments`."
+            help="A YAML file with a grid:, or an experiment of `fedrobust list experiments`.",
+            autocompletion=completion.config,
         ),
     ],
     settings: CellSettings = None,
@@ -178,9 +189,16 @@ def report(
     pdf: Annotated[
         bool, typer.Option("--pdf", help="Write each figure as PDF too, for a paper's column.")
     ] = False,
+    width: Annotated[
+        float | None,
+        typer.Option(help="The width of the PDF figures in inches; 3.5 if left out.", metavar="IN"),
+    ] = None,
 ) -> None:
     """Make one self-contained HTML page, and its figures as PNG and SVG."""
     from fedrobust.report import write_report
 
     with user_errors():
-        say(f"page: {write_report(runs, out, trust=trust, latex=latex, csv=csv, pdf=pdf)}")
+        if width is not None and not pdf:
+            raise ConfigError("--width is the width of the PDF figures: add --pdf")
+        drawn = pdf if width is None else width
+        say(f"page: {write_report(runs, out, trust=trust, latex=latex, csv=csv, pdf=drawn)}")

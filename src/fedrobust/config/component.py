@@ -95,7 +95,8 @@ def _partly(cls: type[T]) -> type[T]:
 
 def _filled(default: Any, value: object) -> object:
     known = to_config(default)
-    value = {"name": value} if type(value) is str and "name" in known else value
+    if type(value) is str and value == known.get("name"):
+        return known
     if not isinstance(value, Mapping):
         return value
     if "name" in value:

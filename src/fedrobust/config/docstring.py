@@ -1,6 +1,9 @@
 """Parts of a component's docstring that other places show."""
 
 import inspect
+import re
+
+from fedrobust.config.kind import name_of, required_fields
 
 
 def paragraph(cls: type, title: str) -> str:
@@ -12,3 +15,15 @@ def paragraph(cls: type, title: str) -> str:
         if each.startswith(f"{title}: "):
             return " ".join(each.split()).removeprefix(f"{title}: ")
     raise ValueError(f"the docstring of {cls.__name__} lacks a paragraph '{title}: ...'")
+
+
+def example(cls: type, f: int | None = None) -> str:
+    """Return a component as its docstring writes it in a config, with ``f`` if it has this field.
+
+    Where the docstring has no example, the required fields are left open.
+    """
+    if "\n\nExample: " not in inspect.cleandoc(cls.__doc__ or ""):
+        lacking = [f"{key}: ..." for key in required_fields(cls)]
+        return f"{{{', '.join([f'name: {name_of(cls)}', *lacking])}}}"
+    written = paragraph(cls, "Example").split("``")[1]
+    return written if f is None else re.sub(r"\bf: \d+", f"f: {f}", written)

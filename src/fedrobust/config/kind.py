@@ -149,7 +149,7 @@ class Kind:
         """Read a name alone as the mapping with that name and nothing else."""
         if type(value) is not str:
             return value
-        lacking = _required_fields(self.members[value]) if value in self.members else []
+        lacking = required_fields(self.members[value]) if value in self.members else []
         if lacking:
             example = ", ".join(f"{key}: ..." for key in lacking)
             raise PydanticCustomError(
@@ -165,7 +165,7 @@ class Kind:
         return {"name": value}
 
 
-def _required_fields(cls: type) -> list[str]:
+def required_fields(cls: type) -> list[str]:
     """Return the names of the fields of a component that have no default."""
     given = cast("Any", cls)
     return [f.name for f in fields(given) if f.default is MISSING and f.default_factory is MISSING]

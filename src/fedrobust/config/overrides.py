@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedrobust.config.explain import component_in, field_types, members, shown
+from fedrobust.config.kind import required_fields
 from fedrobust.config.text import quoted, shortened
 from fedrobust.config.yaml import DEPTH, read_yaml
 from fedrobust.errors import ConfigError, OverrideWarning
@@ -127,6 +128,19 @@ def _dropped(
         keys = shortened(", ".join(shown([key]) for key in going), 200)
         lacks = "" if own else f", which {new} does not have"
         yield f"{setting.key}={shortened(new)}: dropped {keys} of {shown([old])}{lacks}"
+
+
+def named_alone(cls: Any, content: Mapping[str, Any], path: Path) -> type | None:
+    """Return the component that a name alone stands for at ``path``, if it needs more than that."""
+    place, node = _Place(cls), content
+    for step in path[:-1]:
+        place, below = place.below(node, step), node.get(step)
+        if not isinstance(below, Mapping):
+            return None
+        node = below
+    value = node.get(path[-1])
+    found = place.below(node, path[-1]).choices.get(value) if isinstance(value, str) else None
+    return found if found is not None and required_fields(found) else None
 
 
 class _Place:

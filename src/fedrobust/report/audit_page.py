@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 
 from fedrobust.evaluation.auditing import Audit, Surface, wording
 from fedrobust.evaluation.auditing.indicators import Indicator
+from fedrobust.records.reading import shaped
+from fedrobust.records.schema.audit import AuditRecord
 from fedrobust.report.style import ACCURACY, MUTED, NARROW, RIGHT, ROBUST, printable
 from fedrobust.report.wording import number, percent
 from fedrobust.runs.audit import stored, stored_words
+from fedrobust.runs.own_audit import other_verdict
 
 _SCALE = LinearSegmentedColormap.from_list("loss", ["#f2f5f9", "#56b4e9", "#0072b2", "#1f2933"])
 
@@ -23,6 +26,7 @@ _SCALE = LinearSegmentedColormap.from_list("loss", ["#f2f5f9", "#56b4e9", "#0072
 def audit_values(folder: Path, figure: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     """Return all values that the page shows of the audit in ``folder``."""
     found, about = stored(folder), stored_words(folder)
+    own = shaped(AuditRecord, about).run
     shares = {name: percent(share.value) for name, share in found.shares.items()}
     return {
         "model": str(about.get("model", folder.name)),
@@ -30,6 +34,7 @@ def audit_values(folder: Path, figure: Callable[..., dict[str, Any]]) -> dict[st
         "verdict": found.verdict,
         "reason": found.reason,
         "notes": list(found.notes),
+        "other": other_verdict(found, own),
         "cards": [
             {
                 "title": title,
@@ -98,7 +103,8 @@ def _signs(found: Audit, width: float) -> Figure:
     axes.set_yticks(range(len(signs)), names)
     axes.grid(axis="y", visible=False)
     axes.axvline(0, color=MUTED, linewidth=0.8, alpha=0.6)
-    axes.set_xlabel("what shows masking, in % of the examples")
+    whole = width > NARROW
+    axes.set_xlabel("what shows masking, in % of the examples" if whole else "% of the examples")
     low = min(0.0, *(100 * sign.low for sign in signs))
     axes.set_xlim(max(low, -100.0) - 2, 102 if max(s.high for s in signs) > 0.5 else 55)
     return figure

@@ -152,7 +152,8 @@ def kept(run: ReportRun, width: float) -> Figure:
     if not abs(level - blind) < 0.3:  # else the two names would overlap; the title says "kept" too
         _name(top, end, level, "kept", MALICIOUS)
     if rows:
-        _raster(panels[1, 0], found.shares, found.edges, found.clients)
+        title = "Each malicious client, by id" if width > NARROW else "By client"
+        _raster(panels[1, 0], title, found.shares, found.edges, found.clients)
     rounds_axis(panels[-1, 0], int(end), int(found.edges[0]))
     return figure
 
@@ -172,7 +173,11 @@ def _name(axes: Axes, x: float, y: float, text: str, colour: str, bold: bool = F
 
 
 def _raster(
-    axes: Axes, shares: NDArray[np.float64], edges: NDArray[np.float64], clients: Sequence[int]
+    axes: Axes,
+    title: str,
+    shares: NDArray[np.float64],
+    edges: NDArray[np.float64],
+    clients: Sequence[int],
 ) -> None:
     # One hue whose opacity is the share is readable on white paper and on a dark screen.
     image = np.empty((*shares.shape, 4))
@@ -182,7 +187,7 @@ def _raster(
     extent = (edges[0], edges[0] + width * shares.shape[1], len(clients) - 0.5, -0.5)
     axes.imshow(image, aspect="auto", interpolation="none", extent=extent)
     stretch = f", {width:.0f} rounds a column" if width > 1 else ""
-    axes.set_title(f"Each malicious client, by id{stretch}")
+    axes.set_title(f"{title}{stretch}")
     axes.grid(visible=False)
     every = -(-len(clients) // 24)
     axes.set_yticks(range(0, len(clients), every), [str(c) for c in clients[::every]], fontsize=7.5)

@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from fedrobust.config.trust import Trusted, trusting
-from fedrobust.errors import RecordError, WriteError
+from fedrobust.errors import ConfigError, RecordError, WriteError
 from fedrobust.files import atomically, clear, held, listing, reason, written
 from fedrobust.records.leaderboard import FILE as LEADERBOARD
 from fedrobust.records.reading import present
@@ -26,10 +26,12 @@ from fedrobust.report.page_tables import table_files
 from fedrobust.report.reproduction.page import reproduction_values
 from fedrobust.report.run_page import curve_words, section, table
 from fedrobust.report.run_records import ReportRun
-from fedrobust.report.style import SERIES, THEME, render
+from fedrobust.report.style import COLUMN, SERIES, THEME, render
 from fedrobust.report.svg import bare, renamed
 from fedrobust.report.sweep.page import sweep_values
 
+_LEAST, _MOST = 2.5, 20.0
+"""The widths in inches that a figure of a paper may have."""
 Content = tuple[str, dict[str, bytes]]
 """The text of a page, and the files beside it by name."""
 _MARK = '<meta name="generator" content="fedrobust report">'
@@ -47,7 +49,7 @@ def write_report(
     trust: bool | Trusted = False,
     latex: bool = False,
     csv: bool = False,
-    pdf: bool = False,
+    pdf: bool | float = False,
 ) -> Path:
     """Write the report on runs, a sweep, a reproduction, an audit or a leaderboard.
 
@@ -57,8 +59,8 @@ def write_report(
     runs give the same bytes. ``trust`` lets the configs of a sweep's cells name code
     (``module:name``) as their model, and this code is run. Without it, the figure that needs the
     model is left out, and the page says so. ``latex`` and ``csv`` write each table of the page
-    beside it in that form too, and ``pdf`` each figure as PDF, drawn for a column of a paper, with
-    text as text.
+    beside it in that form too, and ``pdf`` each figure as PDF with text as text, drawn for one
+    column of a paper (3.5 inches), or as many inches wide as it says.
 
     Raises: ``RecordError`` for a folder that is no run directory, has no evaluations yet or holds
     a broken file, and for an ``out`` that cannot be written or holds anything but a report.
@@ -69,11 +71,12 @@ def write_report(
         raise RecordError(f"cannot read {', '.join(map(str, runs))}: {reason(error)}") from error
     if not paths:
         raise RecordError("there is no run to report on; give at least one run directory")
-    sweep = partial(_build_sweep, trusted=trusting(trust), out=out, pdf=pdf)
+    inches = _inches(pdf)
+    sweep = partial(_build_sweep, trusted=trusting(trust), out=out, pdf=inches)
     whole: tuple[tuple[str, Callable[[Path], Content]], ...] = (
-        (REPRODUCTION, partial(_build_reproduction, pdf=pdf)),
+        (REPRODUCTION, partial(_build_reproduction, pdf=inches)),
         ("sweep.json", sweep),
-        ("audit.json", partial(_build_audit, pdf=pdf)),
+        ("audit.json", partial(_build_audit, pdf=inches)),
         (LEADERBOARD, _build_leaderboard),
     )
 
@@ -98,7 +101,18 @@ def write_report(
     if out is None and len(paths) > 1:
         names = "-".join(wording.slug(label) for label in labels)[:100]
         out = Path(f"report-{names}")
-    return _publish(out, paths[0], partial(with_tables, partial(_build, read, labels, pdf)))
+    return _publish(out, paths[0], partial(with_tables, partial(_build, read, labels, inches)))
+
+
+def _inches(pdf: bool | float) -> float | None:
+    """Return the width of the PDF files; None where there are none. Raises: ``ConfigError``."""
+    if isinstance(pdf, bool):
+        return COLUMN if pdf else None
+    if not _LEAST <= pdf <= _MOST:
+        raise ConfigError(
+            f"a figure of {pdf:g} inches cannot be drawn: give a width from {_LEAST:g} to {_MOST:g}"
+        )
+    return float(pdf)
 
 
 def _publish(out: Path | None, inside: Path, build: Callable[[], Content]) -> Path:
@@ -147,7 +161,7 @@ def _check_ours(out: Path) -> None:
         )
 
 
-def _build(runs: Sequence[ReportRun], labels: Sequence[str], pdf: bool) -> Content:
+def _build(runs: Sequence[ReportRun], labels: Sequence[str], pdf: float | None) -> Content:
     """Build the page of one or several runs, and the files beside it, by name."""
     files: dict[str, bytes] = {}
     figure = _collector(files, pdf)
@@ -175,7 +189,7 @@ def _build(runs: Sequence[ReportRun], labels: Sequence[str], pdf: bool) -> Conte
     return html, files
 
 
-def _build_sweep(path: Path, trusted: Trusted, out: Path | None, pdf: bool) -> Content:
+def _build_sweep(path: Path, trusted: Trusted, out: Path | None, pdf: float | None) -> Content:
     """Build the page of a sweep, and the files beside it, by name."""
     files: dict[str, bytes] = {}
     values, tables = sweep_values(path, _collector(files, pdf), trusted, out or path / "report")
@@ -192,7 +206,7 @@ def _build_sweep(path: Path, trusted: Trusted, out: Path | None, pdf: bool) -> C
     ), files
 
 
-def _build_reproduction(path: Path, pdf: bool) -> Content:
+def _build_reproduction(path: Path, pdf: float | None) -> Content:
     """Build the page of a reproduction, and the files beside it, by name."""
     files: dict[str, bytes] = {}
     values, tables = reproduction_values(path, _collector(files, pdf))
@@ -201,7 +215,7 @@ def _build_reproduction(path: Path, pdf: bool) -> Content:
     return page.render(mark=Markup(_MARK), sweep=values, files=sorted(files)), files
 
 
-def _build_audit(path: Path, pdf: bool) -> Content:
+def _build_audit(path: Path, pdf: float | None) -> Content:
     """Build the page of an audit, and the files beside it, by name."""
     from fedrobust.report.audit_page import audit_values  # loads the audit, only for this page
 
@@ -218,7 +232,7 @@ def _build_leaderboard(path: Path) -> Content:
     return page.render(mark=Markup(_MARK), board=values, files=sorted(files)), files
 
 
-def _collector(files: dict[str, bytes], pdf: bool) -> Callable[..., dict[str, Any]]:
+def _collector(files: dict[str, bytes], pdf: float | None) -> Callable[..., dict[str, Any]]:
     """Return a function that draws a figure, adds it to ``files``, and gives it to the page."""
 
     def figure(

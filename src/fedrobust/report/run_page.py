@@ -12,6 +12,7 @@ from matplotlib.image import imsave
 
 from fedrobust.evaluation.intervals import bounds
 from fedrobust.report import compare, figures, wording
+from fedrobust.report.audits_beside import disagreeing
 from fedrobust.report.learned_attack import learned_section
 from fedrobust.report.run_records import Evaluation, PerUser, ReportRun, Score
 from fedrobust.report.selection import passing, selects
@@ -29,7 +30,7 @@ def section(
         "verdict": wording.verdict(run),
         "scores": _scores(run),
         "facts": _facts(run),
-        "warnings": wording.warnings(run),
+        "warnings": [*disagreeing(run), *wording.warnings(run)],
         "notes": (*wording.extensions(run), *(run.summary.notes if run.summary else ())),
         "rule": rule,
         "passing": found,
@@ -120,7 +121,21 @@ def _facts(run: ReportRun) -> list[tuple[str, str]]:
                 for attack, share in under.robust_accuracy.items():
                     title = f"Under {attack}, {name} model, {under.examples:,} test examples"
                     facts.append((title, f"{100 * share:.1f}\u202f%"))
-    return [*facts, ("Time", wording.duration(seconds))]
+    return [*facts, *_times(run, seconds)]
+
+
+def _times(run: ReportRun, seconds: float) -> list[tuple[str, str]]:
+    """Return how long the run took, and where the time went, if its record holds that."""
+    times = run.summary.times if run.summary else None
+    if times is None:
+        return [("Time", wording.duration(seconds))]
+    parts = {name: times[name].seconds for name in ("rounds", "evaluations", "audits")}
+    told = [
+        f"{name} {wording.duration(spent)}"
+        for name, spent in parts.items()
+        if name != "audits" or run.config["evaluation"].get("audit")
+    ]
+    return [("Time", wording.duration(sum(parts.values()))), ("Of this", ", ".join(told))]
 
 
 def table(runs: Sequence[ReportRun]) -> dict[str, Any]:

@@ -101,28 +101,50 @@ _STYLE = {
     "ytick.color": MUTED,
     "ytick.major.size": 0,
 }
+_PIXELS = 2.2e6
+"""The most pixels of a PNG; only figures of many panels have fewer than 200 in an inch."""
+COLUMN = 3.5
+"""The width in inches of one column of a paper of two columns."""
+_PRINT = {
+    "axes.titlesize": 8.5,
+    "figure.constrained_layout.h_pad": 0.04,
+    "figure.constrained_layout.w_pad": 0.02,
+    "font.size": 8,
+}
+"""What differs in a PDF for a paper, where a letter of 8 points is as large as the captions'."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """One figure in every form: SVG for the page, for a phone, and as a file; PNG at 2×."""
+    """One figure in every form: SVG for the page, for a phone, and as a file; and PNG."""
 
     wide: str
     narrow: str
     png: bytes
     pdf: bytes | None = None
-    """For a column of a paper, where it is asked for."""
+    """For a paper, where it is asked for."""
 
 
-def render(draw: Callable[[float], Figure], narrow: bool = True, pdf: bool = False) -> Drawing:
-    """Draw at both widths, without regard to the user's own matplotlib settings."""
+def render(
+    draw: Callable[[float], Figure], narrow: bool = True, pdf: float | None = None
+) -> Drawing:
+    """Draw at both widths, without regard to the user's own matplotlib settings.
+
+    ``pdf`` is the width in inches of a PDF file for a paper, where it is asked for.
+    """
     with mpl.style.context(["default", _STYLE]):
         wide = _laid_out(draw(WIDE))
         svg, png = _svg(wide), _png(wide)
         small = _laid_out(draw(NARROW)) if narrow else wide
         phone = _svg(small) if narrow else svg
-        vector = _pdf(small) if pdf else None
+    vector = None if pdf is None else printed(draw, pdf)
     return Drawing(svg, phone, png, vector)
+
+
+def printed(draw: Callable[[float], Figure], width: float) -> bytes:
+    """Draw a figure for a paper, as a PDF of this width in inches."""
+    with mpl.style.context(["default", _STYLE, _PRINT]):
+        return _pdf(_laid_out(draw(width)))
 
 
 def styled(draw: Callable[[], Figure]) -> Figure:
@@ -191,5 +213,6 @@ def _pdf(figure: Figure) -> bytes:
 
 def _png(figure: Figure) -> bytes:
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=200, metadata={"Software": None})
+    dpi = min(200.0, math.sqrt(_PIXELS / math.prod(figure.get_size_inches())))
+    figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None})
     return out.getvalue()

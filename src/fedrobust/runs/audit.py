@@ -31,9 +31,10 @@ from fedrobust.perturb import Pgd
 from fedrobust.perturb.geometry import Norm
 from fedrobust.progress import UNWATCHED, Progress
 from fedrobust.records.reading import broken, json_of, present
-from fedrobust.records.schema.audit import AuditRecord
+from fedrobust.records.schema.audit import AuditRecord, OwnAudit
 from fedrobust.records.schema.formats import declared, with_format
 from fedrobust.runs.audited_model import Source, opened
+from fedrobust.runs.own_audit import own_audit
 from fedrobust.runs.run import trained
 from fedrobust.runs.surrogates import surrogates
 
@@ -64,6 +65,10 @@ class Asked:
         silent = ("where", "out", "resume", "trust")
         asked = {k: v for k, v in asdict(self).items() if k not in silent}
         return {"model": self.where, "data": self.data or "the run's own", "asked": asked}
+
+    def own(self, found: Audit) -> OwnAudit | None:
+        """Return the run's own audit of the same model on its own data, if there is one."""
+        return own_audit(Path(self.where), self.last, found) if self.data is None else None
 
 
 def audited(asked: Asked, progress: Progress | None = None) -> Audit:
@@ -96,6 +101,8 @@ def audited(asked: Asked, progress: Progress | None = None) -> Audit:
         found = _audited(asked, task, journal, progress or UNWATCHED)
         content = {"fedrobust": version("fedrobust")} | asked.content() | found.to_json()
         content["about"] = about
+        if (own := asked.own(found)) is not None:
+            content["run"] = asdict(own)
         content = declared(AuditRecord, with_format(_RESULT, content))
         _keep(done, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return found

@@ -15,8 +15,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from fedrobust.config.component import from_config, to_config
+from fedrobust.config.docstring import example
 from fedrobust.config.explain import shown
-from fedrobust.config.overrides import Setting, apply, dotted, override
+from fedrobust.config.overrides import Setting, apply, dotted, named_alone, override
 from fedrobust.config.text import listed, quoted, shortened
 from fedrobust.errors import ConfigError, OverrideWarning
 from fedrobust.experiment import Experiment, Name, read_yaml
@@ -127,7 +128,7 @@ def _cells(
     Raises: ``ConfigError`` for two cells of one name, and for all cells that could not be run.
     """
     cells: dict[str, Cell] = {}
-    problems, dropped = [], dict[str, None]()
+    problems, dropped, cures = [], dict[str, None](), dict[str, None]()
     for choices in grids:
         for place, config, gone in _combinations(base, choices, said):
             dropped |= dict.fromkeys(gone)
@@ -142,12 +143,28 @@ def _cells(
             except ConfigError as error:
                 told = str(error).replace("\n", "\n  ")
                 problems.append(f"cell {shortened(name)}: {told}")
+                cures |= dict.fromkeys(_in_full(choices, place, config))
     if problems:
         shown = listed(problems[:10], "cells", max(0, len(problems) - 10))
-        raise ConfigError(f"{path}:\n{shown}")
+        raise ConfigError("\n".join([f"{path}:", shown, *cures]))
     if dropped:
         warnings.warn(listed(dropped, "names"), OverrideWarning, stacklevel=3)
     return tuple(cells.values())
+
+
+def _in_full(
+    axes: Mapping[str, Sequence[Choice]], place: Mapping[str, str], config: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yield how the grid writes each choice that is a component's name and needs more than that."""
+    for axis, choices in axes.items():
+        for key in dict(choices)[place[axis]]:
+            found = named_alone(Experiment, config, key.path)
+            if found is None:
+                continue
+            malicious = config.get("malicious")
+            written = example(found, malicious if type(malicious) is int else None)
+            line = f"{place[axis]}: {{{key.key}: {written}}}"
+            yield f"{_at(axis)} may be a mapping of labels to changes; write {line}"
 
 
 def _attack(path: Path, label: str, axes: Mapping[str, Sequence[str]]) -> str:

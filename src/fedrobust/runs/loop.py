@@ -63,9 +63,10 @@ class Playing:
         host = Host(progress, None if self.directory is None else self.directory.path)
         clock, saved = time.monotonic() - run_state.seconds, run_state.seconds
         while run_state.state.round < run.experiment.rounds and not over():
-            run_state.state, log = run_round(
-                run_state.state, run.federation, run.streams, backend=run.backend, host=host
-            )
+            with run_state.times.spent_on("rounds"):
+                run_state.state, log = run_round(
+                    run_state.state, run.federation, run.streams, backend=run.backend, host=host
+                )
             progress.played(log)
             run_state.seconds = time.monotonic() - clock
             due = after(log) or log.round == 1 or run_state.seconds - saved > SAVE_EVERY

@@ -37,13 +37,10 @@ def on_held_out(run: Prepared, weights: Weights, round: int) -> Json:
         "examples": len(run.choosing.index),
         "split": run.experiment.evaluation.split,
     } | _odd(scores)
-    evaluation = run.experiment.evaluation
-    check, asked = evaluation.wasserstein, evaluation.audit
+    check = run.experiment.evaluation.wasserstein
     if check is not None:
         x, y = _examples(run, run.choosing)
         content["wasserstein"] = check.certify(run.model, x, y, run.gamma, run.plan.batch or 1)
-    if asked and (round == run.experiment.rounds or evaluation.audit_due(round)):
-        content |= _audited(run, asked, run.choosing.first(asked.samples))
     if run.choosing.split.user is not None:
         users = run.choosing.split.user[run.choosing.index]
         groups = {int(u): (users == u).nonzero()[:, 0] for u in torch.unique(users)}
@@ -72,8 +69,6 @@ def on_test(run: Prepared, weights: Weights, round: int) -> Json:
         batch = run.plan.batch or 1
         content["wasserstein"] = check.certify(run.model, x, y, run.gamma, batch, classes=True)
         content["shift"] = check.shift(run.model, x, y, batch)
-    if asked := run.experiment.evaluation.audit:
-        content |= _audited(run, asked, run.testing.first(asked.test_samples or asked.samples))
     if parts:
         everyone = torch.cat(list(parts.values()))
         content["clients"] = {
@@ -83,6 +78,23 @@ def on_test(run: Prepared, weights: Weights, round: int) -> Json:
         }
         content["per_client"] = by_group(scores, parts)
     return content
+
+
+def audit_held_out(run: Prepared, round: int) -> Json:
+    """Return the audit, if one is due, of the model that :func:`on_held_out` has just scored."""
+    evaluation = run.experiment.evaluation
+    asked = evaluation.audit
+    if asked is None or not (round == run.experiment.rounds or evaluation.audit_due(round)):
+        return {}
+    return _audited(run, asked, run.choosing.first(asked.samples))
+
+
+def audit_test(run: Prepared) -> Json:
+    """Return the audit, if one is asked for, of the model that :func:`on_test` has just scored."""
+    asked = run.experiment.evaluation.audit
+    if asked is None:
+        return {}
+    return _audited(run, asked, run.testing.first(asked.test_samples or asked.samples))
 
 
 def _parts(run: Prepared) -> dict[int, Indices]:

@@ -26,6 +26,7 @@ from fedrobust.runs.provenance import environment
 from fedrobust.runs.rounds_log import Extent, RoundsLog
 from fedrobust.runs.state import FORMAT, RunState
 from fedrobust.runs.tally import Tally
+from fedrobust.runs.times import Times
 from fedrobust.runs.weights import Weights
 from fedrobust.typing import Json
 
@@ -43,7 +44,7 @@ _KEYS: dict[int, dict[str, Any]] = {
     FORMAT: _BOTH | {"format": int, "config": dict, "log": dict, "tally": dict},
 }
 """The keys of a checkpoint, and the types of their values, by format."""
-_OPTIONAL = {"config", "best_store", "earlier", "earlier_store"}
+_OPTIONAL = {"config", "best_store", "earlier", "earlier_store", "times"}
 
 
 def stored_plan(experiment: Experiment, directory: RunDirectory) -> Execution:
@@ -145,6 +146,8 @@ def _restored(run: Prepared, directory: RunDirectory, content: Json) -> RunState
         tally,
         log,
         _weights(content, "earlier", device) if "earlier" in content else None,
+        Times.stored(content),
+        "times" in content,
     )
     best_without_the_end(run, run_state, path)
     return run_state
@@ -233,6 +236,7 @@ def _misfit(run: Prepared, content: Json) -> str:
         return "its metrics do not say of which rounds they are"
     try:
         rounds = _number(content)
+        Times.stored(content)
     except (ValueError, KeyError, TypeError) as error:
         return f"its account of the rounds is broken: {error}"
     round = state.get("round")

@@ -104,7 +104,8 @@ def _surrogates(run: Prepared, progress: Progress) -> tuple[nn.Module, ...]:
 def _play(playing: Playing, watch: Progress) -> Played:
     run_state, directory = playing.run_state, playing.directory
     if not _measured(playing):
-        playing.run = replace(playing.run, surrogates=_surrogates(playing.run, watch))
+        with run_state.times.spent_on("audits"):
+            playing.run = replace(playing.run, surrogates=_surrogates(playing.run, watch))
     run = playing.run
 
     def recorded(log: RoundLog) -> bool:
@@ -163,7 +164,10 @@ def _keep(playing: Playing, watch: Progress, summary: Json) -> None:
 
 def _evaluate(run: Prepared, run_state: RunState, log: RoundLog) -> Json:
     weights = Weights.of(run_state.state)
-    scores = measure.on_held_out(run, weights, log.round)
+    with run_state.times.spent_on("evaluations"):
+        scores = measure.on_held_out(run, weights, log.round)
+    with run_state.times.spent_on("audits"):
+        scores |= measure.audit_held_out(run, log.round)
     kept = log.kept
     metrics = {
         "round": log.round,

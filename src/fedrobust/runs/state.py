@@ -11,6 +11,7 @@ from fedrobust.runs.directory import RunDirectory
 from fedrobust.runs.prepare import Prepared
 from fedrobust.runs.rounds_log import RoundsLog
 from fedrobust.runs.tally import Tally
+from fedrobust.runs.times import Times
 from fedrobust.runs.weights import Weights
 from fedrobust.typing import Json
 
@@ -25,7 +26,9 @@ class RunState:
     ``rounds`` is the number of rounds of the recorded run. It is smaller than the experiment's
     until the run is extended. ``log`` has the rounds that were played; it is None for a run that
     keeps no records. ``earlier`` are the weights that were chosen before the last evaluation. It
-    is None unless that evaluation changed them, and a longer run would lack it.
+    is None unless that evaluation changed them, and a longer run would lack it. ``times`` are the
+    seconds that each part of the run took; they are not whole, and so never recorded, for a run
+    that an earlier version began.
     """
 
     state: FederationState
@@ -36,6 +39,8 @@ class RunState:
     tally: Tally = field(default_factory=Tally)
     log: RoundsLog | None = None
     earlier: Weights | None = None
+    times: Times = field(default_factory=Times)
+    times_whole: bool = True
 
     @classmethod
     def start(cls, run: Prepared, log: RoundsLog | None = None) -> "RunState":
@@ -92,6 +97,8 @@ def write_checkpoint(run: Prepared, directory: RunDirectory, run_state: RunState
         "seconds": run_state.seconds,
         "config": to_config(run.experiment) | {"rounds": run_state.rounds},
     }
+    if run_state.times_whole:
+        content["times"] = run_state.times.record()
     if run_state.best.store:
         content["best_store"] = run_state.best.store
     if run_state.earlier is not None:

@@ -46,9 +46,9 @@ def _line(log: RoundLog, clients: int) -> Json:
 def _finish(run: Prepared, run_state: RunState) -> Json:
     """Return the summary. The test split is read only here, once, for two models."""
     chosen, last = best_of(run_state.metrics), run_state.metrics[-1]
-    final = measure.on_test(run, Weights.of(run_state.state), last["round"])
+    final = _tested(run, run_state, Weights.of(run_state.state), last["round"])
     attack = measure.on_attack(run, run_state.state.attack, "report")
-    best = final if chosen is last else measure.on_test(run, run_state.best, chosen["round"])
+    best = final if chosen is last else _tested(run, run_state, run_state.best, chosen["round"])
     for score in (best, final):
         declared(Score, score)
     content = {
@@ -74,7 +74,17 @@ def _finish(run: Prepared, run_state: RunState) -> Json:
             *_strangers(run, run_state),
         ],
     }
+    if run_state.times_whole:
+        content["times"] = run_state.times.record()
     return declared(Summary, with_format("summary.json", content))
+
+
+def _tested(run: Prepared, run_state: RunState, weights: Weights, round: int) -> Json:
+    """Return the scores and the audit of a model on the test split."""
+    with run_state.times.spent_on("evaluations"):
+        scores = measure.on_test(run, weights, round)
+    with run_state.times.spent_on("audits"):
+        return scores | measure.audit_test(run)
 
 
 def _strangers(run: Prepared, run_state: RunState) -> list[str]:

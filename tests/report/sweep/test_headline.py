@@ -1,44 +1,8 @@
 """The first sentence of a sweep's page says what happened, and no more than the seeds show."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from made_sweep import CROSSED, Audits, made
 
 from fedrobust.report.sweep.headline import headline
-from fedrobust.report.sweep.records import Group, SweepCell, SweepRecords
-
-Robust = Mapping[tuple[str, ...], Sequence[float]]
-
-
-def made(
-    robust: Robust, axes: tuple[str, ...] = ("rule", "attack"), missing: tuple[str, ...] = ()
-) -> SweepRecords:
-    """A sweep with these robust accuracies at each place, one for each seed."""
-    groups = []
-    for labels, values in robust.items():
-        named = dict(zip(axes, labels, strict=True))
-        config = {"malicious": int(named.get("attack", "none") != "none")}
-        cells = tuple(
-            SweepCell(
-                "-".join([*labels, str(seed)]),
-                named | {"seed": str(seed)},
-                Path(),
-                config,
-                {"test": {"final": {"robust_accuracy": value, "examples": 1000}}},
-            )
-            for seed, value in enumerate(values)
-        )
-        groups.append(Group(labels, cells))
-    return SweepRecords(Path(), "made", axes, tuple(groups), missing, {})
-
-
-CROSSED: Robust = {
-    ("mean", "none"): [0.55, 0.56],
-    ("mean", "flip"): [0.50, 0.51],
-    ("mean", "alie"): [0.10, 0.12],
-    ("krum", "none"): [0.48, 0.49],
-    ("krum", "flip"): [0.45, 0.46],
-    ("krum", "alie"): [0.47, 0.48],
-}
 
 
 def plain(text: str) -> str:
@@ -106,3 +70,52 @@ def test_any_axes_will_do() -> None:
 def test_an_unfinished_sweep_says_so() -> None:
     found = headline(made(CROSSED, missing=("mean-zero-0", "mean-zero-1")))
     assert found.startswith("So far, with 12 of 14 runs finished: under its worst attack, ")
+
+
+AUDITED: Audits = {
+    ("mean", "none"): [("genuine", 0.50), ("genuine", 0.51)],
+    ("mean", "flip"): [("genuine", 0.46), ("genuine", 0.47)],
+    ("mean", "alie"): [("genuine", 0.40), ("genuine", 0.41)],
+    ("krum", "none"): [("genuine", 0.44), ("genuine", 0.45)],
+    ("krum", "flip"): [("masked", 0.02), ("genuine", 0.40)],
+    ("krum", "alie"): [("masked", 0.01), ("masked", 0.03)],
+}
+
+
+def test_the_audit_counts_and_not_plain_pgd_where_all_have_one() -> None:
+    """Under plain PGD krum would lead by far: 45.5 % against 11 %."""
+    found = plain(headline(made(CROSSED, audits=AUDITED)))
+    assert found == (
+        "Under its worst attack, rule mean keeps the most true robust accuracy (40.5 %, alie) and "
+        "rule krum the least (2.0 %, alie); without an attack, true robust accuracy is 44.5 to "
+        "50.5 %. Plain PGD would put rule krum first, with 45.5 %; the audit leaves it 21.0 %."
+    )
+    some = {place: found for place, found in AUDITED.items() if place != ("mean", "none")}
+    assert plain(headline(made(CROSSED, audits=some))).startswith(
+        "Under its worst attack, rule krum keeps the most robust accuracy (45.5 %, flip)"
+    )
+
+
+def test_a_masked_best_place_is_a_warning() -> None:
+    far = {("a",): [0.9, 0.92], ("b",): [0.3, 0.31]}
+    audits: Audits = {("a",): [("masked", 0.5), ("genuine", 0.7)], ("b",): [("genuine", 0.2)] * 2}
+    assert plain(headline(made(far, ("rule",), audits=audits))) == (
+        "True robust accuracy is highest for rule a (60.0 %) and lowest for rule b (20.0 %). But "
+        "the audit calls rule a masked in 1 of 2 runs: plain PGD leaves 90.0 % standing there, and "
+        "even 50.0 % is an upper bound."
+    )
+    some: Audits = {("a",): [("masked", 0.5), ("masked", 0.7)]}
+    assert plain(headline(made(far, ("rule",), audits=some))).endswith(
+        "lowest for rule b (30.5 %). But the audit calls rule a masked: of 91.0 % under plain PGD, "
+        "60.0 % withstand its attacks."
+    )
+    fine = audits | {("a",): [("inconclusive", 0.5), ("genuine", 0.7)]}
+    assert "But" not in headline(made(far, ("rule",), audits=fine))
+
+
+def test_with_one_seed_the_audited_examples_say_what_chance_explains() -> None:
+    """Of the 100 audited examples, 30 and 45 may be chance; of 1,000 test examples they are not."""
+    scores = {("a",): [0.30], ("b",): [0.45]}
+    assert "highest for rule b" in headline(made(scores, ("rule",)))
+    audits = {("a",): [("genuine", 0.30)], ("b",): [("genuine", 0.45)]}
+    assert "No place is clearly more robust" in headline(made(scores, ("rule",), audits=audits))

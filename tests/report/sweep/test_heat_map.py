@@ -4,10 +4,12 @@ import math
 from typing import Any
 
 import pytest
-from test_headline import CROSSED, made
+from made_sweep import CROSSED, Audits, Robust, made
 
+from fedrobust.report.sweep.columns import table
 from fedrobust.report.sweep.heat_map import LEVELS, heat_maps, ramp
 from fedrobust.report.sweep.records import SweepCell, SweepRecords, Unfinished
+from fedrobust.report.sweep.rows import rows
 
 
 def no_link(_: SweepCell) -> str | None:
@@ -124,3 +126,36 @@ def test_text_is_readable_on_every_colour() -> None:
     for colour, ink in ramp():
         dark, bright = sorted(map(light, (colour, ink)))
         assert (bright + 0.05) / (dark + 0.05) > 4.5, colour
+
+
+def test_the_audited_share_is_shown_first_where_all_cells_have_one_with_its_verdicts() -> None:
+    places: Robust = {("a", "x"): [0.9, 0.8], ("b", "x"): [0.7, 0.6]}
+    audits: dict[tuple[str, ...], list[tuple[str, float]]] = {
+        ("a", "x"): [("masked", 0.1), ("genuine", 0.5)],
+        ("b", "x"): [("inconclusive", 0.4), ("inconclusive", 0.4)],
+    }
+    found = heat_maps(made(places, audits=audits), no_link)
+    names = [measure["name"] for measure in found["measures"]]
+    assert names[:2] == ["true robust accuracy", "robust accuracy"]
+    assert "withstand every attack" in found["measures"][0]["meaning"]
+    true, plain, accuracy = at(found, "a", "x")["shown"][:3]
+    assert (true["value"], plain["value"]) == ("30.0", "85.0")
+    assert (true["doubt"], plain["doubt"], accuracy["doubt"]) == ("1 of 2 masked",) * 2 + ("",)
+    assert at(found, "b", "x")["shown"][0]["doubt"] == "inconclusive"
+    del audits["b", "x"]
+    found = heat_maps(made(places, audits=audits), no_link)
+    names = [measure["name"] for measure in found["measures"]]
+    assert names[:2] == ["robust accuracy", "true robust accuracy"]
+    assert at(found, "b", "x")["shown"][1] is None
+
+
+def test_the_table_counts_the_verdicts() -> None:
+    places: Robust = {("a", "x"): [0.9, 0.8, 0.7]}
+    audits: Audits = {("a", "x"): [("masked", 0.1), ("inconclusive", 0.5), ("inconclusive", 0.5)]}
+    records = made(places, audits=audits)
+    names, lines = table(records)
+    found = rows(records, names, lines, no_link)
+    assert found["heads"][:2] == ["audit: robust", "robust accuracy"]
+    texts = dict(zip(found["heads"], (v["text"] for v in found["body"][0]["values"]), strict=True))
+    counted = {name: texts[f"audit: {name}"] for name in ("genuine", "inconclusive", "masked")}
+    assert counted == {"genuine": "0", "inconclusive": "2", "masked": "1"}

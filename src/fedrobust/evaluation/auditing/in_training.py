@@ -68,6 +68,8 @@ class Auditing:
             "claimed": found.claimed,
             "robust": found.robust,
             "examples": len(x),
+            "budget": self.budget,
+            "attacks": len(found.taken),
             "masked": [sign.name for sign in found.signs if sign.word == "masked"],
             "signs": {sign.name: sign.value for sign in found.signs},
             "under": {

@@ -64,8 +64,19 @@ class SurfaceRecord:
 
 
 @checked(frozen=True, config=OPEN)
+class OwnAudit:
+    """What the record of a run says of its own audit of the same model."""
+
+    verdict: Verdict
+    robust: Fraction
+    examples: Count
+    budget: str
+    attacks: Count | None = None
+
+
+@checked(frozen=True, config=OPEN)
 class AuditRecord:
-    """The contents of audit.json."""
+    """The contents of audit.json. ``run`` is None for a model of no run, and in older records."""
 
     verdict: Verdict
     clean: Fraction
@@ -77,6 +88,7 @@ class AuditRecord:
     notes: tuple[str, ...]
     settings: dict[str, str | Annotated[int, Strict()] | Figure]
     surface: SurfaceRecord
+    run: OwnAudit | None = None
     format: Unread = None
     fedrobust: Unread = None
     model: Unread = None

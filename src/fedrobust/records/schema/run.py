@@ -67,6 +67,9 @@ class Audited(Keyed):
     masked: tuple[str, ...] = ()
     under: dict[str, Fraction] = field(default_factory=dict)
     """The accuracy under each attack that ran on every example, alone."""
+    budget: str | None = None
+    attacks: Count | None = None
+    """How many attacks the audit ran; None in records of earlier versions."""
 
 
 @checked(frozen=True, config=WHOLE)
@@ -183,8 +186,24 @@ class Troubles:
 
 
 @checked(frozen=True, config=WHOLE)
+class Spent(Keyed):
+    """The time that one part of a run took."""
+
+    seconds: Figure
+
+
+@checked(frozen=True, config=WHOLE)
+class Times(Keyed):
+    """Where the time of a run went. ``evaluations`` are without their ``audits``."""
+
+    rounds: Spent
+    evaluations: Spent
+    audits: Spent
+
+
+@checked(frozen=True, config=WHOLE)
 class Summary(Keyed):
-    """The summary of a finished run."""
+    """The summary of a finished run. ``times`` is None in records of earlier versions."""
 
     rounds: Count
     clients: Count
@@ -198,6 +217,7 @@ class Summary(Keyed):
     attack: dict[str, Any] | None = None
     troubles: tuple[str, ...] = ()
     malicious_kept: Fraction | None = None
+    times: Times | None = None
     format: Unread = None
     name: Unread = None
     malicious: Unread = None

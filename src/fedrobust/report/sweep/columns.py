@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from fedrobust.records.published import row_of
-from fedrobust.report.sweep.records import Group, Spread, SweepCell, SweepRecords
+from fedrobust.report.sweep.records import Group, Spread, SweepCell, SweepRecords, count, spread
 
 Columns: TypeAlias = Mapping[str, Callable[["SweepCell"], float | None]]
 
@@ -22,14 +22,15 @@ COLUMNS: Columns = {
     "malicious rows kept": lambda cell: cell.summary.get("malicious_kept"),
     "audit: claimed": lambda cell: audited_figure(cell, "claimed"),
     "audit: robust": lambda cell: audited_figure(cell, "robust"),
-    "audit: masked": lambda cell: audited_figure(cell, "masked"),
+    "audit: genuine": lambda cell: verdict_figure(cell, "genuine"),
+    "audit: inconclusive": lambda cell: verdict_figure(cell, "inconclusive"),
+    "audit: masked": lambda cell: verdict_figure(cell, "masked"),
 }
 SHARES = {
     "paper: accuracy",
     "paper: robust accuracy",
     "audit: claimed",
     "audit: robust",
-    "audit: masked",
     "certified",
     "accuracy",
     "robust accuracy",
@@ -38,14 +39,32 @@ SHARES = {
     "malicious rows kept",
 }
 """The columns that hold shares, from 0 to 1."""
+COUNTS = {"audit: genuine", "audit: inconclusive", "audit: masked"}
+"""The columns that count the cells of a place, in the place of a median."""
+PLAIN, TRUE = "robust accuracy", "audit: robust"
+
+
+def chief(records: SweepRecords) -> str:
+    """Return the column that a sweep is judged by: the audit's, if every finished cell has it."""
+    audited = all(cell.final.get("audit") is not None for cell in records.cells)
+    return TRUE if audited else PLAIN
+
+
+def spoken(column: str) -> str:
+    """Return what a reader calls a column."""
+    return "true robust accuracy" if column == TRUE else column
 
 
 def audited_figure(cell: SweepCell, name: str) -> float | None:
-    """Return a figure of the last model's audit; ``masked`` is 1 where that is the verdict."""
+    """Return a figure of the last model's audit; None where there is none."""
     found = cell.final.get("audit")
-    if found is None:
-        return None
-    return float(found["verdict"] == "masked") if name == "masked" else found[name]
+    return None if found is None else found[name]
+
+
+def verdict_figure(cell: SweepCell, verdict: str) -> float | None:
+    """Return 1 where the audit of the last model has this verdict, and else 0."""
+    found = cell.final.get("audit")
+    return None if found is None else float(found["verdict"] == verdict)
 
 
 def published_figure(cell: SweepCell, name: str) -> float | None:
@@ -66,7 +85,12 @@ def table(
     records: SweepRecords, columns: Columns = COLUMNS
 ) -> tuple[list[str], list[tuple[Group, list[Spread | None]]]]:
     """Return the ``columns`` that any group has, and the rows of the groups that have any."""
-    found = {name: [g.spread(figure) for g in records.groups] for name, figure in columns.items()}
+    found = {
+        name: [
+            (count if name in COUNTS else spread)(group.cells, figure) for group in records.groups
+        ]
+        for name, figure in columns.items()
+    }
     present = [name for name, column in found.items() if any(column)]
     rows = [(group, [found[name][i] for name in present]) for i, group in enumerate(records.groups)]
     return present, [row for row in rows if any(row[1])]
@@ -87,4 +111,6 @@ def figure_text(name: str, value: float) -> str:
     """Return one value of a column without its unit: a share in per cent, or a short number."""
     if name in SHARES:
         return f"{100 * value:.1f}"
+    if name in COUNTS:
+        return f"{value:.0f}"
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"

@@ -1,17 +1,19 @@
 """The figures of a sweep over rounds and places, and functions that all its figures share."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fedrobust.report.style import (
     MUTED,
     NARROW,
+    RULE,
     SERIES,
     Style,
     percent_axis,
@@ -19,16 +21,22 @@ from fedrobust.report.style import (
     rounds_axis,
     series,
 )
-from fedrobust.report.sweep.records import Group, SweepRecords
+from fedrobust.report.sweep.columns import COLUMNS, chief, spoken
+from fedrobust.report.sweep.records import Group, SweepCell, SweepRecords
 
 _LEFT, _RIGHT, _BOTTOM, _TITLE = 0.72, 0.22, 0.48, 0.3
 """The room around the panels of a figure in inches: the axes' labels, and the title."""
 _BESIDE, _BETWEEN = 0.34, 0.42
 """The room between panels. Sizes are given: to compute them takes most of the time of a figure."""
 _LEGEND_ROW = 0.2
-_MANY = 2 * len(SERIES)
-"""The most curves whose styles all differ. Of more, only the ends of the ranking are named."""
+_MANY, _CROWD = 2 * len(SERIES), 150
+"""The most curves whose styles all differ, and the most of a figure that are all named.
+
+Of more curves, only the ends of the ranking are named.
+"""
 _OTHERS = "the others"
+_ROOM, _SMALL = 0.6, 7
+"""The inches of a figure for each column, from which a share has a decimal; the size below it."""
 
 
 def turned(records: SweepRecords) -> SweepRecords:
@@ -70,40 +78,65 @@ def course(records: SweepRecords, width: float, key: str = "robust_accuracy") ->
     groups = panels(records)
     figure, axes = grid(groups, width, 2.9 if len(groups) < 4 else 2.3)
     drawn = styles(records)
-    named = _named(records, key)
+    named = ends(records, lambda cell: float(cell.metrics[-1][key]))
     last, top = 1, 0.0
     for panel, (title, members) in zip(axes, groups.items(), strict=True):
         panel.set_title(printable(title, 30))
+        grey = list[tuple[Sequence[float], Sequence[float]]]()
         for group in members:
             style = drawn[curve_name(group)] if curve_name(group) in named else None
-            end, peak = _followed(panel, group, key, style)
+            end, peak = _followed(panel, group, key, style, grey)
             last, top = max(last, end), max(top, peak)
             if style and key == "robust_accuracy" and (audits := _audits(group)):
                 at, stands = audits
                 dashes = {"ls": (0, (2, 2)), "ms": 3, "clip_on": False}
                 panel.plot(at, stands, **style.drawn | dashes)
+        in_grey(panel, grey)
     for panel in axes:
         percent_axis(panel, top)
         rounds_axis(panel, last)
         if not panel.xaxis.get_tick_params()["labelbottom"]:
             panel.set_xlabel("")
     axes[0].set_ylabel(key.replace("_", " "))
-    shown = {name: style for name, style in drawn.items() if name in named}
-    if len(drawn) > len(shown):
-        shown[_OTHERS] = Style(MUTED, "", "-")
+    plain_inside(axes)
     if len(drawn) > 1:
-        legend(figure, shown, width)
+        legend(figure, shown(drawn, named), width)
     return figure
 
 
-def _followed(panel: Axes, group: Group, key: str, style: Style | None) -> tuple[int, float]:
-    """Draw the curve of a group, in grey without a style; return its last round and its peak."""
+def shown(drawn: Mapping[str, Style], named: Collection[str]) -> dict[str, Style]:
+    """Return the styles of a legend: of the curves that are named, and of the others."""
+    found = {name: style for name, style in drawn.items() if name in named}
+    if len(drawn) > len(found):
+        found[_OTHERS] = Style(MUTED, "", "-")
+    return found
+
+
+def in_grey(panel: Axes, curves: Sequence[tuple[Sequence[float], Sequence[float]]]) -> None:
+    """Draw the curves without a name as one line, which is interrupted between them."""
+    if not curves:
+        return
+    x, y = ([v for curve in curves for v in (*curve[i], math.nan)] for i in (0, 1))
+    panel.plot(x, y, color=MUTED, lw=0.8, alpha=0.6, zorder=1)
+
+
+def _followed(
+    panel: Axes,
+    group: Group,
+    key: str,
+    style: Style | None,
+    grey: list[tuple[Sequence[float], Sequence[float]]],
+) -> tuple[int, float]:
+    """Draw the curve of a group; return its last round and its peak.
+
+    Without a style, the curve is added to those that are ``grey``.
+    """
     by_round = [{m["round"]: m[key] for m in cell.metrics} for cell in group.cells]
     rounds: list[int] = sorted(set.intersection(*map(set, by_round)))
     rows = np.array([[found[r] for r in rounds] for found in by_round])
     middle = np.median(rows, axis=0)
     if style is None:
-        panel.plot(rounds, middle, color=MUTED, lw=0.8, alpha=0.6, zorder=1)
+        grey.append((rounds, middle.tolist()))
         return rounds[-1], float(middle.max())
     panel.plot(
         rounds,
@@ -119,15 +152,16 @@ def _followed(panel: Axes, group: Group, key: str, style: Style | None) -> tuple
     return rounds[-1], float(rows.max())
 
 
-def _named(records: SweepRecords, key: str) -> set[str]:
+def ends(records: SweepRecords, figure: Callable[[SweepCell], float]) -> set[str]:
     """Return the names of the curves that are in colour: all, or the ends of the ranking."""
-    ends: dict[str, list[float]] = {}
+    found: dict[str, list[float]] = {}
     for group in records.groups:
-        found = [float(cell.metrics[-1][key]) for cell in group.cells]
-        ends.setdefault(curve_name(group), []).append(float(np.median(found)))
-    if len(ends) <= _MANY:
-        return set(ends)
-    ranked = sorted(ends, key=lambda name: float(np.mean(ends[name])))
+        values = [figure(cell) for cell in group.cells]
+        found.setdefault(curve_name(group), []).append(float(np.median(values)))
+    crowd = len(found) > len(SERIES) and len(records.groups) > _CROWD
+    if len(found) <= _MANY and not crowd:
+        return set(found)
+    ranked = sorted(found, key=lambda name: float(np.mean(found[name])))
     half = len(SERIES) // 2
     return {*ranked[:half], *ranked[-half:]}
 
@@ -145,11 +179,12 @@ def _audits(group: Group) -> tuple[list[int], list[float]] | None:
 
 
 def matrix(records: SweepRecords, width: float) -> Figure:
-    """Draw the robust accuracy of the last model at every place of a sweep with two axes."""
+    """Draw what a sweep with two axes is judged by at every place: its last models' robustness."""
+    column = chief(records)
     rows, columns = (records.labels(axis) for axis in records.axes)
     shares = np.full((len(rows), len(columns)), np.nan)
     for group in records.groups:
-        found = group.spread(lambda cell: cell.final["robust_accuracy"])
+        found = group.spread(COLUMNS[column])
         if found is not None:
             shares[rows.index(group.labels[0]), columns.index(group.labels[1])] = found.middle
     figure = Figure(figsize=(width, 0.34 * len(rows) + 1.3), layout="constrained")
@@ -157,15 +192,17 @@ def matrix(records: SweepRecords, width: float) -> Figure:
     low = float(np.nanmin(shares))
     high = max(float(np.nanmax(shares)), low + 0.1)
     axes.imshow(shares, cmap="cividis", vmin=low, vmax=high, aspect="auto")
+    digits, size = (1, None) if width / len(columns) > _ROOM else (0, _SMALL)
     for i, j in np.ndindex(shares.shape):
         if np.isfinite(shares[i, j]):
             ink = "white" if shares[i, j] < low + 0.55 * (high - low) else "black"
-            axes.text(j, i, f"{100 * shares[i, j]:.1f}", ha="center", va="center", color=ink)
+            text = f"{100 * shares[i, j]:.{digits}f}"
+            axes.text(j, i, text, ha="center", va="center", color=ink, fontsize=size)
     axes.set_xticks(
         range(len(columns)), [printable(c, 20) for c in columns], rotation=35, ha="right"
     )
     axes.set_yticks(range(len(rows)), [printable(r, 30) for r in rows])
-    axes.set_title("Robust accuracy in %")
+    axes.set_title(f"{spoken(column).capitalize()} in %")
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)
     return figure
@@ -195,6 +232,25 @@ def grid(
     for lowest in axes[max(0, len(groups) - across) : len(groups)]:
         lowest.tick_params(labelbottom=True)
     return figure, axes[: len(groups)]
+
+
+def plain_inside(axes: Sequence[Axes]) -> None:
+    """Leave out the ticks of panels within a figure, whose axes are those at its edge.
+
+    Ticks are what takes the time of many panels. Lines at the heights of the ticks stay.
+    """
+    heights = axes[0].yaxis.get_majorticklocs()
+    for panel in axes:
+        place = panel.get_subplotspec()
+        if not panel.xaxis.get_tick_params()["labelbottom"]:
+            panel.xaxis.set_visible(False)
+        if place is not None and not place.is_first_col():
+            panel.yaxis.set_visible(False)
+            low, high = panel.get_ylim()
+            lines = [((0, y), (1, y)) for y in heights if low <= y <= high]
+            across = panel.get_yaxis_transform()
+            ruled = LineCollection(lines, colors=RULE, linewidths=0.8, transform=across, zorder=0.5)
+            panel.add_collection(ruled, autolim=False)
 
 
 def styles(records: SweepRecords) -> dict[str, Style]:

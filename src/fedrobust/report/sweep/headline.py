@@ -1,10 +1,11 @@
 """The first sentence of a sweep's page: what happened to the robust accuracy."""
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import NamedTuple
 
 from fedrobust.evaluation.intervals import bounds
-from fedrobust.report.sweep.columns import COLUMNS
+from fedrobust.report.sweep.columns import COLUMNS, PLAIN, TRUE, chief, spoken
 from fedrobust.report.sweep.records import Group, Spread, SweepRecords
 from fedrobust.report.wording import percent
 
@@ -13,50 +14,103 @@ Place = tuple[str, ...]
 
 
 class Score(NamedTuple):
-    """The robust accuracy at one place."""
+    """The robust accuracy at one place: the audit's where ``column`` says so."""
 
     group: Group
     robust: Spread
+    column: str = PLAIN
 
     @property
     def ends(self) -> tuple[float, float]:
         """The range over the seeds; of one seed, the 95 % interval of its test examples."""
         if self.robust.seeds > 1:
             return self.robust.low, self.robust.high
-        return bounds(self.robust.middle, self.group.cells[0].final["examples"])
+        final = self.group.cells[0].final
+        examples = (final["audit"] if self.column == TRUE else final)["examples"]
+        return bounds(self.robust.middle, examples)
 
 
 def headline(records: SweepRecords) -> str:
     """Return one sentence: which place is the most robust, which the least, by how much.
 
-    Where a sweep crosses defences with attacks, each defence is judged by the attack that leaves it
-    the least. Medians over the seeds are compared. Two places are alike where the ranges over their
-    seeds overlap; with one seed each, where the 95 % intervals of their test examples do.
+    Where every finished cell has an audit, its figure counts, and not that of plain PGD. A second
+    sentence warns where an audit calls the most robust place masked. Where a sweep crosses defences
+    with attacks, each defence is judged by the attack that leaves it the least. Medians over the
+    seeds are compared. Two places are alike where the ranges over their seeds overlap; with one
+    seed each, where the 95 % intervals of their test examples do.
     """
-    found = [
-        Score(group, spread)
-        for group in records.groups
-        if (spread := group.spread(COLUMNS["robust accuracy"])) is not None
-    ]
-    sentence = _defences(records, found) or _attacks(records, found) or _places(records, found)
+    column = chief(records)
+    sentence, best = _told(records, column)
     total = len(records.cells) + len(records.missing)
-    if not records.missing:
-        return f"{sentence}."
-    done = f"So far, with {len(records.cells)} of {total} runs finished"
-    return f"{done}: {sentence[:1].lower()}{sentence[1:]}."
+    if records.missing:
+        done = f"So far, with {len(records.cells)} of {total} runs finished"
+        sentence = f"{done}: {sentence[:1].lower()}{sentence[1:]}"
+    apparent = "" if column == PLAIN else _apparent(records, best)
+    return f"{sentence}.{apparent}{_masked(records, best)}"
 
 
-def _defences(records: SweepRecords, found: Sequence[Score]) -> str:
-    """Compare defences by their worst attack; empty where the sweep does not cross them."""
-    if _ATTACK not in records.axes:
+def _told(records: SweepRecords, column: str) -> "Told":
+    """Return the sentence about a column, and the places that it says are the most robust."""
+    found = [
+        Score(group, spread, column)
+        for group in records.groups
+        if (spread := group.spread(COLUMNS[column])) is not None
+    ]
+    return _defences(records, found) or _attacks(records, found) or _places(records, found)
+
+
+def _apparent(records: SweepRecords, best: Sequence[Score]) -> str:
+    """Tell which other place plain PGD would put first; empty where it is the same."""
+    _, first = _told(records, PLAIN)
+    if len(best) != 1 or len(first) != 1:
         return ""
+    others = [i for i, axis in enumerate(records.axes) if axis != _ATTACK]
+    here, there = ([score.group.labels[i] for i in others] for score in (best[0], first[0]))
+    if here == there:
+        return ""
+    name = _joined(records, [records.axes[i] for i in others], tuple(there))
+    left = first[0].group.spread(COLUMNS[TRUE])
+    assert left is not None  # every cell has an audit
+    return (
+        f" Plain PGD would put {name} first, with {percent(first[0].robust.middle)}; the audit "
+        f"leaves it {percent(left.middle)}."
+    )
+
+
+def _masked(records: SweepRecords, best: Sequence[Score]) -> str:
+    """Warn where an audit calls cells of the most robust place masked, or several such places."""
+    cells = [cell for score in best for cell in score.group.cells]
+    audits = [audit for cell in cells if (audit := cell.final.get("audit"))]
+    masked = [audit for audit in audits if audit["verdict"] == "masked"]
+    if not masked:
+        return ""
+    where = _at(records, best[0]) if len(best) == 1 else "these places"
+    runs = "" if len(masked) == len(cells) else f" in {len(masked)} of {len(cells)} runs"
+    claimed, robust = (median(audit[key] for audit in masked) for key in ("claimed", "robust"))
+    end = (
+        f"plain PGD leaves {percent(claimed)} standing there, and even {percent(robust)} is an "
+        "upper bound"
+    )
+    if best[0].column == PLAIN:
+        end = f"of {percent(claimed)} under plain PGD, {percent(robust)} withstand its attacks"
+    return f" But the audit calls {where or 'the models'} masked{runs}: {end}."
+
+
+Told = tuple[str, Sequence[Score]]
+"""A sentence, and the places that it says are the most robust ones."""
+
+
+def _defences(records: SweepRecords, found: Sequence[Score]) -> Told | None:
+    """Compare defences by their worst attack; None where the sweep does not cross them."""
+    if _ATTACK not in records.axes:
+        return None
     attacked, calm = _by_defence(records, found)
     axis = records.axes.index(_ATTACK)
     met = [{score.group.labels[axis] for score in scores} for scores in attacked.values()]
     # A defence that met more attacks than others would look worse than it is.
     attacks = set.intersection(*met) if met else set()
     if not attacks or len(attacked) < 2:
-        return ""
+        return None
     worst = {
         place: min(
             (score for score in scores if score.group.labels[axis] in attacks),
@@ -70,6 +124,7 @@ def _defences(records: SweepRecords, found: Sequence[Score]) -> str:
     if any(one != attacks for one in met) and len(attacks) > 1:
         under += f" of the {len(attacks)} that all met"
     others = [name for name in records.axes if name != _ATTACK]
+    what = spoken(high.column)
     calms = [calm[place] for place in worst if place in calm]
 
     def told(score: Score) -> str:
@@ -79,16 +134,16 @@ def _defences(records: SweepRecords, found: Sequence[Score]) -> str:
     if _alike(low, high):
         one = others[0] if len(others) == 1 else "place"
         return (
-            f"{under}, no {one} is clearly more robust than another: robust accuracy is "
+            f"{under}, no {one} is clearly more robust than another: {what} is "
             f"{_span(low, high)}{_without(calms)}"
-        )
+        ), list(worst.values())
     near = sum(_alike(worst[place], high) for place in ranked[1:-1])
     also = f", with {near} other{'s' * (near > 1)} within chance of it," if near else ""
     return (
-        f"{under}, {_joined(records, others, ranked[-1])} keeps the most robust accuracy "
+        f"{under}, {_joined(records, others, ranked[-1])} keeps the most {what} "
         f"({told(high)}){also} and {_joined(records, others, ranked[0])} the least "
         f"({told(low)}){_without(calms)}"
-    )
+    ), [high]
 
 
 def _by_defence(
@@ -113,7 +168,8 @@ def _without(calm: Sequence[Score]) -> str:
     if not calm:
         return ""
     ranked = sorted(calm, key=lambda score: score.robust.middle)
-    return f"; without an attack, robust accuracy is {_span(ranked[0], ranked[-1])}"
+    what = spoken(ranked[0].column)
+    return f"; without an attack, {what} is {_span(ranked[0], ranked[-1])}"
 
 
 def _span(low: Score, high: Score) -> str:
@@ -122,49 +178,52 @@ def _span(low: Score, high: Score) -> str:
     return ends[1] if ends[0] == ends[1] else f"{_short(low.robust.middle)} to {ends[1]}"
 
 
-def _attacks(records: SweepRecords, found: Sequence[Score]) -> str:
-    """Name the most harmful attack on the one defence; empty where there are several."""
+def _attacks(records: SweepRecords, found: Sequence[Score]) -> Told | None:
+    """Name the most harmful attack on the one defence; None where there are several."""
     if _ATTACK not in records.axes:
-        return ""
+        return None
     attacked, calm = _by_defence(records, found)
     if len(attacked) != 1:
-        return ""
+        return None
     ((place, scores),) = attacked.items()
     worst, axis = min(scores, key=lambda score: score.robust.middle), records.axes.index(_ATTACK)
     name, left = worst.group.labels[axis], percent(worst.robust.middle)
+    what = spoken(worst.column)
     if place not in calm:
-        return f"The most harmful attack, {name}, leaves {left} robust accuracy"
+        return f"The most harmful attack, {name}, leaves {left} {what}", [worst]
     whole = calm[place].robust
     if _alike(worst, calm[place]):
         return (
-            f"No attack clearly lowers the robust accuracy: it is {percent(whole.middle)} without "
+            f"No attack clearly lowers the {what}: it is {percent(whole.middle)} without "
             f"an attack, and {left} under the most harmful one, {name}"
-        )
+        ), [worst]
     return (
-        f"The most harmful attack, {name}, leaves {left} robust accuracy of "
+        f"The most harmful attack, {name}, leaves {left} {what} of "
         f"{percent(whole.middle)} without an attack"
-    )
+    ), [worst]
 
 
-def _places(records: SweepRecords, found: Sequence[Score]) -> str:
+def _places(records: SweepRecords, found: Sequence[Score]) -> Told:
     """Name the most and the least robust place."""
     ranked = sorted(found, key=lambda score: score.robust.middle)
     low, high = ranked[0], ranked[-1]
+    what = spoken(high.column)
+    begun = f"{what[:1].upper()}{what[1:]}"
     if len(ranked) == 1:
         spread = low.robust
         over = f" over {spread.seeds} seeds ({_short(spread.low)} to {percent(spread.high)})"
-        return f"Robust accuracy is {percent(spread.middle)}{over if spread.seeds > 1 else ''}"
+        told = f"{begun} is {percent(spread.middle)}{over if spread.seeds > 1 else ''}"
+        return told, [high]
     ends = percent(low.robust.middle), percent(high.robust.middle)
     if ends[0] == ends[1]:
-        return f"Robust accuracy is {ends[0]} at every place"
+        return f"{begun} is {ends[0]} at every place", ranked
     if _alike(low, high):
-        return (
-            f"No place is clearly more robust than another: robust accuracy is {_span(low, high)}"
-        )
+        told = f"No place is clearly more robust than another: {what} is {_span(low, high)}"
+        return told, ranked
     return (
-        f"Robust accuracy is highest for {_at(records, high)} ({ends[1]}) and lowest for "
+        f"{begun} is highest for {_at(records, high)} ({ends[1]}) and lowest for "
         f"{_at(records, low)} ({ends[0]})"
-    )
+    ), [high]
 
 
 def _alike(one: Score, other: Score) -> bool:

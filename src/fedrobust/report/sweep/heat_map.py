@@ -9,12 +9,17 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.colors import to_hex
 
-from fedrobust.report.sweep.columns import COLUMNS, SHARES, figure_text
+from fedrobust.report.sweep.columns import COLUMNS, PLAIN, SHARES, TRUE, chief, figure_text, spoken
 from fedrobust.report.sweep.records import SEED, Spread, SweepCell, SweepRecords, spread
 
 LEVELS = 21
-MEASURES = ("robust accuracy", "accuracy", "error", "ρ̂", "audit: robust")
-"""What a map can show. The first one is shown until the reader chooses."""
+MEASURES = (PLAIN, TRUE, "accuracy", "error", "ρ̂")
+"""What a map can show. Until the reader chooses, it is what the sweep is judged by."""
+_JUDGED = (PLAIN, TRUE)
+"""The measures beside which a cell tells that an audit does not call it genuine."""
+_MEANINGS = {
+    TRUE: "It is the share of the audited test examples that withstand every attack of the audit.",
+}
 _WORSE_ABOVE = {"error"}
 _NARROWEST = 0.1
 """The least difference between the ends of a colour scale of shares: seeds are no contrast."""
@@ -62,7 +67,9 @@ def ramp() -> list[tuple[str, str]]:
 def heat_maps(records: SweepRecords, link: Link) -> dict[str, Any]:
     """Return the maps for the template: one for each pair of axes, each with every measure."""
     measures = [
-        name for name in MEASURES if any(COLUMNS[name](cell) is not None for cell in records.cells)
+        name
+        for name in sorted(MEASURES, key=lambda name: name != chief(records))
+        if any(COLUMNS[name](cell) is not None for cell in records.cells)
     ]
     maps = [_map(records, rows, columns, measures, link) for rows, columns in _pairs(records)]
     scales = {name: _scale(name, maps) for name in measures}
@@ -152,7 +159,17 @@ def _cell(
         "found": {name: spread(cells, COLUMNS[name]) for name in measures},
         "link": link(cells[0]) if len(cells) == 1 else None,
         "word": word,
+        "doubt": _doubt(cells),
     }
+
+
+def _doubt(cells: Sequence[SweepCell]) -> str:
+    """Say how many of the cells an audit calls masked or inconclusive; empty where none."""
+    verdicts = [audit["verdict"] for cell in cells if (audit := cell.final.get("audit"))]
+    for verdict in ("masked", "inconclusive"):
+        if found := verdicts.count(verdict):
+            return verdict if found == len(cells) else f"{found} of {len(cells)} {verdict}"
+    return ""
 
 
 def _scale(name: str, maps: Sequence[Mapping[str, Any]]) -> Scale:
@@ -177,10 +194,13 @@ def _scale(name: str, maps: Sequence[Mapping[str, Any]]) -> Scale:
 
 def _paint(cell: dict[str, Any], scales: Mapping[str, Scale]) -> None:
     """Add the texts and the colours of a cell."""
-    cell["shown"] = [_text(name, cell["found"][name], scale) for name, scale in scales.items()]
+    cell["shown"] = [
+        _text(name, cell["found"][name], scale, cell["doubt"] if name in _JUDGED else "")
+        for name, scale in scales.items()
+    ]
 
 
-def _text(name: str, found: Spread | None, scale: Scale) -> dict[str, Any] | None:
+def _text(name: str, found: Spread | None, scale: Scale, doubt: str) -> dict[str, Any] | None:
     if found is None:
         return None
     low, high = figure_text(name, found.low), figure_text(name, found.high)
@@ -189,6 +209,7 @@ def _text(name: str, found: Spread | None, scale: Scale) -> dict[str, Any] | Non
         "range": "" if low == high else f"{low} to {high}",
         "level": scale.level(found.middle),
         "beyond": scale.beyond(found.middle),
+        "doubt": doubt,
     }
 
 
@@ -204,7 +225,8 @@ def _legend(name: str, scale: Scale, shown: Mapping[str, Any]) -> dict[str, Any]
     ends = [figure_text(name, value) + unit for value in (scale.low, scale.high)]
     dark, light = reversed(ends) if scale.worse_above else ends
     return {
-        "name": name,
+        "name": spoken(name),
+        "meaning": _MEANINGS.get(name, ""),
         "dark": dark,
         "light": light,
         "unit": " in per cent" if unit else "",

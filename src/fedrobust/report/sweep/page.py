@@ -12,7 +12,7 @@ from typing import Any
 from fedrobust.config.trust import CURE, NOTHING, Trusted
 from fedrobust.records.published import differing, row_of
 from fedrobust.report.sweep import effects, figures, learned, paired, plane, shift
-from fedrobust.report.sweep.columns import shown, table
+from fedrobust.report.sweep.columns import chief, shown, spoken, table
 from fedrobust.report.sweep.headline import headline
 from fedrobust.report.sweep.heat_map import heat_maps
 from fedrobust.report.sweep.records import Group, Spread, SweepRecords
@@ -107,9 +107,23 @@ def _told(records: SweepRecords) -> str:
     seeds = f", {most}{records.seeds} seeds a place" if records.seeds > 1 else ", one seed a place"
     attacks = dict.fromkeys(measure(cell.config.get("evaluation") or {}) for cell in cells)
     how = f" under {next(iter(attacks))}" if len(attacks) == 1 and "" not in attacks else ""
-    return (
+    told = (
         f"{len(cells)} run{'s' * (len(cells) > 1)}{seeds}. Robust accuracy is that of the model "
         f"after the last round, on the test split{how}."
+    )
+    audits = [found for cell in cells if (found := cell.final.get("audit"))]
+    if not audits:
+        return told
+    examples = {f"{found['examples']:,}" for found in audits}
+    some = f"{examples.pop()} " if len(examples) == 1 else ""
+    verdicts = [found["verdict"] for found in audits]
+    counts = ", ".join(
+        f"{verdicts.count(word)} {word}" for word in ("genuine", "inconclusive", "masked")
+    )
+    of = "" if len(audits) == len(cells) else f" of {len(cells)}"
+    return (
+        f"{told} True robust accuracy is the share of {some}test examples that withstand every "
+        f"attack of an audit. Verdicts of {len(audits)}{of} runs: {counts}."
     )
 
 
@@ -154,6 +168,11 @@ def _scores_caption(records: SweepRecords) -> str:
     caption = f"The model after the last round, on the test split.{seeds}"
     if any(row_of(group.cells[0].config) for group in records.groups):
         caption += " Paper: the published figures; the settings that differ are listed above."
+    if any(cell.final.get("audit") for cell in records.cells):
+        caption += (
+            " The audit's verdicts are counted, run by run. A masked model has less robustness "
+            "than its audit could show."
+        )
     if any(cell.wasserstein for group in records.groups for cell in group.cells):
         caption += (
             " A constant answer has ρ̂ = 0, so read ρ̂ with the error and the largest class answered."
@@ -217,7 +236,8 @@ def _figures(records: SweepRecords, figure: AddFigure, trusted: Trusted | None) 
     spread = " Bands reach from the smallest to the largest seed." if records.seeds > 1 else ""
     if len(records.axes) == 2:
         # The page shows this map as a table. The figure is a file beside it, for papers.
-        figure("matrix", "Robust accuracy at every place", partial(figures.matrix, records), False)
+        title = f"{spoken(chief(records)).capitalize()} at every place"
+        figure("matrix", title, partial(figures.matrix, records), False)
     records = figures.turned(records)
     drawn = figure("course", "Robust accuracy by round", partial(figures.course, records))
     caption = "Share of held-out examples right both clean and attacked, during training."

@@ -24,8 +24,10 @@ from fedrobust.report.sweep.figures import curve_name, grid, legend, panels, sty
 from fedrobust.report.sweep.records import Group, SweepCell, SweepRecords
 
 Array = NDArray[np.float64]
-_SIDE = 241
-"""The number of points along each side of a panel at which the model is evaluated."""
+_SIDE, _COARSE, _FEW = 241, 121, 40
+"""The number of points along each side of a panel at which the model is evaluated: of a few models
+more than of many, whose lines are small.
+"""
 _REACH = 4.0
 _POINTS = 1200
 _DATA = ("#8fb8d8", "#f2b27a")
@@ -69,7 +71,8 @@ class Plane:
         train = _recorded(records.groups[0].cells[0], trusted).data.load().train
         x, labels = train.x[:_POINTS].numpy(), train.y[:_POINTS].numpy()
         x, labels = x[abs(x).max(1) < _REACH], labels[abs(x).max(1) < _REACH]
-        side = np.linspace(-_REACH, _REACH, _SIDE)
+        points = _SIDE if len(records.groups) <= _FEW else _COARSE
+        side = np.linspace(-_REACH, _REACH, points)
         lines = {g.labels: _line(_margin(g.cells[0], side, trusted), side) for g in records.groups}
         return cls(panels(records), (x[labels == 0], x[labels == 1]), lines)
 

@@ -102,6 +102,14 @@ def spread(
     return Spread(median(values), min(values), max(values), len(values))
 
 
+def count(cells: Sequence[SweepCell], figure: Callable[[SweepCell], float | None]) -> Spread | None:
+    """Return the sum of ``figure`` over ``cells``; None where a cell does not have it."""
+    values = [v for v in map(figure, cells) if v is not None]
+    if not values or len(values) < len(cells):
+        return None
+    return Spread(sum(values), sum(values), sum(values), len(values))
+
+
 @dataclass(frozen=True)
 class Unfinished:
     """One cell that is not finished: its place, whether it was begun, and why it failed, if so."""

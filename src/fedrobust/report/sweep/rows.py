@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedrobust.report.sweep.columns import SHARES, figure_text
+from fedrobust.report.sweep.columns import PLAIN, SHARES, chief, figure_text
 from fedrobust.report.sweep.records import SEED, Group, Spread, SweepCell, SweepRecords
 
-_FIRST = ("robust accuracy", "accuracy")
-"""The columns that a phone shows without scrolling."""
+_FIRST = (PLAIN, "accuracy")
+"""The columns that a phone shows without scrolling, after that by which the sweep is judged."""
 
 
 def link_from(folder: Path | None, records: SweepRecords) -> Callable[[SweepCell], str | None]:
@@ -45,9 +45,13 @@ def rows(
 ) -> dict[str, Any]:
     """Return the table: its heads, and its rows with the values to sort by.
 
-    The row's head is the place in words. Robust accuracy and accuracy come first.
+    The row's head is the place in words. What the sweep is judged by comes first.
     """
-    order = sorted(range(len(columns)), key=lambda i: _rank(columns[i]))
+    first = list(dict.fromkeys([chief(records), *_FIRST]))
+    order = sorted(
+        range(len(columns)),
+        key=lambda i: first.index(columns[i]) if columns[i] in first else len(first),
+    )
     heads = [columns[i] for i in order]
     body = list[dict[str, Any]]()
     linked = False
@@ -70,10 +74,6 @@ def rows(
         "seeds": records.seeds > 1,
         "linked": linked,
     }
-
-
-def _rank(name: str) -> int:
-    return _FIRST.index(name) if name in _FIRST else len(_FIRST)
 
 
 def _value(name: str, spread: Spread | None) -> dict[str, str]:

@@ -12,11 +12,23 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from fedrobust.report.style import INK, MUTED, PAPER, RULE, percent_axis, printable
-from fedrobust.report.sweep.figures import curve_name, grid, legend, panels, styles
+from fedrobust.report.sweep.figures import (
+    curve_name,
+    ends,
+    grid,
+    in_grey,
+    legend,
+    panels,
+    plain_inside,
+    shown,
+    styles,
+)
 from fedrobust.report.sweep.records import Group, SweepCell, SweepRecords
 
 _TIMES = {"error": 2.5, "loss": 10.0}
 """A curve beyond so many times the usual value would flatten the others."""
+_HUGE = 1e300
+"""The loss by which a model that has blown up is ranked."""
 
 
 def shift(
@@ -29,10 +41,11 @@ def shift(
     groups = panels(records)
     figure, axes = grid(groups, width, 2.9)
     drawn = styles(records)
+    named = ends(records, lambda cell: min(_curve(cell, method, what)[-1], _HUGE))
     top = _ceiling(records, method, what)
     for panel, (title, members) in zip(axes, groups.items(), strict=True):
         panel.set_title(printable(title, 30))
-        above = []
+        above, grey = [], list[tuple[Sequence[float], Sequence[float]]]()
         for group in members:
             style = drawn[curve_name(group)]
             reached = np.array([_curve(cell, method, "reached") for cell in group.cells])
@@ -42,6 +55,9 @@ def shift(
             middle, low, high = np.median(rows, axis=0), rows.min(axis=0), rows.max(axis=0)
             if middle.max() > top:
                 above.append(f"{printable(curve_name(group), 40)} ({_range(middle, what)})")
+                continue
+            if curve_name(group) not in named:
+                grey.append((levels.tolist(), _drawn(middle).tolist()))
                 continue
             panel.plot(levels, _drawn(middle), **style.drawn, ms=4)
             if len(rows) > 1:
@@ -55,6 +71,7 @@ def shift(
                 panel.plot(levels, line, color=style.colour, ls=(0, (2, 2)), lw=1)
             if not any(cell.attacked for cell in group.cells):
                 _mark(panel, group, what)
+        in_grey(panel, grey)
         if above:
             _name_above(panel, above)
         if panel.xaxis.get_tick_params()["labelbottom"]:
@@ -64,7 +81,8 @@ def shift(
     else:
         _loss_axis(axes)
     axes[0].set_ylabel("misclassified" if what == "error" else "mean loss")
-    legend(figure, drawn, width)
+    plain_inside(axes)
+    legend(figure, shown(drawn, named), width)
     return figure
 
 
