@@ -118,7 +118,7 @@ def attacked(
     return judged(ready, state.parameters), selected
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_krum_takes_over_a_model_that_only_looks_robust(ready: Prepared) -> None:
     """FAT's Table 3 in the small: accurate, apparently robust, and robust no more."""
     before = judged(ready, ready.start)
@@ -132,7 +132,7 @@ def test_krum_takes_over_a_model_that_only_looks_robust(ready: Prepared) -> None
     assert after.rescaled < after.plain - 0.2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("rule", "malicious"), [(MeanAroundMedian(f=24), 24), (Bulyan(f=12), 12)])
 def test_rules_that_average_about_the_median_do_not_fall_for_it(
     ready: Prepared, rule: Aggregator, malicious: int

@@ -113,7 +113,7 @@ def test_every_kind_touches_three_files(tmp_path: Path) -> None:
         assert len(applied(section, tmp_path)) == 3, section[:200]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_pages_and_lists_follow_by_themselves(copy: Path, said: str) -> None:
     for kind, name in (("aggregator", "trimmed-midrange"), ("attack", "same-value")):
         page = (copy / "docs" / f"{kind}s" / f"{name}.md").read_text("utf-8")

@@ -39,7 +39,7 @@ from fedrobust.runs.learn_policy import learn_policy
 from fedrobust.runs.sweep import run_sweep
 from records import RING, Originals, asked, copied, digest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 COUNT = int(os.environ.get("FEDROBUST_FUZZ", "40"))
 """How many damages are tried: 40, or as many as the environment says."""

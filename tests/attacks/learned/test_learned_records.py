@@ -36,7 +36,7 @@ def test_a_plan_is_no_policy_to_keep() -> None:
         learn_policy(experiment(**learned(training={"algorithm": "gradient"})))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     """SIGKILL while it observes and while it acts; a policy read back decides as it did."""
     short = learned(training={"algorithm": "constant", "steps": 9})

@@ -28,7 +28,7 @@ from fedrobust.runs.prepare import prepare
 PGD = {"name": "pgd", "eps": 0.1, "step_size": 0.05, "steps": 4}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_pages")
 def test_an_audit_follows_the_rounds(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
     idle = PGD | {"step_size": 0.001, "steps": 1, "random_start": False}
@@ -87,7 +87,7 @@ def test_an_audit_follows_the_rounds(tmp_path: Path, tiny: Callable[..., Experim
     assert "calls it masked: 71.0\u202f% claimed, 2.0\u202f% robust" in page
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_auditors_own_networks_are_trained_once_and_tried(
     tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:

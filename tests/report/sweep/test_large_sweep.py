@@ -22,7 +22,7 @@ from fedrobust.report.sweep.records import SweepRecords
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.sweep import run_sweep
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 CELLS = 200
 PAGE = 300_000

@@ -19,7 +19,7 @@ from fedrobust.report.sweep.records import SweepRecords
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.sweep import run_sweep
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_pages")]
 
 GRID = {
     "rule": {
