@@ -48,7 +48,7 @@ setup-flower: .venv-flower/.ready
 test-flower: setup-flower
 	OMP_NUM_THREADS=1 .venv-flower/bin/python -m pytest --numprocesses 2 --dist worksteal -m flower tests/flower
 
-# What takes a user minutes: notebooks, commands of the pages, other toolboxes, a death at every write.
+# What takes many seconds: notebooks, audits, other toolboxes, a kill at every write.
 test-long: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal \
 		-m "long and not cluster and not flower" $$(grep -rl "mark\.long" tests --include="test_*.py")

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,11 +27,14 @@ def _memory_is_a_disk() -> bool:
 
 
 def pytest_configure() -> None:
-    """Keep the folders of the tests in memory where there is room, unless one names another place.
+    """Let SIGINT interrupt, and keep the folders of the tests in memory where there is room.
 
     A run waits for the disk at each save; on a disk that is half of the time of its tests. No test
     needs more than that: what is tested is the death of processes, which lose nothing there either.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As a job in the background of a script: processes of the tests would ignore it too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if _memory_is_a_disk():
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 

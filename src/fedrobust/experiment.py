@@ -48,8 +48,8 @@ class Evaluation:
     They are measured every ``every`` rounds and after the last round, and they choose the round to
     report. ``samples: null`` takes the whole split. The test split is read once, when the run ends,
     for the chosen and the final model; ``test_samples`` takes a seeded part of it.
-    ``test_attacks`` are further attacks by name. Each is measured alone, as is ``attack``, on the
-    first ``test_attack_samples`` of those test examples. ``wasserstein``
+    ``test_attacks`` are further attacks by name. Each is measured alone, as is ``attack``, on
+    ``test_attack_samples`` of those test examples, drawn at random. ``wasserstein``
     adds the certificate of Wasserstein robustness and the error under shift. ``audit`` adds an
     audit of whether the robust accuracy is real: ``quick``, ``standard``, or
     {budget: quick, samples: 200, test_samples: 1000, every: 4, surrogates: true}.

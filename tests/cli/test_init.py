@@ -53,6 +53,7 @@ def test_every_choice_is_a_config_that_fits(data: str, tmp_path: Path) -> None:
             assert rule.get("f", 3) == 3
 
 
+@pytest.mark.long
 def test_it_plays_what_it_writes(tmp_path: Path) -> None:
     path, out = tmp_path / "mine.yaml", tmp_path / "run"
     assert invoke("init", path, "--attack", "min-max", "--aggregator", "krum").exit_code == 0

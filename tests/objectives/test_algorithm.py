@@ -14,9 +14,14 @@ from fedrobust import run
 from fedrobust.aggregators import Krum, Median
 from fedrobust.compute.parameters import Layout
 from fedrobust.config.component import from_config
+from fedrobust.evaluation import certificate
+from fedrobust.evaluation.shift import error_under_shift
 from fedrobust.experiment import Experiment
 from fedrobust.federation.round import run_round
+from fedrobust.runs.examples import Examples
+from fedrobust.runs.measure import on_test
 from fedrobust.runs.prepare import Prepared, prepare
+from fedrobust.runs.weights import Weights
 
 pytestmark = pytest.mark.slow
 
@@ -123,6 +128,25 @@ def test_every_evaluation_has_the_certificate_and_the_end_the_shift() -> None:
     final = result.summary["test"]["final"]
     assert set(final["wasserstein"]["by_class"]) == {"0", "1"}
     assert [(s["method"], s["rho"]) for s in final["shift"]] == [("wrm", 0.1), ("pgd", 0.1)]
+
+
+def test_the_shift_and_the_certificate_on_training_examples_are_of_drawn_ones() -> None:
+    """Not of the first ones; and the training examples are those of all clients."""
+    ready = prepare(
+        experiment(evaluation=PLAIN | {"wasserstein": {"levels": [0.1], "samples": 50}})
+    )
+    found = on_test(ready, Weights(ready.start), 0)
+    local = ready.federation.local.data
+    trained = Examples(local, torch.arange(len(local))).some(50, ready.streams).index
+    x, y = local.images(trained), local.y[trained]
+    wanted = certificate(ready.model, x, y, gamma=GAMMA)
+    assert found["training_wasserstein"]["rho"] == pytest.approx(wanted.rho)
+    assert found["training_wasserstein"]["rho"] != found["wasserstein"]["rho"]
+    tested = ready.testing.some(50, ready.streams).index
+    assert tested[-1] > 100, "not the first ones"
+    x, y = ready.testing.split.images(tested), ready.testing.split.y[tested]
+    shift = error_under_shift(ready.model, x, y, levels=(0.1,), method="pgd")
+    assert found["shift"][1]["loss"] == pytest.approx(shift[0].loss)
 
 
 def test_a_certificate_needs_a_price() -> None:

@@ -104,7 +104,7 @@ plain = st.recursive(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @given(st.dictionaries(st.text("abc_", min_size=1, max_size=4), plain), st.booleans())
 def test_what_is_written_is_read_as_a_whole_would_be(
     tmp_path_factory: pytest.TempPathFactory, content: dict[str, Any], flow: bool

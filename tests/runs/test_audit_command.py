@@ -32,7 +32,7 @@ def called(*words: str) -> Result:
     return CliRunner().invoke(app, ["audit", *words])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_pages")
 def test_a_run_is_audited_as_it_claims(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
     claim = Pgd(eps=0.05, step_size=0.02, steps=3)
@@ -197,7 +197,7 @@ def begun(folder: Path) -> bytes:
     return (folder / "begun.safetensors").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_pages")
 def test_a_run_that_claims_in_l2_is_audited_in_l2(
     tmp_path: Path, tiny: Callable[..., Experiment]

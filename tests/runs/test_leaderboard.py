@@ -212,6 +212,7 @@ class Halved:
 """
 
 
+@pytest.mark.long
 def test_a_rule_of_ones_own_is_one_config_one_sweep_and_results(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

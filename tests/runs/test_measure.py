@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from fedrobust import run
+from fedrobust.compute.randomness import Streams
 from fedrobust.errors import ConfigError
 from fedrobust.evaluation import robust_accuracy
 from fedrobust.experiment import Experiment
 from fedrobust.perturb import Pgd
 from fedrobust.report import write_report
+from fedrobust.runs.examples import Examples
 from fedrobust.runs.measure import on_test
 from fedrobust.runs.prepare import prepare
 from fedrobust.runs.summary import best_of
@@ -70,16 +72,17 @@ def test_further_attacks_are_measured_alone_on_the_same_test_examples(
     experiment = tiny(rounds=8, evaluation=evaluation | further)
     played = run(experiment, tmp_path / "run")
     ready, scores = prepare(experiment), played.summary["test"]["final"]
-    x, y = ready.dataset.test.images(ready.test), ready.dataset.test.y[ready.test]
+    some = {count: ready.testing.some(count, ready.streams).index for count in (37, 90)}
     under = scores["under"]["robust_accuracy"]
     assert scores["under"]["examples"] == 37
     assert list(under) == ["evaluation.attack", "far"]
-    for attack, some, found in (
+    for attack, count, found in (
         (weak, 90, scores["robust_accuracy"]),
         (weak, 37, under["evaluation.attack"]),
         (strong, 37, under["far"]),
     ):
-        assert found == robust_accuracy(played.model, x[:some], y[:some], attack=Pgd(**attack))
+        x, y = ready.dataset.test.images(some[count]), ready.dataset.test.y[some[count]]
+        assert found == robust_accuracy(played.model, x, y, attack=Pgd(**attack))
     assert under["far"] < under["evaluation.attack"] != scores["robust_accuracy"]
     assert len(repr(played)) < 200
     assert "8 rounds" in repr(played)
@@ -90,6 +93,26 @@ def test_further_attacks_are_measured_alone_on_the_same_test_examples(
     plain = run(tiny(rounds=8, evaluation=evaluation)).summary.test.final
     assert plain.under is None
     assert plain == replace(scores, under=None)
+
+
+def test_a_part_of_the_examples_is_a_fair_one(tiny: Callable[..., Experiment]) -> None:
+    """Drawn from all of them and the same each time; a smaller part lies in a larger one."""
+    ready = prepare(tiny())
+    whole, seen = ready.testing, torch.zeros(len(ready.testing.index))
+    few, more = (whole.some(count, ready.streams).index for count in (60, 120))
+    assert torch.equal(few, whole.some(60, ready.streams).index)
+    assert set(few.tolist()) < set(more.tolist()) < set(whole.index.tolist())
+    assert torch.equal(few, few.sort().values)
+    assert torch.equal(whole.some(None, ready.streams).index, whole.index)
+    for seed in range(200):
+        seen[whole.some(60, Streams(seed)).index] += 1
+    shares = (
+        seen / 200
+    )  # each of 360 is one of 60 in a sixth of all draws, with a deviation of .026
+    assert (shares - 1 / 6).abs().max() < 0.13
+    owned = Examples(whole.split, whole.index, whole.index % 3)
+    part = owned.some(60, ready.streams)
+    assert torch.equal(part.owner, part.index % 3)
 
 
 class Failing:

@@ -21,8 +21,9 @@ class Wasserstein:
     """Measure the certificate at every evaluation, and at the end the error on shifted examples.
 
     ``gamma`` is the objective's own unless given. ``levels`` are mean squared distances ρ. Each of
-    ``methods`` moves the first ``samples`` test examples to each level; see
-    :func:`~fedrobust.evaluation.shift.error_under_shift`.
+    ``methods`` moves ``samples`` test examples, drawn at random, to each level; see
+    :func:`~fedrobust.evaluation.shift.error_under_shift`. At the end there is a certificate on as
+    many training examples too. Without ``samples`` these are all test examples, and as many.
     """
 
     gamma: AnyPrice | None = None
@@ -61,7 +62,6 @@ class Wasserstein:
 
     def shift(self, model: nn.Module, x: Images, y: Labels, batch: int) -> list[Json]:
         """Return the error at each level by each method, as JSON."""
-        x, y = x[: self.samples], y[: self.samples]
         scores = [
             score
             for method in self.methods

@@ -108,6 +108,8 @@ def _facts(run: ReportRun) -> list[tuple[str, str]]:
         proved = "certified" if found.certified else "an estimate, not certified"
         rho, loss = wording.number(found.rho), wording.number(found.worst_case_loss)
         facts.append((f"ρ̂, last model, γ = {wording.number(found.gamma)}", f"{rho} ({proved})"))
+        if (training := run.test.final.training_wasserstein) is not None:
+            facts.append(("ρ̂ on training examples", wording.number(training.rho)))
         facts.append(("Worst-case loss up to ρ̂", loss))
     if run.test:
         models = {"chosen": run.test.best, "last": run.test.final}

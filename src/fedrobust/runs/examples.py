@@ -24,10 +24,15 @@ class Examples:
     index: Indices
     owner: Indices | None = None
 
-    def first(self, count: int | None) -> "Examples":
-        """Return the first ``count`` of them; all for None."""
-        owner = None if self.owner is None else self.owner[:count]
-        return Examples(self.split, self.index[:count], owner)
+    def some(self, count: int | None, streams: Streams) -> "Examples":
+        """Return ``count`` of them, drawn at random, in their order; all for None.
+
+        The draw is the same each time, and fewer are a part of more. The first of a data set would
+        be no fair sample: the two halves of MNIST's test images come from different writers.
+        """
+        places = _some(len(self.index), count, streams.generator("some examples"))
+        owner = None if self.owner is None else self.owner[places]
+        return Examples(self.split, self.index[places], owner)
 
     def by_owner(self) -> dict[int | None, Indices]:
         """Return the places of each client's examples among these; one group for one model."""

@@ -52,6 +52,7 @@ def on_test(run: Prepared, weights: Weights, round: int) -> Json:
     """Return the scores on the test split, and the scores of each client on its own part of it.
 
     ``clients`` holds the mean over the clients weighted by their test examples, as FAT reports it.
+    ``training_wasserstein`` is the certificate on training examples, whose distribution DRFL means.
     """
     scores = _scores(run, weights, run.testing, "test", round)
     parts = _parts(run)
@@ -68,7 +69,10 @@ def on_test(run: Prepared, weights: Weights, round: int) -> Json:
         x, y = _examples(run, run.testing)
         batch = run.plan.batch or 1
         content["wasserstein"] = check.certify(run.model, x, y, run.gamma, batch, classes=True)
-        content["shift"] = check.shift(run.model, x, y, batch)
+        some = run.testing.some(check.samples, run.streams)
+        content["shift"] = check.shift(run.model, *_examples(run, some), batch)
+        x, y = _examples(run, _of_training(run, check.samples or len(run.testing.index)))
+        content["training_wasserstein"] = check.certify(run.model, x, y, run.gamma, batch)
     if parts:
         everyone = torch.cat(list(parts.values()))
         content["clients"] = {
@@ -86,7 +90,7 @@ def audit_held_out(run: Prepared, round: int) -> Json:
     asked = evaluation.audit
     if asked is None or not (round == run.experiment.rounds or evaluation.audit_due(round)):
         return {}
-    return _audited(run, asked, run.choosing.first(asked.samples))
+    return _audited(run, asked, run.choosing.some(asked.samples, run.streams))
 
 
 def audit_test(run: Prepared) -> Json:
@@ -94,7 +98,14 @@ def audit_test(run: Prepared) -> Json:
     asked = run.experiment.evaluation.audit
     if asked is None:
         return {}
-    return _audited(run, asked, run.testing.first(asked.test_samples or asked.samples))
+    some = run.testing.some(asked.test_samples or asked.samples, run.streams)
+    return _audited(run, asked, some)
+
+
+def _of_training(run: Prepared, count: int) -> Examples:
+    """Return ``count`` training examples, drawn at random from all clients' data."""
+    data = run.federation.local.data
+    return Examples(data, torch.arange(len(data))).some(count, run.streams)
 
 
 def _parts(run: Prepared) -> dict[int, Indices]:
@@ -225,7 +236,7 @@ def _under(run: Prepared, weights: Weights, round: int) -> Json:
     evaluation = run.experiment.evaluation
     if not evaluation.test_attacks:
         return {}
-    some = run.testing.first(evaluation.test_attack_samples)
+    some = run.testing.some(evaluation.test_attack_samples, run.streams)
     found = {
         name: _scores(run, weights, some, "test", round, attack)
         for name, attack in {EVALUATION: evaluation.attack, **evaluation.test_attacks}.items()

@@ -27,6 +27,7 @@ def seen() -> Seen:
     return watched(300)
 
 
+@pytest.mark.long
 def test_each_rounds_action_is_worked_out_on_examples_of_its_own(seen: Seen) -> None:
     """Drawn from the attacker's, the same in the same episode; the reward's stay what they are."""
     own = {tuple(x.tolist()) for x in seen.own.x}

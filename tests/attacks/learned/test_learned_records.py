@@ -178,7 +178,7 @@ def test_the_config_of_a_learned_attack_comes_back_whole(tmp_path: Path) -> None
     assert isinstance(Learned().encoding, Basis)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_pages")
 def test_the_page_shows_what_was_learned(tmp_path: Path) -> None:
     """On images: what came of the run's own truth, the pictures, and the numbers in words."""

@@ -122,6 +122,7 @@ def test_a_broken_journal_is_named(tmp_path: Path) -> None:
             audit(natural(), x[:12], y[:12], eps=EPS, journal=journal)
 
 
+@pytest.mark.long
 def test_a_killed_audit_goes_on_from_the_command_line(tmp_path: Path) -> None:
     data = Digits().load()
     model = build_model(DigitsCnn(), data.shape, data.classes, torch.Generator().manual_seed(3))

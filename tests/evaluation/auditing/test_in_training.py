@@ -13,7 +13,6 @@ import fedrobust
 from fedrobust import Experiment, run
 from fedrobust.compute.parameters import read
 from fedrobust.config.component import from_config, to_config
-from fedrobust.data import Split
 from fedrobust.evaluation import audit
 from fedrobust.evaluation.auditing.battery import WIDEST
 from fedrobust.evaluation.auditing.in_training import Auditing
@@ -23,6 +22,7 @@ from fedrobust.report import write_report
 from fedrobust.runs import run as running
 from fedrobust.runs import surrogates
 from fedrobust.runs.audited_model import opened
+from fedrobust.runs.examples import Examples
 from fedrobust.runs.prepare import prepare
 
 PGD = {"name": "pgd", "eps": 0.1, "step_size": 0.05, "steps": 4}
@@ -44,7 +44,7 @@ def test_an_audit_follows_the_rounds(tmp_path: Path, tiny: Callable[..., Experim
         assert found["signs"]["Square beats plain PGD"] <= 1
     # It says what an audit of the same examples says.
     ready = prepare(experiment)
-    index = ready.held_out[:12]
+    index = ready.choosing.some(12, ready.streams).index
     again = audit(
         followed.model,
         ready.chooses.images(index),
@@ -110,10 +110,10 @@ def test_the_auditors_own_networks_are_trained_once_and_tried(
     assert not torch.equal(read(others[0]), read(others[1]))
     ready = prepare(experiment)
     for told, x, y in (
-        (followed.metrics[-1]["audit"], *examples(ready.chooses, ready.held_out[:20])),
+        (followed.metrics[-1]["audit"], *examples(ready.choosing.some(20, ready.streams))),
         (
             followed.summary["test"]["final"]["audit"],
-            *examples(ready.dataset.test, ready.test[:50]),
+            *examples(ready.testing.some(50, ready.streams)),
         ),
     ):
         again = audit(
@@ -131,7 +131,10 @@ def test_the_auditors_own_networks_are_trained_once_and_tried(
         for name in ("plain PGD", "rescaled PGD", "Square", "transfer 1", "transfer 2"):
             assert told["under"][name] == (right - fell[name]) / len(x)
         assert told["examples"] == len(x)
-        assert not set(told["under"]) & {WIDEST, "APGD-CE"}  # another ball; those that stand only
+        whole = {taken.name for taken in again.taken if taken.tried == right}
+        assert set(told["under"]) == whole - {WIDEST}, "not in another ball, not on a part only"
+    assert {WIDEST, "APGD-CE"} <= {taken.name for taken in again.taken}
+    assert "APGD-CE" not in told["under"]
     before = {path: path.stat().st_mtime_ns for path in kept.rglob("*")}
     run(experiment)
     read_again = run(experiment, tmp_path / "run", resume=True)
@@ -150,8 +153,8 @@ def test_a_finished_run_trains_no_networks_any_more(
     assert run(experiment, tmp_path / "run", resume=True).summary["rounds"] == 2
 
 
-def examples(split: Split, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return split.images(index), split.y[index]
+def examples(some: Examples) -> tuple[torch.Tensor, torch.Tensor]:
+    return some.split.images(some.index), some.split.y[some.index]
 
 
 @pytest.mark.slow

@@ -15,9 +15,9 @@ from fedrobust.typing import Images, Labels
 
 @component
 class Auditing:
-    """An audit at every ``every``-th evaluation, on the first ``samples`` of its examples.
+    """An audit at every ``every``-th evaluation, on ``samples`` of its examples.
 
-    The last evaluation and the test split are always audited.
+    They are drawn at random, once. The last evaluation and the test split are always audited.
     The claim is the evaluation's own attack, which must be PGD on pixels. The audit reveals a model
     that has come to mask its gradients: the claimed accuracy stays high while the true one falls.
     The audit of the test split takes ``test_samples``, as many as ``samples`` if left out.

@@ -90,6 +90,7 @@ class Score(Keyed):
     per_user: PerUser | None = None
     per_client: PerUser | None = None
     wasserstein: Robustness | None = None
+    training_wasserstein: Robustness | None = None
     shift: tuple[Shift, ...] | None = None
     audit: Audited | None = None
     under: Under | None = None

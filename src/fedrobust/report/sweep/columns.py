@@ -16,6 +16,7 @@ COLUMNS: Columns = {
     "paper: robust accuracy": lambda cell: published_figure(cell, "robust_accuracy"),
     "error": lambda cell: 1 - cell.final["accuracy"],
     "ρ̂": lambda cell: certified_figure(cell, "rho"),
+    "ρ̂, training": lambda cell: certified_figure(cell, "rho", "training_wasserstein"),
     "worst-case loss": lambda cell: certified_figure(cell, "worst_case_loss"),
     "largest class answered": lambda cell: max(cell.wasserstein.get("answers") or [0]) or None,
     "certified": lambda cell: float(cell.wasserstein["certified"]) if cell.wasserstein else None,
@@ -73,11 +74,12 @@ def published_figure(cell: SweepCell, name: str) -> float | None:
     return None if row is None else row.figures.get(name)
 
 
-def certified_figure(cell: SweepCell, name: str) -> float | None:
+def certified_figure(cell: SweepCell, name: str, on: str = "wasserstein") -> float | None:
     """Return a figure of the certificate; infinity for the null that JSON holds in its place."""
-    if not cell.wasserstein:
+    found = cell.final.get(on)
+    if not found:
         return None
-    value: float | None = cell.wasserstein.get(name)
+    value: float | None = found.get(name)
     return math.inf if value is None else value
 
 
