@@ -135,11 +135,13 @@ def samples(mnist: bool, draws: int = 40) -> Found:
 
 def table(found: Found) -> str:
     """Return the results as readable text."""
-    lines = ["{part}, {processor}, {threads} thread(s):".format(**found), ""]
+    threads = f"{found['threads']} thread{'s' if found['threads'] > 1 else ''}"
+    lines = ["**{part}**, {processor}, {threads}:".format(**found | {"threads": threads}), ""]
     if "rates" in found:
         for encoding, row in found["rates"].items():
             told = [f"{name} {value:.3g}" for name, value in row.items() if name != "ratio"]
-            lines.append(f"{encoding}: {', '.join(told)} steps a second; ratio {row['ratio']:.2f}")
+            both = f"{', '.join(told)} steps a second; ratio {row['ratio']:.2f}"
+            lines.append(f"- `{encoding}`: {both}")
     if "spread" in found:
         lines += ["| samples | mean return | deviation over samples |", "|---|---|---|"]
         lines += [
@@ -147,16 +149,16 @@ def table(found: Found) -> str:
         ]
     if policy := found.get("policy"):
         told = (
-            "a policy of {steps:,} steps, {rounds:,} rounds: {seconds:.0f} s, of which "
+            "- a policy of {steps:,} steps, {rounds:,} rounds: {seconds:.0f} s, of which "
             "{constant:.0f} s for the constant action that it begins at"
         )
-        lines += ["", told.format(**policy)]
+        lines.append(told.format(**policy))
     if inversion := found.get("inversion"):
         told = (
-            "one inversion of 64 examples, 300 iterations: {seconds:.0f} s; "
+            "- one inversion of 64 examples, 300 iterations: {seconds:.0f} s; "
             "D {before:.3g} to {after:.3g}"
         )
-        lines += ["", told.format(**inversion)]
+        lines.append(told.format(**inversion))
     return "\n".join(lines) + "\n"
 
 

@@ -51,6 +51,15 @@ beyond the memory before."""
 OPERATORS = """By `python benchmarks/operators.py --out results/benchmarks/operators.json`, with
 PyTorch's profiler. An operator's time is without that of the operators which it calls."""
 
+LEARNED = """By `python benchmarks/learned_attack.py --out results/benchmarks/learned-attack.json`,
+with and without `--mnist`, and with `--samples`. An environment step is one simulated round with an
+action; with `basis` it includes the gradient of the harm. On the ring, clients' ascents and
+gradients are one compiled loop, and *ratio* is against autograd. On MNIST, *ratio* is bfloat16
+against float32, on a processor that has instructions for both. The policy is trained with the
+default settings, checks included. The last table is of one and the same episode under the median:
+how much its return depends on the examples that ρ̂ is measured on. D is the relative mismatch of the
+gradients."""
+
 CALIBRATION = """Made by `python benchmarks/calibration.py --out
 results/benchmarks/calibration.json` and `make docs`. `mnist-cnn-small` networks for MNIST and
 Fashion-MNIST that are known to be honest, and such networks with a mask, are audited on
@@ -121,10 +130,12 @@ def performance() -> str:
     paths = page(json.loads((BENCHMARKS / "bench.json").read_text("utf-8")))
     grown = printed("growth.py", BENCHMARKS / "growth.json")
     spent = printed("operators.py", BENCHMARKS / "operators.json")
+    learned = printed("learned_attack.py", BENCHMARKS / "learned-attack.json")
     notes = (BENCHMARKS / "performance.md").read_text("utf-8")
     return (
         f"# Performance\n\n{PERFORMANCE}\n\n{paths}\n\n## How a round grows\n\n{grown}\n\n"
-        f"## Where the time goes\n\n{OPERATORS}\n\n{spent}\n\n{notes}"
+        f"## Where the time goes\n\n{OPERATORS}\n\n{spent}\n\n"
+        f"## The learned attack\n\n{LEARNED}\n\n{learned}\n\n{notes}"
     )
 
 
