@@ -65,7 +65,7 @@ def test_the_rule_gets_the_update_that_training_on_them_gives(
     assert not torch.equal(seen[1].root, want)  # type: ignore[arg-type]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_trust_stands_where_the_mean_falls(tiny: Callable[..., Experiment]) -> None:
     """Five of eleven send twenty times the opposite."""
     sgd = {"batch_size": 32, "batches": 2, "optimizer": {"name": "sgd", "lr": 0.1}}

@@ -39,6 +39,7 @@ def copy(originals: Originals, tmp_path: Path) -> Callable[[str], Path]:
     return lambda name: Path(shutil.copytree(originals.folder / name, tmp_path / name))
 
 
+@pytest.mark.long
 def test_a_checkpoint_that_a_full_disk_cut(copy: Callable[[str], Path]) -> None:
     folder = copy("begun")
     cut(folder / "checkpoint.pt")

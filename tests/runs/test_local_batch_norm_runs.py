@@ -129,6 +129,7 @@ class StopsIn(Callback):
             raise InterruptedError
 
 
+@pytest.mark.long
 def test_sigkill_and_any_number_of_workers_give_the_same_bits(tmp_path: Path) -> None:
     config, straight, killed = (tmp_path / name for name in ("config.yaml", "straight", "killed"))
     plan = {"device": "cpu", "batch": 64}

@@ -35,7 +35,7 @@ FEW = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sigkill_again_and_again_gives_the_same_bits(tmp_path: Path) -> None:
     """Each time it goes on with another number of workers."""
     config = tmp_path / "config.yaml"

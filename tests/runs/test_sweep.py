@@ -160,7 +160,7 @@ def test_a_cell_sees_no_other_and_the_environment_of_now(
         monkeypatch.delenv("OLD", raising=False)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_sweep_goes_on(tmp_path: Path) -> None:
     """SIGKILL for the command, with one cell done and one under way, which ends with it."""
     config, cut = write(tmp_path / "sweep.yaml", {"seed": [0, 1]}, rounds=20), tmp_path / "cut"

@@ -132,7 +132,7 @@ def test_other_updates_go_to_pytorch() -> None:
     assert not compiled.serves(large.to("meta"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_small_updates_do_not_wait_for_numba() -> None:
     code = (
         "import sys, torch; from fedrobust.aggregators import Bulyan; "

@@ -69,7 +69,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_policy_is_learned_once_and_used_often(tmp_path: Path) -> None:
     """attack learn writes what a run with attack.policy plays, from its first round on."""
     path, policy = tmp_path / "config.yaml", tmp_path / "policy.safetensors"

@@ -145,7 +145,7 @@ def test_the_committed_configs_of_mnist_are_the_paper_but_for_what_they_name() -
         assert replace(attack, ascent=small.ascent) == small
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_smoke_size_is_played_to_its_page(tmp_path: Path, quick_pages: None) -> None:
     """All that it leaves out is a number: examples, iterations, decisions."""
     config, out = EXPERIMENTS / "ring-paper-smoke.yaml", tmp_path / "run"

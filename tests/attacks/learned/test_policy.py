@@ -99,7 +99,7 @@ def test_the_best_policy_that_was_checked_is_kept(task: Task) -> None:
     assert len({score for _, score in found.checks}) > 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_learns_what_can_be_learned() -> None:
     """(R − R_honest) / (R_best − R_honest) ≥ 0.9, R_best that of the best of 25 constant actions.
 

@@ -139,6 +139,7 @@ def test_transfer_takes_the_surrogates_examples() -> None:
     assert felled.sum() > 20
 
 
+@pytest.mark.long
 def test_a_surrogate_sees_through_what_hides_the_gradient_and_not_through_honesty() -> None:
     _, _, x, y = digits()
     x, y = x[:80], y[:80]

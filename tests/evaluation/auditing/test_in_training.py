@@ -157,7 +157,7 @@ def examples(some: Examples) -> tuple[torch.Tensor, torch.Tensor]:
     return some.split.images(some.index), some.split.y[some.index]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_pages")
 def test_audits_may_be_rarer_than_evaluations(
     tmp_path: Path, tiny: Callable[..., Experiment]
