@@ -85,6 +85,9 @@ def test_an_audit_follows_the_rounds(tmp_path: Path, tiny: Callable[..., Experim
     (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
     page = write_report([tmp_path / "run"]).read_text()
     assert "calls it masked: 71.0\u202f% claimed, 2.0\u202f% robust" in page
+    best = summary["test"]["best"]["audit"]
+    says = f"The audit calls this {best['verdict']}: {100 * best['robust']:.1f}\u202f% of 12 "
+    assert says in page
 
 
 @pytest.mark.long

@@ -18,6 +18,7 @@ from fedrobust.report.sweep.columns import shown, table
 from fedrobust.report.sweep.figures import course, grid, legend
 from fedrobust.report.sweep.records import Spread, SweepRecords
 from fedrobust.report.sweep.shift import shift
+from fedrobust.report.wording import number
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.sweep import run_sweep
 
@@ -77,6 +78,21 @@ def test_the_table_is_the_median_over_seeds(swept: Path) -> None:
         accuracies = [cell["accuracy"] for cell in cells]
         assert (spread.low, spread.high) == (min(accuracies), max(accuracies))
         assert spread.middle == pytest.approx(sum(accuracies) / 2)
+
+
+@pytest.mark.usefixtures("quick_pages")
+def test_the_certificate_on_training_examples_is_shown_beside_the_other(copy: Path) -> None:
+    columns, rows = table(SweepRecords.read(copy))
+    for group, values in rows:
+        told = dict(zip(columns, values, strict=True))
+        finals = [summary(copy, cell.name)["test"]["final"] for cell in group.cells]
+        for column, key in (("ρ̂", "wasserstein"), ("ρ̂, training", "training_wasserstein")):
+            found, rhos = told[column], [final[key]["rho"] for final in finals]
+            assert found is not None
+            assert (found.low, found.high) == (min(rhos), max(rhos))
+    rho = summary(copy, "none-none-0")["test"]["final"]["training_wasserstein"]["rho"]
+    page = " ".join(write_report([copy / "cells" / "none-none-0"]).read_text().split())
+    assert f"ρ̂ on training examples</dt><dd>{number(rho)}</dd>" in page
 
 
 def test_the_page_has_every_figure_and_the_table_as_files(copy: Path) -> None:
