@@ -6,7 +6,9 @@ by autograd in turns. It also times the training of a policy with the default se
 includes the search for the constant action that it begins at. ``--mnist`` does so for the
 quarter-width network on MNIST, in turns in bfloat16, where the processor has instructions for it,
 and in float32, with one inversion of a batch. ``--samples`` shows how much the reward of an episode
-depends on the examples that ρ̂ is measured on, by their number.
+depends on the examples that ρ̂ is measured on, by their number. ``--paper`` times the parts of the
+paper's own attack on the ring: an inversion, a simulated round, an update of DDPG, and what all of
+it costs by these, also where its settings differ from the paper's.
 ``--out results/benchmarks/learned-attack.json`` adds the results to that file, and ``--table`` with
 it prints the stored results.
 """
@@ -23,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedrobust.attacks.learned import Inversion, Learned, Training
+from fedrobust.attacks.learned import PAPER, Inversion, Learned, Training
 from fedrobust.attacks.learned.attacker_state import real_data
 from fedrobust.attacks.learned.encoding import Basis, Compact, Full
 from fedrobust.attacks.learned.environment import FederationEnv, Task
@@ -44,12 +46,26 @@ HERE = Path(__file__).parents[1]
 ASCENT = Ascent(steps=8, rule="decaying", size=1.5)
 
 Found = dict[str, Any]
+PARTS = (
+    "- {inversion:.2f} s an inversion, {round:.4f} s a simulated round with ρ̂ on "
+    "1,000 examples, {update:.4f} s an update of DDPG"
+)
+WHOLE = (
+    "- so {n[observed]} inversions take {stage one:.1f} minutes, an episode of {n[left]:,} rounds "
+    "{an episode:.1f}, and {n[episodes]} episodes, each followed by a check, {stage two:.1f}; ρ̂ on "
+    "all {n[pool]:,} learned examples would take {all of the pool:.0f} minutes more"
+)
 
 
 def seen_in(config: str, rounds: int, rule: str = "none") -> View:
     """Return the view of one of ten clients after some rounds of a committed sweep under a rule."""
     cells = load_sweep(HERE / "experiments" / "drfl" / config).cells
     return seen(prepare(next(c.experiment for c in cells if c.labels["rule"] == rule)), rounds)
+
+
+def rounds_of(config: str) -> int:
+    """Return the rounds of the runs of a committed sweep."""
+    return load_sweep(HERE / "experiments" / "drfl" / config).cells[0].experiment.rounds
 
 
 def rate(made: Task, steps: int) -> float:
@@ -106,6 +122,50 @@ def mnist(turns: int) -> Found:
     return found
 
 
+def paper(turns: int) -> Found:
+    """Measure the parts of the paper's attack on the ring, and add up what its settings cost."""
+    view, attack = seen_in("ring.yaml", 100, "median"), PAPER["ring"]
+    own, client = real_data(view), view.client
+    gradient = -view.own[0] / client.optimizer.lr
+    assert attack.inversion is not None
+    inversions, rounds = list[float](), dict[int, list[float]]()
+    tasks = {n: task(replace(view, rounds=1000), replace(attack, samples=n)) for n in (1000, 4000)}
+    for _ in range(turns):
+        batch = torch.randperm(len(own))[: client.batch_size]
+        start = time.perf_counter()
+        invert(view.model(), gradient, own.x[batch], own.y[batch], attack.inversion)
+        inversions.append(time.perf_counter() - start)
+        for number, made in tasks.items():
+            rounds.setdefault(number, []).append(1 / rate(made, 100))
+    steps = 200
+    made, short = tasks[1000], replace(attack.training, steps=steps, learning_starts=0)
+    short = replace(short, check_every=0)
+    spent = [train(replace(made, horizon=steps), short, seed=i).seconds for i in range(turns)]
+    inversion, few, many = map(statistics.median, (inversions, rounds[1000], rounds[4000]))
+    update = statistics.median(spent) / steps - few
+    epochs = attack.observe
+    assert not isinstance(epochs, int)
+    observed = epochs.rounds(len(own), client.batch_size)
+    left, training = rounds_of("ring.yaml") - observed, attack.training.steps
+    episodes = -(-training // left)
+    pool = observed * client.batch_size
+    return {
+        "paper": {
+            "inversion": inversion,
+            "round": few,
+            "update": update,
+            "observed": observed,
+            "left": left,
+            "episodes": episodes,
+            "pool": pool,
+            "stage one": observed * inversion,
+            "an episode": left * (few + update),
+            "stage two": episodes * left * (2 * few + update),
+            "all of the pool": 2 * episodes * left * (many - few) / 3000 * (pool - 1000),
+        }
+    }
+
+
 def samples(mnist: bool, draws: int = 40) -> Found:
     """Measure mean and deviation of an episode's return over random samples of each size.
 
@@ -153,6 +213,9 @@ def table(found: Found) -> str:
             "{constant:.0f} s for the constant action that it begins at"
         )
         lines.append(told.format(**policy))
+    if cost := found.get("paper"):
+        lines.append(PARTS.format(**cost))
+        lines.append(WHOLE.format(**{k: v / 60 for k, v in cost.items()}, n=cost))
     if inversion := found.get("inversion"):
         told = (
             "- one inversion of 64 examples, 300 iterations: {seconds:.0f} s; "
@@ -166,6 +229,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mnist", action="store_true")
     parser.add_argument("--samples", action="store_true")
+    parser.add_argument("--paper", action="store_true")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="add what was measured to this file")
@@ -180,10 +244,12 @@ def main() -> None:
     data = "mnist" if options.mnist else "ring"
     if options.samples:
         found = samples(options.mnist)
+    elif options.paper:
+        found = paper(options.turns)
     else:
         found = mnist(options.turns) if options.mnist else ring(options.turns)
     record = {
-        "part": f"{data}, samples" if options.samples else data,
+        "part": data + ", samples" * options.samples + ", the paper's attack" * options.paper,
         "processor": torch.backends.cpu.get_cpu_capability(),
         "threads": options.threads,
         "commit": commit(),

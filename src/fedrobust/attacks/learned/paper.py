@@ -129,16 +129,17 @@ SETTINGS = (
 DEVIATIONS = MappingProxyType(
     {
         1: "DLG's published code makes 300 calls of L-BFGS, of up to twenty iterations each. Here "
-        "300 iterations are made. Twenty times as many would take up to 110 minutes on the ring "
-        "for three epochs, instead of 6.",
+        "300 iterations are made. Twenty times as many would take up to twenty times as long as "
+        "stage one takes ([what it takes](performance.md#the-learned-attack)).",
         2: "A ρ̂ above 100, or one that is not finite, counts as 100. The paper has no bound.",
-        3: "They are taken on 1,000 of the learned examples, drawn once. All of three epochs, "
-        "15,072, would take about 25 minutes more.",
+        3: "They are taken on 1,000 of the learned examples, drawn once. Three epochs have 15,072, "
+        "with which a run on the ring would take longer than 15 minutes "
+        "([by how much](performance.md#the-learned-attack)).",
         4: "At most 1 GiB of steps are remembered: all of them on the ring.",
         5: "The library's 0.99 is played as `paper`, and 1 as `beta-1`.",
         6: "The paper gives minutes and no number of steps. 25,000 steps are played, in whole "
-        "episodes: six on the ring, and ten times as many steps as in `ring-learned`. In two "
-        "minutes, three to four episodes fit on one core.",
+        "episodes: six on the ring, and ten times as many steps as in `ring-learned` "
+        "([what an episode takes](performance.md#the-learned-attack)).",
     }
 )
 """The differences from the paper by their numbers, with what the paper's own way would cost."""
