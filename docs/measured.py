@@ -52,13 +52,13 @@ OPERATORS = """By `python benchmarks/operators.py --out results/benchmarks/opera
 PyTorch's profiler. An operator's time is without that of the operators which it calls."""
 
 LEARNED = """By `python benchmarks/learned_attack.py --out results/benchmarks/learned-attack.json`,
-with and without `--mnist`, and with `--samples` and `--paper`. An environment step is one simulated
-round with an action; with `basis` it includes the gradient of the harm. On the ring, clients' ascents and
-gradients are one compiled loop, and *ratio* is against autograd. On MNIST, *ratio* is bfloat16
-against float32, on a processor that has instructions for both. The policy is trained with the
-default settings, checks included. The last table is of one and the same episode under the median:
-how much its return depends on the examples that ρ̂ is measured on. D is the relative mismatch of the
-gradients."""
+with and without `--mnist`, and with `--samples` and `--paper`. An environment step is one
+simulated round with an action; with `basis` it includes the gradient of the harm. On the ring,
+clients' ascents and gradients are one compiled loop, and *ratio* is against autograd. On MNIST,
+*ratio* is bfloat16 against float32, on a processor that has instructions for both. The policy is
+trained with the default settings, checks included. The last table is of one and the same episode
+under the median: how much its return depends on the examples that ρ̂ is measured on. D is the
+relative mismatch of the gradients."""
 
 CALIBRATION = """Made by `python benchmarks/calibration.py --out
 results/benchmarks/calibration.json` and `make docs`. `mnist-cnn-small` networks for MNIST and
