@@ -1,6 +1,7 @@
 """A network with BatchNorm for the 8 × 8 digits, as a user's own config names it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -33,3 +34,19 @@ class NormedCnn:
                 for _ in range(5):
                     model.train()(torch.rand(64, *shape))
         return model.eval()
+
+
+FEW = {
+    "every": 1,
+    "samples": 40,
+    "attack": {"name": "pgd", "eps": 0.15, "step_size": 0.05, "steps": 1},
+}
+"""An evaluation on a few examples, in every round."""
+LOCAL: dict[str, Any] = {
+    "model": NormedCnn(),
+    "batch_norm": "local",
+    "aggregator": {"name": "trimmed-mean", "f": 2},
+    "evaluation": FEW,
+    "threat": {"clients": True},
+}
+"""A federation of digits in which BatchNorm stays with each client."""

@@ -1,5 +1,6 @@
 """The command ``fedrobust audit``."""
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ from rich.console import Console
 
 from fedrobust.cli import completion
 from fedrobust.cli.app import app, look_beside, say, tell_stopped, user_errors
+from fedrobust.errors import ConfigError
 
 
 @app.command("audit")
@@ -22,7 +24,7 @@ def audit_command(
     ],
     eps: Annotated[
         str | None,
-        typer.Option(help="The radius, such as 0.3 or 8/255; a run knows its own."),
+        typer.Option(help="The such as 0.3 or 8/255; a run knows its own."),
     ] = None,
     norm: Annotated[
         str | None,
@@ -81,14 +83,14 @@ def audit_command(
     """Check with a battery of attacks whether the robustness under plain PGD is real."""
     from fedrobust.display import AuditDisplay
     from fedrobust.report import write_report
-    from fedrobust.runs.audit import Asked, audited, radius
+    from fedrobust.runs.audit import Asked, audited
     from fedrobust.runs.own_audit import other_verdict
 
     with user_errors():
         look_beside()
         asked = Asked(
             where=model,
-            eps=radius(eps) if eps is not None else None,
+            eps=_radius(eps) if eps is not None else None,
             norm=norm,
             data=data,
             network=network,
@@ -124,3 +126,12 @@ def audit_command(
         raise typer.Exit(1)
     if strict and found.verdict != "genuine":
         raise typer.Exit(1)
+
+
+def _radius(text: str) -> float:
+    """Read a radius such as 0.3 or 8/255. Raises: ``ConfigError``."""
+    try:
+        value = float(Fraction(text))
+    except (ValueError, OverflowError, ZeroDivisionError) as error:
+        raise ConfigError(f"--eps is {text}; write a number such as 0.3 or 8/255") from error
+    return value

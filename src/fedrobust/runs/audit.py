@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
@@ -297,12 +296,3 @@ def _examples(source: Source, asked: Asked) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(asked.seed)
     index = torch.randperm(len(test), generator=draw)[: asked.samples].sort().values
     return test.images(index), test.y[index]
-
-
-def radius(text: str) -> float:
-    """Read a radius such as 0.3 or 8/255. Raises: ``ConfigError``."""
-    try:
-        value = float(Fraction(text))
-    except (ValueError, OverflowError, ZeroDivisionError) as error:
-        raise ConfigError(f"--eps is {text}; write a number such as 0.3 or 8/255") from error
-    return value

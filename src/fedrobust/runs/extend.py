@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TypeGuard
 
 from fedrobust.errors import RecordError
+from fedrobust.experiment import Experiment
+from fedrobust.federation.attack import requirements
 from fedrobust.records.reading import present
 from fedrobust.records.schema.formats import declared, with_format
 from fedrobust.records.schema.run import Extension
@@ -37,6 +39,16 @@ _RESULTS = (
 def extendable(stored: object, rounds: int) -> TypeGuard[int]:
     """Whether ``stored``, the rounds in a record, are those of a run that ``rounds`` extend."""
     return type(stored) is int and 0 < stored < rounds
+
+
+def require_extendable(experiment: Experiment, path: Path, rounds: int) -> None:
+    """Refuse to extend a run whose attack has planned for its rounds. Raises: ``RecordError``."""
+    attack = experiment.attack if experiment.malicious else None
+    if attack is not None and requirements(attack).uses_rounds:
+        raise RecordError(
+            f"{path} holds a run of {rounds} rounds, for which its attack has planned: it cannot "
+            f"be extended to {experiment.rounds}. Play all rounds in a new --out"
+        )
 
 
 def refused_to_shorten(path: Path, stored: int, rounds: int) -> str:

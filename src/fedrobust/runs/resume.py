@@ -14,12 +14,16 @@ from fedrobust.config.fingerprint import untold
 from fedrobust.config.text import shortened
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import Experiment
-from fedrobust.federation.attack import requirements
 from fedrobust.federation.state import FederationState
 from fedrobust.records.reading import broken, shaped
 from fedrobust.records.schema.formats import with_format
 from fedrobust.runs.directory import RunDirectory
-from fedrobust.runs.extend import best_without_the_end, extendable, refused_to_shorten
+from fedrobust.runs.extend import (
+    best_without_the_end,
+    extendable,
+    refused_to_shorten,
+    require_extendable,
+)
 from fedrobust.runs.older_configs import completed
 from fedrobust.runs.prepare import Prepared
 from fedrobust.runs.provenance import environment
@@ -65,7 +69,7 @@ def stored_plan(experiment: Experiment, directory: RunDirectory) -> Execution:
     asked["execution"] = filled
     rounds, alike = stored.get("rounds"), stored | {"rounds": experiment.rounds}
     if extendable(rounds, experiment.rounds):
-        _require_extendable(experiment, directory, rounds)
+        require_extendable(experiment, directory.path, rounds)
         stored = alike
     elif type(rounds) is int and rounds > experiment.rounds and not any(_differing(alike, asked)):
         raise RecordError(refused_to_shorten(directory.path, rounds, experiment.rounds))
@@ -164,16 +168,6 @@ def _rounds(directory: RunDirectory, content: Json) -> tuple[Tally, RoundsLog]:
         return Tally.of(content["rounds"]), RoundsLog.older(content["rounds"])
     log = RoundsLog.found(directory.path, shaped(Extent, content["log"]))
     return shaped(Tally, content["tally"]), log
-
-
-def _require_extendable(experiment: Experiment, directory: RunDirectory, rounds: int) -> None:
-    """Refuse to extend a run whose attack has planned for its rounds. Raises: ``RecordError``."""
-    attack = experiment.attack if experiment.malicious else None
-    if attack is not None and requirements(attack).uses_rounds:
-        raise RecordError(
-            f"{directory.path} holds a run of {rounds} rounds, for which its attack has planned: "
-            f"it cannot be extended to {experiment.rounds}. Play all rounds in a new --out"
-        )
 
 
 def _recorded_rounds(path: Path, stored: object, asked: Json) -> int | None:
