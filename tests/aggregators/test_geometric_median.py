@@ -58,6 +58,7 @@ def test_no_point_near_or_far_has_a_smaller_sum_of_distances() -> None:
             assert total_distance(updates, other) >= least
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=100, database=None)
 @given(data=st.data())
 def test_no_row_and_no_median_is_better_whatever_ties(data: st.DataObject) -> None:

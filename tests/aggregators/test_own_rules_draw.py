@@ -60,6 +60,7 @@ RULES: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_what_an_own_rule_draws_is_the_runs(
     rule: Any, tiny: Callable[..., Experiment], seed: Callable[[int], None]

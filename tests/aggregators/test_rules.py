@@ -78,6 +78,7 @@ def test_is_the_rule_of_its_definition(rule: Rule) -> None:
             agrees(rule, f, matrix(n, d, f), f"{name}, n = {n}, f = {f}", wider=True)
 
 
+@pytest.mark.slow
 @every_rule
 def test_is_the_rule_of_its_definition_in_a_thousand_coordinates(rule: Rule) -> None:
     agrees(rule, most_f(rule, 60), with_outliers(60, 1000, most_f(rule, 60)))
@@ -99,6 +100,7 @@ def test_is_the_rule_of_its_definition_where_values_tie(rule: Rule, data: st.Dat
     agrees(rule, f, torch.tensor(values, dtype=torch.float32))
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, max_examples=300, database=None)
 @given(
     values=st.lists(st.sampled_from([i * 0.001 for i in range(-4, 5)]), min_size=1, max_size=11),
@@ -260,6 +262,7 @@ def test_autograd_history_is_not_carried_along(rule: Rule) -> None:
     assert not rule(0, normal(5, 4).requires_grad_()).requires_grad
 
 
+@pytest.mark.slow
 @every_rule
 def test_three_hundred_rows_need_no_second_copy_but_the_mix_itself(rule: Rule) -> None:
     f = 0 if rule.sets else 60

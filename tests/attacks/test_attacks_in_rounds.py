@@ -97,6 +97,7 @@ def test_an_attack_plays_under_every_threat_model_that_grants_its_needs(
     assert played > 0
 
 
+@pytest.mark.slow
 @every_attack
 def test_an_attack_changes_what_the_server_gets(config: Json, ready: Prepared) -> None:
     seen: dict[str, torch.Tensor] = {}
@@ -128,6 +129,7 @@ class KilledError(Exception):
     """Stands for the end of the process."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [2, 4])
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_what_mimic_has_learnt_survives_a_kill(

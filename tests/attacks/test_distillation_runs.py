@@ -25,6 +25,7 @@ class KilledError(Exception):
     """Stands for the end of the process."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared", [True, False])
 def test_it_goes_on_after_a_kill_where_clients_are_sampled(
     shared: bool, tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch

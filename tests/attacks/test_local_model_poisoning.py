@@ -221,6 +221,7 @@ def test_fields_are_checked() -> None:
         LocalModelPoisoning("bulyan")
 
 
+@pytest.mark.slow
 def test_krum_takes_it_each_round_and_goes_the_wrong_way() -> None:
     toy, taken = Quadratic(), []
     for knows in ((), ("benign",), ("benign", "rule"), ("clients", "rule")):

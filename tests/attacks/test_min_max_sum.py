@@ -86,6 +86,7 @@ def test_min_sum_by_hand() -> None:
     torch.testing.assert_close(rows, float64([-1.0], [-1.0], [-1.0]))
 
 
+@pytest.mark.slow
 @both
 @settings(derandomize=True, deadline=None, max_examples=60, database=None)
 @given(

@@ -35,6 +35,7 @@ def rows(ready: Prepared, backend: Backend) -> Tensor:
         return backend.local_updates(federation, state, clients, ready.streams, {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fat", "ring", "mnist"])
 def test_the_plain_rounds_train_clients_alike(name: str) -> None:
     adam = Client(batch_size=8, batches=1, optimizer=Adam(0.001), keep_optimizer=True)
@@ -105,6 +106,7 @@ def test_the_product_has_one_thread_and_puts_them_back() -> None:
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     some = HotPath("a path", lambda: None, lambda: None, "answers", 3.0, 1e9)
     monkeypatch.setattr(paths, "hot_paths", lambda quick: iter([some]))
@@ -121,6 +123,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(file.read_text()) == content
 
 
+@pytest.mark.slow
 def test_there_are_all_hot_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each can be called once; the quick ones are some of them."""
     monkeypatch.setattr(paths, "_run", lambda command: None)

@@ -29,6 +29,7 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_run_writes_a_complete_directory(config: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = invoke("run", config, "-s", "seed=3", "-s", "client.optimizer.lr=1e-3", "--out", out)
@@ -59,6 +60,7 @@ def test_run_writes_a_complete_directory(config: Path, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_test_split_is_read_once_when_the_run_ends(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +145,7 @@ def test_a_warning_of_our_own_is_one_line(
     assert len(others) == 1
 
 
+@pytest.mark.slow
 def test_a_refused_run_can_be_run_again_in_place(config: Path, tmp_path: Path) -> None:
     """A mistake that shows only once the data are loaded leaves nothing in the way."""
     out = tmp_path / "out"
@@ -176,6 +179,7 @@ def test_bad_files(tmp_path: Path, content: str, message: str) -> None:
     assert "there is no file" in missing.stderr
 
 
+@pytest.mark.slow
 def test_updates_that_are_not_finite_are_told(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

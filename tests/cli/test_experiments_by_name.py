@@ -51,6 +51,7 @@ def test_they_are_listed_and_shown() -> None:
     assert "did you mean 'demo'" in unknown.stderr
 
 
+@pytest.mark.slow
 def test_the_list_says_which_command_plays_each_and_what_it_costs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -81,6 +82,7 @@ def test_a_component_or_an_experiment_is_shown_by_its_name_alone() -> None:
     assert "there is no kind 'krmu' (did you mean 'krum'?)" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_a_run_ends_in_its_page_unless_it_shall_not(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     YAML(typ="safe").dump(demo_config(rounds=2), config)

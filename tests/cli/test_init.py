@@ -35,6 +35,7 @@ EVERY = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", SETTINGS)
 def test_every_choice_is_a_config_that_fits(data: str, tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"

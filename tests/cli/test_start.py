@@ -46,6 +46,7 @@ def imported(heavy: tuple[str, ...], *calls: list[str]) -> list[list[object]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_help_listings_and_mistakes_of_usage_import_nothing_heavy() -> None:
     told = [[], ["--help"], ["--version"]]
     told += [["list", *more] for more in ([], ["attacks"], ["data", "digits"])]

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from demo import demo_config
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
@@ -12,6 +13,7 @@ from fedrobust import Experiment, run
 from fedrobust.cli import app
 
 
+@pytest.mark.slow
 def test_a_terminal_obeys_no_record(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
     (tmp_path / "a\x1b]0;title\x07").write_text("")
     config = tmp_path / "config.yaml"

@@ -180,6 +180,7 @@ def test_what_does_not_fit_is_told(model: nn.Module, said: str) -> None:
     assert said in reason
 
 
+@pytest.mark.slow
 def test_a_run_with_vmap_is_a_run_with_autograd(tiny: Callable[..., Experiment]) -> None:
     """By SGD: a step of Adam has the same size for a slope of rounding alone, up or down."""
     plan = {"device": "cpu", "threads": 1, "batch": 64}

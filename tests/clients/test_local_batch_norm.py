@@ -112,6 +112,7 @@ CASES: dict[str, tuple[Any, Callable[[str], bool], Any, bool, bool]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_it_is_the_algorithm_in_plain_pytorch(
     case: tuple[Any, Callable[[str], bool], Any, bool, bool],

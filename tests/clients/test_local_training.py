@@ -99,6 +99,7 @@ def literal(task: LocalTraining, client: int, rounds: int, start: nn.Module) -> 
     return updates
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [ERM(), ATTACK], ids=["erm", "adversarial"])
 @pytest.mark.parametrize(
     "config",

@@ -52,6 +52,7 @@ def two_rounds(task: LocalTraining, poison: Any = None) -> list[Tensor]:
     return [*found, *(value for i in CHOSEN for value in store.get(i, {}).values())]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("several", "layers"),
     [(False, ()), (True, ()), (False, (nn.Dropout(0.5),)), (True, (Noisy(),))],
@@ -90,6 +91,7 @@ class Shuffle:
         return x, torch.tensor([random.randrange(classes) for _ in y])
 
 
+@pytest.mark.slow
 def test_what_a_users_own_parts_draw(mnist: Split) -> None:
     poison = dict.fromkeys([2, 7, 50], Shuffle())
     before = positions()
@@ -103,6 +105,7 @@ def test_what_a_users_own_parts_draw(mnist: Split) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_simulated_gradients(mnist: Split) -> None:
     model, some = network(), torch.arange(150)
     x, y, theta = mnist.images(some), mnist.y[some], read(model)
@@ -118,6 +121,7 @@ def test_simulated_gradients(mnist: Split) -> None:
     assert losses.shape == (150,)
 
 
+@pytest.mark.slow
 def test_a_draw_that_comes_in_a_later_round_is_told(mnist: Split) -> None:
     class Later(nn.Module):
         draws = False

@@ -132,6 +132,7 @@ def networks(draw: st.DrawFn) -> tuple[nn.Sequential, tuple[int, ...], int]:
     return initialised(*layers), shape, draw(st.integers(1, 4))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(networks())
 def test_any_chain_of_known_layers_gives_the_slopes_of_autograd(
@@ -196,6 +197,7 @@ def test_sizes_that_the_blocks_do_not_divide_have_none() -> None:
         require_equal(model, inputs((3, size, size)), 4)
 
 
+@pytest.mark.slow
 def test_the_first_of_equal_pixels_gets_a_pools_slope() -> None:
     """Flat images make every window a tie, above 0 and at 0."""
     model = MnistCnn().build((1, 28, 28), 10).double()

@@ -90,6 +90,7 @@ def test_a_key_near_a_known_one_is_told() -> None:
 # Messages
 
 
+@pytest.mark.slow
 def test_what_a_message_echoes_is_short(tmp_path: Path) -> None:
     long = "x" * 400_000
     for changes in (

@@ -149,6 +149,7 @@ def test_a_block_of_the_users_own_config_is_completed(wrapped: bool) -> None:
     assert inner["least"] == 0
 
 
+@pytest.mark.slow
 def test_a_run_with_a_rule_of_ones_own_goes_on(tmp_path: Path, tiny: Tiny) -> None:
     own = tiny(aggregator=Steady(0.5), rounds=2)
     run(own, tmp_path / "run")
@@ -175,6 +176,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_report_of_a_sweep_draws_models_that_are_trusted(sweep: Path, tmp_path: Path) -> None:
     MADE.clear()
     page = write_report([sweep], tmp_path / "a").read_text()

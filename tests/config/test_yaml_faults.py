@@ -61,6 +61,7 @@ def nested(levels: int) -> str:
     return "[" * levels + "]" * levels
 
 
+@pytest.mark.slow
 def test_levels_are_bounded() -> None:
     content = read_yaml(nested(DEPTH))
     for _ in range(DEPTH - 1):

@@ -50,6 +50,7 @@ def test_digits_are_the_same_wherever_scikit_learn_keeps_them(
         assert torch.equal(getattr(found, split).y, getattr(known, split).y)
 
 
+@pytest.mark.slow
 @real
 @pytest.mark.parametrize(
     ("spec", "first", "mean"), [(Mnist(), [5, 0, 4], 0.1307), (FashionMnist(), [9, 0, 0], 0.2860)]
@@ -66,6 +67,7 @@ def test_mnist_and_fashion_mnist_are_the_known_ones(
     assert data.notes == ()
 
 
+@pytest.mark.slow
 @real
 def test_the_cifar_subset_says_what_it_is() -> None:
     data = Cifar10(validation=1000).load()

@@ -21,6 +21,7 @@ def test_the_table_has_every_data_set() -> None:
     assert list(DATASETS) == [member.__dict__["name"] for member in data.DATASETS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DATASETS)
 def test_it_holds_finite_examples_with_labels_and_loads_the_same_again(
     name: str, tmp_path: Path

@@ -81,6 +81,7 @@ def nested_key() -> bytes:
     return b"\x80\x03}" + b")" + b"q\x00h\x00\x86" * 60 + b"K\x00s."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [

@@ -96,6 +96,7 @@ NPZ: dict[str, tuple[bytes, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NPZ)
 def test_a_hostile_npz(tmp_path: Path, kind: str) -> None:
     content, message = NPZ[kind]

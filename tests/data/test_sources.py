@@ -325,6 +325,7 @@ def test_the_catalogue_is_complete() -> None:
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMS)
 def test_the_real_files_are_intact(name: str) -> None:
     if "FEDROBUST_DATA" not in os.environ:

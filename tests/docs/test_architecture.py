@@ -17,12 +17,14 @@ def graph() -> architecture.Graph:
     return architecture.imports(ROOT / "src")
 
 
+@pytest.mark.slow
 def test_no_imports_go_in_a_circle(graph: architecture.Graph) -> None:
     """Those within functions and those for type checkers count too."""
     assert len(graph) > 200
     assert architecture.circles(graph) == []
 
 
+@pytest.mark.slow
 def test_no_package_imports_one_above_it(graph: architecture.Graph) -> None:
     assert architecture.upward(graph) == []
 
@@ -46,6 +48,7 @@ def test_files_that_the_page_names_exist() -> None:
             assert any(place.exists() for place in places), f"{name} in: {line}"
 
 
+@pytest.mark.slow
 def test_the_picture_is_up_to_date(graph: architecture.Graph) -> None:
     drawn = architecture.picture(architecture.between(graph))
     assert architecture.PICTURE.read_text("utf-8") == drawn, "make docs"

@@ -40,6 +40,7 @@ def has(message: str) -> bool:
     return re.search("[^\n]*".join(parts), texts()) is not None
 
 
+@pytest.mark.slow
 def test_the_messages_of_the_page_are_in_the_source() -> None:
     messages = quoted()
     assert len(messages) > 40
@@ -49,6 +50,7 @@ def test_the_messages_of_the_page_are_in_the_source() -> None:
     assert [each for each in messages if not has(each) and each not in raised_whole] == []
 
 
+@pytest.mark.slow
 def test_a_message_that_is_gone_would_be_found() -> None:
     assert has("… already holds a run: continue it with --resume")
     assert not has("… already holds the run: continue it with --resume")

@@ -19,6 +19,7 @@ def mnist() -> Split:
     return some_mnist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [(), (Noisy(),)], ids=str)
 def test_evaluations(layers: tuple[nn.Module, ...], mnist: Split) -> None:
     model, some = network(*layers), torch.arange(150)
@@ -31,6 +32,7 @@ def test_evaluations(layers: tuple[nn.Module, ...], mnist: Split) -> None:
     assert_same_by_workers(play)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layers", "workers"), [((), WORKERS), ((Noisy(),), (1, 2))], ids=str)
 def test_shifts(layers: tuple[nn.Module, ...], workers: tuple[int, ...], mnist: Split) -> None:
     model, some = network(*layers), torch.arange(5)
@@ -43,6 +45,7 @@ def test_shifts(layers: tuple[nn.Module, ...], workers: tuple[int, ...], mnist: 
     assert_same_by_workers(play, workers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [(), (Noisy(),)], ids=str)
 def test_audits(layers: tuple[nn.Module, ...], mnist: Split) -> None:
     """Three units of examples, shared by one worker and by two."""
@@ -58,6 +61,7 @@ def test_audits(layers: tuple[nn.Module, ...], mnist: Split) -> None:
     assert_same_by_workers(play, (1, 2))
 
 
+@pytest.mark.slow
 def test_noise_does_not_depend_on_how_examples_are_batched() -> None:
     """Every restart keeps x + noise where it errs, so the outcome shows the noise."""
 

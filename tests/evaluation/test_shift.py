@@ -80,6 +80,7 @@ def test_pgd_stays_within_its_radius() -> None:
     assert score.reached <= 0.09 + 1e-9
 
 
+@pytest.mark.slow
 def test_a_level_out_of_reach_is_met_as_far_as_it_can_be() -> None:
     flat = nn.Sequential(nn.Linear(2, 2)).double()
     nn.init.zeros_(flat[0].weight)

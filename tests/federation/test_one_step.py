@@ -91,6 +91,7 @@ def test_clients_with_less_than_a_batch_weigh_their_own_examples() -> None:
     torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_run_ends_where_autograd_ends() -> None:
     ends = {}
     for gradients in ("compiled", "autograd"):
@@ -114,6 +115,7 @@ def test_it_is_chosen_where_it_serves_and_refused_where_it_does_not() -> None:
     assert prepare(ring(**kept)).backend is LOCAL
 
 
+@pytest.mark.slow
 def test_a_run_from_before_there_was_a_choice_goes_on_as_it_began(tmp_path: Path) -> None:
     plan = {"device": "cpu", "threads": 1, "batch": 1024, "gradients": "autograd"}
     straight = run(ring(execution=plan), tmp_path / "straight")

@@ -98,6 +98,7 @@ DRAWING: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", DRAWING.values(), ids=DRAWING)
 @pytest.mark.parametrize("colluders", [True, False])
 def test_what_an_own_attack_draws_is_the_runs(

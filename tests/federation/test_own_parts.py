@@ -120,6 +120,7 @@ def test_what_an_own_objective_gives_is_checked(
         run(tiny(objective=objective, rounds=1))
 
 
+@pytest.mark.slow
 def test_an_own_objective_cannot_change_the_labels(tiny: Tiny) -> None:
     client = {"batch_size": 16, "batches": 2, "optimizer": {"name": "sgd", "lr": 0.1}}
     writing = Moving(lambda x, y: (y.zero_(), x.mul_(1.0))[1])

@@ -37,6 +37,7 @@ def test_the_server_steps_then_projects_and_says_so() -> None:
     assert outcome.vector is not None
 
 
+@pytest.mark.slow
 def test_a_run_stays_in_the_ball(tiny: Callable[..., Experiment]) -> None:
     free = run(tiny())
     radius = 0.5 * free.state.parameters.norm().item()

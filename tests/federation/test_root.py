@@ -82,6 +82,7 @@ def test_trust_stands_where_the_mean_falls(tiny: Callable[..., Experiment]) -> N
     assert mean < 0.3
 
 
+@pytest.mark.slow
 def test_a_run_with_a_root_resumes_to_the_same_bits(
     tiny: Callable[..., Experiment], tmp_path: Path
 ) -> None:

@@ -50,6 +50,7 @@ def test_one_sgd_step_under_the_mean_is_the_gradient_step_of_all_the_data(
     torch.testing.assert_close(state.parameters, ready.start - 0.5 * gradient, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits_other_seed_other_run(tiny: Callable[..., Experiment]) -> None:
     one, two = play(prepare(tiny()), 3)[0], play(prepare(tiny()), 3)[0]
     assert torch.equal(one.parameters, two.parameters)

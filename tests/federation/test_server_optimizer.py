@@ -100,6 +100,7 @@ def test_a_round_without_a_step_leaves_everything_as_it_was() -> None:
         assert told.vector is None
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_what_the_server_kept(
     tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:

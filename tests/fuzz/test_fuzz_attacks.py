@@ -187,6 +187,7 @@ def view(chance: random.Random, spoil: bool) -> View:
     return View(**given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attacks(name: str) -> None:
     for number in range(CALLS):

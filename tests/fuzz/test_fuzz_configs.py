@@ -75,6 +75,7 @@ def test_a_config_loads_or_is_refused_shortly(start: int, folder: Path) -> None:
         assert spent < SECONDS, f"case {seed}: {spent:.1f} s\n{asked!r:.300}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", range(0, COUNT, 25))
 def test_the_same_from_python(start: int, folder: Path) -> None:
     """Given as a mapping, it is pydantic's error; what is taken is the same written and read."""

@@ -102,6 +102,7 @@ class Padding:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "shape"),
     [

@@ -57,6 +57,7 @@ def figures(result: Any) -> list[tuple[float, float, float]]:
     return [(m["accuracy"], m["robust_accuracy"], m["loss"]) for m in result.metrics]
 
 
+@pytest.mark.slow
 def test_a_network_that_works_in_place_trains_as_one_that_does_not(tiny: Tiny) -> None:
     own, plain = run(tiny(model=Own(in_place))), run(tiny(model=Own(apart)))
     assert figures(own) == figures(plain)
@@ -71,6 +72,7 @@ def test_a_network_that_works_in_place_trains_as_one_that_does_not(tiny: Tiny) -
     assert torch.equal(x, test.x)
 
 
+@pytest.mark.slow
 def test_what_a_network_draws_in_evaluation_follows_from_the_seed(tiny: Tiny) -> None:
     found = []
     for seed in (1, 2):
@@ -273,6 +275,7 @@ class Drawing(Pgd):
         return (x + noise.clamp(-self.eps, self.eps)).clamp(0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batches", [1, 3])
 def test_what_an_own_perturbation_draws_follows_from_the_seed(tiny: Tiny, batches: int) -> None:
     own = Drawing(eps=0.1, step_size=0.1, steps=1)

@@ -71,6 +71,7 @@ def test_a_quadratic_loss_scales_its_input(rule: Rule, share: float) -> None:
     assert found.residual.max() < 1e-6
 
 
+@pytest.mark.slow
 def test_near_two_gamma_the_residual_says_how_far_one_is() -> None:
     """At λ = 1.98 γ a step takes away 1 % of the error: 15 steps are not enough, 3,000 are."""
     few, many = (ascend(quadratic(1.98), 1.0, steps) for steps in (15, 3000))

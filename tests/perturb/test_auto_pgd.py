@@ -100,6 +100,7 @@ def literal(attack: Apgd, model: nn.Module, x0: Tensor, y: Tensor, noise: Tensor
     return max(values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("eps", "steps"), [(0.2, 50), (0.05, 20)])
 def test_it_is_the_published_algorithm(eps: float, steps: int) -> None:
     with torch.random.fork_rng(devices=[]):

@@ -65,6 +65,7 @@ def test_pgd_ends_at_the_same_points(both: Any, spec: Any, attack: Pgd) -> None:
     torch.testing.assert_close(*both(points), rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", NETWORKS)
 @pytest.mark.parametrize("box", [False, True])
 @pytest.mark.parametrize("rule", ["constant", "decaying", "backtracking"])
@@ -82,6 +83,7 @@ def test_the_ascent_ends_at_the_same_points(both: Any, spec: Any, rule: Any, box
         torch.testing.assert_close(one, other, **near)
 
 
+@pytest.mark.slow
 def test_a_model_that_has_blown_up_gives_points_like_before(both: Any) -> None:
     x, y = examples(dtype=torch.float32)
     for spec in NETWORKS:

@@ -53,6 +53,7 @@ def examples() -> tuple[Tensor, Tensor]:
     return test.x[::3], test.y[::3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "attack",
     [
@@ -75,6 +76,7 @@ def test_attacks_give_points_of_their_ball(attack: Any) -> None:
     assert length.max() <= attack.eps * (1 + 1e-5)
 
 
+@pytest.mark.slow
 def test_robust_accuracy_is_what_the_attack_does_and_not_what_nan_does() -> None:
     """Without the cap PGD in l2 ends in NaN everywhere, or is led by black pixels alone."""
     x, y = examples()
@@ -103,6 +105,7 @@ def test_clients_train_in_every_round(objective: dict[str, Any]) -> None:
     assert result.metrics[-1]["accuracy"] > 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::fedrobust.errors.ConcavityWarning")
 def test_the_ascent_leaves_what_has_no_slope_where_it_is() -> None:
     x, y = examples()
@@ -128,6 +131,7 @@ class Spoilt(Pgd):
         return moved
 
 
+@pytest.mark.slow
 def test_points_that_are_none_count_as_not_found_and_are_said() -> None:
     x, y = examples()
     attack = Spoilt(eps=0.05, step_size=0.01, steps=5)

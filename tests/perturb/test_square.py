@@ -33,6 +33,7 @@ def attacked(attack: Square, given: Halfspaces, **keys: Any) -> tuple[Tensor, Co
     ), model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 6)])
 def test_it_finds_mistakes_and_stays_in_the_ball(norm: Any, shape: tuple[int, ...]) -> None:
@@ -50,6 +51,7 @@ def test_it_finds_mistakes_and_stays_in_the_ball(norm: Any, shape: tuple[int, ..
     assert model.asked <= 400 * 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_more_queries_find_more(norm: Any) -> None:
     given = Halfspaces.made(classes=4, examples=60, shape=(1, 8, 8))

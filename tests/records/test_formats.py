@@ -64,6 +64,7 @@ def committed(pattern: str, least: int) -> list[Path]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pattern", "least", "read"),
     [
@@ -83,6 +84,7 @@ def test_every_committed_record_is_read(
         read(path)
 
 
+@pytest.mark.slow
 def test_every_committed_run_is_read() -> None:
     """Its config, too, which a resumed run would be compared with: of every fifth of a sweep's
     cells, which are alike, since YAML takes 10 ms."""

@@ -37,6 +37,7 @@ PLAYED = {
 }
 
 
+@pytest.mark.slow
 def test_every_committed_scale_loads_and_no_place_is_published_twice() -> None:
     definitions = known()
     assert set(definitions) >= {"fat-table2", "fat-table3"}

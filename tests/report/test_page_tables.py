@@ -63,6 +63,7 @@ def test_a_table_is_read_cell_by_cell() -> None:
     assert table_files(PAGE, latex=False, as_csv=True).keys() == {"table-1-scores-of-all.csv"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "record", ["fat/table3", "drfl/ring-early", "audits/mnist-krum-distillation"]
 )
@@ -106,6 +107,7 @@ def _drawn(figure: Figure) -> list[tuple[str, float, float, float]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("record", ["fat/mnist-bulyan-alie", "audits/mnist-krum-distillation"])
 def test_figures_fit_one_column_with_letters_that_can_be_read(
     record: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -142,6 +144,7 @@ def test_a_map_of_a_column_has_letters_that_can_be_read_beside_each_other() -> N
         assert before[3] < after[2] or after[2] < before[2], "in a row, none touches the next one"
 
 
+@pytest.mark.slow
 def test_a_pdf_is_as_wide_as_asked_and_its_text_is_text(tmp_path: Path) -> None:
     def drawing(width: float) -> Figure:
         figure = Figure(figsize=(width, 2))
@@ -168,6 +171,7 @@ def test_a_pdf_is_as_wide_as_asked_and_its_text_is_text(tmp_path: Path) -> None:
         assert message in wrong.output
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_pages")
 def test_a_page_without_a_table_is_refused_and_stays(tmp_path: Path) -> None:
     run = tmp_path / "run"

@@ -79,6 +79,7 @@ def test_a_text_is_read_as_a_whole_would_be(tmp_path: Path, text: str) -> None:
 LINES = sorted({line for text in TEXTS for line in text.splitlines(keepends=True)})
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(LINES), max_size=8))
 def test_lines_put_together_are_read_as_a_whole_would_be(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str]
@@ -116,6 +117,7 @@ def test_what_is_written_is_read_as_a_whole_would_be(
     assert outcome(read_stored_yaml, path) == outcome(read_yaml, path)
 
 
+@pytest.mark.slow
 def test_committed_records_are_read_as_before_and_by_their_parts() -> None:
     paths = sorted((ROOT / "results").rglob("config.yaml"))
     few = paths[:: max(1, len(paths) // 60)]
@@ -150,6 +152,7 @@ def test_a_reader_may_change_what_it_gets(tmp_path: Path) -> None:
     assert read_stored_yaml(tmp_path / "config.yaml") == {"a": {"b": [1, 2]}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [":,", "a,", "?,"])
 def test_no_text_that_is_cut_has_more_values_than_a_whole_may(unit: str) -> None:
     """The bounds are of the whole file; below this length no file reaches them."""

@@ -31,6 +31,7 @@ class Diary(Callback):
         self.told.append(("end", run.summary.rounds, run.path and run.path.name))
 
 
+@pytest.mark.slow
 def test_every_event_in_order(tiny: Callable[..., Experiment], tmp_path: Path) -> None:
     diary, experiment = Diary(), tiny(rounds=4)
     found = run(experiment, tmp_path / "run", callbacks=[diary])

@@ -47,6 +47,7 @@ def same_content(record: Any, content: Any) -> bool:
     return bool(record == content)
 
 
+@pytest.mark.slow
 def test_an_opened_run_is_the_run_that_was_played(folder: Path, played: Run) -> None:
     before = files(folder)
     found = fedrobust.open(folder)
@@ -72,6 +73,7 @@ def test_an_opened_run_is_the_run_that_was_played(folder: Path, played: Run) -> 
     assert files(folder) == before
 
 
+@pytest.mark.slow
 def test_figures_have_the_width_asked_for_and_show_in_a_notebook(played: Run) -> None:
     figure = played.figure("accuracy", width=5)
     assert figure.get_figwidth() == 5
@@ -86,6 +88,7 @@ def test_the_table_has_a_line_for_each_evaluation(played: Run) -> None:
     assert list(table["robust_accuracy"]) == [m["robust_accuracy"] for m in played.metrics]
 
 
+@pytest.mark.slow
 def test_a_run_in_memory_has_its_results_too(played: Run) -> None:
     found = run(from_config(Experiment, demo_config()))
     assert found.path is None
@@ -97,6 +100,7 @@ def test_a_run_in_memory_has_its_results_too(played: Run) -> None:
         found.report()
 
 
+@pytest.mark.slow
 def test_the_page_of_an_opened_run(folder: Path, played: Run, tmp_path: Path) -> None:
     page = fedrobust.open(folder).report(tmp_path / "page")
     assert page == tmp_path / "page" / "index.html"
@@ -109,6 +113,7 @@ class Stops(Callback):
             raise InterruptedError
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_shows_what_there_is_and_goes_on(played: Run, tmp_path: Path) -> None:
     experiment, out = from_config(Experiment, demo_config()), tmp_path / "run"
     with pytest.raises(InterruptedError):
@@ -140,6 +145,7 @@ def test_code_in_a_config_needs_trust(folder: Path, played: Run, tmp_path: Path)
         _ = found.experiment
 
 
+@pytest.mark.slow
 def test_a_committed_sweep_is_its_table() -> None:
     path = ROOT / "results" / "drfl" / "ring"
     sweep = fedrobust.open(path)
@@ -205,6 +211,7 @@ def test_what_is_done_to_one_model_does_nothing_to_another() -> None:
     assert dict(found.summary)["rounds"] == 2
 
 
+@pytest.mark.slow
 def test_where_clients_have_models_of_their_own_both_say_so(tmp_path: Path) -> None:
     own = demo_config(rounds=2, batch_norm="local", model={"name": "normed:NormedCnn"})
     played = run(from_config(Experiment, own), tmp_path / "run")

@@ -108,6 +108,7 @@ def test_a_run_is_audited_as_it_claims(tmp_path: Path, tiny: Callable[..., Exper
     assert called(str(tmp_path / "run"), "--last", *QUICK).exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("always::fedrobust.errors.RecordWarning")
 @pytest.mark.usefixtures("quick_pages")
 def test_another_verdict_in_the_runs_own_record_is_told_with_which_to_believe(
@@ -169,6 +170,7 @@ class Touching:
         return Path.touch, (self.path,)
 
 
+@pytest.mark.slow
 def test_a_pickle_of_weights_is_refused_with_the_command_that_converts_it(tmp_path: Path) -> None:
     begun(tmp_path)
     weights = load_file(tmp_path / "begun.safetensors")
@@ -233,6 +235,7 @@ def test_what_an_audit_is_of_is_noted_before_the_model_moves(
     assert found.exit_code == 0, found.output
 
 
+@pytest.mark.slow
 def test_a_module_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.py").write_text(
         "from torch import nn\n"
@@ -251,6 +254,7 @@ def test_a_module_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "network for the surrogates" in full.output
 
 
+@pytest.mark.slow
 def test_strict_fails_unless_genuine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fixed.py").write_text(
         "import torch\n"

@@ -53,6 +53,7 @@ def stopped(experiment: Experiment, out: Path) -> None:
         run(experiment, out, progress=Progress(played=stop))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HOW)
 def test_a_run_is_resumed_and_audited_with_the_same_network(
     tiny: Tiny, tmp_path: Path, how: Any
@@ -95,6 +96,7 @@ def test_other_statistics_are_another_run(tiny: Tiny, tmp_path: Path) -> None:
     assert digests[0] != digests[1]
 
 
+@pytest.mark.slow
 def test_the_commands_take_it(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     plain = demo_config(rounds=1, evaluation=FEW, model={"name": "normed:NormedCnn"})
@@ -128,6 +130,7 @@ def test_the_commands_take_it(tmp_path: Path) -> None:
     assert "--batch-norm is group; it can be refuse or" in " ".join(audit.output.split())
 
 
+@pytest.mark.slow
 def test_a_run_from_before_there_was_batch_norm_goes_on(tiny: Tiny, tmp_path: Path) -> None:
     experiment = tiny(rounds=4, evaluation=FEW)
     run(experiment, tmp_path / "run")
@@ -175,6 +178,7 @@ def test_surrogates_are_treated_alike_and_older_ones_are_found(tmp_path: Path) -
         assert not {name for _, name in asked[how]} & {name for _, name in asked["refuse"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HOW)
 def test_clients_that_train_together_do_what_they_do_alone(tiny: Tiny, how: Any) -> None:
     found = []

@@ -140,6 +140,7 @@ def extensions(out: Path) -> list[dict[str, Any]]:
     return [part["extended"] for part in resumed if "extended" in part]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_pages")
 def test_an_extended_run_has_the_bits_of_a_run_from_the_start(
     short: Path, straight: Path, tmp_path: Path
@@ -172,6 +173,7 @@ def test_an_extended_run_has_the_bits_of_a_run_from_the_start(
     same(short, straight)
 
 
+@pytest.mark.slow
 def test_twice_and_from_where_a_longer_run_evaluates(short: Path, straight: Path) -> None:
     for rounds in (8, 9, LONG):
         run(of(rounds), short, resume=True)
@@ -182,6 +184,7 @@ def test_twice_and_from_where_a_longer_run_evaluates(short: Path, straight: Path
         assert summary["rounds"] == rounds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 5])
 def test_an_unfinished_run_is_extended(number: int, tmp_path: Path, straight: Path) -> None:
     """Before its first checkpoint, too."""
@@ -194,6 +197,7 @@ def test_an_unfinished_run_is_extended(number: int, tmp_path: Path, straight: Pa
     assert not list(out.glob("*7-rounds*"))
 
 
+@pytest.mark.slow
 def test_a_run_with_no_other_evaluation_is_extended(tmp_path: Path, straight: Path) -> None:
     run(of(2), tmp_path / "run")
     run(of(LONG), tmp_path / "run", resume=True)
@@ -207,6 +211,7 @@ def older(content: dict[str, Any], rounds: list[dict[str, Any]]) -> None:
     content["rounds"] = rounds
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_an_earlier_version(tmp_path: Path, short: Path, straight: Path) -> None:
     """It is refused only where the parameters that are needed are lost."""
     rewritten(short, lambda content: content.pop("earlier"))
@@ -226,6 +231,7 @@ def test_a_checkpoint_of_an_earlier_version(tmp_path: Path, short: Path, straigh
     assert (chosen_before / "summary.8-rounds.json").exists()
 
 
+@pytest.mark.slow
 def test_an_audit_that_was_not_due_is_taken_back(tmp_path: Path) -> None:
     """Of rounds 1 to 4, each with an evaluation, the last one and every second one is audited."""
     audit = {"budget": "quick", "samples": 1, "every": 2}
@@ -258,6 +264,7 @@ def snapshots(short: Path, folder: Path) -> list[Path]:
     return [*found, short]
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_of_the_beginning(short: Path, tmp_path: Path) -> None:
     """Whatever was written by then, the beginning ends alike, and nothing is made again."""
     left = snapshots(short, tmp_path)
@@ -275,6 +282,7 @@ def test_a_kill_at_any_moment_of_the_beginning(short: Path, tmp_path: Path) -> N
         }
 
 
+@pytest.mark.slow
 def test_a_file_of_the_users_is_not_overwritten(short: Path, straight: Path) -> None:
     (short / "summary.7-rounds.json").write_text("mine")
     told = list[str]()
@@ -285,6 +293,7 @@ def test_a_file_of_the_users_is_not_overwritten(short: Path, straight: Path) -> 
     same(short, straight)
 
 
+@pytest.mark.slow
 def test_the_command_line(short: Path, straight: Path, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     YAML(typ="safe").dump(settings(SHORT), config)

@@ -119,6 +119,7 @@ def test_what_is_larger_than_any_record_is_not_read(tmp_path: Path) -> None:
             READERS[name](path)
 
 
+@pytest.mark.slow
 def test_the_memory_of_json_is_counted_at_its_most(monkeypatch: pytest.MonkeyPatch) -> None:
     """No text may pass whose values take more than was counted."""
     monkeypatch.setattr(bounded, "_SMALL", 0)
@@ -256,6 +257,7 @@ def test_hostile_pictures(copy: Copy, kind: str) -> None:
     assert "resume the run (--resume)" in said
 
 
+@pytest.mark.slow
 def test_a_bomb_of_pictures(copy: Copy) -> None:
     where = copy("run")
     head = io.BytesIO()
@@ -277,6 +279,7 @@ def bits(content: bytes) -> Iterator[bytes]:
         yield content[:at] + bytes([content[at] ^ 1 << i % 8]) + content[at + 1 :]
 
 
+@pytest.mark.slow
 def test_bits_of_pictures_turned_over(folder: Path, tmp_path: Path) -> None:
     """They are the same pictures, or a message."""
     path = tmp_path / "examples.npz"

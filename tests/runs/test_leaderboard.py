@@ -25,6 +25,8 @@ from fedrobust.runs.leaderboard.protocol import Protocol
 from fedrobust.runs.leaderboard.submission import Added, add
 from fedrobust.runs.sweep import run_sweep
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Path:

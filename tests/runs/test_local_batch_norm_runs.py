@@ -33,6 +33,7 @@ Tiny = Callable[..., Experiment]
 SOME = {"name": "sample", "clients": 6}
 
 
+@pytest.mark.slow
 def test_each_benign_client_is_scored_with_its_own_model_on_its_own_examples(tiny: Tiny) -> None:
     experiment = tiny(**LOCAL, rounds=4, client={"batch_size": 32, "batches": 4})
     result, prepared = run(experiment), prepare(experiment)
@@ -56,6 +57,7 @@ def test_each_benign_client_is_scored_with_its_own_model_on_its_own_examples(tin
     assert result.summary["parameters"] == 16 * 9 + 16 + 8 * 144 + 8 + 330
 
 
+@pytest.mark.slow
 def test_the_chosen_model_has_the_batch_norm_of_its_round(tiny: Tiny, tmp_path: Path) -> None:
     experiment = tiny(**LOCAL, rounds=5)
     result = run(experiment, tmp_path / "run")
@@ -81,6 +83,7 @@ def test_the_chosen_model_has_the_batch_norm_of_its_round(tiny: Tiny, tmp_path: 
         opened.client_model(11)
 
 
+@pytest.mark.slow
 def test_a_run_with_local_batch_norm_is_extended_to_the_same_bits(
     tiny: Tiny, tmp_path: Path
 ) -> None:
@@ -138,6 +141,7 @@ def test_sigkill_and_any_number_of_workers_give_the_same_bits(tmp_path: Path) ->
     assert contents(killed) == contents(straight)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_pages")
 def test_what_a_run_leaves(tiny: Tiny, tmp_path: Path) -> None:
     out = tmp_path / "run"

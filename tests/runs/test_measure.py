@@ -60,6 +60,7 @@ def test_each_client_is_scored_on_its_own_test_examples(
     assert scores["clients"]["examples"] == counted
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_pages")
 def test_further_attacks_are_measured_alone_on_the_same_test_examples(
     tmp_path: Path, tiny: Callable[..., Experiment]

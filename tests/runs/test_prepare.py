@@ -31,6 +31,7 @@ def fingerprints(x: torch.Tensor) -> list[bytes]:
     return [row.numpy().tobytes() for row in x]
 
 
+@pytest.mark.slow
 def test_the_papers_mnist_federation() -> None:
     """51 equal parts of what 5,000 validation examples leave, and of the test set."""
     if "FEDROBUST_DATA" not in os.environ:

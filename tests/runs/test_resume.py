@@ -87,6 +87,7 @@ def stop_in_round(
     monkeypatch.undo()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_between_evaluations_changes_nothing(
     tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +101,7 @@ def test_a_checkpoint_between_evaluations_changes_nothing(
     assert contents(tmp_path / "stopped") == contents(tmp_path / "straight")
 
 
+@pytest.mark.slow
 def test_another_kind_of_processor_asks_for_a_flag(
     tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +150,7 @@ class Momentum:
         return Aggregation(vector, memory={"last": vector})
 
 
+@pytest.mark.slow
 def test_memories_of_attack_and_rule_survive(
     tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +189,7 @@ def test_state_that_would_be_lost_is_refused_in_the_first_round(
         run(tiny(attack=Unstorable()), tmp_path / "unstorable")
 
 
+@pytest.mark.slow
 def test_another_object_of_the_same_type_is_another_run(
     tmp_path: Path, tiny: Callable[..., Experiment]
 ) -> None:
@@ -218,6 +222,7 @@ def test_a_resume_elsewhere_is_recorded(
     assert set(later) == {"started", "machine"}
 
 
+@pytest.mark.slow
 def test_a_run_begun_before_a_field_was_there_goes_on(
     tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +239,7 @@ def test_a_run_begun_before_a_field_was_there_goes_on(
         run(tiny(rounds=6), tmp_path, resume=True)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_read_not_played(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
     first = run(tiny(), tmp_path / "run")
     before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run").iterdir()}
@@ -246,6 +252,7 @@ def test_a_finished_run_is_read_not_played(tmp_path: Path, tiny: Callable[..., E
     assert again.metrics == first.metrics
 
 
+@pytest.mark.slow
 def test_the_saved_config_plays_the_same_run(
     tmp_path: Path, tiny: Callable[..., Experiment]
 ) -> None:
@@ -254,6 +261,7 @@ def test_the_saved_config_plays_the_same_run(
     assert contents(tmp_path / "first") == contents(tmp_path / "second")
 
 
+@pytest.mark.slow
 def test_the_same_run_in_memory_and_on_disk(
     tmp_path: Path, tiny: Callable[..., Experiment]
 ) -> None:

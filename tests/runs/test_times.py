@@ -43,6 +43,7 @@ def times(out: Path) -> dict[str, float]:
     return {part: spent["seconds"] for part, spent in found.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("slow")
 def test_the_audits_after_the_last_round_are_told_and_a_stop_loses_nothing(
     plain: Callable[..., Experiment], tmp_path: Path

@@ -40,6 +40,7 @@ def test_every_window_of_ranks_is_found_in_every_pattern_of_zeros_and_ones() -> 
                 torch.testing.assert_close(got, ordered[first:last].mean(dim=0))
 
 
+@pytest.mark.slow
 def test_every_rank_of_many_rows_is_found() -> None:
     for n in (*range(13, 65), 100, 129):
         updates = normal(n, 60)
@@ -141,6 +142,7 @@ def test_small_updates_do_not_wait_for_numba() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_kept_loops_compile_each_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -47,6 +47,7 @@ def test_distances_have_twelve_right_digits() -> None:
         torch.testing.assert_close(got, want, rtol=5e-13, atol=0, msg=name)
 
 
+@pytest.mark.slow
 def test_long_rows_that_nearly_cancel_keep_twelve_digits() -> None:
     # Just above the share of the norms below which a distance is taken again.
     updates = (normal(1, 200_000) + 0.13 * normal(16, 200_000, seed=1)).double()

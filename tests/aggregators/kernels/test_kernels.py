@@ -79,6 +79,7 @@ def test_the_mean_around_the_median_is_that_of_the_closest_values() -> None:
                 agree(mean_around_median(updates, drop), want, updates, f"drop = {drop}")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("path")
 def test_of_values_equally_far_the_lower_is_kept() -> None:
     for n in range(1, 7):
@@ -188,6 +189,7 @@ def test_the_layout_of_the_updates_changes_nothing(kernel: Callable[[Tensor], Te
         torch.testing.assert_close(got, want, rtol=1e-6, atol=0, msg=f"{name}, d = {d}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rule",
     [

@@ -22,6 +22,7 @@ def sample(n: int, seed: int, d: int = 3, at: float = 0.0) -> Split:
     return Split(normal(n, d, seed=seed) + at, y[torch.randperm(n, generator=seeded(seed))])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label_cost", [0.0, 1.0, 5.0])
 @pytest.mark.parametrize("scale", [1.0, 0.2])
 def test_it_is_the_cheapest_matching(label_cost: float, scale: float) -> None:
@@ -46,6 +47,7 @@ def test_images_count_by_all_their_pixels_and_samples_may_differ_in_size() -> No
     assert wasserstein_distance(a, b) == pytest.approx(1 + 0.25)
 
 
+@pytest.mark.slow
 def test_large_samples_come_close_to_the_exact_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = sample(150, 1), sample(120, 2, at=1.0)
     exact = wasserstein_distance(a, b)

@@ -76,6 +76,7 @@ def test_a_step_is_the_round_with_the_row_that_the_action_means(seen: Seen) -> N
         np.testing.assert_allclose(observation, task.encoding.observe(sight), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_return_is_the_harm_done_over_the_episode(seen: Seen) -> None:
     task = task_of(seen, horizon=13, hold=4)
     env = FederationEnv(task)
@@ -93,6 +94,7 @@ def test_the_return_is_the_harm_done_over_the_episode(seen: Seen) -> None:
     assert task.scale == pytest.approx(1 / -first["harm"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_seed_decides_and_nothing_leaks_between_episodes(seen: Seen) -> None:
     env, action = FederationEnv(task_of(seen)), np.array([0.3, 0.3, 0.3], dtype=np.float32)
 

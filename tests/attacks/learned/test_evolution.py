@@ -70,6 +70,7 @@ def mean(env: Any, policy: Policy, seeds: range) -> float:
     return float(np.mean([played(env, acting(policy), seed) for seed in seeds]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "hidden"), [("constant", 0), ("random", 0), ("constant", 3), ("random", 3)]
 )
@@ -160,6 +161,7 @@ def test_stages_share_the_budget(budget: int, stages: int, lengths: list[int]) -
     assert list(generations(budget, 10, 10, stages)) == lengths
 
 
+@pytest.mark.slow
 def test_its_search_keeps_within_its_budget_on_the_ring_and_is_repeated() -> None:
     """Simulated rounds: the search for the start, the search, and three policies to judge."""
     task = task_of(watched(40), Basis(directions=("own",)), horizon=8, hold=2)

@@ -163,6 +163,7 @@ def test_what_is_no_file_is_no_policy(tmp_path: Path, kind: str) -> None:
         experiment(**learned(**TRAINED, policy=str(path)))
 
 
+@pytest.mark.slow
 def test_a_policy_that_is_sound_acts(policy: Path, tmp_path: Path) -> None:
     """Also one of an earlier version, which has no seal."""
     path = tmp_path / "older.safetensors"
@@ -173,6 +174,7 @@ def test_a_policy_that_is_sound_acts(policy: Path, tmp_path: Path) -> None:
         assert known.policy is not None
 
 
+@pytest.mark.slow
 def test_a_policy_that_names_code_runs_none(policy: Path, tmp_path: Path) -> None:
     """At each place of what it says of its training."""
     mark = tmp_path / "MARK"

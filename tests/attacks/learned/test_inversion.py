@@ -26,6 +26,7 @@ def digits() -> tuple[torch.Tensor, torch.Tensor]:
     return train.images(torch.arange(40)).double(), train.y[:40]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -81,6 +82,7 @@ def test_a_shift_that_stays_interrupts_nothing(
     assert torch.equal(often.x, once.x)
 
 
+@pytest.mark.slow
 def test_the_shift_of_the_objective_is_taken_out() -> None:
     """The gradient was taken at z + δ(z): what comes back is z, and not the point it moved to."""
     torch.manual_seed(0)
@@ -100,6 +102,7 @@ def test_the_shift_of_the_objective_is_taken_out() -> None:
     assert (blind.x - moved).norm() < 0.1 * (moved - z).norm()
 
 
+@pytest.mark.slow
 def test_a_model_in_float32_and_its_mode_are_left_as_they_were() -> None:
     """The caller's model is not a workspace."""
     model = nn.Sequential(nn.Linear(2, 4), nn.Dropout(0.5), nn.Linear(4, 2)).train()

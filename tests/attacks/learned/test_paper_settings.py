@@ -26,6 +26,7 @@ EXPERIMENTS = Path(__file__).parents[3] / "experiments" / "drfl"
 RAW = Full(scale="zeta", sees="parameters")
 
 
+@pytest.mark.slow
 def test_an_epoch_is_the_rounds_that_use_each_example_once() -> None:
     assert Epochs(3).rounds(5000, 32) == 3 * 157
     assert Epochs(5).rounds(5500, 64) == 5 * 86
@@ -116,6 +117,7 @@ def test_the_state_is_theta_itself() -> None:
     assert changed.reset(seed=0)[0].tolist() == [0.0] * (len(hidden) + 1)
 
 
+@pytest.mark.slow
 def test_the_reward_is_as_printed_and_told_in_units_of_the_start() -> None:
     seen = watched(300)
     env = FederationEnv(task_of(seen, RAW, horizon=4, hold=1, reward_unit="absolute"))
@@ -137,6 +139,7 @@ def test_the_reward_is_as_printed_and_told_in_units_of_the_start() -> None:
 STILL = {"algorithm": "ddpg", "learning_rate": 1e-12, "normalise": False, "check_episodes": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [{"algorithm": "constant", "steps": 9}, TRAINING | STILL])
 def test_values_in_the_report_have_the_same_unit_whatever_the_reward_has(training: Any) -> None:
     """The policy is the constant one or stays as it begins, so that both runs have the same."""
@@ -160,6 +163,7 @@ def test_a_policy_acts_on_large_observations_as_it_was_trained_to() -> None:
     assert scaled(np.array([50.0], dtype=np.float32)).item() == pytest.approx(np.tanh(0.1))
 
 
+@pytest.mark.slow
 def test_the_last_policy_is_kept_or_the_best_and_patience_ends_a_training() -> None:
     task = task_of(watched(20), RAW, horizon="rest", hold=1)
     training = replace(
@@ -188,6 +192,7 @@ def test_the_last_policy_is_kept_or_the_best_and_patience_ends_a_training() -> N
     assert patient.checks == last.checks[: first + 1]
 
 
+@pytest.mark.slow
 def test_a_run_whose_attack_plans_for_its_rounds_is_not_extended(tmp_path: Path) -> None:
     """Its longer run would have planned for more rounds from its start on."""
     quick = {"algorithm": "constant", "steps": 9}

@@ -48,6 +48,7 @@ def test_a_search_tells_how_far_it_is(task: Task, algorithm: Any) -> None:
         assert set(steps) <= {128, 160}  # an iteration is not broken off
 
 
+@pytest.mark.slow
 def test_a_plan_is_played_as_it_was_judged(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each iteration has an episode of its own, and the judges have others."""
     seeds: list[int] = []

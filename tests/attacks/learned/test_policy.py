@@ -154,6 +154,7 @@ def test_training_from_an_action_begins_there_and_loses_nothing(algorithm: Any, 
     assert kept == pytest.approx(max(value for _, value in longer.checks))
 
 
+@pytest.mark.slow
 def test_a_training_writes_nothing(
     task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +174,7 @@ def test_a_constant_policy_gives_its_action_whatever_it_sees(task: Task) -> None
     assert policy.sizes == (15, 3)
 
 
+@pytest.mark.slow
 def test_a_policy_survives_its_file_and_another_file_is_refused(task: Task, tmp_path: Path) -> None:
     found = train(task, SHORT, seed=0).policy
     path = tmp_path / "deep" / "policy.safetensors"

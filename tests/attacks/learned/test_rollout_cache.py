@@ -242,6 +242,7 @@ def test_what_a_users_encoding_sees_is_kept_as_the_learner_sees_it(
     assert trained(task, path) == whole
 
 
+@pytest.mark.slow
 def test_runs_leave_no_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is there while the attacker trains, and goes with the next checkpoint."""
     seen: list[int] = []

@@ -47,6 +47,7 @@ def test_clients_whose_data_are_known_hold_them_in_the_simulation() -> None:
     assert len(held) == 10
 
 
+@pytest.mark.slow
 def test_who_sees_the_benign_rows_can_count_them() -> None:
     known, _ = known_after(3, **learned(observe=0, inversion=None), threat={"benign": True})
     assert known.policy is not None

@@ -40,6 +40,7 @@ def ready() -> Prepared:
     return prepare(from_config(Experiment, demo_config(**SETTINGS)))
 
 
+@pytest.mark.slow
 def test_its_rounds_are_honest_before_the_start_and_the_inner_attacks_after(
     ready: Prepared,
 ) -> None:

@@ -145,6 +145,7 @@ def test_the_auditors_own_networks_are_trained_once_and_tried(
     assert {path: path.stat().st_mtime_ns for path in kept.rglob("*") if path in before} == before
 
 
+@pytest.mark.slow
 def test_a_finished_run_trains_no_networks_any_more(
     tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 from made_sweep import made
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -55,6 +56,7 @@ def test_of_forty_curves_all_have_names() -> None:
     assert [len(curves(panel)) for panel in figure.axes] == [RULES, RULES]
 
 
+@pytest.mark.slow
 def test_only_the_panels_at_the_edge_have_ticks_and_all_have_lines() -> None:
     figure = shift(crowded(10), "pgd", "error", 9.0)
     places = [panel.get_subplotspec() for panel in figure.axes]
