@@ -24,7 +24,7 @@ def audit_command(
     ],
     eps: Annotated[
         str | None,
-        typer.Option(help="The such as 0.3 or 8/255; a run knows its own."),
+        typer.Option(help="The radius, such as 0.3 or 8/255; a run knows its own."),
     ] = None,
     norm: Annotated[
         str | None,
