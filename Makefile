@@ -25,7 +25,7 @@ check: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not slow and not long and not cluster and not flower"
 
 # The tests of Ray and of SLURM's jobs, on this machine alone. They kill processes and wait for what
-# comes then, so they run beside nothing else.
+# comes then: two at a time, those of a file one after the other, since they share a cluster.
 setup-ray: .venv/.ray
 
 .venv/.ray: $(READY)
@@ -34,7 +34,8 @@ setup-ray: .venv/.ray
 	@touch $@
 
 test-ray: setup-ray
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/cluster tests/federation tests/runs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m cluster \
+		$$(grep -rl "mark\.cluster" tests --include="test_*.py")
 
 # The tests of real federations, in an environment of their own: Flower wants other versions.
 setup-flower: .venv-flower/.ready

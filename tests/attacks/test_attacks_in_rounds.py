@@ -188,7 +188,7 @@ def digits(ready: Prepared, attack: Json | None) -> tuple[float, float]:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_flipped_labels_cost_accuracy_where_they_are_flipped() -> None:
     """5 of 11 clients; the mean weighs them by their examples, which are equal."""
     adam = {"batch_size": 32, "batches": 2, "optimizer": {"name": "adam", "lr": 0.005}}

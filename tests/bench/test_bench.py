@@ -123,7 +123,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(file.read_text()) == content
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_there_are_all_hot_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each can be called once; the quick ones are some of them."""
     monkeypatch.setattr(paths, "_run", lambda command: None)

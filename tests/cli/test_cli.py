@@ -267,7 +267,7 @@ def test_a_failed_cell_is_told_with_where_it_says_why(
     assert told.out == f"4 of 7 cells are done; records: {tmp_path}\n"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_idle_threads_do_not_spin_when_run_from_the_command_line() -> None:
     """The setting reaches OpenMP only if it is made before PyTorch is loaded."""
     import os

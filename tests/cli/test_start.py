@@ -61,7 +61,7 @@ def test_help_listings_and_mistakes_of_usage_import_nothing_heavy() -> None:
     assert [code for code, _ in found[len(told) :]] == [2] * len(wrong)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_imports_only_what_it_uses(tmp_path: Path) -> None:
     run = ["run", "demo", "-s", "rounds=1", "--out", str(tmp_path / "out"), "--no-report"]
     assert imported(UNUSED, run) == [[0, []]]

@@ -281,7 +281,7 @@ def test_a_failed_import_says_what_is_the_matter(tmp_path: Path) -> None:
             rule(name)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_config_beside_hostile_modules_is_read_without_them(tmp_path: Path) -> None:
     """In a process of its own, as what was imported before would not be imported again."""
     for name in ("sklearn/__init__.py", "torch.py", "scipy.py", "cupy.py"):

@@ -86,7 +86,7 @@ def billion(lines: int) -> str:
     return "\n".join([first, *rest])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_values_are_bounded_with_aliases_written_out() -> None:
     assert read_yaml(billion(3))["a2"] == [[["x"] * 9] * 9] * 9
     begun = time.process_time()

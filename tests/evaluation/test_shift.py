@@ -45,7 +45,7 @@ def test_levels_are_reached_and_errors_rise(method: str) -> None:
     assert errors[-1] > (0.7 if method == "pgd" else 2 * clean)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_levels_may_come_in_any_order() -> None:
     up = error_under_shift(MODEL, X, Y, levels=(0.01, 0.5))
     mixed = error_under_shift(MODEL, X, Y, levels=(0.5, 0.01))

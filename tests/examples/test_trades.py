@@ -85,7 +85,7 @@ def test_clients_take_the_steps_of_the_transcription(
     assert (other - found).norm() > 0.01 * found.norm()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_plays_from_the_command_line_in_runs_sweeps_and_audits(tmp_path: Path) -> None:
     few = ["-s", "rounds=2", "-s", "evaluation.every=2", "-s", "evaluation.samples=20"]
     few += ["-s", "evaluation.test_samples=20", "-s", "execution.batch=64"]

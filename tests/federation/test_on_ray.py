@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -111,7 +112,7 @@ AUDITED = {
     "every": 3,
     "samples": 100,
     "attack": PGD,
-    "audit": {"budget": "quick", "samples": 70},
+    "audit": {"budget": "quick", "samples": 40},
     "wasserstein": {"gamma": 1.0},
 }
 SEVERAL = {"batch_size": 16, "batches": 3, "optimizer": {"name": "adam", "lr": 0.005}}
@@ -157,7 +158,7 @@ HEAVY = {
     "objective": {
         "name": "adversarial",
         "ratio": 1.0,
-        "attack": {"name": "pgd", "eps": 0.15, "step_size": 0.01, "steps": 50},
+        "attack": {"name": "pgd", "eps": 0.15, "step_size": 0.02, "steps": 25},
     },
     "partition": {"name": "iid", "clients": 24},
     "client": {
@@ -466,6 +467,42 @@ def test_a_task_that_exits_or_raises_what_cannot_be_sent_ends_the_round(cluster:
     finally:
         cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     until(lambda: not busy_workers())
+
+
+@dataclass(frozen=True)
+class Failing:
+    """Work of which one unit of many fails, while others end; it leaves a file for each unit."""
+
+    folder: Path
+
+    def __call__(self, model: Any, unit: int) -> int:
+        time.sleep(0.004 * float(np.random.default_rng().random()))
+        (self.folder / str(unit)).touch()
+        if unit == 5:
+            raise ZeroDivisionError(unit)
+        return unit
+
+
+def test_a_failure_leaves_few_tasks_behind_it_and_this_process_alive(
+    cluster: Any, tmp_path: Path
+) -> None:
+    """To cancel the others would end it: Ray's driver aborts where one ends at that moment."""
+    import cloudpickle
+
+    workers, model = Workers(Execution(device="cpu")), torch.nn.Linear(2, 2)
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    try:
+        for _ in range(60):
+            with pytest.raises(ZeroDivisionError):
+                workers.computed(
+                    model, range(60), Failing(tmp_path), False, lambda i, answer: None, None
+                )
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    until(lambda: not busy_workers())
+    begun = {int(path.name) for path in tmp_path.iterdir()}
+    assert {0, 1, 2, 3, 4, 5} <= begun
+    assert max(begun) < 20, "twice as many as there are cores are begun at a time"
 
 
 class Late:

@@ -19,7 +19,7 @@ def test_without_flower_one_message_says_how_to_get_it(monkeypatch: pytest.Monke
         fedrobust.flower.Strategy  # type: ignore[attr-defined]  # noqa: B018
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nothing_but_its_own_names_imports_flower() -> None:
     code = (
         "import sys, fedrobust, fedrobust.flower, fedrobust.cli, fedrobust.runs.run\n"

@@ -65,7 +65,7 @@ def places(path: str) -> list[tuple[str, Point]]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @given(pieces)
 def test_an_outline_goes_through_the_same_points(
     drawn: list[tuple[Point, list[tuple[str, list[Point]]], bool]],

@@ -108,7 +108,7 @@ def test_a_run_is_audited_as_it_claims(tmp_path: Path, tiny: Callable[..., Exper
     assert called(str(tmp_path / "run"), "--last", *QUICK).exit_code == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("always::fedrobust.errors.RecordWarning")
 @pytest.mark.usefixtures("quick_pages")
 def test_another_verdict_in_the_runs_own_record_is_told_with_which_to_believe(
@@ -170,7 +170,7 @@ class Touching:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_pickle_of_weights_is_refused_with_the_command_that_converts_it(tmp_path: Path) -> None:
     begun(tmp_path)
     weights = load_file(tmp_path / "begun.safetensors")
@@ -217,7 +217,7 @@ def test_a_run_that_claims_in_l2_is_audited_in_l2(
         assert (told["eps"], told["norm"], told["claim"]) == (eps, "l2", claimed)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_pages")
 def test_what_an_audit_is_of_is_noted_before_the_model_moves(
     tmp_path: Path, tiny: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch

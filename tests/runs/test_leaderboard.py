@@ -25,7 +25,7 @@ from fedrobust.runs.leaderboard.protocol import Protocol
 from fedrobust.runs.leaderboard.submission import Added, add
 from fedrobust.runs.sweep import run_sweep
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

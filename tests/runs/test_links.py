@@ -118,7 +118,7 @@ def test_a_sweep_writes_into_its_own_folder_alone(tmp_path: Path, mine: Path) ->
     assert mine.read_bytes() == MINE
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_pages")
 def test_an_audit_and_a_report_write_through_no_link(
     tmp_path: Path, tiny: Callable[..., Experiment], mine: Path

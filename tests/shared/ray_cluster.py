@@ -49,9 +49,9 @@ def add_node(cluster: Any) -> Any:
 
 
 def busy_workers(name: str = "_performed") -> list[psutil.Process]:
-    """Return the worker processes on this machine that run a task of this name."""
+    """Return the workers of this process's clusters that run a task of this name."""
     found = []
-    for process in psutil.process_iter():
+    for process in psutil.Process().children(recursive=True):
         try:
             if process.cmdline() and process.cmdline()[0] == f"ray::{name}":
                 found.append(process)

@@ -95,6 +95,13 @@ class Posted:
         )
         return cls(uuid.uuid4().hex, ray.put(package), gpus)
 
+    def at_a_time(self) -> int:
+        """Return how many tasks of this work the cluster can compute at a time, now."""
+        import ray
+
+        there = ray.cluster_resources()
+        return int(there.get("GPU", 0) / self.gpus if self.gpus else there.get("CPU", 0))
+
     def start(self, unit: Any, *given: Any, returns: int = 1) -> list[Any]:
         """Begin a task for ``unit`` and return references to its answers.
 

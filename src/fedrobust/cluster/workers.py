@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from torch import nn
@@ -58,7 +59,8 @@ class Workers:
                 told += 1
 
         drawn = [None] * len(units) if seeds is None else seeds
-        gather((posted.start(unit, seed) for unit, seed in zip(units, drawn, strict=True)), take)
+        tasks = (posted.start(unit, seed) for unit, seed in zip(units, drawn, strict=True))
+        gather(posted, tasks, take)
         return [found[i] for i in range(len(units))]
 
 
@@ -75,36 +77,36 @@ class _Computing:
             return self.work(self.model, unit)
 
 
-def gather(tasks: Iterable[list[Any]], take: Callable[[int, Any], None]) -> None:
+def gather(posted: Posted, tasks: Iterable[list[Any]], take: Callable[[int, Any], None]) -> None:
     """Call ``take`` with the number and the first answer of each task, as the answers arrive.
 
-    The first exception, in the order of the tasks, is raised as the task raised it. Tasks that are
-    then still waiting or running are cancelled. ``tasks`` begin as they are iterated over.
+    ``tasks`` of what is ``posted`` begin as they are iterated over. One waits for each that is
+    computed, and the others begin later: so a task that fails leaves few behind it, which end by
+    themselves. None is cancelled, since a task that ends at that moment would take this process
+    with it (Ray 2.60: "Tried to complete task that was not pending").
 
-    Raises: ``ResourceError`` where the cluster itself fails.
+    Raises: the first exception, in the order of the tasks, as the task raised it;
+        ``ResourceError`` where the cluster itself fails.
     """
     import ray
 
-    place, failed, whole = dict[Any, int](), dict[int, BaseException](), False
-    try:
-        for i, task in enumerate(tasks):  # which starts them
+    place, pending, failed = dict[Any, int](), list[Any](), dict[int, BaseException]()
+    coming, most = enumerate(tasks), 2 * max(1, posted.at_a_time())
+    while True:
+        for i, task in [] if failed else islice(coming, most - len(pending)):
             place[task[0]] = i
-        pending = list(place)
-        while pending:
-            (ready, *_), pending = ray.wait(pending, num_returns=1)
-            with _told(place[ready], failed):
-                answer, told = ray.get(ready)
-                _pass_on(told)
-                take(place[ready], answer)
-            if failed:  # only an earlier task's exception could still take precedence
-                pending = [ref for ref in pending if place[ref] < min(failed)]
-        if failed:
-            raise failed[min(failed)]
-        whole = True
-    finally:
-        if not whole:
-            for ref in place:
-                ray.cancel(ref)
+            pending.append(task[0])
+        if not pending:
+            break
+        (ready, *_), pending = ray.wait(pending, num_returns=1)
+        with _told(place[ready], failed):
+            answer, told = ray.get(ready)
+            _pass_on(told)
+            take(place[ready], answer)
+        if failed:  # only an earlier task's exception could still take precedence
+            pending = [ref for ref in pending if place[ref] < min(failed)]
+    if failed:
+        raise failed[min(failed)]
 
 
 @contextmanager

@@ -100,7 +100,7 @@ class Ray:
                 else:
                     state.store[client] = received(kept, local.device)
 
-        gather(started(), take)
+        gather(posted, started(), take)
         if not widths:
             return rows
         parts = [

@@ -82,6 +82,7 @@ def test_fresh_examples_do_harm_that_others_see(seen: Seen) -> None:
     assert np.median(left["fixed"]) > 1, "on everybody else's it has grown"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("draws", "different"), [("fresh", 8), ("fixed", 1)])
 def test_in_the_run_too_an_action_has_examples_of_its_own(draws: Any, different: int) -> None:
     samples: list[Any] = []

@@ -55,7 +55,7 @@ def test_it_is_said_where_its_attacker_knew_more(tmp_path: Path) -> None:
     assert "knew the data of 3 benign clients, which" in used.troubles[0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_file_is_named_as_long_as_its_policy_acts(tmp_path: Path) -> None:
     file = policy(tmp_path)
     for rounds, source, begun in ((3, file, 1), (5, None, 4)):

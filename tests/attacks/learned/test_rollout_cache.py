@@ -134,7 +134,7 @@ def test_a_damaged_line_is_asked_again(
     assert untimed(path.read_bytes()) == untimed(content)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_journal_is_that_of_one_training(tmp_path: Path, played: list[int]) -> None:
     """What differs in a reward, data or a rule alone is not answered by another's journal."""
     changes = [

@@ -196,6 +196,7 @@ def test_a_new_plan_is_followed_from_its_start() -> None:
     assert torch.equal(known.action, known.plan[1])
 
 
+@pytest.mark.long
 def test_it_trains_again_when_told_to() -> None:
     once, _ = known_after(16, **learned(inversion=None))
     often, _ = known_after(16, **learned(inversion=None, relearn=4))
@@ -263,6 +264,7 @@ def test_a_model_that_has_blown_up_is_left_alone() -> None:
     assert "blown up" in known.troubles[0]
 
 
+@pytest.mark.long
 def test_a_float64_federation_is_attacked_too() -> None:
     class Double:
         name = "double"

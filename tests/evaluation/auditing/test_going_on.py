@@ -49,6 +49,7 @@ def figures(found: Audit) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.long
 def test_what_was_done_is_not_done_again(tmp_path: Path) -> None:
     _, _, x, y = digits()
     keys: dict[str, Any] = {"eps": EPS, "batch_size": 8}

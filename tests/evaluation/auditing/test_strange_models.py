@@ -92,6 +92,7 @@ def test_what_a_model_draws_comes_from_the_audits_seed() -> None:
     assert found[0] == found[1]
 
 
+@pytest.mark.long
 def test_an_audit_of_a_randomised_model_that_is_interrupted_comes_to_the_same(
     tmp_path: Path,
 ) -> None:

@@ -206,6 +206,7 @@ LEARNED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick_pages")
 def test_learned_attacks_have_a_table_of_their_own(tmp_path: Path) -> None:
     grid = {
