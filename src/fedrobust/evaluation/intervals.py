@@ -32,12 +32,17 @@ class Share:
         return self.interval(SIDES)[1]
 
     def interval(self, z: float) -> tuple[float, float]:
-        """Return Wilson's interval with ``z`` standard errors to either side."""
-        from scipy.special import ndtr
-        from scipy.stats import binomtest
+        """Return Wilson's interval with ``z`` standard errors to either side.
 
-        found = binomtest(self.count, self.total).proportion_ci(2 * ndtr(z) - 1, "wilson")
-        return float(found.low), float(found.high)
+        (k + z²/2 ± z √(k (n − k)/n + z²/4)) / (n + z²), for k of n examples.
+
+        Reference: Wilson, "Probable inference, the law of succession, and statistical inference",
+        Journal of the American Statistical Association 1927.
+        """
+        k, n = self.count, self.total
+        middle, width = k + z * z / 2, z * math.sqrt(k * (n - k) / n + z * z / 4)
+        low = 0.0 if k == 0 else (middle - width) / (n + z * z)
+        return low, 1.0 if k == n else (middle + width) / (n + z * z)
 
     def __str__(self) -> str:
         return f"{100 * self.value:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
