@@ -25,9 +25,10 @@ FAT = """
 ## Federated adversarial training (FAT)
 
 Accuracy / robust accuracy on the test split in per cent, for the model that validation chose and,
-in the last column, for the model after the last round. Over several seeds: medians. Where several
-settings were played, the one that is best on validation counts. All runs are
-smaller than the paper's: [what differs, and what holds](../docs/fat.md).
+in a column of its own, for the model after the last round. Over several seeds: medians. Each
+setting that has a published row's place has a line, also where the paper's text can be read in two
+ways (`n-2f`, `of-gradients`). All runs are smaller than the paper's:
+[what differs, and what holds](../docs/fat.md).
 
 | published as | ours | paper | points | seeds | last round | record |
 |---|---|---|---|---|---|---|
@@ -70,9 +71,9 @@ def cells_of_fat() -> Iterator[tuple[Path, dict[str, Any], dict[str, Any]]]:
 
 
 def beside(published: Published, found: list[tuple[Path, dict[str, Any], dict[str, Any]]]) -> str:
-    """Return a published row beside ours.
+    """Return the lines of a published row: one for each setting of ours that has its place.
 
-    Reproductions come first. Of the others, the setting counts that is best on validation.
+    Where a reproduction has the row, runs outside of it are left out.
     """
     ours = [cell for cell in found if published.fits(cell[1])]
     figures = published.figures
@@ -80,12 +81,24 @@ def beside(published: Published, found: list[tuple[Path, dict[str, Any], dict[st
     if not ours:
         return f"| {published.label} | – | {paper} | – | – | – | not played |\n"
     here = [cell for cell in ours if len(cell[0].parts) == len(ours[0][0].parts)]
-    settings = [
-        [cell for cell in here if _place(cell[0]) == _place(one[0]) and _alike(cell[1], one[1])]
-        for one in here
-    ]
-    same = max(settings, key=lambda cells: median(_validated(cell[2]) for cell in cells))
-    place = _place(same[0][0])
+    settings = list[list[tuple[Path, dict[str, Any], dict[str, Any]]]]()
+    for one in here:
+        for same in settings:
+            if _place(same[0][0]) == _place(one[0]) and _alike(same[0][1], one[1]):
+                same.append(one)
+                break
+        else:
+            settings.append([one])
+    return "".join(_setting(published.label, figures, paper, same) for same in settings)
+
+
+def _setting(
+    label: str,
+    figures: Mapping[str, Any],
+    paper: str,
+    same: list[tuple[Path, dict[str, Any], dict[str, Any]]],
+) -> str:
+    """Return one line: the medians of the runs ``same``, which differ only in their seeds."""
     best, last = (
         {
             name: median(summary["test"][which][name] for _, _, summary in same)
@@ -96,8 +109,11 @@ def beside(published: Published, found: list[tuple[Path, dict[str, Any], dict[st
     points = " / ".join(
         f"{100 * (best[n] - figures[n]):+.1f}".replace("-", "−") for n in best if n in figures
     )
-    link = f"[{place.name}]({place.relative_to(HERE)}/report/index.html)"
-    cells = [published.label, _pair(best), paper, points, str(len(same)), _pair(last), link]
+    place, (cell, config, _) = _place(same[0][0]), same[0]
+    name = cell.name.removesuffix("-" + str(config["seed"]))
+    setting = "" if place == cell else f", {name}"
+    link = f"[{place.name}{setting}]({place.relative_to(HERE)}/report/index.html)"
+    cells = [label, _pair(best), paper, points, str(len(same)), _pair(last), link]
     return "| " + " | ".join(cells) + " |\n"
 
 
@@ -107,11 +123,6 @@ def _place(cell: Path) -> Path:
         if (folder / "report").is_dir():
             return folder
     return cell
-
-
-def _validated(summary: Mapping[str, Any]) -> float:
-    """Return the robust accuracy on validation in the round that validation chose."""
-    return float(summary["validation"]["best"]["robust_accuracy"])
 
 
 def _alike(config: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

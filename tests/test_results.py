@@ -28,7 +28,9 @@ def test_a_row_has_the_records_own_figures() -> None:
     best = json.loads((place / "summary.json").read_text())["test"]["best"]
     a, b = 100 * best["accuracy"], 100 * best["robust_accuracy"]
     page = (ROOT / "results" / "README.md").read_text()
-    (line,) = [row for row in page.splitlines() if row.startswith("| MNIST, Bulyan, convergence |")]
+    lines = [row for row in page.splitlines() if row.startswith("| MNIST, Bulyan, convergence |")]
+    (line,) = [row for row in lines if "[table3, bulyan-convergence-of-gradients]" in row]
+    assert len(lines) == 4, "each reading of the text has a line, whichever is the best"
     points = f"{a - 96.57:+.1f} / {b - 79.01:+.1f}".replace("-", "−")
     assert f"| {a:.1f} / {b:.1f} | 96.6 / 79.0 | {points} | 1 |" in line
 

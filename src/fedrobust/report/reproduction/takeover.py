@@ -128,7 +128,7 @@ def claims(found: Sequence[Claim], width: float) -> Figure:
     length = 24 if width <= NARROW else 48
     axes.set_yticks(range(len(found)), [printable(claim.label, length) for claim in found])
     axes.set_ylim(len(found) - 0.4, -0.6)
-    axes.set_xlim(0, 1)
+    axes.set_xlim(-0.02, 1.02)  # else a marker at 0 % would touch its label
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     axes.grid(axis="x")
     axes.grid(visible=False, axis="y")
