@@ -58,7 +58,7 @@ def test_every_link_of_every_page_leads_to_a_file(pages: ModuleType) -> None:
         ("docs/own/model.md", "[a](../configuration.md#data)", "[a](../configuration.md#data)"),
         ("docs/fat.md", "[a](../results/README.md)", "[a](results/index.md)"),
         ("docs/fat.md", "[a](../examples/trades.py)", "[a](code/examples/trades.py.md)"),
-        ("docs/fat.md", "![a](images/report.png)", "![a](images/report.png)"),
+        ("docs/fat.md", "![a](images/architecture.svg)", "![a](images/architecture.svg)"),
         (
             "docs/first-use.md",
             "[a](tutorials/a-learned-attack.ipynb)",
