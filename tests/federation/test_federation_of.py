@@ -49,6 +49,20 @@ def test_one_round_is_the_mean_of_the_clients_own_steps() -> None:
     assert log.participants == (0, 1, 2)
 
 
+def test_each_start_is_at_the_parameters_that_the_model_came_with() -> None:
+    """Several batches overwrite the federation's own copy of the model; a new loop begins anew."""
+    model = network()
+    federation = Federation.of(model, pairs(10, 20, 30), client={"batch_size": 8, "batches": 2})
+    wanted = flatten(model)
+    first, _ = run_round(federation.start(), federation, Streams(0))
+    again = federation.start()
+    assert torch.equal(again.parameters, wanted)
+    second, _ = run_round(again, federation, Streams(0))
+    assert torch.equal(second.parameters, first.parameters)
+    again.parameters.zero_()
+    assert torch.equal(federation.start().parameters, wanted)
+
+
 def test_the_first_clients_attack_and_data_sets_are_clients_too() -> None:
     clients = [TensorDataset(x, y) for x, y in pairs(*[10] * 6)]
     pgd = Pgd(eps=0.1, step_size=0.1, steps=1)

@@ -179,12 +179,13 @@ class Federation:
     def start(
         self, parameters: Vector | None = None, rng: Streams | None = None
     ) -> "FederationState":
-        """Return the state before the first round; at the model's own parameters if left out.
+        """Return the state before the first round; at the parameters that the model came with.
 
         ``rng`` are the run's streams, which a user's own attack uses for the draws of its ``init``.
         """
         if parameters is None:
-            parameters = self.server.inside(read(self.local.model))
+            own = self.local.initial
+            parameters = self.server.inside(read(self.local.model) if own is None else own.clone())
         attack = None
         if self.attack is not None:
             # Clients that do not collude each have a state, by id, from their first round on.
