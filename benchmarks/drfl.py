@@ -3,39 +3,29 @@
 ``python benchmarks/drfl.py`` plays rounds of the paper's ring (10 clients, batches of 32, 15 ascent
 steps, 2 → 4 → 2 → 2) with the Wasserstein objective and with ERM in turns, in one process, and
 prints the median of each and of their ratio. ``--mnist`` does so for MNIST (batches of 64, the
-quarter-width ELU network). ``--ascent`` trains the ring for 1,500 rounds instead, and prints the
-mean residual that each step rule leaves on the test points. With ``--mnist`` it trains four epochs
-of the committed experiment, and prints the gain and the time of each rule on held-out examples.
-``--blocks`` times five ascent steps on 640 images through the MNIST network on blocks of pixels and
-through its layers one after the other, in turns, in each precision that the processor has.
+quarter-width ELU network). ``--blocks`` times five ascent steps on 640 images through the MNIST
+network on blocks of pixels and through its layers one after the other, in turns, in each precision
+that the processor has.
 """
 
 import argparse
 import statistics
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from fedrobust import Experiment, run
+from fedrobust import Experiment
 from fedrobust.compute.execution import emulates_bfloat16
-from fedrobust.compute.parameters import write
 from fedrobust.config.component import from_config
-from fedrobust.data import SyntheticRing
-from fedrobust.evaluation import worst_shift
 from fedrobust.federation.round import run_round
 from fedrobust.models import EluCnn
 from fedrobust.objectives import ERM
 from fedrobust.perturb import Ascent
-from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.prepare import Prepared, prepare
 
-HERE = Path(__file__).parents[1] / "experiments" / "drfl"
-STEPS = (8, 15, 30, 100)
-MNIST_STEPS = (5, 8, 15, 30)
 RING: dict[str, Any] = {
     "name": "ring",
     "rounds": 1,
@@ -80,58 +70,6 @@ def milliseconds(ready: Prepared, rounds: int) -> float:
         return 1000 * (time.perf_counter() - start) / rounds
 
 
-def residuals() -> None:
-    """Print the table of step rules."""
-    trained = run(replace(from_config(Experiment, RING), rounds=1500))
-    test = SyntheticRing(n=55000).load().test
-    print("| rule |" + "".join(f" {steps} steps |" for steps in STEPS))
-    for rule in ("constant", "decaying", "backtracking"):
-        line = [f"| {rule} |"]
-        for steps in STEPS:
-            ascent = Ascent(steps=steps, rule=rule)
-            found = worst_shift(trained.model, test.x, test.y, gamma=2.0, ascent=ascent)
-            line.append(f" {found.certificate().residual:.2g} |")
-        print("".join(line))
-    print(f"largest curvature {found.certificate().curvature:.2g}, 2·gamma = 4")
-
-
-def gains() -> None:
-    """Print how much of the surrogate's rise above the clean loss each rule reaches on MNIST.
-
-    The model is from four epochs of the committed config without an attack, on 1,000 held-out
-    examples. The rise after 30 steps of backtracking counts as 100 %.
-    """
-    experiment = replace(load_sweep(HERE / "mnist.yaml").cells[0].experiment, rounds=344)
-    ready = prepare(experiment)
-    state = ready.federation.start(ready.start)
-    with ready.plan.active():
-        for _ in range(experiment.rounds):
-            state, _ = run_round(state, ready.federation, ready.streams, backend=ready.backend)
-        write(ready.model, state.parameters)
-        index = ready.held_out[:1000]
-        x, y = ready.chooses.images(index), ready.chooses.y[index]
-
-        def judged(ascent: Ascent) -> tuple[float, float, float, float]:
-            start = time.perf_counter()
-            found = worst_shift(ready.model, x, y, gamma=ready.gamma, ascent=ascent).certificate()
-            spent = time.perf_counter() - start
-            return found.surrogate - found.clean_loss, found.residual, found.curvature, spent
-
-        whole, residual, curvature, spent = judged(Ascent(steps=30, rule="backtracking"))
-        print(
-            f"gamma {ready.gamma:.3g}; largest curvature {curvature:.2g}; backtracking, 30 steps:"
-        )
-        print(f"residual {residual:.2g}, {spent:.1f} s for 1,000 examples; share of its gain:\n")
-        print("| rule | size |" + "".join(f" {steps} steps |" for steps in MNIST_STEPS))
-        rules = [("constant", 1.0), ("constant", 0.5), ("decaying", 1.0), ("decaying", 1.5)]
-        for rule, size in [*rules, ("decaying", 2.0), ("decaying", 3.0), ("backtracking", 1.0)]:
-            line = f"| {rule} | {size:g} |"
-            for steps in MNIST_STEPS:
-                gain, _, _, spent = judged(Ascent(steps=steps, rule=rule, size=size))  # type: ignore[arg-type]
-                line += f" {gain / whole:.0%}, {spent:.1f} s |"
-            print(line, flush=True)
-
-
 def blocks(turns: int) -> None:
     """Print how much longer the network's layers take than its own forward pass on blocks."""
     fast = EluCnn(width=16).build((1, 28, 28), 10).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -160,15 +98,11 @@ def main() -> None:
     parser.add_argument("--mnist", action="store_true")
     parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--ascent", action="store_true")
     parser.add_argument("--blocks", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.blocks:
         blocks(options.turns)
-        return
-    if options.ascent:
-        gains() if options.mnist else residuals()
         return
     config, rounds = (MNIST, 2) if options.mnist else (RING, 40)
     robust = from_config(Experiment, config)

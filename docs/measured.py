@@ -67,6 +67,12 @@ validation examples with the budget `full` and one surrogate. The limits of the 
 the two groups. A sign counts where the lower end of its 99.75 % interval
 lies above the limit."""
 
+ASCENT = """Made by `python benchmarks/ascent.py --out results/benchmarks/ascent.json` and
+`make docs`. The ascent is x ← x + (s/2γ)(∇l − 2γ(x − x₀)), with the step s of size `size`:
+*constant*; *decaying*, s/√t in step t; or *backtracking*. The ring is trained for 1,500 rounds; the
+quarter-width network for four epochs of `experiments/drfl/mnist.yaml` without an attack. The times
+are on one thread, beside other work."""
+
 RAY = """Made by `python benchmarks/ray_rounds.py --turns 3 --out
 results/benchmarks/ray_rounds.json` and `make docs`. FAT's MNIST setting on made-up images: 51
 clients, batches of 64, the small network, half of the examples attacked, Adam's state kept. The
@@ -95,6 +101,8 @@ def measured_pages(folder: Path) -> dict[Path, str]:
     if (BENCHMARKS / "calibration.json").exists():
         head = "Where the limits of an audit come from"
         made[folder / "calibration.md"] = noted("calibration", head, CALIBRATION)
+    if (BENCHMARKS / "ascent.json").exists():
+        made[folder / "ascent.md"] = noted("ascent", "How far the ascent comes", ASCENT)
     if (BENCHMARKS / "ray_rounds.json").exists():
         made[folder / "cluster-speed.md"] = cluster_speed()
     return made

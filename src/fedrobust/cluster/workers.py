@@ -80,10 +80,10 @@ class _Computing:
 def gather(posted: Posted, tasks: Iterable[list[Any]], take: Callable[[int, Any], None]) -> None:
     """Call ``take`` with the number and the first answer of each task, as the answers arrive.
 
-    ``tasks`` of what is ``posted`` begin as they are iterated over. One waits for each that is
-    computed, and the others begin later: so a task that fails leaves few behind it, which end by
-    themselves. None is cancelled, since a task that ends at that moment would take this process
-    with it (Ray 2.60: "Tried to complete task that was not pending").
+    A task of what is ``posted`` begins when it is iterated over. Twice as many as the cluster can
+    compute at a time are begun, and each answer begins the next one. So a failure leaves few tasks
+    behind, which end by themselves. They are not cancelled: where one ends at that moment, Ray 2.60
+    aborts this process ("Tried to complete task that was not pending").
 
     Raises: the first exception, in the order of the tasks, as the task raised it;
         ``ResourceError`` where the cluster itself fails.
