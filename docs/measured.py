@@ -71,7 +71,7 @@ ASCENT = """Made by `python benchmarks/ascent.py --out results/benchmarks/ascent
 `make docs`. The ascent is x ← x + (s/2γ)(∇l − 2γ(x − x₀)), with the step s of size `size`:
 *constant*; *decaying*, s/√t in step t; or *backtracking*. The ring is trained for 1,500 rounds; the
 quarter-width network for four epochs of `experiments/drfl/mnist.yaml` without an attack. The times
-are on one thread, beside other work."""
+are on one thread."""
 
 RAY = """Made by `python benchmarks/ray_rounds.py --turns 3 --out
 results/benchmarks/ray_rounds.json` and `make docs`. FAT's MNIST setting on made-up images: 51
