@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,30 @@ def test_a_row_has_the_records_own_figures() -> None:
     page = (ROOT / "results" / "README.md").read_text()
     lines = [row for row in page.splitlines() if row.startswith("| MNIST, Bulyan, convergence |")]
     (line,) = [row for row in lines if "[table3, bulyan-convergence-of-gradients]" in row]
-    assert len(lines) == 4, "each reading of the text has a line, whichever is the best"
+    for reading in ("bulyan", "bulyan-n-2f"):
+        for of in ("convergence", "convergence-of-gradients"):
+            assert sum(f"[table3, {reading}-{of}]" in row for row in lines) == 1
     points = f"{a - 96.57:+.1f} / {b - 79.01:+.1f}".replace("-", "−")
     assert f"| {a:.1f} / {b:.1f} | 96.6 / 79.0 | {points} | 1 |" in line
+
+
+def test_seeds_share_a_line_and_settings_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second seed of one reading, half a point better, beside the other reading."""
+    monkeypatch.syspath_prepend(ROOT / "results")
+    import table
+
+    (row,) = [r for r in table.tables("fat")["table-3"] if r.label == "MNIST, Bulyan, no attack"]
+    found = [cell for cell in table.cells_of_fat() if cell[0].name.endswith("bulyan-none-2")]
+    (path, config, summary), other = found[0], deepcopy(found[0][2])
+    other["test"]["best"]["accuracy"] += 0.01
+    found.append((path.with_name("bulyan-none-3"), config | {"seed": 3}, other))
+    found.append((path, config | {"rounds": 999}, summary))
+    lines = [line.split(" | ") for line in table.beside(row, found).splitlines()]
+    assert [line[4] for line in lines] == ["2", "1"]
+    best = summary["test"]["best"]
+    assert lines[0][1].startswith(f"{100 * best['accuracy'] + 0.5:.1f} / ")
+    assert "[table3, bulyan-none]" in lines[0][-1]
+    del sys.modules["table"]
 
 
 @pytest.mark.parametrize(

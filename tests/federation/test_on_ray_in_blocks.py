@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 import torch
 from demo import demo_config
-from ray_cluster import add_node, ray_cluster
+from ray_cluster import add_node
 from torch import Tensor
 
 from fedrobust import run
-from fedrobust.cluster.connect import connected
 from fedrobust.config.component import from_config
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
@@ -26,12 +25,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    with ray_cluster() as found, connected(found.address):
-        yield found
 
 
 def experiment(block: int | None = None, **changes: Any) -> Experiment:

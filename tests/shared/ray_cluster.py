@@ -9,6 +9,10 @@ from typing import Any
 
 import psutil
 import pytest
+from demo import demo_config
+
+from fedrobust.config.component import from_config
+from fedrobust.experiment import Experiment
 
 NODE: dict[str, Any] = {
     "num_cpus": 1,
@@ -46,6 +50,14 @@ def add_node(cluster: Any) -> Any:
     node = cluster.add_node(**NODE)
     cluster.wait_for_nodes()
     return node
+
+
+def experiment(cluster: Any = None, *, address: str | None = None, **changes: Any) -> Experiment:
+    """A small run, on Ray where there is a ``cluster``, which this process is connected to."""
+    config = demo_config(**changes)
+    if cluster is not None:
+        config["execution"] |= {"backend": "ray", "address": address}
+    return from_config(Experiment, config)
 
 
 def busy_workers(name: str = "_performed") -> list[psutil.Process]:

@@ -15,7 +15,7 @@ from fedrobust.clients.poisoning import Poisons
 from fedrobust.clients.turn import OptimizerState, Store, Trained, Turn
 from fedrobust.compute.global_draws import GlobalDraws, drawless
 from fedrobust.compute.network import evaluating, logits, require_logits
-from fedrobust.compute.parameters import read, write
+from fedrobust.compute.parameters import write
 from fedrobust.compute.precision import Precision, reduced
 from fedrobust.compute.randomness import Streams, isolated
 from fedrobust.compute.units import computed
@@ -56,8 +56,6 @@ class LocalTraining:
     precision: Precision = "float32"
     together: bool = False
     own: LocalTensors | None = None
-    initial: Vector | None = None
-    """The parameters of the model that :meth:`of` was given; the workspace keeps none."""
 
     @cached_property
     def counts(self) -> Tensor:
@@ -118,7 +116,6 @@ class LocalTraining:
             batch=batch,
             device=parameter.device,
             own=found.own,
-            initial=read(model),
         )
         task.require_batches()
         return task

@@ -61,6 +61,10 @@ class Federation:
     """
     rounds: int | None = None
     """T, the number of rounds that the server announces; None where it announces none."""
+    initial: Vector | None = None
+    """The parameters that the model came with, where :meth:`of` was given one: training overwrites
+    the copy in ``local``.
+    """
 
     @classmethod
     def of(
@@ -117,6 +121,7 @@ class Federation:
             threat=read_as(ThreatModel, threat or ThreatModel(), "threat"),
             aggregator=read_as(AnyAggregator, aggregator or Mean(), "aggregator"),
             server=read_as(Server, server or Server(), "server"),
+            initial=read(local.model),
         )
         bad, known = len(found.malicious), found.threat
         if found.server.root is not None or known.data or known.classes is not None:
@@ -184,8 +189,8 @@ class Federation:
         ``rng`` are the run's streams, which a user's own attack uses for the draws of its ``init``.
         """
         if parameters is None:
-            own = self.local.initial
-            parameters = self.server.inside(read(self.local.model) if own is None else own.clone())
+            found = read(self.local.model) if self.initial is None else self.initial.clone()
+            parameters = self.server.inside(found)
         attack = None
         if self.attack is not None:
             # Clients that do not collude each have a state, by id, from their first round on.
