@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 from fedrobust.compute.frozen import AsItIs, FrozenNetwork, fastest
-from fedrobust.compute.layers import FromOneChannel, Pool, Whole
+from fedrobust.compute.layers import ChannelsFirst, FromOneChannel, Pool, Whole
 from fedrobust.compute.network import cross_entropy
 from fedrobust.models import DigitsCnn, EluCnn, LeafCnn, MnistCnn, MnistCnnSmall, RingMlp
 
@@ -83,6 +83,17 @@ def test_the_papers_networks_have_a_fast_form(spec: Any, shape: tuple[int, ...])
     assert (form.blocks is not None) == (shape in [(3, 32, 20), (3, 32, 28)])
     if isinstance(spec, MnistCnn):
         assert isinstance(form.layers[1], Pool)
+
+
+def test_few_images_are_reordered_and_for_many_the_weights() -> None:
+    model = initialised(
+        nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 4 * 5, 64), nn.Linear(64, 10)
+    )
+    for b, images in ((3, True), (4, False)):
+        x = inputs((1, 6, 7), b)
+        require_equal(model, x, 10)
+        kinds = [type(layer) for layer in FrozenNetwork(model, x).layers]
+        assert (ChannelsFirst in kinds) == images
 
 
 ACTIVATIONS: list[Callable[[], nn.Module]] = [

@@ -10,6 +10,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from fedrobust.compute.blocks import Blocks, Pair
 from fedrobust.compute.layers import (
+    ChannelsFirst,
     Convolution,
     Dense,
     Elu,
@@ -24,6 +25,8 @@ from fedrobust.typing import Images
 
 _FEW = 4
 """A convolution from at most this many channels is slow, so that blocks of pixels pay."""
+_MANY = 16
+"""From this many outputs for each image on, reordering a linear layer's weights does not pay."""
 _KNOWN = {nn.Conv2d, nn.Linear, nn.ReLU, nn.ELU, nn.MaxPool2d, nn.Flatten}
 
 
@@ -67,7 +70,7 @@ def compiled(model: nn.Module, x: Images) -> tuple[list[Layer], Blocks | None]:
     for value in model.parameters():
         _require(type(value) is nn.Parameter and value.layout == torch.strided)
         _require(value.dtype == x.dtype and value.device == x.device)
-    compiler = _Compiler(tuple(x.shape[1:]))
+    compiler = _Compiler(tuple(x.shape[1:]), len(x))
     with torch.no_grad():
         for module in compiler.on_blocks(_pool_before_relu(modules)):
             compiler.add(module)
@@ -89,9 +92,13 @@ def _pool_before_relu(modules: list[nn.Module]) -> list[nn.Module]:
 
 
 class _Compiler:
-    """Compiles layer by layer. ``shape`` is that of one example as the next layer gets it."""
+    """Compiles layer by layer, for ``count`` images.
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    ``shape`` is that of one example as the next layer gets it.
+    """
+
+    def __init__(self, shape: tuple[int, ...], count: int) -> None:
+        self.count = count
         self.shape, self.image = shape, shape  # the latter as it was before it was flattened
         self.layers: list[Layer] = []
         self.blocks: Blocks | None = None
@@ -171,7 +178,10 @@ class _Compiler:
         weight = module.weight
         _require(self.shape == weight.shape[1:])
         if len(self.image) == 3:  # its columns are in the order of [c, h, w]
-            weight = weight.view(-1, *self.image).permute(0, 2, 3, 1).flatten(1)
+            if len(weight) > _MANY * self.count:  # to reorder them would take longer than a product
+                self.layers.append(ChannelsFirst(self.image))
+            else:
+                weight = weight.view(-1, *self.image).permute(0, 2, 3, 1).flatten(1)
         self._append(Dense(weight, module.bias), weight.shape[:1])
         self.image = self.shape
 

@@ -143,6 +143,22 @@ class Flat:
 
 
 @dataclass
+class ChannelsFirst:
+    """Vectors of images, [b, (h, w, c)], in the order [b, (c, h, w)] of ``shape``."""
+
+    shape: tuple[int, ...]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [b, (c, h, w)]."""
+        channels, rows, columns = self.shape
+        return x.view(-1, rows, columns, channels).permute(0, 3, 1, 2).flatten(1)
+
+    def backward(self, slope: Tensor) -> Tensor:
+        """Return the slope as [b, (h, w, c)]."""
+        return slope.view(-1, *self.shape).permute(0, 2, 3, 1).flatten(1)
+
+
+@dataclass
 class Relu:
     """max(0, x), in place."""
 
