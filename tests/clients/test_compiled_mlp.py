@@ -58,6 +58,24 @@ def test_it_computes_what_autograd_computes(sizes: tuple[int, ...], rule: str) -
     torch.testing.assert_close(small.losses(theta, x, y), losses, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_gradient_matching_is_that_of_autograd(sizes: tuple[int, ...]) -> None:
+    """With soft targets of any sum, and in a batch that does not fill the last lanes."""
+    model = network(*sizes)
+    small, theta, along = CompiledMlp.of(model), read(model), normal(len(read(model)), seed=5)
+    assert small is not None
+    x = (3 * normal(37, sizes[0])).requires_grad_()
+    q = (1.3 * torch.softmax(normal(37, sizes[-1], seed=3), dim=1)).requires_grad_()
+    loss = -(q * torch.log_softmax(model(x), dim=1)).sum(dim=1).mean()
+    parts = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
+    gradient = torch.cat([part.reshape(-1) for part in parts])
+    slopes = torch.autograd.grad(gradient @ along, (x, q))
+    near = {"rtol": 1e-10, "atol": 1e-14}
+    torch.testing.assert_close(small.soft_gradient(theta, x, q), gradient.detach(), **near)
+    for found, expected in zip(small.pulled(theta, along, x, q), slopes, strict=True):
+        torch.testing.assert_close(found, expected, **near)
+
+
 def test_an_infinite_price_forbids_every_move_and_huge_logits_stay_finite() -> None:
     model = network(2, 4, 2)
     small, x = CompiledMlp.of(model), normal(5, 2)
@@ -73,6 +91,18 @@ def test_an_infinite_price_forbids_every_move_and_huge_logits_stay_finite() -> N
 
 class Own(nn.Linear):
     """A layer that does something else than its base class, for all one knows."""
+
+
+class Doubled(nn.Sequential):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+def replaced() -> nn.Module:
+    """A network whose layer computes something else, by an attribute of its own."""
+    model = network(2, 4, 2)
+    model[0].forward = lambda x: 2 * nn.Linear.forward(model[0], x)  # type: ignore[method-assign,arg-type]
+    return model
 
 
 def frozen() -> nn.Module:
@@ -93,6 +123,8 @@ def frozen() -> nn.Module:
         nn.Sequential(nn.Linear(200, 200), nn.ELU(), nn.Linear(200, 2)),
         nn.Sequential(nn.Flatten(), nn.ELU(), nn.Linear(4, 2)),
         frozen(),
+        Doubled(nn.Linear(2, 4), nn.ELU(), nn.Linear(4, 2)),
+        replaced(),
     ],
 )
 def test_other_networks_are_left_to_autograd(model: nn.Module) -> None:

@@ -11,8 +11,9 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from fedrobust.compute.chain import plain
 from fedrobust.perturb.wasserstein import Ascent
 from fedrobust.typing import Doubles, Images, Integers, Labels, Updates, Vector
 
@@ -29,7 +30,7 @@ class CompiledMlp:
     @classmethod
     def of(cls, model: nn.Module) -> "CompiledMlp | None":
         """Return ``model`` as a small network; None where it has another form or is too large."""
-        if not isinstance(model, nn.Sequential) or len(model) % 2 == 0:
+        if type(model) is not nn.Sequential or len(model) % 2 == 0:
             return None
         linear, between = list(model)[::2], list(model)[1::2]
         if not all(type(layer) is nn.Linear and layer.bias is not None for layer in linear):
@@ -39,7 +40,7 @@ class CompiledMlp:
         parameters = list(model.parameters())
         if not all(p.requires_grad for p in parameters) or sum(map(torch.numel, parameters)) > MOST:
             return None
-        if any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
+        if not all(plain(module) for module in model.modules()):
             return None
         if len({id(layer) for layer in linear}) < len(linear):
             return None  # a layer that is used twice has its parameters only once
@@ -67,13 +68,31 @@ class CompiledMlp:
         loops.gradients(_array(theta), self._sizes, _array(x), y.numpy(), out)
         return torch.from_numpy(out)
 
-    def losses(self, theta: Vector, x: Images, y: Labels) -> torch.Tensor:
+    def losses(self, theta: Vector, x: Images, y: Labels) -> Tensor:
         """Return the cross-entropy of each example [b]."""
         from fedrobust.clients import mlp_loops as loops
 
         out = np.empty(len(y))
         loops.losses(_array(theta), self._sizes, _array(x), y.numpy(), out)
         return torch.from_numpy(out)
+
+    def soft_gradient(self, theta: Vector, x: Images, targets: Tensor) -> Vector:
+        """Return ∇_θ of the mean cross-entropy with soft targets [b, classes], as float64 [d]."""
+        from fedrobust.clients import mlp_matching as loops
+
+        out = np.zeros(len(theta))
+        loops.gradient(_array(theta), self._sizes, _array(x), _array(targets), out)
+        return torch.from_numpy(out)
+
+    def pulled(
+        self, theta: Vector, along: Vector, x: Images, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the slopes of ⟨``soft_gradient``, along⟩ by x and by the targets, as float64."""
+        from fedrobust.clients import mlp_matching as loops
+
+        found = np.empty(tuple(x.shape)), np.empty(tuple(targets.shape))
+        loops.pull(_array(theta), _array(along), self._sizes, _array(x), _array(targets), *found)
+        return torch.from_numpy(found[0]), torch.from_numpy(found[1])
 
     @cached_property
     def _sizes(self) -> Integers:
@@ -94,6 +113,6 @@ def serves(ascent: Ascent) -> bool:
     return ascent.rule != "backtracking" and not ascent.box and ascent.tolerance == 0
 
 
-def _array(x: torch.Tensor) -> Doubles:
+def _array(x: Tensor) -> Doubles:
     """Return a float64 copy."""
     return np.array(x.detach().numpy(), dtype=np.float64, order="C")

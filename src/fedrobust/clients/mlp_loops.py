@@ -132,8 +132,8 @@ def ascend(
             for i in range(features):
                 start[i, b] = acts[0, i, b] = x[first + b, i]
         for length in lengths:
-            _outputs(theta, sizes, acts)
-            _probabilities(acts[layers], sizes[layers], slopes[0])
+            outputs(theta, sizes, acts)
+            probabilities(acts[layers], sizes[layers], slopes[0])
             for c in range(sizes[layers]):
                 for b in range(LANES):
                     slopes[0, c, b] -= wanted[c, b]
@@ -148,7 +148,7 @@ def ascend(
 
 
 @reassociated
-def _outputs(theta: Doubles, sizes: Integers, acts: Doubles) -> None:
+def outputs(theta: Doubles, sizes: Integers, acts: Doubles) -> None:
     """Fill acts[1:] [layer, unit, lane] from acts[0]; the last layer gives logits."""
     at, last = 0, len(sizes) - 2
     for k in range(len(sizes) - 1):
@@ -170,7 +170,7 @@ def _outputs(theta: Doubles, sizes: Integers, acts: Doubles) -> None:
 
 
 @reassociated
-def _probabilities(logits: Doubles, classes: int, out: Doubles) -> None:
+def probabilities(logits: Doubles, classes: int, out: Doubles) -> None:
     """Write the softmax of each lane of logits [class, lane] to ``out``."""
     top, total = np.empty(LANES), np.zeros(LANES)
     for b in range(LANES):

@@ -9,8 +9,8 @@ from ring import normal, seeded
 from fedrobust.attacks.learned import distribution
 from fedrobust.attacks.learned.distribution import (
     compare,
+    growth,
     joined,
-    paired,
     spread,
     wasserstein_distance,
 )
@@ -61,20 +61,15 @@ def test_an_empty_sample_is_refused() -> None:
         wasserstein_distance(sample(3, 0), sample(3, 1).take(torch.arange(0)))
 
 
-def test_pools_are_thinned_in_step() -> None:
-    """What both hold is drawn once: only what was added makes a distance."""
-    old, new = sample(300, 1), sample(100, 2)
-    grown = joined(old, new)
-    before, after = paired(old, grown, 80, seeded())
-    assert len(after) == 80
-    assert len(before) == 60
-    assert torch.equal(after.x[:60], before.x)
-    assert torch.equal(after.y[:60], before.y)
-    fresh = {tuple(row) for row in new.x.tolist()}
-    assert all(tuple(row) in fresh for row in after.x[60:].tolist())
-    whole = paired(old, grown, 400, seeded())
-    assert len(whole[0]) == 300
-    assert len(whole[1]) == 400
+def test_a_pool_grows_by_the_distance_of_the_whole_pools() -> None:
+    """The short way against the definition, the transport of the old pool to the grown one."""
+    pool, new = sample(90, 1), sample(40, 2, at=0.7)
+    whole = wasserstein_distance(pool, joined(pool, new), scale=0.3)
+    assert growth(pool, new, seeded(), scale=0.3) == pytest.approx(whole, rel=1e-12)
+    thinned = {growth(pool, new, seeded(i), scale=0.3, most=60) for i in range(5)}
+    assert len(thinned) == 5
+    assert sum(thinned) / 5 == pytest.approx(whole, rel=0.1)
+    assert growth(pool, pool, seeded()) == pytest.approx(0, abs=1e-12)
 
 
 def test_a_comparison_is_at_equal_counts_beside_its_floor() -> None:

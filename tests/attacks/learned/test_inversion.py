@@ -8,6 +8,7 @@ from ring import normal, seeded
 from torch import nn
 
 from fedrobust.attacks.learned.inversion import Inversion, invert
+from fedrobust.clients.compiled_mlp import CompiledMlp
 from fedrobust.compute.network import parameter_gradient
 from fedrobust.data import Digits
 from fedrobust.objectives import ERM, WassersteinDRO
@@ -133,6 +134,30 @@ def test_it_does_no_more_iterations_than_it_was_told_to(
     settings = Inversion(method=method, lr=lr, iterations=40, refresh=15)
     invert(model, gradient, normal(3, 2, seed=1), torch.tensor([0, 1, 1]), settings)
     assert asked == ([10, 5, 10, 5, 10] if method == "lbfgs" else [1] * 40)
+
+
+@pytest.mark.parametrize("labels", ["learned", "kept"])
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_small_networks_are_matched_by_compiled_loops(
+    labels: Any, distance: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the first steps, before the line search magnifies the rounding, to the last digits."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 4), nn.ELU(), nn.Linear(4, 2), nn.ELU(), nn.Linear(2, 3))
+    y, start, objective = torch.arange(37) % 3, normal(37, 2, seed=1), WassersteinDRO(1.0)
+    moved = objective.maximize(model.double(), normal(37, 2), y, lambda: None)
+    gradient = parameter_gradient(model, moved, y)
+    settings = Inversion(labels=labels, distance=distance, iterations=8, refresh=4)
+    take = lambda: invert(model, gradient, start, y.flip(0), settings, objective=objective)  # noqa: E731
+    fast = take()
+    with monkeypatch.context() as patch:
+        patch.setattr(CompiledMlp, "of", lambda model: None)
+        plain = take()
+    assert plain.after < 0.5 * plain.before
+    assert fast.before == pytest.approx(plain.before, rel=1e-12)
+    assert fast.after == pytest.approx(plain.after, rel=1e-8)
+    torch.testing.assert_close(fast.x, plain.x, rtol=1e-8, atol=1e-8)
+    assert torch.equal(fast.y, plain.y)
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])

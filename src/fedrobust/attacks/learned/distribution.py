@@ -48,20 +48,20 @@ def wasserstein_distance(
     return float(ot.sinkhorn2(*weights, cost, regular, method="sinkhorn_log"))
 
 
-def paired(
-    before: Split, after: Split, most: int, generator: torch.Generator
-) -> tuple[Split, Split]:
-    """Return at most ``most`` examples of each of two pools; the second pool extends the first.
+def growth(
+    pool: Split, new: Split, generator: torch.Generator, *, scale: float = 1.0, most: int = EXACT
+) -> float:
+    """Return W₁ of a pool and the same pool with the examples ``new`` added.
 
-    The examples of the first pool are drawn once and used for both. So the distance between the two
-    comes from the examples that were added, and not from two different draws.
+    W₁(P, (1 − λ) P + λ Q) = λ W₁(P, Q) with λ = |new| / (|pool| + |new|), because W₁ depends on the
+    difference of the two measures alone, and is a norm of it. So the transport problem has the new
+    examples on one side, and not the whole pool twice. Where the pool has more than ``most``
+    examples, so many are drawn.
     """
-    if len(after) <= most:
-        return before, after
-    share = max(1, round(most * len(before) / len(after)))
-    old = _some(len(before), share, generator)
-    new = len(before) + _some(len(after) - len(before), most - share, generator)
-    return before.take(old), after.take(torch.cat([old, new]))
+    share = len(new) / (len(pool) + len(new))
+    if len(pool) > most:
+        pool = pool.take(_some(len(pool), most, generator))
+    return share * wasserstein_distance(pool, new, scale=scale)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Gradient matching: find examples whose gradient is the one that the server reveals."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
@@ -8,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedrobust.clients.compiled_mlp import CompiledMlp
 from fedrobust.compute.network import evaluating, logits
-from fedrobust.compute.parameters import trainable
+from fedrobust.compute.parameters import read, trainable
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Count, NonNegative, Positive
 from fedrobust.objectives import ERM, Objective
@@ -108,6 +110,8 @@ class _Matching:
         self.model = deepcopy(model).double()
         self.gradient, self.settings = gradient, settings
         self.parameters = trainable(self.model)
+        self.network = CompiledMlp.of(self.model) if x.device.type == "cpu" else None
+        self.theta = read(self.model)
         self.box = bool((x >= 0).all() and (x <= 1).all())
         with torch.no_grad():
             classes = logits(self.model, x[:1]).shape[-1]
@@ -133,34 +137,70 @@ class _Matching:
             return
         self.shift, self.optimizer = shift, self._optimizer()
         # Measured again: under another shift the same examples have another distance.
-        found = float(self.distance().detach())
+        found = self.distance()
         self.first = found if self.first is None else self.first
         self.best_distance, self.best = found, (x.clone(), self._labels())
 
-    def distance(self) -> Tensor:
+    def distance(self) -> float:
         """Return D at the current examples."""
-        learned = self.settings.labels == "learned"
-        targets = F.softmax(self.labels, dim=1) if learned else self.fixed
+        if self.network is None:
+            return float(self._apart(self._gradient()).detach())
+        with torch.no_grad():
+            x, targets = self.x + self.shift, self._targets()
+            return float(self._apart(self.network.soft_gradient(self.theta, x, targets)))
+
+    def slopes(self) -> tuple[Tensor, Sequence[Tensor]]:
+        """Return what is minimised, and its gradient by each tensor that is moved."""
+        if self.network is not None:
+            return self._compiled_slopes(self.network)
+        with torch.enable_grad():
+            variation = self.settings.total_variation * _variation(self.x)
+            value = self._apart(self._gradient()) + variation
+            return value.detach(), torch.autograd.grad(value, self.moving)
+
+    @torch.no_grad()
+    def _compiled_slopes(self, network: CompiledMlp) -> tuple[Tensor, Sequence[Tensor]]:
+        """Return the same without autograd; the inputs of such a network are no images."""
+        x, targets = self.x + self.shift, self._targets()
+        gradient = network.soft_gradient(self.theta, x, targets)
+        by_x, by_targets = network.pulled(self.theta, self._apart_by(gradient), x, targets)
+        by_labels = targets * (by_targets - (targets * by_targets).sum(dim=1, keepdim=True))
+        return self._apart(gradient), (by_x, by_labels)[: len(self.moving)]
+
+    def _targets(self) -> Tensor:
+        return F.softmax(self.labels, dim=1) if self.settings.labels == "learned" else self.fixed
+
+    def _gradient(self) -> Tensor:
+        """Return ∇_θ of the mean loss, which autograd can differentiate again [d]."""
         with torch.enable_grad():
             found = logits(self.model, self.x + self.shift)
-            loss = -(targets * F.log_softmax(found, dim=1)).sum(dim=1).mean()
+            loss = -(self._targets() * F.log_softmax(found, dim=1)).sum(dim=1).mean()
             parts = torch.autograd.grad(loss, self.parameters, create_graph=True)
-        gradient = torch.cat([part.reshape(-1) for part in parts])
+        return torch.cat([part.reshape(-1) for part in parts])
+
+    def _apart(self, gradient: Tensor) -> Tensor:
+        """Return D of a gradient."""
         if self.settings.distance == "cosine":
             return 1 - F.cosine_similarity(gradient, self.gradient, dim=0)
         return (gradient - self.gradient).square().sum() / self.gradient.square().sum()
+
+    def _apart_by(self, gradient: Tensor) -> Tensor:
+        """Return the slope of D by the gradient [d]."""
+        if self.settings.distance == "cosine":
+            unit, wanted = F.normalize(gradient, dim=0), F.normalize(self.gradient, dim=0)
+            found: Tensor = ((unit @ wanted) * unit - wanted) / gradient.norm()
+            return found
+        return 2 * (gradient - self.gradient) / self.gradient.square().sum()
 
     def descend(self, iterations: int) -> bool:
         """Make ``iterations`` steps with a fixed shift; return whether all stayed finite."""
         settings, optimizer, left = self.settings, self.optimizer, iterations
 
         def closure() -> Tensor:
-            optimizer.zero_grad()
-            value = self.distance() + settings.total_variation * _variation(self.x)
-            slopes = torch.autograd.grad(value, self.moving)
+            value, slopes = self.slopes()
             for tensor, slope in zip(self.moving, slopes, strict=True):
                 tensor.grad = slope
-            return value.detach()
+            return value
 
         while left > 0:
             each = 1
@@ -172,7 +212,7 @@ class _Matching:
             if self.box:
                 with torch.no_grad():
                     self.x.clamp_(0, 1)
-            value = float(self.distance().detach())
+            value = self.distance()
             if not value < float("inf"):
                 return False
             if value < self.best_distance:

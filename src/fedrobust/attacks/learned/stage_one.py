@@ -132,11 +132,9 @@ def _reconstruct(
         missed = _mismatch(model, revealed, newest, view.objective, view.round - 1)
         if math.isfinite(missed):
             known.unused.append(missed)
-        grown = distribution.joined(pool, new)
-        pair = distribution.paired(pool, grown, distribution.EXACT, rng)
         scale = distribution.spread(own)
-        known.distances.append(distribution.wasserstein_distance(*pair, scale=scale))
-        new = grown
+        known.distances.append(distribution.growth(pool, new, rng, scale=scale))
+        new = distribution.joined(pool, new)
     known.x, known.y = new.x, new.y
 
 
