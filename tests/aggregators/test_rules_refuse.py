@@ -1,6 +1,6 @@
 """What rules refuse, and how: bad rows, too few of them, wrong fields."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -87,6 +87,9 @@ def test_dropped_rows_count_against_the_tolerance(rule: Rule) -> None:
     assert rule.make(4).tolerating(1) == rule.make(3)
     assert rule.make(4).tolerating(9) == rule.make(0)
     assert rule.make(4).tolerating(0) == rule.make(4)
+    kind = type("Own", (type(rule.make(4)),), {})
+    own = kind(**{field.name: getattr(rule.make(4), field.name) for field in fields(rule.make(4))})
+    assert type(own.tolerating(1)) is kind
 
 
 def test_a_given_m_stays_when_rows_are_dropped() -> None:

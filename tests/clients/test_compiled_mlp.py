@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from fedrobust.clients.compiled_mlp import CompiledMlp
 from fedrobust.clients.gradients import Autograd, Compiled, gradient_engine
 from fedrobust.compute.parameters import read
+from fedrobust.objectives import WassersteinDRO
 from fedrobust.perturb.wasserstein import Ascent, cross_entropy
 
 
@@ -105,6 +107,29 @@ def replaced() -> nn.Module:
     return model
 
 
+def shared() -> nn.Module:
+    """Two layers of one weight, which the flat vector of the parameters holds once."""
+    model = network(2, 2, 2, 2)
+    model[2].weight = model[0].weight
+    return model
+
+
+def bias_first() -> nn.Module:
+    """A network whose flat vector begins with a bias."""
+    model = network(2, 4, 2)
+    weight = model[0].weight
+    del model[0].weight
+    model[0].weight = weight
+    return model
+
+
+def reshaped() -> nn.Module:
+    """A network whose layer no longer has the shape that it was made with."""
+    model = network(2, 4, 2)
+    model[0].weight = nn.Parameter(normal(4, 3))
+    return model
+
+
 def frozen() -> nn.Module:
     model = network(2, 4, 2)
     model[0].weight.requires_grad_(False)
@@ -125,11 +150,58 @@ def frozen() -> nn.Module:
         frozen(),
         Doubled(nn.Linear(2, 4), nn.ELU(), nn.Linear(4, 2)),
         replaced(),
+        shared(),
+        bias_first(),
     ],
 )
 def test_other_networks_are_left_to_autograd(model: nn.Module) -> None:
     assert CompiledMlp.of(model) is None
     assert isinstance(gradient_engine(model), Autograd)
+
+
+def test_hooks_on_all_modules_and_layers_that_do_not_fit_are_left_to_autograd() -> None:
+    hook = nn.modules.module.register_module_forward_hook(lambda module, given, out: None)
+    assert CompiledMlp.of(network(2, 4, 2)) is None
+    hook.remove()
+    assert CompiledMlp.of(network(2, 4, 2)) is not None
+    found = CompiledMlp.of(reshaped())
+    assert found is not None
+    assert found.sizes == (3, 4, 2)
+    torn = network(2, 4, 2)
+    torn[2].weight = nn.Parameter(normal(2, 5))
+    assert CompiledMlp.of(torn) is None
+
+
+def test_examples_without_equal_shares_are_refused() -> None:
+    model = network(2, 4, 2)
+    small = CompiledMlp.of(model)
+    assert small is not None
+    with pytest.raises(ValueError, match="29 examples have no 3 equal shares"):
+        small.gradients(read(model), normal(29, 2), torch.zeros(29, dtype=torch.long), 3)
+
+
+class Still(Ascent):
+    """A user's own ascent."""
+
+    def move(
+        self, model: nn.Module, x: torch.Tensor, y: torch.Tensor, gamma: float
+    ) -> torch.Tensor:
+        return x + 1
+
+
+class Shifted(WassersteinDRO):
+    """A user's own inner maximisation."""
+
+    def maximize(self, model: Any, x: Any, y: Any, draw: Any, *, batch: Any = None) -> Any:
+        return x + 2
+
+
+def test_what_a_subclass_does_is_left_to_it() -> None:
+    model, x = network(2, 4, 2), normal(6, 2)
+    found, theta, y = gradient_engine(model), read(model), torch.arange(6) % 2
+    assert isinstance(found, Compiled)
+    torch.testing.assert_close(found.moved(theta, x, y, 0.4, Still(steps=3)), x + 1)
+    torch.testing.assert_close(found.perturbed(theta, x, y, Shifted(gamma=1.0), 1), x + 2)
 
 
 def test_a_step_rule_that_is_not_compiled_is_left_to_autograd() -> None:

@@ -73,6 +73,10 @@ def test_false_positives_and_negatives_make_up_the_error() -> None:
         assert score.error == pytest.approx(whole)
     (three,) = error_under_shift(network(3), X, Y, levels=(0.1,))
     assert three.false_positive is None
+    ones = Y == 1
+    (alone,) = error_under_shift(MODEL, X[ones], Y[ones], levels=(0.1,))
+    assert alone.false_positive is None
+    assert alone.false_negative == alone.error
 
 
 def test_pgd_stays_within_its_radius() -> None:

@@ -23,6 +23,7 @@ from fedrobust.federation.backends import LOCAL
 from fedrobust.federation.one_step import OneStep, takes_one_step
 from fedrobust.federation.state import RoundLog
 from fedrobust.models import RingMlp
+from fedrobust.objectives import WassersteinDRO
 from fedrobust.progress import Progress
 from fedrobust.runs.prepare import Prepared, prepare
 
@@ -152,6 +153,13 @@ def test_what_the_loops_do_not_compute_is_left_to_autograd() -> None:
     hooked = deepcopy(plain)
     hooked[0].register_forward_hook(lambda module, given, out: 2 * out)
     assert CompiledMlp.of(hooked) is None
+
+    class Own(WassersteinDRO):
+        """A user's own objective, which may move inputs in another way."""
+
+    owned = replace(ring(), objective=Own(gamma=2.0))
+    assert not takes_one_step(prepare(owned).federation.local)
+    assert prepare(owned).backend is LOCAL
     drawing = replace(ring(), model=nn.Sequential(nn.Linear(2, 4), nn.Dropout(), nn.Linear(4, 2)))
     assert not takes_one_step(prepare(drawing).federation.local)
 

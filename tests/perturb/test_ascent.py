@@ -197,6 +197,8 @@ def test_gamma_in_units_of_the_data() -> None:
     train = Split(X.float(), Y)
     made = WassersteinDRO(Relative(0.04)).settled(train)
     assert made.price == pytest.approx(0.04 * X.norm(dim=1).mean().item(), rel=1e-6)
+    kind = type("Own", (WassersteinDRO,), {})
+    assert type(kind(Relative(0.04)).settled(train)) is kind
     with pytest.raises(ValueError, match="relative to the data"):
         _ = WassersteinDRO(Relative(0.04)).price
     assert WassersteinDRO(math.inf).perturbed(8, 1) == ERM().perturbed(8, 1) == 0

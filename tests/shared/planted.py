@@ -29,6 +29,7 @@ def network(seed: int) -> nn.Sequential:
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 100), nn.ReLU(), nn.Linear(100, 10))
 
 
+@torch.enable_grad()  # a test's model may ask for it where no gradient is taken
 def trained(
     seed: int,
     steps: int,

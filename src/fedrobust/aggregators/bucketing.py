@@ -79,7 +79,7 @@ class Bucketing:
 
     def tolerating(self, dropped: int) -> "Bucketing":
         """Return the same wrapper around the rule with its f lowered by ``dropped``."""
-        return Bucketing(self.s, lowered(self.rule, dropped))
+        return replace(self, rule=lowered(self.rule, dropped))
 
 
 def drawn_buckets(n: int, s: int, generator: torch.Generator | None) -> Tensor:

@@ -1,5 +1,6 @@
 """Bulyan: iterated Krum selects rows, then the mean around their median."""
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -74,7 +75,7 @@ class Bulyan:
 
     def tolerating(self, dropped: int) -> "Bulyan":
         """Return the rule with f lowered to max(0, f - dropped)."""
-        return Bulyan(max(0, self.f - dropped), self.second_stage)
+        return replace(self, f=max(0, self.f - dropped))
 
 
 def iterated_krum(distances: Tensor, f: int) -> Indices:

@@ -1,5 +1,6 @@
 """Krum and Multi-Krum: select the rows nearest to their neighbours."""
 
+from dataclasses import replace
 from typing import Literal
 
 from torch import Tensor
@@ -67,7 +68,7 @@ class Krum:
 
     def tolerating(self, dropped: int) -> "Krum":
         """Return the rule with f lowered to max(0, f - dropped)."""
-        return Krum(max(0, self.f - dropped), self.neighbours)
+        return replace(self, f=max(0, self.f - dropped))
 
 
 @component
@@ -123,7 +124,7 @@ class MultiKrum:
         A given m stays, because it is the server's choice; ``check`` refuses it once fewer than m
         rows remain. The default m follows n and f.
         """
-        return MultiKrum(max(0, self.f - dropped), self.m, self.neighbours)
+        return replace(self, f=max(0, self.f - dropped))
 
 
 def require_krum(rule: Aggregator, n: int, f: int, neighbours: Neighbours) -> None:

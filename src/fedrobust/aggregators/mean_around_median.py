@@ -1,5 +1,6 @@
 """The mean of the values around the coordinate-wise median: FAT's "Trimmed Mean"."""
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from fedrobust.aggregators.aggregator import Aggregation, Context
@@ -50,4 +51,4 @@ class MeanAroundMedian:
 
     def tolerating(self, dropped: int) -> "MeanAroundMedian":
         """Return the rule with f lowered to max(0, f - dropped)."""
-        return MeanAroundMedian(max(0, self.f - dropped))
+        return replace(self, f=max(0, self.f - dropped))

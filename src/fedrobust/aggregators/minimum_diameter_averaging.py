@@ -1,5 +1,6 @@
 """Minimum diameter averaging: the mean of the rows that lie closest together."""
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -83,7 +84,7 @@ class MinimumDiameterAveraging:
 
     def tolerating(self, dropped: int) -> "MinimumDiameterAveraging":
         """Return the rule with f lowered to max(0, f - dropped)."""
-        return MinimumDiameterAveraging(max(0, self.f - dropped))
+        return replace(self, f=max(0, self.f - dropped))
 
 
 def least_diameter(distances: Tensor, f: int) -> Indices:

@@ -1,5 +1,6 @@
 """Nearest-neighbour mixing: average each row's neighbourhood, then apply another rule."""
 
+from dataclasses import replace
 from typing import Literal
 
 from fedrobust.aggregators.aggregator import (
@@ -66,4 +67,4 @@ class NearestNeighborMixing:
 
     def tolerating(self, dropped: int) -> "NearestNeighborMixing":
         """Return the same wrapper with f, and the f of its rule, lowered by ``dropped``."""
-        return NearestNeighborMixing(max(0, self.f - dropped), lowered(self.rule, dropped))
+        return replace(self, f=max(0, self.f - dropped), rule=lowered(self.rule, dropped))

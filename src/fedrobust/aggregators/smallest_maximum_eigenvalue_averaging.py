@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations, islice
 from typing import Literal
 
@@ -70,7 +71,7 @@ class SmallestMaximumEigenvalueAveraging:
 
     def tolerating(self, dropped: int) -> "SmallestMaximumEigenvalueAveraging":
         """Return the rule with f lowered to max(0, f - dropped)."""
-        return SmallestMaximumEigenvalueAveraging(max(0, self.f - dropped))
+        return replace(self, f=max(0, self.f - dropped))
 
 
 def least_varying(distances: Tensor, m: int) -> Indices:

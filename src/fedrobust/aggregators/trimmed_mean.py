@@ -1,5 +1,6 @@
 """The coordinate-wise trimmed mean."""
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from fedrobust.aggregators.aggregator import Aggregation, Context
@@ -49,4 +50,4 @@ class TrimmedMean:
 
     def tolerating(self, dropped: int) -> "TrimmedMean":
         """Return the rule with f lowered to max(0, f - dropped)."""
-        return TrimmedMean(max(0, self.f - dropped))
+        return replace(self, f=max(0, self.f - dropped))

@@ -8,10 +8,13 @@ round of ten clients in under a millisecond. The arithmetic is float64, with the
 import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from fedrobust.compute.chain import plain
 from fedrobust.perturb.wasserstein import Ascent
@@ -32,7 +35,8 @@ class CompiledMlp:
         """Return ``model`` as a small network; None where it has another form or is too large."""
         if type(model) is not nn.Sequential or len(model) % 2 == 0:
             return None
-        linear, between = list(model)[::2], list(model)[1::2]
+        linear: list[Any] = list(model)[::2]
+        between: list[Any] = list(model)[1::2]
         if not all(type(layer) is nn.Linear and layer.bias is not None for layer in linear):
             return None
         if not all(type(layer) is nn.ELU and layer.alpha == 1 for layer in between):
@@ -40,12 +44,15 @@ class CompiledMlp:
         parameters = list(model.parameters())
         if not all(p.requires_grad for p in parameters) or sum(map(torch.numel, parameters)) > MOST:
             return None
-        if not all(plain(module) for module in model.modules()):
+        # Where layers share one, or have them in another order, the flat vector has other slices.
+        wanted = [value for layer in linear for value in (layer.weight, layer.bias)]
+        if list(map(id, parameters)) != list(map(id, wanted)):
             return None
-        if len({id(layer) for layer in linear}) < len(linear):
-            return None  # a layer that is used twice has its parameters only once
-        first: nn.Linear = linear[0]  # type: ignore[assignment]
-        return cls((first.in_features, *(int(layer.out_features) for layer in linear)))  # type: ignore[arg-type]
+        if not all(plain(module) for module in model.modules()) or _has_any_global_hook():  # type: ignore[no-untyped-call]
+            return None
+        sizes = (linear[0].weight.shape[-1], *(len(layer.weight) for layer in linear))
+        shapes = [part for a, b in pairwise(sizes) for part in ((b, a), (b,))]
+        return cls(sizes) if [tuple(p.shape) for p in parameters] == shapes else None
 
     def moved(self, theta: Vector, x: Images, y: Labels, gamma: float, ascent: Ascent) -> Images:
         """Return T_γ(θ; x) [b, features]: see :meth:`~fedrobust.perturb.wasserstein.Ascent.move`.
@@ -61,7 +68,12 @@ class CompiledMlp:
         return torch.from_numpy(at)
 
     def gradients(self, theta: Vector, x: Images, y: Labels, clients: int) -> Updates:
-        """Return each client's mean gradient [clients, d], over equal shares of the examples."""
+        """Return each client's mean gradient [clients, d], over equal shares of the examples.
+
+        Raises: ``ValueError`` where the examples have no equal shares.
+        """
+        if len(x) % clients:
+            raise ValueError(f"{len(x)} examples have no {clients} equal shares")
         from fedrobust.clients import mlp_loops as loops
 
         out = np.zeros((clients, len(theta)))
@@ -110,7 +122,8 @@ def _lengths(ascent: Ascent, gamma: float) -> Doubles:
 
 def serves(ascent: Ascent) -> bool:
     """Whether the compiled loops support the step rule of this ascent."""
-    return ascent.rule != "backtracking" and not ascent.box and ascent.tolerance == 0
+    known = type(ascent) is Ascent and ascent.rule != "backtracking"
+    return known and not ascent.box and ascent.tolerance == 0
 
 
 def _array(x: Tensor) -> Doubles:

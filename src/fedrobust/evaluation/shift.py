@@ -32,7 +32,7 @@ class Shifted:
     ``reached`` is the mean squared distance that was reached. ``error`` is the share of
     misclassified examples. ``false_positive`` and ``false_negative`` are the misclassified shares
     of the negative (0) and of the positive (1) examples; they are None unless there are two
-    classes.
+    classes, and for a class without examples.
     """
 
     method: Method
@@ -184,5 +184,5 @@ def _is_level(value: object) -> bool:
     return arguments.is_real(value) and 0 <= value < math.inf  # type: ignore[operator]
 
 
-def _share(values: Tensor) -> float:
-    return values.mean().item() if len(values) else 0.0
+def _share(values: Tensor) -> float | None:
+    return values.mean().item() if len(values) else None

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Literal, TypeAlias
 
 import torch
@@ -80,7 +81,7 @@ class WassersteinDRO:
             train.images(part).flatten(1).double().norm(dim=1)
             for part in torch.split(torch.arange(len(train)), 8192)
         ]
-        return WassersteinDRO(self.gamma.relative * float(torch.cat(norms).mean()), self.ascent)
+        return replace(self, gamma=self.gamma.relative * float(torch.cat(norms).mean()))
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -69,6 +69,9 @@ def test_a_pool_grows_by_the_distance_of_the_whole_pools() -> None:
     thinned = {growth(pool, new, seeded(i), scale=0.3, most=60) for i in range(5)}
     assert len(thinned) == 5
     assert sum(thinned) / 5 == pytest.approx(whole, rel=0.1)
+    parts = growth(pool, new, seeded(), scale=0.3, most=len(new) - 10)
+    assert parts == pytest.approx(whole, rel=0.2)
+    assert parts != whole
     assert growth(pool, pool, seeded()) == pytest.approx(0, abs=1e-12)
 
 

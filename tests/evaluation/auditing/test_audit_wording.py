@@ -3,7 +3,13 @@
 import pytest
 
 from fedrobust.evaluation.auditing import wording
-from fedrobust.evaluation.auditing.indicators import AT_CHANCE, LIMITS, OVERSTATED, Indicator
+from fedrobust.evaluation.auditing.indicators import (
+    AT_CHANCE,
+    BATTERY,
+    LIMITS,
+    OVERSTATED,
+    Indicator,
+)
 
 
 def sign(name: str, value: float, half: float = 0.03) -> Indicator:
@@ -42,7 +48,7 @@ def test_each_result_has_its_own_meaning(name: str) -> None:
     assert wording.meaning(high) == check.failed
     assert "more examples must decide" in wording.meaning(limit)
     assert told(low).startswith("passed ")
-    words = {OVERSTATED: "too high ", AT_CHANCE: "at chance "}
+    words = {OVERSTATED: "too high ", BATTERY: "too high ", AT_CHANCE: "at chance "}
     assert told(high).startswith(words.get(name, "masked "))
     assert told(limit).startswith("unsure ")
     for one in (low, high, limit):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fedrobust.evaluation.auditing.indicators import (
+    BATTERY,
     LIMITS,
     OVERSTATED,
     Indicator,
@@ -82,3 +83,8 @@ def test_the_verdict_follows_from_the_signs() -> None:
     assert verdict(signs(fine, high), steady=True) == "inconclusive"
     assert verdict(signs(high, masked), steady=True) == "masked"
     assert signs(high)[0].word == "too high"
+    # Half-trained robust networks: the battery together takes more, and no attack stands out.
+    battery = (BATTERY, 0.2, 0.31)
+    assert verdict(signs(fine, battery, high), steady=True) == "inconclusive"
+    assert verdict(signs(fine, battery, masked), steady=True) == "masked"
+    assert signs(battery)[0].word == "too high"

@@ -152,7 +152,9 @@ def _nearest(x: Images, real: Split) -> tuple[Images, Tensor]:
     nearest, least = x.clone(), torch.full((len(x),), math.inf)
     for part in torch.split(torch.arange(len(real)), 5000):
         there = real.images(part)
-        distance, index = torch.cdist(x.flatten(1), there.flatten(1)).min(dim=1)
+        # By a product of matrices, float32 would find no distance between points that are near.
+        index = torch.cdist(x.flatten(1).double(), there.flatten(1).double()).argmin(dim=1)
+        distance = (x - there[index]).flatten(1).norm(dim=1)
         closer = distance < least
         nearest[closer], least[closer] = there[index[closer]], distance[closer]
     return nearest, least

@@ -55,13 +55,12 @@ def growth(
 
     W₁(P, (1 − λ) P + λ Q) = λ W₁(P, Q) with λ = |new| / (|pool| + |new|), because W₁ depends on the
     difference of the two measures alone, and is a norm of it. So the transport problem has the new
-    examples on one side, and not the whole pool twice. Where the pool has more than ``most``
-    examples, so many are drawn.
+    examples on one side, and not the whole pool twice. Of more than ``most`` examples on a side,
+    so many are drawn.
     """
     share = len(new) / (len(pool) + len(new))
-    if len(pool) > most:
-        pool = pool.take(_some(len(pool), most, generator))
-    return share * wasserstein_distance(pool, new, scale=scale)
+    few = (s if len(s) <= most else s.take(_some(len(s), most, generator)) for s in (pool, new))
+    return share * wasserstein_distance(*few, scale=scale)
 
 
 @dataclass(frozen=True)

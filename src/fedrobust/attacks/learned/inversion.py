@@ -40,8 +40,8 @@ class Inversion:
     variation); DRFL §3 (starts from the attacker's own data instead of noise).
 
     Differences from the papers: ``iterations`` counts iterations of L-BFGS. In DLG's published code
-    each of the 300 is a call of up to twenty iterations. Ten iterations take at most twelve
-    gradients; where the line search needs more, fewer than ten are made. The line search uses the
+    each of the 300 is a call of up to twenty iterations. Ten iterations take twelve gradients, or
+    as many more as the line search in progress needs; then fewer than ten are made. It uses the
     strong Wolfe conditions; without them the method diverges. D is relative to ‖g‖₂²; arithmetic is
     float64.
     """

@@ -25,6 +25,7 @@ from fedrobust.evaluation.auditing.battery import (
     transfers,
 )
 from fedrobust.evaluation.auditing.indicators import (
+    BATTERY,
     OVERSTATED,
     Indicator,
     at_chance,
@@ -193,7 +194,7 @@ def _fought(
     signs += _later(battle, plainly, longer(budget, eps, norm))
     for attack in battery(budget, eps, norm, seen.classes):
         battle.run(attack)
-    signs.append(share("the battery beats plain PGD", plainly & ~battle.stands))
+    signs.append(share(BATTERY, plainly & ~battle.stands))
     survives = claims & ~battle.fells(_widest(plain, battle.x), claims)
     signs.append(share("survives the largest ball", survives))
     signs.append(at_chance(clean, battle.y))

@@ -20,7 +20,8 @@ Verdict: TypeAlias = Literal["genuine", "masked", "inconclusive"]
 
 OVERSTATED = "the claim is overstated"
 AT_CHANCE = "one answer beats the model"
-_NO_MASKING = {OVERSTATED: "too high", AT_CHANCE: "at chance"}
+BATTERY = "the battery beats plain PGD"
+_NO_MASKING = {OVERSTATED: "too high", AT_CHANCE: "at chance", BATTERY: "too high"}
 """Signs that contradict a claim but do not show masking, and their words."""
 LIMITS = {
     "rescaled PGD beats plain PGD": 0.05,
@@ -31,7 +32,7 @@ LIMITS = {
     "the gradient is 0": 0.20,
     "more steps take more": 0.05,
     "restarts take more": 0.10,
-    "the battery beats plain PGD": 0.15,
+    BATTERY: 0.15,
     "survives the largest ball": 0.05,
     OVERSTATED: 1 / 3,
     AT_CHANCE: 0.0,
@@ -39,16 +40,16 @@ LIMITS = {
 """The largest value of each sign on an honest model; docs/calibration.md names the models."""
 
 _MASKED = 2.807033768343811
-"""The distance of a floor in standard errors, for 0.25 %: ten signs share 2.5 %. It is the normal
-distribution's 99.75 % point."""
+"""The distance of a floor in standard errors, for 0.25 %: up to ten signs share 2.5 %. It is the
+normal distribution's 99.75 % point."""
 
 
 @dataclass(frozen=True)
 class Indicator:
     """One sign: a share of examples with its 95 % interval, and a ``floor`` below it.
 
-    ``floor`` is the lower end at 99.75 %. If an honest model lies exactly on the limits of all ten
-    signs, 2.5 % of its audits therefore call it masked.
+    ``floor`` is the lower end at 99.75 %. If an honest model lies exactly on the limits of all nine
+    signs of masking, less than 2.5 % of its audits therefore call it masked.
     """
 
     name: str
@@ -118,7 +119,9 @@ def verdict(signs: Sequence[Indicator], steady: bool) -> Verdict:
     """Return ``masked`` on any sign, ``genuine`` if no sign is possible, else ``inconclusive``.
 
     A claim that is too high without any masking is ``inconclusive``: the model hides nothing, but
-    the claim does not hold. A model that is right no more often than a constant answer is
+    the claim does not hold. The battery alone, with no single attack that stands out, shows no more
+    than this: of half-trained robust networks it takes up to 25 points more than plain PGD. A model
+    that is right no more often than a constant answer is
     ``inconclusive`` too: its labels may have another order than those it was trained on. A
     randomised model is never called genuine, since another draw may show something else.
     """

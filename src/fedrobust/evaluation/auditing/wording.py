@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from fedrobust.evaluation.auditing.indicators import AT_CHANCE, OVERSTATED, Indicator
+from fedrobust.evaluation.auditing.indicators import AT_CHANCE, BATTERY, OVERSTATED, Indicator
 
 RESULTS = {
     "fine": "passed",
@@ -97,7 +97,7 @@ CHECKS: Mapping[str, Check] = {
         "Plain PGD ends in another place from each start: the loss is rough.",
         "a further {} of the examples broken",
     ),
-    "the battery beats plain PGD": Check(
+    BATTERY: Check(
         "all other attacks",
         "every other attack on what withstands plain PGD of 100 steps",
         "Plain PGD finds nearly all that can be found.",
