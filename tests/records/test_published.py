@@ -69,6 +69,21 @@ def test_the_published_figures_are_the_papers() -> None:
     assert tables("no-such-paper") == {}
 
 
+def test_another_objective_has_no_place_among_adversarial_training() -> None:
+    """Krum without an attack on MNIST, by distributionally robust training or without any."""
+    rows = [row for table in ("table-1", "table-3") for row in tables("fat")[table]]
+    config = {"data": {"name": "mnist"}, "aggregator": {"name": "krum"}, "attack": None}
+    fits = {
+        name: [row.label for row in rows if row.fits(config | {"objective": {"name": name}})]
+        for name in ("adversarial", "wasserstein-dro", "erm")
+    }
+    assert fits == {
+        "adversarial": ["MNIST, Krum, no attack"],
+        "wasserstein-dro": [],
+        "erm": [],
+    }
+
+
 def test_a_schedule_is_told_in_words() -> None:
     steps = ((0.1, 50), (0.5, 1300), (0.8, None))
     phases = [{"value": value, "until": until} for value, until in steps]
