@@ -24,7 +24,7 @@ def test_a_cell_may_have_any_name_that_a_label_can_have(tmp_path: Path) -> None:
         display.progress.ended("cells", None)
         display.progress.ended("other", "no room")
     assert text.getvalue().splitlines() == [
-        "1 cells were finished before",
+        "1 cell was finished before",
         "cells: done",
         "other: failed: no room",
     ]
@@ -36,7 +36,11 @@ def test_a_finished_cell_is_told_with_its_scores(tmp_path: Path) -> None:
     mnist = tmp_path / "mnist" / "cells"
     for cell in (tmp_path / "cells" / "one", mnist / "two", mnist / "three"):
         cell.mkdir(parents=True)
-        (cell / "summary.json").write_text(json.dumps({"test": {"best": best}}))
+        (cell / "summary.json").write_text(json.dumps({"test": {"best": best, "final": best}}))
+    last = best | {"round": 9, "robust_accuracy": 0.3}
+    (mnist / "three" / "summary.json").write_text(
+        json.dumps({"test": {"best": best, "final": last}})
+    )
     (tmp_path / "mnist" / "cells" / "two" / "summary.json").write_text("{")
     text = io.StringIO()
     with SweepDisplay(Console(file=text), 3, tmp_path) as display:
@@ -46,7 +50,8 @@ def test_a_finished_cell_is_told_with_its_scores(tmp_path: Path) -> None:
     assert text.getvalue().splitlines() == [
         "one: done: 45.6% robust, 90.0% accurate on test, round 7",
         "mnist/two: done",
-        "mnist/three: done: 45.6% robust, 90.0% accurate on test, round 7",
+        "mnist/three: done: 45.6% robust, 90.0% accurate on test, round 7 (chosen); "
+        "30.0% robust after the last round",
     ]
 
 

@@ -98,7 +98,8 @@ class SweepDisplay(_Bars):
     def _moved(self, name: str, done: int, total: int) -> None:
         if name == CELLS:
             if done:
-                _say(self._console, f"{done} cells were finished before")
+                cells = "1 cell was" if done == 1 else f"{done} cells were"
+                _say(self._console, f"{cells} finished before")
             self._bar.update(self._all, completed=done)
             return
         if name not in self._tasks:
@@ -120,11 +121,15 @@ def _scores(directory: Path, name: str) -> str:
     sweep, _, cell = name.rpartition("/")
     summary = directory / sweep / "cells" / cell / "summary.json"
     try:
-        found = json.loads(summary.read_bytes())["test"]["best"]
-        text = f"{found['robust_accuracy']:.1%} robust, {found['accuracy']:.1%} accurate"
+        test = json.loads(summary.read_bytes())["test"]
+        chosen, last = test["best"], test["final"]
+        text = f"{chosen['robust_accuracy']:.1%} robust, {chosen['accuracy']:.1%} accurate"
+        text += f" on test, round {chosen['round']}"
+        if last["round"] != chosen["round"]:
+            text += f" (chosen); {last['robust_accuracy']:.1%} robust after the last round"
     except (OSError, ValueError, KeyError, TypeError):  # it may lie on another machine
         return "done"
-    return f"done: {text} on test, round {found['round']}"
+    return f"done: {text}"
 
 
 class Display(_Bars):
@@ -213,7 +218,7 @@ class AuditDisplay(_Bars):
             if name not in tasks:
                 tasks[name] = self._bar.add_task(name, total=total)
                 if not self._console.is_terminal:
-                    _say(self._console, f"{name}: {total:,}")
+                    _say(self._console, f"{name}: {total:,} to try")
             self._bar.update(tasks[name], completed=done, total=total)
 
         self.progress = Watch(moved=moved, part=self._surrogate)

@@ -36,7 +36,7 @@ def audit_command(
     data: Annotated[
         str | None,
         typer.Option(
-            help="The data set, by name; a run knows its own.",
+            help="The data set, by name, or a .npz of your own; a run knows its own.",
             autocompletion=completion.component("data"),
         ),
     ] = None,

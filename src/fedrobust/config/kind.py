@@ -17,7 +17,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from fedrobust.config.own import Adapt, Required, allowed, made
-from fedrobust.config.text import quoted, suggestion
+from fedrobust.config.text import OPAQUE, quoted, suggestion
 
 Members = TypeVar("Members", bound=tuple[type, ...])
 
@@ -130,7 +130,7 @@ class Kind:
         if "opaque" in value:
             raise PydanticCustomError(
                 "opaque",
-                "was the Python object {what}, which no file can rebuild: "
+                f"was the Python object {{what}}, {OPAQUE}: "
                 "use the config or the program that it came from, and resume from Python",
                 {"what": quoted(value["opaque"])},
             )

@@ -42,6 +42,8 @@ def override(cls: Any, content: dict[str, Any], texts: Sequence[str]) -> list[Se
 
     Raises: ``ConfigError`` for a text of another form, and for a step that has no keys.
     """
+    if isinstance(texts, str | Mapping):
+        raise ConfigError('overrides must be a list of texts, such as ["rounds=1"]')
     settings = [_read(text) for text in texts]
     for message in apply(cls, content, settings):
         warnings.warn(message, OverrideWarning, stacklevel=3)

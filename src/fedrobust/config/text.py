@@ -15,6 +15,10 @@ _WORD = 60
 """The longest word for which a similar word is searched; the search takes time."""
 
 
+OPAQUE = "which no file can rebuild"
+"""What messages say of an object in a config that has only its description there."""
+
+
 def shortened(text: str, most: int = 80) -> str:
     """Return ``text``, cut to at most ``most`` characters so that it fits into a message."""
     return text if len(text) <= most else f"{text[: most - 1]}…"

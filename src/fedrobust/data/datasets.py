@@ -146,7 +146,10 @@ class Npz:
             path = Path(self.path).expanduser()
             content = contents(path)
         except (OSError, ValueError, RuntimeError) as error:
-            raise DataError(f"{what} cannot be read: {why(error)}") from error
+            where = (
+                "" if Path(self.path).expanduser().is_absolute() else f" (looked in {Path.cwd()})"
+            )
+            raise DataError(f"{what} cannot be read: {why(error)}{where}") from error
         arrays = formats.npz(content, what)
         needed = formats.required(arrays, ["x_train", "y_train", "x_test", "y_test"], what)
         try:

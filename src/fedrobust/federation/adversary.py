@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from fedrobust.aggregators import Context
 from fedrobust.aggregators.aggregator import apply
@@ -12,6 +12,7 @@ from fedrobust.aggregators.checks import finite_rows
 from fedrobust.compute.own_draws import own_draws
 from fedrobust.compute.parameters import write
 from fedrobust.compute.randomness import Streams
+from fedrobust.config.arguments import told
 from fedrobust.config.kind import name_of
 from fedrobust.errors import ConfigError
 from fedrobust.federation.malicious_rows import crafted
@@ -72,8 +73,17 @@ def attacked(
             sent, mine = crafted(attack, mine, view, draw)
         mine = mine if federation.graph else detached(mine)
         memory = mine if threat.colluders else {**memory, ids[0]: mine}
-        refused += place(rows, group, sent, graph=federation.graph)
+        missed = place(rows, group, sent, graph=federation.graph)
+        if missed and federation.own_attack:
+            host.progress.troubled(_misshapen(sent, len(group), rows.shape[1]))
+        refused += missed
     return refused, memory
+
+
+def _misshapen(sent: Tensor, count: int, d: int) -> str:
+    """Return why the server refuses what a user's own attack sends: most likely a slip."""
+    cure = "; row.expand(view.rows, -1) repeats one row" if sent.numel() == d else ""
+    return f"it sent {told(sent)} in place of rows [{count}, {d}], which the server refused{cure}"
 
 
 def _benign(

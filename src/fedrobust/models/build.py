@@ -38,6 +38,9 @@ MODEL = Kind("model", has=("build",), or_is=(nn.Module, "a torch.nn.Module"))
 AnyModel: TypeAlias = Annotated[ModelSpec | nn.Module, MODEL]
 
 
+_ONE_MORE = ": if no example has label 0, renumber the labels, which begin at 0"
+
+
 def build_model(
     spec: "ModelSpec | nn.Module",
     shape: tuple[int, ...],
@@ -100,7 +103,7 @@ def built(
     if answer.shape[1] != classes:
         raise ConfigError(
             f"the model must give one logit for each of the {classes} classes; it gives "
-            f"{answer.shape[1]}"
+            f"{answer.shape[1]}{_ONE_MORE if classes == answer.shape[1] + 1 else ''}"
         )
     found = treated(model, batch_norm)
     if trains:

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from fedrobust.config.text import shortened
+from fedrobust.config.text import OPAQUE, shortened
 from fedrobust.config.yaml import TEXT, read_stored_yaml
 from fedrobust.errors import ConfigError, FormatError, RecordError
 from fedrobust.records import bounded
@@ -52,6 +52,12 @@ def present(path: Path) -> bool:
     return os.path.lexists(path)
 
 
+_UNBUILT = (
+    ". To audit its weights, name the class: fedrobust audit DIR/best.safetensors --model "
+    "module:Class --data DATA --eps EPS"
+)
+
+
 def cure(path: Path) -> str:
     """Return what to do about a record that cannot be read."""
     if path.name in REMADE:
@@ -70,6 +76,8 @@ def cure(path: Path) -> str:
 def broken(path: Path, reason: object, *, line: int | None = None, then: str = "") -> RecordError:
     """Return the error for a file that can be read but has wrong content."""
     where = f"{named(path)}, line {line}" if line else named(path)
+    if path.name == "config.yaml" and OPAQUE in why(reason):  # the file is whole
+        return RecordError(f"{where} cannot be used alone: {why(reason)}{_UNBUILT}")
     return RecordError(f"{where} is broken: {why(reason)}; {then or cure(path)}")
 
 

@@ -233,8 +233,12 @@ class Run:
         return (
             f"<Run {name}: {rounds} rounds; {scores.accuracy:.1%} accurate and "
             f"{scores.robust_accuracy:.1%} robust on test examples (round "
-            f"{self.summary.best_round}, chosen on held-out ones)>"
+            f"{self.summary.best_round}, chosen on held-out ones){self._troubled()}>"
         )
+
+    def _troubled(self) -> str:
+        number = len(self.summary.troubles)
+        return f"; {number} warning{'s' * (number > 1)} in summary.troubles" if number else ""
 
     def _repr_html_(self) -> str:
         """Return the run for a notebook: what came out, its warnings, and the curves."""

@@ -16,7 +16,7 @@ from fedrobust.config.component import component, from_record
 from fedrobust.config.explain import explain
 from fedrobust.config.trust import CURE, EVERYTHING, NOTHING, Trusted, UntrustedError
 from fedrobust.config.yaml import read_yaml
-from fedrobust.data import AnyData, Dataset
+from fedrobust.data import AnyData, Dataset, Npz
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.models import LOCAL, AnyModel, BatchNorm, built
 from fedrobust.perturb import AnyPerturbation, Pgd
@@ -95,7 +95,7 @@ def opened(
         )
     if data is None:
         raise ConfigError("name the data to audit on: --data mnist")
-    source = _component(AnyData, data, "--data")
+    source = _data(data)
     network = None if spec is None else _component(AnyModel, spec, "--model")
     dataset, how = source.load(), batch_norm or "refuse"
     if path.suffix == ".safetensors":
@@ -152,7 +152,7 @@ def _of_run(
             f"{path} was run with batch_norm: {recorded.batch_norm}, so that each client has a "
             "model of its own. In Python, audit that of one client: Run.client_model(client)"
         )
-    source = recorded.data if data is None else _component(AnyData, data, "--data")
+    source = recorded.data if data is None else _data(data)
     dataset = source.load()
     model = _filled(recorded.model, file, dataset, recorded.batch_norm, client)
     return Source(model, dataset, source, recorded.model, claim, recorded.batch_norm)
@@ -183,6 +183,13 @@ def _filled(
     else:
         fill_of_client(found.model, found.own, file, client)
     return found.model
+
+
+def _data(text: str) -> Any:
+    """Make a data set from its name, from YAML, or from the path of a .npz file."""
+    if text.endswith(".npz"):
+        return Npz(path=text)
+    return _component(AnyData, text, "--data")
 
 
 def _component(kind: Any, text: str, option: str) -> Any:
