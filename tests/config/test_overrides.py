@@ -40,6 +40,12 @@ def test_a_name_alone_replaces_the_block(tmp_path: Path) -> None:
     assert loaded(tmp_path, "aggregator=krum", "aggregator.f=1").aggregator == Krum(1)
 
 
+@pytest.mark.parametrize("given", ["rounds=1", {"rounds": 1}])
+def test_overrides_are_a_list(tmp_path: Path, given: Any) -> None:
+    with pytest.raises(ConfigError, match=r'a list of texts, such as \["rounds=1"\]'):
+        load(written(tmp_path), given)
+
+
 def test_another_name_drops_what_it_does_not_have_and_says_so(tmp_path: Path) -> None:
     with pytest.warns(OverrideWarning) as told:
         assert loaded(tmp_path, "aggregator.name=mean").aggregator == Mean()

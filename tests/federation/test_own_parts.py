@@ -13,6 +13,7 @@ from fedrobust.data import Dataset, Partition, Split
 from fedrobust.errors import ConfigError, ModelError
 from fedrobust.evaluation import accuracy, certificate, robust_accuracy, smoothness_bound
 from fedrobust.perturb import Pgd
+from fedrobust.progress import Progress
 from fedrobust.runs.prepare import prepare
 
 Tiny = Callable[..., Experiment]
@@ -272,6 +273,25 @@ class Attached:
 
     def craft(self, state: Any, view: Any, rng: torch.Generator) -> Any:
         return view.own, state
+
+
+class OneRow:
+    """Forgets that each malicious client sends a row."""
+
+    def craft(self, state: Any, view: Any, rng: torch.Generator) -> Any:
+        return torch.zeros(1, len(view.parameters)), state
+
+
+def test_rows_of_a_wrong_shape_are_told_in_their_round_and_with_the_result(tiny: Tiny) -> None:
+    told: list[str] = []
+    watch = Progress(troubled=told.append)
+    found = run(tiny(attack=OneRow(), malicious=2, rounds=2), progress=watch)
+    d = found.state.parameters.numel()
+    assert set(told) == {
+        f"it sent a tensor torch.float32, [1, {d}] in place of rows [2, {d}], which the server "
+        "refused; row.expand(view.rows, -1) repeats one row"
+    }
+    assert "; 1 warning in summary.troubles>" in repr(found)
 
 
 def test_poisoned_images_leave_their_history_behind(tiny: Tiny) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -244,3 +245,15 @@ def test_published_results_are_shown_too() -> None:
     assert len(sweep) == len(sweep.cells)
     assert "</svg>" in found._repr_html_()
     assert found.figure("accuracy").get_axes()
+
+
+def test_a_run_with_an_object_of_python_says_how_its_weights_are_audited(tmp_path: Path) -> None:
+    """Its file is whole, so it is not called broken."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    experiment = from_config(Experiment, demo_config())
+    run(replace(experiment, model=model, rounds=1), tmp_path / "own")
+    with pytest.raises(RecordError) as error:
+        _ = fedrobust.open(tmp_path / "own").best_model
+    assert "was the Python object 'torch.nn.modules.container:Sequential'" in str(error.value)
+    assert "fedrobust audit DIR/best.safetensors --model" in str(error.value)
+    assert "broken" not in str(error.value)

@@ -81,6 +81,7 @@ def test_a_run_is_audited_as_it_claims(tmp_path: Path, tiny: Callable[..., Exper
         ((weights, "--model", "digits-cmn", *named), "did you mean"),
         ((weights, "--model", "digits-cnn", "--eps", "0.1"), "name the data"),
         ((weights, "--model", "digits-cnn", "--data", "digits"), "name the radius"),
+        ((weights, "--model", "digits-cnn", *named, "--data", "no.npz"), "(looked in "),
         ((str(tmp_path), *named), "is no run directory"),
         (("nothing", *named), "does not exist"),
         (("fedrobust:nothing", *named), "fedrobust:nothing"),
