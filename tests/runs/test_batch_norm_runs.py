@@ -181,18 +181,20 @@ def test_surrogates_are_treated_alike_and_older_ones_are_found(tmp_path: Path) -
 @pytest.mark.slow
 @pytest.mark.parametrize("how", HOW)
 def test_clients_that_train_together_do_what_they_do_alone(tiny: Tiny, how: Any) -> None:
+    """By SGD: where a gradient is nearly 0, Adam makes a whole step of its rounding."""
     found = []
+    client = {"batch_size": 8, "batches": 2, "optimizer": {"name": "sgd", "lr": 0.1}}
     for gradients in ("autograd", "vmap"):
         plan = {"device": "cpu", "threads": 1, "batch": 64, "gradients": gradients}
-        experiment = tiny(
-            model=NormedCnn(measured=True), batch_norm=how, rounds=2, execution=plan, evaluation=FEW
-        )
+        settings = {"client": client, "execution": plan, "evaluation": FEW}
+        experiment = tiny(model=NormedCnn(measured=True), batch_norm=how, rounds=2, **settings)
         result = run(experiment)
         found.append(result.state.parameters)
         if how == "frozen":
             came = prepare(experiment).model.get_buffer("1.running_mean")
             assert torch.equal(result.model.get_buffer("1.running_mean"), came)
-    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(found[0], prepare(experiment).start, atol=1e-3)
 
 
 @pytest.mark.parametrize("how", HOW)
