@@ -87,10 +87,11 @@ def test_the_papers_networks_have_a_fast_form(spec: Any, shape: tuple[int, ...])
 
 def test_few_images_are_reordered_and_for_many_the_weights() -> None:
     model = initialised(
-        nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 4 * 5, 64), nn.Linear(64, 10)
+        nn.Conv2d(1, 3, 3), nn.ELU(), nn.Flatten(), nn.Linear(3 * 4 * 5, 64), nn.Linear(64, 10)
     )
     for b, images in ((3, True), (4, False)):
         x = inputs((1, 6, 7), b)
+        assert AsItIs(model).input_gradient(x, torch.arange(b)).abs().min() > 0
         require_equal(model, x, 10)
         kinds = [type(layer) for layer in FrozenNetwork(model, x).layers]
         assert (ChannelsFirst in kinds) == images

@@ -44,13 +44,10 @@ class CompiledMlp:
         parameters = list(model.parameters())
         if not all(p.requires_grad for p in parameters) or sum(map(torch.numel, parameters)) > MOST:
             return None
-        # Where layers share one, or have them in another order, the flat vector has other slices.
-        wanted = [value for layer in linear for value in (layer.weight, layer.bias)]
-        if list(map(id, parameters)) != list(map(id, wanted)):
-            return None
         if not all(plain(module) for module in model.modules()) or _has_any_global_hook():  # type: ignore[no-untyped-call]
             return None
         sizes = (linear[0].weight.shape[-1], *(len(layer.weight) for layer in linear))
+        # Where layers share one, or have them in another order, the flat vector has other slices.
         shapes = [part for a, b in pairwise(sizes) for part in ((b, a), (b,))]
         return cls(sizes) if [tuple(p.shape) for p in parameters] == shapes else None
 

@@ -34,6 +34,7 @@ from fedrobust.attacks.learned.environment import FederationEnv
 from fedrobust.attacks.learned.planning import EPISODES, Plan, gradient_ascent, rollout, value_of
 from fedrobust.attacks.learned.policy import played
 from fedrobust.clients.gradients import gradient_engine
+from fedrobust.objectives import ERM, WassersteinDRO
 from fedrobust.perturb.wasserstein import Ascent
 
 pytestmark = pytest.mark.long
@@ -211,6 +212,11 @@ def test_what_has_no_gradient_is_refused() -> None:
     with pytest.raises(ValueError, match="cross-entropy"):
         differentiable(replace(task, harm=lambda theta: 0.0))
     tools = Differentiable(seen.view.model().double())
+    for known in (ERM, WassersteinDRO):  # a subclass may move its inputs in another way
+        own = type("Own", (known,), {})
+        given = own(gamma=1.0) if known is WassersteinDRO else own()
+        with pytest.raises(ValueError, match="need the objective ERM or DRO"):
+            tools.perturbed(torch.zeros(28), normal(4, 2), torch.zeros(4).long(), given, 1)
     with pytest.raises(ValueError, match="constant or decaying"):
         tools.moved(
             seen.view.parameters.double(),

@@ -7,6 +7,7 @@ import torch
 from ring import normal, seeded
 
 from fedrobust.attacks.learned import distribution
+from fedrobust.attacks.learned.attacker_state import _nearest
 from fedrobust.attacks.learned.distribution import (
     compare,
     growth,
@@ -93,3 +94,14 @@ def test_the_spread_is_that_of_the_coordinates() -> None:
     x = torch.tensor([[0.0, 10.0], [2.0, 10.0]])
     assert spread(Split(x, torch.tensor([0, 1]))) == pytest.approx(0.5**0.5)
     assert spread(Split(torch.ones(3, 2), torch.tensor([0, 1, 0]))) == 1.0
+
+
+def test_a_point_beside_a_real_example_is_at_its_true_distance() -> None:
+    """By a product of matrices in float32, points this near would be at distance 0."""
+    real = 2 * torch.randn(6000, 2, generator=torch.Generator().manual_seed(0))
+    real[5] += 6.0  # far out, where float32 is coarse
+    real[3] = real[5] - torch.tensor([5e-4, 0.0])  # farther, and earlier in the list
+    near = real[[5, 5900]] + torch.tensor([1e-4, 0.0])
+    found, distance = _nearest(near, Split(real, torch.zeros(6000, dtype=torch.long)))
+    torch.testing.assert_close(distance, torch.full((2,), 1e-4), rtol=0.02, atol=0)
+    assert torch.equal(found, real[[5, 5900]])

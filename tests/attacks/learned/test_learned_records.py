@@ -17,13 +17,12 @@ from typer.testing import CliRunner
 
 from fedrobust import run
 from fedrobust.attacks.learned import Learned, Training
-from fedrobust.attacks.learned.attacker_state import AttackerState, _nearest
+from fedrobust.attacks.learned.attacker_state import AttackerState
 from fedrobust.attacks.learned.encoding import Basis, Compact
 from fedrobust.attacks.learned.policy import Policy
 from fedrobust.attacks.learned.policy_files import load_policy, save_policy
 from fedrobust.cli import app
 from fedrobust.config.component import to_config
-from fedrobust.data import Split
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import load
 from fedrobust.federation.round import run_round
@@ -293,12 +292,3 @@ def test_a_config_from_before_a_field_means_what_was_done_then() -> None:
     assert before["execution"]["gradients"] == "autograd"
     assert before["execution"]["precision"] == "float32"
     assert before["model"] == {"opaque": "somebody's"}
-
-
-def test_a_point_beside_a_real_example_is_at_its_true_distance() -> None:
-    """By a product of matrices in float32, points this near would be at distance 0."""
-    real = 2 * torch.randn(6000, 2, generator=torch.Generator().manual_seed(0))
-    near = real[[5, 5900]] + torch.tensor([1e-4, 0.0])
-    found, distance = _nearest(near, Split(real, torch.zeros(6000, dtype=torch.long)))
-    torch.testing.assert_close(distance, torch.full((2,), 1e-4), rtol=0.01, atol=0)
-    assert torch.equal(found, real[[5, 5900]])
