@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import undrawn
 from made_sweep import made
@@ -19,7 +20,7 @@ from typer.testing import CliRunner
 from fedrobust.cli import app
 from fedrobust.errors import RecordError
 from fedrobust.report import page, style, write_report
-from fedrobust.report.page_tables import table_files, tables_of
+from fedrobust.report.page_tables import PageTable, table_files, tables_of
 from fedrobust.report.style import COLUMN
 from fedrobust.report.sweep.figures import matrix
 
@@ -51,16 +52,45 @@ def test_a_table_is_read_cell_by_cell() -> None:
         ["y", "–", "2"],
     ]
     assert table.numbers == [False, True, True]
-    assert next(csv.reader(io.StringIO(table.csv()))) == [
-        "Run",
-        "Chosen model: Round",
-        "Chosen model: Robust (95 %)",
+    assert list(csv.reader(io.StringIO(table.csv()))) == [
+        ["Run", "Chosen model: Round", "Chosen model: Robust (95 %)"],
+        ["krum_1, a & b", "1000", "−3.5 % (-1 to 2)"],
+        ["{x}", "", "$ρ̂$"],
+        ["y", "", "2"],
     ]
     lines = table.latex().splitlines()
     assert lines[1] == r"\begin{tabular}{lrr}"
     assert lines[5] == r"krum\_1, a \& b & 1,000 & $-$3.5 \% ($-$1 to 2) \\"
     assert lines[6] == r"\{x\} & -- & \$$\hat\rho$\$ \\"
     assert table_files(PAGE, latex=False, as_csv=True).keys() == {"table-1-scores-of-all.csv"}
+
+
+def test_a_csv_has_numbers_and_what_stands_beside_them() -> None:
+    """Read back by pandas; a column of two units or of words only is left as it is."""
+    heads = [["rule", "error", "ρ̂", "rounds", "time", "kept"]]
+    rows = [
+        ["krum", "−1.9\u202f% (-9.2 to +5.5, a tie)", "reference", "26,070", "2 min", "–"],
+        ["mean", "1,234.5\u202f%", "+5.8e-07 (7.2e-11 to 0.1)", "–", "3 s", "–"],
+        ["median", "–", "-0.000 (3 of 5 seeds)", "4", "4 s", "none"],
+    ]
+    table = PageTable("", heads, rows, [False, True, True, True, True, True])
+    found = pd.read_csv(io.StringIO(table.csv()))
+    none = float("nan")
+    expected = {
+        "rule": ["krum", "mean", "median"],
+        "error (%)": [-1.9, 1234.5, none],
+        "error (%): low": [-9.2, none, none],
+        "error (%): high": [5.5, none, none],
+        "error (%): remark": ["a tie", none, none],
+        "ρ̂": [none, 5.8e-7, 0.0],
+        "ρ̂: low": [none, 7.2e-11, none],
+        "ρ̂: high": [none, 0.1, none],
+        "ρ̂: remark": ["reference", none, "3 of 5 seeds"],
+        "rounds": [26070, none, 4],
+        "time": ["2 min", "3 s", "4 s"],
+        "kept": ["–", "–", "none"],
+    }
+    pd.testing.assert_frame_equal(found, pd.DataFrame(expected), check_dtype=False)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
@@ -58,11 +59,21 @@ class PageTable:
     numbers: list[bool] = field(default_factory=list)
 
     def csv(self) -> str:
-        """Return it as CSV with one row of headings."""
+        """Return it as CSV with one row of headings, and numbers as numbers.
+
+        The unit of a column is part of its heading, ``robust (%)``. What the page says beside the
+        numbers has columns of its own: ``robust (%): low`` and ``high`` of a range, and ``remark``
+        for words. A number is rounded as on the page, and empty where the page has a dash.
+        """
         out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(_joined(self.heads))
-        writer.writerows(self.rows)
+        columns = [
+            column
+            for head, number, cells in zip(
+                _joined(self.heads), self.numbers, zip(*self.rows, strict=True), strict=True
+            )
+            for column in (_as_numbers(head, cells) if number else [(head, *cells)])
+        ]
+        csv.writer(out, lineterminator="\n").writerows(zip(*columns, strict=True))
         return out.getvalue()
 
     def latex(self) -> str:
@@ -104,6 +115,39 @@ def _joined(heads: list[list[str]]) -> list[str]:
     """Join rows of headings to one: "Chosen model: Round"."""
     columns = zip(*heads, strict=True)
     return [": ".join(dict.fromkeys(text for text in column if text)) for column in columns]
+
+
+_PLAIN = r"[+−-]?[\d,]*\.?\d+(?:e[+-]?\d+)?"
+_VALUE = re.compile(rf"({_PLAIN})(?:\s?([^\s\d(]\S*))?(?:\s\((.*)\))?")
+_RANGE = re.compile(rf"({_PLAIN}) to ({_PLAIN})(?:, (.*))?")
+
+
+def _as_numbers(head: str, cells: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return a column as columns of numbers and of remarks; as it is where it has no one unit."""
+    found = [_VALUE.fullmatch(cell) for cell in cells]
+    units = {match[2] or "" for match in found if match}
+    if len(units) != 1:
+        return [(head, *cells)]
+    parts = [_parts(cell, match) for cell, match in zip(cells, found, strict=True)]
+    unit = units.pop()
+    name = f"{head} ({unit})" if unit and f"({unit})" not in head else head
+    names = (name, f"{name}: low", f"{name}: high", f"{name}: remark")
+    columns = [(names[i], *column) for i, column in enumerate(zip(*parts, strict=True))]
+    return [column for column in columns if any(column[1:])]
+
+
+def _parts(cell: str, match: re.Match[str] | None) -> tuple[str, str, str, str]:
+    """Return a cell's number, the ends of its range and what else it says; empty for nothing."""
+    if match is None:
+        return "", "", "", "" if cell == "–" else cell
+    aside = _RANGE.fullmatch(match[3] or "")
+    low, high, remark = aside.groups("") if aside else ("", "", match[3] or "")
+    return _number(match[1]), _number(low), _number(high), remark
+
+
+def _number(text: str) -> str:
+    """Return a number as every program reads it: with a hyphen, no plus and no commas."""
+    return text.replace(",", "").replace("−", "-").removeprefix("+")
 
 
 def _latex_row(cells: list[str]) -> str:
