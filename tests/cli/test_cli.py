@@ -200,6 +200,7 @@ def test_updates_that_are_not_finite_are_told(
 
 def test_list_names_every_component() -> None:
     assert LISTING.read_text("utf-8") == written(), "make docs"
+    assert not re.search(r":[a-z]+:`|``|~fedrobust", written()), "no markup of the reference"
     result = invoke("list")
     for kind, members in kinds().items():
         assert kind in result.stdout

@@ -197,7 +197,15 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ({"name": "faulty_own:Raises", "error": "key"}, "could not be made: KeyError: 'radius'"),
         ({"name": "faulty_own:Raises", "error": "run"}, "could not be made: RuntimeError: x{300}"),
         ({"name": "faulty_own:Raises", "error": "exit"}, "could not be made: SystemExit: 0"),
-        ({"name": "faulty_own:Raises", "other": 1}, "refused its arguments: .*argument 'other'"),
+        (
+            {"name": "faulty_own:Raises", "other": 1},
+            "refused its arguments: .*argument 'other'; al",
+        ),
+        (
+            {"name": "faulty_own:Named", "sise": 2},
+            r"Named refused its arguments: unknown argument 'sise' \(did you mean 'size'\?\); "
+            "allowed here: needs, size$",
+        ),
         ({"name": "faulty_own:Raises", 3: 1}, "its fields must be texts; got 3"),
         ({"name": "faulty_own:CONSTANT"}, "faulty_own:CONSTANT is no class or function: it is 3"),
         ({"name": "faulty_own:Within.Nothing"}, "cannot import .*AttributeError"),

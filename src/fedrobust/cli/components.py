@@ -4,7 +4,6 @@ It takes seconds to import all the classes. So ``make docs`` writes this to ``co
 which the command reads, and a test says whether the file is up to date.
 """
 
-import inspect
 import json
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
@@ -76,11 +75,12 @@ def listing() -> Listing:
 
 
 def _component(member: type, of_attack: bool) -> Component:
+    from fedrobust.config.docstring import text
     from fedrobust.config.kind import name_of
 
     return {
         "name": name_of(member),
-        "doc": inspect.cleandoc(member.__doc__ or ""),
+        "doc": text(member),
         "fields": _fields(member),
         "parts": _parts(member),
         "knowledge": _knowledge(member) if of_attack else None,

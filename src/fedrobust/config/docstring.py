@@ -5,6 +5,14 @@ import re
 
 from fedrobust.config.kind import name_of, required_fields
 
+_ROLE = re.compile(r":[a-z]+:`(~?)([\w.]+)`")
+
+
+def text(cls: type) -> str:
+    """Return the docstring of ``cls`` for a terminal: code in single backquotes, and no roles."""
+    doc = inspect.cleandoc(cls.__doc__ or "").replace("``", "`")
+    return _ROLE.sub(lambda role: f"`{role[2].rpartition('.')[2] if role[1] else role[2]}`", doc)
+
 
 def paragraph(cls: type, title: str) -> str:
     """Return the paragraph of the docstring of ``cls`` that begins with ``title:``, without it.

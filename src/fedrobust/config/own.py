@@ -1,5 +1,6 @@
 """Make and check a user's own objects, which a config may use in place of components."""
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from fedrobust.config import beside
 from fedrobust.config.explain import explain
-from fedrobust.config.text import quoted, reason, shortened
+from fedrobust.config.text import quoted, reason, shortened, suggestion
 from fedrobust.config.trust import Trusted, same
 from fedrobust.errors import UserError
 
@@ -159,6 +160,8 @@ def made(name: str, arguments: Mapping[str, Any], adapt: Adapt | None = None) ->
         raise _failure(f"{shown}: its fields must be texts; got {quoted(odd[0])}")
     try:
         found = None if adapt is None else adapt(target, name, arguments)
+        if found is None and (wrong := _unknown(target, arguments)):
+            raise TypeError(wrong)
         return target(**arguments) if found is None else found
     except ValidationError as error:
         lines = explain(error, target if isinstance(target, type) else object).replace("\n", "; ")
@@ -167,6 +170,24 @@ def made(name: str, arguments: Mapping[str, Any], adapt: Adapt | None = None) ->
         raise _failure(f"{shown} refused its arguments: {_said(error)}") from error
     except (Exception, SystemExit) as error:  # a user's class may fail in any way
         raise _failure(f"{shown} could not be made: {reason(error)}") from error
+
+
+def _unknown(target: Callable[..., object], arguments: Mapping[str, Any]) -> str:
+    """Return what is wrong with the names of ``arguments``; empty where ``target`` takes them."""
+    try:
+        taken = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):  # some of C's have none
+        return ""
+    if any(each.kind is each.VAR_KEYWORD for each in taken):
+        return ""
+    known = [
+        each.name for each in taken if each.kind not in (each.POSITIONAL_ONLY, each.VAR_POSITIONAL)
+    ]
+    odd = next((key for key in arguments if key not in known), None)
+    if odd is None:
+        return ""
+    allowed = ", ".join(known) or "nothing"
+    return f"unknown argument {quoted(odd)}{suggestion(odd, known)}; allowed here: {allowed}"
 
 
 def _imported(name: str, shown: str) -> Any:
