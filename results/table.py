@@ -19,7 +19,12 @@ EXPERIMENTS = HERE.parent / "experiments"
 HEAD = """# Results
 
 `make results` makes this page from the records in these folders. Every record names its commit, its
-machine and its time. Each experiment below can be played again by the command in its config.
+machine and its time. Each experiment below can be played again with its config, by `fedrobust run`
+or, where the config has a grid, by `fedrobust sweep`.
+
+Words of the notes: a *gate* is a figure that was fixed before an experiment was played. *K/N* is the
+share of a batch that is attacked (`ratio`). *W₁* is the Wasserstein distance to true examples. *ρ̂* is
+the mean squared distance by which the worst shift moves the data ([DRFL](../docs/drfl.md)).
 """
 FAT = """
 ## Federated adversarial training (FAT)
@@ -27,7 +32,8 @@ FAT = """
 Accuracy / robust accuracy on the test split in per cent, for the model that validation chose and,
 in a column of its own, for the model after the last round. Over several seeds: medians. Each
 setting that has a published row's place has a line, also where the paper's text can be read in two
-ways (`n-2f`, `of-gradients`). All runs are smaller than the paper's:
+ways (`n-2f`, `of-gradients`). The paper's trimmed mean is our `mean-around-median`, and not
+`trimmed-mean`. All runs are smaller than the paper's:
 [what differs, and what holds](../docs/fat.md).
 
 | published as | ours | paper | points | seeds | last round | record |

@@ -42,6 +42,13 @@ def test_both_models_audits_are_told_and_a_masked_one_is_a_warning(
     ]
 
 
+def test_the_split_that_chose_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    test = {"best": score(20, "genuine", 0.25), "final": score(30, "genuine", 0.45)}
+    chosen = {"validation": {"best": {"split": "train"}, "final": {}}}
+    print_run(chosen | {"test": test, "troubles": []}, Path("runs/x"))
+    assert "round 20 (chosen on train)" in capsys.readouterr().out
+
+
 def test_one_model_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     test = {"best": score(30, "masked", 0.25), "final": score(30, "masked", 0.25)}
     summary = {"test": test, "troubles": []}

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fedrobust.config.component import component, from_config, to_config
 from fedrobust.data import AnyData, Dataset, Digits, Split
+from fedrobust.data.dataset import loaded
 from fedrobust.errors import ConfigError, DataError
 
 
@@ -131,6 +132,10 @@ NAN[7, 0, 1, 1] = float("nan")
             {"user_train": torch.zeros(12).long() - 1, "user_test": torch.zeros(6).long()},
             r"user_train has the negative user id -1",
         ),
+        (
+            {"x_train": arrays()["x_train"] // 128},
+            r"x_train is uint8 with no value above 1.*x_train \* 255",
+        ),
         ({"validation": -1}, r"validation must be a whole number from 0 on; got -1"),
         ({"validation": True}, r"validation must be .* got True"),
         ({"validation": 0.1}, r"validation must be .* got 0.1"),
@@ -139,6 +144,21 @@ NAN[7, 0, 1, 1] = float("nan")
 def test_what_does_not_fit_is_refused_with_what_to_do(change: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         Dataset.from_tensors(**(arrays() | change))
+
+
+def test_test_examples_that_are_training_examples_are_noted() -> None:
+    given = arrays()
+    assert not Dataset.from_tensors(**given).notes
+    given["x_test"][2] = given["x_train"][7]
+    (note,) = Dataset.from_tensors(**given).notes
+    assert note.startswith("1 of 6 test examples are training examples too")
+
+
+def test_splits_of_different_shapes_are_refused_before_the_first_round() -> None:
+    x, y = torch.rand(6, 1, 9, 9), torch.arange(6) % 3
+    made = Dataset("mine", Split(torch.rand(12, 1, 8, 8), torch.arange(12) % 3), Split(x, y), 3)
+    with pytest.raises(DataError, match=r"x_train and x_test differ.*\[1, 8, 8\].*\[1, 9, 9\]"):
+        loaded(made)
 
 
 @settings(max_examples=40, deadline=None)

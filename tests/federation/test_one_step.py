@@ -107,7 +107,7 @@ def test_it_is_chosen_where_it_serves_and_refused_where_it_does_not() -> None:
     flipped = ring(malicious=1, attack={"name": "label-flip"})
     assert prepare(flipped).plan.gradients == "autograd"
     for inner, gradients in (("label-flip", "autograd"), ("sign-flip", "compiled")):
-        wrapped = {"name": "budgeted", "budget": 1.0, "attack": {"name": inner}}
+        wrapped = {"name": "jittered", "radius": 1.0, "attack": {"name": inner}}
         assert prepare(ring(malicious=1, attack=wrapped)).plan.gradients == gradients
     asked = replace(flipped, execution=replace(flipped.execution, gradients="compiled"))
     with pytest.raises(ConfigError, match=r"execution\.gradients: compiled needs .*poisoned"):

@@ -23,6 +23,7 @@ from fedrobust.report import page, style, write_report
 from fedrobust.report.page_tables import PageTable, table_files, tables_of
 from fedrobust.report.style import COLUMN
 from fedrobust.report.sweep.figures import matrix
+from fedrobust.report.sweep.page import apart
 
 ROOT = Path(__file__).parents[2]
 PAGE = """
@@ -91,6 +92,12 @@ def test_a_csv_has_numbers_and_what_stands_beside_them() -> None:
         "kept": ["–", "–", "none"],
     }
     pd.testing.assert_frame_equal(found, pd.DataFrame(expected), check_dtype=False)
+
+
+def test_a_value_stands_apart_from_its_range_with_its_unit() -> None:
+    assert apart("93.4 (92.8 to 94.0)\u202f%") == ("93.4\u202f%", "92.8 to 94.0")
+    assert apart("-1.9 (-9.2 to +5.5), a tie") == ("-1.9", "-9.2 to +5.5, a tie")
+    assert apart("93.4\u202f%") == ("93.4\u202f%", "")
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The page is whole, safe, the same each time, and overwrites nothing that is not a report."""
 
+import json
 import re
 import shutil
 import xml.etree.ElementTree as ET
@@ -13,6 +14,7 @@ from synthetic_run import make_run
 
 from fedrobust.errors import RecordError
 from fedrobust.report import ReportRun, write_report
+from fedrobust.report.run_page import table
 
 pytestmark = pytest.mark.slow
 
@@ -155,6 +157,21 @@ def test_runs_whose_intervals_overlap_are_not_ranked(single: Path, tmp_path: Pat
     ids = re.findall(r'\bid="([^"]+)"', html)
     assert len(ids) == len(set(ids)) > 40
     assert all(each[0].isalpha() for each in ids)
+
+
+def test_the_most_robust_run_must_be_clearly_better_than_the_second(tmp_path: Path) -> None:
+    """On 20 examples, 80 and 75 % do not differ clearly, whatever the third run does."""
+    runs = []
+    for name, robust in (("first", 0.8), ("second", 0.75), ("third", 0.1)):
+        runs.append(make_run(tmp_path / name, pictures=None))
+        path = runs[-1] / "summary.json"
+        summary = json.loads(path.read_text())
+        for scores in summary["test"].values():
+            scores |= {"accuracy": 0.9, "robust_accuracy": robust, "examples": 20}
+        path.write_text(json.dumps(summary))
+    values = table([ReportRun.read(path) for path in runs])
+    assert not values["clear"]
+    assert table([ReportRun.read(runs[i]) for i in (0, 2)])["clear"]
 
 
 def test_runs_are_compared_with_the_most_robust_first(several: Path) -> None:

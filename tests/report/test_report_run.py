@@ -10,6 +10,7 @@ from synthetic_run import make_run
 
 from fedrobust.errors import RecordError
 from fedrobust.report import ReportRun
+from fedrobust.runs.summary import best_of
 
 
 def test_reads_a_finished_run(tmp_path: Path) -> None:
@@ -30,9 +31,15 @@ def test_of_an_unfinished_run_the_first_most_robust_round_counts(tmp_path: Path)
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
         line["robust_accuracy"] = 0.5 if line["round"] in (50, 75) else 0.25
+        line["accuracy"] = 0.6
     (path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     run = ReportRun.read(path)
     assert run.chosen_round == 50
+    for line in lines:  # of equally robust ones, the more accurate one, as a run itself chooses
+        line |= {"robust_accuracy": 0.0, "accuracy": 0.9 if line["round"] == 75 else 0.1}
+    (path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    run = ReportRun.read(path)
+    assert run.chosen_round == best_of(lines)["round"] == 75
     assert run.test is None
     assert run.examples is None
 

@@ -10,6 +10,7 @@ from demo import demo_config
 from ruamel.yaml import YAML
 
 from fedrobust.aggregators import Krum, Median
+from fedrobust.attacks import ALittleIsEnough
 from fedrobust.errors import ConfigError
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.sweep import run_sweep
@@ -72,6 +73,10 @@ BAD: dict[str, tuple[Any, str]] = {
     "no such key": ({"sead": [1]}, r"cell 1: sead: unknown key \(did you mean 'seed'"),
     "wrong value": ({"seed": [0, -1]}, r"'-1' cannot name a choice"),
     "unfit": ({"malicious": [2, 12]}, r"cell 12: malicious is 12, but there are 11 clients"),
+    "one place twice": (
+        [{"malicious": [0]}, {"malicious": [0], "seed": [0, 1]}],
+        r"the cells 0 and 0-0 are the same place with the same seed",
+    ),
     "same cells": ([{"seed": [1]}, {"rounds": [1]}], r"two cells are called 1"),
     "overlap": (
         {"aggregator": [{"name": "krum", "f": 2}], "aggregator.f": [1, 2]},
@@ -92,6 +97,28 @@ def test_a_wrong_grid_is_refused_before_anything_runs(
     grid, message = case
     with pytest.raises(ConfigError, match=message):
         load_sweep(write(tmp_path / "bad.yaml", grid))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=7", r"-s seed: grid\.seed sets seed in its choice 0, and would undo this"),
+        ("attack.k=-3", r"-s attack\.k: grid\.attack sets attack\.k in its choice alie"),
+        ("aggregator.f=1", r"-s aggregator\.f: grid\.rule sets aggregator in its choice none"),
+    ],
+)
+def test_an_override_that_the_grid_would_undo_is_refused(
+    config: Path, override: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_sweep(config, [override])
+
+
+def test_an_override_that_the_grid_builds_on_is_kept(config: Path) -> None:
+    sweep = load_sweep(config, ["attack={name: a-little-is-enough, k: -2, of: gradients}"])
+    found = {cell.labels["attack"]: cell.experiment.attack for cell in sweep.cells}
+    assert found["none"] == ALittleIsEnough(k=-2.0, of="gradients")
+    assert found["alie"] == ALittleIsEnough(k=-1.5, of="gradients")
 
 
 def test_the_reference_is_one_of_the_attacks(tmp_path: Path) -> None:

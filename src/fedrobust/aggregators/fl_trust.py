@@ -21,7 +21,8 @@ class FLTrust:
 
     Σ TSᵢ (‖g₀‖ / ‖xᵢ‖) xᵢ / Σ TSᵢ with the trust TSᵢ = max(0, cos(xᵢ, g₀)); n >= 1 rows, and any
     number of them may be Byzantine. A zero row has no trust. Where no row has trust, or g₀ = 0, the
-    answer is 0. A cosine below 10⁻¹² counts as 0. g₀ is the context's ``root``.
+    answer is 0. A cosine below 10⁻¹² counts as 0. g₀ is the context's ``root``. In a run,
+    the server trains on ``server.root`` clean examples for it: ``server: {root: 100}``.
 
     Raises: ``ValueError`` for invalid updates, or without a finite root update [d].
 

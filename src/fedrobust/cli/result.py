@@ -13,7 +13,8 @@ from fedrobust.cli.app import say
 def print_run(summary: Mapping[str, Any], directory: Path) -> None:
     """Print the scores on the test split, the audits, and where the records are."""
     chosen, final = summary["test"]["best"], summary["test"]["final"]
-    models = (("chosen on validation", chosen), ("final", final))
+    split = (summary.get("validation") or {}).get("best", {}).get("split", "validation")
+    models = ((f"chosen on {split}", chosen), ("final", final))
     for label, scores in models:
         say(
             f"round {scores['round']} ({label}): {scores['accuracy']:.2%} accurate, "

@@ -82,8 +82,11 @@ def foreign(value: object) -> bool:
 
 
 def stateful(values: dict[str, object]) -> Callable[[], list[str]]:
-    """Remember a user's objects. Return a function that names those that have changed since."""
-    own = {k: v for k, v in values.items() if not type(v).__module__.startswith("fedrobust.")}
+    """Remember a user's objects. Return a function that names those that have changed since.
+
+    An object of the user's may also lie inside a component of fedrobust's own.
+    """
+    own = {k: v for k, v in values.items() if foreign(v)}
     before = {name: fingerprint(value) for name, value in own.items()}
     return lambda: [name for name, value in own.items() if fingerprint(value) != before[name]]
 

@@ -35,6 +35,11 @@ def inputs(what: str, x: Array) -> Tensor:
             raise DataError(
                 f"{what} is uint8 of shape {shape}; bytes are pixels [N, c, h, w]: pass {cure}"
             )
+        if int(x.max()) == 1:
+            raise DataError(
+                f"{what} is uint8 with no value above 1, and bytes are pixels from 0 to 255: pass "
+                f"{what} * 255 for images in black and white, or {what}.float()"
+            )
         return x.contiguous()
     if not x.is_floating_point():
         raise DataError(f"{what} is {x.dtype}; pass pixels 0..255 as uint8, anything else as float")
@@ -60,6 +65,12 @@ def _pixels(what: str, x: Tensor) -> Tensor:
         else "undo the normalisation (divide by 255 for 0..255 pixels); it belongs in the model"
     )
     raise DataError(f"{what} lies in [{low:.9g}, {high:.9g}], but pixels lie in [0, 1]: {cure}")
+
+
+def shared(train: Tensor, test: Tensor) -> int:
+    """Return how many examples of ``test`` occur in ``train``, byte for byte."""
+    known = {row.tobytes() for row in train.numpy()}
+    return sum(row.tobytes() in known for row in test.numpy())
 
 
 def labels(what: str, y: Array, count: int) -> Tensor:

@@ -91,15 +91,17 @@ class Dataset:
             raise DataError("give user_train and user_test, or neither")
         train = _checked("train", x_train, y_train, user_train)
         test = _checked("test", x_test, y_test, user_test)
-        if train.x.shape[1:] != test.x.shape[1:] or train.x.dtype != test.x.dtype:
-            raise DataError(
-                f"x_train and x_test differ: examples of shape {list(train.x.shape[1:])} "
-                f"({train.x.dtype}) and {list(test.x.shape[1:])} ({test.x.dtype})"
-            )
+        _require_alike(train, test)
         classes = _classes(train.y, test.y)
-        absent = sorted(set(range(classes)) - set(train.y.tolist()))
-        notes = (f"no training example has label {', '.join(map(str, absent))}",) if absent else ()
-        return cls(name, train, test, classes, validation, notes)
+        notes = list[str]()
+        if absent := sorted(set(range(classes)) - set(train.y.tolist())):
+            notes.append(f"no training example has label {', '.join(map(str, absent))}")
+        if both := checks.shared(train.x, test.x):
+            notes.append(
+                f"{both:,} of {len(test):,} test examples are training examples too: scores on "
+                "them say nothing about new examples"
+            )
+        return cls(name, train, test, classes, validation, tuple(notes))
 
     @classmethod
     def from_torch(
@@ -125,6 +127,7 @@ class Dataset:
             raise DataError(f"{self.name}: train and test must each be a Split")
         train = _checked("train", self.train.x, self.train.y, self.train.user)
         test = _checked("test", self.test.x, self.test.y, self.test.user)
+        _require_alike(train, test)
         most = int(torch.cat([train.y, test.y]).max())
         if type(self.classes) is not int or self.classes < 2 or most >= self.classes:
             raise DataError(
@@ -176,6 +179,15 @@ def _checked(part: str, x: Array, y: Array, user: Array | None) -> Split:
     x = checks.inputs(f"x_{part}", x)
     y = checks.labels(f"y_{part}", y, len(x))
     return Split(x, y, None if user is None else checks.users(f"user_{part}", user, len(x)))
+
+
+def _require_alike(train: Split, test: Split) -> None:
+    """Refuse splits whose examples have different shapes or types. Raises: ``DataError``."""
+    if train.x.shape[1:] != test.x.shape[1:] or train.x.dtype != test.x.dtype:
+        raise DataError(
+            f"x_train and x_test differ: examples of shape {list(train.x.shape[1:])} "
+            f"({train.x.dtype}) and {list(test.x.shape[1:])} ({test.x.dtype})"
+        )
 
 
 def _classes(y_train: Labels, y_test: Labels) -> int:

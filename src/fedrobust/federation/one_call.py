@@ -9,7 +9,7 @@ from fedrobust.aggregators import Context
 from fedrobust.aggregators.aggregator import apply, check
 from fedrobust.config import arguments
 from fedrobust.config.kind import name_of
-from fedrobust.federation.attack import Attack, initial_state, requirements
+from fedrobust.federation.attack import Attack, initial_state, poisons, requirements
 from fedrobust.federation.malicious_rows import crafted
 from fedrobust.federation.threat import View
 from fedrobust.typing import Updates, Vector
@@ -49,6 +49,11 @@ def on_rows(
     if malicious > len(rows):
         raise ValueError(f"malicious is {malicious}, but there are {len(rows)} rows")
     requires = requirements(attack)
+    if poisons(attack):
+        raise ValueError(
+            f"attack {name_of(type(attack))} poisons the data that its clients train on, and rows "
+            "are no data: play it with run_round, or an Experiment"
+        )
     if "rule" in requires.knowledge and rule is None:
         raise ValueError(f"attack {name_of(type(attack))} needs the server's rule: pass rule=...")
     own, benign = rows[:malicious].clone(), rows[malicious:].clone()

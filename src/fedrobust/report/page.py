@@ -43,8 +43,8 @@ _FIGURE = re.compile(
 
 
 def write_report(
-    runs: Sequence[Path],
-    out: Path | None = None,
+    runs: Sequence[str | Path],
+    out: str | Path | None = None,
     *,
     trust: bool | Trusted = False,
     latex: bool = False,
@@ -71,7 +71,7 @@ def write_report(
         raise RecordError(f"cannot read {', '.join(map(str, runs))}: {reason(error)}") from error
     if not paths:
         raise RecordError("there is no run to report on; give at least one run directory")
-    inches = _inches(pdf)
+    inches, out = _inches(pdf), None if out is None else Path(out)
     sweep = partial(_build_sweep, trusted=trusting(trust), out=out, pdf=inches)
     whole: tuple[tuple[str, Callable[[Path], Content]], ...] = (
         (REPRODUCTION, partial(_build_reproduction, pdf=inches)),

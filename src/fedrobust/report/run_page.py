@@ -166,7 +166,7 @@ def table(runs: Sequence[ReportRun]) -> dict[str, Any]:
         "more": list(differ)[4:],
         "unlike": unlike,
         "order": order,
-        "clear": not unlike and ends[order[0]][0] > ends[order[-1]][1],
+        "clear": not unlike and ends[order[0]][0] > max(ends[i][1] for i in order[1:]),
     }
 
 

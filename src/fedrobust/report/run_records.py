@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,8 @@ class ReportRun:
         """The round that validation chose; until the run ends, the most robust round so far."""
         if self.summary is not None:
             return self.summary.best_round
-        return max(self.evaluations, key=lambda e: (e.robust_accuracy, -e.round)).round
+        key = attrgetter("robust_accuracy", "accuracy")  # as a run itself ranks them
+        return max(self.evaluations, key=key).round
 
     @property
     def chosen(self) -> Evaluation:

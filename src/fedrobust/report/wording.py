@@ -1,5 +1,6 @@
 """The words of the report: names, numbers, the verdict, the warnings."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -47,7 +48,8 @@ def number(value: object) -> str:
     if not isinstance(value, float):
         return str(value)
     steps = value * 255
-    if float(f"{value:.4g}") != value and steps < 33 and abs(steps - round(steps)) < 1e-9:
+    whole = 1 <= round(steps) <= 32 if math.isfinite(value) else False
+    if float(f"{value:.4g}") != value and whole and abs(steps - round(steps)) < 1e-9:
         return f"{round(steps)}/255"
     return f"{value:.4g}".replace("-", "−")
 
@@ -141,10 +143,15 @@ def verdict(run: ReportRun) -> str:
     early = run.test is not None and run.chosen_round < last
     return (
         f"{rounds} rounds{setting}, {called(run.config['aggregator'])}’s model"
-        f"{f' of round {run.chosen_round:,}, which validation chose,' if early else ''} is "
+        f"{f' of round {run.chosen_round:,}, which {chooser(run)} chose,' if early else ''} is "
         f"{percent(score.accuracy)} accurate and {percent(score.robust_accuracy)} robust "
         f"on the {split} set ({measure(run.config['evaluation'])})." + _under_audit(score)
     ) + (_last(run.test.final) if run.test is not None and early else "")
+
+
+def chooser(run: ReportRun) -> str:
+    """Return which examples chose the round."""
+    return "validation" if run.chosen.split == "validation" else f"the {run.chosen.split} split"
 
 
 def _under_audit(score: Score | Evaluation) -> str:

@@ -64,9 +64,9 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
     ``rule: {none: {aggregator: {name: mean}}, ...}`` gives each choice a label and the dotted keys
     that it sets. The cells are all combinations of choices; a list of grids has the combinations of
     each grid. The key ``reference:`` may name a label of the axis ``attack``. ``overrides`` change
-    the experiment that the grid is applied to. A choice that gives a component another name drops
-    the keys that the new component does not have, with an ``OverrideWarning``; see
-    :func:`fedrobust.config.overrides.apply`.
+    the experiment that the grid is applied to; an override that a choice would undo is refused. A
+    choice that gives a component another name drops the keys that the new component does not have,
+    with an ``OverrideWarning``; see :func:`fedrobust.config.overrides.apply`.
 
     Raises: ``ConfigError`` for an invalid grid, and for every cell that could not be run.
     """
@@ -85,6 +85,7 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
     if not grids:
         raise ConfigError(f"{path}: grid is an empty list: give it axes, such as {{seed: [0, 1]}}")
     each = [_axes(path, grid) for grid in grids]
+    _refuse_lost(path, each, said)
     _refuse_too_many(path, each)
     cells, axes = _cells(path, base, each, said), _joined(each)
     parts = {"base": base, "grid": _texts(grids)}
@@ -117,6 +118,25 @@ def _joined(grids: Sequence[Mapping[str, Sequence[Choice]]]) -> dict[str, tuple[
     return axes
 
 
+def _refuse_lost(
+    path: Path, grids: Sequence[Mapping[str, Sequence[Choice]]], said: Sequence[Setting]
+) -> None:
+    """Refuse an override that a choice of the grid would undo. Raises: ``ConfigError``."""
+    for setting in said:
+        for axis, label, key in (
+            (axis, label, key.path)
+            for choices in grids
+            for axis, options in choices.items()
+            for label, sets in options
+            for key in sets
+        ):
+            if setting.path[: len(key)] == key:
+                raise ConfigError(
+                    f"-s {shortened(setting.key)}: {_at(axis)} sets {shortened(shown(key))} in its "
+                    f"choice {shortened(label)}, and would undo this; change the grid of {path}"
+                )
+
+
 def _cells(
     path: Path,
     base: dict[str, Any],
@@ -128,6 +148,7 @@ def _cells(
     Raises: ``ConfigError`` for two cells of one name, and for all cells that could not be run.
     """
     cells: dict[str, Cell] = {}
+    seeds = dict[tuple[object, ...], str]()
     problems, dropped, cures = [], dict[str, None](), dict[str, None]()
     for choices in grids:
         for place, config, gone in _combinations(base, choices, said):
@@ -138,6 +159,13 @@ def _cells(
                     f"{path}: two cells are called {shortened(name)}: give them other labels"
                 )
             config["name"] = f"{base['name']}-{name}"
+            where = {axis: label for axis, label in place.items() if axis != "seed"}
+            twin = seeds.setdefault((*where.items(), repr(config.get("seed", 0))), name)
+            if twin != name:
+                raise ConfigError(
+                    f"{path}: the cells {shortened(twin)} and {shortened(name)} are the same place "
+                    "with the same seed: leave one of them out"
+                )
             try:
                 cells[name] = Cell(name, place, config, from_config(Experiment, config))
             except ConfigError as error:

@@ -23,6 +23,8 @@ from fedrobust.runs.state import RunState, save
 
 SAVE_EVERY = 60.0
 """The most seconds between checkpoints, if the caller does not ask for more frequent ones."""
+_ACTING = ("objective", "client", "participation", "attack", "aggregator", "server")
+"""The parts of an experiment that are asked in every round, and must keep no state themselves."""
 
 
 @dataclass
@@ -57,9 +59,7 @@ class Playing:
         if self.extension:
             progress.extended(self.extension)
         progress.started(run, run_state.state.round)
-        changed = stateful(
-            {"aggregator": run.experiment.aggregator, "attack": run.experiment.attack}
-        )
+        changed = stateful({part: getattr(run.experiment, part) for part in _ACTING})
         host = Host(progress, None if self.directory is None else self.directory.path)
         clock, saved = time.monotonic() - run_state.seconds, run_state.seconds
         while run_state.state.round < run.experiment.rounds and not over():
@@ -141,5 +141,6 @@ def _require_stateless(changed: list[str], round: int) -> None:
         raise ConfigError(
             f"the {' and the '.join(changed)} changed in the rounds up to {round}: no checkpoint "
             "holds state that such an object keeps in itself. A rule must return its memory in "
-            "Aggregation.memory, and an attack must return its state from craft"
+            "Aggregation.memory, an attack must return its state from craft, and all else must "
+            "depend on its arguments alone"
         )

@@ -219,8 +219,8 @@ def _misfit(run: Prepared, content: Json) -> str:
     stores = {f"state.{key}": state.get(key, {}) for key in ("store", "root")}
     stores |= {key: content.get(key, {}) for key in ("best_store", "earlier_store")}
     for name, store in stores.items():
-        if not _holds_tensors(store):
-            return f"its {name} does not hold tensors by client"
+        if not _holds_values(store):
+            return f"its {name} does not hold tensors and numbers by client"
         own = run.federation.local.own
         if own is not None and (why := own.misfit(store)):
             return f"its {name} does not fit: {why}"
@@ -261,9 +261,11 @@ def _like(vector: torch.Tensor, start: torch.Tensor) -> bool:
     return vector.shape == start.shape and vector.dtype == start.dtype
 
 
-def _holds_tensors(store: object) -> bool:
+def _holds_values(store: object) -> bool:
+    """Whether a store holds what optimisers keep: tensors, and plain numbers such as a step."""
+    kinds = (torch.Tensor, bool, int, float)
     return isinstance(store, dict) and all(
-        isinstance(kept, dict) and all(isinstance(value, torch.Tensor) for value in kept.values())
+        isinstance(kept, dict) and all(isinstance(value, kinds) for value in kept.values())
         for kept in store.values()
     )
 

@@ -90,6 +90,13 @@ def test_a_wrapper_poisons_where_what_it_wraps_does() -> None:
     assert Optimized(SignFlip()).poison(x, y, 4)[1].tolist() == [0, 1, 2]
 
 
+def test_poisoned_training_gives_no_budget() -> None:
+    """The update of a client that trains on poisoned data may be a thousand times too long."""
+    for attack in (LabelFlip(), Jittered(LabelFlip(), radius=0.1)):
+        with pytest.raises(ValueError, match=r"poisons the data .* no honest update"):
+            Budgeted(attack, budget=1.0)
+
+
 def test_wrappers_are_closed_under_wrapping() -> None:
     attack = Jittered(Optimized(Counting(-1.0), low=1.0, high=8.0), radius=0.5)
     view = view_of(OWN, BENIGN, rule=Mean())

@@ -101,8 +101,8 @@ def test_what_has_a_start_of_its_own_is_delayed_by_that(inner: Any, field: str) 
 def test_what_poisons_data_cannot_be_held_back(tiny: Callable[..., Experiment]) -> None:
     with pytest.raises(ValueError, match="label-flip poisons the data of every round"):
         Delayed(LabelFlip(), start=2)
-    flips = {"name": "budgeted", "budget": 1.0, "attack": {"name": "label-flip"}}
-    with pytest.raises(ConfigError, match="attack: budgeted poisons the data of every round"):
+    flips = {"name": "jittered", "radius": 1.0, "attack": {"name": "label-flip"}}
+    with pytest.raises(ConfigError, match="attack: jittered poisons the data of every round"):
         tiny(malicious=1, attack={"name": "delayed", "start": 2, "attack": flips})
 
 

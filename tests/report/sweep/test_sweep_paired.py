@@ -19,7 +19,7 @@ def cell(seed: int, attack: str, error: float, rho: float | None) -> SweepCell:
         f"mean-{attack}-{seed}",
         {"rule": "mean", "attack": attack, "seed": str(seed)},
         Path(),
-        {"malicious": int(attack != "none")},
+        {"malicious": int(attack != "none"), "seed": seed},
         {"test": {"final": {"accuracy": 1 - error, "wasserstein": wasserstein}}},
     )
 

@@ -4,16 +4,16 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
+from pydantic import model_validator
 
 from fedrobust.attacks.checks import fits, numbers, validate
 from fedrobust.attacks.moments import lengths
 from fedrobust.attacks.wrappers.wrapper import Wrapper
 from fedrobust.config.component import component
+from fedrobust.config.kind import name_of
+from fedrobust.config.own import asking
 from fedrobust.config.scalars import Positive
-from fedrobust.federation.attack import (
-    AnyAttack,
-    Requirements,
-)
+from fedrobust.federation.attack import AnyAttack, Requirements, poisons
 from fedrobust.federation.malicious_rows import crafted
 from fedrobust.federation.one_call import on_rows
 from fedrobust.federation.threat import View
@@ -26,8 +26,11 @@ class Budgeted(Wrapper):
 
     The budget makes attacks comparable: no attack can win by its norm alone. A row that is not
     finite, or has another shape, is sent as it is, and the server drops it. A row whose honest
-    update is not finite has no budget. Everything else is the inner attack's, including its
-    poisoning. The honest updates are always trained.
+    update is not finite has no budget. Everything else is the inner attack's. The honest updates
+    are always trained.
+
+    Raises: ``ValueError`` for an attack that poisons data: its clients train on poisoned data, so
+    that no honest update says what the budget is.
 
     Reference: none. It is the common budget with which fedrobust compares fixed and learned
     attacks.
@@ -41,6 +44,16 @@ class Budgeted(Wrapper):
     budget: Positive
     name: Literal["budgeted"] = "budgeted"
     __call__ = on_rows
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Budgeted":
+        with asking("the attack, asked what it needs,"):
+            if poisons(self.attack):
+                raise ValueError(
+                    f"{name_of(type(self.attack))} poisons the data that its clients train on, so "
+                    "that no honest update gives a budget; use an attack that only crafts updates"
+                )
+        return self
 
     @property
     def requires(self) -> Requirements:

@@ -11,7 +11,7 @@ from fedrobust.records.schema.reproduction import FILE, ReproductionRecord
 from fedrobust.report.reproduction.figures import AddFigure, drawn
 from fedrobust.report.reproduction.places import Place, places
 from fedrobust.report.reproduction.tables import CAPTION, as_json, further, scores, takeovers
-from fedrobust.report.sweep.page import DIFFERING, markdown
+from fedrobust.report.sweep.page import DIFFERING, apart, markdown
 from fedrobust.report.sweep.records import SweepRecords
 
 
@@ -67,10 +67,9 @@ def _on_screen(table: Mapping[str, Any]) -> dict[str, Any]:
     rows = [
         {
             "label": [row[i] for i in label],
-            "values": [(text, rest.replace(")", "", 1)) for text, _, rest in parts],
+            "values": [apart(row[i]) for i in order],
         }
         for row in table["rows"]
-        for parts in [[row[i].partition(" (") for i in order]]
     ]
     return {
         "title": table["title"],

@@ -85,11 +85,15 @@ def sweep_values(
 
 def _further(title: str, heads: list[str], body: list[list[str]], caption: str) -> dict[str, Any]:
     """Return a further table: each value with its range, which stands below it."""
-    rows = []
-    for line in body:
-        parts = [text.partition(" (") for text in line]
-        rows.append([(value, rest.replace(")", "", 1)) for value, _, rest in parts])
+    rows = [[apart(text) for text in line] for line in body]
     return {"title": title, "heads": heads, "rows": rows, "caption": caption}
+
+
+def apart(text: str) -> tuple[str, str]:
+    """Return a value with its unit, and its range, of a text such as 93.4 (92.8 to 94.0) %."""
+    value, _, rest = text.partition(" (")
+    inner, _, after = rest.partition(")")
+    return (value, inner + after) if after.startswith(",") else (value + after, inner)
 
 
 def _lists(records: SweepRecords) -> Iterator[tuple[str, list[str]]]:
