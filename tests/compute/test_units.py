@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from by_workers import Noisy, network
@@ -112,6 +113,34 @@ def test_the_first_unit_is_computed_alone_unless_a_trial_drew_nothing(known: Dra
     with shared_by(2):
         met = computed(nn.Linear(1, 1), range(2), work, draws=known)
     assert met == [known == "not in a trial"] * 2
+
+
+class Counting(nn.Module):
+    """Draws from a generator of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.source = np.random.default_rng(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + float(self.source.normal())
+
+
+def test_a_model_with_a_generator_of_its_own_computes_all_units_itself() -> None:
+    """Copies would each begin where it stands, and the result would depend on their number."""
+    x, found = torch.rand(40, 4), []
+    for count in (1, 2, 4):
+        model = nn.Sequential(Counting(), nn.Linear(4, 2))
+        model.load_state_dict({"1.weight": torch.ones(2, 4), "1.bias": torch.zeros(2)})
+        assert draws(model, x) == "from its own"
+        parts: Callable[[nn.Module, slice], Tensor] = lambda one, part: one(x[part])  # noqa: E731
+        with shared_by(count):
+            units = slices(40, 5)
+            found.append(
+                torch.cat(computed(model, units, parts, seed=seeds(0), draws="from its own"))
+            )
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
 
 
 def test_which_models_are_known_not_to_draw() -> None:

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from fedrobust.errors import ConcavityWarning
 from fedrobust.evaluation import Certificate, certificate, smoothness_bound, worst_shift
+from fedrobust.evaluation.smoothness import _convolution_norm
 from fedrobust.perturb import pgd
 from fedrobust.perturb.wasserstein import THOROUGH
 
@@ -169,6 +170,20 @@ def test_the_norm_of_a_convolution_is_that_of_its_matrix(monkeypatch: pytest.Mon
     assert smoothness._convolution_norm(layer, example) == pytest.approx(exact)
     monkeypatch.setattr(smoothness, "_LARGEST", 8)
     assert exact <= smoothness._convolution_norm(layer, example) <= 10 * exact
+
+
+def test_few_outputs_of_many_inputs_need_no_matrix_of_the_inputs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Patches of 8 × 8 of an image with 12,288 numbers: 64 × 4 outputs, and the exact norm."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 8, stride=8), nn.ELU(), nn.Flatten(), nn.Linear(256, 3))
+    sides, eye = list[int](), torch.eye
+    monkeypatch.setattr(torch, "eye", lambda n, **keys: sides.append(n) or eye(n, **keys))
+    found = _convolution_norm(model[0], torch.zeros(1, 3, 64, 64, dtype=torch.float64))
+    assert sides == [256]
+    # Patches do not overlap, so the norm is that of the weight as a matrix.
+    weight = model[0].weight.detach().double().flatten(1)
+    assert found == pytest.approx(float(torch.linalg.matrix_norm(weight, 2)), rel=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """Accuracy and robust accuracy against counting by hand."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from fedrobust.errors import ConfigError, PointWarning
 from fedrobust.evaluation import accuracy, robust_accuracy, score
 from fedrobust.perturb import Pgd
 
@@ -23,6 +25,32 @@ class Threshold(nn.Module):
 X = torch.linspace(0.05, 0.95, 19).view(-1, 1, 1, 1)
 Y = (X.flatten() > 0.5).long()
 ATTACK = Pgd(eps=0.2, step_size=0.1, steps=4)
+
+
+class Leaps:
+    """Moves every point by a half, whatever its ball says."""
+
+    norm = "linf"
+
+    def __init__(self, eps: object) -> None:
+        self.eps = eps
+
+    def draw(self, x: Tensor, generator: torch.Generator) -> None:
+        return None
+
+    def maximize(self, model: nn.Module, x: Tensor, y: Tensor, draw: object, batch: int) -> Tensor:
+        return (x + torch.where(x > 0.5, -0.5, 0.5)).clamp(0, 1)
+
+
+@pytest.mark.parametrize("eps", [0.1, np.float64(0.1), np.float32(0.1), torch.tensor(0.1)])
+def test_a_radius_of_any_kind_of_number_is_kept_to(eps: object) -> None:
+    with pytest.warns(PointWarning, match="gave 19 points for 19 examples that are no"):
+        assert robust_accuracy(Threshold(), X, Y, attack=Leaps(eps)) == accuracy(Threshold(), X, Y)
+
+
+def test_a_radius_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ConfigError, match="eps of the attack Leaps must be one number"):
+        robust_accuracy(Threshold(), X, Y, attack=Leaps([0.1, 0.2]))
 
 
 def test_robust_are_those_farther_than_eps_from_the_boundary() -> None:

@@ -138,6 +138,24 @@ def test_what_no_run_can_use_is_refused_before_the_first_round(
         assert "GroupNorm" not in str(refused.value)
 
 
+class Counting(nn.Module):
+    """Adds noise of a generator of its own, in training alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.source = Own(), np.random.default_rng(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        noise = torch.from_numpy(self.source.normal(size=x.shape)).to(x) if self.training else 0
+        return self.body(x + noise)
+
+
+def test_state_that_a_network_keeps_itself_is_refused(tiny: Tiny) -> None:
+    """It would be lost at a kill, and depend on who trains which client."""
+    with pytest.raises(ConfigError, match="it draws from a generator of its own, or counts"):
+        prepare(tiny(model=Counting()))
+
+
 def test_a_network_without_an_input_gradient_runs_where_none_is_needed(tiny: Tiny) -> None:
     square = {"attack": {"name": "square", "eps": 0.1, "queries": 20}, "every": 1, "samples": 50}
     plan = {"device": "cpu", "threads": 1}

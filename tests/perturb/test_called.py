@@ -1,5 +1,6 @@
 """An attack on inputs is one call, and does what its search does."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from torch import nn
 
 from fedrobust.models import DigitsCnn, build_model
 from fedrobust.perturb import Apgd, Fab, Pgd, Square, pgd
+from fedrobust.perturb.geometry import allowed
 
 EPS = 0.1
 ATTACKS: list[Any] = [
@@ -20,6 +22,27 @@ ATTACKS: list[Any] = [
 
 def network() -> nn.Module:
     return build_model(DigitsCnn(), (1, 8, 8), 10, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+def test_half_precision_moves_the_points_as_single_precision_does(
+    attack: Any, norm: Any, kind: torch.dtype
+) -> None:
+    """In a small ball, where a step is less than the distance of two numbers of bfloat16."""
+    changes = {"eps": 0.02 if norm == "linf" else 0.1, "norm": norm}
+    if isinstance(attack, Pgd):
+        changes |= {"step_size": changes["eps"] / 40, "steps": 40, "random_start": False}
+    attack = replace(attack, **changes)
+    model, x, y = network(), (0.5 + torch.rand(6, 1, 8, 8) / 2).to(kind), torch.arange(6)
+    single = attack(model, x.float(), y)
+    found = attack(model.to(kind), x, y)
+    assert found.dtype == kind
+    assert found.isfinite().all()
+    assert bool(allowed(found, x, attack.eps, norm, box=True).all())
+    moved, wanted = ((each.float() - x.float()).flatten(1).norm(dim=1) for each in (found, single))
+    assert (moved.sum() > 0.5 * wanted.sum()) == bool(wanted.sum() > 0)
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)

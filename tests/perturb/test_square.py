@@ -7,7 +7,7 @@ import torch
 from linear import Halfspaces, distances
 from torch import Tensor, nn
 
-from fedrobust.perturb.square import Square, _moved, _signs, _window
+from fedrobust.perturb.square import Square, _moved, _sides, _signs, _window
 
 
 class Counted(nn.Module):
@@ -101,6 +101,38 @@ def test_rows_of_numbers_are_a_row_of_pixels() -> None:
     assert found.shape == given.x.shape
     with torch.no_grad():
         assert (given.model(found).argmax(dim=1) != given.y).double().mean() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("h", "w"), [(28, 28), (1, 784), (784, 1), (7, 112), (112, 7), (3, 5), (1, 1)]
+)
+def test_a_window_has_its_share_of_images_of_any_form(h: int, w: int) -> None:
+    for p in (0.8, 0.4, 0.1, 0.02):
+        rows, columns = _sides(p, h, w)
+        assert 1 <= rows <= h
+        assert 1 <= columns <= w
+        assert abs(rows * columns - p * h * w) <= (rows + columns) / 2 + 1
+        side = (p * h * w) ** 0.5
+        if side <= min(h, w):
+            assert rows == columns == max(round(side), 1)
+
+
+def test_it_is_as_strong_on_a_row_as_on_a_square() -> None:
+    """The same halfspace, given as an image and as numbers: about as many mistakes are found."""
+    draw = torch.Generator().manual_seed(0)
+    x, model = torch.rand(40, 1, 28, 28, generator=draw), nn.Linear(784, 2)
+    with torch.no_grad():
+        model.weight[:] = torch.tensor([-1.0, 1.0])[:, None]
+        model.bias[:] = torch.tensor([1.0, -1.0]) * (x.flatten(1).sum(dim=1).mean() - 0.7 * 78.4)
+    y, attack = torch.ones(40).long(), Square(eps=0.1, queries=300)
+    shapes = ((1, 28, 28), (784,), (1, 784, 1))
+    models = [nn.Sequential(nn.Flatten(), model)] * 3
+    found = [attack(m, x.view(40, *s), y) for m, s in zip(models, shapes, strict=True)]
+    wrong = [
+        float((m(f).argmax(dim=1) != y).float().mean()) for m, f in zip(models, found, strict=True)
+    ]
+    assert wrong[0] > 0.5
+    assert min(wrong[1:]) > wrong[0] - 0.3
 
 
 def pyramid(rows: int, columns: int) -> Tensor:

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from fedrobust.compute.network import logits
+from fedrobust.compute.network import logits, same
 from fedrobust.compute.randomness import isolated, positions, seed_globally
 from fedrobust.errors import DrawWarning
 from fedrobust.typing import Images
@@ -39,8 +39,11 @@ def _drawless(module: nn.Module) -> bool:
     return known and not own and not isinstance(module, _DRAWING) and not any(hooks)
 
 
-Draws: TypeAlias = Literal["never", "not in a trial", "perhaps"]
-"""What is known of a computation: whether it draws from the global generators."""
+Draws: TypeAlias = Literal["never", "not in a trial", "perhaps", "from its own"]
+"""What is known of a computation: whether it draws from the global generators.
+
+What draws ``from its own`` generator, or keeps other state, answers otherwise the next time.
+"""
 
 
 def draws(model: nn.Module, x: Images) -> Draws:
@@ -48,9 +51,26 @@ def draws(model: nn.Module, x: Images) -> Draws:
     if drawless(model):
         return "never"
     with isolated(), torch.no_grad():
-        before = positions()
-        logits(model, x[:2])
-        return "not in a trial" if positions() == before else "perhaps"
+        first, drew = _asked(model, x)
+        again, _ = _asked(model, x)
+    if not same(first, again):
+        return "from its own"
+    return "perhaps" if drew else "not in a trial"
+
+
+def _asked(model: nn.Module, x: Images) -> tuple[Tensor, bool]:
+    """Return the answer under one seed, and whether the global generators have moved."""
+    seed_globally(0)
+    before = positions()
+    return logits(model, x[:2]).clone(), positions() != before
+
+
+def keeps_state(model: nn.Module, x: Images) -> bool:
+    """Whether ``model``, in its mode, answers otherwise the next time under the same seed."""
+    if drawless(model):
+        return False
+    with isolated(), torch.no_grad():
+        return not same(_asked(model, x)[0], _asked(model, x)[0])
 
 
 class GlobalDraws:

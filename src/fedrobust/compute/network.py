@@ -6,7 +6,7 @@ restored.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 import torch.nn.functional as F
@@ -230,7 +230,7 @@ def require_logits(model: nn.Module, x: Images, *, alone: bool = True) -> int:
     Raises: ``ModelError`` where the model does not give logits for two classes or more, or gives
     probabilities, or answers that depend on their batch.
     """
-    some = _spread(x)
+    some = spread(x)
     with evaluating(model), isolated(), torch.no_grad():
         found = logits(model, some).clone()
         if found.shape[1] < 2:
@@ -245,11 +245,8 @@ def require_logits(model: nn.Module, x: Images, *, alone: bool = True) -> int:
                 "cross-entropy applies it; a second softmax hides gradients and makes a model "
                 "look robust"
             )
-        if alone and _differs(model, some, found):
-            raise ModelError(
-                "the model's answer depends on whether gradients are taken "
-                "(torch.is_grad_enabled): attacks would see another model than is measured"
-            )
+        if alone:
+            require_one_answer(model, some, found)
         if alone and len(some) > 1 and _mixes(model, some, found):
             raise ModelError(
                 "the model's answer to an example depends on the rest of its batch, as it does "
@@ -259,9 +256,21 @@ def require_logits(model: nn.Module, x: Images, *, alone: bool = True) -> int:
     return int(found.shape[1])
 
 
-def _spread(x: Images) -> Images:
-    """Return a few examples, spread over all of x, because x may be sorted by class."""
-    return x[:: max(1, len(x) // _FEW)][:_FEW]
+def require_one_answer(model: nn.Module, x: Images, found: Tensor) -> None:
+    """Refuse a model that answers x otherwise than ``found`` where gradients are taken.
+
+    A randomised model is not refused. Raises: ``ModelError``.
+    """
+    if _differs(model, x, found):
+        raise ModelError(
+            "the model's answer depends on whether gradients are taken (torch.is_grad_enabled, or "
+            "requires_grad of its input): attacks would see another model than is measured"
+        )
+
+
+def spread(x: Tensor, few: int = _FEW) -> Tensor:
+    """Return at most ``few`` of x, spread over all of it, because x may be sorted by class."""
+    return x[:: max(1, len(x) // few)][:few]
 
 
 def are_probabilities(found: Tensor) -> bool:
@@ -273,9 +282,13 @@ def are_probabilities(found: Tensor) -> bool:
 
 def _differs(model: nn.Module, x: Images, without: Tensor) -> bool:
     """Whether the model answers differently where gradients are taken, and is not randomised."""
+    found = list[Tensor]()
     with torch.enable_grad():
-        with_gradient = logits(model, x).detach().clone()
-    return _apart(with_gradient, without, without) and same(logits(model, x), without)
+        found.append(logits(model, x).detach().clone())
+        with suppress(ModelError):  # a model that leaves PyTorch does not take such an input
+            found.append(logits(model, x.detach().requires_grad_()).detach().clone())
+    apart = any(_apart(each, without, without) for each in found)
+    return apart and same(logits(model, x), without)
 
 
 def mixes(model: nn.Module, x: Images) -> bool:
@@ -283,7 +296,7 @@ def mixes(model: nn.Module, x: Images) -> bool:
 
     Raises: ``ModelError`` where the model cannot answer one example alone.
     """
-    some = _spread(x)
+    some = spread(x)
     with isolated(), torch.no_grad():
         return len(some) > 1 and _mixes(model, some, logits(model, some).clone())
 

@@ -116,7 +116,8 @@ def computed(
     ``draws`` says that none does, these are seeded by ``seed`` for every unit, and restored
     afterwards. If they "perhaps" draw, the first unit is computed alone; if it draws, the others
     are computed one after another, too. If a unit draws although the trial or the first unit did
-    not, a ``DrawWarning`` says that the result may depend on the number of workers.
+    not, a ``DrawWarning`` says that the result may depend on the number of workers. A model that
+    draws "from its own" generator computes all units itself, in their order.
 
     ``anywhere`` says that ``work`` changes nothing and can be sent to another machine.
 
@@ -124,8 +125,9 @@ def computed(
     order of the units, is raised, and no further unit begins.
     """
     on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
-    count = workers() if on_cpu else 1
-    place = _PLACE.get() if anywhere and on_cpu else None
+    alone = draws == "from its own"  # then a copy would go on otherwise than the model itself
+    count = workers() if on_cpu and not alone else 1
+    place = _PLACE.get() if anywhere and on_cpu and not alone else None
     with shared_by(1):
         if draws == "never":
             return _shared(model, units, work, count, writes, done, place)

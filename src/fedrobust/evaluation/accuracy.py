@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -191,7 +192,7 @@ def _score(model: nn.Module, x: Images, y: Labels, attack: Perturbation, drawn: 
 
         def draw() -> Tensor | None:
             noise = drawn()
-            return None if noise is None else noise[open_]
+            return None if noise is None else noise[open_.to(noise.device)]
 
         at, labels = x[open_], y[open_]
         # Copies, since the points of an attack that works in place would be compared with
@@ -218,12 +219,24 @@ def admissible(found: Images, x: Images, attack: Perturbation) -> Mask:
             f"the attack {name_of(type(attack))} must give one dense tensor {list(x.shape)}, a "
             f"point for each example; it gave {given}"
         )
-    eps, norm = getattr(attack, "eps", None), getattr(attack, "norm", "linf")
+    eps, norm = _radius(attack), getattr(attack, "norm", "linf")
     box = getattr(attack, "box", None)
     if box is None:
         box = bool((x >= 0).all() and (x <= 1).all())
-    ball = eps if isinstance(eps, int | float) and norm in ("linf", "l2") else None
+    ball = eps if norm in ("linf", "l2") else None
     return allowed(found.to(x), x, ball, "l2" if norm == "l2" else "linf", bool(box))
+
+
+def _radius(attack: object) -> float | None:
+    """Return an attack's ``eps``. Raises: ``ConfigError`` where it is not one number."""
+    eps: Any = getattr(attack, "eps", None)
+    try:
+        return None if eps is None else float(eps)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"eps of the attack {name_of(type(attack))} must be one number, so that its points can "
+            f"be checked; it is {arguments.told(eps)}"
+        ) from error
 
 
 def no_points(attack: object, lost: int, total: int) -> str:

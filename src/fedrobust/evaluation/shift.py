@@ -167,7 +167,8 @@ def _score(
     found = _by_units(model, x, batch, lambda one, i: batched_logits(one, moved[i], batch))
     wrong = (answers(found) != y).double()
     binary = found.shape[-1] == 2
-    cost = (moved - x).flatten(1).double().square().sum(dim=1).mean().nan_to_num(torch.inf).item()
+    costs = (moved - x).flatten(1).double().square().sum(dim=1)
+    cost = costs.mean().nan_to_num(torch.inf, posinf=torch.inf).item()
     loss = cross_entropy(found, y).mean().item()
     return Shifted(
         method=method,

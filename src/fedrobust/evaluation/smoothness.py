@@ -9,6 +9,8 @@ from fedrobust.models.elu_network import EluNetwork
 _LARGEST = 4096
 """Side of the largest matrix whose norm is computed exactly. Larger ones get a cheaper bound."""
 _CHUNK = 256
+_ENTRIES = 1 << 24
+"""The most entries of inputs that are convolved at a time."""
 
 
 def smoothness_bound(model: nn.Module, shape: tuple[int, ...]) -> float | None:
@@ -107,7 +109,20 @@ def _convolution_norm(layer: nn.Conv2d, example: Tensor) -> float:
         into = weight.sum(dim=(1, 2, 3)).max()
         out_of = weight.sum(dim=(0, 2, 3)).max()  # over all groups, which is no less
         return float((into * out_of).sqrt())
-    columns = torch.eye(size, dtype=torch.float64).view(size, *example.shape[1:])
-    rows = torch.cat([_convolve(layer, part).flatten(1) for part in torch.split(columns, _CHUNK)])
-    gram = rows @ rows.T if size <= output.numel() else rows.T @ rows
+    if size <= output.numel():
+        columns = torch.eye(size, dtype=torch.float64).view(size, *example.shape[1:])
+        rows = [_convolve(layer, part).flatten(1) for part in torch.split(columns, _CHUNK)]
+        gram = torch.cat(rows) @ torch.cat(rows).T
+    else:
+        columns = torch.eye(output.numel(), dtype=torch.float64).view(-1, *output.shape[1:])
+        chunks = torch.split(columns, max(1, min(_CHUNK, _ENTRIES // size)))
+        gram = torch.cat([_there_and_back(layer, example, part) for part in chunks])
     return float(torch.linalg.eigvalsh(gram)[-1].clamp(min=0).sqrt())
+
+
+def _there_and_back(layer: nn.Conv2d, example: Tensor, outputs: Tensor) -> Tensor:
+    """Return the rows of AAᵀ that ``outputs`` [k, ...] name, without all of A."""
+    with torch.enable_grad():
+        x = example.expand(len(outputs), *example.shape[1:]).detach().clone().requires_grad_()
+        (back,) = torch.autograd.grad(_convolve(layer, x), x, outputs)
+    return _convolve(layer, back).flatten(1)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from fedrobust.compute.global_draws import keeps_state
 from fedrobust.compute.memory import available_memory
 from fedrobust.compute.network import evaluating, logits, require_logits
 from fedrobust.compute.randomness import isolated, seed_globally
@@ -175,7 +176,7 @@ def require_trainable(
     ``own`` are the tensors that stay with each client, and may change in training.
 
     Raises: ``ConfigError`` for a model that gives probabilities, whose answers depend on the rest
-    of a batch, or whose buffers change in training.
+    of a batch, that keeps state of its own, or whose buffers change in training.
     """
     with isolated():
         seed_globally(0)
@@ -186,6 +187,7 @@ def require_trainable(
         model.train()
         with torch.no_grad():
             logits(model, x)
+        stateful = keeps_state(model, x)
         for module, training in modes:
             module.training = training
     kept = () if own is None else own.initial
@@ -197,6 +199,12 @@ def require_trainable(
                 f"the model's buffer {name} changes in training outside the parameters, and a "
                 f"federation aggregates parameters only. {_instead(model, name)}"
             )
+    if stateful:
+        raise ConfigError(
+            "the model answers otherwise the next time, although PyTorch's seed is the same: it "
+            "draws from a generator of its own, or counts. No checkpoint holds such state, and the "
+            "clients share the model: draw from PyTorch's global generator (torch.rand)"
+        )
 
 
 def _held(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -71,7 +71,8 @@ class Apgd:
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
         """Return adversarial examples for ``x`` [b, ...]; ``draw`` is called once for each run."""
-        x, y, size = begin(model, x, y, draw, batch, box=self.box)
+        given = x
+        model, x, y, size = begin(model, x, y, draw, batch, box=self.box)
         best = x.clone()
         score = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
         with frozen(model):
@@ -90,7 +91,7 @@ class Apgd:
                     best[part] = torch.where(per_example(better, x), found, best[part])
                     score[part] = torch.maximum(score[part], reached)
                     wrong[part] = fooled
-        return best
+        return best.to(given.dtype)
 
     def _climb(
         self, model: nn.Module, x0: Images, y: Labels, noise: Tensor | None, target: Labels | None

@@ -79,13 +79,13 @@ class Fab:
         """Return the mistakes within ``eps`` of ``x`` [b, ...]; x itself where none was found."""
         found = self.search(model, x, y, draw, batch=batch)
         x = arguments.pixels(x) if self.box else x
-        return torch.where(per_example(found.distance <= self.eps, x), found.x, x)
+        return torch.where(per_example(found.distance <= self.eps, x), found.x.to(x.dtype), x)
 
     def search(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Nearest:
         """Return the nearest mistakes at any distance; a misclassified example has distance 0."""
-        x, y, many = begin(model, x, y, draw, batch, box=self.box)
+        model, x, y, many = begin(model, x, y, draw, batch, box=self.box)
         best = x.clone()
         with frozen(model):
             classes, wrong = ranked(model, x, y, many)

@@ -25,13 +25,19 @@ _SLACK = 1e-6
 def allowed(found: Images, x: Images, eps: float | None, norm: Norm, box: bool) -> Mask:
     """Return which points [b, ...] are finite, in the ball around x, and with ``box`` in [0, 1].
 
-    The check allows for rounding. Without ``eps`` there is no ball.
+    The check allows for rounding: in half precision by as much as the points themselves are
+    rounded. Without ``eps`` there is no ball.
     """
+    half = x.dtype in (torch.float16, torch.bfloat16)
+    slack = max(_SLACK, (0.5 if half else 8) * torch.finfo(x.dtype).eps)
+    if half:
+        found, x = found.float(), x.float()
     flat = found.flatten(1)
     fit = flat.isfinite().all(dim=1)
-    slack = max(_SLACK, 8 * torch.finfo(x.dtype).eps)
     if eps is not None:
-        fit &= size(found - x, norm) <= eps * (1 + 1e-4) + slack
+        # The ℓ2 norm of roundings grows with the square root of their number.
+        many = flat.shape[1] ** 0.5 if half and norm == "l2" else 1.0
+        fit &= size(found - x, norm) <= eps * (1 + 1e-4) + slack * many
     if box:
         fit &= (flat.amin(dim=1) >= -slack) & (flat.amax(dim=1) <= 1 + slack)
     return fit

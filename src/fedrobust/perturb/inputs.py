@@ -5,15 +5,30 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from fedrobust.compute.network import require_logits
+from fedrobust.compute.network import logits, require_logits
 from fedrobust.config import arguments
 from fedrobust.typing import Images, Labels
 
 
+class Narrow(nn.Module):
+    """A model of half precision that takes inputs of single precision."""
+
+    def __init__(self, model: nn.Module, kind: torch.dtype) -> None:
+        super().__init__()
+        self.model, self.kind = model, kind
+
+    def forward(self, x: Images) -> Tensor:
+        """Return the logits [b, classes] at x, rounded to the model's type."""
+        return logits(self.model, x.to(self.kind))
+
+
 def begin(
     model: nn.Module, x: Images, y: Labels, draw: object, batch: int | None, *, box: bool
-) -> tuple[Images, Labels, int]:
-    """Return valid examples, labels and batch of an attack; there may be no examples at all.
+) -> tuple[nn.Module, Images, Labels, int]:
+    """Return the model, valid examples, labels and batch of an attack; there may be no examples.
+
+    In half precision a step of ε/30 is lost to rounding: bfloat16 has 256 numbers from ½ to 1. So
+    an attack on such examples computes in single precision, and only the model rounds them.
 
     Raises: ``ValueError`` that names the invalid argument.
     """
@@ -24,7 +39,10 @@ def begin(
         raise ValueError(f"draw must be a function without arguments; got {arguments.told(draw)}")
     if batch is not None:
         arguments.whole("batch", batch)
-    return (arguments.pixels(x) if box else x), y, batch or max(len(x), 1)
+    x = arguments.pixels(x) if box else x
+    if x.dtype in (torch.float16, torch.bfloat16):
+        model, x = Narrow(model, x.dtype), x.float()
+    return model, x, y, batch or max(len(x), 1)
 
 
 def drawn(draw: Callable[[], Tensor | None], x: Images) -> Tensor | None:

@@ -74,7 +74,8 @@ class Pgd:
 
         Raises: ``ValueError`` for invalid arguments, such as an x outside [0, 1] with box.
         """
-        x, y, size = begin(model, x, y, draw, batch, box=self.box)
+        given = x
+        model, x, y, size = begin(model, x, y, draw, batch, box=self.box)
         parts = [slice(start, start + size) for start in range(0, len(x), size)]
         best = x.clone()
         wrong = torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -96,7 +97,7 @@ class Pgd:
                     best[part] = torch.where(per_example(better, x), found, best[part])
                     wrong[part] |= now_wrong
                     loss[part] = torch.where(better, now_loss, loss[part])
-        return best
+        return best.to(given.dtype)
 
     def _ascend(self, network: Ascended, x: Images, y: Labels, noise: Tensor | None) -> Images:
         x0 = network.enter(x)

@@ -31,7 +31,8 @@ class Square:
     logits, so it is a black-box attack, and gradient masking does not affect it. An example is left
     unchanged once it is misclassified.
 
-    Inputs that are not images [b, c, h, w] are treated as one row of pixels.
+    Inputs that are not images [b, c, h, w] are treated as one row of pixels. Where a square is too
+    long for an image, the window is an oblong with the same share of it.
 
     Raises: ``ValueError`` for inputs outside the box.
 
@@ -56,22 +57,24 @@ class Square:
     def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
         """Return a seed for each example; the first one in a batch seeds the draws of the batch."""
         require_draws(x, generator)
-        return torch.randint(2**62, (len(x),), generator=generator, device=generator.device)
+        where = generator.device
+        return torch.randint(2**62, (len(x),), generator=generator, device=where).to(x.device)
 
     def maximize(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Images:
         """Return the points with the least margin that were found for ``x`` [b, ...]."""
-        x, y, size = begin(model, x, y, draw, batch, box=self.box)
+        given = x
+        model, x, y, size = begin(model, x, y, draw, batch, box=self.box)
         seeds, best = draw(), x.clone()
         if not len(x) or seeds is None:
-            return best
+            return best.to(given.dtype)
         if len(arguments.tensor(seeds, "what draw gives")) != len(x):
             raise ValueError(f"draw must give {len(x)} seeds; it gave {arguments.told(seeds)}")
         for part in torch.split(torch.arange(len(x), device=x.device), size):
             source = torch.Generator().manual_seed(int(seeds[part[0]]))
             best[part] = self._search(model, x[part], y[part], source)
-        return best
+        return best.to(given.dtype)
 
     def _search(self, model: nn.Module, x: Images, y: Labels, source: torch.Generator) -> Images:
         image = x if x.dim() == 4 else x.flatten(1)[:, None, None]
@@ -105,13 +108,23 @@ class Square:
     def _changed(self, delta: Tensor, query: int, source: torch.Generator) -> Tensor:
         b, c, h, w = delta.shape
         p = self.share * 0.5 ** sum(query * 10_000 / self.queries > at for at in _HALVINGS)
-        side = math.sqrt(p * h * w)
+        rows, columns = _sides(p, h, w)
         if self.norm == "linf":
-            window = _window(b, h, w, max(1, round(side)), source).to(delta.device)
+            window = _window(b, h, w, rows, source, columns).to(delta.device)
             signs = _signs((b, c, 1, 1), source).to(delta)
             return torch.where(window, self.eps * signs, delta)
-        side = max(3, round(side)) | 1
-        return _moved(delta, min(side, h), min(side, w), self.eps, source)
+        rows, columns = (max(3, side) | 1 for side in (rows, columns))
+        return _moved(delta, min(rows, h), min(columns, w), self.eps, source)
+
+
+def _sides(p: float, h: int, w: int) -> tuple[int, int]:
+    """Return the sides of a window with a share p of an image, as near to a square as it fits."""
+    side = math.sqrt(p * h * w)
+    if side > h:
+        return h, min(w, max(1, round(p * w)))
+    if side > w:
+        return min(h, max(1, round(p * h))), w
+    return max(1, round(side)), max(1, round(side))
 
 
 def _moved(delta: Tensor, rows: int, columns: int, eps: float, source: torch.Generator) -> Tensor:

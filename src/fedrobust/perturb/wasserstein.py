@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
@@ -84,14 +85,16 @@ class Ascent:
         Raises: ``ValueError`` where ``box`` is set but x does not lie in [0, 1].
         """
         require_price(gamma)
-        x, y, size = begin(model, x, y, None, batch, box=self.box)
+        given = x
+        model, x, y, size = begin(model, x, y, None, batch, box=self.box)
         with frozen(model):
             network = fastest(model, x)
             parts = [
                 self._solve(network, x[i : i + size], y[i : i + size], gamma, loss)
                 for i in range(0, max(len(x), 1), size)
             ]
-        return Transport.joined(parts)
+        found = Transport.joined(parts)
+        return replace(found, x=found.x.to(given.dtype))
 
     def move(
         self,
@@ -106,13 +109,14 @@ class Ascent:
         if self.searches:
             return self.solve(model, x, y, gamma, batch, loss).x
         require_price(gamma)
-        x, y, size = begin(model, x, y, None, batch, box=self.box)
+        given = x
+        model, x, y, size = begin(model, x, y, None, batch, box=self.box)
         found = x.clone()
         with frozen(model):
             network = fastest(model, x)
             for part in (slice(i, i + size) for i in range(0, len(x), size)):
                 found[part] = self._move(model, network, x[part], y[part], gamma, loss)
-        return found
+        return found.to(given.dtype)
 
     def _move(
         self,

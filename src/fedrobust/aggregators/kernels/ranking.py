@@ -25,7 +25,8 @@ def best(scores: Tensor, m: int) -> Indices:
 
 def least(values: Tensor, m: int) -> Tensor:
     """Return a mask of the m least values along the last dimension; of equal ones the first."""
-    last = values.kthvalue(m, dim=-1, keepdim=True).values
+    # Not kthvalue: before torch 2.10 its form for GPUs is refused where results must be the same.
+    last = values.sort(dim=-1).values[..., m - 1 : m]
     surely = values < last * (1 - TIE)
     tied = (values <= last * (1 + TIE)) & ~surely
     places = m - surely.sum(dim=-1, keepdim=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fedrobust.compute.network import ascent, cross_entropy, evaluating, frozen
+from fedrobust.compute.network import ascent, batched_logits, cross_entropy, evaluating, frozen
 from fedrobust.compute.randomness import drawing
 from fedrobust.compute.units import shared_by, workers
 from fedrobust.config import arguments
@@ -40,7 +40,7 @@ from fedrobust.evaluation.auditing.result import Audit
 from fedrobust.evaluation.auditing.runner import AttackRunner
 from fedrobust.evaluation.intervals import Share
 from fedrobust.perturb import Pgd
-from fedrobust.perturb.geometry import Norm, require_radius
+from fedrobust.perturb.geometry import Norm, require_radius, unit
 from fedrobust.progress import UNWATCHED, Progress
 from fedrobust.typing import Images, Labels, Mask
 
@@ -213,9 +213,18 @@ def _fought(
         shares=shares,
         taken=tuple(battle.taken),
         signs=tuple(signs),
-        notes=seen.notes,
+        notes=(*seen.notes, *map(_refused, battle.refused.items())),
         settings={},
         surface=Surface(**drawn),
+    )
+
+
+def _refused(found: tuple[str, int]) -> str:
+    """Return the note on points that are no adversarial examples."""
+    attack, count = found
+    return (
+        f"{attack} gave {count:,} points that are no adversarial examples (not finite, or outside "
+        "the ball or [0, 1]): they count as not found"
     )
 
 
@@ -231,14 +240,28 @@ def _later(battle: AttackRunner, plainly: Mask, attacks: Sequence[Attack]) -> li
 def _flat(model: nn.Module, battle: AttackRunner) -> Mask:
     """Return which examples have an input gradient without information at the clean point.
 
-    Such a gradient is exactly 0, or not finite, or has many entries that all share one sign.
+    Such a gradient is exactly 0, or not finite, or has many entries that all share one sign. One
+    sign says something where the loss is larger a step along the gradient than a step back, as in a
+    model that rises with each of its inputs.
     """
     parts = zip(*(torch.split(part, battle.batch) for part in (battle.x, battle.y)), strict=True)
     with frozen(model):
-        slopes = [ascent(model, x, partial(_loss, y))[2].flatten(1) for x, y in parts]
-    some = torch.cat([slope.abs().amax(dim=1) for slope in slopes])
-    up, down = (torch.cat([(way * s > 0).sum(dim=1) for s in slopes]) for way in (1, -1))
+        return torch.cat([_flat_of(model, x, y, battle.eps, battle.norm) for x, y in parts])
+
+
+def _flat_of(model: nn.Module, x: Images, y: Labels, eps: float, norm: Norm) -> Mask:
+    slope = ascent(model, x, partial(_loss, y))[2]
+    flat = slope.flatten(1)
+    some = flat.abs().amax(dim=1)
+    up, down = ((way * flat > 0).sum(dim=1) for way in (1, -1))
     one_way = (torch.minimum(up, down) == 0) & (torch.maximum(up, down) >= _MANY)
+    if one_way.any():
+        step = eps * (slope.sign() if norm == "linf" else unit(slope))
+        ahead, back = (
+            cross_entropy(batched_logits(model, (x + way * step).clamp(0, 1), len(x)), y)
+            for way in (1, -1)
+        )
+        one_way &= ~(ahead > back)
     return (some == 0) | ~some.isfinite() | one_way
 
 

@@ -11,7 +11,9 @@ from fedrobust.compute.network import (
     batched_logits,
     logits,
     mixes,
+    require_one_answer,
     same,
+    spread,
 )
 from fedrobust.errors import ModelError
 from fedrobust.typing import Images, Labels
@@ -77,10 +79,11 @@ class ModelCheck:
 def subject(model: nn.Module, x: Images, y: Labels, batch: int = 256) -> ModelCheck:
     """Check ``model``, in evaluation mode, on a few of the examples (x, y).
 
-    Raises: ``ModelError``, a ``ValueError``, for a model that does not fit them or gives no logits
-    [b, classes]; ``ValueError`` for labels beyond the classes.
+    Raises: ``ModelError``, a ``ValueError``, for a model that does not fit them, gives no logits
+    [b, classes], or answers otherwise where gradients are taken; ``ValueError`` for labels beyond
+    the classes.
     """
-    some = x[:16]
+    some = spread(x, 16)
     with torch.no_grad():
         first, again = (logits(model, some).clone() for _ in range(2))
     classes = first.shape[1]
@@ -93,6 +96,8 @@ def subject(model: nn.Module, x: Images, y: Labels, batch: int = 256) -> ModelCh
     notes: list[str] = []
     if first.isnan().any():
         notes.append("the model gives logits that are no numbers; these answers count as wrong")
+    with torch.no_grad():
+        require_one_answer(model, some, first)
     steady = same(first, again)
     if not steady:
         notes.append("the model is randomised: the same input gives other logits the next time")
@@ -121,8 +126,8 @@ def subject(model: nn.Module, x: Images, y: Labels, batch: int = 256) -> ModelCh
     if not differentiable:
         notes.append("no gradient reaches the input: gradient attacks see a flat surface")
         model = NoInputGradient(model)
-    chosen = answers(batched_logits(model, x[:200], batch))
-    constant = bool((chosen == chosen[0]).all()) and not bool((y[:200] == y[0]).all())
+    chosen = answers(batched_logits(model, x, batch))
+    constant = bool((chosen == chosen[0]).all()) and not bool((y == y[0]).all())
     if constant:
         notes.append("the model gives one answer to everything: there is nothing to audit")
     said = first if steady else None

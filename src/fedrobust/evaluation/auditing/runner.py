@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fedrobust.compute.global_draws import Draws, draws
-from fedrobust.compute.network import batched_logits, right
+from fedrobust.compute.network import batched_logits, right, spread
 from fedrobust.compute.randomness import Streams, drawing
 from fedrobust.compute.units import computed, slices
 from fedrobust.evaluation.accuracy import noise
@@ -64,6 +64,8 @@ class AttackRunner:
         self.model, self.x, self.y, self.batch, self.progress = model, x, y, batch, progress
         self.journal, self._streams = journal, Streams(seed)
         self.taken: list[Taken] = []
+        self.refused: dict[str, int] = {}
+        """How many points of each attack lie outside of its ball or [0, 1], or are not finite."""
         self.stands = self.mask("clean", lambda: right(model, x, y, batch))
 
     def mask(self, name: str, work: Callable[[], Mask]) -> Mask:
@@ -121,6 +123,8 @@ class AttackRunner:
         found = [self.journal.known(name) for name in tried]
         fell = torch.zeros_like(among)
         fell[[i for part in found for i in part["fell"]]] = True
+        if lost := sum(part.get("refused", 0) for part in found):  # older journals do not say
+            self.refused[attack.name] = lost
         seconds = sum(part["seconds"] for part in found)
         self.taken.append(Taken(attack.name, total, int(fell.sum()), seconds))
         return fell
@@ -128,7 +132,8 @@ class AttackRunner:
     def _draws(self, *models: nn.Module) -> Draws:
         """Return whether one of ``models`` draws."""
         found = {draws(model, self.x) for model in models}
-        return next(word for word in ("perhaps", "not in a trial", "never") if word in found)
+        words: tuple[Draws, ...] = ("from its own", "perhaps", "not in a trial", "never")
+        return next(word for word in words if word in found)
 
     def _seed(self, name: str) -> int:
         """Return the seed of the model's own draws in the work called ``name``."""
@@ -151,7 +156,7 @@ class AttackRunner:
 
     def _fell(self, probe: Perturbation) -> dict[str, int]:
         """Return how many of a few examples the probe takes, for each factor."""
-        x, y = self.x[:_LOOKED_AT], self.y[:_LOOKED_AT]
+        x, y = spread(self.x, _LOOKED_AT), spread(self.y, _LOOKED_AT)
         top = batched_logits(self.model, x, self.batch).double().topk(2, dim=1).values
         lead = float((top[:, 0] - top[:, 1]).abs().median().nan_to_num(nan=1.0)) or 1.0
         some, factors = torch.arange(len(x), device=x.device), [share / lead for share in _FACTORS]
@@ -195,10 +200,11 @@ def _fallen(
     model, attack = attack.of(models)
     x, y, index = examples[0][part], examples[1][part], among[part].nonzero()[:, 0]
     found = attacked(model, attack, x, y, index, noise(attack.how, examples[0], part, seed))
-    wrong = ~right(model, found, y[index], batch)
-    fell = wrong & allowed(found, x[index], attack.radius or ball[0], ball[1], box=True)
+    fit = allowed(found, x[index], attack.radius or ball[0], ball[1], box=True)
+    fell = ~right(model, found, y[index], batch) & fit
     seconds = round(time.monotonic() - began, 3)
-    return {"fell": (part.start + index[fell]).tolist(), "seconds": seconds}
+    told = {"fell": (part.start + index[fell]).tolist(), "seconds": seconds}
+    return told if fit.all() else told | {"refused": int((~fit).sum())}
 
 
 def attacked(
