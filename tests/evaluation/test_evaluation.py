@@ -1,10 +1,13 @@
 """Accuracy and robust accuracy against counting by hand."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from fedrobust.compute.units import shared_by
 from fedrobust.errors import ConfigError, PointWarning
 from fedrobust.evaluation import accuracy, robust_accuracy, score
 from fedrobust.perturb import Pgd
@@ -42,10 +45,37 @@ class Leaps:
         return (x + torch.where(x > 0.5, -0.5, 0.5)).clamp(0, 1)
 
 
+class Own(nn.Module):
+    """Draws from a generator of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.source = Threshold(), np.random.default_rng(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x + float(self.source.normal(0, 0.3)))
+
+
+def test_the_number_of_workers_changes_nothing_for_a_model_with_its_own_generator() -> None:
+    for attack in (ATTACK, Leaps(0.1)):
+        found = set()
+        for count in (1, 2, 4):
+            with shared_by(count), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found.add(robust_accuracy(Own(), X, Y, attack=attack, batch_size=3))
+        assert len(found) == 1, attack
+
+
 @pytest.mark.parametrize("eps", [0.1, np.float64(0.1), np.float32(0.1), torch.tensor(0.1)])
 def test_a_radius_of_any_kind_of_number_is_kept_to(eps: object) -> None:
     with pytest.warns(PointWarning, match="gave 19 points for 19 examples that are no"):
         assert robust_accuracy(Threshold(), X, Y, attack=Leaps(eps)) == accuracy(Threshold(), X, Y)
+
+
+def test_a_radius_of_another_norm_is_not_asked() -> None:
+    attack = Leaps({"l1": 3})
+    attack.norm = "l1"
+    assert robust_accuracy(Threshold(), X, Y, attack=attack) < accuracy(Threshold(), X, Y)
 
 
 def test_a_radius_that_is_no_number_is_refused() -> None:

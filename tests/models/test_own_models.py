@@ -139,21 +139,23 @@ def test_what_no_run_can_use_is_refused_before_the_first_round(
 
 
 class Counting(nn.Module):
-    """Adds noise of a generator of its own, in training alone."""
+    """Adds noise of a generator of its own, in one of the two modes alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, training: bool) -> None:
         super().__init__()
-        self.body, self.source = Own(), np.random.default_rng(0)
+        self.body, self.source, self.noisy = Own(), np.random.default_rng(0), training
 
     def forward(self, x: Tensor) -> Tensor:
-        noise = torch.from_numpy(self.source.normal(size=x.shape)).to(x) if self.training else 0
+        noisy = self.training == self.noisy
+        noise = torch.from_numpy(self.source.normal(size=x.shape)).to(x) if noisy else 0
         return self.body(x + noise)
 
 
-def test_state_that_a_network_keeps_itself_is_refused(tiny: Tiny) -> None:
+@pytest.mark.parametrize("training", [True, False])
+def test_state_that_a_network_keeps_itself_is_refused(tiny: Tiny, training: bool) -> None:
     """It would be lost at a kill, and depend on who trains which client."""
     with pytest.raises(ConfigError, match="it draws from a generator of its own, or counts"):
-        prepare(tiny(model=Counting()))
+        prepare(tiny(model=Counting(training)))
 
 
 def test_a_network_without_an_input_gradient_runs_where_none_is_needed(tiny: Tiny) -> None:

@@ -45,6 +45,27 @@ def test_half_precision_moves_the_points_as_single_precision_does(
     assert (moved.sum() > 0.5 * wanted.sum()) == bool(wanted.sum() > 0)
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_points_that_were_only_rounded_are_in_the_ball(norm: Any, kind: torch.dtype) -> None:
+    """Features lie anywhere, and rounding grows with them; a point twice as far is outside."""
+    x = (3 * torch.randn(40, 30)).to(kind)
+    model, y = nn.Linear(30, 3).to(kind), torch.arange(40) % 3
+    found = Pgd(eps=0.3, step_size=0.05, steps=10, norm=norm, box=False)(model, x, y)
+    assert bool(allowed(found, x, 0.3, norm, box=False).all())
+    far = (x.float() + 2.5 * (found.float() - x.float())).to(kind)
+    assert not bool(allowed(far, x, 0.3, norm, box=False).any())
+
+
+def test_the_nearest_mistake_has_the_type_of_the_input() -> None:
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).bfloat16(), torch.rand(4, 1, 8, 8)
+    fab = Fab(eps=0.1, steps=4)
+    source = torch.Generator().manual_seed(0)
+    given = x.bfloat16()
+    found = fab.search(model, given, torch.arange(4) % 3, lambda: fab.draw(given, source))
+    assert model(found.x).dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 def test_a_call_is_the_search_from_seed_0(attack: Any) -> None:
     model, x, y = network(), torch.rand(6, 1, 8, 8), torch.arange(6)

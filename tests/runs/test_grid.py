@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from fedrobust.aggregators import Krum, Median
 from fedrobust.attacks import ALittleIsEnough
-from fedrobust.errors import ConfigError
+from fedrobust.errors import ConfigError, OverrideWarning
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.sweep import run_sweep
 
@@ -75,7 +75,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "unfit": ({"malicious": [2, 12]}, r"cell 12: malicious is 12, but there are 11 clients"),
     "one place twice": (
         [{"malicious": [0]}, {"malicious": [0], "seed": [0, 1]}],
-        r"the cells 0 and 0-0 are the same place with the same seed",
+        r"the cells 0 and 0-0 are the same run",
     ),
     "same cells": ([{"seed": [1]}, {"rounds": [1]}], r"two cells are called 1"),
     "overlap": (
@@ -102,9 +102,9 @@ def test_a_wrong_grid_is_refused_before_anything_runs(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("seed=7", r"-s seed: grid\.seed sets seed in its choice 0, and would undo this"),
-        ("attack.k=-3", r"-s attack\.k: grid\.attack sets attack\.k in its choice alie"),
-        ("aggregator.f=1", r"-s aggregator\.f: grid\.rule sets aggregator in its choice none"),
+        ("seed=7", r"-s seed: grid\.seed sets it in every cell, and would undo this"),
+        ("aggregator.f=1", r"-s aggregator\.f: grid\.rule sets it in every cell"),
+        ("aggregator={name: krum, f: 1}", r"-s aggregator\.name: grid\.rule sets it in every"),
     ],
 )
 def test_an_override_that_the_grid_would_undo_is_refused(
@@ -115,10 +115,21 @@ def test_an_override_that_the_grid_would_undo_is_refused(
 
 
 def test_an_override_that_the_grid_builds_on_is_kept(config: Path) -> None:
-    sweep = load_sweep(config, ["attack={name: a-little-is-enough, k: -2, of: gradients}"])
+    with pytest.warns(OverrideWarning, match=r"-s attack\.k: grid\.attack sets it in some of the"):
+        sweep = load_sweep(config, ["attack={name: a-little-is-enough, k: -2, of: gradients}"])
     found = {cell.labels["attack"]: cell.experiment.attack for cell in sweep.cells}
     assert found["none"] == ALittleIsEnough(k=-2.0, of="gradients")
     assert found["alie"] == ALittleIsEnough(k=-1.5, of="gradients")
+
+
+def test_seeds_of_the_data_are_other_runs(tmp_path: Path) -> None:
+    seeds = {"a": {"data.seed": 0}, "b": {"data.seed": 1}}
+    ring = {"name": "synthetic-ring", "n": 300, "test": 60, "validation": 60}
+    box = {"name": "pgd", "norm": "l2", "eps": 0.1, "step_size": 0.1, "steps": 1, "box": False}
+    changes = {"data": ring, "model": {"name": "ring-mlp"}, "objective": {"name": "erm"}}
+    changes |= {"evaluation": {"every": 1, "attack": box}}
+    path = write(tmp_path / "data.yaml", {"seed": seeds}, **changes)
+    assert [cell.name for cell in load_sweep(path).cells] == ["a", "b"]
 
 
 def test_the_reference_is_one_of_the_attacks(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from fedrobust import run
 from fedrobust.aggregators import Aggregation, Mean
 from fedrobust.attacks import Jittered, Requirements
 from fedrobust.cli import app
+from fedrobust.config.fingerprint import stateful
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import Experiment, load
 from fedrobust.federation.round import run_round
@@ -262,6 +263,27 @@ def test_an_optimiser_that_keeps_plain_numbers_goes_on(
     assert run(tiny(rounds=4, client=client), tmp_path / "run", resume=True).summary.rounds == 4
     models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("straight", "run")]
     assert models[0] == models[1]
+
+
+class Caching:
+    """A rule with two texts, and a cache that no pickle holds."""
+
+    def __init__(self) -> None:
+        self.a = self.b = "norm"
+        self.cache: dict[str, int] = {}
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"a": self.a, "b": self.b}
+
+
+def test_what_does_not_change_is_not_called_state() -> None:
+    """A text that is equal, but another object now, and a cache that fills."""
+    rule = Caching()
+    changed = stateful({"rule": rule})
+    rule.a, rule.cache["x"] = "".join(["no", "rm"]), 1
+    assert changed() == []
+    rule.a = "mean"
+    assert changed() == ["rule"]
 
 
 @pytest.mark.slow

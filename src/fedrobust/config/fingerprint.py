@@ -58,10 +58,13 @@ class _Content(pickle.Pickler):
         return str, (f"{value.dtype} {list(value.shape)} {digest(value)}",)
 
 
-def _pickled(value: object) -> bytes | None:
+def _pickled(value: object, by_value: bool = False) -> bytes | None:
+    """Return what a pickle holds; ``by_value`` also where one object stands at two places."""
     stream = BytesIO()
     try:
-        _Content(stream, protocol=4).dump(value)
+        pickler = _Content(stream, protocol=4)
+        pickler.fast = by_value
+        pickler.dump(value)
     except (pickle.PicklingError, TypeError, AttributeError, ValueError, RuntimeError):
         return None  # no fingerprint is possible, and a run that resumes refuses that
     return stream.getvalue()
@@ -84,11 +87,16 @@ def foreign(value: object) -> bool:
 def stateful(values: dict[str, object]) -> Callable[[], list[str]]:
     """Remember a user's objects. Return a function that names those that have changed since.
 
-    An object of the user's may also lie inside a component of fedrobust's own.
+    An object of the user's may also lie inside a component of fedrobust's own. What its
+    ``__getstate__`` leaves out may change.
     """
+
+    def content(value: object) -> bytes | None:
+        return _of_function(value) if isinstance(value, FunctionType) else _pickled(value, True)
+
     own = {k: v for k, v in values.items() if foreign(v)}
-    before = {name: fingerprint(value) for name, value in own.items()}
-    return lambda: [name for name, value in own.items() if fingerprint(value) != before[name]]
+    before = {name: content(value) for name, value in own.items()}
+    return lambda: [name for name, value in own.items() if content(value) != before[name]]
 
 
 def untold(config: Any, path: str = "") -> list[str]:

@@ -160,14 +160,14 @@ def made(name: str, arguments: Mapping[str, Any], adapt: Adapt | None = None) ->
         raise _failure(f"{shown}: its fields must be texts; got {quoted(odd[0])}")
     try:
         found = None if adapt is None else adapt(target, name, arguments)
-        if found is None and (wrong := _unknown(target, arguments)):
-            raise TypeError(wrong)
         return target(**arguments) if found is None else found
     except ValidationError as error:
         lines = explain(error, target if isinstance(target, type) else object).replace("\n", "; ")
         raise _failure(f"{shown} refused its arguments: {lines}") from error
     except (TypeError, ValueError) as error:
-        raise _failure(f"{shown} refused its arguments: {_said(error)}") from error
+        unknown = isinstance(error, TypeError) and "unexpected keyword" in str(error)
+        why = (_unknown(target, arguments) if unknown else "") or _said(error)
+        raise _failure(f"{shown} refused its arguments: {why}") from error
     except (Exception, SystemExit) as error:  # a user's class may fail in any way
         raise _failure(f"{shown} could not be made: {reason(error)}") from error
 

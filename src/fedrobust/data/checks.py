@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedrobust.config import arguments
+from fedrobust.digest import digest
 from fedrobust.errors import DataError
 
 Array: TypeAlias = Tensor | NDArray[Any]
@@ -34,11 +35,6 @@ def inputs(what: str, x: Array) -> Tensor:
             cure = f"{what}[:, None]" if x.ndim == 3 else f"features as {what}.float()"
             raise DataError(
                 f"{what} is uint8 of shape {shape}; bytes are pixels [N, c, h, w]: pass {cure}"
-            )
-        if int(x.max()) == 1:
-            raise DataError(
-                f"{what} is uint8 with no value above 1, and bytes are pixels from 0 to 255: pass "
-                f"{what} * 255 for images in black and white, or {what}.float()"
             )
         return x.contiguous()
     if not x.is_floating_point():
@@ -68,9 +64,18 @@ def _pixels(what: str, x: Tensor) -> Tensor:
 
 
 def shared(train: Tensor, test: Tensor) -> int:
-    """Return how many examples of ``test`` occur in ``train``, byte for byte."""
-    known = {row.tobytes() for row in train.numpy()}
-    return sum(row.tobytes() in known for row in test.numpy())
+    """Return how many examples of ``test`` have the same inputs as one of ``train``."""
+    known = {digest(row, length=32) for row in train}
+    return sum(digest(row, length=32) in known for row in test)
+
+
+def pixels_of_bytes(*splits: Tensor) -> None:
+    """Refuse bytes that are no pixels from 0 to 255. Raises: ``DataError``."""
+    if all(x.dtype == torch.uint8 for x in splits) and max(int(x.max()) for x in splits) == 1:
+        raise DataError(
+            "x_train and x_test are uint8 with no value above 1, and bytes are pixels from 0 to "
+            "255: pass x * 255 for images in black and white, or x.float()"
+        )
 
 
 def labels(what: str, y: Array, count: int) -> Tensor:

@@ -97,10 +97,7 @@ class Dataset:
         if absent := sorted(set(range(classes)) - set(train.y.tolist())):
             notes.append(f"no training example has label {', '.join(map(str, absent))}")
         if both := checks.shared(train.x, test.x):
-            notes.append(
-                f"{both:,} of {len(test):,} test examples are training examples too: scores on "
-                "them say nothing about new examples"
-            )
+            notes.append(f"{both:,} of {len(test):,} test inputs are training inputs too")
         return cls(name, train, test, classes, validation, tuple(notes))
 
     @classmethod
@@ -182,12 +179,16 @@ def _checked(part: str, x: Array, y: Array, user: Array | None) -> Split:
 
 
 def _require_alike(train: Split, test: Split) -> None:
-    """Refuse splits whose examples have different shapes or types. Raises: ``DataError``."""
+    """Refuse splits that differ in shape or type, and bytes that are no pixels.
+
+    Raises: ``DataError``.
+    """
     if train.x.shape[1:] != test.x.shape[1:] or train.x.dtype != test.x.dtype:
         raise DataError(
             f"x_train and x_test differ: examples of shape {list(train.x.shape[1:])} "
             f"({train.x.dtype}) and {list(test.x.shape[1:])} ({test.x.dtype})"
         )
+    checks.pixels_of_bytes(train.x, test.x)
 
 
 def _classes(y_train: Labels, y_test: Labels) -> int:

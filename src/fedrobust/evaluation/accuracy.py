@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedrobust.compute.global_draws import Draws, draws
+from fedrobust.compute.global_draws import draws
 from fedrobust.compute.network import (
     answers,
     batched_logits,
@@ -143,7 +143,9 @@ def score(
         return _score(model, x[part], y[part], attack, noise(attack, x, part, seed))
 
     with evaluating(model), drawing(seed):
-        found: Draws = "perhaps" if foreign(attack) else draws(model, x)
+        found = draws(model, x)
+        if foreign(attack) and found != "from its own":
+            found = "perhaps"
         units = slices(len(x), batch_size)
         parts = computed(model, units, work, seed=seeds(seed), draws=found, anywhere=True)
     columns = zip(*(vars(part).values() for part in parts), strict=True)
@@ -219,11 +221,11 @@ def admissible(found: Images, x: Images, attack: Perturbation) -> Mask:
             f"the attack {name_of(type(attack))} must give one dense tensor {list(x.shape)}, a "
             f"point for each example; it gave {given}"
         )
-    eps, norm = _radius(attack), getattr(attack, "norm", "linf")
+    norm = getattr(attack, "norm", "linf")
     box = getattr(attack, "box", None)
     if box is None:
         box = bool((x >= 0).all() and (x <= 1).all())
-    ball = eps if norm in ("linf", "l2") else None
+    ball = _radius(attack) if norm in ("linf", "l2") else None
     return allowed(found.to(x), x, ball, "l2" if norm == "l2" else "linf", bool(box))
 
 

@@ -184,10 +184,12 @@ def require_trainable(
         require_logits(model, x)
         modes = [(module, module.training) for module in model.modules()]
         before = {name: value.clone() for name, value in _held(model)}
+        with evaluating(model):
+            stateful = keeps_state(model, x)
         model.train()
         with torch.no_grad():
             logits(model, x)
-        stateful = keeps_state(model, x)
+        stateful = stateful or keeps_state(model, x)
         for module, training in modes:
             module.training = training
     kept = () if own is None else own.initial

@@ -79,12 +79,13 @@ class Fab:
         """Return the mistakes within ``eps`` of ``x`` [b, ...]; x itself where none was found."""
         found = self.search(model, x, y, draw, batch=batch)
         x = arguments.pixels(x) if self.box else x
-        return torch.where(per_example(found.distance <= self.eps, x), found.x.to(x.dtype), x)
+        return torch.where(per_example(found.distance <= self.eps, x), found.x, x)
 
     def search(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
     ) -> Nearest:
         """Return the nearest mistakes at any distance; a misclassified example has distance 0."""
+        given = x
         model, x, y, many = begin(model, x, y, draw, batch, box=self.box)
         best = x.clone()
         with frozen(model):
@@ -101,7 +102,7 @@ class Fab:
                     best[part], distance[part] = self._walk(
                         model, x[part], y[part], target[part], start, best[part], distance[part]
                     )
-        return Nearest(best, distance)
+        return Nearest(best.to(given.dtype), distance)
 
     def _begin(self, x: Images, way: Tensor, distance: Tensor) -> Images:
         """Return start points at half the distance found so far, or at most at half of ``eps``."""

@@ -30,14 +30,16 @@ def allowed(found: Images, x: Images, eps: float | None, norm: Norm, box: bool) 
     """
     half = x.dtype in (torch.float16, torch.bfloat16)
     slack = max(_SLACK, (0.5 if half else 8) * torch.finfo(x.dtype).eps)
+    rounding = torch.full((len(x),), slack, device=x.device)
     if half:
         found, x = found.float(), x.float()
+        rounding *= found.flatten(1).abs().amax(dim=1).nan_to_num(1.0).clamp(min=1)
+        # The ℓ2 norm of roundings grows with the square root of their number.
+        rounding *= x[0].numel() ** 0.5 if norm == "l2" and len(x) else 1.0
     flat = found.flatten(1)
     fit = flat.isfinite().all(dim=1)
     if eps is not None:
-        # The ℓ2 norm of roundings grows with the square root of their number.
-        many = flat.shape[1] ** 0.5 if half and norm == "l2" else 1.0
-        fit &= size(found - x, norm) <= eps * (1 + 1e-4) + slack * many
+        fit &= size(found - x, norm) <= eps * (1 + 1e-4) + rounding
     if box:
         fit &= (flat.amin(dim=1) >= -slack) & (flat.amax(dim=1) <= 1 + slack)
     return fit

@@ -28,6 +28,10 @@ _CELLS = 10_000
 """The largest number of cells in a sweep. All cells are checked before the first is played."""
 
 
+class _TwiceError(ConfigError):
+    """Two cells of one place are the same run."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One experiment of a sweep. ``labels`` has its label on every axis; ``name`` joins them."""
@@ -64,7 +68,7 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
     ``rule: {none: {aggregator: {name: mean}}, ...}`` gives each choice a label and the dotted keys
     that it sets. The cells are all combinations of choices; a list of grids has the combinations of
     each grid. The key ``reference:`` may name a label of the axis ``attack``. ``overrides`` change
-    the experiment that the grid is applied to; an override that a choice would undo is refused. A
+    the experiment that the grid is applied to; one that the grid undoes in every cell is refused. A
     choice that gives a component another name drops the keys that the new component does not have,
     with an ``OverrideWarning``; see :func:`fedrobust.config.overrides.apply`.
 
@@ -85,7 +89,7 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
     if not grids:
         raise ConfigError(f"{path}: grid is an empty list: give it axes, such as {{seed: [0, 1]}}")
     each = [_axes(path, grid) for grid in grids]
-    _refuse_lost(path, each, said)
+    _require_kept(path, each, said)
     _refuse_too_many(path, each)
     cells, axes = _cells(path, base, each, said), _joined(each)
     parts = {"base": base, "grid": _texts(grids)}
@@ -118,23 +122,43 @@ def _joined(grids: Sequence[Mapping[str, Sequence[Choice]]]) -> dict[str, tuple[
     return axes
 
 
-def _refuse_lost(
+def _require_kept(
     path: Path, grids: Sequence[Mapping[str, Sequence[Choice]]], said: Sequence[Setting]
 ) -> None:
-    """Refuse an override that a choice of the grid would undo. Raises: ``ConfigError``."""
+    """Refuse an override that the grid undoes in every cell. Raises: ``ConfigError``.
+
+    Warns: ``OverrideWarning`` where it undoes an override in some of the cells.
+    """
     for setting in said:
-        for axis, label, key in (
-            (axis, label, key.path)
-            for choices in grids
-            for axis, options in choices.items()
-            for label, sets in options
-            for key in sets
-        ):
-            if setting.path[: len(key)] == key:
+        for leaf in _leaves(setting.path, setting.value):
+            undone = [
+                (axis, [any(leaf[: len(s.path)] == s.path for s in sets) for _, sets in options])
+                for choices in grids
+                for axis, options in choices.items()
+            ]
+            where = [axis for axis, each in undone if any(each)]
+            if not where:
+                continue
+            key = shortened(shown(leaf))
+            if sum(all(each) for _, each in undone) == len(grids):
                 raise ConfigError(
-                    f"-s {shortened(setting.key)}: {_at(axis)} sets {shortened(shown(key))} in its "
-                    f"choice {shortened(label)}, and would undo this; change the grid of {path}"
+                    f"-s {key}: {_at(where[0])} sets it in every cell, and would undo this; change "
+                    f"the grid in a copy of {path}"
                 )
+            warnings.warn(
+                f"-s {key}: {_at(where[0])} sets it in some of the cells, which do not change",
+                OverrideWarning,
+                stacklevel=4,
+            )
+
+
+def _leaves(path: tuple[str, ...], value: object) -> Iterator[tuple[str, ...]]:
+    """Yield the dotted keys that an override sets: of a mapping, those within it."""
+    if not isinstance(value, Mapping) or not value:
+        yield path
+        return
+    for key, item in value.items():
+        yield from _leaves((*path, str(key)), item)
 
 
 def _cells(
@@ -148,7 +172,7 @@ def _cells(
     Raises: ``ConfigError`` for two cells of one name, and for all cells that could not be run.
     """
     cells: dict[str, Cell] = {}
-    seeds = dict[tuple[object, ...], str]()
+    twins = dict[str, str]()
     problems, dropped, cures = [], dict[str, None](), dict[str, None]()
     for choices in grids:
         for place, config, gone in _combinations(base, choices, said):
@@ -159,15 +183,11 @@ def _cells(
                     f"{path}: two cells are called {shortened(name)}: give them other labels"
                 )
             config["name"] = f"{base['name']}-{name}"
-            where = {axis: label for axis, label in place.items() if axis != "seed"}
-            twin = seeds.setdefault((*where.items(), repr(config.get("seed", 0))), name)
-            if twin != name:
-                raise ConfigError(
-                    f"{path}: the cells {shortened(twin)} and {shortened(name)} are the same place "
-                    "with the same seed: leave one of them out"
-                )
             try:
                 cells[name] = Cell(name, place, config, from_config(Experiment, config))
+                _require_new(path, cells[name], twins)
+            except _TwiceError:
+                raise
             except ConfigError as error:
                 told = str(error).replace("\n", "\n  ")
                 problems.append(f"cell {shortened(name)}: {told}")
@@ -178,6 +198,18 @@ def _cells(
     if dropped:
         warnings.warn(listed(dropped, "names"), OverrideWarning, stacklevel=3)
     return tuple(cells.values())
+
+
+def _require_new(path: Path, cell: Cell, twins: dict[str, str]) -> None:
+    """Refuse a cell that is another one of its place, in all but name. Raises: ``_TwiceError``."""
+    there = {axis: label for axis, label in cell.labels.items() if axis != "seed"}
+    config = to_config(cell.experiment) | {"name": ""}
+    key = json.dumps([there, config], sort_keys=True, default=str)
+    if (twin := twins.setdefault(key, cell.name)) != cell.name:
+        raise _TwiceError(
+            f"{path}: the cells {shortened(twin)} and {shortened(cell.name)} are the same run: "
+            "leave one of them out"
+        )
 
 
 def _in_full(

@@ -142,5 +142,6 @@ def _require_stateless(changed: list[str], round: int) -> None:
             f"the {' and the '.join(changed)} changed in the rounds up to {round}: no checkpoint "
             "holds state that such an object keeps in itself. A rule must return its memory in "
             "Aggregation.memory, an attack must return its state from craft, and all else must "
-            "depend on its arguments alone"
+            "depend on its arguments alone. Fill a cache in __init__, or leave it out of "
+            "__getstate__"
         )

@@ -11,6 +11,7 @@ from fedrobust.clients.client import Client
 from fedrobust.clients.optimizers import Adam
 from fedrobust.compute.execution import OF_NO_BIT
 from fedrobust.config.component import to_config
+from fedrobust.data.dataset import loaded
 from fedrobust.data.datasets import Npz
 from fedrobust.data.partition import Iid
 from fedrobust.digest import digest
@@ -74,7 +75,9 @@ def surrogates(
         if batch_norm == "refuse":
             del config["batch_norm"]
         if isinstance(data, Npz):  # its path does not say what it holds
-            config["data"]["content"] = digest(Path(data.path).read_bytes(), length=16)
+            found_data = loaded(data)
+            parts = (*(s.x for s in (found_data.train, found_data.test)), found_data.train.y)
+            config["data"]["content"] = digest(*parts, length=16)
         text = json.dumps(config, sort_keys=True)
         place = cache / f"{name}-{digest(text, length=16)}"
         with held(cache, "", wait=True):

@@ -9,7 +9,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fedrobust.compute.network import ascent, batched_logits, cross_entropy, evaluating, frozen
+from fedrobust.compute.network import (
+    ascent,
+    batched_logits,
+    cross_entropy,
+    evaluating,
+    frozen,
+    margin,
+)
 from fedrobust.compute.randomness import drawing
 from fedrobust.compute.units import shared_by, workers
 from fedrobust.config import arguments
@@ -46,6 +53,10 @@ from fedrobust.typing import Images, Labels, Mask
 
 _MANY = 16
 """The number of gradient entries that share one sign by chance in one of 2^15 examples."""
+
+
+_CURVED = 4
+"""By which factor a margin may fall faster or slower than its gradient says, within the ball."""
 
 
 def audit(
@@ -241,8 +252,8 @@ def _flat(model: nn.Module, battle: AttackRunner) -> Mask:
     """Return which examples have an input gradient without information at the clean point.
 
     Such a gradient is exactly 0, or not finite, or has many entries that all share one sign. One
-    sign says something where the loss is larger a step along the gradient than a step back, as in a
-    model that rises with each of its inputs.
+    sign says something where the margin falls along it about as fast as its own gradient says, as
+    in a model that rises with each of its inputs.
     """
     parts = zip(*(torch.split(part, battle.batch) for part in (battle.x, battle.y)), strict=True)
     with frozen(model):
@@ -257,11 +268,12 @@ def _flat_of(model: nn.Module, x: Images, y: Labels, eps: float, norm: Norm) -> 
     one_way = (torch.minimum(up, down) == 0) & (torch.maximum(up, down) >= _MANY)
     if one_way.any():
         step = eps * (slope.sign() if norm == "linf" else unit(slope))
-        ahead, back = (
-            cross_entropy(batched_logits(model, (x + way * step).clamp(0, 1), len(x)), y)
-            for way in (1, -1)
-        )
-        one_way &= ~(ahead > back)
+        ahead, back = ((x + way * step).clamp(0, 1) for way in (1, -1))
+        leads = [margin(batched_logits(model, at, len(x)), y) for at in (back, ahead)]
+        steep = ascent(model, x, partial(margin, y=y))[2]
+        expected = -(steep * (ahead - back)).flatten(1).sum(dim=1)
+        ratio = (leads[0] - leads[1]) / expected
+        one_way &= ~((ratio > 1 / _CURVED) & (ratio < _CURVED))
     return (some == 0) | ~some.isfinite() | one_way
 
 

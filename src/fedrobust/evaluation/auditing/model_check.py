@@ -83,7 +83,7 @@ def subject(model: nn.Module, x: Images, y: Labels, batch: int = 256) -> ModelCh
     [b, classes], or answers otherwise where gradients are taken; ``ValueError`` for labels beyond
     the classes.
     """
-    some = spread(x, 16)
+    some, given = spread(x, 16), model
     with torch.no_grad():
         first, again = (logits(model, some).clone() for _ in range(2))
     classes = first.shape[1]
@@ -130,7 +130,8 @@ def subject(model: nn.Module, x: Images, y: Labels, batch: int = 256) -> ModelCh
     constant = bool((chosen == chosen[0]).all()) and not bool((y == y[0]).all())
     if constant:
         notes.append("the model gives one answer to everything: there is nothing to audit")
-    said = first if steady else None
+    with torch.no_grad():
+        said = logits(given, x[:16]).clone() if steady else None
     return ModelCheck(
         model, classes, differentiable, steady and not mixed, constant, tuple(notes), said
     )

@@ -6,7 +6,7 @@ from statistics import fmean
 
 from fedrobust.evaluation.intervals import of_mean
 from fedrobust.report.sweep.columns import COLUMNS
-from fedrobust.report.sweep.records import Group, SweepCell, SweepRecords
+from fedrobust.report.sweep.records import SEED, Group, SweepCell, SweepRecords
 
 _AXIS = "attack"
 LEAST = 3
@@ -103,7 +103,8 @@ def _known(group: Group, measure: Callable[[SweepCell], float | None]) -> bool:
 
 def _values(group: Group, measure: Callable[[SweepCell], float | None]) -> dict[str, float]:
     """Return the measure of each seed."""
-    found = {str(cell.config["seed"]): measure(cell) for cell in group.cells}
+    seeds = [cell.labels.get(SEED, str(cell.config["seed"])) for cell in group.cells]
+    found = dict(zip(seeds, map(measure, group.cells), strict=True))
     return {seed: value for seed, value in found.items() if value is not None}
 
 
