@@ -221,6 +221,23 @@ def test_the_same_refusals_hold_in_a_loop_of_flowers_own() -> None:
         assert (got == expected).all()
 
 
+def test_a_reply_to_an_older_round_counts_for_nothing() -> None:
+    """In the place of the reply of this round, and beside it."""
+    for beside in (False, True):
+        grid = Loopback({900 - i: saying(i, honest(by)) for i, by in enumerate(MOVES)})
+        strategy, setting = RobustStrategy(experiment()), experiment()
+        first = list(strategy.configure_train(1, record_of(setting), ConfigRecord(), grid))
+        late = list(grid.send_and_receive(first))
+        arrays, _ = strategy.aggregate_train(1, late)
+        assert arrays is not None
+        second = list(strategy.configure_train(2, arrays, ConfigRecord(), grid))
+        replies = list(grid.send_and_receive(second))
+        given = [*replies, late[2]] if beside else [*replies[:2], late[2], *replies[3:]]
+        _, told = strategy.aggregate_train(2, given)
+        assert told is not None
+        assert dict(told) == {"applied": 1, "refused": 0 if beside else 1}
+
+
 def test_a_client_that_claims_a_billion_examples_weighs_what_the_books_say(tmp_path: Path) -> None:
     counts = [1, 2, 3, 4, 10]
     setting = experiment(

@@ -21,7 +21,7 @@ from fedrobust.report import write_report
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.leaderboard.check import checked
 from fedrobust.runs.leaderboard.entry import write_entry
-from fedrobust.runs.leaderboard.protocol import Protocol
+from fedrobust.runs.leaderboard.protocol import Protocol, _granted
 from fedrobust.runs.leaderboard.submission import Added, add
 from fedrobust.runs.sweep import run_sweep
 
@@ -156,6 +156,37 @@ def test_a_result_of_another_version_of_the_protocol_is_noticed(here: Path) -> N
     edited(here / "tiny.yaml", "rounds: 2", "rounds: 3")
     with pytest.raises(RecordError, match="another version of the protocol: rounds is 2, there 3"):
         checked(here / "board", [Protocol.read(here / "tiny.yaml")])
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("rounds", 1), "rounds is 1, there 2"),
+        (("protocol.data", "cifar10"), "data is cifar10, there"),
+        (("protocol.settings", {"rounds": 1}), "settings.name|settings.rounds is 1"),
+        (("audit.budget", "none at all"), "audit.budget is none at all, there quick"),
+        (("audit.examples", 7), "audit.examples is 7, there"),
+        (("audit.high", 1.0), "the interval of robust is not that of so many examples"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_a_result_that_cannot_be_of_the_protocol_is_noticed(
+    change: tuple[str, Any], told: str, here: Path
+) -> None:
+    """Its digest is right: whoever edits a result can make that too."""
+    path = here / "board" / "tiny" / "mean-reversed-0.json"
+    content = json.loads(path.read_text())
+    *above, last = change[0].split(".")
+    (content[above[0]] if above else content)[last] = change[1]
+    path.write_text(json.dumps(sealed(content)))
+    with pytest.raises(RecordError, match=told):
+        checked(here / "board", [Protocol.read(here / "tiny.yaml")])
+
+
+def test_data_of_benign_clients_are_more_than_own_data() -> None:
+    threat = {"colluders": False, "benign": False, "rule": False, "data": 3}
+    assert _granted({"malicious": 2, "threat": threat}) == "benign updates"
+    assert _granted({"malicious": 2, "threat": threat | {"data": 0}}) == "own data"
 
 
 @pytest.mark.parametrize(

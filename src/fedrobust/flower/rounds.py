@@ -88,7 +88,10 @@ class Rounds:
         by_node = {node: client for client, node in self._replied.nodes.items()}
         for reply in replies:
             about = reply.metadata
-            client = asked.get(about.reply_to_message_id, by_node.get(about.src_node_id))
+            # Where messages have ids, a reply to an older one is not of this round.
+            client = (
+                asked.get(about.reply_to_message_id) if asked else by_node.get(about.src_node_id)
+            )
             if client is not None:
                 self._replied.replies.append(Reply(client, reply))
         with run.plan.active():

@@ -144,6 +144,9 @@ class LeafCnn:
 
     Convolutions 32 and 64 of 5 × 5, each with ReLU and 2 × 2 max pooling; 2,048 hidden units.
     6,603,710 parameters for 62 classes.
+
+    Difference from LEAF's code: PyTorch's initialisation, where LEAF has TensorFlow's (Glorot's
+    uniform weights, biases of 0).
     """
 
     name: Literal["leaf-cnn"] = "leaf-cnn"

@@ -119,6 +119,14 @@ def test_steps_are_spent_on_the_better_half_each_time(
     assert plan.value == pytest.approx(judged(task, plan.actions, 3))
 
 
+def test_no_episode_of_a_search_judges_it() -> None:
+    """However long the search is."""
+    search = {planning.searched(7, k) for k in range(5000)}
+    assert len(search) == 5000
+    assert not search & {*planning.fresh_episodes(7), *planning.final_episodes(7)}
+    assert [planning.searched(7, k) for k in range(3)] == [7, 8, 9]
+
+
 @pytest.mark.slow
 def test_many_axes_are_drawn_from_where_steps_are_few() -> None:
     """28 axes make 225 actions: 300 steps are not spent on one step of each, and more."""

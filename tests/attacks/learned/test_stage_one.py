@@ -104,6 +104,18 @@ def test_several_steps_are_taken_for_as_many_of_one_gradient(
     torch.testing.assert_close(found, -step / 0.3)
 
 
+def test_epochs_are_as_many_steps_as_they_have_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two epochs of a part that the batches do not divide."""
+    client = {"batch_size": 64, "epochs": 2, "optimizer": {"name": "sgd", "lr": 0.01}}
+    seen = watched(6, client=client, threat={"clients": 7})
+    (own,) = seen.view.data()
+    assert len(own) % 64
+    step = seen.view.parameters - seen.view.history[-1]
+    found = revealed(seen, seen.view.own, monkeypatch)
+    assert found is not None
+    torch.testing.assert_close(found, -step / (0.01 * 2 * (len(own) // 64 + 1)))
+
+
 @pytest.mark.parametrize("until", [4, 5])
 def test_the_rate_of_the_round_of_the_step_counts(
     until: int, monkeypatch: pytest.MonkeyPatch

@@ -15,12 +15,14 @@ from ring import (
     known_after,
     learned,
     seeded,
+    task_of,
     watched,
 )
 
 from fedrobust import run
 from fedrobust.attacks.learned import Learned, Training, stage_two
 from fedrobust.attacks.learned.attacker_state import AttackerState
+from fedrobust.attacks.learned.encoding import Basis
 from fedrobust.attacks.learned.environment import FederationEnv
 from fedrobust.attacks.learned.planning import EPISODES, Plan
 from fedrobust.attacks.learned.policy import Actor, Policy, acting, played, train
@@ -194,6 +196,24 @@ def test_a_new_plan_is_followed_from_its_start() -> None:
     assert known.trained == 7
     assert known.plan is not None
     assert torch.equal(known.action, known.plan[1])
+
+
+def test_a_new_plan_of_one_action_takes_the_place_of_the_old_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And a plan that of a policy: what was found last is played."""
+    known, attack, task = (
+        AttackerState(),
+        Learned(),
+        task_of(watched(40), Basis(), horizon=8, hold=1),
+    )
+    k = task.encoding.actions(task.layout)
+    for steps in (5, 1, 3):
+        plan = Plan(np.full((steps, k), 0.5, dtype=np.float32), 1.0)
+        monkeypatch.setattr(stage_two, "search", lambda *_, plan=plan: plan)
+        stage_two._planned(known, attack, task, 0)
+        assert (known.plan is None) == (steps == 1)
+        assert (known.policy is None) == (steps != 1)
 
 
 @pytest.mark.long

@@ -17,6 +17,7 @@ from fedrobust.attacks import (
     InnerProduct,
     Jittered,
     LabelFlip,
+    Learned,
     LocalModelPoisoning,
     Mimic,
     MinMax,
@@ -94,6 +95,12 @@ def test_poisoned_training_gives_no_budget() -> None:
     """The update of a client that trains on poisoned data may be a thousand times too long."""
     for attack in (LabelFlip(), Jittered(LabelFlip(), radius=0.1)):
         with pytest.raises(ValueError, match=r"poisons the data .* no honest update"):
+            Budgeted(attack, budget=1.0)
+
+
+def test_a_learned_attack_has_its_budget_in_its_encoding() -> None:
+    for attack in (Learned(), Jittered(Learned(), radius=0.1)):
+        with pytest.raises(ValueError, match="simulates the federation without this budget"):
             Budgeted(attack, budget=1.0)
 
 

@@ -93,7 +93,7 @@ def test_a_start_is_a_round(start: Any) -> None:
 )
 def test_what_has_a_start_of_its_own_is_delayed_by_that(inner: Any, field: str) -> None:
     """A learned attack takes the rounds that it has not met for such that it was not drawn in."""
-    for attack in (inner, Budgeted(inner, budget=2.0)):
+    for attack in (inner, Jittered(inner, radius=2.0)):
         with pytest.raises(ValueError, match=f"has its own start: set its {field}"):
             Delayed(attack, start=5)
 

@@ -75,6 +75,16 @@ def test_the_median_over_the_seeds_that_every_attack_was_played_from() -> None:
     assert found.worst.ends == (0.05, 0.55), "of a single seed, the interval"
 
 
+def test_seeds_that_help_cannot_be_chosen() -> None:
+    """Two lucky seeds of many would lift the median; they do not follow the first one."""
+    lucky = [r for seed in (17, 31) for r in rule("mine", 0.9, 0.9, 0.9, seed=seed)]
+    found = ranked(rule("mine", 0.4, 0.4, 0.4), lucky, rule("honest", 0.5, 0.5, 0.5))
+    assert [(s.rule.label, s.rank, s.seeds) for s in found] == [
+        ("honest", 1, (0,)),
+        ("mine", 2, (0,)),
+    ]
+
+
 def test_equal_rules_share_a_rank() -> None:
     found = ranked(rule("a", 0.5, 0.5, 0.5), rule("b", 0.9, 0.5, 0.5), rule("c", 0.4, 0.4, 0.4))
     assert [s.rank for s in found] == [1, 1, 3]

@@ -1,7 +1,7 @@
 """The two-stage learned attack (DRFL §3)."""
 
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -67,6 +67,7 @@ class Learned(Settings):
     Example: ``{name: learned, observe: 20, horizon: 300}``
     """
 
+    simulates: ClassVar[bool] = True
     name: Literal["learned"] = "learned"
     __call__ = on_rows
 

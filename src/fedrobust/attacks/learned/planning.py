@@ -25,6 +25,8 @@ EPISODES = 5
 """The number of episodes in which each of the last candidates is judged."""
 FINALISTS = 2
 """The number of candidates that a search by halving leaves to be judged."""
+_JUDGED, _FAR = 1000, 1_000_000
+"""Where the episodes begin that judge, counted from a seed, and where those of a long search go."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,9 @@ def cross_entropy(
     means, course = [], []
     for iteration in range(iterations):
         drawn = np.clip(mean + deviation * draw.standard_normal((population, *shape)), -1, 1)
-        values = [tell(value_of(env, _held(plan, task), seed + iteration)) for plan in drawn]
+        values = [
+            tell(value_of(env, _held(plan, task), searched(seed, iteration))) for plan in drawn
+        ]
         order = np.argsort(-np.array(values), kind="stable")[:elite]
         mean, deviation = drawn[order].mean(axis=0), drawn[order].std(axis=0) + 0.02
         means.append(mean)
@@ -168,7 +172,7 @@ def gradient_ascent(
     course: list[float] = []
     for iteration in range(iterations):
         adam.zero_grad()
-        value = rollout(env, plan, seed + iteration)
+        value = rollout(env, plan, searched(seed, iteration))
         course.append(float(value.detach().nan_to_num(nan=-LIMIT).clamp(-LIMIT, LIMIT)))
         tried.append(plan.detach().numpy().copy())
         tell(course[-1])
@@ -221,9 +225,14 @@ def value_of(env: FederationEnv, actions: Floats, seed: int, most: int | None = 
     return played(env, Plan(actions, 0.0).actor(env), seed, most)
 
 
+def searched(seed: int, k: int) -> int:
+    """Return the seed of the k-th episode of a search; none of them judges a result."""
+    return seed + k if k < _JUDGED else seed + _FAR + k
+
+
 def fresh_episodes(seed: int) -> range:
     """Return the seeds of episodes that no search or training has used for a choice."""
-    return range(seed + 1000, seed + 1000 + EPISODES)
+    return range(seed + _JUDGED, seed + _JUDGED + EPISODES)
 
 
 def final_episodes(seed: int) -> range:
@@ -245,7 +254,8 @@ def _over(env: FederationEnv, actions: Floats, seed: int, steps: int) -> float:
     whole = _steps(env.task)
     if steps < whole:
         return value_of(env, actions, seed, steps)
-    return float(np.mean([value_of(env, actions, seed + k) for k in range(round(steps / whole))]))
+    episodes = [searched(seed, k) for k in range(round(steps / whole))]
+    return float(np.mean([value_of(env, actions, episode) for episode in episodes]))
 
 
 def _judged(

@@ -170,8 +170,16 @@ def _revealed(known: AttackerState, view: View) -> Vector | None:
             "clients do more than one plain SGD step: their updates were still taken as −η times "
             "a gradient"
         )
-    steps = config.batches or 1
-    return -step / (view.client.rate(view.round - 1) * steps)
+    return -step / (view.client.rate(view.round - 1) * _steps(view))
+
+
+def _steps(view: View) -> int:
+    """Return how many steps a client makes, if all hold as much as a colluder does on average."""
+    if view.client.epochs is None:
+        return view.client.batches or 1
+    held = [len(part) for part in view.data()]
+    examples = max(1, round(sum(held) / max(1, len(held))))
+    return view.client.epochs * -(-examples // view.client.batch_size)
 
 
 def _on_edge(view: View) -> bool:

@@ -189,9 +189,9 @@ def _planned(known: AttackerState, attack: Settings, task: Task, seed: int) -> N
     known.checks = [[float(attack.training.steps), known.value]]
     if len(plan.actions) == 1:
         seen = attack.encoding.seen(task.layout)
-        known.policy = Policy.constant(plan.actions[0], seen).tensors()
+        known.policy, known.plan = Policy.constant(plan.actions[0], seen).tensors(), None
     else:
-        known.plan = torch.from_numpy(plan.actions)
+        known.policy, known.plan = None, torch.from_numpy(plan.actions)
 
 
 def act(known: AttackerState, attack: Settings, view: View, rng: torch.Generator) -> Updates:

@@ -30,7 +30,8 @@ class Budgeted(Wrapper):
     are always trained.
 
     Raises: ``ValueError`` for an attack that poisons data: its clients train on poisoned data, so
-    that no honest update says what the budget is.
+    that no honest update says what the budget is. And for one that is trained on a simulation,
+    which has no such budget (``Learned``): the budget belongs into its ``encoding``.
 
     Reference: none. It is the common budget with which fedrobust compares fixed and learned
     attacks.
@@ -53,6 +54,14 @@ class Budgeted(Wrapper):
                     f"{name_of(type(self.attack))} poisons the data that its clients train on, so "
                     "that no honest update gives a budget; use an attack that only crafts updates"
                 )
+            inner: Any = self.attack
+            while inner is not None:
+                if getattr(inner, "simulates", False):
+                    raise ValueError(
+                        f"{name_of(type(inner))} simulates the federation without this budget; "
+                        "give its encoding a budget instead"
+                    )
+                inner = getattr(inner, "attack", None)
         return self
 
     @property

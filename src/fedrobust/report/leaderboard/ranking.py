@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count, takewhile
 from statistics import median
 from typing import get_args
 
@@ -105,7 +106,9 @@ def standings(
 def _standing(results: Sequence[ResultRecord], attacks: Sequence[str]) -> Standing:
     seeds = {a: {r.seed for r in results if r.attack.label == a} for a in attacks}
     missing = tuple(a for a, played in seeds.items() if _FIRST_SEED not in played)
-    shared = set.intersection(*seeds.values()) if not missing else set[int]()
+    both = set.intersection(*seeds.values()) if not missing else set[int]()
+    # From the first one on, without a gap: else the seeds that help could be chosen.
+    shared = set(takewhile(both.__contains__, count(_FIRST_SEED)))
     under = []
     for attack in attacks:
         mine = [r for r in results if r.attack.label == attack]

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from fedrobust.errors import RecordError
+from fedrobust.evaluation.intervals import bounds
 from fedrobust.records.bounded import named
 from fedrobust.records.leaderboard import results_in
 from fedrobust.records.schema.leaderboard import ResultRecord
@@ -31,6 +33,8 @@ def _wrong(result: ResultRecord, protocol: Protocol | None) -> str:
         changed = differences(dict(result.protocol.settings), dict(protocol.written))
         more = f": {changed[0]}" if changed else ""
         return f"it was played by another version of the protocol{more}; play it again"
+    if differ := differences(_common(result), _wanted(result, protocol)):
+        return f"it does not agree with the protocol: {differ[0]}"
     if result.protocol.attacks != protocol.knowledge:
         return "its list of attacks is not the protocol's; make it anew from its run"
     wanted = protocol.attacks[result.attack.label]
@@ -45,4 +49,36 @@ def _wrong(result: ResultRecord, protocol: Protocol | None) -> str:
         return "knows_f does not fit the rule's config"
     if result.audit.robust > result.audit.claimed:
         return "the audit leaves more standing than plain PGD alone"
+    if _interval(result) != bounds(result.audit.robust, result.audit.examples):
+        return "the interval of robust is not that of so many examples"
     return ""
+
+
+def _interval(result: ResultRecord) -> tuple[float, float]:
+    return result.audit.low, result.audit.high
+
+
+def _common(result: ResultRecord) -> dict[str, Any]:
+    """Return what a result says of the things that all results of its protocol share."""
+    return {
+        "rounds": result.rounds,
+        "data": result.protocol.data,
+        "settings": result.protocol.settings,
+        "examples": result.examples,
+        "audit": {"budget": result.audit.budget, "examples": result.audit.examples},
+    }
+
+
+def _wanted(result: ResultRecord, protocol: Protocol) -> dict[str, Any]:
+    """Return what it must say; where the protocol takes all test examples, as many as it says."""
+    base, audit = protocol.base, protocol.base["evaluation"]["audit"]
+    return {
+        "rounds": base["rounds"],
+        "data": base["data"]["name"],
+        "settings": dict(protocol.written),
+        "examples": base["evaluation"]["test_samples"] or result.examples,
+        "audit": {
+            "budget": audit["budget"],
+            "examples": audit["test_samples"] or result.audit.examples,
+        },
+    }

@@ -142,6 +142,8 @@ def _told(value: Any) -> str:
 
 def _granted(config: Mapping[str, Any]) -> Knowledge:
     threat = config["threat"]
-    if not config["malicious"] or not (threat["colluders"] or threat["benign"] or threat["rule"]):
+    if not config["malicious"]:
         return "own data"
-    return "benign updates" if threat["benign"] or threat["rule"] else "other attackers"
+    if threat["benign"] or threat["rule"] or threat["data"]:  # data of benign clients give updates
+        return "benign updates"
+    return "other attackers" if threat["colluders"] else "own data"
