@@ -266,7 +266,7 @@ def test_a_users_own_settings_stand_on_the_page(played: Path) -> None:
     # As many rounds as the cells have had: nothing is played, and all of it was said.
     assert CliRunner().invoke(app, [*command, "-s", "rounds=3"]).exit_code == 0
     page = page_of(played)
-    assert "Every cell was changed by -s rounds=3." in page
+    assert "Played with -s rounds=3, in all cells whose grid does not set it." in page
     assert "fedrobust reproduce paper-table1 --scale smoke -s rounds=3." in page
     # Cells of other settings are not mixed with these, and the record stays.
     before = (played / "reproduction.json").read_bytes()

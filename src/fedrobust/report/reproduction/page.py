@@ -104,7 +104,7 @@ def _lists(
     record: ReproductionRecord, rows: Sequence[Published], found: list[Place]
 ) -> Iterator[tuple[str, list[str]]]:
     """Yield the numbered deviations, and the settings that differ from the published ones."""
-    own = [f"Every cell was changed by -s {text}." for text in record.settings]
+    own = [f"Played with -s {text}, in all cells whose grid does not set it." for text in record.settings]
     if record.deviations or own:
         yield "Deviations from the paper", [*record.deviations, *own]
     played = [place.row for place in found]
