@@ -104,7 +104,8 @@ def _lists(
     record: ReproductionRecord, rows: Sequence[Published], found: list[Place]
 ) -> Iterator[tuple[str, list[str]]]:
     """Yield the numbered deviations, and the settings that differ from the published ones."""
-    own = [f"Played with -s {text}, in all cells whose grid does not set it." for text in record.settings]
+    others = "in all cells whose grid does not set it"
+    own = [f"Played with -s {text}, {others}." for text in record.settings]
     if record.deviations or own:
         yield "Deviations from the paper", [*record.deviations, *own]
     played = [place.row for place in found]
