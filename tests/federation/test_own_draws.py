@@ -92,7 +92,7 @@ def where() -> tuple[Any, ...]:
 KNOWS = {"rule": True, "clients": True}
 DRAWING: dict[str, Callable[[], Any]] = {
     "plain": Drawing,
-    "budgeted": lambda: Budgeted(Drawing(), 3.0),
+    "budgeted": lambda: Budgeted(Searched(), 3.0),
     "jittered": lambda: Jittered(Drawing(), 0.1),
     "optimized": lambda: Optimized(Searched(), grid=2, refine=0),
 }

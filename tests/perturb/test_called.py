@@ -35,21 +35,25 @@ def test_half_precision_moves_the_points_as_single_precision_does(
     if isinstance(attack, Pgd):
         changes |= {"step_size": changes["eps"] / 40, "steps": 40, "random_start": False}
     attack = replace(attack, **changes)
-    model, x, y = network(), (0.5 + torch.rand(6, 1, 8, 8) / 2).to(kind), torch.arange(6)
+    draw = torch.Generator().manual_seed(1)
+    model, x = network(), (0.5 + torch.rand(6, 1, 8, 8, generator=draw) / 2).to(kind)
+    with torch.no_grad():
+        y = model(x.float()).argmax(dim=1)  # none is wrong from the start
     single = attack(model, x.float(), y)
     found = attack(model.to(kind), x, y)
     assert found.dtype == kind
     assert found.isfinite().all()
     assert bool(allowed(found, x, attack.eps, norm, box=True).all())
     moved, wanted = ((each.float() - x.float()).flatten(1).norm(dim=1) for each in (found, single))
-    assert (moved.sum() > 0.5 * wanted.sum()) == bool(wanted.sum() > 0)
+    if not isinstance(attack, Fab):  # it moves to mistakes alone, and the rounded model has others
+        assert moved.sum() > 0.5 * wanted.sum() > 0
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_points_that_were_only_rounded_are_in_the_ball(norm: Any, kind: torch.dtype) -> None:
     """Features lie anywhere, and rounding grows with them; a point twice as far is outside."""
-    x = (3 * torch.randn(40, 30)).to(kind)
+    x = (3 * torch.randn(40, 30, generator=torch.Generator().manual_seed(0))).to(kind)
     model, y = nn.Linear(30, 3).to(kind), torch.arange(40) % 3
     found = Pgd(eps=0.3, step_size=0.05, steps=10, norm=norm, box=False)(model, x, y)
     assert bool(allowed(found, x, 0.3, norm, box=False).all())

@@ -227,8 +227,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "distillation": ({"attack": "distillation"}, "attack distillation works on the whole model"),
     "learned": (
-        {"attack": {"name": "budgeted", "budget": 1.0, "attack": {"name": "learned"}}},
-        "attack budgeted works on the whole model",
+        {"attack": {"name": "jittered", "radius": 1.0, "attack": {"name": "learned"}}},
+        "attack jittered works on the whole model",
     ),
     "vmap": (
         {"execution": {"device": "cpu", "gradients": "vmap"}},

@@ -283,7 +283,7 @@ def test_a_config_from_before_a_field_means_what_was_done_then() -> None:
     assert completed(stored)["attack"]["encoding"]["draws"] == "fixed"
     full = to_config(experiment(**learned(encoding={"name": "full"})))
     assert completed(full) == full, "another encoding draws nothing"
-    wrapped = to_config(experiment(attack={"name": "budgeted", "budget": 1.0} | learned()))
+    wrapped = to_config(experiment(attack={"name": "jittered", "radius": 1.0} | learned()))
     assert wrapped["attack"]["attack"]["training"].pop("start") == "random"
     assert completed(wrapped)["attack"]["attack"]["training"]["start"] == "random"
     del wrapped["execution"]["gradients"], wrapped["execution"]["precision"]
