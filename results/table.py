@@ -22,9 +22,10 @@ HEAD = """# Results
 machine and its time. Each experiment below can be played again with its config, by `fedrobust run`
 or, where the config has a grid, by `fedrobust sweep`.
 
-Words of the notes: a *gate* is a figure that was fixed before an experiment was played. *K/N* is the
-share of a batch that is attacked (`ratio`). *W₁* is the Wasserstein distance to true examples. *ρ̂* is
-the mean squared distance by which the worst shift moves the data ([DRFL](../docs/drfl.md)).
+Words of the notes: a *gate* is a figure that was fixed before an experiment was played. *K/N* is
+the share of a batch that is attacked (`ratio`). *W₁* is the Wasserstein distance to true examples.
+*ρ̂* is the mean squared distance by which the worst shift moves the data
+([DRFL](../docs/drfl.md)).
 """
 FAT = """
 ## Federated adversarial training (FAT)
