@@ -89,9 +89,6 @@ def held(folder: Path, busy: str, *, remove: bool = False, wait: bool = False) -
             raise RecordError(f"{path} is not a regular file, so it is not our lock: remove it")
         lock = filelock.FileLock(path)
         lock.acquire(timeout=-1 if wait else 0)
-        while not os.path.lexists(path):  # whoever held it has removed the file that is locked now
-            lock.release()
-            lock.acquire(timeout=-1 if wait else 0)
     except filelock.Timeout as error:
         raise RecordError(f"{busy}: wait for it") from error
     except (OSError, ValueError) as error:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedrobust.compute import network
+from fedrobust.compute import network, trial
 from fedrobust.errors import ModelError, UndifferentiableError
 
 
@@ -67,11 +67,11 @@ def test_what_is_no_logits_is_said_in_words(after: Callable, message: str) -> No
 
 def test_probabilities_are_refused_and_log_probabilities_are_logits() -> None:
     with pytest.raises(ModelError, match="leave out its softmax"):
-        network.require_logits(Wrapped(after=lambda z: z.softmax(dim=1)), X)
-    assert network.require_logits(Wrapped(after=lambda z: z.log_softmax(dim=1)), X) == 3
-    assert network.require_logits(Wrapped(after=torch.relu), X) == 3
+        trial.require_logits(Wrapped(after=lambda z: z.softmax(dim=1)), X)
+    assert trial.require_logits(Wrapped(after=lambda z: z.log_softmax(dim=1)), X) == 3
+    assert trial.require_logits(Wrapped(after=torch.relu), X) == 3
     with pytest.raises(ModelError, match="one number for each example"):
-        network.require_logits(Wrapped(after=lambda z: z[:, :1]), X)
+        trial.require_logits(Wrapped(after=lambda z: z[:, :1]), X)
 
 
 def batch_normed() -> nn.Module:
@@ -81,23 +81,23 @@ def batch_normed() -> nn.Module:
 
 def test_an_answer_that_depends_on_its_batch_is_refused() -> None:
     with pytest.raises(ModelError, match=r"depends on the rest of its batch.*track_running_stats"):
-        network.require_logits(batch_normed(), X)
-    assert network.require_logits(batch_normed(), X, alone=False) == 3
-    assert network.mixes(batch_normed().eval(), X)
-    assert not network.mixes(Wrapped(), X)
+        trial.require_logits(batch_normed(), X)
+    assert trial.require_logits(batch_normed(), X, alone=False) == 3
+    assert trial.mixes(batch_normed().eval(), X)
+    assert not trial.mixes(Wrapped(), X)
     kept = nn.Sequential(nn.BatchNorm2d(3), Wrapped())
-    assert network.require_logits(kept, X) == 3
+    assert trial.require_logits(kept, X) == 3
     assert kept[0].num_batches_tracked == 0
 
 
 def test_a_model_must_answer_one_example_alone() -> None:
     with pytest.raises(ModelError, match=r"gave shape \[3\]: it must answer a batch of one"):
-        network.require_logits(Wrapped(after=torch.squeeze), X)
+        trial.require_logits(Wrapped(after=torch.squeeze), X)
     one = nn.Sequential(
         nn.Flatten(), nn.BatchNorm1d(12, track_running_stats=False), nn.Linear(12, 3)
     )
     with pytest.raises(ModelError, match="1 at a time: ValueError: Expected more than 1 value"):
-        network.require_logits(one, X)
+        trial.require_logits(one, X)
 
 
 def test_a_randomised_model_is_no_batch_dependent_one_and_leaves_generators_alone() -> None:
@@ -106,7 +106,7 @@ def test_a_randomised_model_is_no_batch_dependent_one_and_leaves_generators_alon
     random.seed(3)
     np.random.seed(3)
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
-    assert network.require_logits(noisy, X) == 3
+    assert trial.require_logits(noisy, X) == 3
     assert torch.equal(torch.get_rng_state(), states[0])
     assert random.getstate() == states[1]
     assert np.random.get_state()[1].tolist() == states[2]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedrobust.evaluation.shift import THOROUGH, error_under_shift
+from fedrobust.evaluation.shift import THOROUGH, _score, error_under_shift
 from fedrobust.perturb.wasserstein import Ascent
 
 G = torch.Generator().manual_seed(0)
@@ -28,6 +28,13 @@ def network(classes: int = 2) -> nn.Module:
 
 MODEL = network()
 LEVELS = (0.0, 0.001, 0.01, 0.1, 0.5, 2.0)
+
+
+def test_a_move_without_end_has_an_infinite_cost() -> None:
+    """And not the largest number, with which a search for a price would go on."""
+    far = X[:10].clone()
+    far[3] = torch.inf
+    assert _score("wrm", 0.1, MODEL, X[:10], far, Y[:10], 10).reached == math.inf
 
 
 @pytest.mark.slow

@@ -94,6 +94,17 @@ def test_a_csv_has_numbers_and_what_stands_beside_them() -> None:
     pd.testing.assert_frame_equal(found, pd.DataFrame(expected), check_dtype=False)
 
 
+def test_headings_of_a_csv_stand_alone_and_a_table_may_be_empty() -> None:
+    heads = [["place", "accuracy", "paper", "robust", "paper", "seeds"]]
+    rows = [["krum", "97 %", "99 %", "1", "2", "3"]]
+    table = PageTable("", heads, rows, [False, *[True] * 5])
+    first = table.csv().splitlines()[0]
+    assert first == "place,accuracy (%),accuracy: paper (%),robust,robust: paper,seeds"
+    assert (
+        PageTable("", heads).csv() == "place,accuracy,accuracy: paper,robust,robust: paper,seeds\n"
+    )
+
+
 def test_a_value_stands_apart_from_its_range_with_its_unit() -> None:
     assert apart("93.4 (92.8 to 94.0)\u202f%") == ("93.4\u202f%", "92.8 to 94.0")
     assert apart("-1.9 (-9.2 to +5.5), a tie") == ("-1.9", "-9.2 to +5.5, a tie")

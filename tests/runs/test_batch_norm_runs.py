@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from demo import demo_config
@@ -21,7 +22,7 @@ from fedrobust.attacks.learned.simulation import simulated
 from fedrobust.cli import app
 from fedrobust.compute.network import evaluating
 from fedrobust.config.component import to_config
-from fedrobust.data import Digits
+from fedrobust.data import Digits, Npz
 from fedrobust.errors import RecordError
 from fedrobust.federation.adversary import view_of
 from fedrobust.federation.participation import All
@@ -147,6 +148,37 @@ def test_a_run_from_before_there_was_batch_norm_goes_on(tiny: Tiny, tmp_path: Pa
     content = to_config(experiment)
     del content["batch_norm"]
     assert completed(content) == to_config(experiment)
+
+
+def test_surrogates_of_a_file_are_kept_by_what_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two projects have a file of one name each; the second one is not taken for the first."""
+    found = []
+    for folder, seed in (("a", 0), ("b", 1), ("c", 0)):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        x = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(seed)).numpy()
+        y = np.arange(40) % 10
+        np.savez("mine.npz", x_train=x[:30], y_train=y[:30], x_test=x[30:], y_test=y[30:])
+        places = list[str]()
+
+        def train(experiment: Any, place: Path, progress: Any, places: Any = places) -> Any:
+            places.append(place.name)
+            return build_model(DigitsCnn(), (1, 8, 8), 10, torch.Generator())
+
+        surrogates(
+            Npz("mine.npz", validation=5),
+            DigitsCnn(),
+            eps=0.15,
+            norm="linf",
+            cache=tmp_path / "cache",
+            train=train,
+            progress=UNWATCHED,
+        )
+        found.append(places)
+    assert found[0] == found[2]
+    assert not set(found[0]) & set(found[1])
 
 
 def test_surrogates_are_treated_alike_and_older_ones_are_found(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from fedrobust.clients.client import Client
 from fedrobust.clients.poisoning import Poisons
 from fedrobust.clients.turn import OptimizerState, Store, Trained, Turn
 from fedrobust.compute.global_draws import GlobalDraws, drawless
-from fedrobust.compute.network import evaluating, logits, require_logits
+from fedrobust.compute.network import evaluating, logits
 from fedrobust.compute.parameters import write
 from fedrobust.compute.precision import Precision, reduced
 from fedrobust.compute.randomness import Streams, isolated
+from fedrobust.compute.trial import require_logits
 from fedrobust.compute.units import computed
 from fedrobust.config import arguments
 from fedrobust.config.fingerprint import foreign

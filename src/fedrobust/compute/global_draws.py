@@ -9,8 +9,9 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from fedrobust.compute.network import logits, same
+from fedrobust.compute.network import logits
 from fedrobust.compute.randomness import isolated, positions, seed_globally
+from fedrobust.compute.trial import same
 from fedrobust.errors import DrawWarning
 from fedrobust.typing import Images
 
@@ -63,14 +64,6 @@ def _asked(model: nn.Module, x: Images) -> tuple[Tensor, bool]:
     seed_globally(0)
     before = positions()
     return logits(model, x[:2]).clone(), positions() != before
-
-
-def keeps_state(model: nn.Module, x: Images) -> bool:
-    """Whether ``model``, in its mode, answers otherwise the next time under the same seed."""
-    if drawless(model):
-        return False
-    with isolated(), torch.no_grad():
-        return not same(_asked(model, x)[0], _asked(model, x)[0])
 
 
 class GlobalDraws:

@@ -10,13 +10,16 @@ from fedrobust.compute.network import evaluating, logits
 from fedrobust.compute.randomness import isolated
 from fedrobust.errors import ResourceError
 
+_CONTAINER = Path("/sys/fs/cgroup")
+"""Where Linux says what a container may use, and uses."""
+
 
 def available_memory(device: str) -> int:
     """Return the free bytes of the GPU, or of this machine within the limit of a container."""
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0])
     free = int(psutil.virtual_memory().available)
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    limit, used = _CONTAINER / "memory.max", _CONTAINER / "memory.current"
     if limit.exists() and used.exists() and (most := limit.read_text().strip()).isdigit():
         free = min(free, int(most) - int(used.read_text()) + _reclaimable())
     return free
@@ -24,7 +27,7 @@ def available_memory(device: str) -> int:
 
 def _reclaimable() -> int:
     """Return the bytes of files that the container counts as used, and gives up when asked."""
-    told = Path("/sys/fs/cgroup/memory.stat")
+    told = _CONTAINER / "memory.stat"
     lines = (line.split() for line in told.read_text().splitlines()) if told.exists() else ()
     return next((int(value) for name, value in lines if name == "inactive_file"), 0)
 

@@ -21,13 +21,13 @@ def describe(value: object) -> dict[str, str | None]:
     }
 
 
-def fingerprint(value: object) -> str | None:
+def fingerprint(value: object, by_value: bool = False) -> str | None:
     """Return 16 hexadecimal digits that differ between values of one type; None if impossible.
 
     A function is identified by its code, constants, defaults and closure, and any other object by
-    its pickled state.
+    its pickled state; ``by_value`` without saying where one object stands at two places.
     """
-    content = _of_function(value) if isinstance(value, FunctionType) else _pickled(value)
+    content = _of_function(value) if isinstance(value, FunctionType) else _pickled(value, by_value)
     return None if content is None else digest(content, length=16)
 
 
@@ -59,7 +59,6 @@ class _Content(pickle.Pickler):
 
 
 def _pickled(value: object, by_value: bool = False) -> bytes | None:
-    """Return what a pickle holds; ``by_value`` also where one object stands at two places."""
     stream = BytesIO()
     try:
         pickler = _Content(stream, protocol=4)
@@ -90,13 +89,9 @@ def stateful(values: dict[str, object]) -> Callable[[], list[str]]:
     An object of the user's may also lie inside a component of fedrobust's own. What its
     ``__getstate__`` leaves out may change.
     """
-
-    def content(value: object) -> bytes | None:
-        return _of_function(value) if isinstance(value, FunctionType) else _pickled(value, True)
-
     own = {k: v for k, v in values.items() if foreign(v)}
-    before = {name: content(value) for name, value in own.items()}
-    return lambda: [name for name, value in own.items() if content(value) != before[name]]
+    before = {name: fingerprint(value, True) for name, value in own.items()}
+    return lambda: [name for name, value in own.items() if fingerprint(value, True) != before[name]]
 
 
 def untold(config: Any, path: str = "") -> list[str]:

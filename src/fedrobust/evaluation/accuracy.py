@@ -8,15 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from fedrobust.compute.global_draws import draws
-from fedrobust.compute.network import (
-    answers,
-    batched_logits,
-    cross_entropy,
-    evaluating,
-    require_logits,
-    right,
-)
+from fedrobust.compute.network import answers, batched_logits, cross_entropy, evaluating, right
 from fedrobust.compute.randomness import Streams, drawing
+from fedrobust.compute.trial import require_logits
 from fedrobust.compute.units import computed, seeds, slices
 from fedrobust.config import arguments
 from fedrobust.config.fingerprint import foreign

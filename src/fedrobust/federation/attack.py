@@ -33,6 +33,8 @@ class Requirements:
     it does where it has a method ``poison``. ``uses_model`` says whether it asks for
     ``view.model()``, which is not there where each client has a model of its own. ``uses_rounds``
     says whether what it does depends on ``view.rounds``; a run with such an attack is not extended.
+    ``simulates`` says whether it plays the federation with its own rows before it sends them, so
+    that no wrapper may cut these.
 
     Raises: ``ValueError`` for a field of the wrong kind.
     """
@@ -46,6 +48,7 @@ class Requirements:
     poisons_data: bool | None = None
     uses_model: bool = False
     uses_rounds: bool = False
+    simulates: bool = False
 
     def __post_init__(self) -> None:
         given: Any = self.knowledge
@@ -58,7 +61,7 @@ class Requirements:
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise _unfit(name, f"a whole number from {least} on", value)
-        for name in ("uses_honest_updates", "uses_model", "uses_rounds"):
+        for name in ("uses_honest_updates", "uses_model", "uses_rounds", "simulates"):
             if type(getattr(self, name)) is not bool:
                 raise _unfit(name, "true or false", getattr(self, name))
         if self.poisons_data is not None and type(self.poisons_data) is not bool:

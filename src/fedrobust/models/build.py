@@ -11,10 +11,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from fedrobust.compute.global_draws import keeps_state
+from fedrobust.compute.global_draws import draws
 from fedrobust.compute.memory import available_memory
-from fedrobust.compute.network import evaluating, logits, require_logits
+from fedrobust.compute.network import evaluating, logits
 from fedrobust.compute.randomness import isolated, seed_globally
+from fedrobust.compute.trial import require_logits
 from fedrobust.config.arguments import told
 from fedrobust.config.kind import Kind
 from fedrobust.config.text import shortened
@@ -185,11 +186,11 @@ def require_trainable(
         modes = [(module, module.training) for module in model.modules()]
         before = {name: value.clone() for name, value in _held(model)}
         with evaluating(model):
-            stateful = keeps_state(model, x)
+            known = {draws(model, x)}
         model.train()
         with torch.no_grad():
             logits(model, x)
-        stateful = stateful or keeps_state(model, x)
+        known.add(draws(model, x))
         for module, training in modes:
             module.training = training
     kept = () if own is None else own.initial
@@ -201,7 +202,7 @@ def require_trainable(
                 f"the model's buffer {name} changes in training outside the parameters, and a "
                 f"federation aggregates parameters only. {_instead(model, name)}"
             )
-    if stateful:
+    if "from its own" in known:
         raise ConfigError(
             "the model answers otherwise the next time, although PyTorch's seed is the same: it "
             "draws from a generator of its own, or counts. No checkpoint holds such state, and the "

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from fedrobust.compute.network import logits, require_logits
+from fedrobust.compute.network import logits
+from fedrobust.compute.trial import require_logits
 from fedrobust.config import arguments
 from fedrobust.typing import Images, Labels
 
@@ -79,7 +80,7 @@ def require_inputs(
     """Return the examples, valid for this model, and their labels as int64.
 
     Raises: ``ValueError`` for invalid examples or labels; ``ModelError``, a subclass of it, for an
-    invalid model. See :func:`~fedrobust.compute.network.require_logits` for ``alone``.
+    invalid model. See :func:`~fedrobust.compute.trial.require_logits` for ``alone``.
     """
     arguments.module(model)
     x = arguments.images(x)

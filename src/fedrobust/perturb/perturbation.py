@@ -6,7 +6,7 @@ from typing import Annotated, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from fedrobust.compute.network import require_logits
+from fedrobust.compute.trial import require_logits
 from fedrobust.config import arguments
 from fedrobust.config.kind import Kind
 from fedrobust.typing import Images, Labels

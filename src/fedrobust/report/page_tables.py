@@ -63,16 +63,15 @@ class PageTable:
 
         The unit of a column is part of its heading, ``robust (%)``. What the page says beside the
         numbers has columns of its own: ``robust (%): low`` and ``high`` of a range, and ``remark``
-        for words. A number is rounded as on the page, and empty where the page has a dash.
+        for words. A number is rounded as on the page, and empty where the page has a dash. A
+        heading that the page repeats has the one before it in front: ``robust: paper``.
         """
-        out = io.StringIO()
-        columns = [
-            column
-            for head, number, cells in zip(
-                _joined(self.heads), self.numbers, zip(*self.rows, strict=True), strict=True
-            )
-            for column in (_as_numbers(head, cells) if number else [(head, *cells)])
-        ]
+        out, heads = io.StringIO(), _alone(_joined(self.heads))
+        columns = list[tuple[str, ...]]()
+        for i, head in enumerate(heads):
+            cells = tuple(row[i] for row in self.rows)
+            numbers = bool(cells) and self.numbers[i]
+            columns += _as_numbers(head, cells) if numbers else [(head, *cells)]
         csv.writer(out, lineterminator="\n").writerows(zip(*columns, strict=True))
         return out.getvalue()
 
@@ -115,6 +114,16 @@ def _joined(heads: list[list[str]]) -> list[str]:
     """Join rows of headings to one: "Chosen model: Round"."""
     columns = zip(*heads, strict=True)
     return [": ".join(dict.fromkeys(text for text in column if text)) for column in columns]
+
+
+def _alone(heads: list[str]) -> list[str]:
+    """Return headings of which none stands twice."""
+    found, last = list[str](), ""
+    for head in heads:
+        if heads.count(head) == 1:
+            last = head
+        found.append(head if last in (head, "") else f"{last}: {head}")
+    return found
 
 
 _PLAIN = r"[+−-]?[\d,]*\.?\d+(?:e[+-]?\d+)?"

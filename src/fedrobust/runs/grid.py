@@ -2,13 +2,11 @@
 
 import json
 import math
-import re
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import permutations, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +14,15 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedrobust.config.component import from_config, to_config
 from fedrobust.config.docstring import example
-from fedrobust.config.explain import shown
-from fedrobust.config.overrides import Setting, apply, dotted, named_alone, override
+from fedrobust.config.overrides import Setting, apply, named_alone, override
 from fedrobust.config.text import listed, quoted, shortened
 from fedrobust.errors import ConfigError, OverrideWarning
 from fedrobust.experiment import Experiment, Name, read_yaml
+from fedrobust.runs.grid_axes import Choice, at, axes_of, require_kept
 from fedrobust.runs.older_configs import completed
 
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _CELLS = 10_000
 """The largest number of cells in a sweep. All cells are checked before the first is played."""
-
-
-class _TwiceError(ConfigError):
-    """Two cells of one place are the same run."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +48,6 @@ class Sweep:
     cells: tuple[Cell, ...]
     content: str
     reference: str | None = None
-
-
-Choice = tuple[str, tuple[Setting, ...]]
-"""A label, and the keys that it sets."""
 
 
 def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
@@ -88,8 +77,8 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
     grids = content["grid"] if isinstance(content["grid"], list) else [content["grid"]]
     if not grids:
         raise ConfigError(f"{path}: grid is an empty list: give it axes, such as {{seed: [0, 1]}}")
-    each = [_axes(path, grid) for grid in grids]
-    _require_kept(path, each, said)
+    each = [axes_of(path, grid) for grid in grids]
+    require_kept(path, each, said)
     _refuse_too_many(path, each)
     cells, axes = _cells(path, base, each, said), _joined(each)
     parts = {"base": base, "grid": _texts(grids)}
@@ -122,45 +111,6 @@ def _joined(grids: Sequence[Mapping[str, Sequence[Choice]]]) -> dict[str, tuple[
     return axes
 
 
-def _require_kept(
-    path: Path, grids: Sequence[Mapping[str, Sequence[Choice]]], said: Sequence[Setting]
-) -> None:
-    """Refuse an override that the grid undoes in every cell. Raises: ``ConfigError``.
-
-    Warns: ``OverrideWarning`` where it undoes an override in some of the cells.
-    """
-    for setting in said:
-        for leaf in _leaves(setting.path, setting.value):
-            undone = [
-                (axis, [any(leaf[: len(s.path)] == s.path for s in sets) for _, sets in options])
-                for choices in grids
-                for axis, options in choices.items()
-            ]
-            where = [axis for axis, each in undone if any(each)]
-            if not where:
-                continue
-            key = shortened(shown(leaf))
-            if sum(all(each) for _, each in undone) == len(grids):
-                raise ConfigError(
-                    f"-s {key}: {_at(where[0])} sets it in every cell, and would undo this; change "
-                    f"the grid in a copy of {path}"
-                )
-            warnings.warn(
-                f"-s {key}: {_at(where[0])} sets it in some of the cells, which do not change",
-                OverrideWarning,
-                stacklevel=4,
-            )
-
-
-def _leaves(path: tuple[str, ...], value: object) -> Iterator[tuple[str, ...]]:
-    """Yield the dotted keys that an override sets: of a mapping, those within it."""
-    if not isinstance(value, Mapping) or not value:
-        yield path
-        return
-    for key, item in value.items():
-        yield from _leaves((*path, str(key)), item)
-
-
 def _cells(
     path: Path,
     base: dict[str, Any],
@@ -185,13 +135,12 @@ def _cells(
             config["name"] = f"{base['name']}-{name}"
             try:
                 cells[name] = Cell(name, place, config, from_config(Experiment, config))
-                _require_new(path, cells[name], twins)
-            except _TwiceError:
-                raise
             except ConfigError as error:
                 told = str(error).replace("\n", "\n  ")
                 problems.append(f"cell {shortened(name)}: {told}")
                 cures |= dict.fromkeys(_in_full(choices, place, config))
+            else:
+                _require_new(path, cells[name], twins)
     if problems:
         shown = listed(problems[:10], "cells", max(0, len(problems) - 10))
         raise ConfigError("\n".join([f"{path}:", shown, *cures]))
@@ -201,12 +150,12 @@ def _cells(
 
 
 def _require_new(path: Path, cell: Cell, twins: dict[str, str]) -> None:
-    """Refuse a cell that is another one of its place, in all but name. Raises: ``_TwiceError``."""
+    """Refuse a cell that is another one of its place, in all but name. Raises: ``ConfigError``."""
     there = {axis: label for axis, label in cell.labels.items() if axis != "seed"}
     config = to_config(cell.experiment) | {"name": ""}
     key = json.dumps([there, config], sort_keys=True, default=str)
     if (twin := twins.setdefault(key, cell.name)) != cell.name:
-        raise _TwiceError(
+        raise ConfigError(
             f"{path}: the cells {shortened(twin)} and {shortened(cell.name)} are the same run: "
             "leave one of them out"
         )
@@ -224,7 +173,7 @@ def _in_full(
             malicious = config.get("malicious")
             written = example(found, malicious if type(malicious) is int else None)
             line = f"{place[axis]}: {{{key.key}: {written}}}"
-            yield f"{_at(axis)} may be a mapping of labels to changes; write {line}"
+            yield f"{at(axis)} may be a mapping of labels to changes; write {line}"
 
 
 def _attack(path: Path, label: str, axes: Mapping[str, Sequence[str]]) -> str:
@@ -244,67 +193,6 @@ def _refuse_too_many(path: Path, grids: Sequence[Mapping[str, Sequence[Choice]]]
         raise ConfigError(
             f"{path}: the grid has {count:,} cells, more than {_CELLS:,}: split it into sweeps"
         )
-
-
-def _axes(path: Path, grid: object) -> dict[str, list[Choice]]:
-    if not isinstance(grid, Mapping) or not grid:
-        raise ConfigError(f"{path}: grid must map axes to choices, such as {{seed: [0, 1, 2]}}")
-    axes = {
-        str(axis): _choices(f"{path}: {_at(str(axis))}", str(axis), value)
-        for axis, value in grid.items()
-    }
-    keys = {axis: {s.path for _, sets in choices for s in sets} for axis, choices in axes.items()}
-    for one, other in permutations(axes, 2):
-        for key in keys[other]:
-            if any(key[:end] in keys[one] for end in range(1, len(key) + 1)):
-                raise ConfigError(
-                    f"{path}: {_at(one)} and {_at(other)} both set "
-                    f"{shortened(shown(key))}: one would undo the other; put what belongs "
-                    "together on one axis"
-                )
-    return axes
-
-
-def _at(axis: str) -> str:
-    return shown(["grid", *axis.split(".")])
-
-
-def _choices(where: str, axis: str, value: object) -> list[Choice]:
-    made: list[Choice] = []
-    if isinstance(value, Mapping):
-        for label, keys in value.items():
-            at = f"{where}.{shown([label])}"
-            if not isinstance(keys, Mapping):
-                raise ConfigError(f"{at}: must map dotted keys to values; got {quoted(keys)}")
-            made.append((str(label), tuple(_set(at, str(k), v) for k, v in keys.items())))
-    elif isinstance(value, list):
-        made += [(_label(item), (_set(where, axis, item),)) for item in value]
-    else:
-        raise ConfigError(f"{where}: must be a list of values, or a mapping of labels to keys")
-    if not made:
-        raise ConfigError(f"{where}: has no choices")
-    count = Counter(label for label, _ in made)
-    for label in count:
-        if count[label] > 1 or not _LABEL.fullmatch(label):
-            raise ConfigError(
-                f"{where}: {quoted(label)} cannot name a choice (letters, digits, . _ -; once "
-                "each): write the axis as a mapping of labels to keys"
-            )
-    return made
-
-
-def _set(where: str, key: str, value: object) -> Setting:
-    try:
-        return Setting(dotted(key), value)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
-
-
-def _label(item: object) -> str:
-    if isinstance(item, Mapping) and "name" in item:
-        rest = [str(value) for key, value in item.items() if key != "name"]
-        return "-".join([str(item["name"]), *rest])
-    return str(item)
 
 
 def _combinations(

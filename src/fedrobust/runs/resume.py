@@ -264,10 +264,8 @@ def _like(vector: torch.Tensor, start: torch.Tensor) -> bool:
 def _holds_values(store: object) -> bool:
     """Whether a store holds what optimisers keep: tensors, and plain numbers such as a step."""
     kinds = (torch.Tensor, bool, int, float)
-    return isinstance(store, dict) and all(
-        isinstance(kept, dict) and all(isinstance(value, kinds) for value in kept.values())
-        for kept in store.values()
-    )
+    kept = store.values() if isinstance(store, dict) else [None]
+    return all(isinstance(d, dict) and all(isinstance(v, kinds) for v in d.values()) for d in kept)
 
 
 def _note_environment(

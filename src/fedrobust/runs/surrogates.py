@@ -51,6 +51,7 @@ def surrogates(
 
     Raises: the ``UserError`` whose type fits the fault.
     """
+    content = _content(data)
     pgd = Pgd(eps=eps, step_size=eps / 4, steps=10, norm=norm)
     kinds: dict[str, Objective] = {"natural": ERM(), "robust": Adversarial(attack=pgd, ratio=1.0)}
     found = []
@@ -74,12 +75,21 @@ def surrogates(
             del config["execution"][key]
         if batch_norm == "refuse":
             del config["batch_norm"]
-        if isinstance(data, Npz):  # its path does not say what it holds
-            found_data = loaded(data)
-            parts = (*(s.x for s in (found_data.train, found_data.test)), found_data.train.y)
-            config["data"]["content"] = digest(*parts, length=16)
+        config["data"] |= content
         text = json.dumps(config, sort_keys=True)
         place = cache / f"{name}-{digest(text, length=16)}"
         with held(cache, "", wait=True):
             found.append(train(experiment, place, progress.part(name)))
     return found
+
+
+def _content(data: Any) -> dict[str, str]:
+    """Return what must be known of a user's own file besides its path, which may lead elsewhere.
+
+    Raises: ``DataError``.
+    """
+    if not isinstance(data, Npz):
+        return {}
+    found = loaded(data)
+    parts = [part for split in (found.train, found.test) for part in (split.x, split.y)]
+    return {"content": digest(*(x for part in parts for x in (str(part.shape), part)), length=16)}

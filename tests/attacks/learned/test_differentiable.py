@@ -31,7 +31,8 @@ from fedrobust.attacks.learned.differentiable import (
 )
 from fedrobust.attacks.learned.encoding import Basis, Compact, Full
 from fedrobust.attacks.learned.environment import FederationEnv
-from fedrobust.attacks.learned.planning import EPISODES, Plan, gradient_ascent, rollout, value_of
+from fedrobust.attacks.learned.episodes import EPISODES
+from fedrobust.attacks.learned.planning import Plan, gradient_ascent, rollout, value_of
 from fedrobust.attacks.learned.policy import played
 from fedrobust.clients.gradients import gradient_engine
 from fedrobust.objectives import ERM, WassersteinDRO

@@ -14,8 +14,8 @@ from ring import experiment, known_after, learned, task_of, watched
 from fedrobust.attacks.learned import Learned, Training, evolution, planning
 from fedrobust.attacks.learned.encoding import Basis, Full
 from fedrobust.attacks.learned.environment import FederationEnv
+from fedrobust.attacks.learned.episodes import EPISODES, final_episodes, fresh_episodes
 from fedrobust.attacks.learned.evolution import evolve, generations
-from fedrobust.attacks.learned.planning import EPISODES, final_episodes
 from fedrobust.attacks.learned.policy import Policy, acting, played
 from fedrobust.attacks.learned.training import Evolution
 from fedrobust.errors import ConfigError
@@ -143,7 +143,7 @@ def test_all_candidates_of_a_generation_play_the_same_episodes_and_the_next_new_
         assert not used & set(seeds)
         used |= set(seeds)
     assert [seed for _, seed, _ in judged] == [*final_episodes(7)] * 3
-    assert not used & {*final_episodes(7), *planning.fresh_episodes(7)}
+    assert not used & {*final_episodes(7), *fresh_episodes(7)}
     assert len(found.returns) == 3
 
 

@@ -10,8 +10,8 @@ from ring import task_of, watched
 from fedrobust.attacks.learned import Training, planning
 from fedrobust.attacks.learned.encoding import Basis, Full
 from fedrobust.attacks.learned.environment import FederationEnv, Task
+from fedrobust.attacks.learned.episodes import EPISODES, final_episodes, fresh_episodes, searched
 from fedrobust.attacks.learned.planning import (
-    EPISODES,
     best_constant,
     constant_actions,
     cross_entropy,
@@ -121,10 +121,10 @@ def test_steps_are_spent_on_the_better_half_each_time(
 
 def test_no_episode_of_a_search_judges_it() -> None:
     """However long the search is."""
-    search = {planning.searched(7, k) for k in range(5000)}
+    search = {searched(7, k) for k in range(5000)}
     assert len(search) == 5000
-    assert not search & {*planning.fresh_episodes(7), *planning.final_episodes(7)}
-    assert [planning.searched(7, k) for k in range(3)] == [7, 8, 9]
+    assert not search & {*fresh_episodes(7), *final_episodes(7)}
+    assert [searched(7, k) for k in range(3)] == [7, 8, 9]
 
 
 @pytest.mark.slow

@@ -24,7 +24,8 @@ from fedrobust.attacks.learned import Learned, Training, stage_two
 from fedrobust.attacks.learned.attacker_state import AttackerState
 from fedrobust.attacks.learned.encoding import Basis
 from fedrobust.attacks.learned.environment import FederationEnv
-from fedrobust.attacks.learned.planning import EPISODES, Plan
+from fedrobust.attacks.learned.episodes import EPISODES
+from fedrobust.attacks.learned.planning import Plan
 from fedrobust.attacks.learned.policy import Actor, Policy, acting, played, train
 from fedrobust.federation.round import run_round
 from fedrobust.runs.prepare import prepare

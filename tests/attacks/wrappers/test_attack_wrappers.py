@@ -99,7 +99,13 @@ def test_poisoned_training_gives_no_budget() -> None:
 
 
 def test_a_learned_attack_has_its_budget_in_its_encoding() -> None:
-    for attack in (Learned(), Jittered(Learned(), radius=0.1)):
+    class Own:
+        requires = Requirements(simulates=True)
+
+        def craft(self, state: None, view: View, rng: Any) -> tuple[Tensor, None]:
+            return view.own, None
+
+    for attack in (Learned(), Jittered(Learned(), radius=0.1), Own()):
         with pytest.raises(ValueError, match="simulates the federation without this budget"):
             Budgeted(attack, budget=1.0)
 

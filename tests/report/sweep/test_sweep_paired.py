@@ -32,6 +32,21 @@ def made(errors: dict[str, list[float]], rhos: dict[str, list[float]]) -> SweepR
     return SweepRecords(Path(), "made", ("rule", "attack"), groups, (), {})
 
 
+def test_a_grid_without_an_axis_of_seeds_is_paired_by_its_seed() -> None:
+    """A list of grids may have one with seeds, and one without, whose cells have seed 0."""
+    errors = {"none": [0.1, 0.2, 0.3], "flip": [0.3, 0.4, 0.6], "noise": [0.1, 0.2, 0.4]}
+    records = made(errors, {name: [0.5, 0.5, 0.5] for name in errors})
+    whole = paired(records)
+    groups = []
+    for group in records.groups:
+        first = group.cells[0]
+        labels = {axis: label for axis, label in first.labels.items() if axis != "seed"}
+        groups.append(replace(group, cells=(replace(first, labels=labels), *group.cells[1:])))
+    heads, rows = paired(replace(records, groups=tuple(groups)))
+    assert heads == whole[0]
+    assert [texts for _, texts in rows] == [texts for _, texts in whole[1]]
+
+
 def test_attacks_are_compared_seed_by_seed() -> None:
     """By hand: differences −.02, −.04, −.06 have mean −.04, deviation .02, t(2) = 4.303."""
     errors = {

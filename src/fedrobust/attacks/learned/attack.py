@@ -1,7 +1,7 @@
 """The two-stage learned attack (DRFL §3)."""
 
 from importlib.util import find_spec
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 
@@ -67,7 +67,6 @@ class Learned(Settings):
     Example: ``{name: learned, observe: 20, horizon: 300}``
     """
 
-    simulates: ClassVar[bool] = True
     name: Literal["learned"] = "learned"
     __call__ = on_rows
 
@@ -92,6 +91,7 @@ class Learned(Settings):
             start_field="wait",
             uses_model=True,
             uses_rounds=self.horizon == "rest" and (self.policy is None or self.relearn > 0),
+            simulates=True,
         )
 
     def init(self) -> State:

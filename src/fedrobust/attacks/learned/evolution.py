@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from fedrobust.attacks.learned.environment import FederationEnv, Task
-from fedrobust.attacks.learned.planning import best_constant, final_episodes
+from fedrobust.attacks.learned.episodes import evolved, final_episodes, of_the_start
+from fedrobust.attacks.learned.planning import best_constant
 from fedrobust.attacks.learned.policy import Policy, Trained, acting, played
 from fedrobust.attacks.learned.training import Training
 from fedrobust.errors import ConfigError
@@ -24,8 +25,6 @@ _LEAST = 0.1
 """The least deviation that an observation is divided by; observations have a size near 1."""
 MOST = 10_000
 """The most weights of a policy; a search of more would take far more episodes than there are."""
-_FIRST = 10_000
-"""The first episode of the search, counted from its seed: far from those that judge."""
 
 Weights = npt.NDArray[np.float64]
 
@@ -56,18 +55,18 @@ def evolve(task: Task, training: Training, seed: int) -> Trained:
     action, steps, rounds = None, training.steps, 0
     if training.start == "constant":
         # Other episodes than those in which the policies are judged at the end.
-        plan = best_constant(task, steps=steps // 4, seed=seed + 5000, episodes=1)
+        plan = best_constant(task, steps=steps // 4, seed=of_the_start(seed), episodes=1)
         action, rounds, steps = plan.actions[0], plan.rounds, steps - steps // 4
     form = Form.of(env, settings.hidden)
     mean = form.initial(action, seed)
     start = form.policy(mean) if action is None else Policy.constant(action, form.seen)
-    form = form.normalised(env, start, seed + _FIRST)
+    form = form.normalised(env, start, evolved(seed, 0))
     if action is None:
         start = form.policy(mean)
     search = SepCMA(mean.copy(), settings.deviation, seed=seed, population_size=settings.population)
     whole = -(-task.horizon // task.hold)
     each = search.population_size * settings.episodes
-    best, course, first = start, list[float](), seed + _FIRST + 1
+    best, course, first = start, list[float](), evolved(seed, 1)
     for length in generations(steps - whole, each, whole, settings.stages):
         asked = [search.ask() for _ in range(search.population_size)]
         episodes, values = range(first, first + settings.episodes), list[float]()

@@ -16,17 +16,14 @@ from torch import Tensor
 
 from fedrobust.attacks.learned.differentiable import NotLinearError, differentiable
 from fedrobust.attacks.learned.environment import LIMIT, FederationEnv, Task
+from fedrobust.attacks.learned.episodes import EPISODES, final_episodes, fresh_episodes, searched
 from fedrobust.attacks.learned.policy import Actor, played
 from fedrobust.attacks.learned.simulation import Harm
 from fedrobust.attacks.learned.training import Training
 from fedrobust.typing import Floats
 
-EPISODES = 5
-"""The number of episodes in which each of the last candidates is judged."""
 FINALISTS = 2
 """The number of candidates that a search by halving leaves to be judged."""
-_JUDGED, _FAR = 1000, 1_000_000
-"""Where the episodes begin that judge, counted from a seed, and where those of a long search go."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +130,8 @@ def cross_entropy(
     means, course = [], []
     for iteration in range(iterations):
         drawn = np.clip(mean + deviation * draw.standard_normal((population, *shape)), -1, 1)
-        values = [
-            tell(value_of(env, _held(plan, task), searched(seed, iteration))) for plan in drawn
-        ]
+        episode = searched(seed, iteration)
+        values = [tell(value_of(env, _held(plan, task), episode)) for plan in drawn]
         order = np.argsort(-np.array(values), kind="stable")[:elite]
         mean, deviation = drawn[order].mean(axis=0), drawn[order].std(axis=0) + 0.02
         means.append(mean)
@@ -223,21 +219,6 @@ def rollout(env: FederationEnv, plan: Tensor, seed: int) -> Tensor:
 def value_of(env: FederationEnv, actions: Floats, seed: int, most: int | None = None) -> float:
     """Return the return of one episode, or of its first ``most`` steps, with a plan [steps, k]."""
     return played(env, Plan(actions, 0.0).actor(env), seed, most)
-
-
-def searched(seed: int, k: int) -> int:
-    """Return the seed of the k-th episode of a search; none of them judges a result."""
-    return seed + k if k < _JUDGED else seed + _FAR + k
-
-
-def fresh_episodes(seed: int) -> range:
-    """Return the seeds of episodes that no search or training has used for a choice."""
-    return range(seed + _JUDGED, seed + _JUDGED + EPISODES)
-
-
-def final_episodes(seed: int) -> range:
-    """Return the seeds of the episodes that choose among the last candidates of a search."""
-    return range(seed + 2000, seed + 2000 + EPISODES)
 
 
 def _share(actions: int) -> int:

@@ -12,9 +12,10 @@ from fedrobust.attacks import estimates
 from fedrobust.attacks.learned.attacker_state import AttackerState, material
 from fedrobust.attacks.learned.encoding import ActionContext
 from fedrobust.attacks.learned.environment import FederationEnv, Task, before
+from fedrobust.attacks.learned.episodes import fresh_episodes, of_the_start
 from fedrobust.attacks.learned.evolution import evolve
 from fedrobust.attacks.learned.observation import Observation
-from fedrobust.attacks.learned.planning import best_constant, fresh_episodes, search
+from fedrobust.attacks.learned.planning import best_constant, search
 from fedrobust.attacks.learned.policy import Policy, acting, played, train
 from fedrobust.attacks.learned.policy_files import load_policy
 from fedrobust.attacks.learned.rollout_cache import journal
@@ -170,7 +171,7 @@ def _found(known: AttackerState, attack: Settings, task: Task, seed: int) -> Non
         if training.start == "constant":
             steps = training.steps // 4
             # Other episodes than those in which the policy is judged at the end.
-            plan = best_constant(task, steps=steps, seed=seed + 5000, episodes=1)
+            plan = best_constant(task, steps=steps, seed=of_the_start(seed), episodes=1)
             start, known.rounds = plan.actions[0], known.rounds + plan.rounds
         trained = train(task, training, seed, start)
     known.policy, known.rounds = trained.policy.tensors(), known.rounds + trained.rounds

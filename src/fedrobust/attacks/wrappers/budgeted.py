@@ -13,7 +13,7 @@ from fedrobust.config.component import component
 from fedrobust.config.kind import name_of
 from fedrobust.config.own import asking
 from fedrobust.config.scalars import Positive
-from fedrobust.federation.attack import AnyAttack, Requirements, poisons
+from fedrobust.federation.attack import AnyAttack, Requirements, poisons, requirements
 from fedrobust.federation.malicious_rows import crafted
 from fedrobust.federation.one_call import on_rows
 from fedrobust.federation.threat import View
@@ -30,8 +30,8 @@ class Budgeted(Wrapper):
     are always trained.
 
     Raises: ``ValueError`` for an attack that poisons data: its clients train on poisoned data, so
-    that no honest update says what the budget is. And for one that is trained on a simulation,
-    which has no such budget (``Learned``): the budget belongs into its ``encoding``.
+    that no honest update says what the budget is. And for one that simulates the federation
+    (``Learned``), since its simulation has no such budget: its ``encoding`` has one.
 
     Reference: none. It is the common budget with which fedrobust compares fixed and learned
     attacks.
@@ -54,14 +54,11 @@ class Budgeted(Wrapper):
                     f"{name_of(type(self.attack))} poisons the data that its clients train on, so "
                     "that no honest update gives a budget; use an attack that only crafts updates"
                 )
-            inner: Any = self.attack
-            while inner is not None:
-                if getattr(inner, "simulates", False):
-                    raise ValueError(
-                        f"{name_of(type(inner))} simulates the federation without this budget; "
-                        "give its encoding a budget instead"
-                    )
-                inner = getattr(inner, "attack", None)
+            if requirements(self.attack).simulates:
+                raise ValueError(
+                    f"{name_of(type(self.attack))} simulates the federation without this budget; "
+                    "give the encoding of the learned attack a budget instead"
+                )
         return self
 
     @property

@@ -5,16 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedrobust.compute.network import (
-    answers,
-    are_probabilities,
-    batched_logits,
-    logits,
-    mixes,
-    require_one_answer,
-    same,
-    spread,
-)
+from fedrobust.compute.network import answers, batched_logits, logits
+from fedrobust.compute.trial import are_probabilities, mixes, require_one_answer, same, spread
 from fedrobust.errors import ModelError
 from fedrobust.typing import Images, Labels
 
@@ -83,7 +75,7 @@ def subject(model: nn.Module, x: Images, y: Labels, batch: int = 256) -> ModelCh
     [b, classes], or answers otherwise where gradients are taken; ``ValueError`` for labels beyond
     the classes.
     """
-    some, given = spread(x, 16), model
+    some = spread(x, 16)
     with torch.no_grad():
         first, again = (logits(model, some).clone() for _ in range(2))
     classes = first.shape[1]
@@ -98,6 +90,7 @@ def subject(model: nn.Module, x: Images, y: Labels, batch: int = 256) -> ModelCh
         notes.append("the model gives logits that are no numbers; these answers count as wrong")
     with torch.no_grad():
         require_one_answer(model, some, first)
+        said = logits(model, x[:16]).clone()
     steady = same(first, again)
     if not steady:
         notes.append("the model is randomised: the same input gives other logits the next time")
@@ -130,10 +123,14 @@ def subject(model: nn.Module, x: Images, y: Labels, batch: int = 256) -> ModelCh
     constant = bool((chosen == chosen[0]).all()) and not bool((y == y[0]).all())
     if constant:
         notes.append("the model gives one answer to everything: there is nothing to audit")
-    with torch.no_grad():
-        said = logits(given, x[:16]).clone() if steady else None
     return ModelCheck(
-        model, classes, differentiable, steady and not mixed, constant, tuple(notes), said
+        model,
+        classes,
+        differentiable,
+        steady and not mixed,
+        constant,
+        tuple(notes),
+        said if steady else None,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedrobust.compute.network import same
+from fedrobust.compute.trial import same
 from fedrobust.digest import digest
 from fedrobust.errors import RecordError, RecordWarning, WriteError
 from fedrobust.files import appending, written

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from fedrobust.compute.global_draws import Draws, draws
-from fedrobust.compute.network import batched_logits, right, spread
+from fedrobust.compute.network import batched_logits, right
 from fedrobust.compute.randomness import Streams, drawing
+from fedrobust.compute.trial import spread
 from fedrobust.compute.units import computed, slices
 from fedrobust.evaluation.accuracy import noise
 from fedrobust.evaluation.auditing.battery import Attack

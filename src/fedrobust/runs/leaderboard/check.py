@@ -49,13 +49,10 @@ def _wrong(result: ResultRecord, protocol: Protocol | None) -> str:
         return "knows_f does not fit the rule's config"
     if result.audit.robust > result.audit.claimed:
         return "the audit leaves more standing than plain PGD alone"
-    if _interval(result) != bounds(result.audit.robust, result.audit.examples):
+    audit = result.audit
+    if (audit.low, audit.high) != bounds(audit.robust, audit.examples):
         return "the interval of robust is not that of so many examples"
     return ""
-
-
-def _interval(result: ResultRecord) -> tuple[float, float]:
-    return result.audit.low, result.audit.high
 
 
 def _common(result: ResultRecord) -> dict[str, Any]:
