@@ -10,7 +10,7 @@ from fedrobust.attacks import Learned, LocalModelPoisoning, Mimic
 from fedrobust.cli.components import _knowledge
 from fedrobust.display import SweepDisplay
 from fedrobust.progress import CELLS
-from fedrobust.runs.grid import _LABEL
+from fedrobust.runs.grid_axes import _LABEL
 
 
 def test_a_cell_may_have_any_name_that_a_label_can_have(tmp_path: Path) -> None:
