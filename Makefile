@@ -95,7 +95,7 @@ site: setup-site
 
 # The table and the pages under results/, from the records there.
 results: setup
-	for run in results/*/*/; do $(BIN)/fedrobust report $$run; done
+	for run in results/audits/*/ results/byzantine/*/ results/drfl/*/ results/fat/*/ results/leaderboard; do $(BIN)/fedrobust report $$run; done
 	$(BIN)/python results/table.py
 
 clean:

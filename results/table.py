@@ -52,6 +52,16 @@ within one budget and act from the same round on, in which the learned attacks h
 | attack | ring, no rule | median | Krum | MNIST, no rule | median | Krum |
 |---|---|---|---|---|---|---|
 """
+LEADERBOARD = """
+## Leaderboard
+
+True robust accuracy in per cent under the worst of the attacks, as an audit counts it, beside what
+plain PGD would have said: [all rules and attacks](leaderboard/report/index.html),
+[what it shows](leaderboard/notes.md), [the protocol, and how to submit a rule](../docs/leaderboard.md).
+
+| data | rank | rule | worst attack | robust | range | plain PGD | rank by plain PGD | clean | seeds |
+|---|---|---|---|---|---|---|---|---|---|
+"""
 _LATE = {
     **{f"{name}-late": name for name in ("random", "inner-product", "fang", "shrink")},
     "learned-black": "learned-black-box",
@@ -180,6 +190,12 @@ def _number(value: Mapping[str, Any]) -> str:
     return middle if isinstance(middle, str) else f"{middle:.2g}"
 
 
+def leaderboard() -> str:
+    """Return the rows of the leaderboard's ranked rules."""
+    path = HERE / "leaderboard" / "report" / "table.json"
+    return "".join(f"| {' | '.join(row.values())} |\n" for row in json.loads(path.read_text()))
+
+
 def experiments() -> str:
     """Return one line for each experiment, by folder."""
     text = ""
@@ -221,7 +237,7 @@ def page() -> str:
     found = list(cells_of_fat())
     rows = [row for name in ("table-1", "table-2", "table-3") for row in tables("fat")[name]]
     fat = "".join(beside(published, found) for published in rows)
-    return HEAD + FAT + fat + DRFL + drfl() + experiments()
+    return HEAD + FAT + fat + DRFL + drfl() + LEADERBOARD + leaderboard() + experiments()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-NOTES = sorted((ROOT / "results").glob("*/*/notes.md"))
+NOTES = sorted((ROOT / "results").rglob("notes.md"))
 
 
 def test_the_page_is_what_the_records_say_and_short(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,7 +114,8 @@ def test_krum_that_refuses_so_few_rows_is_replaced_by_ones_own() -> None:
 def test_the_rule_itself_is_asked_where_it_is_known() -> None:
     """A rule that takes short first rows alone: λ is halved down to it, whatever Krum would take.
 
-    A rule that never answers with one row leaves the honest updates.
+    Under a rule that never answers with one row, the rows are those of an adversary who does not
+    know it: knowing more must not disarm the attack.
     """
     own, benign = normal(2, 16), normal(8, 16, seed=1)
 
@@ -126,7 +127,9 @@ def test_the_rule_itself_is_asked_where_it_is_known() -> None:
     halvings = math.log2(start * 4 / float(row.norm()))
     assert halvings == pytest.approx(round(halvings))
     assert 0.05 <= row.norm() < 0.1
-    assert torch.equal(rows_of(KRUM, view_of(own, benign, rule=Mean())), own)
+    blind = rows_of(KRUM, view_of(own, benign))
+    assert not torch.equal(blind, own)
+    assert torch.equal(rows_of(KRUM, view_of(own, benign, rule=Mean())), blind)
 
 
 def test_with_rule_and_number_known_the_missing_rows_are_simulated() -> None:

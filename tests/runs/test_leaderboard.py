@@ -112,6 +112,21 @@ def test_an_unfinished_run_is_refused(here: Path) -> None:
     assert len(told.there) == 7
 
 
+def test_runs_that_are_refused_alike_are_told_of_in_one_line(here: Path) -> None:
+    for cell in ("mean-none-0", "mean-none-1", "krum-none-1"):
+        (here / "sweep" / "cells" / cell / "summary.json").unlink()
+    edited(here / "sweep" / "cells" / "krum-reversed-0" / "config.yaml", "rounds: 2", "rounds: 3")
+    command = ["leaderboard", "add", str(here / "sweep"), "--by", "another"]
+    command += ["--out", str(here / "board"), "--protocol", str(here / "tiny.yaml")]
+    done = CliRunner().invoke(app, command)
+    told = [line for line in done.stderr.splitlines() if line.startswith("refused: ")]
+    assert done.exit_code == 1
+    assert len(told) == 2
+    assert "mean-none-0 and 2 more: it is not finished" in told[0]
+    assert "krum-reversed-0: it is no run of the protocol tiny: rounds is 3" in told[1]
+    assert "0 results added, 4 were there" in done.stdout
+
+
 @pytest.mark.parametrize("what", ["evaluation", "audit", "rounds"])
 def test_a_summary_that_was_edited_is_refused(here: Path, what: str) -> None:
     run = here / "sweep" / "cells" / "mean-reversed-0"

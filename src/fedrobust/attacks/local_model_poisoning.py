@@ -33,9 +33,11 @@ class LocalModelPoisoning:
 
     ``against: krum``: all m colluders send Δ = -λs, with the largest λ found that Krum selects. λ
     starts at minᵢ Σₗ ‖wᵢ - wₗ‖ / ((n - 2m - 1)√d) + maxᵢ ‖wᵢ - θ‖ / √d, where the sum is over the
-    n - m - 2 honest rows nearest to i. λ is halved until the row is selected; below ``threshold``
-    the colluders send their honest updates. Where the rule is granted, "selected" means that the
-    rule's own answer is the crafted row; else the adversary computes Krum with f = m. With partial
+    n - m - 2 honest rows nearest to i. λ is halved until the row is selected, or is below
+    ``threshold``. Where the rule is granted, "selected" means first that the rule's own answer is
+    the crafted row. A rule such as the mean gives no single row for any λ. For it, and where the
+    rule is not granted, the adversary computes Krum with f = m. If that selects no row either, the
+    colluders send their honest updates. With partial
     knowledge the colluders' honest rows play the benign ones, against 1, 2, … m - 2 crafted rows,
     until a λ is found. More crafted rows would have only each other as neighbours, and would always
     be selected. Where the rule and the number of clients are known as well, the missing benign rows
@@ -97,13 +99,15 @@ class LocalModelPoisoning:
         elif view.rule is not None and total is not None:
             others = estimates.expected_benign(view, total, rng)
             crafted = range(view.rows, view.rows + 1)
-        for count in crafted:
-            trial = _KrumTrial(others, signs, count)
-            size = trial.bound
-            while size >= self.threshold:
-                if trial.selects(size, view):
-                    return (-size * signs).expand(view.rows, -1)
-                size /= 2
+        trial = _KrumTrial(others, signs)
+        # The rule itself is asked first: no row alone is the answer of a mean.
+        for asked in (view, None) if view.rule is not None else (None,):
+            for count in crafted:
+                size = trial.bound(count)
+                while size >= self.threshold:
+                    if trial.selects(size, count, asked):
+                        return (-size * signs).expand(view.rows, -1)
+                    size /= 2
         return view.own
 
     def _beyond(self, view: View, rng: torch.Generator) -> Updates:
@@ -123,10 +127,10 @@ class LocalModelPoisoning:
 
 
 class _KrumTrial:
-    """Checks whether Krum would select one of ``count`` rows -λ s among the ``honest`` rows."""
+    """Checks whether one of ``count`` rows -λ s would be selected among the ``honest`` rows."""
 
-    def __init__(self, honest: Updates, signs: Vector, count: int) -> None:
-        self.honest, self.signs, self.count = honest, signs, count
+    def __init__(self, honest: Updates, signs: Vector) -> None:
+        self.honest, self.signs = honest, signs
         self.squared = squared_distances(honest)
         # n - f - 2 with n = honest + crafted rows and f = crafted ones.
         self.neighbours = max(1, len(honest) - 2)
@@ -135,38 +139,35 @@ class _KrumTrial:
         self.lengths, self.along = lengths**2, (honest @ signs).double()
         self.norm = float(torch.linalg.vector_norm(signs, dtype=torch.float64))
 
-    @property
-    def bound(self) -> float:
-        """The λ above which the paper's Krum cannot select the row; 0 where s = 0."""
+    def bound(self, count: int) -> float:
+        """Return the λ above which the paper's Krum cannot select the row; 0 where s = 0."""
         if self.norm == 0:
             return 0.0
         others = self.squared.sqrt().sort(dim=1).values[:, 1 : self.neighbours + 1]
-        share = max(1, len(self.honest) - self.count - 1)
+        share = max(1, len(self.honest) - count - 1)
         closest, furthest = float(others.sum(dim=1).min()), float(self.lengths.max().sqrt())
         return (closest / share + furthest) / self.norm
 
-    def selects(self, size: float, view: View) -> bool:
-        """Ask the rule itself where it is granted and takes so few rows; else compute Krum."""
-        if view.rule is not None:
-            row = -size * self.signs
-            try:
-                answer = estimates.answer(
-                    view, torch.cat([row.expand(self.count, -1), self.honest])
-                )
-            except NoAnswerError:
-                return False
-            except ValueError:
-                return self._krum_selects(size)
-            apart, size = (answer.double() - row.double()).norm(), row.double().norm()
-            return bool(apart <= 1e-5 * size)
-        return self._krum_selects(size)
+    def selects(self, size: float, count: int, asked: View | None) -> bool:
+        """Ask the rule of the view where there is one, if it takes so few rows; else Krum."""
+        if asked is None:
+            return self._krum_selects(size, count)
+        row = -size * self.signs
+        try:
+            answer = estimates.answer(asked, torch.cat([row.expand(count, -1), self.honest]))
+        except NoAnswerError:
+            return False
+        except ValueError:
+            return self._krum_selects(size, count)
+        apart, length = (answer.double() - row.double()).norm(), row.double().norm()
+        return bool(apart <= 1e-5 * length)
 
-    def _krum_selects(self, size: float) -> bool:
+    def _krum_selects(self, size: float, count: int) -> bool:
         gap = (self.lengths + 2 * size * self.along + size**2 * self.norm**2).clamp(min=0)
         # count - 1 of its neighbours are equal rows at distance 0.
-        mine = gap.sort().values[: max(0, self.neighbours - self.count + 1)].sum()
-        return bool(mine <= self._scores(gap).min())
+        mine = gap.sort().values[: max(0, self.neighbours - count + 1)].sum()
+        return bool(mine <= self._scores(gap, count).min())
 
-    def _scores(self, gap: Tensor) -> Tensor:
-        distances = torch.cat([self.squared, gap[:, None].expand(-1, self.count)], dim=1)
+    def _scores(self, gap: Tensor, count: int) -> Tensor:
+        distances = torch.cat([self.squared, gap[:, None].expand(-1, count)], dim=1)
         return distances.sort(dim=1).values[:, 1 : self.neighbours + 1].sum(dim=1)

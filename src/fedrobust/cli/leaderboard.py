@@ -70,8 +70,10 @@ def add_command(
         from fedrobust.runs.leaderboard.submission import add
 
         told = add(runs, out, _protocols(protocol), by, rule)
-        for path, why in told.refused.items():
-            tell(f"refused: {path}: {why}")
+        for why in dict.fromkeys(told.refused.values()):
+            runs_of = [path for path, other in told.refused.items() if other == why]
+            more = f" and {len(runs_of) - 1} more" if len(runs_of) > 1 else ""
+            tell(f"refused: {runs_of[0]}{more}: {why}")
         there = f", {len(told.there)} were there" if told.there else ""
         say(f"{len(told.files)} results added{there}; page: fedrobust report {out}")
     if told.refused:
