@@ -88,3 +88,10 @@ def test_seeds_that_help_cannot_be_chosen() -> None:
 def test_equal_rules_share_a_rank() -> None:
     found = ranked(rule("a", 0.5, 0.5, 0.5), rule("b", 0.9, 0.5, 0.5), rule("c", 0.4, 0.4, 0.4))
     assert [s.rank for s in found] == [1, 1, 3]
+
+
+def test_a_lead_that_chance_may_explain_is_told_as_one() -> None:
+    first, near, far = (rule(n, s, s, s) for n, s in (("a", 0.60), ("b", 0.55), ("c", 0.2)))
+    said = _headline("digits", ranked(first, near, far))
+    assert "the most of 3 rules, which may be chance: the range of b overlaps its own." in said
+    assert _headline("digits", ranked(first, far)).endswith("the most of 2 rules.")

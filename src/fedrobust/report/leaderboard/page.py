@@ -99,6 +99,11 @@ def _headline(name: str, ranked: Sequence[Standing], most: Knowledge = LEVELS[-1
         return f"On {name}, no rule has been played under every attack yet."
     first = ranked[0]
     of = f", the most of {len(ranked)} rules" if len(ranked) > 1 else ""
+    # Scores whose ranges overlap may differ by chance.
+    near = [r.rule.label for r in ranked[1:] if r.worst.ends[1] >= first.worst.ends[0]]
+    if near:
+        more = f" and {len(near) - 1} more" if len(near) > 1 else ""
+        of += f", which may be chance: the range of {near[0]}{more} overlaps its own"
     who = "" if most == LEVELS[-1] else f" by attackers that know {KNOWS[most]}"
     text = (
         f"On {name}, {first.rule.label} keeps {percent(first.worst.robust)} under its worst attack"
