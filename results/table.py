@@ -57,9 +57,10 @@ LEADERBOARD = """
 
 True robust accuracy in per cent under the worst of the attacks, as an audit counts it, beside what
 plain PGD would have said: [all rules and attacks](leaderboard/report/index.html),
-[what it shows](leaderboard/notes.md), [the protocol, and how to submit a rule](../docs/leaderboard.md).
+[what it shows](leaderboard/notes.md),
+[the protocol, and how to submit a rule](../docs/leaderboard.md).
 
-| data | rank | rule | worst attack | robust | range | plain PGD | rank by plain PGD | clean | seeds |
+| data | rank | rule | worst attack | robust | range | plain PGD | its rank | clean | seeds |
 |---|---|---|---|---|---|---|---|---|---|
 """
 _LATE = {

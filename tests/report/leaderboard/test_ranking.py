@@ -91,7 +91,10 @@ def test_equal_rules_share_a_rank() -> None:
 
 
 def test_a_lead_that_chance_may_explain_is_told_as_one() -> None:
-    first, near, far = (rule(n, s, s, s) for n, s in (("a", 0.60), ("b", 0.55), ("c", 0.2)))
+    first, near, far = (
+        rule(name, low, low, low, seed=0) + rule(name, high, high, high, seed=1)
+        for name, low, high in (("a", 0.6, 0.7), ("b", 0.5, 0.6), ("c", 0.5, 0.59))
+    )
     said = _headline("digits", ranked(first, near, far))
     assert "the most of 3 rules, which may be chance: the range of b overlaps its own." in said
     assert _headline("digits", ranked(first, far)).endswith("the most of 2 rules.")
