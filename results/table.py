@@ -13,6 +13,7 @@ from typing import Any
 
 from fedrobust.experiment import read_yaml
 from fedrobust.records.published import Published, tables
+from fedrobust.report.leaderboard.page import leaderboard_values
 
 HERE = Path(__file__).parent
 EXPERIMENTS = HERE.parent / "experiments"
@@ -193,8 +194,9 @@ def _number(value: Mapping[str, Any]) -> str:
 
 def leaderboard() -> str:
     """Return the rows of the leaderboard's ranked rules."""
-    path = HERE / "leaderboard" / "report" / "table.json"
-    return "".join(f"| {' | '.join(row.values())} |\n" for row in json.loads(path.read_text()))
+    _, files = leaderboard_values(HERE / "leaderboard")
+    rows = json.loads(files["table.json"])
+    return "".join(f"| {' | '.join(row.values())} |\n" for row in rows)
 
 
 def experiments() -> str:

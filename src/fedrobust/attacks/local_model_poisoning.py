@@ -35,9 +35,9 @@ class LocalModelPoisoning:
     starts at minᵢ Σₗ ‖wᵢ - wₗ‖ / ((n - 2m - 1)√d) + maxᵢ ‖wᵢ - θ‖ / √d, where the sum is over the
     n - m - 2 honest rows nearest to i. λ is halved until the row is selected, or is below
     ``threshold``. Where the rule is granted, "selected" means first that the rule's own answer is
-    the crafted row. A rule such as the mean gives no single row for any λ. For it, and where the
-    rule is not granted, the adversary computes Krum with f = m. If that selects no row either, the
-    colluders send their honest updates. With partial
+    the crafted row. Where that is so for no λ, as under a mean, which never answers with a single
+    row, and where the rule is not granted, the adversary computes Krum with f = m. If Krum selects
+    no row either, the colluders send their honest updates. With partial
     knowledge the colluders' honest rows play the benign ones, against 1, 2, … m - 2 crafted rows,
     until a λ is found. More crafted rows would have only each other as neighbours, and would always
     be selected. Where the rule and the number of clients are known as well, the missing benign rows

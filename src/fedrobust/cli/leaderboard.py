@@ -71,9 +71,9 @@ def add_command(
 
         told = add(runs, out, _protocols(protocol), by, rule)
         for why in dict.fromkeys(told.refused.values()):
-            runs_of = [path for path, other in told.refused.items() if other == why]
-            more = f" and {len(runs_of) - 1} more" if len(runs_of) > 1 else ""
-            tell(f"refused: {runs_of[0]}{more}: {why}")
+            first, *others = (path for path, other in told.refused.items() if other == why)
+            more = f" and {len(others)} more" if others else ""
+            tell(f"refused: {first}{more}: {why}")
         there = f", {len(told.there)} were there" if told.there else ""
         say(f"{len(told.files)} results added{there}; page: fedrobust report {out}")
     if told.refused:
