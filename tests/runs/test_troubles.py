@@ -11,11 +11,12 @@ import torch
 from fedrobust import run
 from fedrobust.aggregators import Aggregation, Context, SmallestMaximumEigenvalueAveraging
 from fedrobust.aggregators.aggregator import NoAnswerError
-from fedrobust.attacks import InnerProduct, Optimized
+from fedrobust.attacks import Delayed, InnerProduct, LabelFlip, Optimized, Shrink, ZeroUpdate
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.round import run_round
 from fedrobust.federation.server import aggregate
+from fedrobust.federation.threat import View
 from fedrobust.runs.prepare import prepare
 from fedrobust.runs.summary import certificate_warnings
 from fedrobust.runs.tally import Tally
@@ -127,3 +128,69 @@ def test_a_round_with_too_few_clients_is_not_blamed_on_refused_rows(
         "2 rounds made no step, the first 1: 3 clients took part: "
         "Krum needs n >= 2f + 3: n = 3, f = 2 needs 7",
     )
+
+
+class Observer:
+    """Sends what its clients would send anyway."""
+
+    def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[torch.Tensor, Any]:
+        return view.own, state
+
+
+class InPlace:
+    """Writes its rows over the honest ones that it was shown."""
+
+    def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[torch.Tensor, Any]:
+        return view.own.mul_(-1), state
+
+
+class OneOfTwo:
+    """Only the first of its clients sends anything but its honest update."""
+
+    def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[torch.Tensor, Any]:
+        return torch.cat([view.own[:1] + 1.0, view.own[1:]]), state
+
+
+@pytest.mark.parametrize(
+    ("attack", "share"),
+    [
+        (Observer(), 0.0),
+        (InPlace(), 1.0),
+        (OneOfTwo(), 1.0),
+        (Shrink(scale=0.5), 1.0),
+        (Delayed(attack=Shrink(scale=0.5), start=4), 0.25),
+        (LabelFlip(source=1, target=7), None),
+        (ZeroUpdate(), None),
+    ],
+)
+@pytest.mark.parametrize("colluders", [True, False])
+def test_an_attack_that_never_acts_is_told(
+    plain: Callable[..., Experiment], attack: Any, share: float | None, colluders: bool
+) -> None:
+    threat = {"colluders": colluders}
+    result = run(plain(rounds=4, malicious=2, attack=attack, threat=threat))
+    assert result.summary.attack_acted == share
+    told = [text for text in result.summary.troubles if "honest updates" in text]
+    assert told == [
+        "the attack sent the honest updates in all 4 rounds with malicious clients, so that this "
+        "run is one without an attack"
+    ] * (share == 0.0)
+
+
+def test_without_malicious_clients_nothing_is_said_of_an_attack(
+    plain: Callable[..., Experiment],
+) -> None:
+    result = run(plain(rounds=2, malicious=0))
+    assert result.summary.attack_acted is None
+    assert result.summary.troubles == ()
+
+
+def test_a_run_that_an_older_version_began_claims_nothing_of_its_attack() -> None:
+    new = line(3, []) | {"malicious": [1], "acted": False}
+    assert Tally.of([new]).acted_share == 0.0
+    assert Tally.of([line(2, []) | {"malicious": [1]}, new]).acted_share is None
+
+
+def test_too_few_colluders_are_told_once() -> None:
+    (told,) = Tally.of([line(1, []) | {"malicious": [1], "acted": False}]).troubles(least=2)
+    assert "fewer than 2 took part" in told

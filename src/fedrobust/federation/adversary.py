@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fedrobust.aggregators import Context
@@ -12,7 +13,7 @@ from fedrobust.aggregators.checks import finite_rows
 from fedrobust.compute.own_draws import own_draws
 from fedrobust.compute.parameters import write
 from fedrobust.compute.randomness import Streams
-from fedrobust.config.arguments import told
+from fedrobust.config.arguments import told, unfit
 from fedrobust.config.kind import name_of
 from fedrobust.errors import ConfigError
 from fedrobust.federation.malicious_rows import crafted
@@ -33,8 +34,10 @@ def attacked(
     rng: Streams,
     host: Host,
     taking_part: int | None = None,
-) -> tuple[tuple[int, ...], Any]:
+) -> tuple[tuple[int, ...], Any, bool | None]:
     """Replace the malicious ``rows`` by the attack's; return the refused rows and its next state.
+
+    The third answer is whether the attack acted, see :class:`~fedrobust.federation.state.RoundLog`.
 
     ``rows`` are those of the ``participants``, of which ``bad`` are malicious. Where they are only
     some of the round's clients, ``taking_part`` is the number of all.
@@ -51,6 +54,8 @@ def attacked(
     rule = rule_of(state, federation, root, rng) if threat.rule else None
     refused: tuple[int, ...] = ()
     memory, number = state.attack, state.round + 1
+    compared = trains and not federation.poisons and not federation.graph
+    acted = False if compared else None
     for group in groups:
         ids = [participants[i] for i in group]
         if threat.colluders:
@@ -73,11 +78,21 @@ def attacked(
             sent, mine = crafted(attack, mine, view, draw)
         mine = mine if federation.graph else detached(mine)
         memory = mine if threat.colluders else {**memory, ids[0]: mine}
+        if compared:
+            acted = acted or _differ(sent, rows, group)
         missed = place(rows, group, sent, graph=federation.graph)
         if missed and federation.own_attack:
             host.progress.troubled(_misshapen(sent, len(group), rows.shape[1]))
         refused += missed
-    return refused, memory
+    return refused, memory, acted
+
+
+def _differ(sent: Tensor, rows: Updates, at: Sequence[int]) -> bool:
+    """Whether what an attack sends is other than the honest ``rows`` ``at`` its places."""
+    if unfit(sent) or sent.shape != (len(at), rows.shape[1]):
+        return True
+    # Row by row, since a copy of the malicious rows may be large.
+    return not all(torch.equal(row.to(rows), rows[i]) for row, i in zip(sent, at, strict=True))
 
 
 def _misshapen(sent: Tensor, count: int, d: int) -> str:

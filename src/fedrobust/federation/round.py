@@ -58,6 +58,7 @@ def run_round(
     bad = [i for i, client in enumerate(participants) if client in federation.malicious]
     attack = state.attack
     refused: tuple[int, ...] = ()
+    acted = None
     root = _root_update(state, federation, rng)
     at: Sequence[int] = range(len(participants))
     if isinstance(rows, Tensor):
@@ -71,7 +72,7 @@ def run_round(
         refused = place(here, own, action, graph=federation.graph)
     elif bad and requires is not None:
         ids, n = [participants[i] for i in at], len(participants)
-        refused, attack = attacked(state, federation, here, root, ids, own, rng, host, n)
+        refused, attack, acted = attacked(state, federation, here, root, ids, own, rng, host, n)
     refused = tuple(at[k] for k in refused)
 
     counts = federation.local.counts[list(participants)]
@@ -93,7 +94,7 @@ def run_round(
     after = FederationState(
         parameters, number, state.store, state.root, attack, memory, history, slots
     )
-    return after, RoundLog(number, participants, malicious, outcome, reasons)
+    return after, RoundLog(number, participants, malicious, outcome, reasons, acted)
 
 
 def _check(state: object, federation: object, rng: object) -> None:

@@ -276,6 +276,9 @@ class RoundLog:
     outcome: Outcome
     reasons: Mapping[int, str] = field(default_factory=dict)
     """Why a backend refused what a client answered, by client. Those clients are ``dropped``."""
+    acted: bool | None = None
+    """Whether any malicious row differs from the client's honest update. None where no attack
+    crafts rows, where malicious clients do not train, and where the attack changes their data."""
 
     @property
     def kept(self) -> tuple[int, ...] | None:

@@ -38,6 +38,8 @@ def _line(log: RoundLog, clients: int) -> Json:
         "reason": log.outcome.reason,
         "projected": log.outcome.projected,
     }
+    if log.acted is not None:
+        line["acted"] = log.acted
     if log.reasons:
         line["refused"] = {str(client): why for client, why in sorted(log.reasons.items())}
     return declared(Round, line)
@@ -57,6 +59,7 @@ def _finish(run: Prepared, run_state: RunState) -> Json:
         "clients": run.federation.clients,
         "malicious": sorted(run.federation.malicious),
         "malicious_kept": run_state.tally.kept_share,
+        "attack_acted": run_state.tally.acted_share,
         "users": run.partition.users,
         "parameters": run.layout.size,
         "seconds": round(run_state.seconds, 3),

@@ -14,8 +14,9 @@ class Tally:
 
     In the rounds in which the rule selects rows, there were ``sent`` malicious rows, and the rule
     selected ``kept`` of them. ``present`` maps a number of malicious participants to the number of
-    rounds with so many, and to the first such round. ``why_refused`` is why the first answer of a
-    real client was refused.
+    rounds with so many, and to the first such round. In ``compared`` of those rounds the malicious
+    rows could be compared with honest ones, and in ``acted`` of them they differed. ``why_refused``
+    is why the first answer of a real client was refused.
     """
 
     sent: int = 0
@@ -28,6 +29,8 @@ class Tally:
     why_still: str | None = None
     present: dict[int, tuple[int, int]] = field(default_factory=dict)
     why_refused: str | None = None
+    compared: int = 0
+    acted: int = 0
 
     @classmethod
     def of(cls, lines: Iterable[Mapping[str, Any]]) -> "Tally":
@@ -56,11 +59,21 @@ class Tally:
         if malicious:
             count, first = self.present.get(len(malicious), (0, round))
             self.present[len(malicious)] = count + 1, first
+        if line.get("acted") is not None:
+            self.compared += 1
+            self.acted += line["acted"]
 
     @property
     def kept_share(self) -> float | None:
         """The share of malicious rows that the rule selected; None where there are none."""
         return self.kept / self.sent if self.sent else None
+
+    @property
+    def acted_share(self) -> float | None:
+        """The share of rounds with malicious clients in which the attack acted; None if unknown."""
+        if not self.compared or self.compared < sum(count for count, _ in self.present.values()):
+            return None
+        return self.acted / self.compared
 
     def troubles(self, least: int = 1) -> list[str]:
         """Return what a reader must know about refused rows and about rounds without a step.
@@ -86,7 +99,16 @@ class Tally:
                 f"fewer than {least} took part, too few for the attack, the first time in round "
                 f"{min(first for _, first in powerless)}"
             )
+        if self.acted_share == 0 and sum(count for count, _ in powerless) < self.compared:
+            found.append(
+                f"the attack sent the honest updates in {_all(self.compared)} with malicious "
+                "clients, so that this run is one without an attack"
+            )
         return found
+
+
+def _all(rounds: int) -> str:
+    return "the one round" if rounds == 1 else f"all {rounds} rounds"
 
 
 def _rounds(number: int) -> str:

@@ -135,6 +135,8 @@ class Round:
     applied: Flag
     reason: str | None = None
     projected: Unread = None
+    acted: Flag | None = None
+    """Whether any malicious row differed from the honest one, where both are known."""
     refused: dict[str, str] = field(default_factory=dict)
     """Why answers from elsewhere were refused, by client; those clients are ``dropped`` too."""
 
@@ -218,6 +220,7 @@ class Summary(Keyed):
     attack: dict[str, Any] | None = None
     troubles: tuple[str, ...] = ()
     malicious_kept: Fraction | None = None
+    attack_acted: Fraction | None = None
     times: Times | None = None
     format: Unread = None
     name: Unread = None
