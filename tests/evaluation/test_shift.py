@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedrobust.evaluation.shift import THOROUGH, _score, error_under_shift
+from fedrobust.evaluation.shift import THOROUGH, _next_price, _score, error_under_shift
 from fedrobust.perturb.wasserstein import Ascent
 
 G = torch.Generator().manual_seed(0)
@@ -50,6 +50,15 @@ def test_levels_are_reached_and_errors_rise(method: str) -> None:
     assert errors[0] == clean
     assert errors == sorted(errors)
     assert errors[-1] > (0.7 if method == "pgd" else 2 * clean)
+
+
+def test_the_search_goes_on_where_a_lower_price_moves_points_less() -> None:
+    """As an ascent may that stops short. The level lies between the prices 4 and 16."""
+    known = {1.0: 0.5, 4.0: 0.9, 16.0: 0.1}
+    found = _next_price(known, 0.6)
+    assert found is not None
+    assert 4 < found < 16
+    assert _next_price({1.0: 0.1, 4.0: 0.9}, 0.5) is None
 
 
 @pytest.mark.long

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Literal, TypeAlias
 
 import torch
@@ -135,7 +136,11 @@ def _next_price(known: dict[float, float], rho: float) -> float | None:
     if not too_near:
         highest = max(too_far)
         return highest * 4 if highest < 1e12 else None
-    low, high = max(too_far), min(too_near)
+    # An ascent that stops short need not reach less at a higher price: several pairs may enclose ρ.
+    pairs = [(g, h) for g, h in pairwise(sorted(known)) if known[g] >= rho > known[h]]
+    if not pairs:
+        return None
+    low, high = pairs[-1]
     if high / low < 1 + 1e-6:
         return None
     a, b = known[low], known[high]
