@@ -33,8 +33,9 @@ FAT = """
 
 Accuracy / robust accuracy on the test split in per cent, for the model that validation chose and,
 in a column of its own, for the model after the last round. Over several seeds: medians. Each
-setting that has a published row's place has a line, also where the paper's text can be read in two
-ways (`n-2f`, `of-gradients`). The paper's trimmed mean is our `mean-around-median`, and not
+of our settings that corresponds to a published row has its own line. If the paper can be read in
+two ways, each reading has a line (`n-2f`, `of-gradients`). Differences are of figures that are not
+rounded. The paper's trimmed mean is our `mean-around-median`, and not
 `trimmed-mean`. All runs are smaller than the paper's:
 [what differs, and what holds](../docs/fat.md).
 
@@ -45,9 +46,9 @@ DRFL = """
 ## Distributionally robust federated learning (DRFL)
 
 Error in per cent / ρ̂ of the model after the last round, on the test split, by rule; medians over
-the seeds in brackets, where there are several. One attacker of ten. In a column all attacks keep
-within one budget and act from the same round on, in which the learned attacks have learned
-(`-late` on MNIST). The paper has figures and no tables:
+the seeds in brackets, where there are several. One attacker of ten. In a column all
+attacks keep within one budget and begin in the same round. Before that round the learned attacks
+learn (`-late` on MNIST). The paper has figures and no tables:
 [what differs, and what holds](../docs/drfl.md#the-experiments).
 
 | attack | ring, no rule | median | Krum | MNIST, no rule | median | Krum |
@@ -83,7 +84,7 @@ FIGURES = {
     "ring": {"ring-learned": {name: name for name in ATTACKS}},
     "mnist": {
         "mnist": {"none": "none"},
-        "mnist-learned": _LATE,
+        "mnist-learned": {"none": "none", **_LATE},  # in bfloat16, as all of that column
         "mnist-learned-rest": _LATE,
     },
 }

@@ -60,7 +60,7 @@ On: TypeAlias = Annotated[
     typer.Option(
         "--on",
         help="Where cells are played: processes (this machine), ray (a Ray cluster), or slurm "
-        "(SLURM jobs). --resume may name another.",
+        "(SLURM jobs). A sweep that goes on may name another.",
         metavar="[processes|ray|slurm]",
         autocompletion=completion.one_of(*completion.LAUNCHERS),
     ),

@@ -143,8 +143,8 @@ DEVIATIONS = MappingProxyType(
         "episodes: six on the ring, and ten times as many steps as in `ring-learned` "
         "([what an episode takes](performance.md#the-learned-attack)).",
         7: "The two configs for MNIST, `mnist-paper` and `mnist-learned-paper`, see the output "
-        "layer in its place. The last hidden one has 409,728 numbers, and 25,632 at quarter width, "
-        "where an update of DDPG then takes thirty times as long.",
+        "layer instead of the last hidden layer. The last hidden layer has 409,728 numbers, and "
+        "25,632 at quarter width, with which an update of DDPG takes thirty times as long.",
         8: "The paper does not say how it is measured. Here it is the Wasserstein distance with "
         "‖x − x′‖₂ / (s √D), s the deviation of the data, and 1 for another label.",
         9: "The paper does not say by which ascent ρ̂ is found. Here it has 15 steps of 1/√t, where "
