@@ -20,6 +20,7 @@ from fedrobust.report.wording import (
     verdict,
     warnings,
 )
+from fedrobust.runs.tally import Tally
 
 
 def run(path: Path, **options: Any) -> ReportRun:
@@ -166,3 +167,22 @@ def test_runs_measured_by_different_attacks_do_not_compare(tmp_path: Path) -> No
     weaker = {"every": 50, "samples": 1000, "split": "validation", "attack": {**PGD, "steps": 10}}
     b = run(tmp_path / "b", rounds=50, evaluation=weaker)
     assert unlike([a, b]) == ["evaluation.attack.steps"]
+
+
+def test_all_troubles_of_a_run_are_told_and_none_twice(tmp_path: Path) -> None:
+    """Those of rows and steps are told from the rounds; the words are the tally's."""
+    line = {"round": 1, "malicious": [1], "kept": None, "dropped": [2], "applied": False}
+    tally = Tally.of([{**line, "reason": "too few", "acted": False}]).troubles()
+    assert len(tally) == 3
+    found = run(tmp_path / "a", rounds=50)
+    assert found.summary is not None
+    troubles = (*tally, "the attack: no plan was found", "the model has no finite loss")
+    told = warnings(replace(found, summary=replace(found.summary, troubles=troubles)))
+    assert told == [
+        "The attack sent the honest updates in the one round with malicious clients, so that this "
+        "run is one without an attack.",
+        "The attack: no plan was found.",
+        "The model has no finite loss.",
+    ]
+    older = replace(found.summary, attack={"troubles": ["no plan was found"]})
+    assert warnings(replace(found, summary=older)) == ["The attack: no plan was found."]

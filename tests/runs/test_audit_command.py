@@ -191,6 +191,19 @@ def test_a_pickle_of_weights_is_refused_with_the_command_that_converts_it(tmp_pa
     assert not (tmp_path / "touched").exists(), "code in the file is not run"
 
 
+@pytest.mark.long
+def test_weights_for_another_network_than_the_named_one(tmp_path: Path) -> None:
+    """The file is whole, so that to resume its run would change nothing."""
+    (tmp_path / "best.safetensors").write_bytes(begun(tmp_path))
+    (tmp_path / "checkpoint.pt").touch()
+    best = str(tmp_path / "best.safetensors")
+    wrong = called(best, "--model", "leaf-cnn", "--data", "digits", "--eps", "0.1")
+    assert wrong.exit_code == 2
+    told = " ".join(wrong.output.split())
+    assert "holds the weights of another network" in told
+    assert told.endswith("; name the network that it belongs to")
+
+
 def begun(folder: Path) -> bytes:
     """The weights of the run's network as another seed begins with."""
     data = Digits().load()

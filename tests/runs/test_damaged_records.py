@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from cells_here import in_this_process
@@ -260,6 +261,17 @@ def test_broken_pictures(copy: Callable[[str], Path], originals: Originals) -> N
     folder = copy("run")
     cut(folder / "examples.npz")
     refused(folder, "examples.npz is broken", lambda: write_report([folder]))
+    assert "examples.npz is made again" in resumed(folder)[0]
+    assert contents(folder) == contents(originals.run)
+
+
+def test_pictures_with_impossible_labels(copy: Callable[[str], Path], originals: Originals) -> None:
+    """What a page refuses is made again when the run is resumed."""
+    folder = copy("run")
+    with np.load(folder / "examples.npz") as archive:
+        arrays = dict(archive)
+    np.savez(folder / "examples.npz", **arrays | {"labels": arrays["labels"] - 100})
+    refused(folder, "it has labels outside 0 to", lambda: write_report([folder]))
     assert "examples.npz is made again" in resumed(folder)[0]
     assert contents(folder) == contents(originals.run)
 

@@ -124,28 +124,68 @@ def test_runs_that_are_refused_alike_are_told_of_in_one_line(here: Path) -> None
     assert "0 results added, 4 were there" in done.stdout
 
 
-@pytest.mark.parametrize("what", ["evaluation", "audit", "rounds"])
-def test_a_summary_that_was_edited_is_refused(here: Path, what: str) -> None:
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"validation.final.accuracy": 0.99}, "not that of metrics.jsonl"),
+        ({"test.final.round": 1}, "it is not of the 2 rounds of config.yaml"),
+        ({"name": "another"}, "it is of the run another, and config.yaml of leaderboard-tiny"),
+        ({"malicious": []}, "it has 0 malicious clients, and config.yaml 2"),
+        ({"malicious": [97, 98]}, "its malicious clients are not those of rounds.jsonl"),
+        ({"threat": None}, "it is of a run with an attack, or config.yaml is"),
+        ({"test.final.accuracy": 0.975}, "its chosen and its last model are one"),
+        ({"audit.claimed": 1.0}, "is not what plain PGD leaves"),
+        ({"audit.robust": 1.0}, "more standing than one of its attacks alone"),
+        ({"audit.examples": 41}, "41 examples were audited, and 40 tested"),
+        ({"audit.examples": 20}, "audit.examples is 20, there 10"),
+        ({"audit.under": {}, "audit.claimed": 0.95, "audit.robust": 0.95}, "claimed is 0.95"),
+        ({"audit.under": {}, "audit.claimed": 0.1, "audit.robust": 1.0}, "plain PGD alone"),
+    ],
+)
+def test_a_summary_that_was_edited_is_refused(
+    here: Path, changes: dict[str, object], told: str
+) -> None:
     run = here / "sweep" / "cells" / "mean-reversed-0"
     summary = json.loads((run / "summary.json").read_text())
-    if what == "evaluation":
-        summary["validation"]["final"]["accuracy"] = 0.99
-    elif what == "audit":
-        summary["test"]["final"]["audit"]["robust"] = 1.0
-    else:
-        summary["test"]["final"]["round"] = 1
+    assert summary["best_round"] == 2, "one model, so that its two audits are edited alike"
+    test = summary["test"]
+    for key, value in changes.items():
+        for content in (test["best"], test["final"]) if key.startswith("audit") else (summary,):
+            put(content, key, value)
     (run / "summary.json").write_text(json.dumps(summary))
-    told = {
-        "evaluation": "not that of metrics.jsonl",
-        "audit": "more standing than plain PGD",
-        "rounds": "it is not of the 2 rounds of config.yaml",
-    }
-    assert told[what] in refused(here, run)
+    assert told in refused(here, run)
+
+
+def put(content: dict[str, Any], key: str, value: object) -> None:
+    *above, last = key.split(".")
+    for step in above:
+        content = content[step]
+    content[last] = value
+
+
+def test_a_run_under_the_config_of_another_is_refused(here: Path) -> None:
+    cells = here / "sweep" / "cells"
+    shutil.copy(cells / "mean-reversed-0" / "config.yaml", cells / "mean-none-0" / "config.yaml")
+    shutil.rmtree(here / "board")
+    told = added(here, cells / "mean-none-0")
+    assert not told.files
+    (why,) = told.refused.values()
+    assert "it is of the run leaderboard-tiny-mean-none-0" in why
+    assert not (here / "board" / "leaderboard.json").exists()
+
+
+def test_a_folder_that_is_no_leaderboard_is_left_alone(here: Path) -> None:
+    run = here / "sweep" / "cells" / "mean-none-0"
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    with pytest.raises(RecordError, match=r"is no leaderboard, since it has no leaderboard\.json"):
+        add([run], run, [Protocol.read(here / "tiny.yaml")], "another")
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 
 
 def test_the_same_rule_attack_and_seed_is_not_added_twice(here: Path) -> None:
     run = here / "sweep" / "cells" / "krum-none-0"
     edited(run / "config.yaml", "name: leaderboard-tiny-krum-none-0", "name: again")
+    edited(run / "summary.json", "leaderboard-tiny-krum-none-0", "again")
     assert "tiny/krum-none-0.json is the same rule, attack and seed" in refused(here, run, "krum")
     assert "tiny/krum-none-0.json is the same rule" in refused(here, run, "better-krum")
     edited(run / "config.yaml", "f: 2", "f: 1")
@@ -178,6 +218,7 @@ def test_a_result_of_another_version_of_the_protocol_is_noticed(here: Path) -> N
         (("protocol.settings", {"rounds": 1}), "settings.name|settings.rounds is 1"),
         (("audit.budget", "none at all"), "audit.budget is none at all, there quick"),
         (("audit.examples", 7), "audit.examples is 7, there"),
+        (("clean", 0.9876), "clean is 0.9876, which is no whole number of 40 examples"),
         (("audit.high", 1.0), "the interval of robust is not that of so many examples"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",

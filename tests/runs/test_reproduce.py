@@ -130,6 +130,9 @@ def test_each_figure_stands_where_the_page_says(played: Path) -> None:
         *("22.2 %", "30.5 %", "−8.3"),
         *("61.1 %", "72.2 %"),
     ]
+    told = "the attack sent the honest updates in all 3 rounds"
+    path.write_text(json.dumps(summary | {"troubles": [told]}))
+    assert f"two: flip: {told}" in page_of(out)
     curves = [(report / f"{kind}-two.png").read_bytes() for kind in ("course", "clean")]
     assert curves[0] != curves[1]
 
@@ -268,6 +271,11 @@ def test_a_users_own_settings_stand_on_the_page(played: Path) -> None:
     page = page_of(played)
     assert "Played with -s rounds=3, in all cells whose grid does not set it." in page
     assert "fedrobust reproduce paper-table1 --scale smoke -s rounds=3." in page
+    record = json.loads((played / "reproduction.json").read_text())
+    record["settings"].append("attack={name: sign-flip, scale: 2}")
+    (played / "reproduction.json").write_text(json.dumps(record))
+    assert "-s rounds=3 -s &#39;attack={name: sign-flip, scale: 2}&#39;." in page_of(played)
+    (played / "reproduction.json").write_text(json.dumps(record | {"settings": ["rounds=3"]}))
     # Cells of other settings are not mixed with these, and the record stays.
     before = (played / "reproduction.json").read_bytes()
     assert CliRunner().invoke(app, [*command, "-s", "rounds=2"]).exit_code == 2

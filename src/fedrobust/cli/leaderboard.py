@@ -1,6 +1,7 @@
 """The commands ``fedrobust leaderboard``: begin a rule's config, add results, check them."""
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -54,7 +55,7 @@ def begin(
 
         look_beside(config)
         cells = write_entry(config, found(protocol), settings, seeds or (0,))
-        say(f"config: {config}, {cells} cells; play it with: fedrobust sweep {config}")
+        say(f"config: {config}, {cells} cells; play it with: fedrobust sweep {quote(str(config))}")
 
 
 @leaderboard.command("add")
@@ -75,7 +76,9 @@ def add_command(
             more = f" and {len(others)} more" if others else ""
             tell(f"refused: {first}{more}: {why}")
         there = f", {len(told.there)} were there" if told.there else ""
-        say(f"{len(told.files)} results added{there}; page: fedrobust report {out}")
+        number = f"{len(told.files)} result{'s' * (len(told.files) != 1)} added{there}"
+        any_there = told.files or told.there
+        say(f"{number}; page: fedrobust report {quote(str(out))}" if any_there else number)
     if told.refused:
         raise typer.Exit(1)
 

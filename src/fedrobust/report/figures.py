@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from fedrobust.report.run_records import Examples, PerUser, ReportRun
+from fedrobust.records.pictures import Examples, answer_text
+from fedrobust.report.run_records import PerUser, ReportRun
 from fedrobust.report.selection import passing
 from fedrobust.report.style import (
     ACCURACY,
@@ -247,7 +248,9 @@ def examples(found: Examples, width: float) -> Figure:
             axes.set(xticks=[], yticks=[])
             right = answer == label
             colour = RIGHT if right else ROBUST
-            axes.set_title(f"{'✓' if right else '✗'} {answer}", color=colour, loc="center")
+            axes.set_title(
+                f"{'✓' if right else '✗'} {answer_text(answer)}", color=colour, loc="center"
+            )
             axes.spines[:].set(visible=True, color=colour, linewidth=2)
             axes.spines[:].set_linestyle("-" if right else (0, (3, 1.5)))
         panels[row, 0].set_ylabel(("clean", "adversarial")[row])

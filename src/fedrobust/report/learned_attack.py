@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
+from fedrobust.records.pictures import require_pictures
 from fedrobust.records.reading import arrays_of, broken, present, shaped
 from fedrobust.records.schema.learned import Compared, LearnedReport
-from fedrobust.report.run_records import ReportRun, require_pictures
+from fedrobust.report.run_records import ReportRun
 from fedrobust.report.style import ACCURACY, MALICIOUS, MUTED, NARROW, ROBUST, SERIES
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.image import imsave
 
 from fedrobust.evaluation.intervals import bounds
+from fedrobust.records.pictures import answer_text
 from fedrobust.report import compare, figures, wording
 from fedrobust.report.audits_beside import disagreeing
 from fedrobust.report.learned_attack import learned_section
@@ -192,10 +193,10 @@ def _pictures(run: ReportRun) -> list[dict[str, Any]]:
     assert found is not None
     return [
         {
-            "label": int(found.labels[i]),
+            "label": answer_text(found.labels[i]),
             "pair": [
-                ("clean", _png(found.clean[i]), int(found.clean_answers[i])),
-                ("attacked", _png(found.adversarial[i]), int(found.adversarial_answers[i])),
+                ("clean", _png(found.clean[i]), answer_text(found.clean_answers[i])),
+                ("attacked", _png(found.adversarial[i]), answer_text(found.adversarial_answers[i])),
             ],
         }
         for i in range(len(found.labels))

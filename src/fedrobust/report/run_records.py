@@ -1,17 +1,14 @@
 """Read a run directory for the report: once, with checks, and without changing it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fedrobust.errors import RecordError
+from fedrobust.records.pictures import Examples, examples_of
 from fedrobust.records.reading import (
-    arrays_of,
     broken,
     evaluations_of,
     json_of,
@@ -34,28 +31,11 @@ from fedrobust.records.schema.run import (
     Troubles,
 )
 
-__all__ = ["Audited", "Evaluation", "Examples", "PerUser", "ReportRun", "Round", "Score", "Summary"]
+__all__ = ["Audited", "Evaluation", "PerUser", "ReportRun", "Round", "Score", "Summary"]
 
 _NEEDED = {"name": str, "rounds": int, "malicious": int} | dict.fromkeys(
     ("data", "partition", "aggregator", "evaluation"), dict
 )
-_LARGEST = 4096
-"""The longest side of a picture, and the largest number of pictures, that a page shows."""
-_MOST = 2**25
-"""The largest count of numbers in all pictures of a page."""
-_LABELS = 2**31
-"""A number of classes that no data set has."""
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Pictures ``[b, c, h, w]`` in [0, 1], their labels, and the model's answers."""
-
-    clean: NDArray[np.float32]
-    adversarial: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    clean_answers: NDArray[np.int64]
-    adversarial_answers: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -119,7 +99,7 @@ class ReportRun:
             evaluations=evaluations,
             rounds=rounds,
             summary=summary,
-            examples=_examples(pictures) if present(pictures) else None,
+            examples=examples_of(pictures) if present(pictures) else None,
             extensions=_extensions(place, environment),
         )
 
@@ -223,28 +203,3 @@ def config_of(path: Path) -> Mapping[str, Any]:
         if not least <= config[key] < 2**63:
             raise broken(path, f"its {key} is {config[key]:.3g}")
     return config
-
-
-def _examples(path: Path) -> Examples:
-    found = Examples(**arrays_of(path, *Examples.__dataclass_fields__))
-    answers = (found.labels, found.clean_answers, found.adversarial_answers)
-    require_pictures(path, (found.clean, found.adversarial), answers)
-    return found
-
-
-def require_pictures(
-    path: Path, pictures: Sequence[NDArray[Any]], labels: Sequence[NDArray[Any]]
-) -> None:
-    """Check that arrays are [b, c, h, w] each, with labels [b]. Raises: ``RecordError``."""
-    shape = pictures[0].shape
-    if (
-        len(shape) != 4
-        or not all(0 < length <= _LARGEST for length in shape)
-        or any(found.shape != shape or found.dtype.kind != "f" for found in pictures)
-        or any(found.shape != shape[:1] or found.dtype.kind not in "iu" for found in labels)
-    ):
-        raise broken(path, "its arrays do not fit together")
-    if pictures[0].size > _MOST:
-        raise broken(path, f"its pictures are {list(shape)}, more than a page can show")
-    if any(int(found.min()) < 0 or int(found.max()) >= _LABELS for found in labels):
-        raise broken(path, f"it has labels outside 0 to {_LABELS - 1:,}")

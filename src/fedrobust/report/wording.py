@@ -13,6 +13,10 @@ NARROW_SPACE = "\u202f"  # neither this space nor the next one breaks a line
 SPACE = "\u00a0"
 _REFUSALS = 8
 """The most refusals of real clients that a page tells one by one."""
+_OF_ROUNDS = re.compile(
+    r"rows of clients? .* were refused in |\d+ rounds? made no step, the first "
+)
+"""The troubles of a summary that a page tells from the rounds themselves, and in more detail."""
 
 _UPPER = ("apgd", "cnn", "dro", "erm", "femnist", "mnist", "pgd", "sgd")
 _SPELLED = {word: word.upper() for word in _UPPER} | {"cifar10": "CIFAR-10", "iid": "iid"}
@@ -221,12 +225,12 @@ def warnings(run: ReportRun) -> list[str]:
             f"{_rounds(sorted({r for r, _ in dropped}))} "
             f"(client{'s' * (len(clients) > 1)} {_short(clients)})."
         )
+    # The summary has the rest. That of an earlier version lacks what its attack told.
+    others = list(run.summary.troubles) if run.summary else []
     attack = (run.summary.attack if run.summary else None) or {}
-    told = list(attack.get("troubles", []))
-    if run.summary:  # only the summary names the parts of a report that could not be stored
-        said = (text.partition("the attack: ") for text in run.summary.troubles)
-        told += [text for before, mark, text in said if mark and not before and text not in told]
-    found += [f"The attack: {text.rstrip('.')}." for text in told]
+    others += [f"the attack: {text}" for text in attack.get("troubles", [])]
+    fresh = dict.fromkeys(text for text in others if not _OF_ROUNDS.match(text))
+    found += [f"{text[0].upper()}{text[1:].rstrip('.')}." for text in fresh if text]
     return found
 
 

@@ -101,7 +101,7 @@ def opened(
     if path.suffix == ".safetensors":
         if network is None:
             raise ConfigError(f"name the network that {path} holds: --model mnist-cnn-small")
-        model = _filled(network, path, dataset, how)
+        model = _filled(network, path, dataset, how, of_run=False)
         return Source(model, dataset, source, network, batch_norm=how)
     if path.suffix in _PICKLES:
         code = (
@@ -174,12 +174,18 @@ def _claim(evaluation: object) -> Pgd | None:
 
 
 def _filled(
-    spec: Any, file: Path, dataset: Dataset, batch_norm: BatchNorm, client: int | None = None
+    spec: Any,
+    file: Path,
+    dataset: Dataset,
+    batch_norm: BatchNorm,
+    client: int | None = None,
+    *,
+    of_run: bool = True,
 ) -> nn.Module:
     draw, shape, classes = torch.Generator().manual_seed(0), dataset.shape, dataset.classes
     found = built(spec, shape, classes, draw, trains=False, batch_norm=batch_norm)
     if found.own is None or client is None:
-        fill(found.model, file)
+        fill(found.model, file, of_run=of_run)
     else:
         fill_of_client(found.model, found.own, file, client)
     return found.model

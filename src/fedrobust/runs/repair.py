@@ -1,12 +1,13 @@
 """Mend a run directory when its run is resumed: make files again from the checkpoint."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from fedrobust.errors import FormatError, RecordError
+from fedrobust.records.pictures import examples_of
 from fedrobust.records.plain import attack_pictures, plain_json
 from fedrobust.records.reading import arrays_of, content_of, cure, json_of, present, tensors_of
 from fedrobust.records.schema.run import Summary
@@ -17,8 +18,6 @@ from fedrobust.runs.rounds_log import as_lines
 from fedrobust.runs.state import RunState
 from fedrobust.runs.weights import Weights
 from fedrobust.typing import Json
-
-_PICTURES = ("clean", "adversarial", "labels", "clean_answers", "adversarial_answers")
 
 
 def repaired(run: Prepared, run_state: RunState, directory: RunDirectory) -> list[str]:
@@ -137,13 +136,13 @@ def _same(run: Prepared, found: Mapping[str, Tensor], wanted: Mapping[str, Tenso
 def _pictures(run: Prepared, run_state: RunState, directory: RunDirectory) -> list[str]:
     told = []
     path = directory.path / "examples.npz"
-    if why := _unreadable(path, *_PICTURES):
+    if why := _unreadable(path, examples_of):
         images = measure.strip(run, run_state.best)
         if images is not None:
             told.append(_again(directory, path.name, why))
             directory.write_arrays(path.name, images)
     path = directory.path / "attack.npz"
-    if present(path) and (why := _unreadable(path)):
+    if present(path) and (why := _unreadable(path, arrays_of)):
         told.append(_aside(directory, path.name, why))
         attack = run_state.state.attack
         arrays, lost = attack_pictures(lambda: measure.on_attack(run, attack, "pictures"))
@@ -153,9 +152,9 @@ def _pictures(run: Prepared, run_state: RunState, directory: RunDirectory) -> li
     return told
 
 
-def _unreadable(path: Path, *names: str) -> str:
+def _unreadable(path: Path, read: Callable[[Path], object]) -> str:
     try:
-        arrays_of(path, *names)
+        read(path)
     except RecordError as error:
         return _cause(path, error)
     return ""

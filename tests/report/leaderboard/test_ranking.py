@@ -65,6 +65,16 @@ def test_an_incomplete_rule_stands_apart_and_never_above() -> None:
     }
 
 
+def test_a_rule_without_results_at_a_level_is_left_out_there() -> None:
+    """So that one file does not end the page of all."""
+    results = [made("new", "mimic", 0.4), *rule("whole", 0.5, 0.5, 0.5)]
+    found, apart = standings(results, ATTACKS, "own data")
+    assert [s.rule.label for s in found] == ["whole"]
+    assert apart == []
+    assert [s.rule.label for s in standings(results, ATTACKS, "benign updates")[1]] == ["new"]
+    assert standings(results, {"mimic": "benign updates"}, "own data") == ([], [])
+
+
 def test_the_median_over_the_seeds_that_every_attack_was_played_from() -> None:
     seeds = zip((0.1, 0.5, 0.6), range(3), strict=True)
     results = [r for robust, seed in seeds for r in rule("a", 0.9, 0.8, robust, seed=seed)]

@@ -223,6 +223,6 @@ class Summary(Keyed):
     attack_acted: Fraction | None = None
     times: Times | None = None
     format: Unread = None
-    name: Unread = None
-    malicious: Unread = None
+    name: str | None = None
+    malicious: tuple[Size, ...] | None = None
     users: Unread = None

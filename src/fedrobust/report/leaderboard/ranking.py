@@ -77,13 +77,14 @@ def standings(
 ) -> tuple[list[Standing], list[Standing]]:
     """Return the ranked rules, the best first, and the incomplete ones.
 
-    Only the attacks count that are granted at most ``most``. Equal rules have the same rank.
+    Only the attacks count that are granted at most ``most``. Equal rules have the same rank. A rule
+    without a result under these attacks is left out.
     """
     counted = [a for a, knows in attacks.items() if LEVELS.index(knows) <= LEVELS.index(most)]
     by_rule: dict[str, list[ResultRecord]] = {}
     for result in results:
         by_rule.setdefault(result.rule.label, []).append(result)
-    found = [_standing(mine, counted) for mine in by_rule.values()]
+    found = [_standing(mine, counted) for mine in by_rule.values() if counted]
     complete = [each for each in found if not each.missing]
     true = sorted(each.worst.robust for each in complete)[::-1]
     said = sorted(each.claimed.claimed for each in complete)[::-1]
@@ -99,7 +100,7 @@ def standings(
         for each in complete
     ]
     ranked.sort(key=lambda each: (each.rank, -each.worst.clean, each.rule.label))
-    apart = [each for each in found if each.missing]
+    apart = [each for each in found if each.missing and each.under]
     return ranked, sorted(apart, key=lambda each: (len(each.missing), each.rule.label))
 
 

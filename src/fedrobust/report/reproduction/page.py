@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from fedrobust.errors import RecordError
@@ -11,7 +12,7 @@ from fedrobust.records.schema.reproduction import FILE, ReproductionRecord
 from fedrobust.report.reproduction.figures import AddFigure, drawn
 from fedrobust.report.reproduction.places import Place, places
 from fedrobust.report.reproduction.tables import CAPTION, as_json, further, scores, takeovers
-from fedrobust.report.sweep.page import DIFFERING, apart, markdown
+from fedrobust.report.sweep.page import DIFFERING, apart, markdown, troubles
 from fedrobust.report.sweep.records import SweepRecords
 
 
@@ -47,7 +48,11 @@ def reproduction_values(path: Path, figure: AddFigure) -> tuple[dict[str, Any], 
         "lists": list(_lists(record, rows, found)),
         "missing": missing,
         "failed": {f"{n}/{c}": why for n, r in read.items() for c, why in r.failed.items()},
-        "troubles": [],
+        "troubles": [
+            text if len(read) == 1 else f"{name}: {text}"
+            for name, records in read.items()
+            for text in troubles(records)
+        ],
         "figures": list(drawn(found, read, figure)),
     }
     files = {"table.md": markdown(heads, body).encode(), "table.json": as_json(record, found)}
@@ -92,7 +97,7 @@ def _told(record: ReproductionRecord, read: Mapping[str, SweepRecords]) -> str:
     return (
         f"{record.name} at scale {record.scale}: {len(cells)} runs, {_hours(seconds)} of "
         f"processes ({'; '.join(machines)}). Play it again: fedrobust reproduce {record.name} "
-        f"--scale {record.scale}{''.join(f' -s {text}' for text in record.settings)}."
+        f"--scale {record.scale}{''.join(f' -s {quote(text)}' for text in record.settings)}."
     )
 
 

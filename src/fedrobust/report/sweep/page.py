@@ -77,7 +77,7 @@ def sweep_values(
         "axes": len(records.axes),
         "failed": records.failed,
         "unfinished": list(_unfinished(records)),
-        "troubles": [*left_out, *_troubles(records)],
+        "troubles": [*left_out, *troubles(records)],
         "figures": list(_figures(records, figure, None if left_out else trusted)),
     }
     return content, files
@@ -141,7 +141,7 @@ def _unfinished(records: SweepRecords) -> Iterator[str]:
         yield "The same fedrobust sweep command with --resume plays what is missing."
 
 
-def _troubles(records: SweepRecords) -> list[str]:
+def troubles(records: SweepRecords) -> list[str]:
     """Return the troubles of the cells, joined where they differ only in their numbers."""
     told: dict[str, dict[str, str]] = {}
     for group in records.groups:

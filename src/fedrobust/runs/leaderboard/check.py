@@ -9,6 +9,7 @@ from fedrobust.evaluation.intervals import bounds
 from fedrobust.records.bounded import named
 from fedrobust.records.leaderboard import results_in
 from fedrobust.records.schema.leaderboard import ResultRecord
+from fedrobust.runs.leaderboard.agreement import figures
 from fedrobust.runs.leaderboard.protocol import Protocol, differences, knows_f
 
 
@@ -20,12 +21,12 @@ def checked(folder: Path, protocols: Sequence[Protocol]) -> int:
     known = {protocol.name: protocol for protocol in protocols}
     results = results_in(folder)
     for result in results:
-        if why := _wrong(result, known.get(result.protocol.name)):
+        if why := unsound(result, known.get(result.protocol.name)):
             raise RecordError(f"{named(folder / result.file)}: {why}")
     return len(results)
 
 
-def _wrong(result: ResultRecord, protocol: Protocol | None) -> str:
+def unsound(result: ResultRecord, protocol: Protocol | None) -> str:
     """Return what is wrong with a result; empty where nothing is."""
     if protocol is None:
         return f"there is no protocol {result.protocol.name}; name its config with --protocol"
@@ -47,9 +48,9 @@ def _wrong(result: ResultRecord, protocol: Protocol | None) -> str:
         return f"it is not of the attack {result.attack.label}: {differ[0]}"
     if result.rule.knows_f != knows_f(result.rule.config):
         return "knows_f does not fit the rule's config"
-    if result.audit.robust > result.audit.claimed:
-        return "the audit leaves more standing than plain PGD alone"
     audit = result.audit
+    if why := figures(result.clean, result.examples, audit.claimed, audit.robust, audit.examples):
+        return why
     if (audit.low, audit.high) != bounds(audit.robust, audit.examples):
         return "the interval of robust is not that of so many examples"
     return ""

@@ -8,13 +8,12 @@ from typing import Any
 
 from fedrobust.errors import ConfigError, RecordError, UserError, WriteError
 from fedrobust.evaluation.intervals import bounds
-from fedrobust.files import held, require_new, written
+from fedrobust.files import held, listing, require_new, written
 from fedrobust.records.bounded import named
 from fedrobust.records.leaderboard import FILE, conflict, results_in, sealed, text_digest
 from fedrobust.records.plain import plain_json
 from fedrobust.records.reading import (
     broken,
-    evaluations_of,
     json_of,
     mapping_of,
     present,
@@ -24,6 +23,8 @@ from fedrobust.records.schema.formats import with_format
 from fedrobust.records.schema.leaderboard import ResultRecord
 from fedrobust.records.schema.run import Summary
 from fedrobust.records.schema.sweep import SweepRecord
+from fedrobust.runs.leaderboard.agreement import disagreement
+from fedrobust.runs.leaderboard.check import unsound
 from fedrobust.runs.leaderboard.protocol import Protocol, knows_f, root_of
 
 
@@ -49,14 +50,18 @@ def add(
     submits. ``rule`` is the rule's label; without it the label on a sweep's axis ``rule``, or the
     rule's name. A run whose result is there already, with the same figures, is left as it is.
 
-    Raises: ``RecordError`` for a folder that is neither, and for a leaderboard that is broken.
+    Raises: ``RecordError`` for a folder that is neither, for a leaderboard that is broken, and for a
+    folder ``out`` that holds something else.
     """
     runs = [found for folder in folders for found in _runs(folder)]
     told = Added()
+    if out.is_dir() and not present(out / FILE) and (there := listing(out)):
+        raise RecordError(
+            f"{named(out)} is no leaderboard, since it has no {FILE}, but it has {there[0]}: name a "
+            "new folder"
+        )
     with held(out, f"another process is writing to {out}", remove=True):
         known = results_in(out)
-        if not present(out / FILE):
-            written(out / FILE, _json(with_format(FILE, {"about": "fedrobust leaderboard"})))
         for path, label in runs:
             try:
                 content = result_of(path, protocols, by, rule or label)
@@ -66,6 +71,9 @@ def add(
                     continue
                 if why := conflict(new, known):
                     raise RecordError(f"{why}; nothing was written over it")
+                if not present(out / FILE):
+                    about = {"about": "fedrobust leaderboard"}
+                    written(out / FILE, _json(with_format(FILE, about)))
                 _write(out / new.file, _json(content))
             except WriteError:
                 raise
@@ -136,9 +144,11 @@ def result_of(
     }
     content = sealed(with_format("result.json", content))
     try:
-        shaped(ResultRecord, content)
+        result = shaped(ResultRecord, content)
     except ValueError as error:
         raise RecordError(f"it makes no result: {error}") from error
+    if why := unsound(result, protocol):
+        raise RecordError(f"it makes no result: {why}")
     return content
 
 
@@ -153,17 +163,7 @@ def _summary(path: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
         found = shaped(Summary, summary)
     except ValueError as error:
         raise broken(file, error) from error
-    metrics = evaluations_of(path / "metrics.jsonl", config)
-    if found.test is None or found.test.final.audit is None:
-        raise broken(file, "it has no audit of the last model on the test split")
-    last = found.validation.final if found.validation else {}
-    edited = ""
-    if found.rounds != config["rounds"] or found.test.final.round != found.rounds:
-        edited = f"it is not of the {config['rounds']} rounds of config.yaml"
-    elif not metrics or any(last.get(k) != getattr(metrics[-1], k) for k in ("round", "accuracy")):
-        edited = "its last evaluation is not that of metrics.jsonl"
-    elif found.test.final.audit.robust > found.test.final.audit.claimed:
-        edited = "its audit leaves more standing than plain PGD alone"
+    edited = disagreement(path, config, found)
     if edited:
         raise broken(file, edited)
     return summary
