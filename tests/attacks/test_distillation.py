@@ -190,6 +190,12 @@ def test_epochs_are_passes_over_the_data_or_a_part_of_one(epochs: float, batches
     assert Watched.calls.count((True, True)) == 2 * batches
 
 
+def test_a_part_of_a_pass_has_no_example_more_by_rounding() -> None:
+    """1.1 − 1 is a little more than a tenth."""
+    found = Distillation(epochs=1.1)._batches(10, torch.Generator().manual_seed(0))
+    assert sum(len(batch) for batch in found) == 11
+
+
 def test_each_on_its_own_data_or_all_one_vector_from_the_data_of_all() -> None:
     model, data = network(), [examples(n, seed=n) for n in (8, 12, 15)]
     fields: dict[str, Any] = {"epochs": 4.0, "batch_size": WHOLE, "optimizer": Sgd(30.0)}

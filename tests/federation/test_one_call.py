@@ -19,6 +19,7 @@ from fedrobust.attacks import (
     Optimized,
     SignFlip,
 )
+from fedrobust.compute.parameters import read
 from fedrobust.data import Split
 from fedrobust.federation.attack import poisons
 
@@ -156,3 +157,12 @@ def test_the_rows_that_multi_krum_takes_are_the_near_ones() -> None:
 
 def test_every_attack_of_the_table_is_called() -> None:
     assert all(callable(TypeAdapter(AnyAttack).validate_python(c)) for c in CONFIGS.values())
+
+
+def test_a_model_that_holds_other_weights_is_that_of_the_parameters() -> None:
+    """A loop that reuses one network passes the broadcast parameters beside it."""
+    network = nn.Linear(3, 2)
+    broadcast = torch.arange(8.0)
+    view = View.of(torch.ones(1, 8), model=network, parameters=broadcast)
+    assert torch.equal(read(view.model()), broadcast)
+    assert not torch.equal(read(network), broadcast)

@@ -161,7 +161,8 @@ class Distillation:
         """Return the batches of all passes; each pass is shuffled anew."""
         batches: list[Indices] = []
         for done in range(math.ceil(self.epochs)):
-            taken = math.ceil(min(1.0, self.epochs - done) * examples)
+            # Rounded first: 0.1 · 10 of 1.1 passes is one example, and not a little more.
+            taken = math.ceil(round(min(1.0, self.epochs - done) * examples, 6))
             shuffled = torch.randperm(examples, generator=rng)
             batches += torch.split(shuffled[:taken], self.batch_size)
         return batches

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import count
+from threading import Lock
 from typing import Protocol
 
 import torch
@@ -84,11 +86,22 @@ class Autograd:
         k = objective.perturbed(len(x), round)
         if k == 0:
             return x
-        noise = objective.draw(x[:k], torch.Generator().manual_seed(round))
+        draws, generator, lock = list[Tensor | None](), torch.Generator().manual_seed(round), Lock()
+
+        def start(restart: int) -> Tensor | None:
+            with lock:  # all units share the draws for all examples, in the order of the restarts
+                while len(draws) <= restart:
+                    draws.append(objective.draw(x[:k], generator))
+                return draws[restart]
 
         def work(model: nn.Module, i: slice) -> Images:
-            drawn = None if noise is None else noise[i]
-            return objective.maximize(model, x[i], y[i], lambda: drawn)
+            restarts = count()
+
+            def draw() -> Tensor | None:
+                drawn = start(next(restarts))
+                return None if drawn is None else drawn[i]
+
+            return objective.maximize(model, x[i], y[i], draw)
 
         return torch.cat([self._joined(theta, x, slices(k, self.batch), work), x[k:]])
 

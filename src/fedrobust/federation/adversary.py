@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedrobust.aggregators import Context
-from fedrobust.aggregators.aggregator import apply
+from fedrobust.aggregators.aggregator import apply, lowered
 from fedrobust.aggregators.checks import finite_rows
 from fedrobust.compute.own_draws import own_draws
 from fedrobust.compute.parameters import write
@@ -51,7 +51,9 @@ def attacked(
     trains = federation.requires.uses_honest_updates
     groups = [bad] if threat.colluders else [[i] for i in bad]
     benign, names = _benign(rows, participants, bad) if threat.benign else (None, None)
-    rule = rule_of(state, federation, root, rng) if threat.rule else None
+    # The server lowers its rule's f by the benign rows that it drops, and the attacker sees that.
+    lost = 0 if benign is None else len(rows) - len(bad) - len(benign)
+    rule = rule_of(state, federation, root, rng, lost) if threat.rule else None
     refused: tuple[int, ...] = ()
     memory, number = state.attack, state.round + 1
     compared = trains and not federation.poisons and not federation.graph
@@ -172,15 +174,22 @@ def view_of(
 
 
 def rule_of(
-    state: FederationState, federation: Federation, root: Vector | None, rng: Streams
+    state: FederationState,
+    federation: Federation,
+    root: Vector | None,
+    rng: Streams,
+    dropped: int = 0,
 ) -> Callable[[Updates], Vector]:
     """Return the server's rule as it stands in this round, with equal weights for all rows.
+
+    It tolerates ``dropped`` rows less, as many as the server has dropped.
 
     A user's own rule that draws does so in the same way at each trial, in every round, as
     ``Bucketing`` does. So an attacker that tries it learns how the rule works, but not what it will
     draw.
     """
-    rule, memory, own = federation.aggregator, deepcopy(state.memory), federation.own_rule
+    rule = lowered(federation.aggregator, dropped) if dropped else federation.aggregator
+    memory, own = deepcopy(state.memory), federation.own_rule
     trusted, graph = None if root is None else root.clone(), federation.graph
 
     def tried(rows: Updates) -> Vector:

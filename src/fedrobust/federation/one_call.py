@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from fedrobust.aggregators import Context
-from fedrobust.aggregators.aggregator import apply, check
+from fedrobust.aggregators.aggregator import apply, check, lowered
+from fedrobust.aggregators.checks import finite_rows
 from fedrobust.config import arguments
 from fedrobust.config.kind import name_of
 from fedrobust.federation.attack import Attack, initial_state, poisons, requirements
@@ -27,7 +28,8 @@ def on_rows(
     """Return what the first ``malicious`` of n clients send instead of honest updates [m, d].
 
     honest: [n, d], the honest updates of all clients of a round, those of the malicious ones first.
-    The attack knows all of them, and the server's ``rule`` where it is given. ``known`` are further
+    The attack knows all of them, and the server's ``rule`` where it is given. The server drops
+    benign rows that are not finite, and its rule then tolerates so many less. ``known`` are further
     fields of :meth:`~fedrobust.federation.threat.View.of`: an attack that trains needs ``model``
     and ``data``. All random draws come from ``seed``. An attack with a memory begins anew at each
     call: for several rounds, play it with ``run_round``.
@@ -56,12 +58,15 @@ def on_rows(
         )
     if "rule" in requires.knowledge and rule is None:
         raise ValueError(f"attack {name_of(type(attack))} needs the server's rule: pass rule=...")
-    own, benign = rows[:malicious].clone(), rows[malicious:].clone()
+    own, benign = rows[:malicious].clone(), rows[malicious:]
+    fit = [i for i, finite in enumerate(finite_rows(benign)) if finite]
+    names, lost = tuple(malicious + i for i in fit), len(benign) - len(fit)
+    benign = benign[fit]
     view = View.of(
         own,
         benign=benign if len(benign) else None,
-        benign_clients=tuple(range(malicious, len(rows))) if len(benign) else None,
-        rule=None if rule is None else _tried(rule, len(rows)),
+        benign_clients=names or None,
+        rule=None if rule is None else _tried(rule, len(rows), lost),
         clients=len(rows),
         round=requires.first_round,
         **known,
@@ -71,9 +76,13 @@ def on_rows(
     return sent
 
 
-def _tried(rule: Any, n: int) -> Callable[[Updates], Vector]:
-    """Return ``rule`` as a function of rows. Raises: ``ValueError`` where it cannot take n rows."""
+def _tried(rule: Any, n: int, lost: int) -> Callable[[Updates], Vector]:
+    """Return ``rule`` as a function of rows, after the server has dropped ``lost`` of n rows.
+
+    Raises: ``ValueError`` where it cannot take n rows.
+    """
     if not callable(rule) and not hasattr(rule, "aggregate"):
         raise ValueError(f"rule must be an aggregation rule; got {arguments.told(rule)}")
     check(rule, n)
-    return lambda rows: apply(rule, rows, Context()).vector
+    left = lowered(rule, lost) if lost else rule
+    return lambda rows: apply(left, rows, Context()).vector

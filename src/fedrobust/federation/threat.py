@@ -11,7 +11,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from fedrobust.clients.client import Client
-from fedrobust.compute.parameters import read
+from fedrobust.compute.parameters import read, write
 from fedrobust.config.arguments import real, told, unfit, whole
 from fedrobust.config.component import component
 from fedrobust.config.kind import name_of
@@ -166,7 +166,9 @@ class View:
         def network() -> nn.Module:
             if model is None:
                 raise ValueError("this attack trains: pass model=, the clients' network")
-            return deepcopy(model)
+            copy = deepcopy(model)
+            write(copy, parameters)
+            return copy
 
         def examples() -> tuple[Split, ...]:
             if data is None:

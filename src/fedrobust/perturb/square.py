@@ -19,6 +19,9 @@ from fedrobust.typing import Images, Labels, Mask
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """The query numbers, of 10,000, after which the share p of changed pixels is halved again."""
 
+_PLACES = 2**20
+"""The number of examples of one call of ``draw`` whose seeds say that they belong together."""
+
 
 @component
 class Square:
@@ -55,10 +58,15 @@ class Square:
         return self
 
     def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
-        """Return a seed for each example; the first one in a batch seeds the draws of the batch."""
+        """Return a seed for each example; the first one in a batch seeds the draws of the batch.
+
+        Seeds of one call are alike but for their place. Examples of several calls, such as several
+        clients', are never in one batch, so that each call's points are its own.
+        """
         require_draws(x, generator)
         where = generator.device
-        return torch.randint(2**62, (len(x),), generator=generator, device=where).to(x.device)
+        call = torch.randint(2**62 // _PLACES, (1,), generator=generator, device=where)
+        return (call * _PLACES + torch.arange(len(x), device=where)).to(x.device)
 
     def maximize(
         self, model: nn.Module, x: Images, y: Labels, draw: Draw, *, batch: int | None = None
@@ -71,7 +79,9 @@ class Square:
             return best.to(given.dtype)
         if len(arguments.tensor(seeds, "what draw gives")) != len(x):
             raise ValueError(f"draw must give {len(x)} seeds; it gave {arguments.told(seeds)}")
-        for part in torch.split(torch.arange(len(x), device=x.device), size):
+        lengths = torch.unique_consecutive(seeds // _PLACES, return_counts=True)[1].tolist()
+        calls = torch.split(torch.arange(len(x), device=x.device), lengths)
+        for part in (part for call in calls for part in torch.split(call, size)):
             source = torch.Generator().manual_seed(int(seeds[part[0]]))
             best[part] = self._search(model, x[part], y[part], source)
         return best.to(given.dtype)

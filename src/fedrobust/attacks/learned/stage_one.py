@@ -31,11 +31,11 @@ def observe(known: AttackerState, attack: Settings, view: View, rng: torch.Gener
     """Learn from the step that the server has just revealed; return whether stage one is over.
 
     The step Δ̄ = (θ^t − θ^{t−1}) / server lr is taken as −η times the mean gradient of the round's
-    clients. This is exact under the mean with one plain SGD step. Where the attacker knows the
-    number of clients, it first subtracts the colluders' own part. Under another rule the step is
-    one client's gradient, or a mix of clients' gradients by coordinate, and is matched as if it
-    were a mean. A round is not used where Θ was active, or where the step was the attacker's own
-    update.
+    clients. This is exact under the mean with one plain SGD step of clients of equal size. Where
+    the attacker knows the number of clients, it first subtracts the colluders' own part. Under
+    another rule the step is one client's gradient, or a mix of clients' gradients by coordinate,
+    and is matched as if it were a mean. A round is not used where Θ was active, or where the step
+    was the attacker's own update.
     """
     _look(known, attack, view, rng)
     near = bool(known.distances) and known.distances[-1] < attack.threshold

@@ -40,7 +40,8 @@ class Optimized(Wrapper):
     """The inner attack with the value of one parameter that does the most harm in this round.
 
     It maximises the harm over the parameter p. p has the sign that the inner attack was given, and
-    |p| lies in [low, high]. F is the rule, and μ the mean of the benign rows X:
+    |p| lies in [low, high]. F is the rule, and μ the mean of the benign rows X. Of an attack within
+    wrappers, p is the innermost attack's, so that a budget around it holds:
 
     - ``distance``: ‖F([malicious(p); X]) - μ‖₂;
     - ``direction``: -⟨F([malicious(p); X]), μ⟩ / ‖μ‖₂, how far the model is driven backwards.
@@ -138,6 +139,8 @@ class Optimized(Wrapper):
         except NoAnswerError:
             return 0.0  # the server would make no step
         except ValueError as error:
+            if estimates.sees_benign(view):
+                return 0.0  # these are the rows of the round: the server makes no step either
             raise ConfigError(
                 f"attack {self.name} tried the rule on the {len(trial)} rows that it expects, and "
                 f"the rule refused: {error}; grant threat.clients: true, or a larger number"
@@ -150,9 +153,16 @@ class Optimized(Wrapper):
             harm = float(-(answer @ centre) / centre.norm().clamp(min=least))
         return harm if math.isfinite(harm) else -math.inf
 
-    def _with(self, size: float) -> Attack:
-        """Return the inner attack with the parameter set to ``size``. Raises: ``ValueError``."""
-        inner: Any = self.attack
+    def _with(self, size: float, inner: Any = None) -> Attack:
+        """Return the inner attack with the parameter set to ``size``. Raises: ``ValueError``.
+
+        A wrapper's own field is searched only where ``parameter`` names it.
+        """
+        inner = self.attack if inner is None else inner
+        if isinstance(inner, Wrapper) and not hasattr(inner, self.parameter or ""):
+            return cast(
+                "Attack", replace(cast("Any", inner), attack=self._with(size, inner.attack))
+            )
         name = name_of(type(inner))
         if not is_dataclass(inner) or isinstance(inner, type):
             raise ValueError(f"{name} is not a dataclass, so it has no field to search")

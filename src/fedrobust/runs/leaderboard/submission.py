@@ -50,15 +50,15 @@ def add(
     submits. ``rule`` is the rule's label; without it the label on a sweep's axis ``rule``, or the
     rule's name. A run whose result is there already, with the same figures, is left as it is.
 
-    Raises: ``RecordError`` for a folder that is neither, for a leaderboard that is broken, and for a
-    folder ``out`` that holds something else.
+    Raises: ``RecordError`` for a folder that is neither, for a leaderboard that is broken, and for
+    an ``out`` that holds something else.
     """
     runs = [found for folder in folders for found in _runs(folder)]
     told = Added()
     if out.is_dir() and not present(out / FILE) and (there := listing(out)):
         raise RecordError(
-            f"{named(out)} is no leaderboard, since it has no {FILE}, but it has {there[0]}: name a "
-            "new folder"
+            f"{named(out)} is no leaderboard, since it has no {FILE}, but it has {there[0]}: name "
+            "a new folder"
         )
     with held(out, f"another process is writing to {out}", remove=True):
         known = results_in(out)
