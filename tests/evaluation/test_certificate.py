@@ -230,3 +230,16 @@ def test_an_infinite_price_still_bounds_the_loss_of_no_shift() -> None:
     found = certificate(network(), X, Y, gamma=math.inf)
     assert found.bound(0.0) == pytest.approx(found.clean_loss)
     assert found.bound(0.1) == math.inf
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("kind", ["dense", "convolution"])
+def test_weights_that_are_not_finite_prove_nothing(kind: str, value: float) -> None:
+    images = kind == "convolution"
+    first = nn.Conv2d(1, 3, 2) if images else nn.Linear(2, 3)
+    model = nn.Sequential(first, nn.ELU(), nn.Flatten(), nn.Linear(3, 3)).double()
+    with torch.no_grad():
+        first.weight.view(-1)[0] = value
+    x = X.view(-1, 1, 1, 2).expand(-1, -1, 2, -1) if images else X
+    assert smoothness_bound(model, tuple(x.shape[1:])) is None
+    assert not certificate(model, x, Y, gamma=2.0).certified

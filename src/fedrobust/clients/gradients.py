@@ -197,9 +197,7 @@ def gradient_engine(model: nn.Module, precision: Precision = "float32") -> Gradi
     a ``PrecisionWarning`` where the processor has no instructions for it.
     """
     device = next(model.parameters()).device.type
-    copy = deepcopy(model)
-    copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # suits convolutions
-    general = Autograd(copy, BATCH.get(device, 1024), precision)
+    general = Autograd(deepcopy(model), BATCH.get(device, 1024), precision)
     network = CompiledMlp.of(model) if device == "cpu" else None
     if network is not None:
         return Compiled(network, general)

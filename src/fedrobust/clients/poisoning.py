@@ -17,7 +17,7 @@ class Poisons(Protocol):
 
 
 def poisoned(attack: Poisons, x: Images, y: Labels, classes: int) -> tuple[Images, Labels]:
-    """Return the batch that ``attack`` makes of (x, y).
+    """Return the batch that ``attack`` makes of (x, y), in memory that may be written to.
 
     Raises: ``ConfigError`` where this is no batch of such examples with labels below ``classes``.
     """
@@ -26,7 +26,8 @@ def poisoned(attack: Poisons, x: Images, y: Labels, classes: int) -> tuple[Image
         inputs, labels = given
         if arguments.tensor(inputs, "x").shape[1:] != x.shape[1:] or not len(inputs):
             raise ValueError(f"x has shape {list(inputs.shape)} where it was {list(x.shape)}")
-        return inputs.detach(), arguments.labels(labels, len(inputs), classes)
+        # Copies: an attack may hand out the same tensors each time, or expand one image.
+        return inputs.detach().clone(), arguments.labels(labels, len(inputs), classes).clone()
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"poison of the attack {type(attack).__name__} must give a batch (x, y): {error}"

@@ -53,7 +53,9 @@ def chain(model: nn.Module) -> list[nn.Module]:
     if kind is nn.Identity or (kind is nn.Dropout and not model.training):
         return []
     if kind is nn.Sequential or vars(kind).get("layers_in_order") is True:
-        return [layer for part in model.children() for layer in chain(part)]
+        # Not children(), which leaves out a module that is there already, such as a shared ReLU.
+        parts = model._modules.values()
+        return [layer for part in parts if part is not None for layer in chain(part)]
     _require(kind in _KNOWN)
     return [model]
 

@@ -43,14 +43,29 @@ def _of_function(function: FunctionType) -> bytes | None:
 
 
 def _of_code(code: CodeType) -> bytes:
-    constants = [
-        _of_code(c) if isinstance(c, CodeType) else repr(c).encode() for c in code.co_consts
-    ]
+    constants = map(_of_constant, code.co_consts)
     return b"\0".join([code.co_code, repr(code.co_names).encode(), *constants])
 
 
+def _of_constant(value: object) -> bytes:
+    if isinstance(value, CodeType):
+        return _of_code(value)
+    if isinstance(value, frozenset):  # its order differs between processes
+        return repr(sorted(map(repr, value))).encode()
+    return repr(value).encode()
+
+
 class _Content(pickle.Pickler):
-    """Pickles tensors by their content, since PyTorch's own pickles of equal tensors differ."""
+    """Pickles tensors and sets by their content: their own pickles differ between processes."""
+
+    def persistent_id(self, value: Any) -> Any:
+        """Return what stands for a set; None for anything else. It is asked before any pickling."""
+        if type(value) not in (set, frozenset):
+            return None
+        items = [_pickled(item) for item in value]
+        if None in items:
+            raise pickle.PicklingError("an item of a set")
+        return type(value).__name__, sorted(item for item in items if item is not None)
 
     def reducer_override(self, value: Any) -> Any:
         if not isinstance(value, Tensor):

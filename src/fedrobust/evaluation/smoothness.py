@@ -21,7 +21,7 @@ def smoothness_bound(model: nn.Module, shape: tuple[int, ...]) -> float | None:
     convolution has ℓ = ‖W‖₂ and β = 0, ELU ℓ = 1 and β = 1 (α = 1), the cross-entropy ℓ = √2 and
     β = ½. ``shape`` is the shape of one example. The bound covers sequences of these layers and of
     layers that only reshape. Any other layer gives None, above all ReLU and max pooling, which are
-    not smooth.
+    not smooth; so do weights that are not finite.
 
     Reference: Sinha, Namkoong, Duchi, "Certifying Some Distributional Robustness with Principled
     Adversarial Training", ICLR 2018, §2.1 and proposition 3.
@@ -29,6 +29,8 @@ def smoothness_bound(model: nn.Module, shape: tuple[int, ...]) -> float | None:
     layers = _layers(model)
     # This comes before any norm is computed, which takes minutes for large convolutions.
     if layers is None or not all(map(_understood, layers)):
+        return None
+    if not all(value.isfinite().all() for value in model.parameters()):
         return None
     lipschitz, smooth = 1.0, 0.0
     example = torch.zeros(1, *shape, dtype=torch.float64)

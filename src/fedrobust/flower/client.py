@@ -15,6 +15,7 @@ from fedrobust.clients.client import Client
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.clients.turn import OptimizerState
 from fedrobust.compute.execution import Execution
+from fedrobust.compute.memory_format import channels_last
 from fedrobust.compute.parameters import read
 from fedrobust.compute.randomness import Streams
 from fedrobust.config.component import read_as
@@ -179,7 +180,9 @@ class _Task:
         local = LocalTraining.of(
             model, [data], self._objective, self._client, batch, self._batch_norm
         )
-        local.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        channels_last(
+            local.model, data.images(torch.arange(min(2, len(data)))).to(read(local.model))
+        )
         precision = self._execution.precision
         return replace(local, clients=places(len(local.data)), precision=precision)
 

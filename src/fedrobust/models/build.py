@@ -2,8 +2,11 @@
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from dataclasses import field
+from inspect import signature
+from operator import attrgetter
 from typing import Annotated, Any, Protocol, TypeAlias
 
 import torch
@@ -13,10 +16,13 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from fedrobust.compute.global_draws import draws
 from fedrobust.compute.memory import available_memory
+from fedrobust.compute.memory_format import channels_last
 from fedrobust.compute.network import evaluating, logits
 from fedrobust.compute.randomness import isolated, seed_globally
 from fedrobust.compute.trial import require_logits
+from fedrobust.config import beside
 from fedrobust.config.arguments import told
+from fedrobust.config.component import component
 from fedrobust.config.kind import Kind
 from fedrobust.config.text import shortened
 from fedrobust.errors import ConfigError, ModelError, ResourceError
@@ -36,7 +42,41 @@ class ModelSpec(Protocol):
         ...
 
 
-MODEL = Kind("model", has=("build",), or_is=(nn.Module, "a torch.nn.Module"))
+@component
+class NamedNetwork:
+    """A network that a config names by its class, or by a function that makes it.
+
+    ``name`` is module:Class, and ``settings`` are its arguments; in a config they stand beside the
+    name. It is made anew for each run, so that the run's seed decides its initial parameters.
+    """
+
+    name: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        """Return the network, which says itself what it takes and gives."""
+        module, _, path = self.name.partition(":")
+        found: nn.Module = attrgetter(path)(beside.module(module))(**self.settings)
+        return found
+
+
+def _network(target: Any, name: str, given: Mapping[str, Any]) -> Any:
+    """Return a spec where ``target`` is or makes a network, and else what ``target`` makes."""
+    settings = {key: value for key, value in given.items() if key != "settings"}
+    settings |= given.get("settings", {})
+    if isinstance(target, type):
+        if not issubclass(target, nn.Module):
+            return None
+        signature(target).bind(**settings)
+        return NamedNetwork(name, settings)
+    if "settings" in given:  # as a record has them
+        return NamedNetwork(name, settings)
+    with isolated():
+        made = target(**given)
+    return NamedNetwork(name, settings) if isinstance(made, nn.Module) else made
+
+
+MODEL = Kind("model", has=("build",), or_is=(nn.Module, "a torch.nn.Module"), adapt=_network)
 AnyModel: TypeAlias = Annotated[ModelSpec | nn.Module, MODEL]
 
 
@@ -81,7 +121,7 @@ def built(
             f"{type(spec).__name__} is neither"
         )
     with isolated():
-        own = not type(spec).__module__.startswith(f"{__package__}.")
+        own = isinstance(spec, NamedNetwork) or not _ours(spec)
         if not isinstance(spec, nn.Module) and (math.prod(shape) > _PLENTY or (own and not trains)):
             _require_fits(spec, shape, classes)
         seed_globally(generator.initial_seed() % 2**63)
@@ -110,8 +150,13 @@ def built(
     found = treated(model, batch_norm)
     if trains:
         require_trainable(found.model, shape, found.own)
-    found.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with isolated():
+        channels_last(found.model, torch.rand(2, *shape, dtype=_dtype(found.model)))
     return found
+
+
+def _ours(spec: object) -> bool:
+    return type(spec).__module__.startswith(f"{__package__}.")
 
 
 def treated_copy(model: nn.Module, shape: tuple[int, ...], batch_norm: BatchNorm) -> Treated:

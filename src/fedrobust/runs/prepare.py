@@ -21,7 +21,7 @@ from fedrobust.federation.backends import LOCAL, Backend
 from fedrobust.federation.one_step import backend_for
 from fedrobust.federation.server import rooted
 from fedrobust.federation.state import Federation
-from fedrobust.models import BatchNorm, Treated, built
+from fedrobust.models import Treated, built
 from fedrobust.runs.examples import Examples, examples
 from fedrobust.runs.placing import require_place
 from fedrobust.runs.rehearsal import rehearse, rehearse_objective
@@ -143,8 +143,7 @@ def prepare(
             *_notes(experiment, len(chooses)),
             *_slowly(reason),
         ),
-        digest=_digest(data.dataset, start, model, experiment.batch_norm)
-        + _digest_of_own(experiment, data.partition),
+        digest=_digest(data.dataset, start, model) + _digest_of_own(experiment, data.partition),
     )
 
 
@@ -277,15 +276,16 @@ def _notes(experiment: Experiment, held_out: int) -> list[str]:
     return notes
 
 
-def _digest(dataset: Dataset, start: Vector, model: nn.Module, batch_norm: BatchNorm) -> str:
+def _digest(dataset: Dataset, start: Vector, model: nn.Module) -> str:
     """Return 16 hexadecimal digits that identify the data and the initial parameters.
 
-    What BatchNorm came with is among them, where it is used and is not in ``start``.
+    Buffers and frozen parameters are among them, which are not in ``start``.
     """
     tensors = [t for split in (dataset.train, dataset.test) for t in (split.x, split.y, split.user)]
     fixed = (p for p in model.parameters() if not p.requires_grad)
-    held = () if batch_norm == "refuse" else (*model.buffers(), *fixed)
-    return digest(*(tensor for tensor in tensors if tensor is not None), start, *held, length=16)
+    return digest(
+        *(t for t in tensors if t is not None), start, *model.buffers(), *fixed, length=16
+    )
 
 
 def _digest_of_own(experiment: Experiment, partition: Partition) -> str:

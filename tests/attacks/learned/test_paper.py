@@ -20,7 +20,7 @@ EXPERIMENTS = Path(__file__).parents[3] / "experiments" / "drfl"
 RAW = Full(scale="zeta", sees="parameters")
 
 BOTH: dict[str, Any] = {
-    "threshold": 0.005,
+    "threshold": 0.0,
     "inversion.method": "lbfgs",
     "inversion.iterations": 300,
     "data": "learned",
@@ -128,8 +128,8 @@ def test_the_committed_configs_of_mnist_are_the_paper_but_for_what_they_name() -
         precision="bfloat16",
         training=replace(mnist.training, steps=1500, check_every=0, check_episodes=10),
     )
-    for attack in attacks_of("mnist-learned-paper.yaml", arms):
-        assert replace(attack, ascent=small.ascent) == small
+    small = replace(small, ascent=replace(small.ascent, steps=8, size=2.0))
+    assert set(map(repr, attacks_of("mnist-learned-paper.yaml", arms))) == {repr(small)}
 
 
 @pytest.mark.long

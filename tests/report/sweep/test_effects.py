@@ -6,10 +6,11 @@ from statistics import mean, median
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.stats import t
 
 from fedrobust.report.style import render
-from fedrobust.report.sweep.effects import design, drawn, effects
+from fedrobust.report.sweep.effects import caption, contrasts_of, design, drawn, effects
 from fedrobust.report.sweep.records import Group, SweepCell, SweepRecords
 from fedrobust.runs.grid import load_sweep
 
@@ -94,3 +95,34 @@ def test_it_can_be_drawn() -> None:
     picture = render(lambda width: drawn(records(FULL), width))
     for told in ("a: x → y", "b: kept → reset", "robust accuracy", "points"):
         assert told in picture.wide
+
+
+def saturated() -> NDArray[np.int64]:
+    """Seven settings in eight places, 2^(7-4): a pair is a setting, but for its sign."""
+    a, b, c = np.array(list(product((-1, 1), repeat=3))).T
+    return np.array([a, b, c, a * b, a * c, b * c, a * b * c]).T
+
+
+def test_a_contrast_counts_once() -> None:
+    assert len(contrasts_of(saturated())) == 7
+    assert len(contrasts_of(HALF)) == 15
+    half = np.array([[*row, int(np.prod(row))] for row in product((-1, 1), repeat=3)])
+    assert len(contrasts_of(half)) == 7  # three of the six pairs are the other three
+    values = list(np.random.default_rng(1).normal(size=8))
+    own = np.abs([2 * np.mean(column * np.array(values)) for column in saturated().T])
+    first = 1.5 * np.median(own)
+    pse = 1.5 * np.median(own[own < 2.5 * first])
+    assert effects(saturated(), values).margin == pytest.approx(t.ppf(0.975, 7 / 3) * pse)
+
+
+def test_where_pairs_are_mixtures_of_settings_only_settings_count() -> None:
+    """The design of Plackett and Burman for eleven settings in twelve places."""
+    row = [1, 1, -1, 1, 1, 1, -1, -1, -1, 1, -1]
+    levels = np.array([row[-i:] + row[:-i] for i in range(11)] + [[-1] * 11])
+    assert np.array_equal(levels.T @ levels, 12 * np.eye(11))
+    assert len(contrasts_of(levels)) == 11
+
+
+def test_the_caption_says_where_settings_are_mixed_with_pairs() -> None:
+    assert "is mixed with" in caption(saturated())
+    assert "is mixed with" not in caption(HALF)

@@ -119,3 +119,23 @@ def test_with_one_seed_the_audited_examples_say_what_chance_explains() -> None:
     assert "highest for rule b" in headline(made(scores, ("rule",)))
     audits = {("a",): [("genuine", 0.30)], ("b",): [("genuine", 0.45)]}
     assert "No place is clearly more robust" in headline(made(scores, ("rule",), audits=audits))
+
+
+def test_what_is_alike_the_named_place_is_counted() -> None:
+    near = {("mean", "none"): [0.9], ("mean", "a"): [0.50], ("mean", "b"): [0.51]}
+    near |= {("mean", "c"): [0.7]}
+    assert plain(headline(made(near))) == (
+        "The most harmful attack, a, leaves 50.0 % robust accuracy of 90.0 % without an attack, "
+        "with 1 other within chance of it."
+    )
+    rates = {("0.1",): [0.8], ("0.2",): [0.79], ("0.3",): [0.5], ("0.4",): [0.31], ("0.5",): [0.3]}
+    assert plain(headline(made(rates, ("rate",)))) == (
+        "Robust accuracy is highest for rate 0.1 (80.0 %), with 1 other within chance of it, and "
+        "lowest for rate 0.5 (30.0 %), with 1 other within chance of it."
+    )
+
+
+def test_two_seeds_tell_equal_places_apart_no_more_often_than_one() -> None:
+    """Their own range may be as narrow as chance makes it."""
+    two = {("a", "flip"): [0.500, 0.501], ("b", "flip"): [0.515, 0.516]}
+    assert "no rule is clearly more robust" in headline(made(two))

@@ -111,3 +111,21 @@ def test_one_attack_alone_is_compared_with_none() -> None:
 def test_two_seeds_are_not_enough_for_an_interval() -> None:
     errors = {"a": [0.5, 0.5], "b": [0.4, 0.4]}
     assert paired(made(errors, {"a": [1.0, 1.0], "b": [1.0, 1.0]}))[1] == []
+
+
+def test_the_reference_has_all_seeds_of_its_panel() -> None:
+    """Over its three seeds ``few`` has the least mean, and on these seeds ``whole`` has less."""
+    errors = {"few": [0.1] * 3, "whole": [0.1] * 5}
+    rhos = {"few": [0.2, 0.2, 0.2], "whole": [0.1, 0.1, 0.1, 0.9, 0.9]}
+    heads, rows = paired(made(errors, rhos))
+    found = {group.labels[1]: dict(zip(heads, texts, strict=True)) for group, texts in rows}
+    assert found["whole"]["ρ̂, against the least"] == "reference"
+    assert found["few"]["ρ̂, against the least"] == "+0.100 (+0.100 to +0.100)"
+
+
+def test_a_difference_over_fewer_seeds_says_over_how_many() -> None:
+    errors = {"none": [0.1] * 3, "a": [0.2] * 5}
+    heads, rows = paired(made(errors, {name: [0.5] * len(e) for name, e in errors.items()}))
+    ((_, texts),) = rows
+    assert heads[0] == "error, against no attack"
+    assert texts[0] == "+10.0 (+10.0 to +10.0) over 3 seeds"

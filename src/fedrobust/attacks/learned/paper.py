@@ -37,7 +37,7 @@ _DDPG = Training(
 
 _RING = Learned(
     observe=Epochs(3),
-    threshold=0.005,
+    threshold=0.0,
     inversion=Inversion(method="lbfgs", iterations=300),
     data="learned",
     encoding=Full(scale="zeta", sees="parameters"),
@@ -145,8 +145,11 @@ DEVIATIONS = MappingProxyType(
         7: "The two configs for MNIST, `mnist-paper` and `mnist-learned-paper`, see the output "
         "layer instead of the last hidden layer. The last hidden layer has 409,728 numbers, and "
         "25,632 at quarter width, with which an update of DDPG takes thirty times as long.",
-        8: "The paper does not say how it is measured. Here it is the Wasserstein distance with "
-        "‖x − x′‖₂ / (s √D), s the deviation of the data, and 1 for another label.",
+        8: "The paper does not say how it is measured. By the Wasserstein distance with "
+        "‖x − x′‖₂ / (s √D), s the deviation of the data, and 1 for another label, it falls below "
+        "0.005 after about 100 of the ring's 471 rounds whatever was learned, since the newest "
+        "batch is an ever smaller part of the pool. So it does not end stage one: the paper's "
+        "epochs are observed in full.",
         9: "The paper does not say by which ascent ρ̂ is found. Here it has 15 steps of 1/√t, where "
         "clients of the ring take 8 of 1.5/√t.",
     }

@@ -65,6 +65,8 @@ def separable(view: View) -> bool:
     """Whether a step without the colluders' part is known to be the mean of the other clients.
 
     That takes the mean as the rule, and the number of clients. An unknown rule may be another one.
+    Clients are taken to be of equal size: where they are not, the mean weighs them otherwise, and
+    a part of what the colluders sent is left.
     """
     clients = estimates.clients(view)
     exactly = view.clients_exactly or estimates.sees_benign(view)

@@ -7,6 +7,7 @@ from itertools import count, takewhile
 from statistics import median
 from typing import get_args
 
+from fedrobust.evaluation.intervals import bounds
 from fedrobust.records.schema.leaderboard import Knowledge, ResultRecord, RuleOf
 
 LEVELS: tuple[Knowledge, ...] = get_args(Knowledge)
@@ -38,11 +39,13 @@ class Under:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The range of ``robust``: over the seeds, or the 95 % interval of a single seed."""
-        if len(self.results) == 1:
-            return self.results[0].audit.low, self.results[0].audit.high
+        """The range of ``robust``: over the seeds, and at least one seed's 95 % interval.
+
+        Two or three seeds alone would tell equal rules apart far too often.
+        """
+        low, high = bounds(self.robust, min(r.audit.examples for r in self.results))
         found = [r.audit.robust for r in self.results]
-        return min(found), max(found)
+        return min(low, *found), max(high, *found)
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,9 @@ def _claims(places: Sequence[Place], figure: AddFigure) -> Iterator[Any]:
 def _courses(read: Mapping[str, SweepRecords], figure: AddFigure) -> Iterator[Any]:
     """Yield title, drawing and caption of both curves of each sweep."""
     for name, records in read.items():
-        if effects.design(records) is not None:
+        if (levels := effects.design(records)) is not None:
             title, draw = f"What each setting changes: {name}", partial(effects.drawn, records)
-            yield title, figure(f"effects-{slug(name)}", title, draw), effects.CAPTION
+            yield title, figure(f"effects-{slug(name)}", title, draw), effects.caption(levels)
         records = figures.turned(records)
         audited = any("audit" in line for cell in records.cells for line in cell.metrics)
         audits = " Dashed, or a second mark: what withstands the whole battery of an audit."

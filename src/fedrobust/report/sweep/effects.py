@@ -15,10 +15,15 @@ from fedrobust.report.sweep.records import SweepRecords
 _SETTINGS, _PLACES = 3, 8
 """The least settings and places for which effects are shown."""
 COLOURS = {"accuracy": ACCURACY, "robust accuracy": ROBUST}
-CAPTION = (
+_CAPTION = (
     "Mean over half of the places minus the mean over the other half, in points: the last model on "
     "the test split. Bars: Lenth's margin; an effect beyond it is more than the scatter of the "
     "design's own contrasts."
+)
+
+
+_MIXED = (
+    " In this design the effect of one setting is mixed with the effects of two others together."
 )
 
 
@@ -35,7 +40,7 @@ def effects(levels: NDArray[np.int64], values: Sequence[float]) -> Effects:
 
     levels: [places, settings], of -1 and 1, with orthogonal columns. An effect is the mean of the
     values at 1 minus their mean at -1. The margin comes from the main effects and those of two
-    settings together, most of which are taken to be nothing but scatter:
+    settings together (:func:`contrasts_of`), most of which are taken to be nothing but scatter:
 
     s₀ = 1.5 · median |c|; PSE = 1.5 · median of the |c| < 2.5 s₀; margin = t(0.975; m/3) · PSE,
 
@@ -45,14 +50,43 @@ def effects(levels: NDArray[np.int64], values: Sequence[float]) -> Effects:
     """
     from scipy.special import stdtrit
 
-    columns = [levels[:, i] for i in range(levels.shape[1])]
-    columns += [a * b for a, b in combinations(columns, 2)]
+    columns = contrasts_of(levels)
     contrasts = np.array([2 * np.mean(column * np.asarray(values)) for column in columns])
     sizes = np.abs(contrasts)
     first = 1.5 * np.median(sizes)
     scatter = 1.5 * np.median(sizes[sizes < 2.5 * first]) if first > 0 else 0.0
     margin = float(stdtrit(len(contrasts) / 3, 0.975) * scatter)
     return Effects(tuple(map(float, contrasts[: levels.shape[1]])), margin)
+
+
+def contrasts_of(levels: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Return the columns of the main effects, and of the pairs that are at right angles to all.
+
+    A pair whose column is another's, but for its sign, is the same contrast and counts once. Where
+    a pair is a mix of others, as in the designs of Plackett and Burman, only main effects are
+    taken.
+    """
+    columns = [levels[:, i] for i in range(levels.shape[1])]
+    mains = len(columns)
+    for pair in [a * b for a, b in combinations(columns, 2)]:
+        alike = [abs(int(pair @ column)) for column in columns]
+        if any(0 < share < len(pair) for share in alike):
+            return columns[:mains]
+        if not any(alike):
+            columns.append(pair)
+    return columns
+
+
+def aliased(levels: NDArray[np.int64]) -> bool:
+    """Whether a main effect is mixed with the effect of two settings together."""
+    columns = [levels[:, i] for i in range(levels.shape[1])]
+    pairs = [a * b for a, b in combinations(columns, 2)]
+    return any(pair @ column for pair in pairs for column in columns)
+
+
+def caption(levels: NDArray[np.int64]) -> str:
+    """Return what the figure of a design at ``levels`` shows."""
+    return _CAPTION + (_MIXED if aliased(levels) else "")
 
 
 def design(records: SweepRecords) -> NDArray[np.int64] | None:

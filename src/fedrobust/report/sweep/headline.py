@@ -22,12 +22,15 @@ class Score(NamedTuple):
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The range over the seeds; of one seed, the 95 % interval of its test examples."""
-        if self.robust.seeds > 1:
-            return self.robust.low, self.robust.high
-        final = self.group.cells[0].final
-        examples = (final["audit"] if self.column == TRUE else final)["examples"]
-        return bounds(self.robust.middle, examples)
+        """The range over the seeds, and at least the 95 % interval of one seed's test examples.
+
+        Two or three seeds alone would tell equal places apart far too often: their ranges miss each
+        other by chance once in three, or once in ten times.
+        """
+        finals = [cell.final for cell in self.group.cells]
+        examples = min((f["audit"] if self.column == TRUE else f)["examples"] for f in finals)
+        low, high = bounds(self.robust.middle, examples)
+        return min(low, self.robust.low), max(high, self.robust.high)
 
 
 def headline(records: SweepRecords) -> str:
@@ -36,8 +39,8 @@ def headline(records: SweepRecords) -> str:
     Where every finished cell has an audit, its figure counts, and not that of plain PGD. A second
     sentence warns where an audit calls the most robust place masked. Where a sweep crosses defences
     with attacks, each defence is judged by the attack that leaves it the least. Medians over the
-    seeds are compared. Two places are alike where the ranges over their seeds overlap; with one
-    seed each, where the 95 % intervals of their test examples do.
+    seeds are compared. Two places are alike where their ranges overlap (``Score.ends``). The
+    sentence counts the places that are alike the one it names.
     """
     column = chief(records)
     sentence, best = _told(records, column)
@@ -137,12 +140,12 @@ def _defences(records: SweepRecords, found: Sequence[Score]) -> Told | None:
             f"{under}, no {one} is clearly more robust than another: {what} is "
             f"{_span(low, high)}{_without(calms)}"
         ), list(worst.values())
-    near = sum(_alike(worst[place], high) for place in ranked[1:-1])
-    also = f", with {near} other{'s' * (near > 1)} within chance of it," if near else ""
+    between = [worst[place] for place in ranked[1:-1]]
+    also = _near(high, between)
     return (
         f"{under}, {_joined(records, others, ranked[-1])} keeps the most {what} "
-        f"({told(high)}){also} and {_joined(records, others, ranked[0])} the least "
-        f"({told(low)}){_without(calms)}"
+        f"({told(high)}){also}{',' * bool(also)} and {_joined(records, others, ranked[0])} the "
+        f"least ({told(low)}){_near(low, between)}{_without(calms)}"
     ), [high]
 
 
@@ -189,8 +192,9 @@ def _attacks(records: SweepRecords, found: Sequence[Score]) -> Told | None:
     worst, axis = min(scores, key=lambda score: score.robust.middle), records.axes.index(_ATTACK)
     name, left = worst.group.labels[axis], percent(worst.robust.middle)
     what = spoken(worst.column)
+    also = _near(worst, [score for score in scores if score is not worst])
     if place not in calm:
-        return f"The most harmful attack, {name}, leaves {left} {what}", [worst]
+        return f"The most harmful attack, {name}, leaves {left} {what}{also}", [worst]
     whole = calm[place].robust
     if _alike(worst, calm[place]):
         return (
@@ -199,7 +203,7 @@ def _attacks(records: SweepRecords, found: Sequence[Score]) -> Told | None:
         ), [worst]
     return (
         f"The most harmful attack, {name}, leaves {left} {what} of "
-        f"{percent(whole.middle)} without an attack"
+        f"{percent(whole.middle)} without an attack{also}"
     ), [worst]
 
 
@@ -220,10 +224,17 @@ def _places(records: SweepRecords, found: Sequence[Score]) -> Told:
     if _alike(low, high):
         told = f"No place is clearly more robust than another: {what} is {_span(low, high)}"
         return told, ranked
+    also = _near(high, ranked[1:-1])
     return (
-        f"{begun} is highest for {_at(records, high)} ({ends[1]}) and lowest for "
-        f"{_at(records, low)} ({ends[0]})"
+        f"{begun} is highest for {_at(records, high)} ({ends[1]}){also}{',' * bool(also)} and "
+        f"lowest for {_at(records, low)} ({ends[0]}){_near(low, ranked[1:-1])}"
     ), [high]
+
+
+def _near(score: Score, others: Sequence[Score]) -> str:
+    """Tell how many of ``others`` chance may put in the place of ``score``; empty for none."""
+    near = sum(_alike(other, score) for other in others)
+    return f", with {near} other{'s' * (near > 1)} within chance of it" if near else ""
 
 
 def _alike(one: Score, other: Score) -> bool:

@@ -250,9 +250,13 @@ def _figures(records: SweepRecords, figure: AddFigure, trusted: Trusted | None) 
             " Dashed, or a second mark: the share that withstands the whole battery of an audit."
         )
     yield "Robust accuracy by round", drawn, caption + spread
-    if effects.design(records) is not None:
+    if (levels := effects.design(records)) is not None:
         title = "What each setting changes"
-        yield title, figure("effects", title, partial(effects.drawn, records)), effects.CAPTION
+        yield (
+            title,
+            figure("effects", title, partial(effects.drawn, records)),
+            effects.caption(levels),
+        )
     if trusted is not None and plane.plane(records):
         ring = plane.Plane.of(records, trusted)
         draw = partial(plane.boundaries, ring, records)

@@ -15,8 +15,9 @@ LEAST = 3
 CAPTION = (
     "Mean differences over the seeds that both have, with a 95 % t-interval. An interval that "
     "contains 0 is a tie. The first column compares with no attack. The next columns compare the "
-    "attacks at the same place on every other axis. Their reference is the attack with the "
-    "greatest mean error, or with the least mean ρ̂. It was chosen after seeing the results, so "
+    "attacks at the same place on every other axis. Their reference is, of the attacks with the "
+    "most seeds there, the one with the greatest mean error, or with the least mean ρ̂. It was "
+    "chosen after seeing the results, so "
     "a narrow lead is worth less than its interval says."
 )
 
@@ -81,7 +82,10 @@ def _ranked(panel: list[Group], name: str) -> list[str]:
     if len(panel) == 1:
         return ["–"]
     measure, most = _MEASURES[name]
-    best = (max if most else min)(panel, key=lambda g: fmean(_values(g, measure).values()))
+    # A mean over fewer seeds is one of other cells: it may be lower although the attack is not.
+    whole = max(len(group.cells) for group in panel)
+    full = [group for group in panel if len(group.cells) == whole]
+    best = (max if most else min)(full, key=lambda g: fmean(_values(g, measure).values()))
     return _against(panel, best, name)
 
 
@@ -118,4 +122,5 @@ def _difference(group: Group, best: Group, name: str) -> str:
     scale, form = (100, ".1f") if name == "error" else (1, ".3f")
     low, high = middle - half, middle + half
     text = f"{scale * middle:+{form}} ({scale * low:+{form}} to {scale * high:+{form}})"
-    return text + (", a tie" if low <= 0 <= high else "")
+    fewer = f" over {len(gaps)} seeds" if len(gaps) < len(mine) else ""
+    return text + fewer + (", a tie" if low <= 0 <= high else "")
