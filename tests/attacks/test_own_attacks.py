@@ -297,3 +297,12 @@ def test_arguments_of_a_round_are_told(tiny: Make) -> None:
     ):
         with pytest.raises(ValueError, match=name):
             run_round(*wrong)  # type: ignore[arg-type]
+
+
+def test_an_attack_that_asks_for_what_no_view_has_is_told_what_there_is(tiny: Make) -> None:
+    class Asking:
+        def craft(self, state: Any, view: View, rng: torch.Generator) -> Any:
+            return view.colluders, state  # type: ignore[attr-defined]
+
+    with pytest.raises(AttributeError, match=r"a View has no colluders.*; it has .*own, benign"):
+        play(ready_for(tiny, Asking()))

@@ -109,7 +109,7 @@ NAN[7, 0, 1, 1] = float("nan")
         ({"x_train": NAN.nan_to_num(torch.inf)}, r"NaN or infinite values in 1 of 12"),
         (
             {"x_train": 255 * floats()["x_train"]},
-            r"x_train lies in \[.*pixels lie in \[0, 1\]: divide by 255, or pass them as uint8",
+            r"x_train lies in \[.*pixels lie in \[0, 1\]: divide by the largest value",
         ),
         ({"x_train": floats()["x_train"] - 0.5}, r"undo the normalisation"),
         ({"x_train": BYTES.float()}, r"x_train and x_test differ.*float32.*uint8"),

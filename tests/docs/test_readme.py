@@ -19,7 +19,7 @@ def test_python_blocks_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for block in blocks:
         torch.manual_seed(0)  # of the block's own module
         exec(block.replace("rounds=100", "rounds=3").replace("range(200)", "range(60)"), scope)
-    right = scope["model"](scope["x"].float() / 16).argmax(dim=1) == scope["y"]
+    right = scope["trained"](scope["x"].float() / 16).argmax(dim=1) == scope["y"]
     assert right.double().mean() > 0.5  # a loop of 60 rounds learns something
     assert os.listdir("runs") == ["digits"]
 

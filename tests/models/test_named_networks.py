@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from demo import demo_config
+from torch import Tensor, nn
 
 from fedrobust import run
 from fedrobust.config.component import from_config, to_config
@@ -69,3 +70,24 @@ def test_a_run_goes_on_from_its_own_config(tmp_path: Path) -> None:
 def test_wrong_arguments_are_told_where_the_config_is_read() -> None:
     with pytest.raises(ConfigError, match=r"unknown argument 'widht'.*did you mean 'width'"):
         experiment(model={"name": "the_networks:Net", "widht": 3})
+
+
+def test_a_frozen_part_that_changed_is_other_initial_parameters() -> None:
+    """Such as a pretrained backbone, loaded from a file that is another one by now."""
+
+    class Frozen(nn.Module):
+        def __init__(self, value: float) -> None:
+            super().__init__()
+            self.backbone, self.head = nn.Linear(64, 8), nn.Linear(8, 10)
+            with torch.no_grad():
+                for parameter in self.parameters():
+                    parameter.fill_(0.1)
+                self.backbone.weight.fill_(value)
+            self.backbone.requires_grad_(False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.head(self.backbone(x.flatten(1)))
+            return logits
+
+    first, again, other = (prepare(experiment(model=Frozen(v))).digest for v in (1.0, 1.0, 2.0))
+    assert first == again != other

@@ -369,3 +369,13 @@ def test_writers_are_clients_and_only_theirs_choose(tmp_path: Any) -> None:
     per = result.summary["test"]["final"]["per_client"]
     weighted = sum(per["accuracy"][c] * per["examples"][c] for c in per["examples"])
     assert clients["accuracy"] == pytest.approx(weighted / clients["examples"])
+
+
+@pytest.mark.parametrize(("steps", "told"), [(3, True), (4, False)])
+def test_an_attack_that_cannot_cross_its_ball_is_noted(
+    steps: int, told: bool, tiny: Callable[..., Experiment]
+) -> None:
+    """Robust accuracy under it would look too high."""
+    attack = {"name": "pgd", "norm": "linf", "eps": 0.1, "step_size": 0.025, "steps": steps}
+    found = prepare(tiny(evaluation={"every": 1, "samples": 10, "attack": attack})).notes
+    assert any("goes at most 3 × 0.025 = 0.075 in a ball of 0.1" in n for n in found) == told

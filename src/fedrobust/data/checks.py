@@ -56,7 +56,7 @@ def _pixels(what: str, x: Tensor) -> Tensor:
         low, high = (float(end) for end in torch.aminmax(x))
     bytes_like = low >= 0 and 1.5 < high <= 255
     cure = (
-        "divide by 255, or pass them as uint8"
+        "divide by the largest value that a pixel can have; bytes, up to 255, may be uint8"
         if bytes_like
         else "undo the normalisation (divide by 255 for 0..255 pixels); it belongs in the model"
     )

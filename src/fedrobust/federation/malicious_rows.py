@@ -1,5 +1,6 @@
 """The rows that malicious clients send: they may hold anything, but must be a tensor."""
 
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from fedrobust.config.arguments import told
 from fedrobust.config.fingerprint import foreign
 from fedrobust.config.kind import name_of
+from fedrobust.config.text import suggestion
 from fedrobust.errors import ConfigError
 from fedrobust.federation.attack import Attack
 from fedrobust.federation.threat import View
@@ -46,6 +48,13 @@ class _Noted(View):
         if value is None and name in _GRANTED:
             super().__getattribute__("__dict__").setdefault("_missed", []).append(_GRANTED[name])
         return value
+
+    def __getattr__(self, name: str) -> Any:
+        """Say what a view has, where an attack asks for something else."""
+        known = [field.name for field in fields(View)]
+        raise AttributeError(
+            f"a View has no {name}{suggestion(name, known)}; it has {', '.join(known)}"
+        )
 
 
 def _asked(attack: Attack, state: Any, view: View, rng: torch.Generator) -> Any:

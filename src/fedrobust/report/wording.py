@@ -7,6 +7,7 @@ from typing import Any
 
 from fedrobust.config.text import shortened
 from fedrobust.evaluation.intervals import bounds
+from fedrobust.records.own_code import changed_code
 from fedrobust.report.run_records import Audited, Evaluation, ReportRun, Round, Score
 
 NARROW_SPACE = "\u202f"  # neither this space nor the next one breaks a line
@@ -170,7 +171,11 @@ def _under_audit(score: Score | Evaluation) -> str:
 
 def _last(score: Score) -> str:
     accurate, robust = percent(score.accuracy), percent(score.robust_accuracy)
-    return f" The model of the last round is {accurate} accurate and {robust} robust."
+    told = f" The model of the last round is {accurate} accurate and {robust} robust."
+    if score.audit is None:
+        return told
+    found = score.audit
+    return f"{told} The audit calls that {found.verdict}: {percent(found.robust)} withstand it."
 
 
 def audit(found: Audited) -> str:
@@ -190,6 +195,10 @@ def warnings(run: ReportRun) -> list[str]:
         found.append(
             "This run did not read the test split; the figures are from the split it watched."
         )
+    found += [
+        f"The code of {module} changed while this run was played: its rounds are of both versions."
+        for module in changed_code(run.environment)
+    ]
     audits = [(e.round, e.audit) for e in run.evaluations if e.audit is not None]
     masked = [(at, audit) for at, audit in audits if audit.verdict == "masked"]
     models = []

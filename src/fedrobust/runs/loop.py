@@ -13,6 +13,7 @@ from fedrobust.federation.backends import Backend, Settles
 from fedrobust.federation.round import run_round
 from fedrobust.federation.state import RoundLog
 from fedrobust.progress import Host, Progress
+from fedrobust.records.own_code import changed_code
 from fedrobust.runs.directory import RunDirectory, require_storable
 from fedrobust.runs.extend import extended
 from fedrobust.runs.placing import placing
@@ -130,6 +131,11 @@ def opened(
                 require_processor(directory.path, plan, prepared.plan)
             with prepared.plan.active():
                 repairs = repaired(prepared, run_state, directory) if run_state.state.round else []
+                repairs += [
+                    f"the code of {module} is no longer what the run began with: its rounds are "
+                    "played by both"
+                    for module in changed_code(directory.read_json("environment.json") or {})
+                ]
                 said = extended(prepared, run_state, directory)
                 yield Playing(prepared, run_state, directory, tuple(repairs), said)
         finally:

@@ -22,6 +22,7 @@ from fedrobust.federation.one_step import backend_for
 from fedrobust.federation.server import rooted
 from fedrobust.federation.state import Federation
 from fedrobust.models import Treated, built
+from fedrobust.perturb import Pgd
 from fedrobust.runs.examples import Examples, examples
 from fedrobust.runs.placing import require_place
 from fedrobust.runs.rehearsal import rehearse, rehearse_objective
@@ -270,6 +271,13 @@ def _notes(experiment: Experiment, held_out: int) -> list[str]:
                 f"the attack cannot act before round {first}, and the run ends with round "
                 f"{experiment.rounds}: nobody attacks"
             )
+    judge = experiment.evaluation.attack
+    if isinstance(judge, Pgd) and judge.steps * judge.step_size < judge.eps * (1 - 1e-9):
+        notes.append(
+            f"evaluation.attack goes at most {judge.steps} × {judge.step_size:.4g} = "
+            f"{judge.steps * judge.step_size:.4g} in a ball of {judge.eps:.4g}, so that robust "
+            "accuracy will look too high: take more or longer steps"
+        )
     wanted = experiment.evaluation.samples
     if wanted is not None and wanted > held_out:
         notes.append(f"evaluation.samples is {wanted:,}, but {held_out:,} examples are held out")

@@ -15,6 +15,7 @@ from fedrobust.config.text import shortened
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.state import FederationState
+from fedrobust.records.own_code import own_code
 from fedrobust.records.reading import broken, shaped
 from fedrobust.records.schema.formats import with_format
 from fedrobust.runs.directory import RunDirectory
@@ -124,7 +125,7 @@ def open_course(run: Prepared, directory: RunDirectory) -> RunState:
     stored = directory.read_json("environment.json")
     if not directory.has_config:
         directory.write_config(to_config(run.experiment))
-    _note_environment(run, directory, stored, begins=checkpoint is None)
+    _note_environment(run, directory, stored, None if checkpoint is None else run_state)
     return run_state
 
 
@@ -269,10 +270,15 @@ def _holds_values(store: object) -> bool:
 
 
 def _note_environment(
-    run: Prepared, directory: RunDirectory, stored: Json | None, begins: bool
+    run: Prepared, directory: RunDirectory, stored: Json | None, found: RunState | None
 ) -> None:
-    """Record where the run began, and what differed where it was resumed."""
-    now = environment(run.plan)
+    """Record where the run began, and what differed where it was resumed.
+
+    ``found`` is the state of a run that had begun. Today's code says nothing of a finished one.
+    """
+    begins, now = found is None, environment(run.plan)
+    if found is None or found.state.round < run.experiment.rounds:
+        now |= own_code(to_config(run.experiment))
     if stored is None:
         lost = {} if begins else {"lost": "where the run began, as this file was missing later"}
         directory.write_json("environment.json", with_format("environment.json", now | lost))

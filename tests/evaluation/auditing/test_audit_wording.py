@@ -29,7 +29,7 @@ def test_an_attack_that_finds_less_is_told_as_such() -> None:
     """Not as "noise beats plain PGD: -28.6 %", which a reader takes for the opposite."""
     assert told(sign("noise beats plain PGD", -0.286)) == (
         "passed Ten random points of the ball: 28.6 points fewer broken than by plain PGD (-31.6 "
-        "to -25.6); allowed: +5 points. Random points find less than the gradient does."
+        "to -25.6); allowed: +5 points. Random points find no more than plain PGD."
     )
     assert told(sign("noise beats plain PGD", 0.286)) == (
         "masked Ten random points of the ball: 28.6 points more broken than by plain PGD (+25.6 "
@@ -37,6 +37,9 @@ def test_an_attack_that_finds_less_is_told_as_such() -> None:
         "gradient misleads."
     )
     assert "as many broken as by plain PGD" in told(sign("noise beats plain PGD", 0.0))
+    little = told(sign("noise beats plain PGD", 0.015))
+    assert "1.5 points more broken" in little
+    assert little.endswith("Honest models show as much.")
 
 
 @pytest.mark.parametrize("name", LIMITS)

@@ -71,6 +71,11 @@ class Indicator:
         return False if self.high <= self.limit else None
 
     @property
+    def of_masking(self) -> bool:
+        """Whether this sign can show masking."""
+        return self.name not in _NO_MASKING
+
+    @property
     def word(self) -> str:
         """The sign's result in a word. A claim that is too high is wrong, but is not masking."""
         if self.beyond is None:

@@ -88,8 +88,9 @@ class Audit:
         if self.verdict == "masked":
             return (
                 f"plain PGD does not show what this model withstands: {len(bad)} of "
-                f"{len(self.signs)} checks find masking ({', '.join(bad)}). Even the robust figure "
-                "is an upper bound, which an attack made for this model would lower"
+                f"{sum(sign.of_masking for sign in self.signs)} checks find masking "
+                f"({', '.join(bad)}). Even the robust figure is an upper bound, which an attack "
+                "made for this model would lower"
             )
         if self.verdict == "inconclusive":
             told = [f"too few examples to tell ({', '.join(open_)})"] if open_ else []

@@ -24,6 +24,7 @@ SHARES = {
     "robust": "Robust: accuracy under all attacks",
 }
 _UNSURE = "The interval contains what is allowed: more examples must decide."
+_WITHIN = "Honest models show as much."
 _WIDTH = 96
 _TOLD = ("examples", "eps", "norm", "batch_size", "seed", "one answer")
 """The settings that have words of their own, or that change no result."""
@@ -49,31 +50,31 @@ CHECKS: Mapping[str, Check] = {
     "rescaled PGD beats plain PGD": _compared(
         "rescaled logits",
         "PGD on logits scaled such that the loss has a gradient",
-        "The size of the logits hides nothing from plain PGD.",
+        "Scaled logits do not help PGD.",
         "Large logits leave the loss without a gradient, so plain PGD has nothing to follow.",
     ),
     "Square beats plain PGD": _compared(
         "search without gradients",
         "Square, a random search that sees the answers only",
-        "The gradient is a better guide than none.",
+        "A search without gradients finds no more than plain PGD.",
         "A search without gradients finds what plain PGD misses: the gradient misleads.",
     ),
     "noise beats plain PGD": _compared(
         "random points",
         "ten random points of the ball",
-        "Random points find less than the gradient does.",
+        "Random points find no more than plain PGD.",
         "Even random points find what plain PGD misses: the gradient misleads.",
     ),
     "one step beats plain PGD": _compared(
         "one step",
         "one step along the gradient instead of many",
-        "Going on along the gradient does no harm to the attack.",
+        "One step finds no more than many.",
         "One step does better than many: going on along the gradient leads back.",
     ),
     "transfer beats plain PGD": _compared(
         "other networks",
         "adversarial examples made on other networks",
-        "The model's own gradient is the better guide.",
+        "Examples from other networks break no more than plain PGD.",
         "The gradients of other networks are a better guide than the model's own.",
     ),
     "the gradient is 0": Check(
@@ -121,7 +122,7 @@ CHECKS: Mapping[str, Check] = {
     OVERSTATED: Check(
         "size of the claim",
         "all attacks on the examples that the claim counts",
-        "The claim is near what is robust. Still quote the robust figure.",
+        "The claim is less than a third too high. Quote the robust figure.",
         "The claim does not hold. If all other checks passed, its attack was merely too weak.",
         "{} of them broken",
     ),
@@ -156,7 +157,10 @@ def meaning(sign: Indicator) -> str:
     """Say what the result of a check means."""
     if sign.word == "unsure":
         return _UNSURE
-    return CHECKS[sign.name].passed if sign.word == "fine" else CHECKS[sign.name].failed
+    check = CHECKS[sign.name]
+    if sign.word != "fine":
+        return check.failed
+    return _WITHIN if check.paired and sign.value > 0 else check.passed
 
 
 def lines(sign: Indicator) -> Iterator[str]:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from fedrobust.config.trust import CURE, NOTHING, Trusted
+from fedrobust.records.own_code import mixed_code
 from fedrobust.records.published import differing, row_of
+from fedrobust.records.reading import json_of, present
 from fedrobust.report.sweep import effects, figures, learned, paired, plane, shift
 from fedrobust.report.sweep.columns import chief, shown, spoken, table
 from fedrobust.report.sweep.headline import headline
@@ -59,7 +61,9 @@ def sweep_values(
     if heads and against:
         heads = [*records.axes, "seeds", *heads]
         body = [[*g.labels, str(len(g.cells)), *texts] for g, texts in against]
-        further.append(_further("How much harm each attack does", heads, body, paired.CAPTION))
+        further.append(
+            _further("How much harm each attack does", heads, body, paired.caption(heads))
+        )
         files["harm.md"] = markdown(heads, body).encode()
     left_out = _left_out(records, trusted)
     content = {
@@ -142,7 +146,10 @@ def _unfinished(records: SweepRecords) -> Iterator[str]:
 
 
 def troubles(records: SweepRecords) -> list[str]:
-    """Return the troubles of the cells, joined where they differ only in their numbers."""
+    """Return the troubles of the cells, joined where they differ only in their numbers.
+
+    Cells that were played with other versions of a user's own code are among them.
+    """
     told: dict[str, dict[str, str]] = {}
     for group in records.groups:
         for cell in group.cells:
@@ -155,7 +162,12 @@ def troubles(records: SweepRecords) -> list[str]:
             "" if all(text == first for text in others) else " (the numbers are of the first cell)"
         )
         lines.append(f"{_named(list(cells))}: {first}{like}")
-    return lines
+    played = [
+        (cell.name, json_of(cell.path / "environment.json", dict))
+        for cell in records.cells
+        if present(cell.path / "environment.json")
+    ]
+    return [*mixed_code(played), *lines]
 
 
 def _named(cells: list[str]) -> str:

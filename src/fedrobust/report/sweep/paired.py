@@ -12,9 +12,10 @@ _AXIS = "attack"
 LEAST = 3
 """The smallest number of seeds for which an interval is given."""
 
-CAPTION = (
+_CALM = "error, against no attack"
+_CAPTION = (
     "Mean differences over the seeds that both have, with a 95 % t-interval. An interval that "
-    "contains 0 is a tie. The first column compares with no attack. The next columns compare the "
+    "contains 0 is a tie. {first}The {others} columns compare the "
     "attacks at the same place on every other axis. Their reference is, of the attacks with the "
     "most seeds there, the one with the greatest mean error, or with the least mean ρ̂. It was "
     "chosen after seeing the results, so "
@@ -25,6 +26,13 @@ _MEASURES: dict[str, tuple[Callable[[SweepCell], float | None], bool]] = {
     "error": (COLUMNS["error"], True),
     "ρ̂": (COLUMNS["ρ̂"], False),
 }
+
+
+def caption(heads: list[str]) -> str:
+    """Return what a table with these heads shows."""
+    calm = _CALM in heads
+    first = "The first column compares with no attack. " if calm else ""
+    return _CAPTION.format(first=first, others="next" if calm else "last")
 
 
 Place = tuple[str, ...]
@@ -39,7 +47,7 @@ def paired(records: SweepRecords) -> tuple[list[str], list[tuple[Group, list[str
     members = [group for panel in panels.values() for group in panel]
     columns: dict[str, list[str]] = {}
     if any(place in calm for place in panels):
-        columns["error, against no attack"] = [
+        columns[_CALM] = [
             _difference(group, calm[place], "error") if place in calm else "–"
             for place, panel in panels.items()
             for group in panel

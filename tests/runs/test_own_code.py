@@ -1,0 +1,73 @@
+"""A record says with which version of a user's own code it was played."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from demo import demo_config
+
+from fedrobust import run
+from fedrobust.config.component import from_config
+from fedrobust.experiment import Experiment
+from fedrobust.progress import Progress
+from fedrobust.records.own_code import changed_code, mixed_code, own_code
+from fedrobust.report import write_report
+
+CODE = """
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Halved:
+    share: float = 0.5
+
+    def __call__(self, updates):
+        return self.share * updates.mean(dim=0)
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / f"halving_{os.getpid()}_{tmp_path.name[-4:].replace('-', '_')}.py"
+    path.write_text(CODE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return path
+
+
+def experiment(module: Path, rounds: int) -> Experiment:
+    quick = {"objective": {"name": "erm"}, "malicious": 0, "attack": None, "rounds": rounds}
+    rule = {"name": f"{module.stem}:Halved"}
+    return from_config(Experiment, demo_config(**quick | {"aggregator": rule}))
+
+
+@pytest.mark.usefixtures("quick_pages")
+def test_code_that_changed_between_two_parts_of_a_run_is_told(module: Path, tmp_path: Path) -> None:
+    out, told = tmp_path / "run", list[str]()
+    run(experiment(module, 2), out)
+    began = json.loads((out / "environment.json").read_text())["code"]
+    assert list(began) == [module.stem]
+    module.write_text(CODE + "\n# another version\n")
+    run(experiment(module, 2), out, resume=True)
+    assert changed_code(json.loads((out / "environment.json").read_text())) == []
+    run(experiment(module, 4), out, resume=True, progress=Progress(repaired=told.append))
+    assert changed_code(json.loads((out / "environment.json").read_text())) == [module.stem]
+    assert any(f"the code of {module.stem} is no longer" in text for text in told)
+    page = write_report([out]).read_text()
+    assert f"The code of {module.stem} changed while this run was played" in page
+
+
+def test_fedrobusts_own_parts_and_installed_ones_are_no_code_of_the_users() -> None:
+    assert own_code({"aggregator": {"name": "krum", "f": 2}}) == {}
+    assert own_code({"client": {"optimizer": {"name": "torch.optim:AdamW", "lr": 0.1}}}) == {}
+    assert own_code({"model": {"opaque": "fedrobust.models:RingMlp"}}) == {}
+
+
+def test_runs_of_several_versions_are_named() -> None:
+    def played(version: str | None) -> dict[str, Any]:
+        return {} if version is None else {"code": {"mine": version}}
+
+    assert mixed_code([("a", played("1")), ("b", played("1")), ("c", played(None))]) == []
+    (told,) = mixed_code([("a", played("1")), ("b", played("2")), ("c", played("2"))])
+    assert told.startswith("b, c: played with another version of mine than the other runs")
