@@ -224,7 +224,8 @@ def test_an_attack_that_this_version_does_not_know_is_shown(copy: Copy) -> None:
 
 PICTURES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a label of 10¹⁵": (lambda a: a["labels"].__setitem__(0, 10**15), "labels outside 0 to"),
-    "a label below 0": (lambda a: a["clean_answers"].__setitem__(0, -1), "labels outside 0 to"),
+    "a label below 0": (lambda a: a["labels"].__setitem__(0, -1), "labels outside 0 to"),
+    "an answer below −1": (lambda a: a["clean_answers"].__setitem__(0, -2), "labels outside 0 to"),
     "too few labels": (lambda a: a.update(labels=a["labels"][1:]), "do not fit together"),
     "labels as floats": (lambda a: a.update(labels=a["labels"] * 1.0), "do not fit together"),
     "labels as texts": (lambda a: a.update(labels=a["labels"].astype(str)), "no array of numbers"),
@@ -255,6 +256,17 @@ def test_hostile_pictures(copy: Copy, kind: str) -> None:
     np.savez_compressed(where / "examples.npz", **arrays)
     said = refused(where, rf"examples.npz is broken: .*{message}", report(where))
     assert "resume the run (--resume)" in said
+
+
+@pytest.mark.slow
+def test_the_pictures_of_a_model_whose_logits_are_nan_are_shown(copy: Copy) -> None:
+    where = copy("run")
+    with np.load(where / "examples.npz") as archive:
+        arrays = dict(archive)
+    arrays["clean_answers"][:] = -1
+    np.savez_compressed(where / "examples.npz", **arrays)
+    page = " ".join(write_report([where], where / "page").read_text().split())
+    assert "clean <b>✗ none</b>" in page
 
 
 @pytest.mark.slow
