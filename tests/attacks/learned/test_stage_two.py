@@ -102,7 +102,7 @@ def test_what_cannot_be_learned_is_said_and_the_run_goes_on(
 ) -> None:
     attack = LEARNED | {"inversion": None}
     result = run(experiment(attack=attack, rounds=6, **changes))
-    trouble, honest = [t for t in result.summary["troubles"] if t.startswith("the attack")]
+    honest, trouble = [t for t in result.summary["troubles"] if t.startswith("the attack")]
     assert "honest updates in all 6 rounds" in honest
     assert "no policy was trained" in trouble
     assert reason in trouble
