@@ -16,7 +16,7 @@ from fedrobust.report.wording import slug
 AddFigure = Callable[..., dict[str, Any]]
 CLAIMS = (
     "The model that validation chose, on test examples, with 95 % intervals: robust accuracy under "
-    "plain PGD, which papers report, and under the whole battery of an audit. The first seed."
+    "plain PGD, which papers report, and under the whole battery of an audit. A line for each seed."
 )
 
 
@@ -31,8 +31,8 @@ def drawn(
 
 def _claims(places: Sequence[Place], figure: AddFigure) -> Iterator[Any]:
     """Yield title, drawing and caption of apparent beside true robust accuracy, where audited."""
-    found = [takeover.claim_of(place.label, place.group.cells) for place in places]
-    if audited := [claim for claim in found if claim is not None]:
+    found = {place.label: takeover.claims_of(place.group.cells) for place in places}
+    if audited := {label: claims for label, claims in found.items() if claims}:
         title = "Is the robustness real?"
         drawing = figure("claims", title, partial(takeover.claims, audited))
         yield title, drawing, CLAIMS

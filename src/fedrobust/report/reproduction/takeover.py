@@ -95,39 +95,48 @@ def under(group: Group) -> dict[str, Spread]:
 
 
 class Claim(NamedTuple):
-    """The apparent and the true robust accuracy of one place, and how many examples say so."""
+    """The apparent and the true robust accuracy of one run, and how many examples say so."""
 
-    label: str
     claimed: float
     robust: float
     examples: int
     masked: bool
 
 
-def claim_of(label: str, cells: Sequence[SweepCell]) -> Claim | None:
-    """Return the audit of the first cell's chosen model on test examples; None without one."""
-    found = cells[0].summary["test"]["best"].get("audit")
-    if found is None:
-        return None
-    masked = found["verdict"] == "masked"
-    return Claim(label, found["claimed"], found["robust"], found["examples"], masked)
+def claims_of(cells: Sequence[SweepCell]) -> list[Claim]:
+    """Return the audits of the cells' chosen models on test examples; empty without any."""
+    audits = [cell.summary["test"]["best"].get("audit") for cell in cells]
+    return [
+        Claim(found["claimed"], found["robust"], found["examples"], found["verdict"] == "masked")
+        for found in audits
+        if found is not None
+    ]
 
 
-def claims(found: Sequence[Claim], width: float) -> Figure:
-    """Draw apparent and true robust accuracy of each place, with 95 % intervals."""
-    figure = Figure(figsize=(width, 0.42 * len(found) + 1.1), layout="constrained")
+def claims(found: Mapping[str, Sequence[Claim]], width: float) -> Figure:
+    """Draw apparent and true robust accuracy at each place, a line a seed, with 95 % intervals."""
+    lines = [(i, claim) for i, place in enumerate(found.values()) for claim in place]
+    more = len(lines) - len(found)
+    figure = Figure(figsize=(width, 0.42 * len(found) + 0.2 * more + 1.1), layout="constrained")
     axes = figure.subplots()
-    for i, claim in enumerate(found):
+    at, ticks, last = 0.0, [], -1
+    for i, claim in lines:
+        at += 0.0 if last < 0 else 1.0 if i > last else 0.5
+        ticks += [at] if i > last else []
+        last = i
         line = MALICIOUS if claim.masked else MUTED
-        axes.plot([claim.robust, claim.claimed], [i, i], color=line, lw=2, alpha=0.5, zorder=1)
+        axes.plot([claim.robust, claim.claimed], [at, at], color=line, lw=2, alpha=0.5, zorder=1)
         for value, colour, filled in ((claim.claimed, MUTED, False), (claim.robust, ROBUST, True)):
             share = Share(round(value * claim.examples), claim.examples)
-            axes.plot([share.low, share.high], [i, i], color=colour, lw=1, zorder=2)
+            axes.plot([share.low, share.high], [at, at], color=colour, lw=1, zorder=2)
             face = colour if filled else PAPER
-            axes.plot(value, i, "o", color=colour, mfc=face, ms=8, mew=1.8, zorder=3, clip_on=False)
+            size = 8 if len(list(found.values())[i]) == 1 else 6
+            axes.plot(
+                value, at, "o", color=colour, mfc=face, ms=size, mew=1.8, zorder=3, clip_on=False
+            )
     length = 24 if width <= NARROW else 48
-    axes.set_yticks(range(len(found)), [printable(claim.label, length) for claim in found])
-    axes.set_ylim(len(found) - 0.4, -0.6)
+    axes.set_yticks(ticks, [printable(label, length) for label in found])
+    axes.set_ylim(at + 0.6, -0.6)
     axes.set_xlim(-0.02, 1.02)  # else a marker at 0 % would touch its label
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     axes.grid(axis="x")
