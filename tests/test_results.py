@@ -5,6 +5,7 @@ import re
 import sys
 from copy import deepcopy
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -25,9 +26,14 @@ def test_the_page_is_what_the_records_say_and_short(monkeypatch: pytest.MonkeyPa
 def test_a_row_has_the_records_own_figures() -> None:
     """One by hand: what summary.json says beside what Table 3 says, and the difference."""
     cells = ROOT / "results" / "fat" / "table3" / "mnist" / "cells"
-    place = cells / "bulyan-convergence-of-gradients-2"
-    best = json.loads((place / "summary.json").read_text())["test"]["best"]
-    a, b = 100 * best["accuracy"], 100 * best["robust_accuracy"]
+    seeds = [
+        json.loads((cells / f"bulyan-convergence-of-gradients-{seed}/summary.json").read_text())
+        for seed in (1, 2, 3)
+    ]
+    a, b = (
+        100 * median(seed["test"]["best"][key] for seed in seeds)
+        for key in ("accuracy", "robust_accuracy")
+    )
     page = (ROOT / "results" / "README.md").read_text()
     lines = [row for row in page.splitlines() if row.startswith("| MNIST, Bulyan, convergence |")]
     (line,) = [row for row in lines if "[table3, bulyan-convergence-of-gradients]" in row]
@@ -35,7 +41,7 @@ def test_a_row_has_the_records_own_figures() -> None:
         for of in ("convergence", "convergence-of-gradients"):
             assert sum(f"[table3, {reading}-{of}]" in row for row in lines) == 1
     points = f"{a - 96.57:+.1f} / {b - 79.01:+.1f}".replace("-", "−")
-    assert f"| {a:.1f} / {b:.1f} | 96.6 / 79.0 | {points} | 1 |" in line
+    assert f"| {a:.1f} / {b:.1f} | 96.6 / 79.0 | {points} | 3 |" in line
 
 
 def test_seeds_share_a_line_and_settings_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
