@@ -3,16 +3,18 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 from demo import demo_config
 
 from fedrobust import run
 from fedrobust.config.component import from_config
+from fedrobust.errors import RecordError
 from fedrobust.experiment import Experiment
 from fedrobust.progress import Progress
 from fedrobust.records.own_code import changed_code, mixed_code, own_code
+from fedrobust.records.reading import json_of
+from fedrobust.records.schema.run import Computed
 from fedrobust.report import write_report
 
 CODE = """
@@ -50,9 +52,9 @@ def test_code_that_changed_between_two_parts_of_a_run_is_told(module: Path, tmp_
     assert list(began) == [module.stem]
     module.write_text(CODE + "\n# another version\n")
     run(experiment(module, 2), out, resume=True)
-    assert changed_code(json.loads((out / "environment.json").read_text())) == []
+    assert changed_code(json_of(out / "environment.json", Computed)) == []
     run(experiment(module, 4), out, resume=True, progress=Progress(repaired=told.append))
-    assert changed_code(json.loads((out / "environment.json").read_text())) == [module.stem]
+    assert changed_code(json_of(out / "environment.json", Computed)) == [module.stem]
     assert any(f"the code of {module.stem} is no longer" in text for text in told)
     page = write_report([out]).read_text()
     assert f"The code of {module.stem} changed while this run was played" in page
@@ -65,9 +67,23 @@ def test_fedrobusts_own_parts_and_installed_ones_are_no_code_of_the_users() -> N
 
 
 def test_runs_of_several_versions_are_named() -> None:
-    def played(version: str | None) -> dict[str, Any]:
-        return {} if version is None else {"code": {"mine": version}}
+    def played(**code: str) -> Computed:
+        return Computed(code=code)
 
-    assert mixed_code([("a", played("1")), ("b", played("1")), ("c", played(None))]) == []
-    (told,) = mixed_code([("a", played("1")), ("b", played("2")), ("c", played("2"))])
-    assert told.startswith("b, c: played with another version of mine than the other runs")
+    assert mixed_code([("a", played(mine="1")), ("b", played(mine="1")), ("c", played())]) == {}
+    runs = [("a", played(mine="1", yours="5")), ("b", played(mine="2")), ("c", played(mine="2"))]
+    assert mixed_code(runs) == {"mine": ["b", "c"]}
+
+
+@pytest.mark.usefixtures("quick_pages")
+def test_a_record_whose_code_is_no_mapping_is_refused(module: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(experiment(module, 2), out)
+    content = json.loads((out / "environment.json").read_text())
+    (out / "environment.json").write_text(json.dumps(content | {"code": 5}))
+    for use in (
+        lambda: write_report([out]),
+        lambda: run(experiment(module, 4), out, resume=True),
+    ):
+        with pytest.raises(RecordError, match=r"environment\.json is broken: .*code"):
+            use()

@@ -132,7 +132,12 @@ def test_each_figure_stands_where_the_page_says(played: Path) -> None:
     ]
     told = "the attack sent the honest updates in all 3 rounds"
     path.write_text(json.dumps(summary | {"troubles": [told]}))
-    assert f"two: flip: {told}" in page_of(out)
+    for cell, version in (("alone", "1"), ("flip", "2")):
+        place = out / "two/cells" / cell / "environment.json"
+        place.write_text(json.dumps(json.loads(place.read_text()) | {"code": {"mine": version}}))
+    page = page_of(out)
+    assert f"two: flip: {told}" in page
+    assert "two: flip: played with another version of mine than the other runs" in page
     curves = [(report / f"{kind}-two.png").read_bytes() for kind in ("course", "clean")]
     assert curves[0] != curves[1]
 

@@ -177,6 +177,27 @@ def test_an_attack_that_never_acts_is_told(
     ] * (share == 0.0)
 
 
+class EveryOther:
+    """Acts when it is called the first time, the third time, and so on."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[torch.Tensor, Any]:
+        self.calls += 1
+        return view.own + self.calls % 2, state
+
+
+@pytest.mark.parametrize(("colluders", "share"), [(True, 0.5), (False, 1.0)])
+def test_one_of_two_malicious_clients_acts_for_both(
+    plain: Callable[..., Experiment], colluders: bool, share: float
+) -> None:
+    """Without collusion the second client, which is asked last, is honest in every round."""
+    threat = {"colluders": colluders}
+    result = run(plain(rounds=4, malicious=2, attack=EveryOther(), threat=threat))
+    assert result.summary.attack_acted == share
+
+
 def test_without_malicious_clients_nothing_is_said_of_an_attack(
     plain: Callable[..., Experiment],
 ) -> None:

@@ -4,14 +4,12 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from fedrobust.digest import digest
+from fedrobust.records.schema.run import Computed
 
 CODE = "code"
 """The key of ``environment.json`` that holds it."""
-_NAMED = 4
-"""The number of runs that are named."""
 
 
 def own_code(config: object) -> dict[str, dict[str, str]]:
@@ -51,33 +49,18 @@ def _installed(file: Path) -> bool:
     return any(file.resolve().is_relative_to(place) for place in (own, *places))
 
 
-def mixed_code(environments: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
-    """Return, for named runs that should differ in nothing else, whose code is not the same.
-
-    A text names the module, and the runs that were played with other code than the first one.
-    """
-    seen: dict[str, dict[str, list[str]]] = {}
-    for name, environment in environments:
-        for module, version in (environment.get(CODE) or {}).items():
-            seen.setdefault(module, {}).setdefault(version, []).append(name)
-    texts = []
-    for module, versions in seen.items():
-        others = [name for names in list(versions.values())[1:] for name in names]
-        if others:
-            more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-            texts.append(
-                f"{', '.join(others[:_NAMED])}{more}: played with another version of {module} than "
-                "the other runs; if it computes something else, they are not comparable"
-            )
-    return texts
+def mixed_code(played: Iterable[tuple[str, Computed]]) -> dict[str, list[str]]:
+    """Return, by module, the names of those runs whose version of it is not the first run's."""
+    first, others = dict[str, str](), dict[str, list[str]]()
+    for name, run in played:
+        for module, version in run.code.items():
+            if first.setdefault(module, version) != version:
+                others.setdefault(module, []).append(name)
+    return others
 
 
-def changed_code(environment: Mapping[str, Any]) -> list[str]:
-    """Return the modules whose code changed while the run of an ``environment.json`` was played."""
-    resumed = environment.get("resumed", [])
-    parts = [environment, *(resumed if isinstance(resumed, list) else [])]
-    versions: dict[str, set[str]] = {}
-    for part in parts:
-        for module, version in (part.get(CODE) or {}).items():
-            versions.setdefault(module, set()).add(version)
-    return sorted(module for module, seen in versions.items() if len(seen) > 1)
+def changed_code(run: Computed) -> list[str]:
+    """Return the modules whose code changed while a run was played."""
+    parts = [run.code, *(part.code for part in run.resumed)]
+    modules = sorted({module for part in parts for module in part})
+    return [m for m in modules if len({part[m] for part in parts if m in part}) > 1]

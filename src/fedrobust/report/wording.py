@@ -8,6 +8,8 @@ from typing import Any
 from fedrobust.config.text import shortened
 from fedrobust.evaluation.intervals import bounds
 from fedrobust.records.own_code import changed_code
+from fedrobust.records.reading import shaped
+from fedrobust.records.schema.run import Computed
 from fedrobust.report.run_records import Audited, Evaluation, ReportRun, Round, Score
 
 NARROW_SPACE = "\u202f"  # neither this space nor the next one breaks a line
@@ -197,7 +199,7 @@ def warnings(run: ReportRun) -> list[str]:
         )
     found += [
         f"The code of {module} changed while this run was played: its rounds are of both versions."
-        for module in changed_code(run.environment)
+        for module in changed_code(shaped(Computed, run.environment))
     ]
     audits = [(e.round, e.audit) for e in run.evaluations if e.audit is not None]
     masked = [(at, audit) for at, audit in audits if audit.verdict == "masked"]

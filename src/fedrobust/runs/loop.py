@@ -14,6 +14,8 @@ from fedrobust.federation.round import run_round
 from fedrobust.federation.state import RoundLog
 from fedrobust.progress import Host, Progress
 from fedrobust.records.own_code import changed_code
+from fedrobust.records.reading import json_of
+from fedrobust.records.schema.run import Computed
 from fedrobust.runs.directory import RunDirectory, require_storable
 from fedrobust.runs.extend import extended
 from fedrobust.runs.placing import placing
@@ -134,7 +136,7 @@ def opened(
                 repairs += [
                     f"the code of {module} is no longer what the run began with: its rounds are "
                     "played by both"
-                    for module in changed_code(directory.read_json("environment.json") or {})
+                    for module in changed_code(json_of(path / "environment.json", Computed))
                 ]
                 said = extended(prepared, run_state, directory)
                 yield Playing(prepared, run_state, directory, tuple(repairs), said)

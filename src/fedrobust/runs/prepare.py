@@ -16,13 +16,12 @@ from fedrobust.data import Dataset, Partition, Split
 from fedrobust.digest import digest
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
-from fedrobust.federation.attack import Attack, poisons, requirements
+from fedrobust.federation.attack import Attack, poisons
 from fedrobust.federation.backends import LOCAL, Backend
 from fedrobust.federation.one_step import backend_for
-from fedrobust.federation.server import rooted
 from fedrobust.federation.state import Federation
 from fedrobust.models import Treated, built
-from fedrobust.perturb import Pgd
+from fedrobust.runs.doubts import doubts
 from fedrobust.runs.examples import Examples, examples
 from fedrobust.runs.placing import require_place
 from fedrobust.runs.rehearsal import rehearse, rehearse_objective
@@ -141,7 +140,7 @@ def prepare(
             *data.notes,
             *found.notes,
             *found.doubts,
-            *_notes(experiment, len(chooses)),
+            *doubts(experiment, len(chooses)),
             *_slowly(reason),
         ),
         digest=_digest(data.dataset, start, model) + _digest_of_own(experiment, data.partition),
@@ -252,36 +251,6 @@ def _federation(
         root=root,
         rounds=experiment.rounds,
     )
-
-
-def _notes(experiment: Experiment, held_out: int) -> list[str]:
-    """Return notes about settings that are allowed but may be a mistake."""
-    notes = []
-    f, malicious = getattr(experiment.aggregator, "f", None), experiment.malicious
-    if isinstance(f, int) and malicious > f:
-        notes.append(f"{malicious} clients are malicious, but the rule tolerates f = {f}")
-    if experiment.server.root and not rooted(experiment.aggregator):
-        notes.append("server.root is set, but the rule makes no use of the server's own update")
-    if experiment.attack is not None and malicious == 0:
-        notes.append("an attack is configured, but malicious is 0: nobody attacks")
-    if experiment.attack is not None and malicious:
-        first = requirements(experiment.attack).first_round
-        if first > experiment.rounds:
-            notes.append(
-                f"the attack cannot act before round {first}, and the run ends with round "
-                f"{experiment.rounds}: nobody attacks"
-            )
-    judge = experiment.evaluation.attack
-    if isinstance(judge, Pgd) and judge.steps * judge.step_size < judge.eps * (1 - 1e-9):
-        notes.append(
-            f"evaluation.attack goes at most {judge.steps} × {judge.step_size:.4g} = "
-            f"{judge.steps * judge.step_size:.4g} in a ball of {judge.eps:.4g}, so that robust "
-            "accuracy will look too high: take more or longer steps"
-        )
-    wanted = experiment.evaluation.samples
-    if wanted is not None and wanted > held_out:
-        notes.append(f"evaluation.samples is {wanted:,}, but {held_out:,} examples are held out")
-    return notes
 
 
 def _digest(dataset: Dataset, start: Vector, model: nn.Module) -> str:

@@ -15,9 +15,7 @@ from fedrobust.config.text import shortened
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.state import FederationState
-from fedrobust.records.own_code import own_code
 from fedrobust.records.reading import broken, shaped
-from fedrobust.records.schema.formats import with_format
 from fedrobust.runs.directory import RunDirectory
 from fedrobust.runs.extend import (
     best_without_the_end,
@@ -27,7 +25,7 @@ from fedrobust.runs.extend import (
 )
 from fedrobust.runs.older_configs import completed
 from fedrobust.runs.prepare import Prepared
-from fedrobust.runs.provenance import environment
+from fedrobust.runs.provenance import note_environment
 from fedrobust.runs.rounds_log import Extent, RoundsLog
 from fedrobust.runs.state import FORMAT, RunState
 from fedrobust.runs.tally import Tally
@@ -125,7 +123,8 @@ def open_course(run: Prepared, directory: RunDirectory) -> RunState:
     stored = directory.read_json("environment.json")
     if not directory.has_config:
         directory.write_config(to_config(run.experiment))
-    _note_environment(run, directory, stored, None if checkpoint is None else run_state)
+    plays = checkpoint is None or run_state.state.round < run.experiment.rounds
+    note_environment(run, directory, stored, begins=checkpoint is None, plays=plays)
     return run_state
 
 
@@ -267,31 +266,6 @@ def _holds_values(store: object) -> bool:
     kinds = (torch.Tensor, bool, int, float)
     kept = store.values() if isinstance(store, dict) else [None]
     return all(isinstance(d, dict) and all(isinstance(v, kinds) for v in d.values()) for d in kept)
-
-
-def _note_environment(
-    run: Prepared, directory: RunDirectory, stored: Json | None, found: RunState | None
-) -> None:
-    """Record where the run began, and what differed where it was resumed.
-
-    ``found`` is the state of a run that had begun. Today's code says nothing of a finished one.
-    """
-    begins, now = found is None, environment(run.plan)
-    if found is None or found.state.round < run.experiment.rounds:
-        now |= own_code(to_config(run.experiment))
-    if stored is None:
-        lost = {} if begins else {"lost": "where the run began, as this file was missing later"}
-        directory.write_json("environment.json", with_format("environment.json", now | lost))
-        return
-    resumed = stored.get("resumed", [])
-    if not isinstance(resumed, list) or not all(isinstance(part, dict) for part in resumed):
-        raise broken(directory.path / "environment.json", "its resumed is no list of mappings")
-    last = stored | {k: v for part in resumed for k, v in part.items()}
-    changed = {k: v for k, v in now.items() if k != "started" and last.get(k) != v}
-    if changed:
-        later = {"started": now["started"], **changed}
-        stored["resumed"] = [*resumed, later]
-        directory.write_json("environment.json", with_format("environment.json", stored))
 
 
 def _to(value: Any, device: torch.device) -> Any:

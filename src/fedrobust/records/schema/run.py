@@ -156,6 +156,7 @@ class Resumed:
     """The part that is read of an entry of ``resumed`` in ``environment.json``."""
 
     extended: Extension | None = None
+    code: dict[str, str] = field(default_factory=dict)
 
 
 @checked(frozen=True, config=OPEN)
@@ -163,6 +164,8 @@ class Computed:
     """The part of ``environment.json`` that is read; the rest is shown as it is."""
 
     resumed: tuple[Resumed, ...] = ()
+    code: dict[str, str] = field(default_factory=dict)
+    """The versions of a user's own modules."""
 
 
 @checked(frozen=True, config=WHOLE)

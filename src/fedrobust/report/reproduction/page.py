@@ -12,8 +12,9 @@ from fedrobust.records.schema.reproduction import FILE, ReproductionRecord
 from fedrobust.report.reproduction.figures import AddFigure, drawn
 from fedrobust.report.reproduction.places import Place, places
 from fedrobust.report.reproduction.tables import CAPTION, as_json, further, scores, takeovers
-from fedrobust.report.sweep.page import DIFFERING, apart, markdown, troubles
+from fedrobust.report.sweep.page import DIFFERING, apart, markdown
 from fedrobust.report.sweep.records import SweepRecords
+from fedrobust.report.sweep.troubles import troubles
 
 
 def reproduction_values(path: Path, figure: AddFigure) -> tuple[dict[str, Any], dict[str, bytes]]:

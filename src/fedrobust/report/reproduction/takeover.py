@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedrobust.evaluation.intervals import Share
@@ -113,30 +114,34 @@ def claims_of(cells: Sequence[SweepCell]) -> list[Claim]:
     ]
 
 
+_APART = 0.5
+"""How far apart the seeds of a place are drawn; places are 1 apart."""
+
+
+def _draw(axes: Axes, at: float, claim: Claim, size: float) -> None:
+    line = MALICIOUS if claim.masked else MUTED
+    axes.plot([claim.robust, claim.claimed], [at, at], color=line, lw=2, alpha=0.5, zorder=1)
+    for value, colour, filled in ((claim.claimed, MUTED, False), (claim.robust, ROBUST, True)):
+        share = Share(round(value * claim.examples), claim.examples)
+        axes.plot([share.low, share.high], [at, at], color=colour, lw=1, zorder=2)
+        face = colour if filled else PAPER
+        axes.plot(value, at, "o", color=colour, mfc=face, ms=size, mew=1.8, zorder=3, clip_on=False)
+
+
 def claims(found: Mapping[str, Sequence[Claim]], width: float) -> Figure:
     """Draw apparent and true robust accuracy at each place, a line a seed, with 95 % intervals."""
-    lines = [(i, claim) for i, place in enumerate(found.values()) for claim in place]
-    more = len(lines) - len(found)
+    more = sum(map(len, found.values())) - len(found)
     figure = Figure(figsize=(width, 0.42 * len(found) + 0.2 * more + 1.1), layout="constrained")
     axes = figure.subplots()
-    at, ticks, last = 0.0, [], -1
-    for i, claim in lines:
-        at += 0.0 if last < 0 else 1.0 if i > last else 0.5
-        ticks += [at] if i > last else []
-        last = i
-        line = MALICIOUS if claim.masked else MUTED
-        axes.plot([claim.robust, claim.claimed], [at, at], color=line, lw=2, alpha=0.5, zorder=1)
-        for value, colour, filled in ((claim.claimed, MUTED, False), (claim.robust, ROBUST, True)):
-            share = Share(round(value * claim.examples), claim.examples)
-            axes.plot([share.low, share.high], [at, at], color=colour, lw=1, zorder=2)
-            face = colour if filled else PAPER
-            size = 8 if len(list(found.values())[i]) == 1 else 6
-            axes.plot(
-                value, at, "o", color=colour, mfc=face, ms=size, mew=1.8, zorder=3, clip_on=False
-            )
+    at, ticks = 0.0, list[float]()
+    for place in found.values():
+        ticks.append(at)
+        for i, claim in enumerate(place):
+            _draw(axes, ticks[-1] + _APART * i, claim, 8 if len(place) == 1 else 6)
+        at = ticks[-1] + _APART * (len(place) - 1) + 1
     length = 24 if width <= NARROW else 48
     axes.set_yticks(ticks, [printable(label, length) for label in found])
-    axes.set_ylim(at + 0.6, -0.6)
+    axes.set_ylim(at - 0.4, -0.6)
     axes.set_xlim(-0.02, 1.02)  # else a marker at 0 % would touch its label
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     axes.grid(axis="x")

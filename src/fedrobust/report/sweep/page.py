@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -10,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedrobust.config.trust import CURE, NOTHING, Trusted
-from fedrobust.records.own_code import mixed_code
 from fedrobust.records.published import differing, row_of
-from fedrobust.records.reading import json_of, present
 from fedrobust.report.sweep import effects, figures, learned, paired, plane, shift
 from fedrobust.report.sweep.columns import chief, shown, spoken, table
 from fedrobust.report.sweep.headline import headline
@@ -20,13 +17,11 @@ from fedrobust.report.sweep.heat_map import heat_maps
 from fedrobust.report.sweep.records import Group, Spread, SweepRecords
 from fedrobust.report.sweep.rows import link_from, rows
 from fedrobust.report.sweep.setup import meanings, setup, varied
+from fedrobust.report.sweep.troubles import troubles
 from fedrobust.report.wording import measure
 
 AddFigure = Callable[..., dict[str, Any]]
 DIFFERING = "Settings that differ, with the published ones in brackets"
-_NUMBER = re.compile(r"[\d,.]*\d")
-_NAMED = 4
-"""The number of cells that are named for one trouble."""
 _NAMED_ONLY = " A curve that would flatten all others is named with its range and not drawn."
 _REACHED = " Points stand at the shift that was reached; a curve ends where a model has blown up."
 
@@ -143,36 +138,6 @@ def _unfinished(records: SweepRecords) -> Iterator[str]:
             yield f"{words}: {', '.join(names)}."
     if records.unfinished:
         yield "The same fedrobust sweep command with --resume plays what is missing."
-
-
-def troubles(records: SweepRecords) -> list[str]:
-    """Return the troubles of the cells, joined where they differ only in their numbers.
-
-    Cells that were played with other versions of a user's own code are among them.
-    """
-    told: dict[str, dict[str, str]] = {}
-    for group in records.groups:
-        for cell in group.cells:
-            for text in cell.summary.get("troubles", []):
-                told.setdefault(_NUMBER.sub("", text), {}).setdefault(cell.name, text)
-    lines = []
-    for cells in told.values():
-        first, *others = cells.values()
-        like = (
-            "" if all(text == first for text in others) else " (the numbers are of the first cell)"
-        )
-        lines.append(f"{_named(list(cells))}: {first}{like}")
-    played = [
-        (cell.name, json_of(cell.path / "environment.json", dict))
-        for cell in records.cells
-        if present(cell.path / "environment.json")
-    ]
-    return [*mixed_code(played), *lines]
-
-
-def _named(cells: list[str]) -> str:
-    more = f" and {len(cells) - _NAMED} more" if len(cells) > _NAMED else ""
-    return ", ".join(cells[:_NAMED]) + more
 
 
 def _scores_caption(records: SweepRecords) -> str:

@@ -21,11 +21,11 @@ def disagreement(path: Path, config: Mapping[str, Any], summary: Summary) -> str
         return "it has no audit of the last model on the test split"
     if summary.rounds != rounds or test.final.round != rounds:
         return f"it is not of the {rounds} rounds of config.yaml"
-    if summary.name != config["name"]:
-        return f"it is of the run {summary.name}, and config.yaml of {config['name']}"
+    if summary.name != config.get("name"):
+        return f"it is of the run {summary.name}, and config.yaml of {config.get('name')}"
     attacked = len(summary.malicious or ())
-    if attacked != config["malicious"]:
-        return f"it has {attacked} malicious clients, and config.yaml {config['malicious']}"
+    if attacked != config.get("malicious"):
+        return f"it has {attacked} malicious clients, and config.yaml {config.get('malicious')}"
     if (summary.threat is None) != (config.get("attack") is None):
         return "it is of a run with an attack, or config.yaml is, but not both"
     metrics = evaluations_of(path / "metrics.jsonl", config)

@@ -1,0 +1,36 @@
+"""Settings of an experiment that are allowed, but may be a mistake."""
+
+from fedrobust.experiment import Experiment
+from fedrobust.federation.attack import requirements
+from fedrobust.federation.server import rooted
+from fedrobust.perturb import Pgd
+
+
+def doubts(experiment: Experiment, held_out: int) -> list[str]:
+    """Return a note about each; ``held_out`` examples are there to choose the round."""
+    notes = []
+    f, malicious = getattr(experiment.aggregator, "f", None), experiment.malicious
+    if isinstance(f, int) and malicious > f:
+        notes.append(f"{malicious} clients are malicious, but the rule tolerates f = {f}")
+    if experiment.server.root and not rooted(experiment.aggregator):
+        notes.append("server.root is set, but the rule makes no use of the server's own update")
+    if experiment.attack is not None and malicious == 0:
+        notes.append("an attack is configured, but malicious is 0: nobody attacks")
+    if experiment.attack is not None and malicious:
+        first = requirements(experiment.attack).first_round
+        if first > experiment.rounds:
+            notes.append(
+                f"the attack cannot act before round {first}, and the run ends with round "
+                f"{experiment.rounds}: nobody attacks"
+            )
+    judge = experiment.evaluation.attack
+    if isinstance(judge, Pgd) and judge.steps * judge.step_size < judge.eps * (1 - 1e-9):
+        notes.append(
+            f"evaluation.attack goes at most {judge.steps} × {judge.step_size:.4g} = "
+            f"{judge.steps * judge.step_size:.4g} in a ball of {judge.eps:.4g}, so that robust "
+            "accuracy will look too high: take more or longer steps"
+        )
+    wanted = experiment.evaluation.samples
+    if wanted is not None and wanted > held_out:
+        notes.append(f"evaluation.samples is {wanted:,}, but {held_out:,} examples are held out")
+    return notes
