@@ -35,11 +35,11 @@ class Trying:
         return view.own, state
 
 
-def federation(rule: Any, attack: Any, clients: int) -> Federation:
-    """The training of the last client blows up."""
+def federation(rule: Any, attack: Any, clients: int, blown: int = 1) -> Federation:
+    """The training of the last ``blown`` clients blows up."""
     draw = torch.Generator().manual_seed(0)
     parts = [(torch.rand(8, 4, generator=draw), torch.arange(8) % 2) for _ in range(clients)]
-    parts[-1] = parts[-1][0] * 3e38, parts[-1][1]
+    parts[-blown:] = [(x * 3e38, y) for x, y in parts[-blown:]]
     torch.manual_seed(0)
     return Federation.of(
         nn.Linear(4, 2),
@@ -70,6 +70,14 @@ def test_a_search_goes_on_where_the_server_does() -> None:
     _, log = run_round(ready.start(), ready, Streams(0))
     assert log.dropped == (4,)
     assert log.outcome.vector is not None
+
+
+def test_a_search_gives_up_where_the_server_makes_no_step() -> None:
+    """Two rows are left, which are too few for any Krum. The run goes on."""
+    ready = federation(Krum(f=0), Optimized(attack=InnerProduct(epsilon=1.0)), 5, blown=3)
+    _, log = run_round(ready.start(), ready, Streams(0))
+    assert log.dropped == (2, 3, 4)
+    assert log.outcome.vector is None
 
 
 def test_one_call_drops_the_rows_that_a_server_would_drop() -> None:

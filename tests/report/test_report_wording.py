@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from synthetic_run import PGD, make_run
 
+from fedrobust.records.schema.run import Audited
 from fedrobust.report import ReportRun
 from fedrobust.report.compare import differences, unique_labels, unlike
 from fedrobust.report.wording import (
@@ -46,6 +47,13 @@ def test_the_verdict_gives_the_chosen_models_test_scores(tmp_path: Path) -> None
         f"last round is {100 * last.accuracy:.1f} % accurate and "
         f"{100 * last.robust_accuracy:.1f} % "
         "robust."
+    )
+    audit = Audited("inconclusive", claimed=0.3, robust=0.2, examples=100)
+    assert found.summary is not None
+    test = replace(found.test, final=replace(last, audit=audit))
+    audited = replace(found, summary=replace(found.summary, test=test))
+    assert plain(verdict(audited)).endswith(
+        "robust. The audit calls that inconclusive: 20.0 % withstand it."
     )
     rounds = found.evaluations[: 1 + [e.round for e in found.evaluations].index(found.chosen_round)]
     ended = replace(found, evaluations=rounds)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedrobust.evaluation.intervals import of_mean
-from fedrobust.report.sweep.paired import paired
+from fedrobust.report.sweep.paired import caption, paired
 from fedrobust.report.sweep.records import Group, SweepCell, SweepRecords
 
 pytestmark = pytest.mark.slow
@@ -106,6 +106,14 @@ def test_one_attack_alone_is_compared_with_none() -> None:
     half = 4.30265 * 0.1 / 3**0.5  # 0.5, 0.4 and 0.3 points
     assert group.labels == ("mean", "fang")
     assert texts == [f"+0.4 (+{0.4 - half:.1f} to +{0.4 + half:.1f})"]
+    assert "The first column compares with no attack. The next columns" in caption(heads)
+
+
+def test_the_caption_names_no_column_that_is_not_there() -> None:
+    errors = {"a": [0.1] * 3, "b": [0.2] * 3}
+    heads, _ = paired(made(errors, {name: [0.5] * 3 for name in errors}))
+    assert heads == ["error, against the greatest", "ρ̂, against the least"]
+    assert "no attack" not in caption(heads)
 
 
 def test_two_seeds_are_not_enough_for_an_interval() -> None:
