@@ -34,6 +34,7 @@ G = torch.Generator().manual_seed(3)
         (MnistCnn(width=8), (1, 28, 28), 10, 206_954),
         (MnistCnnSmall(), (1, 28, 28), 10, 166_406),
         (LeafCnn(), (1, 28, 28), 62, 6_603_710),
+        (LeafCnn(width=16), (1, 28, 28), 62, 1_683_454),
         (RingMlp(), (2,), 2, 28),
         (DigitsCnn(), (1, 8, 8), 10, 38_282),
         (CifarCnn(), (3, 32, 32), 10, 1_148_874),

@@ -15,6 +15,14 @@ def _after(body: nn.Sequential, shape: tuple[int, ...]) -> int:
         return int(body(torch.zeros(1, *shape)).numel())
 
 
+def _two_convolutions(shape: tuple[int, ...], width: int) -> list[nn.Module]:
+    """Return convolutions ``width`` and 2 × ``width`` of 5 × 5, with ReLU and 2 × 2 max pooling."""
+    return [
+        *(nn.Conv2d(shape[0], width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(width, 2 * width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+    ]
+
+
 def _classifier(body: list[nn.Module], shape: tuple[int, ...], *widths: int) -> nn.Sequential:
     """Return ``body``, flattened, then linear layers of ``widths`` with ReLU between them."""
     layers: list[nn.Module] = [*body, nn.Flatten()]
@@ -71,10 +79,7 @@ class MnistCnn:
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         """Return the network for images [c, h, w] = ``shape``."""
-        body = [
-            *(nn.Conv2d(shape[0], self.width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Conv2d(self.width, 2 * self.width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
-        ]
+        body = _two_convolutions(shape, self.width)
         return _initialised(_classifier(body, shape, 32 * self.width, classes), self.init)
 
 
@@ -143,21 +148,19 @@ class LeafCnn:
     """LEAF's FE-MNIST network (Caldas et al. 2018).
 
     Convolutions 32 and 64 of 5 × 5, each with ReLU and 2 × 2 max pooling; 2,048 hidden units.
-    6,603,710 parameters for 62 classes.
+    6,603,710 parameters for 62 classes. ``width`` is the number of channels of the first
+    convolution; the rest is in proportion. ``width: 16`` has 1,683,454 parameters.
 
     Difference from LEAF's code: PyTorch's initialisation, where LEAF has TensorFlow's (Glorot's
     uniform weights, biases of 0).
     """
 
+    width: Literal[8, 16, 32] = 32
     name: Literal["leaf-cnn"] = "leaf-cnn"
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         """Return the network for images [c, h, w] = ``shape``."""
-        body = [
-            *(nn.Conv2d(shape[0], 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
-        ]
-        return _classifier(body, shape, 2048, classes)
+        return _classifier(_two_convolutions(shape, self.width), shape, 64 * self.width, classes)
 
 
 @component
