@@ -82,6 +82,10 @@ WRONG: dict[str, tuple[Any, str]] = {
     "a label of two": (Listed([(X[0], torch.tensor([0, 1]))]), "label of example 0 must be"),
     "a soft label": (Listed([(X[0], 0.5)]), "label of example 0 must be a whole number"),
     "a path": (Listed([("cat.png", 0)]), "example 0 must be a tensor, an array or a picture"),
+    "another byte order": (
+        Listed([(X[0].numpy().astype(">f4"), 0)]),
+        "client 0: example 0 is an array of >f4, which is not read",
+    ),
     "it fails": (
         Listed([(X[0], 0), OSError("gone")]),
         "example 1 could not be read: OSError: gone",

@@ -1,6 +1,7 @@
 """Accuracy and robust accuracy against counting by hand."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,6 +96,37 @@ def test_robust_are_those_farther_than_eps_from_the_boundary() -> None:
     wrong = (X.flatten() - 0.5).abs() < 1e-6
     assert torch.equal(scores.correct[~wrong], (y == Y)[~wrong])
     assert not (scores.robust & ~scores.correct).any()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(("at", "eps"), [(0.0, 0.05), (1e3, 0.01), (1e5, 0.1), (-1e5, 0.1)])
+def test_points_far_from_the_origin_are_not_refused_for_their_rounding(
+    at: float, eps: float, norm: Any
+) -> None:
+    """Robust are those farther than ε, in float32 where x + ε itself is rounded."""
+    x = at + torch.rand(200, 4, generator=torch.Generator().manual_seed(0))
+    middle = float(x.double().sum(dim=1).median())
+    y = (x.double().sum(dim=1) > middle).long()
+    model = nn.Linear(4, 2).double()
+    with torch.no_grad():
+        model.weight[:] = torch.tensor([-1.0, 1.0])[:, None]
+        model.bias[:] = torch.tensor([middle, -middle])
+    reach = eps * (4 if norm == "linf" else 2)
+    exact = float(((x.double().sum(dim=1) - middle).abs() > reach).double().mean())
+    attack = Pgd(eps=eps, norm=norm, step_size=eps / 2, steps=8, box=False)
+    assert robust_accuracy(Wide(model), x, y, attack=attack) == pytest.approx(exact, abs=0.03)
+
+
+class Wide(nn.Module):
+    """Computes in float64 whatever it is given."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.inner(x.double()) * self.scale.double()).float()
 
 
 def test_shares() -> None:

@@ -12,6 +12,7 @@ from fedrobust.aggregators import Krum, Mean
 from fedrobust.attacks import Optimized, SignFlip
 from fedrobust.clients.client import Client
 from fedrobust.clients.optimizers import Sgd
+from fedrobust.data import Split
 from fedrobust.errors import ConfigError, DataError, UserError
 from fedrobust.objectives import Adversarial
 from fedrobust.perturb import Pgd
@@ -89,6 +90,16 @@ WRONG: dict[str, tuple[Any, type[UserError], str]] = {
         lambda: Federation.of(network(), [(X, Y), (X[:, :, :2], Y)]),
         ConfigError,
         "different shapes",
+    ),
+    "bytes and floats": (
+        lambda: Federation.of(network(), [(X, Y), ((X * 255).to(torch.uint8), Y)]),
+        ConfigError,
+        r"different types: \['torch.float32', 'torch.uint8'\]",
+    ),
+    "a split of other pixels": (
+        lambda: Federation.of(network(), [Split(X * 255, Y)]),
+        DataError,
+        "pixels",
     ),
     "classes": (lambda: Federation.of(network(), [(X, Y + 1)]), ConfigError, "label"),
     "no attack": (

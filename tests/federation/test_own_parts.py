@@ -77,6 +77,12 @@ def parts(*clients: Any) -> Callable:
         (parts(torch.ones(5, dtype=torch.bool)), "must hold indices, torch.int64"),
         (parts([1, 2, 3]), "must hold indices.*it holds a value of type list"),
         (lambda train, test: (1, 2), "must give a Partition; it gave a value of type tuple"),
+        (
+            lambda train, test: Partition(
+                (torch.arange(5),), (torch.arange(3), torch.arange(3, 6))
+            ),
+            "train parts for 1 clients and test parts for 2: give a test part to each",
+        ),
         (lambda train, test: 1 / 0, "the partition Parted failed: ZeroDivisionError"),
     ],
 )

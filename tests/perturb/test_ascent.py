@@ -85,6 +85,20 @@ def test_near_two_gamma_the_residual_says_how_far_one_is() -> None:
     torch.testing.assert_close(few.curvature, torch.full((6,), 1.98, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("unit", [1e-6, 1e-3, 1.0, 1e4])
+def test_the_curvature_is_seen_in_any_unit_of_the_data(unit: float, dtype: torch.dtype) -> None:
+    """The loss of x is 0.9 γ ‖x / unit‖²: so is that of data in other units, with γ / unit²."""
+    x, gamma = (unit * X).to(dtype), 1.0 / unit**2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConcavityWarning)
+        loss = quadratic(1.8 * gamma)
+        model = nn.Identity().to(dtype)
+        found = wasserstein_ascent(model, x, Y, gamma=gamma, steps=20, box=False, loss=loss)  # type: ignore[arg-type]
+    curved = (found.curvature * unit**2).double()
+    torch.testing.assert_close(curved, torch.full((6,), 1.8).double(), rtol=1e-3, atol=0)
+
+
 def test_a_step_of_the_wrm_code_would_diverge_where_ours_does_not() -> None:
     gamma = 50.0
     x = X.clone()

@@ -7,7 +7,7 @@ import torch
 from linear import Halfspaces, distances
 from torch import Tensor, nn
 
-from fedrobust.perturb.square import Square, _moved, _sides, _signs, _window
+from fedrobust.perturb.square import Square, _moved, _Numbers, _sides, _window
 
 
 class Counted(nn.Module):
@@ -87,6 +87,29 @@ def test_it_keeps_to_the_box_and_its_seed() -> None:
         attack.maximize(given.model, given.x + 1, given.y, lambda: torch.zeros(10))
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_an_examples_points_depend_on_its_seed_alone(norm: Any) -> None:
+    """Neither on the size of a batch, nor on which other examples are still to be attacked."""
+    given = Halfspaces.made(classes=4, examples=150, shape=(1, 8, 8))
+    attack = Square(eps=1.0 if norm == "l2" else 0.2, norm=norm, queries=20, box=False)
+    seeds = attack.draw(given.x, torch.Generator().manual_seed(3))
+    assert seeds is not None
+
+    def points(some: Tensor, batch: int) -> Tensor:
+        x, y = given.x[some], given.y[some]
+        return attack.maximize(given.model, x, y, lambda: seeds[some], batch=batch)
+
+    whole = points(torch.arange(150), 150)
+    for some, batch in (
+        (torch.arange(150), 7),
+        (torch.arange(1, 150, 3), 64),
+        (torch.arange(149, -1, -1), 100),
+    ):
+        torch.testing.assert_close(points(some, batch), whole[some])
+    assert not torch.equal(whole[0] - given.x[0], whole[64] - given.x[64])
+    assert not torch.equal(whole[0] - given.x[0], whole[1] - given.x[1])
+
+
 def test_nobody_to_attack_is_no_trouble() -> None:
     given = Halfspaces.made(classes=4, examples=3)
     attack = Square(eps=0.1)
@@ -153,12 +176,12 @@ def test_an_l2_query_moves_the_mass_of_one_window_into_another(seed: int) -> Non
     side, eps = 5, 2.0
     delta = torch.randn(1, 3, 12, 12, generator=torch.Generator().manual_seed(0)).double()
     delta *= 1.5 / delta.norm()
-    found = _moved(delta, side, side, eps, torch.Generator().manual_seed(seed))
-    again = torch.Generator().manual_seed(seed)
-    first, second = (_window(1, 12, 12, side, again)[0, 0] for _ in range(2))
-    turned = bool(torch.rand((), generator=again) < 0.5)
+    found = _moved(delta, side, side, eps, _Numbers(torch.tensor([seed])))
+    again = _Numbers(torch.tensor([seed]))
+    first, second = (_window(12, 12, side, again)[0, 0] for _ in range(2))
+    turned = bool(again.below(2, 1, 1, 1))
     eta = pyramid(side, side).T if turned else pyramid(side, side)
-    signs = _signs((1, 3, 1, 1), again).flatten()
+    signs = again.signs(3, 1, 1).flatten()
     expected = delta[0].clone()
     for channel in range(3):
         old = delta[0, channel]
@@ -188,13 +211,13 @@ class Stubborn(nn.Module):
 def test_the_windows_shrink_as_published(queries: int) -> None:
     """p = 0.8, halved after 10, 50, 200, … of 10,000 queries, at other counts in proportion."""
     attack, model = Square(eps=0.1, queries=queries, box=False), Stubborn()
-    source = torch.Generator().manual_seed(1)
+    source, numbers = torch.Generator().manual_seed(1), _Numbers(torch.arange(20))
     x = torch.zeros(20, 1, 28, 28)
     y = torch.zeros(20, dtype=torch.long)
     looked_at = [q * queries // 10_000 for q in (5, 35, 150, 400, 900, 1900, 3900)]
     delta = torch.zeros_like(x)
     for query, p in zip(looked_at, (0.8, 0.4, 0.2, 0.1, 0.05, 0.025, 0.0125), strict=True):
-        changed = attack._changed(delta, query, source).ne(0).flatten(1).sum(dim=1)
+        changed = attack._changed(delta, query, numbers).ne(0).flatten(1).sum(dim=1)
         assert changed.tolist() == [round((p * 784) ** 0.5) ** 2] * 20, (query, p)
     few = Square(eps=0.1, queries=3, box=False)
     few.maximize(model, x, y, lambda: few.draw(x, source))

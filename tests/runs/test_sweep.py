@@ -4,7 +4,9 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import filelock
@@ -13,13 +15,15 @@ from cells_here import in_this_process
 from demo import demo_config
 from typer.testing import CliRunner
 
-from fedrobust import run
+from fedrobust import Experiment, run
+from fedrobust.aggregators.aggregator import Aggregation
 from fedrobust.cli import app
 from fedrobust.errors import RecordError
 from fedrobust.progress import CELLS, Progress
 from fedrobust.report import write_report
 from fedrobust.report.sweep.records import SweepRecords
-from fedrobust.runs.grid import load_sweep
+from fedrobust.runs.cells import finished
+from fedrobust.runs.grid import Cell, load_sweep
 from fedrobust.runs.sweep import run_sweep
 
 GRID: dict[str, Any] = {
@@ -203,3 +207,37 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "is not empty (thesis.tex" in result.output
     assert sorted(p.name for p in crowded.iterdir()) == ["thesis.tex"]
+
+
+def test_cells_of_another_precision_are_not_taken_for_those_asked_for(
+    tmp_path: Path,
+) -> None:
+    config, out = tmp_path / "sweep.yaml", tmp_path / "out"
+    grid = {"seed": [0]}
+    for asked in ({}, {"precision": "float32"}, {"batch": 7}):
+        write(config, grid, rounds=1, execution=asked)
+        with in_this_process():
+            assert run_sweep(load_sweep(config), out, resume=out.exists()) == {}
+    write(config, grid, rounds=1, execution={"precision": "bfloat16"})
+    with pytest.raises(RecordError, match="holds a sweep of another config"):
+        run_sweep(load_sweep(config), out, resume=True)
+
+
+class Locked:
+    """A rule that nothing can compare with another one."""
+
+    def __init__(self, scale: float) -> None:
+        self.scale, self.lock = scale, Lock()
+
+    def aggregate(self, updates: Any, context: Any) -> Aggregation:
+        return Aggregation(self.scale * updates.mean(dim=0))
+
+
+def test_a_cell_with_an_object_that_nothing_compares_is_not_taken_as_finished(
+    tiny: Callable[..., Experiment], tmp_path: Path
+) -> None:
+    changes = {"malicious": 0, "attack": None, "rounds": 1}
+    first, second = (tiny(aggregator=Locked(scale), **changes) for scale in (1.0, -5.0))
+    run(first, out=tmp_path / "cells" / "a")
+    with pytest.raises(RecordError, match="nothing tells whether aggregator"):
+        finished(Cell("a", {}, {}, second), tmp_path)

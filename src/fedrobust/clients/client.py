@@ -3,7 +3,7 @@
 import torch
 from pydantic import model_validator
 
-from fedrobust.clients.optimizers import AnyOptimizer, Sgd
+from fedrobust.clients.optimizers import Adam, AnyOptimizer, Sgd, changed_groups
 from fedrobust.config.by_round import ByRound, Phase, in_round
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Count, Flag
@@ -32,6 +32,17 @@ class Client:
     def _one_length(self) -> "Client":
         if (self.batches is None) == (self.epochs is None):
             raise ValueError("give either batches or epochs, the length of local training")
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_all(self) -> "Client":
+        if not self.keep_optimizer or isinstance(self.optimizer, Sgd | Adam):
+            return self
+        if changed := changed_groups(self.optimizer):
+            raise ValueError(
+                f"keep_optimizer keeps the state of the parameters, and this optimiser also keeps "
+                f"{', '.join(changed)} in its param_groups: set keep_optimizer to false"
+            )
         return self
 
     @model_validator(mode="after")

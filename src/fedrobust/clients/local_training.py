@@ -94,6 +94,11 @@ class LocalTraining:
             raise ConfigError("a federation needs at least one client")
         if len(shapes := {tuple(split.x.shape[1:]) for split in splits}) > 1:
             raise ConfigError(f"the clients' examples have different shapes: {sorted(shapes)}")
+        if len(kinds := {str(split.x.dtype) for split in splits}) > 1:
+            raise ConfigError(
+                f"the clients' examples have different types: {sorted(kinds)}. Bytes become pixels "
+                "in [0, 1] and other numbers stay as they are, so give all clients one type"
+            )
         data = Split(torch.cat([s.x for s in splits]), torch.cat([s.y for s in splits]))
         found = treated_copy(model, tuple(data.x.shape[1:]), batch_norm)
         for doubt in found.doubts:

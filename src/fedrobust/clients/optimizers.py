@@ -156,15 +156,42 @@ class TorchOptim:
 
     def slots(self) -> int:
         """Return how many vectors it keeps, counted after a step on three numbers."""
-        trial = nn.Parameter(torch.zeros(3))
-        trial.grad = torch.ones(3)
         try:
-            optimizer = self.build(trial)
+            trial, optimizer = _tried(self)
             optimizer.step()
         except Exception as error:  # a class that is not fedrobust's may fail in any way
             raise ValueError(f"{self.name} cannot step: {reason(error)}") from error
         kept = optimizer.state[trial].values()
         return sum(isinstance(value, Tensor) and value.shape == trial.shape for value in kept)
+
+
+def changed_groups(spec: OptimizerSpec) -> list[str]:
+    """Return which entries of its parameter groups an optimiser changes in a step.
+
+    Raises: ``ValueError`` for an optimiser that cannot make one.
+    """
+    try:
+        _, optimizer = _tried(spec)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            return []  # a client's training refuses it, and says why
+        before = [_entries(group) for group in optimizer.param_groups]
+        optimizer.step()
+    except Exception as error:  # a user's class may fail in any way
+        raise ValueError(f"the optimiser cannot step: {reason(error)}") from error
+    after = map(_entries, optimizer.param_groups)
+    return sorted({k for b, a in zip(before, after, strict=True) for k in a if a[k] != b.get(k)})
+
+
+def _tried(spec: OptimizerSpec) -> tuple[nn.Parameter, torch.optim.Optimizer]:
+    """Return three numbers with a gradient, and their optimiser."""
+    trial = nn.Parameter(torch.zeros(3))
+    trial.grad = torch.ones(3)
+    return trial, spec.build(trial)
+
+
+def _entries(group: Mapping[str, Any]) -> dict[str, str]:
+    """Return the entries besides the parameters, as texts, since tensors have no plain equality."""
+    return {key: repr(value) for key, value in group.items() if key != "params"}
 
 
 OPTIMIZERS = OPTIMIZER.of(Sgd, Adam)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
@@ -210,7 +211,7 @@ class Turn:
 
 def copied(state: OptimizerState) -> OptimizerState:
     """Return a copy of an optimiser's state, of its tensors too."""
-    return {k: v.clone() if isinstance(v, Tensor) else v for k, v in state.items()}
+    return {k: v.clone() if isinstance(v, Tensor) else deepcopy(v) for k, v in state.items()}
 
 
 def largest(value: object) -> float:

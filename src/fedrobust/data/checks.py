@@ -20,7 +20,7 @@ _MOST_CHANNELS = 5
 
 def inputs(what: str, x: Array) -> Tensor:
     """Return ``x`` as uint8 pixels [N, c, h, w] or float32 [N, ...]. Raises: ``DataError``."""
-    x = _tensor(what, x)
+    x = plain(what, x)
     shape = list(x.shape)
     if x.ndim < 2:
         raise DataError(
@@ -97,7 +97,7 @@ def users(what: str, user: Array, count: int) -> Tensor:
 
 
 def _whole_numbers(what: str, values: Array, count: int) -> Tensor:
-    values = _tensor(what, values)
+    values = plain(what, values)
     shape = list(values.shape)
     if values.ndim != 1:
         hint = arguments.one_label(values, what)
@@ -109,7 +109,8 @@ def _whole_numbers(what: str, values: Array, count: int) -> Tensor:
     return values.to(torch.int64)
 
 
-def _tensor(what: str, value: Array) -> Tensor:
+def plain(what: str, value: Array) -> Tensor:
+    """Return ``value`` as a dense tensor on the CPU. Raises: ``DataError``."""
     if isinstance(value, Tensor):
         if why := arguments.unfit(value):
             raise DataError(f"{what} must be a dense tensor of plain numbers; this one is {why}")

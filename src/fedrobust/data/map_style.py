@@ -24,7 +24,8 @@ def split_of(source: Any, name: str) -> Split:
     Raises: ``DataError`` that names the example that does not fit.
     """
     if isinstance(source, Split):
-        return source
+        x = checks.inputs(f"x of {name}", source.x)
+        return Split(x, checks.labels(f"y of {name}", source.y, len(x)), source.user)
     if isinstance(source, tuple | list) and len(source) == 2 and _whole(source[0]):
         x = checks.inputs(f"x of {name}", source[0])
         return Split(x, checks.labels(f"y of {name}", source[1], len(x)))
@@ -67,11 +68,9 @@ def _example(source: Any, i: int, name: str) -> tuple[Tensor, int]:
     label = y.item() if one else y
     if type(label) is not int:
         raise DataError(f"{name}: the label of example {i} must be a whole number; it is {told(y)}")
-    if isinstance(x, Tensor):
-        return x.detach().cpu(), label
-    if isinstance(x, np.ndarray):
-        return torch.from_numpy(np.ascontiguousarray(x)), label
+    if isinstance(x, Tensor | np.ndarray):
+        return checks.plain(f"{name}: example {i}", x), label
     if hasattr(x, "__array_interface__"):  # a picture: [h, w] or [h, w, c] bytes
-        pixels = torch.from_numpy(np.array(x))
+        pixels = checks.plain(f"{name}: example {i}", np.array(x))
         return (pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)), label
     raise DataError(f"{name}: example {i} must be a tensor, an array or a picture; it is {told(x)}")

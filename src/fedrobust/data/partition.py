@@ -202,7 +202,8 @@ class ByWriter:
     """One client per user of the data, or ``clients`` of them drawn at random, in order of user id.
 
     Each client holds this user's training and test examples; the test part may be empty. Users
-    without training examples, which a validation hold-out may cause, are left out and noted.
+    without training examples, which a validation hold-out may cause, are left out. A note counts
+    those who have test examples.
 
     Raises: ``DataError`` where the data have no user ids, or fewer users than ``clients``.
     """

@@ -43,6 +43,11 @@ def shared_out(spec: Partitioner, train: Split, test: Split, streams: Streams) -
         )
     for part, split in (("train", train), ("test", test)):
         _require_parts(f"{part} of the partition {name}", getattr(found, part), len(split))
+    if len(found.test) not in (0, len(found.train)):
+        raise ConfigError(
+            f"the partition {name} has train parts for {len(found.train)} clients and test parts "
+            f"for {len(found.test)}: give a test part to each client, which may be empty, or none"
+        )
     return found
 
 

@@ -107,9 +107,13 @@ AnyAttack: TypeAlias = Annotated[Attack, ATTACK]
 
 @dataclass(frozen=True)
 class Truth:
-    """What a run knows of the data at its end. The attacker knows only ``own``."""
+    """What a run knows of the data at its end.
 
-    train: Split
+    ``own`` are the examples of the attacker's clients, ``others`` those of the clients whose data
+    it does not have.
+    """
+
+    others: Split
     own: Split
     classes: int
 

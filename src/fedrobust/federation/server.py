@@ -229,22 +229,32 @@ def _counted(number: int, what: str) -> str:
 
 
 def detached(value: Any) -> Any:
-    """Return ``value``, a rule's memory or an attack's state, without autograd history."""
-    if not _has_history(value):
+    """Return ``value``, a rule's memory or an attack's state, without history or a larger storage.
+
+    A view of one row would keep all rows of a round in memory, and in each checkpoint.
+    """
+    if not _reaches_out(value):
         return value
     if isinstance(value, Tensor):
-        return value.detach()
+        return value.detach().clone() if _part(value) else value.detach()
     if type(value) is dict:
         return {key: detached(item) for key, item in value.items()}
     return type(value)(detached(item) for item in value)
 
 
-def _has_history(value: Any) -> bool:
+def _reaches_out(value: Any) -> bool:
     if isinstance(value, Tensor):
-        return value.requires_grad
+        return value.requires_grad or _part(value)
     if type(value) is dict:
-        return any(map(_has_history, value.values()))
-    return type(value) in (list, tuple) and any(map(_has_history, value))
+        return any(map(_reaches_out, value.values()))
+    return type(value) in (list, tuple) and any(map(_reaches_out, value))
+
+
+def _part(value: Tensor) -> bool:
+    """Whether the tensor is a part of a larger storage."""
+    if value.layout != torch.strided:
+        return False
+    return value.untyped_storage().nbytes() > value.numel() * value.element_size()
 
 
 def rooted(rule: Aggregator) -> bool:

@@ -25,17 +25,19 @@ _SLACK = 1e-6
 def allowed(found: Images, x: Images, eps: float | None, norm: Norm, box: bool) -> Mask:
     """Return which points [b, ...] are finite, in the ball around x, and with ``box`` in [0, 1].
 
-    The check allows for rounding: in half precision by as much as the points themselves are
-    rounded. Without ``eps`` there is no ball.
+    The check allows for rounding: of a ball by as much as the points themselves are rounded.
+    Without ``eps`` there is no ball.
     """
-    half = x.dtype in (torch.float16, torch.bfloat16)
-    slack = max(_SLACK, (0.5 if half else 8) * torch.finfo(x.dtype).eps)
-    rounding = torch.full((len(x),), slack, device=x.device)
+    half, unit = x.dtype in (torch.float16, torch.bfloat16), torch.finfo(x.dtype).eps
+    slack = max(_SLACK, (0.5 if half else 8) * unit)
+    largest = found.flatten(1).abs().amax(dim=1).float().nan_to_num(1.0)
+    # The ℓ2 norm of roundings grows with the square root of their number.
+    root = x[0].numel() ** 0.5 if norm == "l2" and len(x) else 1.0
     if half:
         found, x = found.float(), x.float()
-        rounding *= found.flatten(1).abs().amax(dim=1).nan_to_num(1.0).clamp(min=1)
-        # The ℓ2 norm of roundings grows with the square root of their number.
-        rounding *= x[0].numel() ** 0.5 if norm == "l2" and len(x) else 1.0
+        rounding = slack * largest.clamp(min=1) * root
+    else:
+        rounding = slack + unit * (largest - 1).clamp(min=0) * root
     flat = found.flatten(1)
     fit = flat.isfinite().all(dim=1)
     if eps is not None:

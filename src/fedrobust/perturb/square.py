@@ -8,6 +8,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from fedrobust.compute.network import answers, batched_logits, margin
+from fedrobust.compute.units import slices
 from fedrobust.config import arguments
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Count, Flag, Pixels
@@ -20,7 +21,9 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """The query numbers, of 10,000, after which the share p of changed pixels is halved again."""
 
 _PLACES = 2**20
-"""The number of examples of one call of ``draw`` whose seeds say that they belong together."""
+"""One call of ``draw`` gives seeds that are alike but for the place, up to so many."""
+_TOGETHER = 64
+"""The number of neighbouring places whose numbers come from one generator."""
 
 
 @component
@@ -58,10 +61,9 @@ class Square:
         return self
 
     def draw(self, x: Images, generator: torch.Generator) -> Tensor | None:
-        """Return a seed for each example; the first one in a batch seeds the draws of the batch.
+        """Return a seed for each example.
 
-        Seeds of one call are alike but for their place. Examples of several calls, such as several
-        clients', are never in one batch, so that each call's points are its own.
+        What an example gets follows from its seed alone, whatever examples are beside it.
         """
         require_draws(x, generator)
         where = generator.device
@@ -79,23 +81,20 @@ class Square:
             return best.to(given.dtype)
         if len(arguments.tensor(seeds, "what draw gives")) != len(x):
             raise ValueError(f"draw must give {len(x)} seeds; it gave {arguments.told(seeds)}")
-        lengths = torch.unique_consecutive(seeds // _PLACES, return_counts=True)[1].tolist()
-        calls = torch.split(torch.arange(len(x), device=x.device), lengths)
-        for part in (part for call in calls for part in torch.split(call, size)):
-            source = torch.Generator().manual_seed(int(seeds[part[0]]))
-            best[part] = self._search(model, x[part], y[part], source)
+        for part in slices(len(x), size):
+            best[part] = self._search(model, x[part], y[part], _Numbers(seeds[part].long()))
         return best.to(given.dtype)
 
-    def _search(self, model: nn.Module, x: Images, y: Labels, source: torch.Generator) -> Images:
+    def _search(self, model: nn.Module, x: Images, y: Labels, numbers: "_Numbers") -> Images:
         image = x if x.dim() == 4 else x.flatten(1)[:, None, None]
         best = x.clone()
         open_ = torch.arange(len(x), device=x.device)
-        delta = (_stripes if self.norm == "linf" else _pyramids)(image, self.eps, source)
+        delta = (_stripes if self.norm == "linf" else _pyramids)(image, self.eps, numbers)
         lowest = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
         for query in range(self.queries):
             # Drawn for all examples before some are skipped: a skipped one does not change the
             # draws of the others.
-            tried = (delta if query == 0 else self._changed(delta, query, source))[open_]
+            tried = (delta if query == 0 else self._changed(delta, query, numbers))[open_]
             at = self._at(image[open_], tried)
             lead, wrong = _looked(model, at.reshape(x[open_].shape), y[open_])
             better = (lead < lowest[open_]) | wrong
@@ -115,16 +114,46 @@ class Square:
             delta = delta * per_example(self.eps / length, delta)
         return (image + delta).clamp(0, 1) if self.box else image + delta
 
-    def _changed(self, delta: Tensor, query: int, source: torch.Generator) -> Tensor:
-        b, c, h, w = delta.shape
+    def _changed(self, delta: Tensor, query: int, numbers: "_Numbers") -> Tensor:
+        _, c, h, w = delta.shape
         p = self.share * 0.5 ** sum(query * 10_000 / self.queries > at for at in _HALVINGS)
         rows, columns = _sides(p, h, w)
         if self.norm == "linf":
-            window = _window(b, h, w, rows, source, columns).to(delta.device)
-            signs = _signs((b, c, 1, 1), source).to(delta)
+            window = _window(h, w, rows, numbers, columns).to(delta.device)
+            signs = numbers.signs(c, 1, 1).to(delta)
             return torch.where(window, self.eps * signs, delta)
         rows, columns = (max(3, side) | 1 for side in (rows, columns))
-        return _moved(delta, min(rows, h), min(columns, w), self.eps, source)
+        return _moved(delta, min(rows, h), min(columns, w), self.eps, numbers)
+
+
+class _Numbers:
+    """Random numbers for examples: those of its place, of all that are drawn for a block of places.
+
+    A block draws for all of its places each time, also for examples that are not here: so an
+    example's numbers depend on no other example.
+    """
+
+    def __init__(self, seeds: Tensor) -> None:
+        places = seeds.cpu() % _TOGETHER
+        firsts, counts = torch.unique_consecutive(seeds.cpu() - places, return_counts=True)
+        self.blocks = [
+            (torch.Generator().manual_seed(first), here)
+            for first, here in zip(
+                firsts.tolist(), torch.split(places, counts.tolist()), strict=True
+            )
+        ]
+
+    def below(self, high: int, *shape: int) -> Tensor:
+        """Return a number from 0 to ``high`` - 1 for each example and entry [b, *shape]."""
+        found = [
+            torch.randint(high, (_TOGETHER, *shape), generator=source)[here]
+            for source, here in self.blocks
+        ]
+        return torch.cat(found)
+
+    def signs(self, *shape: int) -> Tensor:
+        """Return 1 or -1 for each example and entry [b, *shape]."""
+        return self.below(2, *shape) * 2 - 1
 
 
 def _sides(p: float, h: int, w: int) -> tuple[int, int]:
@@ -137,49 +166,49 @@ def _sides(p: float, h: int, w: int) -> tuple[int, int]:
     return max(1, round(side)), max(1, round(side))
 
 
-def _moved(delta: Tensor, rows: int, columns: int, eps: float, source: torch.Generator) -> Tensor:
+def _moved(delta: Tensor, rows: int, columns: int, eps: float, numbers: _Numbers) -> Tensor:
     """Move the mass of a second window, and what is missing to ε, into a first window."""
     b, c, h, w = delta.shape
-    first, second = (_window(b, h, w, rows, source, columns).to(delta.device) for _ in range(2))
+    first, second = (_window(h, w, rows, numbers, columns).to(delta.device) for _ in range(2))
     total = delta.square().sum(dim=(1, 2, 3), keepdim=True)
     mass = (delta.square() * (first | second)).sum(dim=(2, 3), keepdim=True)
     missing = (eps**2 - total).clamp_min(0) / c
     here = delta * first
-    shape = _pyramid(rows, columns, bool(torch.rand((), generator=source) < 0.5)).to(delta)
+    turned = numbers.below(2, 1, 1, 1).bool()
+    shape = torch.where(turned, _pyramid(rows, columns, True), _pyramid(rows, columns, False))
+    shape = shape.to(delta)
     placed = torch.zeros_like(delta)
     placed.masked_scatter_(first.expand_as(delta), shape.expand(b, c, rows, columns))
     length = here.square().sum(dim=(2, 3), keepdim=True).sqrt().clamp_min(1e-12)
-    placed = placed * _signs((b, c, 1, 1), source).to(delta) + here / length
+    placed = placed * numbers.signs(c, 1, 1).to(delta) + here / length
     size = placed.square().sum(dim=(2, 3), keepdim=True).sqrt().clamp_min(1e-12)
     return delta * ~(first | second) + placed / size * (missing + mass).sqrt()
 
 
-def _window(
-    b: int, h: int, w: int, rows: int, source: torch.Generator, columns: int | None = None
-) -> Mask:
-    """Return a window of rows × columns at a random place of each of b images [b, 1, h, w]."""
+def _window(h: int, w: int, rows: int, numbers: _Numbers, columns: int | None = None) -> Mask:
+    """Return a window of rows × columns at a random place of each image [b, 1, h, w]."""
     rows, columns = min(rows, h), min(columns or rows, w)
-    top = torch.randint(h - rows + 1, (b, 1, 1, 1), generator=source)
-    left = torch.randint(w - columns + 1, (b, 1, 1, 1), generator=source)
+    top = numbers.below(h - rows + 1, 1, 1, 1)
+    left = numbers.below(w - columns + 1, 1, 1, 1)
     down, across = torch.arange(h).view(1, 1, h, 1), torch.arange(w).view(1, 1, 1, w)
     return (down >= top) & (down < top + rows) & (across >= left) & (across < left + columns)
 
 
-def _stripes(image: Images, eps: float, source: torch.Generator) -> Tensor:
+def _stripes(image: Images, eps: float, numbers: _Numbers) -> Tensor:
     """Return ±ε for each channel and column."""
-    b, c, h, w = image.shape
-    return eps * _signs((b, c, 1, w), source).to(image).expand(b, c, h, w).clone()
+    _, c, _, w = image.shape
+    return eps * numbers.signs(c, 1, w).to(image).expand_as(image).clone()
 
 
-def _pyramids(image: Images, eps: float, source: torch.Generator) -> Tensor:
+def _pyramids(image: Images, eps: float, numbers: _Numbers) -> Tensor:
     """Return a grid of five by five pyramids of random sign."""
-    b, c, h, w = image.shape
+    _, c, h, w = image.shape
     rows, columns = max(1, h // 5), max(1, w // 5)
     delta = torch.zeros_like(image)
     for top in range(0, h - rows + 1, rows):
         for left in range(0, w - columns + 1, columns):
             tile = _pyramid(rows, columns, False).to(image)
-            signs = _signs((b, c, 1, 1), source).to(image)
+            signs = numbers.signs(c, 1, 1).to(image)
             delta[:, :, top : top + rows, left : left + columns] = tile * signs
     return delta / per_example(delta.flatten(1).norm(dim=1).clamp_min(1e-12) / eps, delta)
 
@@ -203,10 +232,6 @@ def _hill(rows: int, columns: int) -> Tensor:
     sums = terms.flip(0).cumsum(0).flip(0)
     hill: Tensor = sums[ring].float()
     return hill
-
-
-def _signs(shape: tuple[int, ...], source: torch.Generator) -> Tensor:
-    return torch.randint(2, shape, generator=source) * 2 - 1
 
 
 def _looked(model: nn.Module, x: Images, y: Labels) -> tuple[Tensor, Mask]:

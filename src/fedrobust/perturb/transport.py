@@ -70,10 +70,15 @@ def near(x: Images, x0: Images) -> Mask:
     return (x - x0).flatten(1).abs().amax(dim=1) <= _FAR
 
 
-def slope_along(rise: Tensor, run: Tensor) -> Tensor:
-    """Return ⟨rise, run⟩ / ‖run‖² of each example; 0 where the move is within rounding."""
-    length = squares(run)
-    told = length > torch.finfo(run.dtype).eps
+def slope_along(rise: Tensor, run: Tensor, x: Images) -> Tensor:
+    """Return ⟨rise, run⟩ / ‖run‖² of each example; 0 where the move is short.
+
+    With a move from ``x`` whose square is below ε_machine of the mean square of x's entries, the
+    quotient would be that of roundings.
+    """
+    length, information = squares(run), torch.finfo(run.dtype)
+    size = x.flatten(1).square().mean(dim=1)
+    told = length > (information.eps * size).clamp(min=information.tiny)
     return torch.where(told, (rise * run).flatten(1).sum(dim=1) / torch.where(told, length, 1), 0)
 
 

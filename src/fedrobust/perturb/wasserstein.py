@@ -172,7 +172,7 @@ class Ascent:
                 after, loss_after = torch.where(stay, x, after), torch.where(lost, loss, loss_after)
                 slope_after = torch.where(stay, slope, slope_after)
             loss, slope_after = loss_after, usable(slope_after, after, x0)
-            curvature = torch.maximum(curvature, slope_along(slope_after - slope, after - x))
+            curvature = torch.maximum(curvature, slope_along(slope_after - slope, after - x, x))
             x, slope = after, slope_after
         residual = self._residual(x, slope - 2 * gamma * (x - x0))
         return Transport(network.leave(x), loss, squares(x - x0), residual, curvature)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from fedrobust.config.component import to_config
 from fedrobust.config.text import shortened
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.records.reading import (
@@ -15,6 +16,7 @@ from fedrobust.records.reading import (
 from fedrobust.records.schema.run import Round, Summary
 from fedrobust.records.schema.sweep import SweepRecord
 from fedrobust.runs.grid import Cell, Sweep, same
+from fedrobust.runs.resume import require_told
 from fedrobust.typing import Json
 
 CELLS = "cells"
@@ -81,6 +83,7 @@ def finished(cell: Cell, out: Path) -> bool:
         raise RecordError(
             f"{path} holds a run of another config{_of_rounds(cell, config)}; choose another --out"
         )
+    require_told(path, to_config(cell.experiment))
     return present(path / "summary.json") and not _damaged(path, config)
 
 

@@ -215,8 +215,12 @@ def _texts(node: Any) -> Any:
 
 
 def same(cell: Cell, stored: Mapping[str, Any]) -> bool:
-    """Whether ``stored``, the config of a run, is this cell's. The execution plan may differ."""
+    """Whether ``stored``, the config of a run, is this cell's.
+
+    The execution plan may differ, but not in its precision where the cell's has one.
+    """
     asked = to_config(cell.experiment)
-    return {k: v for k, v in completed(stored, like=asked).items() if k != "execution"} == {
-        k: v for k, v in asked.items() if k != "execution"
-    }
+    found = completed(stored, like=asked)
+    plan, planned = asked.pop("execution"), found.pop("execution", {})
+    precision = plan["precision"]
+    return found == asked and precision in (None, planned.get("precision"))

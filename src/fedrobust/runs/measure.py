@@ -148,8 +148,13 @@ def _of_attackers(
     """Return the report or the pictures of the attack of these clients."""
     attack, local = run.federation.attack, run.federation.local
     assert attack is not None
-    own = local.data.take(torch.cat([local.clients[client] for client in clients]))
-    truth = Truth(local.data, own, local.classes)
+    had = {*clients, *run.federation.known}
+    rest = [client for client in range(len(local.clients)) if client not in had]
+    others, own = (
+        local.data.take(torch.cat([*(local.clients[i] for i in held), torch.arange(0)]))
+        for held in (rest, clients)
+    )
+    truth = Truth(others, own, local.classes)
     say: Callable[[], Json | None] = partial(account, attack, what, state, truth)
     return attack_report(say) if what == "report" else say()
 

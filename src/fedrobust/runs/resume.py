@@ -78,12 +78,20 @@ def stored_plan(experiment: Experiment, directory: RunDirectory) -> Execution:
             f"{directory.path} holds a run of another config, so it cannot be resumed with this "
             f"one; choose another --out. They differ in {'; '.join(differing[:_TOLD])}{more}"
         )
+    require_told(directory.path, asked)
+    return Execution(**filled)
+
+
+def require_told(path: Path, asked: Mapping[str, Any]) -> None:
+    """Refuse a config with objects that nothing compares with those of the run in ``path``.
+
+    Raises: ``RecordError``.
+    """
     if unknown := untold(asked):
         raise RecordError(
-            f"{directory.path} cannot be resumed: nothing tells whether {' and '.join(unknown)} is "
+            f"{path} cannot be resumed: nothing tells whether {' and '.join(unknown)} is "
             "the object of that run. Make it an importable dataclass, or one that can be pickled"
         )
-    return Execution(**filled)
 
 
 def require_processor(path: Path, began: Execution | None, here: Execution) -> None:
@@ -262,10 +270,8 @@ def _like(vector: torch.Tensor, start: torch.Tensor) -> bool:
 
 
 def _holds_values(store: object) -> bool:
-    """Whether a store holds what optimisers keep: tensors, and plain numbers such as a step."""
-    kinds = (torch.Tensor, bool, int, float)
-    kept = store.values() if isinstance(store, dict) else [None]
-    return all(isinstance(d, dict) and all(isinstance(v, kinds) for v in d.values()) for d in kept)
+    """Whether a store holds what each optimiser keeps, by name. A user's may keep anything."""
+    return isinstance(store, dict) and all(isinstance(kept, dict) for kept in store.values())
 
 
 def _to(value: Any, device: torch.device) -> Any:

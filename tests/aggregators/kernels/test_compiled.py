@@ -80,6 +80,15 @@ KERNELS: dict[str, Callable[[Tensor], Tensor]] = {
 every_kernel = pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
 
 
+def test_vectors_have_the_type_of_the_updates_whatever_the_default_is() -> None:
+    updates = normal(8, 40_000)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert dispatch.middle_mean(updates, 2).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 @every_kernel
 def test_threads_change_no_bit(kernel: Callable[[Tensor], Tensor]) -> None:
     updates = normal(20, 70_000) * torch.logspace(-3, 3, 70_000)

@@ -7,7 +7,7 @@ import torch
 from ring import normal, seeded
 
 from fedrobust.attacks.learned import distribution
-from fedrobust.attacks.learned.attacker_state import _nearest
+from fedrobust.attacks.learned.attacker_state import AttackerState, _nearest, compared
 from fedrobust.attacks.learned.distribution import (
     compare,
     growth,
@@ -16,6 +16,7 @@ from fedrobust.attacks.learned.distribution import (
     wasserstein_distance,
 )
 from fedrobust.data import Split
+from fedrobust.federation.attack import Truth
 
 
 def sample(n: int, seed: int, d: int = 3, at: float = 0.0) -> Split:
@@ -105,3 +106,17 @@ def test_a_point_beside_a_real_example_is_at_its_true_distance() -> None:
     found, distance = _nearest(near, Split(real, torch.zeros(6000, dtype=torch.long)))
     torch.testing.assert_close(distance, torch.full((2,), 1e-4), rtol=0.02, atol=0)
     assert torch.equal(found, real[[5, 5900]])
+
+
+def test_what_the_attacker_has_is_no_reference_for_what_it_reconstructs() -> None:
+    """Own examples that an inversion left where they were are no find, and lie at the floor."""
+    draw = seeded()
+    x, y = torch.randn(600, 20, generator=draw), torch.randint(10, (600,), generator=draw)
+    own, others = Split(x[:300], y[:300]), Split(x[300:], y[300:])
+    found = compared(AttackerState(x=own.x[:100], y=own.y[:100]), Truth(others, own, 10))
+    assert found is not None
+    assert found["nearest"] > 0.3
+    assert found["own"] == pytest.approx(found["floor"], rel=0.1)
+    assert found["learned"] == pytest.approx(found["floor"], rel=0.1)
+    nobody = others.take(torch.arange(0))
+    assert compared(AttackerState(x=own.x, y=own.y), Truth(nobody, own, 10)) is None

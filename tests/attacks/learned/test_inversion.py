@@ -76,7 +76,13 @@ def test_a_shift_that_stays_interrupts_nothing(
     model, start = digit_network(), digits[0][20:22]
     gradient, lr = parameter_gradient(model, x, y), 0.3 if method == "adam" else 1.0
     often, once = (
-        invert(model, gradient, start, y, Inversion(method=method, lr=lr, iterations=30, refresh=n))
+        invert(
+            model,
+            gradient,
+            start,
+            y,
+            Inversion(method=method, lr=lr, labels="kept", iterations=30, refresh=n),
+        )
         for n in (10, 30)
     )
     assert often.after == once.after < 0.9 * once.before
@@ -120,7 +126,7 @@ def test_a_model_in_float32_and_its_mode_are_left_as_they_were() -> None:
 def test_it_does_no_more_iterations_than_it_was_told_to(
     method: Any, lr: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a shift is kept for 15 and the end comes after 40."""
+    """Where a shift is kept for 15, and the labels are fixed for the last 15 of 40."""
     kind: Any = {"lbfgs": torch.optim.LBFGS, "adam": torch.optim.Adam}[method]
     step, asked = kind.step, list[int]()
 
@@ -133,7 +139,7 @@ def test_it_does_no_more_iterations_than_it_was_told_to(
     gradient = parameter_gradient(model, normal(3, 2), torch.tensor([0, 1, 0]))
     settings = Inversion(method=method, lr=lr, iterations=40, refresh=15)
     invert(model, gradient, normal(3, 2, seed=1), torch.tensor([0, 1, 1]), settings)
-    assert asked == ([10, 5, 10, 5, 10] if method == "lbfgs" else [1] * 40)
+    assert asked == ([10, 5, 10, 10, 5] if method == "lbfgs" else [1] * 40)
 
 
 @pytest.mark.parametrize("labels", ["learned", "kept"])
@@ -158,6 +164,48 @@ def test_small_networks_are_matched_by_compiled_loops(
     assert fast.after == pytest.approx(plain.after, rel=1e-8)
     torch.testing.assert_close(fast.x, plain.x, rtol=1e-8, atol=1e-8)
     assert torch.equal(fast.y, plain.y)
+
+
+def apart(model: nn.Module, gradient: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> float:
+    """Return ‖∇ − g‖² / ‖g‖² of examples with labels, from the definition."""
+    found = parameter_gradient(model, x, y)
+    return float((found - gradient).square().sum() / gradient.square().sum())
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 30, 200])
+@pytest.mark.parametrize("small", [True, False], ids=["compiled", "autograd"])
+def test_the_distances_are_those_of_the_examples_with_their_labels(
+    small: bool, iterations: int, digits: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    """Where the optimisation moves a softmax, D of the softmax says nothing of the examples."""
+    torch.manual_seed(0)
+    model, x, y = digit_network(), digits[0][:4], digits[1][:4]
+    others, labels = digits[0][4:], digits[1][4:]
+    if small:
+        model = nn.Sequential(nn.Linear(2, 4), nn.ELU(), nn.Linear(4, 2)).double()
+        x, y, others, labels = (
+            normal(8, 2),
+            torch.arange(8) % 2,
+            normal(72, 2, seed=2),
+            torch.arange(72) % 2,
+        )
+    gradient = parameter_gradient(model, others, labels)
+    found = invert(model, gradient, x, y, Inversion(iterations=iterations, refresh=20))
+    assert found.before == pytest.approx(apart(model, gradient, x, y), rel=1e-9)
+    assert found.after == pytest.approx(apart(model, gradient, found.x, found.y), rel=1e-9)
+    assert iterations < 30 or found.after < 0.3 * found.before
+
+
+@pytest.mark.parametrize("box", [True, False, None])
+def test_data_beyond_the_unit_box_may_leave_it(box: bool | None) -> None:
+    """One starting point between 0 and 1 does not make the data pixels."""
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(2, 8), nn.ELU(), nn.Linear(8, 2)).double()
+    gradient = parameter_gradient(model, torch.tensor([[-1.5, -0.7]]).double(), torch.tensor([1]))
+    start = torch.tensor([[0.5, 0.5]]).double()
+    found = invert(model, gradient, start, torch.tensor([1]), Inversion(labels="kept"), box=box)
+    assert bool((found.x >= 0).all()) == (box is not False)
+    assert (found.after < 1e-6) == (box is False)
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])

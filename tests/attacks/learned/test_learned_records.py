@@ -201,7 +201,10 @@ def test_the_page_shows_what_was_learned(tmp_path: Path) -> None:
     assert compared["examples"] == 24
     assert compared["floor"] > 0
     assert compared["own"] == pytest.approx(compared["floor"], rel=0.5)
-    truth = prepare(experiment(attack=attack, **digits)).federation.local.data
+    federation = prepare(experiment(attack=attack, **digits)).federation
+    benign = sorted(set(range(len(federation.local.clients))) - federation.malicious)
+    held = torch.cat([federation.local.clients[client] for client in benign])
+    truth = federation.local.data.take(held)
     shares = torch.bincount(truth.y, minlength=10).double() / len(truth)
     assert compared["labels"]["truth"] == pytest.approx(shares.tolist(), abs=0.02)
     counts = report["labels"] + [0] * (10 - len(report["labels"]))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from ring import LEARNED, TRAINING, described, experiment, known_after, learned, task_of, watched
+from torch import nn
 
 from fedrobust import run
 from fedrobust.attacks.learned import Learned, Training
@@ -17,9 +18,13 @@ from fedrobust.attacks.learned.environment import FederationEnv
 from fedrobust.attacks.learned.policy import Policy, acting, played, train
 from fedrobust.attacks.learned.policy_files import save_policy
 from fedrobust.attacks.learned.settings import Epochs
+from fedrobust.attacks.learned.stage_one import _most
+from fedrobust.clients.client import Client
 from fedrobust.config.component import from_config, to_config
+from fedrobust.data import Split
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.federation.round import run_round
+from fedrobust.federation.threat import View
 from fedrobust.runs.prepare import prepare
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments" / "drfl"
@@ -37,6 +42,37 @@ def test_an_epoch_is_the_rounds_that_use_each_example_once() -> None:
         known, _ = known_after(rounds, **learned(observe={"epochs": 1}, **quick, **cheap))
         assert known.over == over
         assert known.observed == 17
+
+
+@pytest.mark.parametrize(
+    ("examples", "used", "rounds"),
+    [(5000, 32, 471), (64, 64, 3), (64, 192, 1), (64, 256, 1), (96, 64, 6), (10, 1000, 1)],
+)
+def test_epochs_are_passes_over_the_attackers_own_examples(
+    examples: int, used: int, rounds: int
+) -> None:
+    """Three epochs, where a round is a part of one, one, or several."""
+    assert Epochs(3).rounds(examples, used) == rounds
+
+
+@pytest.mark.parametrize(
+    ("client", "rounds"),
+    [
+        ({"batch_size": 32, "batches": 1}, 12),
+        ({"batch_size": 32, "epochs": 1}, 6),
+        ({"batch_size": 32, "epochs": 3}, 2),
+        ({"batch_size": 32, "batches": 8}, 2),
+        ({"batch_size": 100, "batches": 2}, 3),
+    ],
+)
+def test_what_clients_do_in_a_round_says_how_long_epochs_are(
+    client: dict[str, Any], rounds: int
+) -> None:
+    model, held = nn.Linear(2, 2), Split(torch.randn(64, 2), torch.zeros(64, dtype=torch.long))
+    view = View.of(
+        torch.zeros(1, 6), model=model, data=[held], client=Client(**client), classes=2, clients=5
+    )
+    assert _most(Learned(observe=Epochs(6)), view) == rounds
 
 
 def test_the_threshold_ends_stage_one_before_the_epochs_do() -> None:

@@ -92,7 +92,7 @@ def _per_column(updates: Updates, n: int, reduce: Callable[[Floats, int, Floats]
     """Apply ``reduce`` to each share of the columns; it fills its part of the result."""
     from fedrobust.aggregators.kernels.loops import WIDTH
 
-    result = torch.empty(updates.shape[1])
+    result = updates.new_empty(updates.shape[1])
     out = result.numpy()
 
     def share(columns: slice) -> None:

@@ -119,25 +119,26 @@ class AttackerState:
 
 
 def compared(known: AttackerState, truth: Truth | None) -> dict[str, Any] | None:
-    """Compare the reconstructions, and the own data, with the federation's data.
+    """Compare the reconstructions, and the own data, with the data that the attacker lacks.
 
     ``nearest`` is the median, over the reconstructions, of the ℓ2 distance to the nearest real
-    example, as a share of this example's norm: 0 where real examples were found.
+    example, as a share of this example's norm: 0 where real examples were found. Examples that the
+    attacker has are no reference: reconstructions start at them.
     """
-    if truth is None or known.pool is None:
+    if truth is None or known.pool is None or not len(truth.others):
         return None
     pool = Split(known.pool.x.cpu().float(), known.pool.y.cpu())
     draw = torch.Generator().manual_seed(0)
-    train, own = (_images(split, 2000, draw) for split in (truth.train, truth.own))
+    others, own = (_images(split, 2000, draw) for split in (truth.others, truth.own))
     found = distribution.compare(
         own,
         pool,
-        train,
+        others,
         classes=truth.classes,
         scale=distribution.spread(own),
         generator=draw,
     )
-    real, distance = _nearest(pool.x, truth.train)
+    real, distance = _nearest(pool.x, truth.others)
     share = distance / real.flatten(1).norm(dim=1).clamp(min=1e-12)
     return asdict(found) | {"nearest": float(share.median())}
 
@@ -163,10 +164,10 @@ def _nearest(x: Images, real: Split) -> tuple[Images, Tensor]:
 def pictures(known: AttackerState, truth: Truth) -> dict[str, Any] | None:
     """Return the last reconstructed images, and for each the nearest real example."""
     pool = known.pool
-    if pool is None or pool.x.dim() != 4:
+    if pool is None or pool.x.dim() != 4 or not len(truth.others):
         return None
     x, y = pool.x[-PICTURES:].cpu().float(), pool.y[-PICTURES:].cpu()
-    real, _ = _nearest(x, truth.train)
+    real, _ = _nearest(x, truth.others)
     return {"learned": x.numpy(), "nearest": real.numpy(), "labels": y.numpy()}
 
 

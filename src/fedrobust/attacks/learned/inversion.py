@@ -29,11 +29,12 @@ class Inversion:
 
     D is ‖∇ − g‖₂² / ‖g‖₂² (``euclidean``, DLG) or 1 − cos(∇, g) (``cosine``, Geiping et al.).
     ``total_variation`` adds its multiple of the mean absolute difference of neighbouring pixels.
-    With ``labels: learned`` a label is the softmax of logits that are optimised too, and at the end
-    the label with the largest logit. With ``kept`` the labels do not change. δ is the shift that
-    the objective's own inner maximisation finds: the server's gradient was taken at such shifted
-    points. δ is computed again every ``refresh`` iterations and held fixed in between. Inputs that
-    start in [0, 1] stay there.
+    With ``labels: learned`` a label is the softmax of logits that are optimised too. For the last
+    ``refresh`` iterations, and at most half of all, it is the label with the largest logit, and the
+    examples alone move. With ``kept`` the labels do not change. δ is the shift that the objective's
+    own inner maximisation finds: the server's gradient was taken at such shifted points. δ is
+    computed again every ``refresh`` iterations and held fixed in between. Data within [0, 1] stay
+    there.
 
     References: Zhu, Liu, Han, "Deep Leakage from Gradients", NeurIPS 2019 (L-BFGS, 300
     iterations); Geiping et al., "Inverting Gradients", NeurIPS 2020 (Adam, cosine, total
@@ -57,7 +58,10 @@ class Inversion:
 
 @dataclass(frozen=True, eq=False)
 class Inverted:
-    """The examples x [b, ...], y [b], and the distance D at the start and at the end."""
+    """The examples x [b, ...], y [b], and the distance D of those at the start and of these.
+
+    Both are of labels, also where the optimisation moved a softmax.
+    """
 
     x: Images
     y: Labels
@@ -75,12 +79,14 @@ def invert(
     objective: Objective | None = None,
     round: int = 1,
     generator: torch.Generator | None = None,
+    box: bool | None = None,
 ) -> Inverted:
     """Return the examples, starting at x [b, ...] and y [b], with mean gradient nearest to [d].
 
     ``model`` holds the parameters at which the gradient was taken. ``objective`` and ``round`` say
-    how the inputs were moved before the gradient was taken. The best point found under the last
-    shift is returned.
+    how the inputs were moved before the gradient was taken. ``box`` says whether inputs lie in
+    [0, 1]; if left out, they do if those at the start do. The best point found under the last shift
+    is returned.
 
     Raises: ``ValueError`` for a gradient that is zero or not finite.
     """
@@ -88,15 +94,18 @@ def invert(
     if not torch.isfinite(size) or size == 0:
         raise ValueError("there is nothing to match: the gradient is zero or not finite")
     kind, given = x.dtype, gradient.double()
-    matching = _Matching(model, given, x.double(), y, settings)
+    inside = bool((x >= 0).all() and (x <= 1).all()) if box is None else box
+    matching = _Matching(model, given, x.double(), y, settings, inside)
     draw = generator or torch.Generator().manual_seed(0)
-    left = settings.iterations
+    last = min(settings.refresh, settings.iterations // 2) if matching.soft else 0
     with evaluating(matching.model):
-        while left > 0:
-            matching.solve_shift(objective or ERM(), round, draw)
-            if not matching.descend(min(left, settings.refresh)):
-                break
-            left -= settings.refresh
+        for iterations in (settings.iterations - last, last):
+            for start in range(0, iterations, settings.refresh):
+                matching.solve_shift(objective or ERM(), round, draw)
+                if not matching.descend(min(settings.refresh, iterations - start)):
+                    break
+            if matching.soft:
+                matching.fix_labels()
     found, labels = matching.best
     return Inverted(found.to(kind), labels, matching.first or 0.0, matching.best_distance)
 
@@ -105,20 +114,26 @@ class _Matching:
     """The state of one optimisation."""
 
     def __init__(
-        self, model: nn.Module, gradient: Vector, x: Tensor, y: Labels, settings: Inversion
+        self,
+        model: nn.Module,
+        gradient: Vector,
+        x: Tensor,
+        y: Labels,
+        settings: Inversion,
+        box: bool,
     ) -> None:
         self.model = deepcopy(model).double()
         self.gradient, self.settings = gradient, settings
         self.parameters = trainable(self.model)
         self.network = CompiledMlp.of(self.model) if x.device.type == "cpu" else None
         self.theta = read(self.model)
-        self.box = bool((x >= 0).all() and (x <= 1).all())
+        self.box = box
         with torch.no_grad():
-            classes = logits(self.model, x[:1]).shape[-1]
+            self.classes = logits(self.model, x[:1]).shape[-1]
         self.x = x.clone().requires_grad_(True)
-        self.labels = (_CONFIDENCE * F.one_hot(y, classes).double()).requires_grad_(True)
-        self.fixed = F.one_hot(y, classes).double()
-        self.moving = [self.x, self.labels] if settings.labels == "learned" else [self.x]
+        self.labels = (_CONFIDENCE * self._one_hot(y)).requires_grad_(True)
+        self.soft = settings.labels == "learned"
+        self.moving = [self.x, self.labels] if self.soft else [self.x]
         self.shift, self.optimizer = torch.zeros_like(x), self._optimizer()
         self.best: tuple[Tensor, Labels] = (x.clone(), y.clone())
         self.first: float | None = None
@@ -126,7 +141,7 @@ class _Matching:
 
     def solve_shift(self, objective: Objective, round: int, draw: torch.Generator) -> None:
         """Compute δ at the current examples; if δ changes, the descent begins anew."""
-        x, y = self.x.detach(), self.labels.detach().argmax(dim=1)
+        x, y = self.x.detach(), self._labels()
         shift = torch.zeros_like(x)
         if k := objective.perturbed(len(x), round):
             moved = objective.maximize(
@@ -136,17 +151,27 @@ class _Matching:
         if self.first is not None and torch.equal(shift, self.shift):
             return
         self.shift, self.optimizer = shift, self._optimizer()
+        if self.first is None:
+            self.first = self.distance(self._one_hot(y))
         # Measured again: under another shift the same examples have another distance.
-        found = self.distance()
-        self.first = found if self.first is None else self.first
-        self.best_distance, self.best = found, (x.clone(), self._labels())
+        self.best_distance, self.best = self.distance(self._targets()), (x.clone(), y)
 
-    def distance(self) -> float:
-        """Return D at the current examples."""
+    def fix_labels(self) -> None:
+        """Give each of the best examples its likeliest label: from now on examples alone move."""
+        x, y = self.best
+        self.soft = False
+        self.x = x.clone().requires_grad_(True)
+        self.labels = _CONFIDENCE * self._one_hot(y)
+        self.moving = [self.x]
+        self.optimizer = self._optimizer()
+        self.best_distance = self.distance(self._targets())
+
+    def distance(self, targets: Tensor) -> float:
+        """Return D at the current examples with label distributions ``targets``."""
         if self.network is None:
-            return float(self._apart(self._gradient()).detach())
+            return float(self._apart(self._gradient(targets)).detach())
         with torch.no_grad():
-            x, targets = self.x + self.shift, self._targets()
+            x = self.x + self.shift
             return float(self._apart(self.network.soft_gradient(self.theta, x, targets)))
 
     def slopes(self) -> tuple[Tensor, Sequence[Tensor]]:
@@ -155,7 +180,7 @@ class _Matching:
             return self._compiled_slopes(self.network)
         with torch.enable_grad():
             variation = self.settings.total_variation * _variation(self.x)
-            value = self._apart(self._gradient()) + variation
+            value = self._apart(self._gradient(self._targets())) + variation
             return value.detach(), torch.autograd.grad(value, self.moving)
 
     @torch.no_grad()
@@ -168,13 +193,16 @@ class _Matching:
         return self._apart(gradient), (by_x, by_labels)[: len(self.moving)]
 
     def _targets(self) -> Tensor:
-        return F.softmax(self.labels, dim=1) if self.settings.labels == "learned" else self.fixed
+        return F.softmax(self.labels, dim=1) if self.soft else self._one_hot(self._labels())
 
-    def _gradient(self) -> Tensor:
+    def _one_hot(self, y: Labels) -> Tensor:
+        return F.one_hot(y, self.classes).double()
+
+    def _gradient(self, targets: Tensor) -> Tensor:
         """Return ∇_θ of the mean loss, which autograd can differentiate again [d]."""
         with torch.enable_grad():
             found = logits(self.model, self.x + self.shift)
-            loss = -(self._targets() * F.log_softmax(found, dim=1)).sum(dim=1).mean()
+            loss = -(targets * F.log_softmax(found, dim=1)).sum(dim=1).mean()
             parts = torch.autograd.grad(loss, self.parameters, create_graph=True)
         return torch.cat([part.reshape(-1) for part in parts])
 
@@ -212,7 +240,7 @@ class _Matching:
             if self.box:
                 with torch.no_grad():
                     self.x.clamp_(0, 1)
-            value = self.distance()
+            value = self.distance(self._targets())
             if not value < float("inf"):
                 return False
             if value < self.best_distance:

@@ -22,8 +22,14 @@ class Epochs:
     epochs: Count
 
     def rounds(self, examples: int, each: int) -> int:
-        """Return the rounds, for a client that uses ``each`` of its ``examples`` in one round."""
-        return self.epochs * max(1, -(-examples // max(1, each)))
+        """Return the rounds, for a client that uses ``each`` of its ``examples`` in one round.
+
+        Where a round is less than an epoch, each epoch has whole rounds, as a pass in batches has.
+        """
+        each = max(1, each)
+        if each < examples:
+            return self.epochs * -(-examples // each)
+        return max(1, -(-self.epochs * examples // each))
 
 
 Duration: TypeAlias = Annotated[

@@ -90,11 +90,12 @@ def _most(attack: Settings, view: View) -> int:
     """Return the most rounds to observe; epochs are those of the attacker's own data."""
     if isinstance(attack.observe, int):
         return attack.observe
-    examples = max(len(part) for part in view.data())
-    batches = view.client.batches
-    return attack.observe.rounds(
-        examples, examples if batches is None else batches * view.client.batch_size
-    )
+    examples, client = max(len(part) for part in view.data()), view.client
+    if client.epochs is not None:
+        return attack.observe.rounds(examples, client.epochs * examples)
+    # A pass ends with the batch that is left of it.
+    each = (client.batches or 1) * min(client.batch_size, examples)
+    return attack.observe.rounds(examples, each)
 
 
 def _reconstruct(
@@ -124,6 +125,7 @@ def _reconstruct(
         objective=view.objective,
         round=view.round - 1,
         generator=rng,
+        box=bool((own.x >= 0).all() and (own.x <= 1).all()),
     )
     if not torch.isfinite(found.x).all() or not math.isfinite(found.before + found.after):
         raise ValueError("the result is not finite")
