@@ -24,7 +24,7 @@ from fedrobust.config.docstring import paragraph
 from fedrobust.config.kind import Kind, name_of
 from fedrobust.experiment import read_yaml
 from fedrobust.federation.attack import requirements
-from fedrobust.federation.threat import ThreatModel
+from fedrobust.federation.threat import ThreatModel, in_words
 
 HERE = Path(__file__).parent
 TAKEN = ("Cost: ", "Example: ")
@@ -79,7 +79,7 @@ def needs(attack: Any) -> str:
     """Return what an attack must know, in words."""
     found = requirements(attack)
     known = ThreatModel(colluders=False).lacks(found.knowledge)
-    lines = [f"Knowledge: own data{''.join(', ' + w for w in known)}."]
+    lines = [f"Knowledge: own data{''.join(', ' + in_words([what]) for what in known)}."]
     lines.append(
         f"At least {found.min_colluders} malicious client{'s' if found.min_colluders > 1 else ''}"
         + (", unless benign updates are granted." if found.min_colluders > 1 else ".")

@@ -173,7 +173,7 @@ class Bare:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (Bare(), r"Bare is no shape: it lacks area; an object with area is"),
+        (Bare(), r"Bare is no shape: it lacks area$"),
         (Own, r"the class Own is no shape: an object with area is"),
         (len, r"builtin_function_or_method is no shape: it lacks area"),
         ((1, 2), r"must be a mapping with a name"),
@@ -209,12 +209,13 @@ def test_a_users_object_has_all_that_its_kind_asks_for() -> None:
         assert adapter.validate_python(whole) is whole
         for name, part in parts.items():
             without = {other: each for other, each in parts.items() if other != name}
-            with pytest.raises(ValidationError, match=rf"it lacks {name}; an object with .*{name}"):
+            whole_kind = rf"; an object with .*{name}" if len(parts) > 1 or kind is AnyModel else ""
+            with pytest.raises(ValidationError, match=rf"it lacks {name}{whole_kind}"):
                 adapter.validate_python(SimpleNamespace(**without))
             wrong = "is no method" if callable(part) else "should be a valid .*; got 'x'"
             with pytest.raises(ValidationError, match=rf"its {name} {wrong}"):
                 adapter.validate_python(SimpleNamespace(**parts | {name: "x"}))
-    with pytest.raises(ValidationError, match=r"it lacks size and choose; an object with size and"):
+    with pytest.raises(ValidationError, match=r"it lacks size and choose \["):
         TypeAdapter(AnyParticipation).validate_python(SimpleNamespace())
 
 

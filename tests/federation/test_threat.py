@@ -159,7 +159,7 @@ def test_a_lower_bound_is_called_one() -> None:
 
 def test_who_sees_the_benign_updates_can_count_the_clients() -> None:
     assert ThreatModel(benign=True).lacks(frozenset({"clients"})) == ()
-    assert ThreatModel().lacks(frozenset({"clients"})) == ("the number of clients",)
+    assert ThreatModel().lacks(frozenset({"clients"})) == ("clients",)
     assert estimates.clients(view_of(OWN)) is None
     assert estimates.clients(view_of(OWN, BENIGN)) == 5
     assert estimates.clients(view_of(OWN, BENIGN, clients=4)) == 5

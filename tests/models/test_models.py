@@ -93,7 +93,7 @@ def test_a_users_network_is_copied_with_its_parameters() -> None:
         (MnistCnn(), (2,), 2, "does not fit examples of shape"),
         (EluCnn(), (1, 8, 8), 10, "does not fit examples of shape"),
         (nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), (1, 2, 2), 2, "2 classes"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), (1, 2, 2), 3, "renumber the labels"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), (1, 2, 2), 3, "no example, renumber them"),
         (nn.LSTM(2, 2), (2,), 2, "one logit for each"),
         (object(), (2,), 2, "neither"),
     ],

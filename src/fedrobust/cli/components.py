@@ -134,12 +134,13 @@ def _knowledge(member: type) -> str:
     from fedrobust.config.docstring import paragraph
     from fedrobust.config.yaml import read_yaml
     from fedrobust.federation.attack import Requirements, requirements
-    from fedrobust.federation.threat import ThreatModel
+    from fedrobust.federation.threat import ThreatModel, in_words
 
     requires: Any = getattr(member, "requires", None)
     fixed = isinstance(requires, Requirements)
     if not fixed:
         example: Any = from_config(member, read_yaml(paragraph(member, "Example").strip("`")))
         requires = requirements(example)
-    known = ", ".join(ThreatModel(colluders=False).lacks(requires.knowledge)) or "nothing more"
+    lacking = ThreatModel(colluders=False).lacks(requires.knowledge)
+    known = in_words(lacking, ", ") or "nothing more"
     return known if fixed else f"{known}, in its example; fields may change it"

@@ -57,7 +57,9 @@ class Required:
         absent = [n for n in self.has if found[n] is _ABSENT and not other]
         absent += [n for n in self.holds if found[n] is _ABSENT]
         if absent:
-            raise self._refusal(what, f"it lacks {_and(absent)}; {self._wanted()}")
+            alone = len(absent) == len(self.has) + len(self.holds) and self.or_is is None
+            wanted = "" if alone else f"; {self._wanted()}"
+            raise self._refusal(what, f"it lacks {_and(absent)}{wanted}")
         for name in self.has:
             if found[name] is not _ABSENT and not callable(found[name]):
                 raise self._refusal(what, f"its {name} is no method; {self._wanted()}")
@@ -167,6 +169,11 @@ def made(name: str, arguments: Mapping[str, Any], adapt: Adapt | None = None) ->
     except (TypeError, ValueError) as error:
         unknown = isinstance(error, TypeError) and "unexpected keyword" in str(error)
         why = (_unknown(target, arguments) if unknown else "") or _said(error)
+        if inspect.isfunction(target) and "required positional" in why:
+            why += (
+                ". A config calls a function to make an object: name one that returns the object, "
+                "or a class. From Python a function may itself be a rule"
+            )
         raise _failure(f"{shown} refused its arguments: {why}") from error
     except (Exception, SystemExit) as error:  # a user's class may fail in any way
         raise _failure(f"{shown} could not be made: {reason(error)}") from error

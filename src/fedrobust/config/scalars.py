@@ -6,7 +6,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AllowInfNan, BeforeValidator, Strict
 
 
-def _ratio(value: object) -> object:
+def ratio(value: object) -> object:
     """Read "8/255" as a number, and leave any other value to the check of the type."""
     if isinstance(value, str) and value.count("/") == 1:
         above, below = value.split("/")
@@ -49,7 +49,7 @@ Decay = Annotated[float, Strict(), Ge(0), Lt(1)]
 """The share of the past that is kept, from 0 and below 1."""
 
 
-Pixels = Annotated[float, Strict(), AllowInfNan(False), Ge(0), BeforeValidator(_ratio)]
+Pixels = Annotated[float, Strict(), AllowInfNan(False), Ge(0), BeforeValidator(ratio)]
 """A length in units of the [0, 1] pixel range. The text "8/255" is accepted."""
 
 

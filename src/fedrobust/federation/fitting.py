@@ -8,7 +8,7 @@ from fedrobust.config.text import quoted
 from fedrobust.federation.attack import Attack, requirements
 from fedrobust.federation.participation import Participation
 from fedrobust.federation.server import Server, rooted
-from fedrobust.federation.threat import ThreatModel
+from fedrobust.federation.threat import ThreatModel, in_words
 from fedrobust.models import LOCAL, BatchNorm
 
 
@@ -26,9 +26,10 @@ def require_parts(
         with asking("the attack, asked what it needs,"):
             asked = requirements(attack)
         if lacking := threat.lacks(asked.knowledge):
+            cure = ", ".join(f"{what}: true" for what in lacking)
             raise ValueError(
-                f"attack {name_of(type(attack))} needs {' and '.join(lacking)}, "
-                "which the threat model does not grant"
+                f"attack {name_of(type(attack))} needs {in_words(lacking)}, which the threat model "
+                f"does not grant: grant it by threat: {{{cure}}}"
             )
         if malicious < asked.min_colluders and not threat.benign:
             raise ValueError(

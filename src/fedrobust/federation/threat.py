@@ -1,7 +1,7 @@
 """What the adversary knows: declared in a :class:`ThreatModel`, enforced by a :class:`View`."""
 
 import math
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -67,9 +67,9 @@ class ThreatModel:
         """Whether ``what`` is granted; whoever sees all benign updates can count the clients."""
         return getattr(self, what) is not False or (what == "clients" and self.benign)
 
-    def lacks(self, needs: Set[Knowledge]) -> tuple[str, ...]:
-        """Return in words which of ``needs`` are not granted."""
-        return tuple(_WORDS[what] for what in _WORDS if what in needs and not self.knows(what))
+    def lacks(self, needs: Set[Knowledge]) -> tuple[Knowledge, ...]:
+        """Return which of ``needs`` are not granted."""
+        return tuple(what for what in _WORDS if what in needs and not self.knows(what))
 
     def __str__(self) -> str:
         words = dict(_WORDS)
@@ -82,6 +82,11 @@ class ThreatModel:
         hidden = [text for what, text in words.items() if not self.knows(what)]
         tail = f"; does not know: {', '.join(hidden)}" if hidden else ""
         return f"knows: {', '.join(known)}{tail}"
+
+
+def in_words(needs: Iterable[Knowledge], between: str = " and ") -> str:
+    """Return ``needs`` in words."""
+    return between.join(_WORDS[what] for what in needs)
 
 
 def not_granted(attack: object, what: Knowledge) -> ValueError:

@@ -80,7 +80,10 @@ MODEL = Kind("model", has=("build",), or_is=(nn.Module, "a torch.nn.Module"), ad
 AnyModel: TypeAlias = Annotated[ModelSpec | nn.Module, MODEL]
 
 
-_ONE_MORE = ": if no example has label 0, renumber the labels, which begin at 0"
+_RENUMBER = (
+    ". Labels count from 0: if some numbers up to the largest label have no example, renumber "
+    "them, numpy.unique(y, return_inverse=True)[1]"
+)
 
 
 def build_model(
@@ -145,7 +148,7 @@ def built(
     if answer.shape[1] != classes:
         raise ConfigError(
             f"the model must give one logit for each of the {classes} classes; it gives "
-            f"{answer.shape[1]}{_ONE_MORE if classes == answer.shape[1] + 1 else ''}"
+            f"{answer.shape[1]}{_RENUMBER if answer.shape[1] < classes else ''}"
         )
     found = treated(model, batch_norm)
     if trains:

@@ -38,6 +38,10 @@ _NEEDED = {"name": str, "rounds": int, "malicious": int} | dict.fromkeys(
 )
 
 
+_OTHERS = ("sweep.json", "audit.json", "reproduction.json", "leaderboard.json")
+"""The records of what is not one run."""
+
+
 @dataclass(frozen=True)
 class ReportRun:
     """The content of one run directory.
@@ -62,6 +66,12 @@ class ReportRun:
         """Read the run directory at ``path``; if ``lean``, also one without rounds.jsonl."""
         path = Path(path)
         if not present(path / "config.yaml"):
+            other = next((name for name in _OTHERS if present(path / name)), None)
+            if other is not None:
+                raise RecordError(
+                    f"{path} holds {other}, so it is not one run, and only runs are compared with "
+                    "each other: report on it alone"
+                )
             lacking = "holds no config.yaml, and no sweep.json or audit.json either"
             problem = lacking if path.is_dir() else "is not a folder"
             raise RecordError(

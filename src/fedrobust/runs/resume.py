@@ -50,6 +50,12 @@ _KEYS: dict[int, dict[str, Any]] = {
 _OPTIONAL = {"config", "best_store", "earlier", "earlier_store", "times"}
 
 
+_SAME_START = (
+    ". The fingerprint of a module includes its initial weights: call torch.manual_seed before "
+    "you make it, or name its class in the config, model: module:Class"
+)
+
+
 def stored_plan(experiment: Experiment, directory: RunDirectory) -> Execution:
     """Return the execution plan of the run in ``directory``, which may have fewer rounds.
 
@@ -77,6 +83,7 @@ def stored_plan(experiment: Experiment, directory: RunDirectory) -> Execution:
         raise RecordError(
             f"{directory.path} holds a run of another config, so it cannot be resumed with this "
             f"one; choose another --out. They differ in {'; '.join(differing[:_TOLD])}{more}"
+            f"{_SAME_START if any(d.startswith('model.fingerprint:') for d in differing) else ''}"
         )
     require_told(directory.path, asked)
     return Execution(**filled)

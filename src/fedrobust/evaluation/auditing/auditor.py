@@ -20,6 +20,7 @@ from fedrobust.compute.network import (
 from fedrobust.compute.randomness import drawing
 from fedrobust.compute.units import shared_by, workers
 from fedrobust.config import arguments
+from fedrobust.config.scalars import ratio
 from fedrobust.evaluation.auditing.battery import (
     WIDEST,
     Attack,
@@ -64,7 +65,7 @@ def audit(
     x: Images,
     y: Labels,
     *,
-    eps: float,
+    eps: float | str,
     norm: Norm = "linf",
     budget: Budget = "quick",
     claim: Pgd | None = None,
@@ -76,11 +77,12 @@ def audit(
 ) -> Audit:
     """Check whether the robustness that ``model`` shows under plain PGD is real.
 
-    x: [b, ...] in [0, 1]; y: [b], whole numbers; ``eps`` in units of that range. ``claim`` is the
-    attack behind the claimed accuracy, FAT's PGD of 40 steps unless given. ``surrogates`` are other
-    models for the same data; their adversarial examples are tried too. Attacks run on the examples
-    that still stand; the signs compare attacks on the same examples. ``journal`` is a file of
-    finished work: calling an interrupted audit again with it goes on where it stopped.
+    x: [b, ...] in [0, 1]; y: [b], whole numbers; ``eps`` in units of that range, or a text such as
+    "8/255". ``claim`` is the attack behind the claimed accuracy, FAT's PGD of 40 steps unless
+    given. ``surrogates`` are other models for the same data; their adversarial examples are tried
+    too. Attacks run on the examples that still stand; the signs compare attacks on the same
+    examples. ``journal`` is a file of finished work: calling an interrupted audit again with it
+    goes on where it stopped.
     ``progress`` is told how far each attack is.
 
     The model is put into evaluation mode and back. The audit recognises a model that returns
@@ -91,7 +93,9 @@ def audit(
     for another ball, a model or a surrogate that does not fit the examples, or labels without a
     class of the model; ``RecordError`` for the journal of another audit.
     """
+    eps = ratio(eps)  # type: ignore[assignment] # a text without a number is refused below
     x, y = _require(model, x, y, eps, norm, budget)
+    assert not isinstance(eps, str)
     _require_settings(claim, surrogates, batch_size, seed, progress)
     plain = claim or claimed(eps, norm)
     if plain.eps != eps or plain.norm != norm:
@@ -137,7 +141,10 @@ def _require(
     x = arguments.images(x)
     y = arguments.labels(y, len(x))
     if not arguments.is_real(eps) or not 0 < eps < math.inf:  # type: ignore[operator]
-        raise ValueError(f"eps is {eps!r:.80}: without a ball there is no robustness to audit")
+        raise ValueError(
+            f"eps is {eps!r:.80}: give a radius above 0, such as 0.3 or 8 / 255; without a ball "
+            "there is no robustness to audit"
+        )
     arguments.choice("norm", norm, Norm)
     arguments.choice("budget", budget, Budget)
     require_radius(eps, norm, box=True)  # type: ignore[arg-type]

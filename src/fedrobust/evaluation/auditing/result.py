@@ -103,10 +103,12 @@ class Audit:
             return "; ".join([*self.notes, *told]) or "the model cannot be judged"
         fine = f"no sign of masking; the battery takes {lost:.1f} points off the claim"
         chance = self.settings.get("one answer")
-        if isinstance(chance, float) and self.robust <= chance:
+        robust = self.shares.get("robust")
+        low = self.robust if robust is None else min(robust.low, self.robust)
+        if isinstance(chance, float) and low <= chance:
             fine += (
-                ": the claim is honest, and there is no robustness, since one answer to everything "
-                "is right as often"
+                f": the claim is honest, and there is no robustness, since one answer to "
+                f"everything is right on {100 * chance:.1f} %"
             )
         return fine
 
