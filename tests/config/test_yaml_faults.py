@@ -51,7 +51,10 @@ def test_bytes_that_are_no_utf8(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_bytes(b"name: \xff\xfe")
     with pytest.raises(ConfigError, match="it is not UTF-8 text"):
         read_yaml(tmp_path / "config.yaml")
-    with pytest.raises(ConfigError, match=r"cannot read .*: Is a directory"):
+    with pytest.raises(ConfigError, match=r"cannot read .*: Is a directory; its config is .*yaml"):
+        read_yaml(tmp_path)
+    (tmp_path / "config.yaml").unlink()
+    with pytest.raises(ConfigError, match=r"cannot read .*: Is a directory$"):
         read_yaml(tmp_path)
     with pytest.raises(ConfigError, match=r"cannot read .*null byte"):
         read_yaml(Path("a\0b"))

@@ -228,6 +228,18 @@ def test_names_of_several_runs_make_the_default_folder(
     assert "2 runs compared" in read(found)
 
 
+@pytest.mark.parametrize("record", ["sweep.json", "audit.json"])
+def test_only_runs_are_compared_with_each_other(tmp_path: Path, record: str) -> None:
+    quick(tmp_path / "a")
+    other = tmp_path / "b"
+    other.mkdir()
+    (other / record).write_text("{}")
+    with pytest.raises(
+        RecordError, match=rf"b holds {record}, so it is not one run"
+    ):
+        write_report([tmp_path / "a", other])
+
+
 def test_a_report_is_replaced_and_its_stale_figures_go(tmp_path: Path) -> None:
     path = quick(tmp_path / "r")
     out = tmp_path / "out"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedrobust import Experiment, run
 from fedrobust.aggregators.aggregator import Aggregation, Context
-from fedrobust.errors import ConfigError
+from fedrobust.errors import ConfigError, RecordError
 
 Tiny = Callable[..., Experiment]
 
@@ -90,3 +90,17 @@ def test_an_optimiser_that_keeps_its_steps_elsewhere_is_refused(tiny: Tiny) -> N
     with pytest.raises(ConfigError, match="also keeps steps in its param_groups: set keep_optim"):
         tiny(client=of("Warming"))
     tiny(client=of("Warming") | {"keep_optimizer": False})
+
+
+def test_a_module_with_other_initial_weights_is_told_apart(tiny: Tiny, tmp_path: Path) -> None:
+    """A user who makes the module anew in another process, without a seed, reads what to do."""
+    changes: dict[str, Any] = {"aggregator": {"name": "mean"}, "malicious": 0, "attack": None}
+
+    def network(seed: int) -> torch.nn.Module:
+        torch.manual_seed(seed)
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+
+    run(tiny(**changes, model=network(0), rounds=1), out=tmp_path / "run")
+    with pytest.raises(RecordError, match=r"model.fingerprint.*call torch.manual_seed before"):
+        run(tiny(**changes, model=network(1), rounds=2), out=tmp_path / "run", resume=True)
+    run(tiny(**changes, model=network(0), rounds=2), out=tmp_path / "run", resume=True)

@@ -4,6 +4,7 @@ A config is small. A text that is too deep, too large, or grows too large by ali
 before it is built, so that reading takes about a second at most and little memory.
 """
 
+import os
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -197,7 +198,9 @@ def _text(path: Path, what: str) -> str:
         raise ConfigError(f"cannot read {what}: it is not UTF-8 text ({error.reason})") from error
     except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
         why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
-        raise ConfigError(f"cannot read {what}: {why}") from error
+        inside = path / "config.yaml"
+        hint = f"; its config is {_named(inside)}" if os.path.isfile(inside) else ""
+        raise ConfigError(f"cannot read {what}: {why}{hint}") from error
 
 
 def _plain(node: Any, path: tuple[Any, ...]) -> Any:

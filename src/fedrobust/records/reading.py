@@ -53,8 +53,8 @@ def present(path: Path) -> bool:
 
 
 _UNBUILT = (
-    ". To audit its weights, name the class: fedrobust audit DIR/best.safetensors --model "
-    "module:Class --data DATA --eps EPS"
+    "Use the config or the program that it came from. To audit its weights, name the class: "
+    "fedrobust audit DIR/best.safetensors --model module:Class --data DATA --eps EPS"
 )
 
 
@@ -77,7 +77,9 @@ def broken(path: Path, reason: object, *, line: int | None = None, then: str = "
     """Return the error for a file that can be read but has wrong content."""
     where = f"{named(path)}, line {line}" if line else named(path)
     if path.name == "config.yaml" and OPAQUE in why(reason):  # the file is whole
-        return RecordError(f"{where} cannot be used alone: {why(reason)}{_UNBUILT}")
+        objects = [line.partition(f", {OPAQUE}")[0] for line in str(reason).splitlines()]
+        told = "; ".join(shortened(each, 120) for each in objects[:4])
+        return RecordError(f"{where} cannot be used alone: {told}, {OPAQUE}. {_UNBUILT}")
     return RecordError(f"{where} is broken: {why(reason)}; {then or cure(path)}")
 
 

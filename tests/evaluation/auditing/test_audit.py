@@ -26,6 +26,7 @@ from fedrobust.evaluation import Audit, audit, robust_accuracy
 from fedrobust.evaluation.auditing.model_check import subject
 from fedrobust.evaluation.auditing.progress_file import About, ProgressFile
 from fedrobust.evaluation.auditing.runner import AttackRunner, attacked
+from fedrobust.evaluation.intervals import Share
 from fedrobust.perturb import Pgd
 from fedrobust.progress import UNWATCHED
 
@@ -228,7 +229,13 @@ def test_an_honest_claim_of_nothing_is_called_so() -> None:
     if found.verdict == "genuine":
         assert "there is no robustness" in found.reason
     honest = replace(found, verdict="genuine")
-    assert "one answer to everything is right as often" in honest.reason
+    common = 100 * float(torch.bincount(y).max()) / len(y)
+    assert f"one answer to everything is right on {common:.1f} %" in honest.reason
+    near = found.shares | {"robust": Share(round(0.3 * len(y)), len(y))}
+    asked = {"settings": found.settings | {"one answer": 0.29}}
+    assert "there is no robustness" in replace(honest, shares=near, robust=0.3, **asked).reason
+    asked = {"settings": found.settings | {"one answer": 0.15}}
+    assert "no robustness" not in replace(honest, shares=near, robust=0.3, **asked).reason
 
 
 def test_a_constant_answer_is_neither_genuine_nor_masked() -> None:
@@ -316,6 +323,8 @@ class Wide(nn.Module):
     ("changes", "message"),
     [
         ({"eps": 0.0}, "without a ball there is no robustness"),
+        ({"eps": "8px"}, "eps is '8px': give a radius above 0, such as 0.3 or 8 / 255"),
+        ({"eps": "8/0"}, "eps is '8/0': give a radius above 0"),
         ({"x": lambda x: x * 255}, "normalise them inside the model"),
         ({"y": lambda y: y + 5}, "labels go from"),
         ({"x": lambda x: x[:, :, :5]}, "does not take examples torch.float32"),
