@@ -234,9 +234,7 @@ def test_only_runs_are_compared_with_each_other(tmp_path: Path, record: str) -> 
     other = tmp_path / "b"
     other.mkdir()
     (other / record).write_text("{}")
-    with pytest.raises(
-        RecordError, match=rf"b holds {record}, so it is not one run"
-    ):
+    with pytest.raises(RecordError, match=rf"b holds {record}, so it is not one run"):
         write_report([tmp_path / "a", other])
 
 

@@ -66,6 +66,21 @@ def test_fedrobusts_own_parts_and_installed_ones_are_no_code_of_the_users() -> N
     assert own_code({"model": {"opaque": "fedrobust.models:RingMlp"}}) == {}
 
 
+def test_a_data_file_has_a_version_too(tmp_path: Path) -> None:
+    """Cells that were played before and after it was replaced are not comparable."""
+    file, found = tmp_path / "my.npz", []
+    config = {"data": {"name": "npz", "path": str(file), "validation": 5}}
+    for content in (b"first", b"second", b"first"):
+        file.write_bytes(content)
+        found.append(own_code(config)["code"])
+    assert [list(each) for each in found] == [[str(file)]] * 3
+    assert found[0] == found[2] != found[1]
+    cells = [(name, Computed(code=code)) for name, code in zip("abc", found, strict=True)]
+    assert mixed_code(cells) == {str(file): ["b"]}
+    file.unlink()
+    assert own_code(config) == {}
+
+
 def test_runs_of_several_versions_are_named() -> None:
     def played(**code: str) -> Computed:
         return Computed(code=code)

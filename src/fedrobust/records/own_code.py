@@ -1,4 +1,4 @@
-"""Which version of a user's own code a run is played with."""
+"""Which version of a user's own code, and of a data file, a run is played with."""
 
 import sys
 import sysconfig
@@ -15,20 +15,29 @@ CODE = "code"
 def own_code(config: object) -> dict[str, dict[str, str]]:
     """Return, under ``CODE``, the digest of each module of a user's that ``config`` names.
 
-    Installed packages are left out, since their versions say what they are, and so is the program
-    that runs. What such a module imports is not looked at. Empty where there is no module.
+    So is that of the file of its data (``npz``), under its path. Installed packages are left out,
+    since their versions say what they are, and so is the program that runs. What such a module
+    imports is not looked at. Empty where there is no module.
     """
     found = {}
-    for name in _names(config):
-        module = name.partition(":")[0]
-        file = getattr(sys.modules.get(module), "__file__", None)
-        if module == "__main__" or file is None or _installed(Path(file)):
-            continue
+    for name, file in _files(config):
         try:
-            found[module] = digest(Path(file).read_bytes(), length=16)
+            found[name] = digest(file.read_bytes(), length=16)
         except OSError:  # a module in an archive, or one that is gone: nothing can be said of it
             continue
     return {CODE: dict(sorted(found.items()))} if found else {}
+
+
+def _files(config: object) -> Iterator[tuple[str, Path]]:
+    """Yield the name and the file of each module and of the data."""
+    for name in _names(config):
+        module = name.partition(":")[0]
+        file = getattr(sys.modules.get(module), "__file__", None)
+        if module != "__main__" and file is not None and not _installed(Path(file)):
+            yield module, Path(file)
+    data = config.get("data") if isinstance(config, Mapping) else None
+    if isinstance(data, Mapping) and data.get("name") == "npz" and isinstance(data["path"], str):
+        yield data["path"], Path(data["path"]).expanduser()
 
 
 def _names(value: object) -> Iterator[str]:
