@@ -146,6 +146,6 @@ def claims(found: Mapping[str, Sequence[Claim]], width: float) -> Figure:
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     axes.grid(axis="x")
     axes.grid(visible=False, axis="y")
-    title = "Robust accuracy: ○ under plain PGD, ● under the whole audit"
+    title = "Robust accuracy: ○ under plain PGD, ● under all attacks of the audit"
     axes.set_title("○ plain PGD, ● audit" if width <= NARROW else title)
     return figure
