@@ -94,6 +94,8 @@ def _observed(found: LearnedReport, axes: Axes) -> None:
     rounds = np.arange(1, len(found.matching) + 1)
     end = [after for _, after in found.matching]
     axes.plot(rounds, end, color=MALICIOUS, marker="s", ms=4, label="gradient matched")
+    if found.reached and list(found.reached) != end:
+        axes.plot(rounds, found.reached, color=MUTED, marker="v", ms=4, label="with soft labels")
     if found.unused:
         later = rounds[-len(found.unused) :]
         axes.plot(later, found.unused, color=ROBUST, marker="^", ms=4, label="unused gradient")

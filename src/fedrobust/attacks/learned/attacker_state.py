@@ -23,15 +23,15 @@ class AttackerState:
     """The attacker's memory; ``saved`` converts it to plain data, and ``of`` converts it back.
 
     ``x`` and ``y`` are the examples reconstructed so far (the pool). ``distances`` are the
-    distances between consecutive pools. ``matching`` holds the gradient distances before and after
-    each inversion. ``unused`` holds the pool's distance to each new gradient, measured before the
-    pool was fitted to it. ``met`` is the number of rounds in which the attacker took part, ``last``
-    the last one of them, ``own`` its update in that round, and ``most`` the largest number of
-    colluders seen. The attacker acts by a ``policy``, or by a ``plan`` [steps, k], from round
-    ``trained`` on; ``tried`` is the round of its last attempt to train. ``value`` is the mean
-    return of the policy or plan in simulated episodes that were not used to choose it. ``kept`` are
-    the steps of the training after which it was this policy. ``source`` is the file of a policy
-    that was trained before.
+    distances between consecutive pools. ``matching`` holds the gradient distances of examples with
+    labels before and after each inversion, ``reached`` what it minimised. ``unused`` holds the
+    pool's distance to each new gradient, measured before the pool was fitted to it. ``met`` is the
+    number of rounds in which the attacker took part, ``last`` the last one of them, ``own`` its
+    update in that round, and ``most`` the largest number of colluders seen. The attacker acts by a
+    ``policy``, or by a ``plan`` [steps, k], from round ``trained`` on; ``tried`` is the round of
+    its last attempt to train. ``value`` is the mean return of the policy or plan in simulated
+    episodes that were not used to choose it. ``kept`` are the steps of the training after which it
+    was this policy. ``source`` is the file of a policy that was trained before.
     """
 
     x: Tensor | None = None
@@ -40,6 +40,7 @@ class AttackerState:
     over: bool = False
     distances: list[float] = field(default_factory=list)
     matching: list[list[float]] = field(default_factory=list)
+    reached: list[float] = field(default_factory=list)
     unused: list[float] = field(default_factory=list)
     own: Tensor | None = None
     last: int = 0
@@ -80,6 +81,7 @@ class AttackerState:
             "labels": [] if self.y is None else torch.bincount(self.y).tolist(),
             "distances": self.distances,
             "matching": self.matching,
+            "reached": self.reached,
             "unused": self.unused,
             "returns": self.returns,
             "checks": self.checks,

@@ -29,12 +29,11 @@ class Inversion:
 
     D is ‖∇ − g‖₂² / ‖g‖₂² (``euclidean``, DLG) or 1 − cos(∇, g) (``cosine``, Geiping et al.).
     ``total_variation`` adds its multiple of the mean absolute difference of neighbouring pixels.
-    With ``labels: learned`` a label is the softmax of logits that are optimised too. For the last
-    ``refresh`` iterations, and at most half of all, it is the label with the largest logit, and the
-    examples alone move. With ``kept`` the labels do not change. δ is the shift that the objective's
-    own inner maximisation finds: the server's gradient was taken at such shifted points. δ is
-    computed again every ``refresh`` iterations and held fixed in between. Data within [0, 1] stay
-    there.
+    With ``labels: learned`` a label is the softmax of logits that are optimised too, and at the end
+    the label with the largest logit, whose gradient is another one. With ``kept`` the labels do not
+    change. δ is the shift that the objective's own inner maximisation finds: the server's gradient
+    was taken at such shifted points. δ is computed again every ``refresh`` iterations and held
+    fixed in between. Data within [0, 1] stay there.
 
     References: Zhu, Liu, Han, "Deep Leakage from Gradients", NeurIPS 2019 (L-BFGS, 300
     iterations); Geiping et al., "Inverting Gradients", NeurIPS 2020 (Adam, cosine, total
@@ -60,13 +59,15 @@ class Inversion:
 class Inverted:
     """The examples x [b, ...], y [b], and the distance D of those at the start and of these.
 
-    Both are of labels, also where the optimisation moved a softmax.
+    ``reached`` is what the optimisation minimised: D of the softmax where labels are learned, which
+    may be far below ``after``.
     """
 
     x: Images
     y: Labels
     before: float
     after: float
+    reached: float
 
 
 def invert(
@@ -97,17 +98,15 @@ def invert(
     inside = bool((x >= 0).all() and (x <= 1).all()) if box is None else box
     matching = _Matching(model, given, x.double(), y, settings, inside)
     draw = generator or torch.Generator().manual_seed(0)
-    last = min(settings.refresh, settings.iterations // 2) if matching.soft else 0
     with evaluating(matching.model):
-        for iterations in (settings.iterations - last, last):
-            for start in range(0, iterations, settings.refresh):
-                matching.solve_shift(objective or ERM(), round, draw)
-                if not matching.descend(min(settings.refresh, iterations - start)):
-                    break
-            if matching.soft:
-                matching.fix_labels()
-    found, labels = matching.best
-    return Inverted(found.to(kind), labels, matching.first or 0.0, matching.best_distance)
+        for start in range(0, settings.iterations, settings.refresh):
+            matching.solve_shift(objective or ERM(), round, draw)
+            if not matching.descend(min(settings.refresh, settings.iterations - start)):
+                break
+        found, labels = matching.best
+        after = matching.distance(found, matching.one_hot(labels))
+    reached = matching.best_distance
+    return Inverted(found.to(kind), labels, matching.first or 0.0, after, reached)
 
 
 class _Matching:
@@ -131,9 +130,8 @@ class _Matching:
         with torch.no_grad():
             self.classes = logits(self.model, x[:1]).shape[-1]
         self.x = x.clone().requires_grad_(True)
-        self.labels = (_CONFIDENCE * self._one_hot(y)).requires_grad_(True)
-        self.soft = settings.labels == "learned"
-        self.moving = [self.x, self.labels] if self.soft else [self.x]
+        self.labels = (_CONFIDENCE * self.one_hot(y)).requires_grad_(True)
+        self.moving = [self.x, self.labels] if settings.labels == "learned" else [self.x]
         self.shift, self.optimizer = torch.zeros_like(x), self._optimizer()
         self.best: tuple[Tensor, Labels] = (x.clone(), y.clone())
         self.first: float | None = None
@@ -152,27 +150,17 @@ class _Matching:
             return
         self.shift, self.optimizer = shift, self._optimizer()
         if self.first is None:
-            self.first = self.distance(self._one_hot(y))
+            self.first = self.distance(x, self.one_hot(y))
         # Measured again: under another shift the same examples have another distance.
-        self.best_distance, self.best = self.distance(self._targets()), (x.clone(), y)
+        self.best_distance, self.best = self.distance(x, self._targets()), (x.clone(), y)
 
-    def fix_labels(self) -> None:
-        """Give each of the best examples its likeliest label: from now on examples alone move."""
-        x, y = self.best
-        self.soft = False
-        self.x = x.clone().requires_grad_(True)
-        self.labels = _CONFIDENCE * self._one_hot(y)
-        self.moving = [self.x]
-        self.optimizer = self._optimizer()
-        self.best_distance = self.distance(self._targets())
-
-    def distance(self, targets: Tensor) -> float:
-        """Return D at the current examples with label distributions ``targets``."""
+    def distance(self, x: Tensor, targets: Tensor) -> float:
+        """Return D of examples, moved by the current shift, with label distributions."""
         if self.network is None:
-            return float(self._apart(self._gradient(targets)).detach())
+            return float(self._apart(self._gradient(x, targets)).detach())
         with torch.no_grad():
-            x = self.x + self.shift
-            return float(self._apart(self.network.soft_gradient(self.theta, x, targets)))
+            moved = x + self.shift
+            return float(self._apart(self.network.soft_gradient(self.theta, moved, targets)))
 
     def slopes(self) -> tuple[Tensor, Sequence[Tensor]]:
         """Return what is minimised, and its gradient by each tensor that is moved."""
@@ -180,7 +168,7 @@ class _Matching:
             return self._compiled_slopes(self.network)
         with torch.enable_grad():
             variation = self.settings.total_variation * _variation(self.x)
-            value = self._apart(self._gradient(self._targets())) + variation
+            value = self._apart(self._gradient(self.x, self._targets())) + variation
             return value.detach(), torch.autograd.grad(value, self.moving)
 
     @torch.no_grad()
@@ -193,15 +181,18 @@ class _Matching:
         return self._apart(gradient), (by_x, by_labels)[: len(self.moving)]
 
     def _targets(self) -> Tensor:
-        return F.softmax(self.labels, dim=1) if self.soft else self._one_hot(self._labels())
+        if self.settings.labels == "learned":
+            return F.softmax(self.labels, dim=1)
+        return self.one_hot(self._labels())
 
-    def _one_hot(self, y: Labels) -> Tensor:
+    def one_hot(self, y: Labels) -> Tensor:
+        """Return label distributions [b, classes] that are sure."""
         return F.one_hot(y, self.classes).double()
 
-    def _gradient(self, targets: Tensor) -> Tensor:
+    def _gradient(self, x: Tensor, targets: Tensor) -> Tensor:
         """Return ∇_θ of the mean loss, which autograd can differentiate again [d]."""
         with torch.enable_grad():
-            found = logits(self.model, self.x + self.shift)
+            found = logits(self.model, x + self.shift)
             loss = -(targets * F.log_softmax(found, dim=1)).sum(dim=1).mean()
             parts = torch.autograd.grad(loss, self.parameters, create_graph=True)
         return torch.cat([part.reshape(-1) for part in parts])
@@ -240,7 +231,7 @@ class _Matching:
             if self.box:
                 with torch.no_grad():
                     self.x.clamp_(0, 1)
-            value = self.distance(self._targets())
+            value = self.distance(self.x.detach(), self._targets())
             if not value < float("inf"):
                 return False
             if value < self.best_distance:

@@ -88,7 +88,7 @@ SETTINGS = (
         "end of stage one", "distance of consecutive pools < 0.005", _ONE, "threshold", "both", 8
     ),
     Setting("gradient matching", "DLG", _ONE, "inversion.method"),
-    Setting("its labels", "a softmax to the end", _ONE, "inversion.labels", deviation=10),
+    Setting("labels", "learned, as a softmax", _ONE, "inversion.labels", deviation=10),
     Setting("its iterations", "300", _ONE, "inversion.iterations", deviation=1),
     Setting("it starts from", "the attacker’s own data", _ONE),
     Setting("the simulated clients’ data", "the learned distribution", _ONE, "data"),
@@ -153,9 +153,9 @@ DEVIATIONS = MappingProxyType(
         "end stage one long before the paper's epochs, so that it ends nothing here.",
         9: "The paper does not say by which ascent ρ̂ is found. Here it has 15 steps of 1/√t, where "
         "clients of the ring take 8 of 1.5/√t.",
-        10: "A pool holds examples with labels, and the gradient of these is another one than that "
-        "of the softmax: on the ring it missed by half of the square of the true one, or more. So "
-        "in the last 50 of the 300 iterations the labels are fixed and the examples alone move.",
+        10: "The paper does not say which labels its simulated clients have. Here each example has "
+        "the likeliest one of its softmax. The gradient of these examples is another one than the "
+        "one that was matched: the records give the mismatch of both.",
     }
 )
 """The differences from the paper by their numbers, with what the paper's own way would cost."""

@@ -127,9 +127,12 @@ def _reconstruct(
         generator=rng,
         box=bool((own.x >= 0).all() and (own.x <= 1).all()),
     )
-    if not torch.isfinite(found.x).all() or not math.isfinite(found.before + found.after):
+    if not torch.isfinite(found.x).all() or not math.isfinite(
+        found.before + found.after + found.reached
+    ):
         raise ValueError("the result is not finite")
     known.matching.append([found.before, found.after])
+    known.reached.append(found.reached)
     new = Split(found.x, found.y)
     if pool is not None:
         newest = pool.take(_last(known, size))

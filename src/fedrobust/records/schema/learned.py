@@ -44,9 +44,11 @@ class LearnedReport:
     source: str | None = None
     acts_from: Size | None = None
     kept_step: Size | None = None
+    reached: tuple[Drawn, ...] = ()
+    """What each inversion minimised. Earlier versions had it at the end in ``matching``."""
 
     def __post_init__(self) -> None:
-        if max(len(self.distances), len(self.unused)) > len(self.matching):
+        if max(map(len, (self.distances, self.unused, self.reached))) > len(self.matching):
             raise ValueError("there are more distances than inversions")
 
     @property

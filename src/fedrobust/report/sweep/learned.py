@@ -13,11 +13,12 @@ _RETURN = (
 )
 _RECONSTRUCTED = (
     "The W₁ columns give the distance to the true data of equally many own, reconstructed and "
-    "further true examples; the last is the floor. Nearest real is the distance of reconstructions "
-    "from the nearest real example, as a share of its norm. The mismatch of gradients is given at "
-    "the start and at the end of an inversion, and for the newest reconstructions on the next, "
-    "unused gradient. The labels columns give half the ℓ1 distance of the label mix from the true "
-    "one."
+    "further true examples; the last is the floor. Nearest real is the distance of "
+    "reconstructions from the nearest real example, as a share of its norm. The mismatch of "
+    "gradients is given at the start and at the end of an inversion, and for the newest "
+    "reconstructions on the next, unused gradient. With soft labels it is what an inversion "
+    "minimises; records of earlier versions have this at the end. The labels columns give half "
+    "the ℓ1 distance of the label mix from the true one."
 )
 
 
@@ -61,6 +62,7 @@ LEARNED: Columns = {
     "nearest real": _compared("nearest"),
     "mismatch at start": _of(lambda r: _middle([before for before, _ in r["matching"]])),
     "at end": _of(lambda r: _middle([after for _, after in r["matching"]])),
+    "with soft labels": _of(lambda r: _middle(r.get("reached", []))),
     "on the unused": _of(lambda r: _middle(r["unused"])),
     "labels own": _of(lambda r: _labels(r, "own")),
     "labels reconstructed": _of(lambda r: _labels(r, "learned")),
