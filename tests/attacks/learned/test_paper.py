@@ -22,6 +22,7 @@ RAW = Full(scale="zeta", sees="parameters")
 BOTH: dict[str, Any] = {
     "threshold": 0.0,
     "inversion.method": "lbfgs",
+    "inversion.labels": "learned",
     "inversion.iterations": 300,
     "data": "learned",
     "encoding.sees": "parameters",

@@ -9,6 +9,7 @@ from ring import Seen, experiment, known_after, learned, seeded, watched
 
 from fedrobust.attacks.learned import Inversion, Learned
 from fedrobust.attacks.learned.attacker_state import AttackerState
+from fedrobust.attacks.learned.inversion import Inverted
 from fedrobust.attacks.learned.stage_one import observe
 from fedrobust.compute.network import parameter_gradient
 from fedrobust.data import Split
@@ -62,7 +63,7 @@ def revealed(seen: Seen, own: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> 
 
     def spy(model: Any, gradient: torch.Tensor, x: Any, y: Any, *_: Any, **__: Any) -> Any:
         found.append(gradient)
-        return type("Found", (), {"x": x, "y": y, "before": 1.0, "after": 0.5})
+        return Inverted(x, y, before=1.0, after=0.5, reached=0.5)
 
     monkeypatch.setattr("fedrobust.attacks.learned.stage_one.invert", spy)
     known = AttackerState(own=own, last=seen.view.round - 1)

@@ -127,9 +127,8 @@ def _reconstruct(
         generator=rng,
         box=bool((own.x >= 0).all() and (own.x <= 1).all()),
     )
-    if not torch.isfinite(found.x).all() or not math.isfinite(
-        found.before + found.after + found.reached
-    ):
+    figures = (found.before, found.after, found.reached)
+    if not torch.isfinite(found.x).all() or not math.isfinite(sum(figures)):
         raise ValueError("the result is not finite")
     known.matching.append([found.before, found.after])
     known.reached.append(found.reached)
