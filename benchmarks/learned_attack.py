@@ -118,7 +118,7 @@ def mnist(turns: int) -> Found:
     start = time.perf_counter()
     answer = invert(view.model(), gradient, own.x[:64], own.y[:64], Inversion())
     seconds = time.perf_counter() - start
-    found["inversion"] = {"seconds": seconds, "before": answer.before, "after": answer.after}
+    found["inversion"] = {"seconds": seconds, "before": answer.before, "after": answer.reached}
     return found
 
 
