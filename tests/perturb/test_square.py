@@ -242,3 +242,11 @@ def test_in_l2_it_begins_with_a_grid_of_pyramids() -> None:
             part = grid[:, 0, 4 * down : 4 * down + 4, 4 * across : 4 * across + 4]
             sign = part[:, 0, 0].sign().view(-1, 1, 1)
             torch.testing.assert_close(part * sign, tile.expand(6, 4, 4), rtol=1e-4, atol=1e-6)
+
+
+def test_calls_of_draw_have_streams_of_their_own() -> None:
+    """PyTorch's generator reads 32 bits of a seed, and a call's number must not be above them."""
+    numbers = [
+        _Numbers(torch.tensor([call * 2**20])).below(2**31, 1)[0].item() for call in range(5000)
+    ]
+    assert len(set(numbers)) > 4990

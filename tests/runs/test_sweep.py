@@ -4,9 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import filelock
@@ -15,15 +13,13 @@ from cells_here import in_this_process
 from demo import demo_config
 from typer.testing import CliRunner
 
-from fedrobust import Experiment, run
-from fedrobust.aggregators.aggregator import Aggregation
+from fedrobust import run
 from fedrobust.cli import app
 from fedrobust.errors import RecordError
 from fedrobust.progress import CELLS, Progress
 from fedrobust.report import write_report
 from fedrobust.report.sweep.records import SweepRecords
-from fedrobust.runs.cells import finished
-from fedrobust.runs.grid import Cell, load_sweep
+from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.sweep import run_sweep
 
 GRID: dict[str, Any] = {
@@ -223,21 +219,23 @@ def test_cells_of_another_precision_are_not_taken_for_those_asked_for(
         run_sweep(load_sweep(config), out, resume=True)
 
 
-class Locked:
-    """A rule that nothing can compare with another one."""
-
-    def __init__(self, scale: float) -> None:
-        self.scale, self.lock = scale, Lock()
-
-    def aggregate(self, updates: Any, context: Any) -> Aggregation:
-        return Aggregation(self.scale * updates.mean(dim=0))
-
-
-def test_a_cell_with_an_object_that_nothing_compares_is_not_taken_as_finished(
-    tiny: Callable[..., Experiment], tmp_path: Path
+def test_cells_with_an_object_that_nothing_compares_go_on_only_in_the_same_sweep(
+    tmp_path: Path,
 ) -> None:
-    changes = {"malicious": 0, "attack": None, "rounds": 1}
-    first, second = (tiny(aggregator=Locked(scale), **changes) for scale in (1.0, -5.0))
-    run(first, out=tmp_path / "cells" / "a")
+    config, out = tmp_path / "sweep.yaml", tmp_path / "out"
+
+    def play(scale: float, seeds: list[int]) -> dict[str, str]:
+        rule = {"name": "locked_rule:Locked", "scale": scale}
+        changes = {"malicious": 0, "attack": None, "rounds": 1, "aggregator": rule}
+        sweep = load_sweep(write(config, {"seed": seeds}, **changes))
+        with in_this_process():
+            return run_sweep(sweep, out, resume=out.exists())
+
+    assert play(1.0, [0]) == {}
+    assert play(1.0, [0]) == {}
+    assert play(1.0, [1, 0]) == {}
     with pytest.raises(RecordError, match="nothing tells whether aggregator"):
-        finished(Cell("a", {}, {}, second), tmp_path)
+        play(-5.0, [0, 1])
+    (out / "sweep.json").unlink()
+    with pytest.raises(RecordError, match="nothing tells whether aggregator"):
+        play(1.0, [0, 1])

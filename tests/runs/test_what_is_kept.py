@@ -1,5 +1,6 @@
 """A checkpoint holds what a user's rule, attack and optimiser keep, and no more than that."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,30 @@ def test_a_rules_memory_of_any_strides_is_read_again(tiny: Tiny, tmp_path: Path,
     again(tiny, tmp_path, aggregator=Remembering(how), malicious=0, attack=None)
 
 
+@dataclass
+class Sharing:
+    """A rule whose memory is written in place, and has two names."""
+
+    ordered: bool = False
+
+    def aggregate(self, updates: Tensor, context: Context) -> Aggregation:
+        memory: Any = context.memory
+        if memory is None:
+            flat = torch.zeros_like(updates[0])
+            memory = {"flat": flat, "head": flat[:10]}
+            memory = OrderedDict(memory) if self.ordered else memory
+        memory["flat"].mul_(0.5).add_(updates.mean(dim=0))
+        assert torch.equal(memory["head"], memory["flat"][:10])
+        return Aggregation(memory["flat"] + 0, memory=memory)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_memory_that_shares_its_entries_goes_on_sharing_them(
+    tiny: Tiny, tmp_path: Path, ordered: bool
+) -> None:
+    again(tiny, tmp_path, aggregator=Sharing(ordered), malicious=0, attack=None)
+
+
 def test_an_attacks_repeated_row_is_read_again(tiny: Tiny, tmp_path: Path) -> None:
     again(tiny, tmp_path, aggregator={"name": "mean"}, attack=Repeating())
 
@@ -82,14 +107,36 @@ def of(name: str) -> dict[str, Any]:
     return {"batch_size": 8, "batches": 2, "optimizer": optimizer, "keep_optimizer": True}
 
 
-def test_what_an_optimiser_keeps_besides_tensors_is_read_again(tiny: Tiny, tmp_path: Path) -> None:
-    again(tiny, tmp_path, client=of("Listing"))
+@pytest.mark.parametrize("batches", [1, 2])
+@pytest.mark.parametrize("name", ["Listing", "Viewing"])
+def test_what_an_optimiser_keeps_besides_tensors_is_read_again(
+    tiny: Tiny, tmp_path: Path, name: str, batches: int
+) -> None:
+    again(tiny, tmp_path, client=of(name) | {"batches": batches})
 
 
 def test_an_optimiser_that_keeps_its_steps_elsewhere_is_refused(tiny: Tiny) -> None:
     with pytest.raises(ConfigError, match="also keeps steps in its param_groups: set keep_optim"):
         tiny(client=of("Warming"))
     tiny(client=of("Warming") | {"keep_optimizer": False})
+    tiny(client=of("Filling"))
+
+
+class Sized:
+    """An optimiser that is made for one model."""
+
+    lr = 0.1
+
+    def build(self, *parameters: torch.nn.Parameter) -> torch.optim.Optimizer:
+        assert len(parameters[0]) == 38_282
+        return torch.optim.SGD(parameters, lr=self.lr)
+
+    def slots(self) -> int:
+        return 0
+
+
+def test_an_optimiser_for_one_model_is_not_tried_on_another(tiny: Tiny) -> None:
+    tiny(client=of("Filling") | {"optimizer": Sized()})
 
 
 def test_a_module_with_other_initial_weights_is_told_apart(tiny: Tiny, tmp_path: Path) -> None:

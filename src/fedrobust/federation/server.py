@@ -11,6 +11,7 @@ from fedrobust.aggregators import Aggregation, Aggregator, Context
 from fedrobust.aggregators.aggregator import NoAnswerError, apply, called, check, lowered
 from fedrobust.aggregators.checks import finite_rows
 from fedrobust.aggregators.in_blocks import SomeRows, aggregate_in_blocks
+from fedrobust.compute.storages import compacted
 from fedrobust.config.arguments import told, unfit
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Count, Positive
@@ -229,32 +230,29 @@ def _counted(number: int, what: str) -> str:
 
 
 def detached(value: Any) -> Any:
-    """Return ``value``, a rule's memory or an attack's state, without history or a larger storage.
+    """Return ``value``, a rule's memory or an attack's state, without autograd history.
 
-    A view of one row would keep all rows of a round in memory, and in each checkpoint.
+    Of a storage, such as a round's rows, no more is kept than what the value reaches.
     """
-    if not _reaches_out(value):
-        return value
+    return compacted(_detached(value) if _has_history(value) else value)
+
+
+def _detached(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return value.detach().clone() if _part(value) else value.detach()
+        return value.detach()
     if type(value) is dict:
-        return {key: detached(item) for key, item in value.items()}
-    return type(value)(detached(item) for item in value)
+        return {key: _detached(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_detached, value))
+    return value
 
 
-def _reaches_out(value: Any) -> bool:
+def _has_history(value: Any) -> bool:
     if isinstance(value, Tensor):
-        return value.requires_grad or _part(value)
+        return value.requires_grad
     if type(value) is dict:
-        return any(map(_reaches_out, value.values()))
-    return type(value) in (list, tuple) and any(map(_reaches_out, value))
-
-
-def _part(value: Tensor) -> bool:
-    """Whether the tensor is a part of a larger storage."""
-    if value.layout != torch.strided:
-        return False
-    return value.untyped_storage().nbytes() > value.numel() * value.element_size()
+        return any(map(_has_history, value.values()))
+    return type(value) in (list, tuple) and any(map(_has_history, value))
 
 
 def rooted(rule: Aggregator) -> bool:

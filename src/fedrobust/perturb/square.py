@@ -12,6 +12,7 @@ from fedrobust.compute.units import slices
 from fedrobust.config import arguments
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Count, Flag, Pixels
+from fedrobust.digest import digest
 from fedrobust.perturb.geometry import Norm, per_example, require_radius
 from fedrobust.perturb.inputs import begin, require_draws
 from fedrobust.perturb.perturbation import Draw, adversarial
@@ -137,7 +138,7 @@ class _Numbers:
         places = seeds.cpu() % _TOGETHER
         firsts, counts = torch.unique_consecutive(seeds.cpu() - places, return_counts=True)
         self.blocks = [
-            (torch.Generator().manual_seed(first), here)
+            (torch.Generator().manual_seed(int(digest(str(first), length=8), 16)), here)
             for first, here in zip(
                 firsts.tolist(), torch.split(places, counts.tolist()), strict=True
             )

@@ -1,6 +1,8 @@
 """Check the cells in a sweep's folder: begun, finished, damaged, or of another sweep."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 from fedrobust.config.component import to_config
 from fedrobust.config.text import shortened
@@ -46,11 +48,46 @@ def require_grown(stored: SweepRecord, sweep: Sweep, out: Path) -> None:
         path = out / CELLS / name / "config.yaml"
         if present(path) and (config := _config_of(path)) and not _same(cell, config):
             lost.append(name + _of_rounds(cell, config))
+    if not lost and not _extends(stored.config, sweep.content):
+        require_comparable(sweep, out)
     if lost:
         raise RecordError(
             f"{out} holds a sweep of another config: this one has no cell {lost[0]}, or an altered "
             "one. A grid can gain cells, such as seeds, and go on; otherwise choose another --out"
         )
+
+
+def require_comparable(sweep: Sweep, out: Path) -> None:
+    """Refuse cells with objects that nothing compares with those of the stored runs.
+
+    Raises: ``RecordError``.
+    """
+    for cell in sweep.cells:
+        if present((path := out / CELLS / cell.name) / "config.yaml"):
+            require_told(path, to_config(cell.experiment))
+
+
+def _extends(stored: object, content: str) -> bool:
+    """Whether a sweep's whole config is the stored one with further choices, and else unchanged."""
+    if not isinstance(stored, str):
+        return False
+    old, new = json.loads(stored), json.loads(content)
+    pairs = zip(old["grid"], new["grid"], strict=False)
+    return bool(
+        old["base"] == new["base"]
+        and len(old["grid"]) <= len(new["grid"])
+        and all(
+            axis in after and _choices(before[axis]) <= _choices(after[axis])
+            for before, after in pairs
+            for axis in before
+        )
+    )
+
+
+def _choices(axis: Any) -> set[str]:
+    """Return the choices of an axis of a grid, each as a text."""
+    each = axis.items() if isinstance(axis, dict) else axis
+    return {json.dumps(choice, sort_keys=True) for choice in each}
 
 
 def _same(cell: Cell, config: Json) -> bool:
@@ -83,7 +120,6 @@ def finished(cell: Cell, out: Path) -> bool:
         raise RecordError(
             f"{path} holds a run of another config{_of_rounds(cell, config)}; choose another --out"
         )
-    require_told(path, to_config(cell.experiment))
     return present(path / "summary.json") and not _damaged(path, config)
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fedrobust.compute.memory import available_memory
+from fedrobust.compute.storages import compacted
 from fedrobust.config.text import shortened
 from fedrobust.errors import RecordError
 from fedrobust.files import opened
@@ -38,27 +39,12 @@ def write(content: Mapping[str, Any], file: IO[bytes]) -> None:
     """Write ``content``, for which :func:`require_plain` holds. Raises: ``OSError``."""
     stream = _Stream(file)
     try:
-        whole = {**_whole(content), _SEAL: _digest(content)}
+        # Of a tensor that repeats its entries PyTorch would write fewer bytes than are read.
+        whole = compacted({**content, _SEAL: _digest(content)}, whole=True)
         torch.save(whole, stream)  # type: ignore[arg-type]
     except RuntimeError as error:
         # On a full disk, torch only says "unexpected pos".
         raise (stream.failure or error) from error
-
-
-def _whole(value: Any) -> Any:
-    """Return ``value`` with each tensor in a storage of exactly its entries.
-
-    PyTorch would write the entries that an expanded tensor repeats only once, and of a view all
-    that it is a view of.
-    """
-    if isinstance(value, Mapping):
-        return {key: _whole(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(map(_whole, value))
-    if not isinstance(value, Tensor) or value.layout != torch.strided:
-        return value
-    exact = value.untyped_storage().nbytes() == value.numel() * value.element_size()
-    return value if exact else value.clone(memory_format=torch.contiguous_format)
 
 
 class _Stream:

@@ -16,7 +16,7 @@ from fedrobust.progress import UNWATCHED, Progress
 from fedrobust.records.reading import json_of, present
 from fedrobust.records.schema.formats import declared, with_format
 from fedrobust.records.schema.sweep import SweepRecord
-from fedrobust.runs.cells import CELLS, finished, require_grown
+from fedrobust.runs.cells import CELLS, finished, require_comparable, require_grown
 from fedrobust.runs.grid import Cell, Sweep
 from fedrobust.runs.launchers import report
 from fedrobust.runs.launchers.launcher import Job, Launcher
@@ -151,6 +151,8 @@ def _record(sweep: Sweep, out: Path, resume: bool) -> None:
         if stored.config == sweep.content:
             return
         require_grown(stored, sweep, out)
+    else:
+        require_comparable(sweep, out)
     content: Json = {
         "name": sweep.name,
         "axes": {axis: list(labels) for axis, labels in sweep.axes.items()},

@@ -1,6 +1,7 @@
 """Products of rows: against float64 on the whole matrix, and the same bits by any workers."""
 
 from collections.abc import Callable
+from threading import Thread
 
 import pytest
 import torch
@@ -94,3 +95,28 @@ def test_few_results_wait_to_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_error_in_a_block_reaches_the_caller() -> None:
     with shared_by(2), pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         products.combination(WEIGHTS[:3], rows(50_000, torch.float32))
+
+
+@pytest.mark.parametrize("product", [p for p, _ in PRODUCTS.values()], ids=PRODUCTS)
+def test_the_modes_of_the_caller_hold_in_its_workers(product: Product) -> None:
+    updates = rows(50_000, torch.float32)
+    want = product(updates)
+    for workers in (1, 2):
+        with shared_by(workers):
+            with torch.inference_mode():
+                assert torch.equal(product(updates.clone()), want)
+            with torch.no_grad():
+                assert not product(updates.clone().requires_grad_(True)).requires_grad
+
+
+def test_threads_that_begin_later_have_as_many_of_pytorchs_as_before() -> None:
+    torch.set_num_threads(2)
+    try:
+        products.norms(rows(50_000, torch.float32))
+        found = list[int]()
+        thread = Thread(target=lambda: found.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert (torch.get_num_threads(), found) == (2, [2])
+    finally:
+        torch.set_num_threads(1)

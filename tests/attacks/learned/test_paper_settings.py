@@ -63,6 +63,8 @@ def test_epochs_are_passes_over_the_attackers_own_examples(
         ({"batch_size": 32, "epochs": 3}, 2),
         ({"batch_size": 32, "batches": 8}, 2),
         ({"batch_size": 100, "batches": 2}, 3),
+        ({"batch_size": 30, "batches": 3}, 6),
+        ({"batch_size": 60, "batches": 3}, 4),
     ],
 )
 def test_what_clients_do_in_a_round_says_how_long_epochs_are(

@@ -155,11 +155,23 @@ def _each(updates: Updates, work: Callable[[slice, Tensor], Result]) -> Iterator
         return
     length = min(_TURNS, -(-len(parts) // count))
     runs = [parts[i : i + length] for i in range(0, len(parts), length)]
-    with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for i in range(0, len(runs), count):
-            turn = runs[i : i + count]
-            for found in pool.map(lambda run: list(_in_turn(updates, work, run)), turn):
-                yield from found
+    threads, modes = (
+        torch.get_num_threads(),
+        (torch.is_inference_mode_enabled(), torch.is_grad_enabled()),
+    )
+
+    def one(run: list[slice]) -> list[Result]:
+        # Both modes are those of a thread, and the caller's must hold here.
+        with torch.inference_mode(modes[0]), torch.set_grad_enabled(modes[1]):
+            return list(_in_turn(updates, work, run))
+
+    try:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for i in range(0, len(runs), count):
+                for found in pool.map(one, runs[i : i + count]):
+                    yield from found
+    finally:
+        torch.set_num_threads(threads)  # it is also the number of the threads that begin later
 
 
 def _in_turn(

@@ -94,7 +94,8 @@ def _most(attack: Settings, view: View) -> int:
     if client.epochs is not None:
         return attack.observe.rounds(examples, client.epochs * examples)
     # A pass ends with the batch that is left of it.
-    each = (client.batches or 1) * min(client.batch_size, examples)
+    whole, rest = divmod(client.batches or 1, -(-examples // client.batch_size))
+    each = whole * examples + min(rest * client.batch_size, examples)
     return attack.observe.rounds(examples, each)
 
 

@@ -103,12 +103,18 @@ class Audit:
             return "; ".join([*self.notes, *told]) or "the model cannot be judged"
         fine = f"no sign of masking; the battery takes {lost:.1f} points off the claim"
         chance = self.settings.get("one answer")
-        robust = self.shares.get("robust")
-        low = self.robust if robust is None else min(robust.low, self.robust)
-        if isinstance(chance, float) and low <= chance:
+        if not isinstance(chance, float):
+            return fine
+        robust, one = self.shares.get("robust"), "one answer to everything"
+        if self.robust <= chance:
             fine += (
-                f": the claim is honest, and there is no robustness, since one answer to "
-                f"everything is right on {100 * chance:.1f} %"
+                f": the claim is honest, and there is no robustness, since {one} is right on "
+                f"{100 * chance:.1f} %"
+            )
+        elif robust is not None and robust.low <= chance:
+            fine += (
+                f": the claim is honest; more examples must tell whether the model withstands "
+                f"more than {one}, which is right on {100 * chance:.1f} %"
             )
         return fine
 
