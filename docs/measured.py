@@ -23,7 +23,8 @@ OTHERS = """## Beside ByzFL and Flower
 
 They run in an environment of their own (`python benchmarks/aggregators.py --help` says how to make
 it). The machine was busier than above, so compare only the rows of the same rule. FLTrust took
-0.09 s above and 5 s here; why is not known."""
+0.09 s above and 5 s here: the threads of its operations waited for each other. Its columns are
+shared among workers since then, and both tables are of before."""
 AGREEMENT = """Made by `python benchmarks/agreement.py --out results/benchmarks/agreement.json` and
 `make docs`. Three `mnist-cnn-small` networks are attacked by our attacks and by others' attacks on
 the same test images at equal settings: ART's attacks from the same five random starts, AutoAttack
