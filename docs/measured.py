@@ -60,7 +60,7 @@ clients' ascents and gradients are one compiled loop, and *ratio* is against aut
 *ratio* is bfloat16 against float32, on a processor that has instructions for both. The policy is
 trained with the default settings, checks included. The last table is of one and the same episode
 under the median: how much its return depends on the examples that ρ̂ is measured on. D is the
-relative mismatch of the gradients."""
+relative mismatch of the gradients, with the soft labels that an inversion moves."""
 
 CALIBRATION = """Made by `python benchmarks/calibration.py --out
 results/benchmarks/calibration.json` and `make docs`. `mnist-cnn-small` networks for MNIST and

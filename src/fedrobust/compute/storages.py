@@ -1,10 +1,13 @@
 """Tensors that are parts of larger storages, or that repeat their entries."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+
+_Place: TypeAlias = tuple[str, int]
+"""The device and the address of a storage."""
 
 
 def compacted(value: Any, *, whole: bool = False) -> Any:
@@ -15,7 +18,7 @@ def compacted(value: Any, *, whole: bool = False) -> Any:
     them. Values are nested dictionaries, lists and tuples of tensors and plain data; what needs no
     change is returned as it is.
     """
-    reached = dict[int, tuple[int, int]]()
+    reached = dict[_Place, tuple[int, int]]()
     for tensor in _tensors(value):
         first, last = _reach(tensor)
         low, high = reached.get(_place(tensor), (first, last))
@@ -35,8 +38,8 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
 
 
-def _place(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+def _place(tensor: Tensor) -> _Place:
+    return str(tensor.device), tensor.untyped_storage().data_ptr()
 
 
 def _reach(tensor: Tensor) -> tuple[int, int]:
@@ -47,7 +50,7 @@ def _reach(tensor: Tensor) -> tuple[int, int]:
 
 
 def _rebuilt(
-    value: Any, reached: dict[int, tuple[int, int]], copies: dict[int, Tensor], whole: bool
+    value: Any, reached: dict[_Place, tuple[int, int]], copies: dict[_Place, Tensor], whole: bool
 ) -> Any:
     if isinstance(value, dict):
         items = {k: _rebuilt(item, reached, copies, whole) for k, item in value.items()}
@@ -67,13 +70,15 @@ def _is(a: object, b: object) -> bool:
     return a is b
 
 
-def _moved(value: Tensor, reached: dict[int, tuple[int, int]], copies: dict[int, Tensor]) -> Tensor:
+def _moved(
+    value: Tensor, reached: dict[_Place, tuple[int, int]], copies: dict[_Place, Tensor]
+) -> Tensor:
     """Return the tensor in a storage that ends where the tensors of its storage end."""
     place, size = _place(value), value.element_size()
     if not value.numel():
         return value if not value.untyped_storage().nbytes() else value.detach().clone()
     low, high = reached[place]
-    if high - low == value.untyped_storage().nbytes() or low % size or high % size:
+    if high - low == value.untyped_storage().nbytes() or low % size or (high - low) % size:
         return value
     if place not in copies:
         copies[place] = (
