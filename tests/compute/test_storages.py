@@ -1,6 +1,6 @@
 """Values are compacted without a change of their numbers, or of what shares a storage."""
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from typing import Any
 
 import torch
@@ -65,3 +65,5 @@ def test_odd_tensors_are_left_or_right() -> None:
     named = OrderedDict(b=torch.randn(4, 4)[0], a=1)
     assert type(compacted(named)) is OrderedDict
     assert list(compacted(named)) == ["b", "a"]
+    odd = defaultdict(list, a=[torch.randn(4, 4)[0]])
+    assert compacted(odd) is odd

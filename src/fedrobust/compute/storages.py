@@ -1,11 +1,14 @@
 """Tensors that are parts of larger storages, or that repeat their entries."""
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+_MAPPINGS, _LISTS = (dict, OrderedDict), (list, tuple)
+"""What is looked into. Other containers stay as they are: a checkpoint refuses them."""
 _Place: TypeAlias = tuple[str, int]
 """The device and the address of a storage."""
 
@@ -30,10 +33,10 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         if value.layout == torch.strided and value.numel():
             yield value
-    elif isinstance(value, dict):
+    elif type(value) in _MAPPINGS:
         for item in value.values():
             yield from _tensors(item)
-    elif isinstance(value, list | tuple):
+    elif type(value) in _LISTS:
         for item in value:
             yield from _tensors(item)
 
@@ -52,11 +55,11 @@ def _reach(tensor: Tensor) -> tuple[int, int]:
 def _rebuilt(
     value: Any, reached: dict[_Place, tuple[int, int]], copies: dict[_Place, Tensor], whole: bool
 ) -> Any:
-    if isinstance(value, dict):
+    if type(value) in _MAPPINGS:
         items = {k: _rebuilt(item, reached, copies, whole) for k, item in value.items()}
         same = all(items[key] is item for key, item in value.items())
         return value if same else type(value)(items)
-    if isinstance(value, list | tuple):
+    if type(value) in _LISTS:
         parts = [_rebuilt(item, reached, copies, whole) for item in value]
         return value if all(map(_is, parts, value)) else type(value)(parts)
     if not isinstance(value, Tensor) or value.layout != torch.strided:
