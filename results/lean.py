@@ -1,9 +1,9 @@
-"""Copy the finished cells of a sweep or a reproduction, without models and checkpoints.
+"""Copy the finished cells of a sweep or a reproduction, without large models and checkpoints.
 
 ``python results/lean.py runs/table3 results/fat/table3`` copies what a page is made from: configs,
-environments, metrics and summaries. Cells that are not finished are left out, and files that are
-there already stay as they are. A sweep goes on from such a copy: finished cells are not played
-again.
+environments, metrics and summaries, and models of the ring, whose boundaries pages show. Cells
+that are not finished are left out, and files that are there already stay as they are. A sweep goes
+on from such a copy: finished cells are not played again.
 """
 
 import shutil
@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 RECORDS = ("config.yaml", "environment.json", "metrics.jsonl", "summary.json")
+MODEL, LARGE = "model.safetensors", 10_000
+"""A model with more bytes than this is left out."""
 WHOLE = ("sweep.json", "reproduction.json")
 
 
@@ -21,6 +23,9 @@ def records(folder: Path) -> Iterator[Path]:
         yield from folder.rglob(name)
     for summary in folder.rglob("cells/*/summary.json"):
         yield from (path for name in RECORDS if (path := summary.with_name(name)).exists())
+        model = summary.with_name(MODEL)
+        if model.exists() and model.stat().st_size <= LARGE:
+            yield model
 
 
 def main(source: Path, target: Path) -> None:
