@@ -14,6 +14,8 @@ from fedrobust.compute.randomness import Streams
 from fedrobust.errors import ConfigError
 from fedrobust.evaluation import robust_accuracy
 from fedrobust.experiment import Experiment
+from fedrobust.federation.attack import Requirements, Truth
+from fedrobust.federation.threat import View
 from fedrobust.perturb import Pgd
 from fedrobust.report import write_report
 from fedrobust.runs.examples import Examples
@@ -38,6 +40,33 @@ class AlwaysThree(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return 0.0 * x.flatten(1).sum(dim=1, keepdim=True) + self.bias
+
+
+class Counting:
+    """An attack that reports the sizes of what it is compared with."""
+
+    requires = Requirements(uses_honest_updates=True)
+
+    def craft(self, state: Any, view: View, rng: torch.Generator) -> Any:
+        return -view.own, 0
+
+    def report(self, state: Any, truth: Truth) -> dict[str, Any]:
+        both = torch.cat([truth.own.x, truth.others.x]).flatten(1)
+        sizes = {"own": len(truth.own), "others": len(truth.others)}
+        return sizes | {"different": len(torch.unique(both, dim=0))}
+
+
+@pytest.mark.parametrize("known", [0, 2])
+def test_an_attack_is_compared_with_data_that_it_does_not_have(
+    tiny: Callable[..., Experiment], known: int
+) -> None:
+    """Neither with those of its own two clients of eleven, nor with those that it is granted."""
+    experiment = tiny(attack=Counting(), malicious=2, threat={"data": known}, rounds=1)
+    clients = prepare(experiment).federation.local.clients
+    found = run(experiment).summary["attack"]
+    each = len(clients[0])
+    assert (found["own"], found["others"]) == (2 * each, (9 - known) * each)
+    assert found["different"] == (11 - known) * each
 
 
 @pytest.mark.parametrize("samples", [None, 90])

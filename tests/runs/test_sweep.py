@@ -236,6 +236,11 @@ def test_cells_with_an_object_that_nothing_compares_go_on_only_in_the_same_sweep
     assert play(1.0, [1, 0]) == {}
     with pytest.raises(RecordError, match="nothing tells whether aggregator"):
         play(-5.0, [0, 1])
+    record = json.loads((out / "sweep.json").read_text())
+    for config_there in ("[1]", "{", '{"base": 1, "grid": [[]]}', None, 7):
+        (out / "sweep.json").write_text(json.dumps(record | {"config": config_there}))
+        with pytest.raises(RecordError, match="nothing tells whether aggregator"):
+            play(1.0, [0, 1])
     (out / "sweep.json").unlink()
     with pytest.raises(RecordError, match="nothing tells whether aggregator"):
         play(1.0, [0, 1])

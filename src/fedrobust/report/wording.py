@@ -198,7 +198,7 @@ def warnings(run: ReportRun) -> list[str]:
             "This run did not read the test split; the figures are from the split it watched."
         )
     found += [
-        f"The code of {module} changed while this run was played: its rounds are of both versions."
+        f"{module} changed while this run was played: its rounds are of both versions."
         for module in changed_code(shaped(Computed, run.environment))
     ]
     audits = [(e.round, e.audit) for e in run.evaluations if e.audit is not None]

@@ -69,19 +69,21 @@ def require_comparable(sweep: Sweep, out: Path) -> None:
 
 def _extends(stored: object, content: str) -> bool:
     """Whether a sweep's whole config is the stored one with further choices, and else unchanged."""
-    if not isinstance(stored, str):
-        return False
-    old, new = json.loads(stored), json.loads(content)
-    pairs = zip(old["grid"], new["grid"], strict=False)
-    return bool(
-        old["base"] == new["base"]
-        and len(old["grid"]) <= len(new["grid"])
-        and all(
-            axis in after and _choices(before[axis]) <= _choices(after[axis])
-            for before, after in pairs
-            for axis in before
+    new = json.loads(content)
+    try:
+        old = json.loads(stored)  # type: ignore[arg-type]
+        pairs = zip(old["grid"], new["grid"], strict=False)
+        return bool(
+            old["base"] == new["base"]
+            and len(old["grid"]) <= len(new["grid"])
+            and all(
+                _choices(choices) <= _choices(after[axis])
+                for before, after in pairs
+                for axis, choices in before.items()
+            )
         )
-    )
+    except (AttributeError, KeyError, TypeError, ValueError):  # of an older version, or damaged
+        return False
 
 
 def _choices(axis: Any) -> set[str]:

@@ -134,8 +134,7 @@ def opened(
             with prepared.plan.active():
                 repairs = repaired(prepared, run_state, directory) if run_state.state.round else []
                 repairs += [
-                    f"the code of {module} is no longer what the run began with: its rounds are "
-                    "played by both"
+                    f"{module} is no longer what the run began with: its rounds are played by both"
                     for module in changed_code(json_of(path / "environment.json", Computed))
                 ]
                 said = extended(prepared, run_state, directory)

@@ -143,7 +143,7 @@ def _each(updates: Updates, work: Callable[[slice, Tensor], Result]) -> Iterator
     """Yield ``work(columns, block)`` of each block of columns in float64, in order.
 
     The work may overwrite its block. On a CPU all workers share the blocks, each in one thread: the
-    threads of PyTorch's own operations wait for each other at every one of them, which takes ten
+    threads of PyTorch's own operations wait for each other at every one of them, which takes many
     times as long where other programs use the cores too. No bit depends on the number of workers.
     """
     n, d = updates.shape
@@ -155,14 +155,12 @@ def _each(updates: Updates, work: Callable[[slice, Tensor], Result]) -> Iterator
         return
     length = min(_TURNS, -(-len(parts) // count))
     runs = [parts[i : i + length] for i in range(0, len(parts), length)]
-    threads, modes = (
-        torch.get_num_threads(),
-        (torch.is_inference_mode_enabled(), torch.is_grad_enabled()),
-    )
+    threads = torch.get_num_threads()
+    infers, grads = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
     def one(run: list[slice]) -> list[Result]:
-        # Both modes are those of a thread, and the caller's must hold here.
-        with torch.inference_mode(modes[0]), torch.set_grad_enabled(modes[1]):
+        # Each thread has modes of its own, and the caller's must hold here.
+        with torch.inference_mode(infers), torch.set_grad_enabled(grads):
             return list(_in_turn(updates, work, run))
 
     try:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -82,8 +83,7 @@ def audit(
     given. ``surrogates`` are other models for the same data; their adversarial examples are tried
     too. Attacks run on the examples that still stand; the signs compare attacks on the same
     examples. ``journal`` is a file of finished work: calling an interrupted audit again with it
-    goes on where it stopped.
-    ``progress`` is told how far each attack is.
+    goes on where it stopped. ``progress`` is told how far each attack is.
 
     The model is put into evaluation mode and back. The audit recognises a model that returns
     probabilities, lets no gradient through, is randomised, or whose answers depend on the batch. It
@@ -93,9 +93,7 @@ def audit(
     for another ball, a model or a surrogate that does not fit the examples, or labels without a
     class of the model; ``RecordError`` for the journal of another audit.
     """
-    eps = ratio(eps)  # type: ignore[assignment] # a text without a number is refused below
-    x, y = _require(model, x, y, eps, norm, budget)
-    assert not isinstance(eps, str)
+    x, y, eps = _require(model, x, y, eps, norm, budget)
     _require_settings(claim, surrogates, batch_size, seed, progress)
     plain = claim or claimed(eps, norm)
     if plain.eps != eps or plain.norm != norm:
@@ -132,24 +130,22 @@ def audit(
 
 def _require(
     model: object, x: object, y: object, eps: object, norm: object, budget: object
-) -> tuple[Images, Labels]:
-    """Check the arguments; return the examples, clipped to [0, 1] after rounding, and the labels.
-
-    Raises: ``ValueError`` for arguments of the wrong kind.
-    """
+) -> tuple[Images, Labels, float]:
+    """Return examples, clipped after rounding, labels and ε. Raises: ``ValueError`` for others."""
     arguments.module(model)
     x = arguments.images(x)
     y = arguments.labels(y, len(x))
-    if not arguments.is_real(eps) or not 0 < eps < math.inf:  # type: ignore[operator]
+    radius: Any = ratio(eps)
+    if not arguments.is_real(radius) or not 0 < radius < math.inf:
         raise ValueError(
             f"eps is {eps!r:.80}: give a radius above 0, such as 0.3 or 8 / 255; without a ball "
             "there is no robustness to audit"
         )
     arguments.choice("norm", norm, Norm)
     arguments.choice("budget", budget, Budget)
-    require_radius(eps, norm, box=True)  # type: ignore[arg-type]
+    require_radius(radius, norm, box=True)  # type: ignore[arg-type]
     try:
-        return arguments.pixels(x), y
+        return arguments.pixels(x), y, radius
     except ValueError as error:
         raise ValueError(
             f"{error}. An audit needs images in [0, 1]: normalise them inside the model"
