@@ -67,6 +67,18 @@ def test_madrys_initialisation() -> None:
             assert float(parameter.detach().std()) == pytest.approx(0.088, rel=0.05)
 
 
+def test_leafs_network_begins_as_tensorflow_begins_it() -> None:
+    """Glorot's uniform weights: of 5 × 5 from 1 to 32 channels, below √(6 / (25 + 800))."""
+    model = build_model(LeafCnn(), (1, 28, 28), 62, G)
+    fans = {"0": 25 + 800, "3": 800 + 1600, "7": 3136 + 2048, "9": 2048 + 62}
+    for name, sum_of_fans in fans.items():
+        layer = model.get_submodule(name)
+        bound = (6 / sum_of_fans) ** 0.5
+        assert 0.97 * bound < layer.weight.abs().max() <= bound
+        assert layer.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+        assert layer.bias.abs().max() == 0
+
+
 def test_initial_parameters_depend_on_the_generator_alone() -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()

@@ -35,9 +35,10 @@ def _classifier(body: list[nn.Module], shape: tuple[int, ...], *widths: int) -> 
     return nn.Sequential(*layers)
 
 
-Init: TypeAlias = Literal["he", "pytorch", "madry"]
-"""The initialisation: He et al. 2015 (normal, variance 2 over fan-in), PyTorch's own, or that of
-Madry et al. 2018 (normal of deviation 0.1, cut at 0.2; all biases 0.1)."""
+Init: TypeAlias = Literal["he", "pytorch", "madry", "glorot"]
+"""The initialisation: He et al. 2015 (normal, variance 2 over fan-in), PyTorch's own, that of
+Madry et al. 2018 (normal of deviation 0.1, cut at 0.2; all biases 0.1), or Glorot & Bengio 2010
+(uniform, variance 2 over the sum of fan-in and fan-out; biases 0), which is TensorFlow's own."""
 
 
 def _initialised(model: nn.Sequential, init: Init) -> nn.Sequential:
@@ -46,18 +47,16 @@ def _initialised(model: nn.Sequential, init: Init) -> nn.Sequential:
     With PyTorch's default, adversarial training at ε = 0.3 stays at a constant classifier for tens
     of rounds, and an attack can keep it there. With He's initialisation it leaves at once.
     """
-    if init == "he":
-        for module in model.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-    elif init == "madry":
-        for module in model.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.1, a=-0.2, b=0.2)
-                if module.bias is not None:
-                    nn.init.constant_(module.bias, 0.1)
+    layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    for layer in layers if init != "pytorch" else []:
+        if init == "he":
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        elif init == "madry":
+            nn.init.trunc_normal_(layer.weight, std=0.1, a=-0.2, b=0.2)
+        else:
+            nn.init.xavier_uniform_(layer.weight)
+        if layer.bias is not None:
+            nn.init.constant_(layer.bias, 0.1 if init == "madry" else 0.0)
     return model
 
 
@@ -149,18 +148,18 @@ class LeafCnn:
 
     Convolutions 32 and 64 of 5 × 5, each with ReLU and 2 × 2 max pooling; 2,048 hidden units.
     6,603,710 parameters for 62 classes. ``width`` is the number of channels of the first
-    convolution; the rest is in proportion. ``width: 16`` has 1,683,454 parameters.
-
-    Difference from LEAF's code: PyTorch's initialisation, where LEAF has TensorFlow's (Glorot's
-    uniform weights, biases of 0).
+    convolution; the rest is in proportion. ``width: 16`` has 1,683,454 parameters. LEAF's code
+    leaves the initialisation to TensorFlow, whose own is Glorot's.
     """
 
+    init: Init = "glorot"
     width: Literal[8, 16, 32] = 32
     name: Literal["leaf-cnn"] = "leaf-cnn"
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
         """Return the network for images [c, h, w] = ``shape``."""
-        return _classifier(_two_convolutions(shape, self.width), shape, 64 * self.width, classes)
+        body = _two_convolutions(shape, self.width)
+        return _initialised(_classifier(body, shape, 64 * self.width, classes), self.init)
 
 
 @component
