@@ -1,5 +1,6 @@
 """Products of rows: against float64 on the whole matrix, and the same bits by any workers."""
 
+import time
 from collections.abc import Callable
 from threading import Thread
 
@@ -88,6 +89,7 @@ def test_few_results_wait_to_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     with shared_by(2):
         found = products._each(rows(400, torch.float32), work)
         assert next(found) == 0
+        time.sleep(0.3)  # in which workers that need not wait would go on
         assert begun <= 2 * products._TURNS
         assert list(found) == list(range(1, 400))
 
