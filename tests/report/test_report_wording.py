@@ -20,6 +20,7 @@ from fedrobust.report.wording import (
     title,
     verdict,
     warnings,
+    whole_name,
 )
 from fedrobust.runs.tally import Tally
 
@@ -68,6 +69,16 @@ def test_the_verdict_on_an_unfinished_run_without_adversary(tmp_path: Path) -> N
     )
     assert "on the validation set" in verdict(found)
     assert threat(found) is None
+
+
+def test_a_wrapper_is_named_with_what_it_wraps(tmp_path: Path) -> None:
+    """A delayed attack alone says nothing of what was done."""
+    attack = {"name": "delayed", "start": 31, "attack": {"name": "sign-flip", "scale": 3.0}}
+    rule = {"name": "bucketing", "s": 2, "rule": {"name": "krum", "f": 5}}
+    found = run(tmp_path / "a", attack=attack, aggregator=rule)
+    assert "under Delayed (Sign Flip) from 12 of 51 clients, Bucketing (Krum)’s" in verdict(found)
+    nested = {"name": "budgeted", "attack": attack}
+    assert whole_name(nested) == "Budgeted (Delayed (Sign Flip))"
 
 
 def test_the_threat_is_a_sentence(tmp_path: Path) -> None:

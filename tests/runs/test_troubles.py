@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from fedrobust.experiment import Experiment
 from fedrobust.federation.round import run_round
 from fedrobust.federation.server import aggregate
 from fedrobust.federation.threat import View
+from fedrobust.report import ReportRun
 from fedrobust.runs.prepare import prepare
 from fedrobust.runs.summary import certificate_warnings
 from fedrobust.runs.tally import Tally
@@ -175,6 +177,28 @@ def test_an_attack_that_never_acts_is_told(
         "the attack sent the honest updates in all 4 rounds with malicious clients, so that this "
         "run is one without an attack"
     ] * (share == 0.0)
+
+
+@pytest.mark.parametrize(("rounds", "start", "chosen"), [(8, 6, {6, 7, 8}), (4, 6, {1, 2, 3, 4})])
+def test_a_model_of_before_the_attack_is_not_chosen(
+    plain: Callable[..., Experiment], tmp_path: Path, rounds: int, start: int, chosen: set[int]
+) -> None:
+    """It is the better one, and its scores would stand under the name of the attack."""
+    attack = Delayed(attack=InnerProduct(epsilon=20.0), start=start)
+    judge = {"name": "pgd", "eps": 0.1, "step_size": 0.05, "steps": 2}
+    evaluation = {"every": 1, "samples": 100, "attack": judge}
+    setting = {"malicious": 2, "attack": attack, "aggregator": {"name": "mean"}}
+    experiment = plain(rounds=rounds, evaluation=evaluation, **setting)
+    result = run(experiment, tmp_path / "run")
+    flagged = [e["round"] for e in result.metrics if e.get("before_attack")]
+    assert flagged == list(range(1, min(rounds + 1, start)))
+    scores = {e["round"]: (e["robust_accuracy"], e["accuracy"]) for e in result.metrics}
+    best = result.summary.best_round
+    assert best in chosen
+    assert scores[best] == max(scores[round] for round in chosen)
+    assert max(scores.values()) > scores[best] or rounds < start
+    read = ReportRun.read(tmp_path / "run")
+    assert replace(read, summary=None).chosen_round == read.chosen_round == best
 
 
 class EveryOther:

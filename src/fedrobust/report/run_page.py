@@ -25,7 +25,7 @@ def section(
     """Return all values that the page shows of one run."""
     found = passing(run, 100)
     has_malicious = any(r.malicious for r in run.rounds)
-    rule = wording.called(run.config["aggregator"])
+    rule = wording.whole_name(run.config["aggregator"])
     content: dict[str, Any] = {
         "label": label,
         "verdict": wording.verdict(run),

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +117,7 @@ class ReportRun:
         """The round that validation chose; until the run ends, the most robust round so far."""
         if self.summary is not None:
             return self.summary.best_round
-        key = attrgetter("robust_accuracy", "accuracy")  # as a run itself ranks them
-        return max(self.evaluations, key=key).round
+        return max(self.evaluations, key=_rank).round
 
     @property
     def chosen(self) -> Evaluation:
@@ -156,6 +154,11 @@ class ReportRun:
         assert evaluation.per_user is not None
         source = f"the model of round {evaluation.round:,} on the {evaluation.split} split"
         return evaluation.per_user, "users", source
+
+
+def _rank(found: Evaluation) -> tuple[bool, float, float]:
+    """Return the key by which a run itself chooses a round."""
+    return not found.before_attack, found.robust_accuracy, found.accuracy
 
 
 def _summary(path: Path, evaluations: tuple[Evaluation, ...], rounds: int) -> Summary | None:

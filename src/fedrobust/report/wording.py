@@ -72,6 +72,13 @@ def called(node: Mapping[str, Any]) -> str:
     return title(node.get("name", node.get("opaque", "unnamed")))
 
 
+def whole_name(node: Mapping[str, Any]) -> str:
+    """Return the name of an attack or a rule with the one inside it: ``Delayed (Sign Flip)``."""
+    inside = (node.get(key) for key in ("attack", "rule"))
+    names = [whole_name(inner) for inner in inside if isinstance(inner, Mapping)]
+    return f"{called(node)} ({', '.join(names)})" if names else called(node)
+
+
 def component(node: object) -> str:
     """Write a component in one line, such as ``Bulyan, f 12``; any other value as it stands."""
     if isinstance(node, Mapping):
@@ -122,7 +129,7 @@ def adversary(run: ReportRun) -> str:
     if not malicious or not isinstance(attack, Mapping):
         return ""
     of = f"{malicious} of {run.clients}" if run.clients else str(malicious)
-    return f"{called(attack)} from {of} clients"
+    return f"{whole_name(attack)} from {of} clients"
 
 
 def extensions(run: ReportRun) -> list[str]:
@@ -149,7 +156,7 @@ def verdict(run: ReportRun) -> str:
     split = "test" if run.test else run.chosen.split
     early = run.test is not None and run.chosen_round < last
     return (
-        f"{rounds} rounds{setting}, {called(run.config['aggregator'])}’s model"
+        f"{rounds} rounds{setting}, {whole_name(run.config['aggregator'])}’s model"
         f"{f' of round {run.chosen_round:,}, which {chooser(run)} chose,' if early else ''} is "
         f"{percent(score.accuracy)} accurate and {percent(score.robust_accuracy)} robust "
         f"on the {split} set ({measure(run.config['evaluation'])})." + _under_audit(score)

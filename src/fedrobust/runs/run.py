@@ -8,8 +8,9 @@ from torch import nn
 from fedrobust.data.sources import cache
 from fedrobust.errors import ConfigError, WriteError
 from fedrobust.experiment import Experiment
+from fedrobust.federation.attack import requirements
 from fedrobust.federation.backends import Backend
-from fedrobust.federation.state import FederationState, RoundLog
+from fedrobust.federation.state import Federation, FederationState, RoundLog
 from fedrobust.perturb import Pgd
 from fedrobust.progress import UNWATCHED, Progress
 from fedrobust.records.schema.formats import declared
@@ -162,6 +163,12 @@ def _keep(playing: Playing, watch: Progress, summary: Json) -> None:
             playing.unkept = str(error)
 
 
+def _first_attacked(federation: Federation) -> int:
+    """Return the first round in which the attack can act; the first one without an attack."""
+    attacked = federation.attack is not None and federation.malicious
+    return requirements(federation.attack).first_round if attacked else 1
+
+
 def _evaluate(run: Prepared, run_state: RunState, log: RoundLog) -> Json:
     weights = Weights.of(run_state.state)
     with run_state.times.spent_on("evaluations"):
@@ -177,6 +184,8 @@ def _evaluate(run: Prepared, run_state: RunState, log: RoundLog) -> Json:
         "malicious_kept": len(set(kept) & set(log.malicious)) if kept is not None else None,
         "applied": log.outcome.vector is not None,
     }
+    if log.round < _first_attacked(run.federation):
+        metrics["before_attack"] = True
     if not run_state.metrics or rank(metrics) > rank(best_of(run_state.metrics)):
         run_state.choose(longer_lacks_it=not run.experiment.evaluation.due(log.round))
     run_state.metrics.append(declared(Evaluation, metrics))

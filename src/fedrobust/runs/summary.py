@@ -16,9 +16,13 @@ _SLACK = 0.05
 """A residual is small below this share of the cost's gradient, 2γ times the distance moved."""
 
 
-def rank(metrics: Json) -> tuple[float, float]:
-    """Return the key by which validation chooses: robust accuracy, then accuracy."""
-    return metrics["robust_accuracy"], metrics["accuracy"]
+def rank(metrics: Json) -> tuple[bool, float, float]:
+    """Return the key by which validation chooses: robust accuracy, then accuracy.
+
+    A model of before the attack says nothing of it. One is chosen only where there is no other.
+    """
+    attacked = not metrics.get("before_attack", False)
+    return attacked, metrics["robust_accuracy"], metrics["accuracy"]
 
 
 def best_of(metrics: list[Json]) -> Json:

@@ -119,6 +119,7 @@ class Evaluation:
     kept: Unread = None
     malicious_kept: Unread = None
     applied: Unread = None
+    before_attack: Flag = False
     not_finite: Unread = None
     refused_points: Unread = None
 
