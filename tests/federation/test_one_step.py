@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import pytest
 import torch
+import torch.nn.functional as F
 from ruamel.yaml import YAML
-from torch import nn
+from torch import Tensor, nn
 
 from fedrobust import run
 from fedrobust.clients.compiled_mlp import CompiledMlp
@@ -160,8 +161,37 @@ def test_what_the_loops_do_not_compute_is_left_to_autograd() -> None:
     owned = replace(ring(), objective=Own(gamma=2.0))
     assert not takes_one_step(prepare(owned).federation.local)
     assert prepare(owned).backend is LOCAL
-    drawing = replace(ring(), model=nn.Sequential(nn.Linear(2, 4), nn.Dropout(), nn.Linear(4, 2)))
-    assert not takes_one_step(prepare(drawing).federation.local)
+
+
+class Own(nn.Module):
+    """A user's own layer: as it is, or with noise in training."""
+
+    def __init__(self, noise: float = 0.0) -> None:
+        super().__init__()
+        self.noise = noise
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.noise, self.training) if self.noise else 2 * x
+
+
+@pytest.mark.parametrize(
+    ("layer", "draws"),
+    [
+        (nn.Dropout(), True),
+        (nn.FeatureAlphaDropout(), True),
+        (nn.RReLU(), True),
+        (Own(noise=0.5), True),
+        (Own(), False),
+        (nn.BatchNorm1d(4), False),
+    ],
+)
+def test_a_network_that_draws_does_not_take_one_step_for_all(layer: nn.Module, draws: bool) -> None:
+    model = nn.Sequential(nn.Linear(2, 4), layer, nn.Linear(4, 2))
+    local = replace(prepare(ring()).federation.local, model=model)
+    before = deepcopy(model.state_dict())
+    assert takes_one_step(local) is not draws
+    assert all(map(torch.equal, before.values(), model.state_dict().values()))
+    assert model.training
 
 
 def test_an_attack_that_wraps_and_poisons_itself_is_heard() -> None:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from fedrobust import run
+from fedrobust import Dataset, run
 from fedrobust.compute.randomness import Streams
+from fedrobust.data import Digits, Split
 from fedrobust.errors import ConfigError
 from fedrobust.evaluation import robust_accuracy
 from fedrobust.experiment import Experiment
@@ -87,6 +88,27 @@ def test_each_client_is_scored_on_its_own_test_examples(
         assert scores["per_client"]["examples"][str(client)] == len(mine)
         assert scores["per_client"]["accuracy"][str(client)] == pytest.approx(threes / len(mine))
     assert scores["clients"]["examples"] == counted
+
+
+@pytest.mark.usefixtures("quick_pages")
+@pytest.mark.parametrize("clients", [3, None])
+def test_the_page_has_the_score_over_the_clients_own_test_examples(
+    tmp_path: Path, tiny: Callable[..., Experiment], clients: int | None
+) -> None:
+    """FAT's Table 2 averages over clients. It is said where others hold test examples too."""
+    digits = Digits(validation=300).load()
+    splits = [
+        Split(part.x, part.y, torch.arange(len(part)) % 5) for part in (digits.train, digits.test)
+    ]
+    data = Dataset("written", *splits, classes=10, validation=300)
+    partition = {"name": "by-writer"} | ({"clients": clients} if clients else {})
+    changes = {"partition": partition, "aggregator": {"name": "mean"}, "rounds": 1}
+    result = run(tiny(data=data, malicious=0, attack=None, **changes), tmp_path / "run")
+    found = result.summary.test.best.clients
+    page = " ".join(write_report([tmp_path / "run"]).read_text().replace("\u202f", " ").split())
+    said = f"On the {found.examples} test examples of those who are clients, the model is"
+    assert (said in page) == (clients is not None)
+    assert f"{100 * found.accuracy:.1f} % accurate" in page
 
 
 @pytest.mark.slow

@@ -10,8 +10,14 @@ import torch
 from torch import nn
 
 from fedrobust import Client, Dataset, Evaluation, Experiment, run
-from fedrobust.aggregators import Krum, Median
-from fedrobust.attacks import GaussianNoise, LabelFlip
+from fedrobust.aggregators import (
+    Bucketing,
+    Krum,
+    Median,
+    NearestNeighborMixing,
+    TrimmedMean,
+)
+from fedrobust.attacks import GaussianNoise, LabelFlip, SignFlip
 from fedrobust.clients.optimizers import Adam, Sgd
 from fedrobust.compute.execution import SIZES, Execution, fastest_batch, processor
 from fedrobust.compute.memory import activations, available_memory
@@ -369,6 +375,24 @@ def test_writers_are_clients_and_only_theirs_choose(tmp_path: Any) -> None:
     per = result.summary["test"]["final"]["per_client"]
     weighted = sum(per["accuracy"][c] * per["examples"][c] for c in per["examples"])
     assert clients["accuracy"] == pytest.approx(weighted / clients["examples"])
+
+
+@pytest.mark.parametrize(
+    ("rule", "who"),
+    [
+        (Krum(f=1), "the rule"),
+        (Krum(f=2), None),
+        (Bucketing(s=1, rule=Krum(f=1)), "krum inside it"),
+        (NearestNeighborMixing(f=2, rule=TrimmedMean(f=1)), "trimmed-mean inside it"),
+        (NearestNeighborMixing(f=2, rule=TrimmedMean(f=2)), None),
+    ],
+)
+def test_more_malicious_clients_than_any_part_of_the_rule_tolerates_are_noted(
+    rule: Any, who: str | None, tiny: Callable[..., Experiment]
+) -> None:
+    found = prepare(tiny(malicious=2, attack=SignFlip(scale=1.0), aggregator=rule)).notes
+    told = [n for n in found if "tolerates f" in n]
+    assert told == ([f"2 clients are malicious, but {who} tolerates f = 1"] if who else [])
 
 
 @pytest.mark.parametrize(("steps", "told"), [(3, True), (4, False)])

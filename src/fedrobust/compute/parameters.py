@@ -19,6 +19,7 @@ class Layout:
     """
 
     slices: dict[str, slice]
+    shapes: dict[str, tuple[int, ...]]
 
     @classmethod
     def of(cls, model: nn.Module) -> "Layout":
@@ -29,10 +30,11 @@ class Layout:
         if len(types := {p.dtype for p in parameters.values()}) > 1:
             raise ConfigError(f"the model mixes parameter types: {sorted(map(str, types))}")
         slices, start = {}, 0
+        shapes = {name: tuple(p.shape) for name, p in parameters.items()}
         for name, parameter in parameters.items():
             slices[name] = slice(start, start + parameter.numel())
             start += parameter.numel()
-        return cls(slices)
+        return cls(slices, shapes)
 
     @property
     def size(self) -> int:

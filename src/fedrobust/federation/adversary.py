@@ -159,6 +159,7 @@ def view_of(
         server_lr=federation.server.lr,
         projection=federation.server.projection,
         server_optimizer=federation.server.optimizer,
+        server_slots=None if rule is None else tuple(slot.clone() for slot in state.server),
         rows=len(clients),
         data=lambda: tuple(data.take(index) for index in examples),
         others=lambda: tuple(data.take(index) for index in known_examples),

@@ -1,16 +1,17 @@
 """Backends that train clients faster than one after another."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from fedrobust.clients.compiled_mlp import CompiledMlp
 from fedrobust.clients.gradients import Compiled, GradientEngine, gradient_engine
 from fedrobust.clients.local_training import LocalTraining
 from fedrobust.clients.optimizers import Sgd
 from fedrobust.clients.poisoning import Poisons
+from fedrobust.compute.global_draws import drawless, draws
 from fedrobust.compute.randomness import Streams
 from fedrobust.federation.backends import LOCAL, Backend
 from fedrobust.federation.state import Federation, FederationState
@@ -77,13 +78,15 @@ def takes_one_step(local: LocalTraining) -> bool:
     plain = isinstance(optimizer, Sgd) and optimizer == Sgd(optimizer.lr)
     alone = config.batches == 1 and not config.keep_optimizer
     known = type(local.objective) in (ERM, WassersteinDRO)  # a subclass may do anything else
-    return plain and alone and known and not any(map(_draws, local.model.modules()))
+    return plain and alone and known and not _draws(local)
 
 
-def _draws(layer: nn.Module) -> bool:
-    """Whether a layer draws random numbers in training, which one step would leave out."""
-    kinds = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
-    return isinstance(layer, kinds)
+def _draws(local: LocalTraining) -> bool:
+    """Whether the network draws random numbers in training, which one step would leave out."""
+    if drawless(local.model):
+        return False
+    model, x = deepcopy(local.model).train(), local.data.images(torch.arange(len(local.data))[:2])
+    return draws(model, x.to(next(model.parameters()))) in ("perhaps", "from its own")
 
 
 def backend_for(local: LocalTraining, *, poisons: bool = False) -> Backend:
@@ -92,7 +95,7 @@ def backend_for(local: LocalTraining, *, poisons: bool = False) -> Backend:
     Compiled loops serve small ELU networks on a CPU whose clients take one plain SGD step each, on
     examples that no attack has poisoned.
     """
-    if poisons or not takes_one_step(local) or CompiledMlp.of(local.model) is None:
+    if poisons or CompiledMlp.of(local.model) is None or not takes_one_step(local):
         return LOCAL
     found = gradient_engine(local.model)
     return OneStep(found) if isinstance(found, Compiled) else LOCAL

@@ -18,7 +18,7 @@ from fedrobust.config.kind import name_of
 from fedrobust.config.scalars import Count, Flag, Size
 from fedrobust.data import Split
 from fedrobust.federation.projection import NoProjection, Projection
-from fedrobust.federation.server_optimizer import Plain, ServerOptimizer
+from fedrobust.federation.server_optimizer import Plain, ServerOptimizer, Slots
 from fedrobust.objectives import ERM, Objective
 from fedrobust.progress import ALONE, Host
 from fedrobust.typing import Updates, Vector
@@ -45,9 +45,10 @@ class ThreatModel:
     server's learning rate and Θ, its own data and its own honest update. The fields grant more.
     ``colluders``: malicious clients see each other's honest updates and act as one. ``benign``: the
     updates of the benign clients of the round. ``rule``: the server's aggregation rule, as a
-    function. ``clients``: how many clients take part, or, as a number, only a lower bound on it.
-    ``data``: the training examples of this many benign clients. With ``classes``, malicious clients
-    have only examples of these classes, repeated until their number is the same as before.
+    function, and the state of its optimiser. ``clients``: how many clients take part, or, as a
+    number, only a lower bound on it. ``data``: the training examples of this many benign clients.
+    With ``classes``, malicious clients have only examples of these classes, repeated until their
+    number is the same as before.
     """
 
     colluders: Flag = True
@@ -103,14 +104,15 @@ class View:
     that they send. ``own`` are their honest updates [m, d]. ``data()`` gives the examples of each,
     and ``others()`` those of each benign client whose data are known. ``model()`` gives a copy of
     the broadcast model. ``client`` says how every client trains; ``projection`` is Θ, and
-    ``server_optimizer`` makes the server's step of what was aggregated. ``benign``
-    [b, d] are the rows of the clients ``benign_clients``. ``rule`` is the server's rule as it
-    stands in this round, with its memory and root update; it refuses invalid rows as the rule
-    itself does. ``clients`` is the number of clients in this round, or, unless ``clients_exactly``,
-    a lower bound on it. What the threat model does not grant is None. An attack that does not train
-    gets ``own`` without rows, [0, d]. ``rounds`` is T, the number of rounds that the server has
-    announced; None where it has not. ``host`` is what the run lends the attack. The files in
-    its folder are not part of the view, but nothing keeps a user's own code from reading files.
+    ``server_optimizer`` makes the server's step of what was aggregated. ``benign`` [b, d] are the
+    rows of the clients ``benign_clients``. ``rule`` is the server's rule as it stands in this
+    round, with its memory and root update; it refuses invalid rows as the rule itself does.
+    ``server_slots`` is then the state of the server's optimiser. ``clients`` is the number of
+    clients in this round, or, unless ``clients_exactly``, a lower bound on it. What the threat
+    model does not grant is None. An attack that does not train gets ``own`` without rows, [0, d].
+    ``rounds`` is T, the number of rounds that the server has announced; None where it has not.
+    ``host`` is what the run lends the attack. The files in its folder are not part of the view, but
+    nothing keeps a user's own code from reading files.
 
     Raises: ``ValueError`` that names the field, where it is of the wrong kind or does not fit the
     others. Numbers need not be finite: a client's training may blow up.
@@ -131,6 +133,7 @@ class View:
     benign: Updates | None = None
     benign_clients: tuple[int, ...] | None = None
     rule: Callable[[Updates], Vector] | None = None
+    server_slots: Slots | None = None
     clients: int | None = None
     clients_exactly: bool = True
     others: Callable[[], tuple[Split, ...]] = tuple
@@ -226,13 +229,14 @@ class View:
             raise ValueError(f"the view's clients_exactly must be true or false; got {given}")
         if type(self.server_lr) is not float or not 0 < self.server_lr < math.inf:
             real("the view's server_lr", self.server_lr, above=0)
-        if type(self.history) is not tuple:
-            raise ValueError(f"the view's history must be a tuple; got {told(self.history)}")
-        for earlier in self.history:
-            if _floats("history", earlier, 1).shape[0] != size:
-                raise ValueError(
-                    f"the view's history must hold vectors [{size}]; got {list(earlier.shape)}"
-                )
+        slots = () if self.server_slots is None else self.server_slots
+        for name, vectors in (("history", self.history), ("server_slots", slots)):
+            if type(vectors) is not tuple:
+                raise ValueError(f"the view's {name} must be a tuple; got {told(vectors)}")
+            for vector in vectors:
+                if _floats(name, vector, 1).shape[0] != size:
+                    given = list(vector.shape)
+                    raise ValueError(f"the view's {name} must hold vectors [{size}]; got {given}")
         for name in _CALLABLE:
             if not callable(getattr(self, name)):
                 raise ValueError(

@@ -63,6 +63,9 @@ def section(
         alt = f"Scatter plot of accuracy and robust accuracy of {len(each.accuracy)} {who}."
         drawn = figure(f"{prefix}users", alt, partial(figures.users, each), narrow=False)
         content["users"] = {"figure": drawn, "who": who, "source": source} | user_numbers(each)
+        best = run.test.best if run.test else None
+        apart = best and best.clients and best.clients.examples < best.examples
+        content["users"]["clients"] = best.clients if best and apart else None
     if run.examples:
         figure(f"{prefix}examples", "", partial(figures.examples, run.examples), narrow=False)
         content["pictures"] = _pictures(run)

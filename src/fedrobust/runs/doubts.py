@@ -1,17 +1,31 @@
 """Settings of an experiment that are allowed, but may be a mistake."""
 
+from collections.abc import Iterator
+
+from fedrobust.config.kind import name_of
 from fedrobust.experiment import Experiment
 from fedrobust.federation.attack import requirements
 from fedrobust.federation.server import rooted
 from fedrobust.perturb import Pgd
 
 
+def _tolerated(rule: object) -> Iterator[tuple[str, int]]:
+    """Yield each rule that is told f with its f: the server's, and those that it goes around."""
+    name = "the rule"
+    while rule is not None:
+        if isinstance(f := getattr(rule, "f", None), int):
+            yield name, f
+        rule = getattr(rule, "rule", None)
+        name = f"{name_of(type(rule))} inside it"
+
+
 def doubts(experiment: Experiment, held_out: int) -> list[str]:
     """Return a note about each; ``held_out`` examples are there to choose the round."""
     notes = []
-    f, malicious = getattr(experiment.aggregator, "f", None), experiment.malicious
-    if isinstance(f, int) and malicious > f:
-        notes.append(f"{malicious} clients are malicious, but the rule tolerates f = {f}")
+    malicious = experiment.malicious
+    for rule, f in _tolerated(experiment.aggregator):
+        if malicious > f:
+            notes.append(f"{malicious} clients are malicious, but {rule} tolerates f = {f}")
     if experiment.server.root and not rooted(experiment.aggregator):
         notes.append("server.root is set, but the rule makes no use of the server's own update")
     if experiment.attack is not None and malicious == 0:

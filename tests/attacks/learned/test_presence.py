@@ -201,7 +201,7 @@ def group(clients: list[int], sizes: list[int]) -> tuple[View, list[torch.Tensor
 
 def test_each_colluder_holds_its_own_examples_in_the_simulation() -> None:
     view, own = group([0, 1], [200, 20])
-    known = AttackerState(met=view.round, most=2, last=view.round - 1)
+    known = AttackerState(met=view.round, most=2, rows=2 * view.round, last=view.round - 1)
     sample = view.data()[0].take(torch.arange(10))
     task = task_for(known, Learned(), view, sample, gradient_engine(view.model()), seeded())
     local = task.federation.local
@@ -215,7 +215,7 @@ def test_the_simulation_has_all_attackers_that_were_ever_seen_together() -> None
     """Three of ten, five a round: what happens to be there when it is trained is no measure."""
     view, own = group([0], [100])
     view = replace(view, round=240, clients=5)
-    known = AttackerState(met=220, most=3, last=236)
+    known = AttackerState(met=220, most=3, rows=360, last=236)
     sample = view.data()[0].take(torch.arange(10))
     task = task_for(known, Learned(), view, sample, gradient_engine(view.model()), seeded())
     local = task.federation.local
@@ -232,7 +232,8 @@ def test_the_simulation_has_all_attackers_that_were_ever_seen_together() -> None
     while len(together) < 20 or not 0 < together[-1] < max(together):
         state, log = run_round(state, ready.federation, ready.streams)
         together.append(len(log.malicious))
-    assert AttackerState.of(state.attack).most == max(together)
+    known = AttackerState.of(state.attack)
+    assert (known.most, known.rows) == (max(together), sum(together))
 
 
 @pytest.mark.parametrize("colluders", [True, False])

@@ -1,5 +1,8 @@
 """The federation that the attacker imagines: who holds what in it, and how many there are."""
 
+import math
+import statistics
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,8 @@ from ring import known_after, learned, seeded, task_of, watched
 from fedrobust.attacks.learned import Learned
 from fedrobust.attacks.learned.attacker_state import AttackerState, material
 from fedrobust.attacks.learned.environment import FederationEnv
+from fedrobust.attacks.learned.task import task_for
+from fedrobust.clients.gradients import gradient_engine
 
 
 @pytest.mark.parametrize("known_clients", [0, 2])
@@ -72,6 +77,37 @@ def test_in_the_simulation_the_attacker_holds_what_it_holds() -> None:
     assert torch.equal(data.take(clients[9]).x, seen.own.x)
 
 
+def test_destroyed_models_differ_in_what_they_are_worth() -> None:
+    """Also where the model makes hardly a mistake at the start, so that its loss is tiny."""
+    seen = watched(300)
+    tools = gradient_engine(seen.view.model())
+    losses = tools.losses(seen.view.parameters, seen.own.x, seen.own.y)
+    easy = seen.own.take(losses.argsort()[:20])
+    task = task_of(seen, sample=easy, reward="loss")
+    begin = task.harm(seen.view.parameters)
+    guess, wrong = torch.zeros(28), -0.8 * seen.view.parameters
+    for parameters, harm in ((guess, math.log(2)), (wrong, task.harm(wrong))):
+        env = FederationEnv(replace(task, start=replace(task.start, parameters=parameters)))
+        env.reset(seed=0)
+        assert env._measured() == pytest.approx(harm, rel=1e-6)
+    assert task.harm(wrong) > 100 * begin
+
+
+@pytest.mark.parametrize("rule", [True, False])
+@pytest.mark.parametrize("optimizer", ["fed-avg-m", "fed-adam", "fed-yogi", "fed-adagrad"])
+def test_the_simulated_server_goes_on_with_its_optimiser(optimizer: str, rule: bool) -> None:
+    """With the rule it has the state of the real one; without it a trouble says what it lacks."""
+    server = {"lr": 0.05, "optimizer": {"name": optimizer}}
+    seen = watched(30, server=server, threat={"clients": True, "rule": rule})
+    known = AttackerState(met=30, most=1, rows=30, last=29)
+    sample, tools = seen.own.take(torch.arange(60)), gradient_engine(seen.view.model())
+    task = task_for(known, Learned(inversion=None), seen.view, sample, tools, seeded())
+    real = watched(29, server=server).state.server if rule else ()
+    assert len(task.start.server) == len(real)
+    assert all(map(torch.equal, task.start.server, real))
+    assert [optimizer in text for text in known.troubles] == ([] if rule else [True])
+
+
 def test_without_the_rule_every_simulated_client_weighs_the_same() -> None:
     """Known clients hold different numbers of examples; a rule that is handed out weighs none."""
     changes = {"partition": {"name": "dirichlet", "clients": 10, "alpha": 0.3}}
@@ -87,20 +123,30 @@ def test_without_the_rule_every_simulated_client_weighs_the_same() -> None:
     assert torch.allclose(*steps, atol=1e-6)
 
 
-@pytest.mark.parametrize(("malicious", "share"), [(1, 0.3), (2, 0.5), (5, 0.42), (1, 0.96)])
-def test_the_population_is_what_the_presence_says(malicious: int, share: float) -> None:
-    """By playing: how often one of the malicious is among ten of that many."""
+@pytest.mark.parametrize(
+    ("clients", "sampled", "malicious"),
+    [(100, 10, 30), (100, 20, 20), (20, 10, 5), (51, 20, 12), (1000, 10, 5), (10, 10, 3)],
+)
+def test_the_simulation_has_the_share_of_malicious_rows_that_was_seen(
+    clients: int, sampled: int, malicious: int
+) -> None:
+    """Whatever the largest number is that was seen together. By drawing rounds, as a server does.
+
+    Were everybody taken to be in every round, 6 of 10 would be malicious where 30 of 100 are.
+    """
     from fedrobust.attacks.learned.task import population
 
-    total = population(10, malicious, share)
-    if share > 0.95:
-        assert total == 10
-        return
-    draw = seeded()
-    hits = [
-        bool((torch.randperm(total, generator=draw)[:10] < malicious).any()) for _ in range(4000)
-    ]
-    assert sum(hits) / 4000 == pytest.approx(share, abs=0.05)
+    draw, shares = seeded(), []
+    for _ in range(40):
+        seen = [
+            int((torch.randperm(clients, generator=draw)[:sampled] < malicious).sum())
+            for _ in range(60 * clients // (sampled * malicious))
+        ]
+        most, mean = max(seen), sum(seen) / len(seen)
+        total = population(sampled, most, mean) if most else clients
+        assert total > most
+        shares.append(most / total)
+    assert statistics.median(shares) == pytest.approx(malicious / clients, rel=0.1)
 
 
 def test_a_rule_that_refuses_what_is_left_makes_no_step() -> None:

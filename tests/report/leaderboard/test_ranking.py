@@ -76,8 +76,8 @@ def test_a_rule_without_results_at_a_level_is_left_out_there() -> None:
     assert standings(results, {"mimic": "benign updates"}, "own data") == ([], [])
 
 
-def test_the_median_over_the_seeds_that_every_attack_was_played_from() -> None:
-    seeds = zip((0.1, 0.5, 0.6), range(3), strict=True)
+def test_further_seeds_widen_the_range() -> None:
+    seeds = zip((0.5, 0.1, 0.6), range(3), strict=True)
     results = [r for robust, seed in seeds for r in rule("a", 0.9, 0.8, robust, seed=seed)]
     (found,) = ranked(results)
     assert (found.worst.robust, found.worst.ends, found.seeds) == (0.5, (0.1, 0.6), (0, 1, 2))
@@ -94,8 +94,19 @@ def test_more_seeds_never_make_a_range_narrower_than_one_seeds_interval() -> Non
     assert low < 0.42 < 0.59 < high
 
 
+def test_no_number_of_seeds_helps() -> None:
+    """Of a rule with .50, .60, .30 and .31, two seeds would have a median above the rival's .52."""
+    scores = dict(enumerate((0.5, 0.6, 0.3, 0.31)))
+    mine = {seed: rule("mine", 0.9, 0.9, score, seed=seed) for seed, score in scores.items()}
+    for several in range(1, 5):
+        results = [result for seed in range(several) for result in mine[seed]]
+        found = ranked(results[::-1], rule("rival", 0.9, 0.9, 0.52))
+        assert [s.rule.label for s in found] == ["rival", "mine"]
+        assert found[1].worst.robust == 0.5
+
+
 def test_seeds_that_help_cannot_be_chosen() -> None:
-    """Two lucky seeds of many would lift the median; they do not follow the first one."""
+    """Two lucky seeds of many do not follow the first one."""
     lucky = [r for seed in (17, 31) for r in rule("mine", 0.9, 0.9, 0.9, seed=seed)]
     found = ranked(rule("mine", 0.4, 0.4, 0.4), lucky, rule("honest", 0.5, 0.5, 0.5))
     assert [(s.rule.label, s.rank, s.seeds) for s in found] == [

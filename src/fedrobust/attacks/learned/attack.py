@@ -31,14 +31,14 @@ class Learned(Settings):
 
     Stage two: ``training`` finds a policy that maximises the sum of discounted rewards in episodes
     of ``horizon`` simulated rounds, with each action held for ``hold`` rounds. With ``horizon:
-    rest`` an episode is all that is left of the run, and ends with it. ``encoding`` defines
-    the observations and the actions. The reward is the decrease of ρ̂ (``robustness``, the
-    paper's), or the increase of the ``worst-case-loss``, of the ``loss`` or of the ``error``, on
-    ``samples`` fixed examples, with ``ascent`` and the price ``gamma`` (by default the objective's
-    own). An episode's sum of rewards is the final harm minus the first. Its unit is the harm at the
-    start of the attack; with ``reward_unit: absolute`` it is taken as it is. The error, the share
-    of wrong answers, has no such unit. It has no gradient either, so the direction in which it
-    grows is taken to be that of the loss.
+    rest`` an episode is all that is left of the run, and ends with it. ``encoding`` defines the
+    observations and the actions. The reward is the decrease of ρ̂ (``robustness``, the paper's), or
+    the increase of the ``worst-case-loss``, of the ``loss`` or of the ``error``, on ``samples``
+    fixed examples, with ``ascent`` and the price ``gamma`` (by default the objective's own). An
+    episode's sum of rewards is the final harm minus the first. Its unit is the harm at the start of
+    the attack, of losses at least a tenth of that of a guess, ln C; with ``reward_unit: absolute``
+    it is taken as it is. The error, the share of wrong answers, has no such unit. It has no
+    gradient either, so the direction in which it grows is taken to be that of the loss.
     ``precision`` is the precision of the simulated clients and of the reward; small networks are
     always simulated in float64.
 
@@ -116,7 +116,8 @@ class Learned(Settings):
 
         validate(self, view, rng)
         known = AttackerState.of(state, view.host.progress)
-        known.met, known.most, acts = known.met + 1, max(known.most, view.rows), True
+        known.met, known.rows, acts = known.met + 1, known.rows + view.rows, True
+        known.most = max(known.most, view.rows)
         if view.round <= self.wait:
             known.last = view.round
             return view.own, known.saved()

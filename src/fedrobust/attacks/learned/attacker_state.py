@@ -27,11 +27,12 @@ class AttackerState:
     labels before and after each inversion, ``reached`` what it minimised. ``unused`` holds the
     pool's distance to each new gradient, measured before the pool was fitted to it. ``met`` is the
     number of rounds in which the attacker took part, ``last`` the last one of them, ``own`` its
-    update in that round, and ``most`` the largest number of colluders seen. The attacker acts by a
-    ``policy``, or by a ``plan`` [steps, k], from round ``trained`` on; ``tried`` is the round of
-    its last attempt to train. ``value`` is the mean return of the policy or plan in simulated
-    episodes that were not used to choose it. ``kept`` are the steps of the training after which it
-    was this policy. ``source`` is the file of a policy that was trained before.
+    update in that round, ``most`` the largest number of colluders seen, and ``rows`` their number
+    in all rounds together. The attacker acts by a ``policy``, or by a ``plan`` [steps, k], from
+    round ``trained`` on; ``tried`` is the round of its last attempt to train. ``value`` is the mean
+    return of the policy or plan in simulated episodes that were not used to choose it. ``kept`` are
+    the steps of the training after which it was this policy. ``source`` is the file of a policy
+    that was trained before.
     """
 
     x: Tensor | None = None
@@ -46,6 +47,7 @@ class AttackerState:
     last: int = 0
     met: int = 0
     most: int = 0
+    rows: int = 0
     trained: int = 0
     tried: int = 0
     policy: dict[str, Tensor] | None = None

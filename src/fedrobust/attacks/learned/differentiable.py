@@ -196,6 +196,7 @@ def differentiable(task: Task) -> Task:
             start.parameters.double(),
             round=start.round,
             history=tuple(vector.double() for vector in start.history),
+            server=tuple(slot.double() for slot in start.server),
         ),
         means=replace(
             means,

@@ -60,11 +60,13 @@ def size(sees: Sees, part: slice) -> int:
 def layer_of(layout: Layout, which: Layer) -> slice:
     """Return the slice of the weight and bias of the last layer, or of the one before it.
 
-    A network of one layer has no hidden one; its only layer then stands for it.
+    They come in the order in which the network declares them. Normalisations, which have no matrix,
+    are no layers. A network of one layer has no hidden one; its only layer then stands for it.
     """
-    layers: dict[str, list[slice]] = {}
-    for name, part in layout.slices.items():
-        layers.setdefault(name.rpartition(".")[0], []).append(part)
-    *hidden, last = layers.values()
-    parts = hidden[-1] if hidden and which == "last-hidden" else last
-    return slice(parts[0].start, parts[-1].stop)
+    layers: dict[str, list[str]] = {}
+    for name in layout.slices:
+        layers.setdefault(name.rpartition(".")[0] or name, []).append(name)
+    with_matrix = [ns for ns in layers.values() if any(len(layout.shapes[n]) > 1 for n in ns)]
+    *hidden, last = with_matrix or layers.values()
+    names = hidden[-1] if hidden and which == "last-hidden" else last
+    return slice(layout.slices[names[0]].start, layout.slices[names[-1]].stop)

@@ -13,10 +13,12 @@ from fedrobust.attacks.learned.environment import PolicyAttack, Task, before
 from fedrobust.attacks.learned.settings import Settings
 from fedrobust.attacks.learned.simulation import PLAIN, CallableRule, Harm, simulated, some_rows
 from fedrobust.clients.gradients import GradientEngine
+from fedrobust.config.kind import name_of
 from fedrobust.data import Split
 from fedrobust.federation.backends import LOCAL
 from fedrobust.federation.one_step import OneStep, takes_one_step
 from fedrobust.federation.participation import All, Sample
+from fedrobust.federation.server_optimizer import Plain, Slots
 from fedrobust.federation.state import FederationState
 from fedrobust.federation.threat import View
 from fedrobust.objectives import Objective, WassersteinDRO
@@ -33,7 +35,8 @@ def task_for(
 ) -> Task:
     """Return stage two's task: the simulated federation, from the real one's current state.
 
-    The number of attackers is the largest that was ever seen together. The malicious clients of
+    The number of attackers is the largest that was ever seen together, and that of all clients
+    follows from how many take part on average. The malicious clients of
     this round hold their own examples; further malicious clients hold a draw of these. Benign
     clients hold a draw of what was learned, as many examples as a colluder holds on average.
     Clients whose data are known hold these data.
@@ -59,10 +62,15 @@ def task_for(
     begin = abs(harm(view.parameters))
     if not math.isfinite(begin) or not view.parameters.isfinite().all():
         raise ValueError("the model has already blown up")
-    unit = _unit(attack, begin)
+    unit = _unit(attack, begin, view.classes)
     return Task(
         federation=federation,
-        start=FederationState(view.parameters.clone(), round=view.round - 1, history=history),
+        start=FederationState(
+            view.parameters.clone(),
+            round=view.round - 1,
+            history=history,
+            server=_slots(known, view),
+        ),
         encoding=attack.encoding,
         means=means,
         harm=harm,
@@ -88,12 +96,17 @@ def _horizon(attack: Settings, view: View) -> int:
     return max(1, view.rounds - view.round + 1)
 
 
-def _unit(attack: Settings, begin: float) -> float:
+def _unit(attack: Settings, begin: float, classes: int) -> float:
     """Return what a harm is multiplied by: one over the harm at the start, or 1 for the error.
 
-    Errors are shares already. A model without mistakes would make one of them worth the limit.
+    Errors are shares already. A model without mistakes would make one of them worth the limit. A
+    loss counts as a tenth of ln C, that of a guess, or more: were it smaller, models that are
+    destroyed more or less would all be worth the limit.
     """
-    return 1.0 if attack.reward == "error" else 1 / max(begin, 1e-3)
+    if attack.reward == "error":
+        return 1.0
+    least = 0.0 if attack.reward == "robustness" else 0.1 * math.log(classes)
+    return 1 / max(begin, least, 1e-3)
 
 
 def _imagined(known: AttackerState, view: View) -> tuple[int, int, int]:
@@ -105,13 +118,24 @@ def _imagined(known: AttackerState, view: View) -> tuple[int, int, int]:
     if clients is None:
         raise ValueError("the attacker does not know how many clients there are")
     malicious = max(known.most, view.rows)
-    total = population(clients, malicious, known.met / view.round)
+    rows = max(known.rows, known.met, view.rows)
+    total = population(clients, malicious, rows / view.round)
     if total <= malicious:
         raise ValueError(
             f"{malicious} malicious of {total} clients leave nobody to simulate: set "
             "threat.clients to the number of clients, or a larger lower bound"
         )
     return clients, total, malicious
+
+
+def _slots(known: AttackerState, view: View) -> Slots:
+    """Return the state of the server's optimiser; where it is not known, that before a step."""
+    if view.server_slots is None and not isinstance(view.server_optimizer, Plain):
+        known.trouble(
+            f"the state of the server's {name_of(type(view.server_optimizer))} is not known: the "
+            "simulated server begins without one (threat.rule grants it)"
+        )
+    return view.server_slots or ()
 
 
 def _parts(
@@ -142,18 +166,13 @@ def _require_scale(attack: Settings, view: View, sample: Split, tools: GradientE
             )
 
 
-def population(clients: int, malicious: int, share: float) -> int:
-    """Return how many clients there are, if this ``share`` of the rounds has a malicious client.
+def population(clients: int, malicious: int, mean: float) -> int:
+    """Return the number of clients N with c · m / N = ``mean``, that of malicious clients a round.
 
-    This is the least N with 1 − C(N − m, c) / C(N, c) ≤ share, or c itself from a share of 0.95 on,
-    with c ``clients`` in each round and m ``malicious`` ones.
+    c ``clients`` take part in each round, and m of all are ``malicious``. So the simulation has the
+    share of malicious rows that was seen, whatever m is.
     """
-    if share >= 0.95:
-        return clients
-    total = clients
-    while 1 - math.comb(total - malicious, clients) / math.comb(total, clients) > share:
-        total += 1
-    return total
+    return max(clients, round(clients * malicious / mean))
 
 
 def _rule(view: View, clients: int) -> Aggregator:

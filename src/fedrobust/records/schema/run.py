@@ -81,6 +81,18 @@ class Under(Keyed):
 
 
 @checked(frozen=True, config=WHOLE)
+class ClientsScore(Keyed):
+    """The shares of right answers over the test ``examples`` that are some client's own.
+
+    So every client counts by the number of its test examples, as in FAT's Table 2.
+    """
+
+    examples: Count
+    accuracy: Fraction
+    robust_accuracy: Fraction
+
+
+@checked(frozen=True, config=WHOLE)
 class Score(Keyed):
     """The shares of right answers of one model, over ``examples`` held-out examples."""
 
@@ -96,7 +108,7 @@ class Score(Keyed):
     under: Under | None = None
     round: Unread = None
     loss: Unread = None
-    clients: Unread = None
+    clients: ClientsScore | None = None
     not_finite: Unread = None
     refused_points: Unread = None
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count, takewhile
-from statistics import median
 from typing import get_args
 
 from fedrobust.evaluation.intervals import bounds
@@ -17,25 +16,34 @@ _FIRST_SEED = 0
 
 @dataclass(frozen=True)
 class Under:
-    """One rule under one attack: its results, one for each seed that counts."""
+    """One rule under one attack: its results, one for each seed that counts.
+
+    The scores are those of the first seed, which every rule with a rank has. Were they a median,
+    whoever has played more seeds could submit as many of them as help.
+    """
 
     attack: str
     results: tuple[ResultRecord, ...]
 
     @cached_property
+    def first(self) -> ResultRecord:
+        """The result of the first seed."""
+        return min(self.results, key=lambda result: result.seed)
+
+    @property
     def robust(self) -> float:
-        """The true robust accuracy: the audit's, the median over the seeds."""
-        return median(r.audit.robust for r in self.results)
+        """The true robust accuracy: the audit's."""
+        return self.first.audit.robust
 
-    @cached_property
+    @property
     def claimed(self) -> float:
-        """The robust accuracy under plain PGD on the same examples, the median over the seeds."""
-        return median(r.audit.claimed for r in self.results)
+        """The robust accuracy under plain PGD on the same examples."""
+        return self.first.audit.claimed
 
-    @cached_property
+    @property
     def clean(self) -> float:
-        """The accuracy on clean examples, the median over the seeds."""
-        return median(r.clean for r in self.results)
+        """The accuracy on clean examples."""
+        return self.first.clean
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -52,9 +60,9 @@ class Under:
 class Standing:
     """One rule under all attacks of a level.
 
-    ``seeds`` are those that it was played from under every attack; others do not count, as a seed
-    could be added where it helps. ``missing`` names the attacks that lack seed 0; a rule that
-    misses one has no rank.
+    ``seeds`` are those that it was played from under every attack, without a gap from seed 0 on.
+    The further ones only widen the ranges. ``missing`` names the attacks that lack seed 0; a rule
+    that misses one has no rank.
     """
 
     rule: RuleOf
@@ -111,7 +119,6 @@ def _standing(results: Sequence[ResultRecord], attacks: Sequence[str]) -> Standi
     seeds = {a: {r.seed for r in results if r.attack.label == a} for a in attacks}
     missing = tuple(a for a, played in seeds.items() if _FIRST_SEED not in played)
     both = set.intersection(*seeds.values()) if not missing else set[int]()
-    # From the first one on, without a gap: else the seeds that help could be chosen.
     shared = set(takewhile(both.__contains__, count(_FIRST_SEED)))
     under = []
     for attack in attacks:
