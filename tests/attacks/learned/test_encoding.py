@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ring import Seen, normal, watched
+from ring import Seen, normal, seeded, watched
 
 from fedrobust.attacks.learned.encoding import (
     ActionContext,
@@ -15,12 +15,13 @@ from fedrobust.attacks.learned.encoding import (
     Encoding,
     Full,
 )
-from fedrobust.attacks.learned.observation import Observation
+from fedrobust.attacks.learned.observation import Observation, layer_of
 from fedrobust.attacks.learned.simulation import Harm
 from fedrobust.clients.gradients import gradient_engine
 from fedrobust.compute.network import parameter_gradient
 from fedrobust.compute.parameters import Layout
 from fedrobust.federation.threat import View
+from fedrobust.models import CifarCnn, build_model
 from fedrobust.perturb import Ascent
 
 
@@ -204,3 +205,20 @@ def test_a_client_in_adversarial_training_is_expected_at_its_adversarial_points(
         x[:k] = view.objective.maximize(model, sample.x[:k], sample.y[:k], lambda: draw)
         assert ((x[:k] - sample.x[:k]).abs() > 0.01).any()
     torch.testing.assert_close(found, parameter_gradient(model, x, sample.y), rtol=1e-4, atol=1e-6)
+
+
+def test_a_normalisation_is_no_layer() -> None:
+    """The last hidden layer of the CIFAR-10 network is a convolution; a GroupNorm follows it."""
+    layout = Layout.of(build_model(CifarCnn(width=16), (3, 32, 32), 10, seeded()))
+    part = layer_of(layout, "last-hidden")
+    assert part.stop - part.start == 64 * 64 * 3 * 3
+
+    class Bare(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = torch.nn.Parameter(torch.zeros(3, 2))
+            self.second = torch.nn.Parameter(torch.zeros(2, 3))
+
+    bare = Layout.of(Bare())
+    assert layer_of(bare, "last-hidden") == slice(0, 6)
+    assert layer_of(bare, "output") == slice(6, 12)

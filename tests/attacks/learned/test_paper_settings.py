@@ -7,17 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ring import (
-    LEARNED,
-    TRAINING,
-    described,
-    experiment,
-    known_after,
-    learned,
-    seeded,
-    task_of,
-    watched,
-)
+from ring import LEARNED, TRAINING, described, experiment, known_after, learned, task_of, watched
 from torch import nn
 
 from fedrobust import run
@@ -25,19 +15,16 @@ from fedrobust.attacks.learned import Learned, Training
 from fedrobust.attacks.learned.attacker_state import AttackerState
 from fedrobust.attacks.learned.encoding import Compact, Full
 from fedrobust.attacks.learned.environment import FederationEnv
-from fedrobust.attacks.learned.observation import layer_of
 from fedrobust.attacks.learned.policy import Policy, acting, played, train
 from fedrobust.attacks.learned.policy_files import save_policy
 from fedrobust.attacks.learned.settings import Epochs
 from fedrobust.attacks.learned.stage_one import _most
 from fedrobust.clients.client import Client
-from fedrobust.compute.parameters import Layout
 from fedrobust.config.component import from_config, to_config
 from fedrobust.data import Split
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.federation.round import run_round
 from fedrobust.federation.threat import View
-from fedrobust.models import CifarCnn, build_model
 from fedrobust.runs.prepare import prepare
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments" / "drfl"
@@ -166,23 +153,6 @@ def test_the_state_is_theta_itself() -> None:
         assert np.array_equal(observation, numbers.numpy())
     changed = FederationEnv(task_of(seen, Compact(layer="last-hidden"), horizon=4, hold=1))
     assert changed.reset(seed=0)[0].tolist() == [0.0] * (len(hidden) + 1)
-
-
-def test_a_normalisation_is_no_layer() -> None:
-    """The last hidden layer of the CIFAR-10 network is a convolution; a GroupNorm follows it."""
-    layout = Layout.of(build_model(CifarCnn(width=16), (3, 32, 32), 10, seeded()))
-    part = layer_of(layout, "last-hidden")
-    assert part.stop - part.start == 64 * 64 * 3 * 3
-
-    class Bare(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first = torch.nn.Parameter(torch.zeros(3, 2))
-            self.second = torch.nn.Parameter(torch.zeros(2, 3))
-
-    bare = Layout.of(Bare())
-    assert layer_of(bare, "last-hidden") == slice(0, 6)
-    assert layer_of(bare, "output") == slice(6, 12)
 
 
 @pytest.mark.slow

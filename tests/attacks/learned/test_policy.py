@@ -19,7 +19,7 @@ from fedrobust.attacks.learned.environment import FederationEnv, Task
 from fedrobust.attacks.learned.planning import (
     cross_entropy,
 )
-from fedrobust.attacks.learned.policy import Actor, Policy, _frequency, acting, played, train
+from fedrobust.attacks.learned.policy import Actor, Policy, _learner, _vector, acting, played, train
 from fedrobust.attacks.learned.policy_files import load_policy, save_policy
 from fedrobust.errors import ConfigError
 from fedrobust.progress import Progress
@@ -95,13 +95,15 @@ def test_a_training_tells_what_it_does_and_what_it_cost(task: Task) -> None:
     [(4, 1, 2, 4, 2), (4, 8, 2, 1, 4), (4, 2, 2, 2, 2), (4, 3, 2, 4, 6), (4, 8, -1, 1, -1)],
 )
 def test_networks_learn_as_often_for_any_number_of_environments(
-    every: int, environments: int, gradient_steps: int, turns: int, steps: int
+    task: Task, every: int, environments: int, gradient_steps: int, turns: int, steps: int
 ) -> None:
     """The library counts turns, in each of which every environment plays a step."""
     training = replace(
         SHORT, train_every=every, environments=environments, gradient_steps=gradient_steps
     )
-    assert _frequency(training) == (turns, steps)
+    envs = [FederationEnv(task) for _ in range(environments)]
+    learner = _learner(training, _vector(envs, training), envs[0], seed=0)
+    assert (learner.train_freq.frequency, learner.gradient_steps) == (turns, steps)
     if gradient_steps > 0:
         assert steps / (turns * environments) == gradient_steps / every
 

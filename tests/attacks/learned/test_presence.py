@@ -201,7 +201,7 @@ def group(clients: list[int], sizes: list[int]) -> tuple[View, list[torch.Tensor
 
 def test_each_colluder_holds_its_own_examples_in_the_simulation() -> None:
     view, own = group([0, 1], [200, 20])
-    known = AttackerState(met=view.round, most=2, rows=2 * view.round, last=view.round - 1)
+    known = AttackerState(met=view.round, most=2, last=view.round - 1)
     sample = view.data()[0].take(torch.arange(10))
     task = task_for(known, Learned(), view, sample, gradient_engine(view.model()), seeded())
     local = task.federation.local

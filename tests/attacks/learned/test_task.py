@@ -12,6 +12,7 @@ from ring import known_after, learned, seeded, task_of, watched
 
 from fedrobust.attacks.learned import Learned
 from fedrobust.attacks.learned.attacker_state import AttackerState, material
+from fedrobust.attacks.learned.differentiable import differentiable
 from fedrobust.attacks.learned.environment import FederationEnv
 from fedrobust.attacks.learned.task import task_for
 from fedrobust.clients.gradients import gradient_engine
@@ -106,6 +107,9 @@ def test_the_simulated_server_goes_on_with_its_optimiser(optimizer: str, rule: b
     assert len(task.start.server) == len(real)
     assert all(map(torch.equal, task.start.server, real))
     assert [optimizer in text for text in known.troubles] == ([] if rule else [True])
+    exact = differentiable(task).start.server
+    assert len(exact) == len(real)
+    assert all(torch.equal(slot.double(), there) for slot, there in zip(real, exact, strict=True))
 
 
 def test_without_the_rule_every_simulated_client_weighs_the_same() -> None:

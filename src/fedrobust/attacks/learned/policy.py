@@ -1,6 +1,5 @@
 """Policies: training on the simulated federation, and the trained network."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -203,26 +202,13 @@ def _vector(envs: list[FederationEnv], training: Training) -> Any:
     return vector
 
 
-def _frequency(training: Training) -> tuple[Any, int]:
-    """After how many turns the library learns, and by how many gradient steps.
-
-    In a turn each environment plays a step. So the networks learn after the first step that ends
-    both a turn and a ``train_every``, by all gradient steps that are due by then.
-    """
-    if training.train_every == "episode":
-        return (1, "episode"), training.gradient_steps
-    steps = math.lcm(training.train_every, training.environments)
-    due = training.gradient_steps
-    return steps // training.environments, due * (steps // training.train_every) if due > 0 else due
-
-
 def _learner(training: Training, vector: Any, judge: FederationEnv, seed: int) -> Any:
     """The algorithm of Stable-Baselines3 with the settings of ``training``."""
     from stable_baselines3 import DDPG, SAC, TD3
     from stable_baselines3.common.logger import Logger
     from stable_baselines3.common.noise import NormalActionNoise
 
-    turns, gradient_steps = _frequency(training)
+    train_freq, gradient_steps = training.frequency
     noise = NormalActionNoise(np.zeros(judge.actions), np.full(judge.actions, training.noise))
     model: Any = {"ddpg": DDPG, "td3": TD3, "sac": SAC}[training.algorithm](
         "MlpPolicy",
@@ -233,7 +219,7 @@ def _learner(training: Training, vector: Any, judge: FederationEnv, seed: int) -
         batch_size=training.batch_size,
         tau=training.polyak,
         gamma=training.discount,
-        train_freq=turns,
+        train_freq=train_freq,
         gradient_steps=gradient_steps,
         action_noise=noise if training.noise and training.algorithm != "sac" else None,
         policy_kwargs={"net_arch": list(training.hidden)},

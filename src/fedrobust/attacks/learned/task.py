@@ -118,8 +118,9 @@ def _imagined(known: AttackerState, view: View) -> tuple[int, int, int]:
     if clients is None:
         raise ValueError("the attacker does not know how many clients there are")
     malicious = max(known.most, view.rows)
-    rows = max(known.rows, known.met, view.rows)
-    total = population(clients, malicious, rows / view.round)
+    # Each round has at least one row; earlier versions did not count them.
+    rows = known.rows if known.rows >= known.met else malicious * known.met
+    total = population(clients, malicious, max(rows, 1) / view.round)
     if total <= malicious:
         raise ValueError(
             f"{malicious} malicious of {total} clients leave nobody to simulate: set "

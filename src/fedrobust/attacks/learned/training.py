@@ -1,5 +1,6 @@
 """The settings of the training of a policy."""
 
+import math
 from typing import Annotated, Literal, TypeAlias
 
 from annotated_types import Ge, Gt, Le
@@ -129,6 +130,19 @@ class Training:
     def learns(self) -> bool:
         """Whether a policy is trained by Stable-Baselines3."""
         return self.algorithm in ("ddpg", "td3", "sac")
+
+    @property
+    def frequency(self) -> tuple[int | tuple[int, str], int]:
+        """After how many turns Stable-Baselines3 learns, and by how many gradient steps.
+
+        In a turn each environment plays a step. So the networks learn after the first step that
+        ends both a turn and a ``train_every``, by all gradient steps that are due by then.
+        """
+        if self.train_every == "episode":
+            return (1, "episode"), self.gradient_steps
+        steps, due = math.lcm(self.train_every, self.environments), self.gradient_steps
+        turns = steps // self.environments
+        return turns, due * (steps // self.train_every) if due > 0 else due
 
     @property
     def package(self) -> str | None:
