@@ -16,6 +16,7 @@ from fedrobust.cli.starter import SETTINGS, Choices, starter
 from fedrobust.config.component import to_config
 from fedrobust.config.kind import name_of
 from fedrobust.experiment import load
+from fedrobust.federation.attack import requirements
 from fedrobust.objectives import OBJECTIVES
 
 
@@ -42,7 +43,7 @@ def test_every_choice_is_a_config_that_fits(data: str, tmp_path: Path) -> None:
     for kind, name in EVERY:
         # 30 clients: all subsets of rows are tried by one rule, and buckets of two are enough.
         choices = Choices("x", data=data, clients=30, malicious=3, **{kind: name})
-        path.write_text(starter(choices))
+        path.write_text(starter(choices)[1])
         found = to_config(load(path))
         assert found[kind]["name"] == name
         assert found["partition"]["clients"] == 30
@@ -92,12 +93,31 @@ def test_it_asks_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (name_of(type(found.attack)), name_of(type(found.aggregator))) == ("sign-flip", "krum")
 
 
+def test_answers_that_do_not_fit_are_asked_for_again_and_none_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedrobust.cli.init.terminal", lambda: True)
+    path = tmp_path / "asked.yaml"
+    first, again = "digits\n12\nsign-flip\n4\nbulyan\nerm\n7\n", "\n\n\n2\n\n\n\n"
+    done = invoke("init", path, asked=first + again)
+    assert done.exit_code == 0
+    assert "error: Bulyan needs n >= 4f + 3: n = 12, f = 4 needs 19" in done.stdout
+    assert "Clients [12]" in done.stdout
+    found = load(path)
+    assert (found.partition.clients, found.malicious, found.rounds) == (12, 2, 7)
+    assert (name_of(type(found.attack)), name_of(type(found.objective))) == ("sign-flip", "erm")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--data", "mnis"], "did you mean 'mnist'?"),
         (["--aggregator", "krumm"], "did you mean 'krum'?"),
-        (["--malicious", "9"], "Bulyan needs n >= 4f + 3: n = 11, f = 9 needs 39"),
+        (["--malicious", "9"], "9 of 11 clients are malicious: no rule tolerates half of"),
+        (
+            ["--malicious", "9", "--aggregator", "bulyan"],
+            "Bulyan needs n >= 4f + 3: n = 11, f = 9 needs 39",
+        ),
         (["--attack", "none", "--malicious", "2"], "need an attack"),
         (["--attack", "a-little-is-enough", "--malicious", "1"], "needs 2 malicious clients"),
     ],
@@ -114,11 +134,49 @@ def test_as_many_attack_by_default_as_the_rule_takes(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     assert invoke("init", path, "--clients", 10, "--attack", "sign-flip").exit_code == 0
     assert load(path).malicious == 1
-    refused = invoke("init", tmp_path / "y.yaml", "--aggregator", "bucketing")
-    assert refused.exit_code == 2
-    assert "Krum needs n >= 2f + 3: n = 6, f = 2 needs 7" in refused.stderr
     assert invoke("init", tmp_path / "z.yaml", "--aggregator", "krum").exit_code == 0
     assert load(tmp_path / "z.yaml").malicious == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "malicious", "attack", "rule"),
+    [
+        ("", 2, "a-little-is-enough", "bulyan"),
+        ("--malicious 1", 1, "sign-flip", "bulyan"),  # a deviation takes two rows
+        ("--malicious 4", 4, "a-little-is-enough", "krum"),  # Bulyan takes two at most
+        ("--malicious 0", 0, None, "bulyan"),
+        ("--clients 2", 0, None, "median"),
+        ("--clients 3", 1, "sign-flip", "median"),
+        ("--clients 5", 1, "sign-flip", "krum"),
+        ("--aggregator bucketing", 1, "sign-flip", "bucketing"),  # six rows are left: 2f + 3
+        ("--attack local-model-poisoning", 3, "local-model-poisoning", "krum"),
+    ],
+)
+def test_what_is_left_out_suits_what_was_said(
+    options: str, malicious: int, attack: str | None, rule: str, tmp_path: Path
+) -> None:
+    done = invoke("init", tmp_path / "x.yaml", "--data", "digits", *options.split())
+    assert done.exit_code == 0, done.stderr
+    found = load(tmp_path / "x.yaml")
+    assert found.malicious == malicious
+    assert name_of(type(found.aggregator)) == rule
+    assert (name_of(type(found.attack)) if attack else found.attack) == attack
+    assert rule in done.stdout
+    assert (f"{malicious} malicious ({attack})" if attack else "none malicious") in done.stdout
+
+
+@pytest.mark.parametrize("rounds", [1, 12, 100, 2000])
+@pytest.mark.parametrize("attack", ["delayed", "distillation", "learned"])
+def test_an_attack_that_begins_later_acts_in_half_of_the_rounds(
+    attack: str, rounds: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.yaml"
+    done = invoke("init", path, "--data", "digits", "--attack", attack, "--rounds", rounds)
+    assert done.exit_code == 0, done.stderr
+    found = load(path).attack
+    needs = requirements(found)
+    assert rounds + 1 - (needs.latest_start or needs.first_round) >= rounds // 2
+    assert attack != "learned" or found.horizon <= max(10, rounds)
 
 
 @pytest.mark.parametrize("stem", ["1", "no", "my config", "-x", "ünï"])

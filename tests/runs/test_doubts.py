@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from fedrobust import Experiment
-from fedrobust.aggregators import Bucketing, Krum, NearestNeighborMixing, TrimmedMean
-from fedrobust.attacks import SignFlip
+from fedrobust.aggregators import Bucketing, Krum, Mean, NearestNeighborMixing, TrimmedMean
+from fedrobust.attacks import Budgeted, Delayed, Learned, SignFlip, ZeroUpdate
+from fedrobust.federation.attack import Requirements
 from fedrobust.runs.prepare import prepare
 
 
@@ -37,3 +38,35 @@ def test_an_attack_that_cannot_cross_its_ball_is_noted(
     attack = {"name": "pgd", "norm": "linf", "eps": 0.1, "step_size": 0.025, "steps": steps}
     found = prepare(tiny(evaluation={"every": 1, "samples": 10, "attack": attack})).notes
     assert any("goes at most 3 × 0.025 = 0.075 in a ball of 0.1" in n for n in found) == told
+
+
+class Waits:
+    requires = Requirements(first_round=3, latest_start=21)
+
+    def craft(self, state: Any, view: Any, rng: Any) -> tuple[Any, Any]:
+        return view.own, state
+
+
+@pytest.mark.parametrize(
+    ("attack", "rounds", "note"),
+    [
+        (Delayed(ZeroUpdate(), start=100), 100, "acts from round 100: this leaves it 1 of the 100"),
+        (Delayed(ZeroUpdate(), start=91), 100, None),  # a tenth
+        (Delayed(ZeroUpdate(), start=92), 100, "acts from round 92: this leaves it 9 of the 100"),
+        (Learned(observe=20), 15, "may wait until round 21 before it acts, and the run ends with"),
+        (Learned(observe=20), 21, "may wait until round 21: this leaves it 1 of the 21 rounds"),
+        (Learned(observe=20), 30, None),
+        (Budgeted(Waits(), budget=1.0), 15, "may wait until round 21 before it acts, and the run"),
+        (Budgeted(Waits(), budget=0.9), 15, None),  # it cuts honest rows too
+        (Learned(observe={"epochs": 3}), 15, None),  # how many rounds these are is not known yet
+    ],
+)
+def test_an_attack_that_acts_in_few_rounds_or_perhaps_never_is_noted(
+    attack: Any, rounds: int, note: str | None, tiny: Callable[..., Experiment]
+) -> None:
+    made = tiny(
+        malicious=2, attack=attack, rounds=rounds, aggregator=Mean(), threat={"clients": True}
+    )
+    told = [n for n in prepare(made).notes if n.startswith("the attack")]
+    assert len(told) == (note is not None)
+    assert not note or note in told[0]

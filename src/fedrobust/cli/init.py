@@ -65,16 +65,30 @@ def init_command(
             "rounds": rounds,
         }
         given = {key: value for key, value in given.items() if value is not None}
-        if not given and terminal():
-            given = _asked()
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-") or "experiment"
-        text = starter(Choices(name=name, path=str(path), **given))
+        asks = not given and terminal()
+        while True:
+            try:
+                if asks:
+                    _ask_for(given)
+                chosen, text = starter(Choices(name=name, path=str(path), **given))
+                break
+            except ConfigError as error:
+                if not asks:
+                    raise
+                say(f"error: {error}\nAsked again; Enter keeps your answer.")
         try:
             with path.open("x", encoding="utf-8") as file:
                 file.write(text)
         except OSError as error:
             raise ConfigError(f"cannot write {path}: {error.strerror}") from error
-        say(f"config: {path}; play it with: fedrobust run {shlex.quote(str(path))}")
+        attackers = f"{chosen.malicious} malicious ({chosen.attack})"
+        say(
+            f"{chosen.data}, {chosen.clients} clients, "
+            f"{attackers if chosen.malicious else 'none malicious'}, {chosen.aggregator}, "
+            f"{chosen.objective}\n"
+            f"config: {path}; play it with: fedrobust run {shlex.quote(str(path))}"
+        )
 
 
 def terminal() -> bool:
@@ -82,28 +96,33 @@ def terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _asked() -> dict[str, Any]:
-    """Ask for what matters most, each with a default; a wrong answer is asked for again."""
+def _ask_for(answers: dict[str, Any]) -> None:
+    """Ask for what matters most, and put it into ``answers``; ask again after a wrong answer.
+
+    The default is the answer that was given before, or else what suits the other answers.
+    """
     from fedrobust.aggregators import AGGREGATORS
     from fedrobust.attacks import ATTACKS
-    from fedrobust.cli.starter import SETTINGS, Choices
+    from fedrobust.cli.starter import SETTINGS, Choices, starter
     from fedrobust.config.kind import name_of
     from fedrobust.objectives import OBJECTIVES
 
-    def ask(text: str, default: object, valid: Callable[[str], Any]) -> Any:
-        return typer.prompt(text, default, value_proc=valid)
+    def ask(key: str, text: str, suits: object, valid: Callable[[str], Any]) -> Any:
+        answers[key] = typer.prompt(text, answers.get(key, suits), value_proc=valid)
+        return answers[key]
 
-    data = ask(f"Data set ({', '.join(SETTINGS)})", Choices.data, _one_of(SETTINGS))
-    found = {"data": data, "clients": ask("Clients", SETTINGS[data].clients, _number(1))}
-    attacks = ["none", *map(name_of, ATTACKS)]
-    found["attack"] = ask("Attack (or none; see list attack)", Choices.attack, _one_of(attacks))
-    if found["attack"] != "none":
-        found["malicious"] = ask("Malicious clients", found["clients"] // 5, _number(0))
-    rules, losses = map(name_of, AGGREGATORS), map(name_of, OBJECTIVES)
-    found["aggregator"] = ask("Rule (see list aggregator)", Choices.aggregator, _one_of(rules))
-    found["objective"] = ask("Objective (see list objective)", Choices.objective, _one_of(losses))
-    found["rounds"] = ask("Rounds", SETTINGS[data].rounds, _number(1))
-    return found
+    data = ask("data", f"Data set ({', '.join(SETTINGS)})", Choices.data, _one_of(SETTINGS))
+    clients = ask("clients", "Clients", SETTINGS[data].clients, _number(1))
+    suits, _ = starter(Choices(name="suits", data=data, clients=clients))
+    attacks, rules = ["none", *map(name_of, ATTACKS)], list(map(name_of, AGGREGATORS))
+    if ask("attack", "Attack (or none; see list attack)", suits.attack, _one_of(attacks)) == "none":
+        answers.pop("malicious", None)
+    else:
+        ask("malicious", "Malicious clients", max(1, clients // 5), _number(0))
+    ask("aggregator", "Rule (see list aggregator)", suits.aggregator, _one_of(rules))
+    losses = _one_of(map(name_of, OBJECTIVES))
+    ask("objective", "Objective (see list objective)", Choices.objective, losses)
+    ask("rounds", "Rounds", suits.rounds, _number(1))
 
 
 def _one_of(names: Iterable[str]) -> Callable[[str], str]:

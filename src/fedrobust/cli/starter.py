@@ -1,7 +1,9 @@
 """The text of a config to begin with: every key that matters, with a comment."""
 
 import shlex
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 from fedrobust.config.component import from_config
@@ -51,7 +53,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Choices:
-    """What a user chooses. None takes what suits the data set. ``path`` is that of the config."""
+    """What a user chooses. None takes what suits the rest. ``path`` is that of the config."""
 
     name: str
     path: str = "experiment.yaml"
@@ -59,47 +61,65 @@ class Choices:
     clients: int | None = None
     malicious: int | None = None
     rounds: int | None = None
-    aggregator: str = "bulyan"
-    attack: str = "a-little-is-enough"
+    aggregator: str | None = None
+    attack: str | None = None
     objective: str = "adversarial"
 
 
-def starter(choices: Choices) -> str:
-    """Return the YAML text of an experiment with these choices; it has been read back once.
+RULES = ("bulyan", "krum", "median")
+"""The rules to begin with: the first that the number of clients allows."""
+ATTACKS = ("a-little-is-enough", "sign-flip")
+"""The attacks to begin with: the first that the number of malicious clients allows."""
 
-    Where ``malicious`` is left out it is a fifth of the clients, or fewer if the rule or the attack
-    takes no more; it is 0 for the attack "none".
+
+def starter(choices: Choices) -> tuple[Choices, str]:
+    """Return all choices, and the YAML text of an experiment with them, which was read back once.
+
+    What is left out is chosen so that it fits the rest: the first of ``RULES``, the first of
+    ``ATTACKS``, and a fifth of the clients as malicious, or the nearest number that the rule and
+    the attack take. ``malicious`` is 0 for the attack "none", which suits one or two clients.
 
     Raises: ``ConfigError`` for a name that is not known, and for choices that do not fit.
     """
-    if choices.malicious is not None or choices.attack == "none":
-        return _written(choices)
     setting = _chosen("data set", choices.data, SETTINGS)
+    clients = choices.clients or setting.clients
+    chosen = replace(choices, clients=clients, rounds=choices.rounds or setting.rounds)
+    rules = RULES if choices.aggregator is None else (choices.aggregator,)
+    attacks = ATTACKS if choices.attack is None else (choices.attack,)
+    given = choices.malicious
+    if given and 2 * given >= clients and choices.aggregator is None:
+        raise ConfigError(
+            f"{given} of {clients} clients are malicious: no rule tolerates half of the clients; "
+            "to play it all the same, name a rule: --aggregator median"
+        )
+    if choices.attack is None and (given == 0 or (given is None and clients < 3)):
+        attacks = ("none",)
+    numbers: Sequence[int] = (given or 0,)
+    if given is None and attacks != ("none",):
+        fifth = max(1, clients // 5)
+        numbers = (*range(fifth, 0, -1), *range(fifth + 1, clients // 2 + 1))
     first: ConfigError | None = None
-    for malicious in range(max(1, (choices.clients or setting.clients) // 5), 0, -1):
+    for rule, malicious, attack in product(rules, numbers, attacks):
+        each = replace(chosen, aggregator=rule, attack=attack, malicious=malicious)
         try:
-            return _written(replace(choices, malicious=malicious))
+            return each, _written(each, setting)
         except ConfigError as error:
-            first = first or error  # fewer may do
+            first = first or error  # another choice may do
     assert first is not None
     raise first
 
 
-def _written(choices: Choices) -> str:
-    from fedrobust.aggregators import AGGREGATORS
-    from fedrobust.attacks import ATTACKS
-    from fedrobust.objectives import OBJECTIVES
+def _written(choices: Choices, setting: Setting) -> str:
+    from fedrobust import aggregators, attacks, objectives
 
-    setting = _chosen("data set", choices.data, SETTINGS)
-    rule = _chosen("aggregator", choices.aggregator, {name_of(c): c for c in AGGREGATORS})
-    _chosen("objective", choices.objective, {name_of(c): c for c in OBJECTIVES})
+    clients, malicious, rounds = choices.clients or 0, choices.malicious or 0, choices.rounds or 0
+    rule = _member("aggregator", choices.aggregator, aggregators.AGGREGATORS)
+    _member("objective", choices.objective, objectives.OBJECTIVES)
     attack = None
     if choices.attack != "none":
-        attack = _chosen("attack", choices.attack, {name_of(c): c for c in ATTACKS})
-    clients = choices.clients or setting.clients
-    malicious = choices.malicious or 0
-    if attack is None and malicious:
-        raise ConfigError(f"malicious: {choices.malicious} clients need an attack: --attack NAME")
+        attack = _member("attack", choices.attack, attacks.ATTACKS)
+    elif malicious:
+        raise ConfigError(f"malicious: {malicious} clients need an attack: --attack NAME")
     loss, model = f"{{name: {choices.objective}}}", setting.model
     if choices.objective == "adversarial":
         loss = f"{{name: adversarial, ratio: 0.5, attack: {_pgd(setting, setting.trained)}}}"
@@ -116,7 +136,7 @@ def _written(choices: Choices) -> str:
 # The choices of a key, such as aggregator: fedrobust list aggregator
 name: "{choices.name}"  # the run goes to runs/{choices.name}
 seed: 0  # every random draw of the run follows from it
-rounds: {choices.rounds or setting.rounds}
+rounds: {rounds}
 data: {{name: {choices.data}, validation: {setting.validation}}}  # held out; they choose the model
 partition: {{name: iid, clients: {clients}}}  # or dirichlet, shards: fedrobust list partition
 model: {model}
@@ -125,9 +145,9 @@ objective: {loss}
 # A client's work in a round, and its optimiser.
 client: {{batch_size: {setting.batch}, batches: 1, optimizer: {optimizer}, keep_optimizer: {kept}}}
 participation: {{name: all}}  # or {{name: sample, clients: 10}}
-{_of_attack(attack, malicious)}\
+{_of_attack(attack, malicious, rounds)}\
 # How the server merges the updates.
-aggregator: {example(rule, malicious)}
+aggregator: {example(rule, f=malicious)}
 {_ROOT if choices.aggregator == "fl-trust" else ""}\
 # Every `every` rounds the model is judged by this attack, on held-out examples. The audit tries at
 # the end whether the robust accuracy is real.
@@ -155,13 +175,16 @@ def _pgd(setting: Setting, how: tuple[int, float]) -> str:
     return f"{{name: pgd, norm: linf, eps: {setting.eps}, step_size: {size}, steps: {steps}}}"
 
 
-def _of_attack(attack: type | None, malicious: int) -> str:
+def _of_attack(attack: type | None, malicious: int, rounds: int) -> str:
     from fedrobust.federation.attack import requirements
     from fedrobust.federation.threat import ThreatModel
 
     if attack is None:
         return "malicious: 0  # for an attack: fedrobust list attack\n"
-    written = example(attack)
+    # One that begins later, or that observes first, has half of the rounds or more to act in.
+    observe = min(20, rounds // 4)
+    horizon = max(10, min(300, rounds - observe))  # an action is held for 10 rounds
+    written = example(attack, start=rounds // 2 + 1, observe=observe, horizon=horizon)
     built: Any = from_config(attack, read_yaml(written))
     threat, needs = ThreatModel(), requirements(built).knowledge
     granted = ", ".join(f"{what}: true" for what in sorted(needs) if not threat.knows(what))
@@ -169,6 +192,10 @@ def _of_attack(attack: type | None, malicious: int) -> str:
     if granted:
         lines.append(f"threat: {{{granted}}}  # what malicious clients know beyond their own data")
     return "\n".join(lines) + "\n"
+
+
+def _member(kind: str, name: str | None, members: Iterable[type]) -> Any:
+    return _chosen(kind, name or "", {name_of(member): member for member in members})
 
 
 def _chosen(what: str, name: str, known: dict[str, Any]) -> Any:

@@ -25,13 +25,16 @@ def paragraph(cls: type, title: str) -> str:
     raise ValueError(f"the docstring of {cls.__name__} lacks a paragraph '{title}: ...'")
 
 
-def example(cls: type, f: int | None = None) -> str:
-    """Return a component as its docstring writes it in a config, with ``f`` if it has this field.
+def example(cls: type, **numbers: int) -> str:
+    """Return a component as its docstring writes it in a config, with these ``numbers`` in it.
 
-    Where the docstring has no example, the required fields are left open.
+    A number is that of a field of this name in the example. A name that the example lacks is
+    passed over. Where the docstring has no example, the required fields are left open.
     """
     if "\n\nExample: " not in inspect.cleandoc(cls.__doc__ or ""):
         lacking = [f"{key}: ..." for key in required_fields(cls)]
         return f"{{{', '.join([f'name: {name_of(cls)}', *lacking])}}}"
     written = paragraph(cls, "Example").split("``")[1]
-    return written if f is None else re.sub(r"\bf: \d+", f"f: {f}", written)
+    for field, number in numbers.items():
+        written = re.sub(rf"\b{field}: \d+", f"{field}: {number}", written)
+    return written

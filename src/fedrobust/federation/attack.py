@@ -28,7 +28,8 @@ class Requirements:
     is not granted. With ``uses_honest_updates`` the malicious clients train; without it they do
     not, and ``view.own`` has no rows, [0, d]. ``history`` is the number of earlier broadcast
     parameter vectors in ``view.history``. ``first_round`` is the first round in which the attack
-    can act. ``start_field`` names the field of the attack that delays it, where it has one.
+    can act, and ``latest_start`` the last one in which it may still begin to, where this is another
+    round. ``start_field`` names the field of the attack that delays it, where it has one.
     ``poisons_data`` says whether the attack changes the data of malicious clients; None means that
     it does where it has a method ``poison``. ``uses_model`` says whether it asks for
     ``view.model()``, which is not there where each client has a model of its own. ``uses_rounds``
@@ -44,6 +45,7 @@ class Requirements:
     uses_honest_updates: bool = True
     history: int = 0
     first_round: int = 1
+    latest_start: int | None = None
     start_field: str | None = None
     poisons_data: bool | None = None
     uses_model: bool = False
@@ -61,6 +63,9 @@ class Requirements:
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise _unfit(name, f"a whole number from {least} on", value)
+        late, first = self.latest_start, self.first_round
+        if late is not None and (type(late) is not int or late < first):
+            raise _unfit("latest_start", f"a whole number from first_round, {first}, on", late)
         for name in ("uses_honest_updates", "uses_model", "uses_rounds", "simulates"):
             if type(getattr(self, name)) is not bool:
                 raise _unfit(name, "true or false", getattr(self, name))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from fedrobust.config.kind import name_of
 from fedrobust.experiment import Experiment
-from fedrobust.federation.attack import requirements
+from fedrobust.federation.attack import Requirements, requirements
 from fedrobust.federation.server import rooted
 from fedrobust.perturb import Pgd
 
@@ -19,6 +19,25 @@ def _tolerated(rule: object) -> Iterator[tuple[str, int]]:
         name = f"{name_of(type(rule))} inside it"
 
 
+def _late(attack: Requirements, rounds: int) -> Iterator[str]:
+    """Yield a note where the attack acts in few of the rounds, or in none."""
+    first = attack.first_round
+    latest = attack.latest_start or first
+    if first > rounds:
+        yield (
+            f"the attack cannot act before round {first}, and the run ends with round {rounds}: "
+            "nobody attacks"
+        )
+    elif latest > rounds:
+        yield (
+            f"the attack may wait until round {latest} before it acts, and the run ends with round "
+            f"{rounds}: it may never act"
+        )
+    elif (left := rounds - latest + 1) < rounds / 10:
+        acts = "acts from" if latest == first else "may wait until"
+        yield f"the attack {acts} round {latest}: this leaves it {left} of the {rounds} rounds"
+
+
 def doubts(experiment: Experiment, held_out: int) -> list[str]:
     """Return a note about each; ``held_out`` examples are there to choose the round."""
     notes = []
@@ -31,12 +50,7 @@ def doubts(experiment: Experiment, held_out: int) -> list[str]:
     if experiment.attack is not None and malicious == 0:
         notes.append("an attack is configured, but malicious is 0: nobody attacks")
     if experiment.attack is not None and malicious:
-        first = requirements(experiment.attack).first_round
-        if first > experiment.rounds:
-            notes.append(
-                f"the attack cannot act before round {first}, and the run ends with round "
-                f"{experiment.rounds}: nobody attacks"
-            )
+        notes += _late(requirements(experiment.attack), experiment.rounds)
     judge = experiment.evaluation.attack
     if isinstance(judge, Pgd) and judge.steps * judge.step_size < judge.eps * (1 - 1e-9):
         notes.append(

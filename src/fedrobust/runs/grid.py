@@ -171,7 +171,7 @@ def _in_full(
             if found is None:
                 continue
             malicious = config.get("malicious")
-            written = example(found, malicious if type(malicious) is int else None)
+            written = example(found, **({"f": malicious} if type(malicious) is int else {}))
             line = f"{place[axis]}: {{{key.key}: {written}}}"
             yield f"{at(axis)} may be a mapping of labels to changes; write {line}"
 

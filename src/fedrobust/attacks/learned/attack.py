@@ -76,18 +76,22 @@ class Learned(Settings):
 
         The attack acts after ``wait``; without a policy, it first observes the least number of
         rounds. A distance between pools, which may end the observation early, takes the steps of
-        two rounds.
+        two rounds. How many rounds ``observe`` epochs have depends on the run.
         """
-        observed = 0
+        observed, latest = 0, None
         if self.policy is None:
             may_stop = self.inversion is not None and self.threshold > 0
-            # How many rounds an epoch has depends on the run; it has at least one.
-            most = self.observe if isinstance(self.observe, int) else self.observe.epochs
+            if isinstance(self.observe, int):
+                most = self.observe
+                latest = self.wait + 1 + most
+            else:
+                most = self.observe.epochs  # at least, for an epoch has one round or more
             observed = min(most, 2) if may_stop else most
         return Requirements(
             knowledge={"clients"},
             history=1,
             first_round=self.wait + 1 + observed,
+            latest_start=latest,
             start_field="wait",
             uses_model=True,
             uses_rounds=self.horizon == "rest" and (self.policy is None or self.relearn > 0),

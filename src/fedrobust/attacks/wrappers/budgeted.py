@@ -68,8 +68,9 @@ class Budgeted(Wrapper):
         A budget below 1 cuts honest rows as well, so this wrapper then acts from round 1 on.
         """
         inner = super().requires
-        first = inner.first_round if self.budget >= 1 else 1
-        return replace(inner, uses_honest_updates=True, first_round=first)
+        if self.budget < 1:
+            inner = replace(inner, first_round=1, latest_start=None)
+        return replace(inner, uses_honest_updates=True)
 
     def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
         """Return the inner attack's rows; rows that are too long are cut to the budget [m, d]."""

@@ -74,6 +74,7 @@ class Delayed(Wrapper):
             inner,
             uses_honest_updates=self.start > 1 or inner.uses_honest_updates,
             first_round=self.start,
+            latest_start=None,
             start_field="start",
         )
 

@@ -47,7 +47,7 @@ class Jittered(Wrapper):
     @property
     def requires(self) -> Requirements:
         """What the inner attack requires; rows sent before it acts are moved too."""
-        return replace(super().requires, first_round=1)
+        return replace(super().requires, first_round=1, latest_start=None)
 
     def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
         """Return the inner attack's rows, each moved separately [m, d]."""

@@ -97,6 +97,7 @@ class Optimized(Wrapper):
             min_colluders=max(2, inner.min_colluders),
             uses_honest_updates=True,
             first_round=1,
+            latest_start=None,
         )
 
     def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[Updates, Any]:
