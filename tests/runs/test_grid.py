@@ -156,12 +156,11 @@ def test_a_component_named_alone_is_told_what_to_write_and_that_works(tmp_path: 
     with pytest.raises(ConfigError) as raised:
         load_sweep(write(tmp_path / "alone.yaml", grid))
     lines = str(raised.value).splitlines()
-    (rule,) = [line for line in lines if line.startswith("grid.aggregator ")]  # once for all seeds
-    assert "mapping of labels to changes" in rule
-    written = YAML(typ="safe").load(rule.partition("; write ")[2])
+    (rule,) = [line for line in lines if line.endswith(" in grid.aggregator, a mapping of labels")]
+    written = YAML(typ="safe").load(rule.removeprefix("write ").partition(" in grid.")[0])
     assert written == {"krum": {"aggregator": {"name": "krum", "f": 2}}}  # as many as attack
-    (optimizer,) = [line for line in lines if line.startswith("grid.client.optimizer ")]
-    assert optimizer.endswith("; write sgd: {client.optimizer: {name: sgd, lr: ...}}")
+    optimizer = "write sgd: {client.optimizer: {name: sgd, lr: ...}} in grid.client.optimizer, "
+    assert f"{optimizer}a mapping of labels" in lines
     grid = {"aggregator": {"median": {"aggregator": "median"}} | written}
     cells = load_sweep(write(tmp_path / "full.yaml", grid)).cells
     assert [cell.experiment.aggregator for cell in cells] == [Median(), Krum(2)]
@@ -197,3 +196,18 @@ def test_an_infinite_price_and_whole_number_keys_can_be_recorded(tmp_path: Path)
     with in_this_process():
         assert run_sweep(load_sweep(path), out) == {}
         assert run_sweep(load_sweep(path), out, resume=True) == {}
+
+
+def test_a_problem_of_several_cells_is_told_once(tmp_path: Path) -> None:
+    """What every cell has is said of every cell; else the first three are named."""
+    rules = {"none": {"aggregator": "mean"}, "krum": {"aggregator": "krum"}}
+    grid = {"rule": rules, "seed": [0, 1, 2, 3]}
+    path = write(tmp_path / "s.yaml", grid, objective={"name": "ermm"}, malicious=2)
+    with pytest.raises(ConfigError) as caught:
+        load_sweep(path)
+    said = str(caught.value).split("\n")
+    assert said[1].startswith("every cell: objective: unknown objective 'ermm'")
+    assert said[2].startswith("cells krum-0, krum-1, krum-2 and 1 more: aggregator: krum alone")
+    cure = "write krum: {aggregator: {name: krum, f: 2}} in grid.rule, a mapping of labels"
+    assert said[3] == cure
+    assert len(said) == 4

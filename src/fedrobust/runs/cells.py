@@ -1,11 +1,12 @@
 """Check the cells in a sweep's folder: begun, finished, damaged, or of another sweep."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fedrobust.config.component import to_config
-from fedrobust.config.text import shortened
+from fedrobust.config.differences import differing, told
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.records.reading import (
     evaluations_of,
@@ -17,7 +18,8 @@ from fedrobust.records.reading import (
 )
 from fedrobust.records.schema.run import Round, Summary
 from fedrobust.records.schema.sweep import SweepRecord
-from fedrobust.runs.grid import Cell, Sweep, same
+from fedrobust.runs.grid import Cell, Sweep
+from fedrobust.runs.older_configs import completed
 from fedrobust.runs.resume import require_told
 from fedrobust.typing import Json
 
@@ -44,16 +46,18 @@ def require_grown(stored: SweepRecord, sweep: Sweep, out: Path) -> None:
     """
     cells = {cell.name: cell for cell in sweep.cells}
     lost = [cell.name for cell in stored.cells if cell.name not in cells]
+    why = f"this one has no cell {lost[0]}" if lost else ""
     for name, cell in cells.items():
         path = out / CELLS / name / "config.yaml"
-        if present(path) and (config := _config_of(path)) and not _same(cell, config):
-            lost.append(name + _of_rounds(cell, config))
-    if not lost and not _extends(stored.config, sweep.content):
+        if not why and present(path) and (config := _config_of(path)):
+            altered = _altered(cell, config)
+            why = f"its cell {name} is another run: {altered}" if altered else ""
+    if not why and not _extends(stored.config, sweep.content):
         require_comparable(sweep, out)
-    if lost:
+    if why:
         raise RecordError(
-            f"{out} holds a sweep of another config: this one has no cell {lost[0]}, or an altered "
-            "one. A grid can gain cells, such as seeds, and go on; otherwise choose another --out"
+            f"{out} holds a sweep of another config: {why}. "
+            "A grid can gain cells, such as seeds, and go on; otherwise choose another --out"
         )
 
 
@@ -92,21 +96,37 @@ def _choices(axis: Any) -> set[str]:
     return {json.dumps(choice, sort_keys=True) for choice in each}
 
 
-def _same(cell: Cell, config: Json) -> bool:
-    """Whether ``config`` is the cell's. True for a broken config, which the cell itself reports."""
+def differences(cell: Cell, stored: Mapping[str, Any]) -> list[str]:
+    """Return in what ``stored``, the config of a run, differs from the cell's.
+
+    The execution plan may differ, but not in its precision where the cell's has one.
+
+    Raises: ``ConfigError``, and errors of Python's own, where the stored config is broken.
+    """
+    asked = to_config(cell.experiment)
+    found = completed(stored, like=asked)
+    wanted = asked.pop("execution")["precision"]
+    kept = found.pop("execution", {}).get("precision")
+    several = list(differing(found, asked))
+    if wanted not in (None, kept):
+        several.append(f"execution.precision: {kept} there, {wanted} here")
+    return several
+
+
+def _altered(cell: Cell, config: Json) -> str:
+    """Return in words in what ``config`` differs from the cell's; empty where it is the cell's.
+
+    A broken config is the cell's, which reports it itself.
+    """
     try:
-        return same(cell, config)
+        several = differences(cell, config)
     except (ConfigError, AttributeError, TypeError, ValueError):
-        return True
-
-
-def _of_rounds(cell: Cell, config: Json) -> str:
-    """Return what to say about a run that differs from the cell's in its rounds alone."""
-    rounds = cell.experiment.rounds
-    if not _same(cell, config | {"rounds": rounds}):
         return ""
-    there = shortened(str(config.get("rounds")), 30)
-    return f" (rounds: {there} there, {rounds} here; a sweep cannot extend or shorten its cells)"
+    if not several:
+        return ""
+    alone = len(several) == 1 and several[0].startswith("rounds: ")
+    more = "; a sweep cannot extend or shorten its cells" if alone else ""
+    return f"they differ in {told(several)}{more}"
 
 
 def finished(cell: Cell, out: Path) -> bool:
@@ -118,10 +138,8 @@ def finished(cell: Cell, out: Path) -> bool:
     config = _config_of(path / "config.yaml") if present(path / "config.yaml") else None
     if config is None:
         return False
-    if not _same(cell, config):
-        raise RecordError(
-            f"{path} holds a run of another config{_of_rounds(cell, config)}; choose another --out"
-        )
+    if altered := _altered(cell, config):
+        raise RecordError(f"{path} holds a run of another config: {altered}; choose another --out")
     return present(path / "summary.json") and not _damaged(path, config)
 
 

@@ -19,10 +19,11 @@ from fedrobust.config.text import listed, quoted, shortened
 from fedrobust.errors import ConfigError, OverrideWarning
 from fedrobust.experiment import Experiment, Name, read_yaml
 from fedrobust.runs.grid_axes import Choice, at, axes_of, require_kept
-from fedrobust.runs.older_configs import completed
 
 _CELLS = 10_000
 """The largest number of cells in a sweep. All cells are checked before the first is played."""
+_NAMED = 3
+"""So many cells are named for one problem."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,11 @@ def _cells(
     """
     cells: dict[str, Cell] = {}
     twins = dict[str, str]()
-    problems, dropped, cures = [], dict[str, None](), dict[str, None]()
+    problems, dropped, cures = dict[str, list[str]](), dict[str, None](), dict[str, None]()
+    count = 0
     for choices in grids:
         for place, config, gone in _combinations(base, choices, said):
+            count += 1
             dropped |= dict.fromkeys(gone)
             name = "-".join(place.values())
             if name in cells:
@@ -136,17 +139,26 @@ def _cells(
             try:
                 cells[name] = Cell(name, place, config, from_config(Experiment, config))
             except ConfigError as error:
-                told = str(error).replace("\n", "\n  ")
-                problems.append(f"cell {shortened(name)}: {told}")
+                for problem in str(error).split("\n"):
+                    problems.setdefault(problem, []).append(name)
                 cures |= dict.fromkeys(_in_full(choices, place, config))
             else:
                 _require_new(path, cells[name], twins)
     if problems:
-        shown = listed(problems[:10], "cells", max(0, len(problems) - 10))
-        raise ConfigError("\n".join([f"{path}:", shown, *cures]))
+        told = (f"{_where(names, count)}: {problem}" for problem, names in problems.items())
+        raise ConfigError("\n".join([f"{path}:", listed(told, "problems"), *cures]))
     if dropped:
         warnings.warn(listed(dropped, "names"), OverrideWarning, stacklevel=3)
     return tuple(cells.values())
+
+
+def _where(names: Sequence[str], count: int) -> str:
+    """Return in words which of the ``count`` cells have a problem."""
+    if len(names) == count > 1:
+        return "every cell"
+    shown = ", ".join(shortened(name) for name in names[:_NAMED])
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"cell{'s' * (len(names) > 1)} {shown}{more}"
 
 
 def _require_new(path: Path, cell: Cell, twins: dict[str, str]) -> None:
@@ -164,16 +176,21 @@ def _require_new(path: Path, cell: Cell, twins: dict[str, str]) -> None:
 def _in_full(
     axes: Mapping[str, Sequence[Choice]], place: Mapping[str, str], config: Mapping[str, Any]
 ) -> Iterator[str]:
-    """Yield how the grid writes each choice that is a component's name and needs more than that."""
+    """Yield how the grid writes each choice that is a component's name and needs more than that.
+
+    Where nobody attacks yet, the rule of the example tolerates a fifth of the clients.
+    """
     for axis, choices in axes.items():
         for key in dict(choices)[place[axis]]:
             found = named_alone(Experiment, config, key.path)
             if found is None:
                 continue
-            malicious = config.get("malicious")
-            written = example(found, **({"f": malicious} if type(malicious) is int else {}))
+            partition = config.get("partition")
+            clients = partition.get("clients") if isinstance(partition, Mapping) else None
+            f = config.get("malicious") or (clients // 5 if type(clients) is int else None)
+            written = example(found, **({"f": f} if type(f) is int else {}))
             line = f"{place[axis]}: {{{key.key}: {written}}}"
-            yield f"{at(axis)} may be a mapping of labels to changes; write {line}"
+            yield f"write {line} in {at(axis)}, a mapping of labels"
 
 
 def _attack(path: Path, label: str, axes: Mapping[str, Sequence[str]]) -> str:
@@ -212,15 +229,3 @@ def _texts(node: Any) -> Any:
     if isinstance(node, Mapping):
         return {str(key): _texts(value) for key, value in node.items()}
     return [_texts(item) for item in node] if isinstance(node, list) else node
-
-
-def same(cell: Cell, stored: Mapping[str, Any]) -> bool:
-    """Whether ``stored``, the config of a run, is this cell's.
-
-    The execution plan may differ, but not in its precision where the cell's has one.
-    """
-    asked = to_config(cell.experiment)
-    found = completed(stored, like=asked)
-    plan, planned = asked.pop("execution"), found.pop("execution", {})
-    precision = plan["precision"]
-    return found == asked and precision in (None, planned.get("precision"))

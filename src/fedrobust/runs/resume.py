@@ -1,6 +1,6 @@
 """Open a run directory: check that its content belongs to this run, and find where to go on."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from fedrobust.compute.execution import OF_NO_BIT, Execution
+from fedrobust.config import differences
 from fedrobust.config.arguments import told, unfit
 from fedrobust.config.component import to_config
+from fedrobust.config.differences import differing
 from fedrobust.config.fingerprint import untold
-from fedrobust.config.text import shortened
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.state import FederationState
@@ -33,7 +34,6 @@ from fedrobust.runs.times import Times
 from fedrobust.runs.weights import Weights
 from fedrobust.typing import Json
 
-_TOLD = 10
 _COPY = "put a copy back, or start again in a new --out"
 _BOTH: dict[str, Any] = {
     "digest": str,
@@ -76,14 +76,13 @@ def stored_plan(experiment: Experiment, directory: RunDirectory) -> Execution:
     if extendable(rounds, experiment.rounds):
         require_extendable(experiment, directory.path, rounds)
         stored = alike
-    elif type(rounds) is int and rounds > experiment.rounds and not any(_differing(alike, asked)):
+    elif type(rounds) is int and rounds > experiment.rounds and not any(differing(alike, asked)):
         raise RecordError(refused_to_shorten(directory.path, rounds, experiment.rounds))
-    if differing := list(_differing(stored, asked)):
-        more = f"; and {len(differing) - _TOLD} more" if len(differing) > _TOLD else ""
+    if found := list(differing(stored, asked)):
         raise RecordError(
             f"{directory.path} holds a run of another config, so it cannot be resumed with this "
-            f"one; choose another --out. They differ in {'; '.join(differing[:_TOLD])}{more}"
-            f"{_SAME_START if any(d.startswith('model.fingerprint:') for d in differing) else ''}"
+            f"one; choose another --out. They differ in {differences.told(found)}"
+            f"{_SAME_START if any(d.startswith('model.fingerprint:') for d in found) else ''}"
         )
     require_told(directory.path, asked)
     return Execution(**filled)
@@ -111,17 +110,6 @@ def require_processor(path: Path, began: Execution | None, here: Execution) -> N
             "that may differ in rounding from those of an uninterrupted run; if that is all right, "
             "add --other-processor (other_processor=True)"
         )
-
-
-def _differing(there: Mapping[str, Any], here: Mapping[str, Any], at: str = "") -> Iterator[str]:
-    """Yield each key in which two configs differ, with both values."""
-    for key in {**there, **here}:
-        a, b = there.get(key), here.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping) and a.get("name") == b.get("name"):
-            yield from _differing(a, b, f"{at}{key}.")
-        elif a != b:
-            stood, asked = shortened(str(a), 60), shortened(str(b), 60)
-            yield f"{shortened(f'{at}{key}', 60)}: {stood} there, {asked} here"
 
 
 def open_course(run: Prepared, directory: RunDirectory) -> RunState:
@@ -199,10 +187,9 @@ def _recorded_rounds(path: Path, stored: object, asked: Json) -> int | None:
     rounds, alike = there.get("rounds"), {"execution": None}
     if extendable(rounds, asked["rounds"]):
         alike["rounds"] = asked["rounds"]
-    differing = list(_differing(there | alike, asked | alike))
-    if differing:
-        told = "; ".join(differing[:_TOLD])
-        raise broken(path, f"it belongs to a run of another config: {told}", then=_COPY)
+    if found := list(differing(there | alike, asked | alike)):
+        why = f"it belongs to a run of another config: {differences.told(found)}"
+        raise broken(path, why, then=_COPY)
     return rounds
 
 
