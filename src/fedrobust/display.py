@@ -176,12 +176,20 @@ class Display(_Bars):
         _say(self._console, text)
 
     def _unkept(self, text: str) -> None:
+        self._warn(text)
+
+    def _warn(self, text: str) -> None:
+        """Print a warning, also on a quiet console."""
+        self._console.quiet, quiet = False, self._console.quiet
         _say(self._console, f"warning: {text}")
+        self._console.quiet = quiet
 
     def _started(self, run: Prepared, done: int) -> None:
         experiment, self._rounds = run.experiment, run.experiment.rounds
         for note in run.notes:
             _say(self._console, note)
+        for doubt in run.doubts:
+            self._warn(doubt)
         self._bar.reset(
             self._task,
             description=experiment.name,

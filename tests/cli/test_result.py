@@ -1,5 +1,6 @@
 """What a command says of its result, of doubts about it, and of how to go on with it."""
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -100,3 +101,16 @@ def test_doubts_are_told_where_the_result_is_not_shown(
     assert done.exit_code == 0, done.output
     assert "warning: rows of clients" in done.stderr
     assert "warning" not in done.stdout.partition('"summary"')[0]
+
+
+def test_a_quiet_run_still_warns_of_settings_that_may_be_a_mistake(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    YAML(typ="safe").dump(demo_config(rounds=1, malicious=0), config)
+    words = ["run", str(config), "--out", str(tmp_path / "out"), "--no-report", "-q"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert not done.stdout
+    told = "warning: an attack is configured, but malicious is 0: nobody attacks"
+    assert done.stderr.splitlines() == [told]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert told.removeprefix("warning: ") in summary["notes"]

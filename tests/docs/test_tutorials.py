@@ -87,6 +87,13 @@ def test_the_stored_outputs_are_of_one_execution_and_hold(name: str) -> None:
     CLAIMS[name](said(notebook))
 
 
+@pytest.mark.parametrize("name", CLAIMS)
+def test_a_cell_that_keeps_a_run_can_be_executed_again(name: str) -> None:
+    cells = nbformat.read(TUTORIALS / f"{name}.ipynb", as_version=4).cells
+    kept = re.findall(r"run\(.*out=.*\)", "\n".join(cell.source for cell in cells))
+    assert all("resume=True" in call for call in kept)
+
+
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", CLAIMS)

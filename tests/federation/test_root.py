@@ -112,5 +112,5 @@ def test_a_rule_that_trusts_needs_something_to_trust(tiny: Callable[..., Experim
 
 
 def test_a_root_that_no_rule_reads_is_said(tiny: Callable[..., Experiment]) -> None:
-    notes = prepare(tiny(server={"root": 10})).notes
+    notes = prepare(tiny(server={"root": 10})).doubts
     assert any("makes no use of the server's own update" in note for note in notes)

@@ -25,7 +25,7 @@ from fedrobust.runs.prepare import prepare
 def test_more_malicious_clients_than_any_part_of_the_rule_tolerates_are_noted(
     rule: Any, who: str | None, tiny: Callable[..., Experiment]
 ) -> None:
-    found = prepare(tiny(malicious=2, attack=SignFlip(scale=1.0), aggregator=rule)).notes
+    found = prepare(tiny(malicious=2, attack=SignFlip(scale=1.0), aggregator=rule)).doubts
     told = [n for n in found if "tolerates f" in n]
     assert told == ([f"2 clients are malicious, but {who} tolerates f = 1"] if who else [])
 
@@ -36,7 +36,7 @@ def test_an_attack_that_cannot_cross_its_ball_is_noted(
 ) -> None:
     """Robust accuracy under it would look too high."""
     attack = {"name": "pgd", "norm": "linf", "eps": 0.1, "step_size": 0.025, "steps": steps}
-    found = prepare(tiny(evaluation={"every": 1, "samples": 10, "attack": attack})).notes
+    found = prepare(tiny(evaluation={"every": 1, "samples": 10, "attack": attack})).doubts
     assert any("goes at most 3 × 0.025 = 0.075 in a ball of 0.1" in n for n in found) == told
 
 
@@ -67,6 +67,6 @@ def test_an_attack_that_acts_in_few_rounds_or_perhaps_never_is_noted(
     made = tiny(
         malicious=2, attack=attack, rounds=rounds, aggregator=Mean(), threat={"clients": True}
     )
-    told = [n for n in prepare(made).notes if n.startswith("the attack")]
+    told = [n for n in prepare(made).doubts if n.startswith("the attack")]
     assert len(told) == (note is not None)
     assert not note or note in told[0]

@@ -254,7 +254,7 @@ def test_what_needs_one_model_is_refused(
 
 def test_a_model_without_batch_norm_is_one_model(tiny: Tiny) -> None:
     ready = prepare(tiny(batch_norm="local"))
-    assert "batch_norm is local, but the model has no BatchNorm" in ready.notes
+    assert "batch_norm is local, but the model has no BatchNorm" in ready.doubts
     assert ready.test_by is None
     assert ready.federation.local.own is None
 

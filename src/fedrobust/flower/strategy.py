@@ -197,6 +197,8 @@ def _started(run: Prepared, done: int) -> None:
     Tensors.of(run.model)  # refuses what cannot travel, before anybody is asked
     for note in run.notes:
         _LOG.info("%s", note)
+    for doubt in run.doubts:
+        _LOG.warning("%s", doubt)
     if done:
         _LOG.info("the run goes on after round %d of %d", done, run.experiment.rounds)
 

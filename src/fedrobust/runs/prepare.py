@@ -38,8 +38,9 @@ class Prepared:
     the examples that are read once at the end, as indices into ``dataset.test``. Where each client
     has a model of its own, ``held_by`` and ``test_by`` are the clients whose models answer them.
     ``gamma`` is the price of the certificate, ∞ without one. ``digest`` identifies data and initial
-    parameters.
-    ``surrogates`` are the networks whose adversarial examples the audits try, on the run's device.
+    parameters. ``notes`` say what was done with the data and the model, and ``doubts`` what may be
+    a mistake. ``surrogates`` are the networks whose adversarial examples the audits try, on the
+    run's device.
     """
 
     experiment: Experiment
@@ -55,6 +56,7 @@ class Prepared:
     gamma: float
     streams: Streams
     notes: tuple[str, ...]
+    doubts: tuple[str, ...]
     digest: str
     surrogates: tuple[nn.Module, ...] = ()
     held_by: Indices | None = None
@@ -136,13 +138,8 @@ def prepare(
         test_by=test.owner,
         gamma=data.gamma,
         streams=streams,
-        notes=(
-            *data.notes,
-            *found.notes,
-            *found.doubts,
-            *doubts(experiment, len(chooses)),
-            *_slowly(reason),
-        ),
+        notes=(*data.notes, *found.notes),
+        doubts=(*found.doubts, *doubts(experiment, len(chooses)), *_slowly(reason)),
         digest=_digest(data.dataset, start, model) + _digest_of_own(experiment, data.partition),
     )
 

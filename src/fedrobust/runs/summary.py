@@ -71,7 +71,7 @@ def _finish(run: Prepared, run_state: RunState) -> Json:
         "validation": {"best": chosen, "final": last},
         "test": {"best": best, "final": final},
         "threat": str(run.federation.threat) if run.federation.attack is not None else None,
-        "notes": list(run.notes),
+        "notes": [*run.notes, *run.doubts],
         "attack": attack,
         "troubles": [
             *run_state.tally.troubles(_least(run)),

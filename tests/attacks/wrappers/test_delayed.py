@@ -130,7 +130,7 @@ def test_a_run_that_ends_before_its_attack_begins_says_so_before_it_starts(
     threat = {"clients": True}
     for rounds in (begins, begins - 1):
         settings = SETTINGS | {"attack": attack, "rounds": max(rounds, 1), "threat": threat}
-        notes = prepare(tiny(**settings)).notes
+        notes = prepare(tiny(**settings)).doubts
         never = f"the attack cannot act before round {begins}, and the run ends with round {rounds}"
         assert (f"{never}: nobody attacks" in notes) == (1 <= rounds < begins)
 
@@ -142,7 +142,7 @@ def test_a_users_own_attack_may_declare_its_first_round(tiny: Callable[..., Expe
         def craft(self, state: None, view: Any, rng: Any) -> tuple[torch.Tensor, None]:
             return view.own, None
 
-    notes = prepare(tiny(**SETTINGS | {"attack": Own(), "rounds": 4})).notes
+    notes = prepare(tiny(**SETTINGS | {"attack": Own(), "rounds": 4})).doubts
     assert (
         "the attack cannot act before round 5, and the run ends with round 4: nobody attacks"
         in (notes)
