@@ -70,6 +70,23 @@ def test_a_clone_branches(tiny: Callable[..., Experiment]) -> None:
     assert after.round == 3
 
 
+@pytest.mark.parametrize("graph", [False, True])
+def test_a_state_is_used_once(graph: bool, tiny: Callable[..., Experiment]) -> None:
+    """A second round from it would train on what the first one left in the clients' optimisers."""
+    ready = prepare(tiny(malicious=0))
+    state = ready.federation.start(ready.start.requires_grad_(graph))
+    with pytest.raises(ValueError, match="rng must be"):
+        run_round(state, ready.federation, None)  # type: ignore[arg-type]
+    kept = state.clone()  # what was refused has used nothing up
+    after, _ = run_round(state, ready.federation, ready.streams)
+    for used in (state, state.clone()):
+        with pytest.raises(ValueError, match=r"round was played from this state, .* of round 0"):
+            run_round(used, ready.federation, ready.streams)
+    again, _ = run_round(kept, ready.federation, ready.streams)
+    assert torch.equal(again.parameters, after.parameters)
+    assert run_round(after, ready.federation, ready.streams)[0].round == 2
+
+
 def test_action_replaces_what_the_attack_would_send(tiny: Callable[..., Experiment]) -> None:
     ready = prepare(tiny(aggregator={"name": "mean"}, client=SGD))
     start = ready.federation.start(ready.start)

@@ -42,11 +42,18 @@ def run_round(
     messages of the attack and gives it a place for files.
 
     Raises: ``ConfigError`` where a user's own rule, attack, participation or projection gives an
-    invalid answer; ``ValueError`` for arguments of the wrong kind.
+    invalid answer; ``ValueError`` for arguments of the wrong kind, and for a ``state`` from which a
+    round was played before.
     """
     _check(state, federation, rng)
+    if state.played:
+        raise ValueError(
+            f"a round was played from this state, which is of round {state.round}, before: go on "
+            "from the state that run_round returned, or keep a copy, state.clone(), for each round"
+        )
     if action is not None:
         tensor_of_rows(action, "action, the malicious clients' rows,")
+    given = state
     if not federation.graph and state.parameters.requires_grad:
         state = replace(state, parameters=state.parameters.detach())
     number = state.round + 1
@@ -54,6 +61,7 @@ def run_round(
     malicious = tuple(c for c in participants if c in federation.malicious)
     requires = federation.requires
 
+    given.played = True
     rows, reasons = _honest_rows(state, federation, participants, malicious, rng, backend)
     bad = [i for i, client in enumerate(participants) if client in federation.malicious]
     attack = state.attack

@@ -89,7 +89,7 @@ def write_checkpoint(run: Prepared, directory: RunDirectory, run_state: RunState
     content = {
         "format": FORMAT,
         "digest": run.digest,
-        "state": vars(run_state.state),
+        "state": {k: v for k, v in vars(run_state.state).items() if k != "played"},
         "metrics": run_state.metrics,
         "log": run_state.log.extent.plain(),
         "tally": asdict(run_state.tally),
