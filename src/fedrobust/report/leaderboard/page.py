@@ -74,6 +74,7 @@ def _board(name: str, results: Sequence[ResultRecord]) -> dict[str, Any]:
         ranked, apart = standings(results, protocol.attacks, most)
         levels.append(
             {
+                "most": most,
                 "headline": _headline(name, ranked, most),
                 "rows": [_row(each, protocol.attacks) for each in ranked],
                 "apart": [_row(each, protocol.attacks) for each in apart],
@@ -151,6 +152,7 @@ def _row(each: Standing, attacks: dict[str, Knowledge]) -> dict[str, Any]:
         "claimed_under": said.attack,
         "clean": _share(worst.clean),
         "seeds": ", ".join(map(str, each.seeds)),
+        "played": len(each.seeds),
         "missing": ", ".join(each.missing),
         "under": [
             _line(under, attacks) for under in sorted(each.under, key=lambda under: under.robust)
