@@ -47,7 +47,8 @@ def audit_values(
             }
             for name, title in wording.SHARES.items()
         ],
-        "signs": [_sign(sign) for sign in found.signs],
+        "claims": found.claimed > 0,
+        "signs": [_sign(sign, found.claimed) for sign in found.signs],
         "taken": [
             {
                 "name": taken.name,
@@ -83,8 +84,8 @@ def _checks(found: Audit) -> PageTable:
             wording.CHECKS[sign.name].tried,
             f"{100 * sign.value:.1f} ({100 * sign.low:.1f} to {100 * sign.high:.1f})",
             f"{100 * sign.limit:.3g}",
-            wording.RESULTS[sign.word],
-            wording.meaning(sign),
+            wording.result(sign, found.claimed),
+            wording.meaning(sign, found.claimed),
         ]
         for sign in found.signs
     ]
@@ -100,22 +101,22 @@ def _attacks(taken: list[dict[str, str]]) -> PageTable:
     return PageTable("How many examples each attack broke", [heads], rows, numbers)
 
 
-def _sign(sign: Indicator) -> dict[str, Any]:
+def _sign(sign: Indicator, claimed: float) -> dict[str, Any]:
     """Return a check for the template: what was tried, what was found, what it means."""
     return {
         "tried": wording.CHECKS[sign.name].tried,
         "found": wording.found(sign),
         "allowed": wording.allowed(sign),
         "word": sign.word,
-        "result": wording.RESULTS[sign.word],
-        "means": wording.meaning(sign),
+        "result": wording.result(sign, claimed),
+        "means": wording.meaning(sign, claimed),
     }
 
 
 def _signs_words(found: Audit) -> str:
     return "The checks with their intervals and what is allowed. " + " ".join(
         f"{wording.CHECKS[sign.name].title}: {wording.found(sign)}, "
-        f"allowed {wording.allowed(sign)}: {wording.RESULTS[sign.word]}."
+        f"allowed {wording.allowed(sign)}: {wording.result(sign, found.claimed)}."
         for sign in found.signs
     )
 
