@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from ruamel.yaml import YAML
 from fedrobust.config.text import quoted
 from fedrobust.config.yaml import read_yaml
 from fedrobust.errors import ConfigError
-from fedrobust.files import require_new, written
+from fedrobust.files import remove_empty, require_new, written
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.leaderboard.protocol import Protocol, require_label
 
@@ -45,9 +44,7 @@ def write_entry(
         return len(load_sweep(path).cells)
     except BaseException:
         path.unlink()
-        for folder in made:
-            with suppress(OSError):  # another process uses it by now
-                folder.rmdir()
+        remove_empty(made)
         raise
 
 
