@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -78,11 +78,13 @@ def held(folder: Path, busy: str, *, remove: bool = False, wait: bool = False) -
     """Make ``folder``, and let only this process write to it within the context.
 
     The caller calls :func:`clear` after checking that the folder is its own. ``remove`` deletes the
-    lock file at the end. ``wait`` waits for another process that holds the folder.
+    lock file at the end. ``wait`` waits for another process that holds the folder. A folder that is
+    made here is removed again if the context fails before anything is in it.
 
     Raises: ``RecordError``, with the text ``busy`` where another process holds the folder.
     """
     path = folder / LOCK
+    made = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
@@ -94,13 +96,26 @@ def held(folder: Path, busy: str, *, remove: bool = False, wait: bool = False) -
     except (OSError, ValueError) as error:
         why = reason(error)
         raise WriteError(f"cannot write to {folder}: {why}; choose another --out") from error
+    empty = False
     try:
         yield
+    except BaseException:
+        empty = bool(made) and os.path.isdir(folder) and os.listdir(folder) == [LOCK]
+        raise
     finally:
-        if remove:
+        if remove or empty:
             with suppress(OSError):
                 path.unlink()
         lock.release()
+        if empty:
+            remove_empty(made)
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders, the inner ones first; one that is used by now stays."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def atomically(path: Path, write: Callable[[IO[bytes]], object], *, sync: bool = True) -> None:

@@ -55,6 +55,22 @@ def test_every_choice_is_a_config_that_fits(data: str, tmp_path: Path) -> None:
             assert rule.get("f", 3) == 3
 
 
+@pytest.mark.parametrize("data", SETTINGS)
+def test_the_comments_on_evaluations_say_what_the_config_does(data: str, tmp_path: Path) -> None:
+    """Of `every: 1000` one could think that it counts rounds, more than there are."""
+    path = tmp_path / "x.yaml"
+    path.write_text(starter(Choices("x", data=data)))
+    text = " ".join(path.read_text().split()).replace("# ", "")
+    evaluation, rounds = load(path).evaluation, load(path).rounds
+    assert f"Every {evaluation.every} rounds the model is evaluated on" in text
+    assert f"on {evaluation.samples} held-out examples" in text
+    assert "The `every` of an audit counts evaluations, not rounds." in text
+    assert evaluation.audit is not None
+    assert f"A run of fewer than {evaluation.audit.every} evaluations" in text
+    assert rounds / evaluation.every < evaluation.audit.every
+    assert all(len(line) <= 100 for line in path.read_text().splitlines() if "#" in line[:4])
+
+
 @pytest.mark.long
 def test_it_plays_what_it_writes(tmp_path: Path) -> None:
     path, out = tmp_path / "mine.yaml", tmp_path / "run"

@@ -1,4 +1,4 @@
-"""The tables of a page as LaTeX and CSV: every cell, in the order of the page."""
+"""The tables of a page as they are read, and its tables and figures for a paper."""
 
 import csv
 import io
@@ -9,9 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
-import undrawn
 from made_sweep import made
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
@@ -20,10 +18,11 @@ from typer.testing import CliRunner
 from fedrobust.cli import app
 from fedrobust.errors import RecordError
 from fedrobust.report import page, style, write_report
-from fedrobust.report.page_tables import PageTable, table_files, tables_of
+from fedrobust.report.page_tables import table_files
 from fedrobust.report.style import COLUMN
 from fedrobust.report.sweep.figures import matrix
 from fedrobust.report.sweep.page import apart
+from fedrobust.report.tables_of_page import tables_of
 
 ROOT = Path(__file__).parents[2]
 PAGE = """
@@ -63,83 +62,35 @@ def test_a_table_is_read_cell_by_cell() -> None:
     assert lines[1] == r"\begin{tabular}{lrr}"
     assert lines[5] == r"krum\_1, a \& b & 1,000 & $-$3.5 \% ($-$1 to 2) \\"
     assert lines[6] == r"\{x\} & -- & \$$\hat\rho$\$ \\"
-    assert table_files(PAGE, latex=False, as_csv=True).keys() == {"table-1-scores-of-all.csv"}
+    found = table_files([table], latex=False, as_csv=True)
+    assert found.keys() == {"table-1-scores-of-all.csv"}
 
 
-def test_a_csv_has_numbers_and_what_stands_beside_them() -> None:
-    """Read back by pandas; a column of two units or of words only is left as it is."""
-    heads = [["rule", "error", "ρ̂", "rounds", "time", "kept"]]
-    rows = [
-        ["krum", "−1.9\u202f% (-9.2 to +5.5, a tie)", "reference", "26,070", "2 min", "–"],
-        ["mean", "1,234.5\u202f%", "+5.8e-07 (7.2e-11 to 0.1)", "–", "3 s", "–"],
-        ["median", "–", "-0.000 (3 of 5 seeds)", "4", "4 s", "none"],
+def test_a_heading_of_several_parts_has_a_column_for_each() -> None:
+    """So that the axes of a sweep are numbers, and not two numbers in one cell."""
+    head = '<tr><th><span class="part">rate</span> <span class="part">ratio</span></th>{}</tr>'
+    row = '<tr><th><span class="part">{}</span> <small class="part">{}</small></th>{}</tr>'
+    value = '<td class="number">7 %<small>6 to 8</small></td>'
+    rows = row.format("0.005", "0.5", value) + row.format("0.002", "a <small>b</small>", value)
+    short = f'<tr><th><span class="part">all</span></th>{value}</tr>'
+    many = f"<tr><th>{''.join(f'<i class=part>{i}</i>' for i in range(3))}</th>{value}</tr>"
+    body = f"<tbody>{rows}{short}{many}</tbody>"
+    page = f"<table><thead>{head.format('<th>robust</th>')}</thead>{body}</table>"
+    (table,) = tables_of(page)
+    assert table.csv().splitlines() == [
+        "rate,ratio,robust (%),robust (%): low,robust (%): high",
+        "0.005,0.5,7,6,8",
+        "0.002,a (b),7,6,8",
+        "all,,7,6,8",
+        '0,"1, 2",7,6,8',
     ]
-    table = PageTable("", heads, rows, [False, True, True, True, True, True])
-    found = pd.read_csv(io.StringIO(table.csv()))
-    none = float("nan")
-    expected = {
-        "rule": ["krum", "mean", "median"],
-        "error (%)": [-1.9, 1234.5, none],
-        "error (%): low": [-9.2, none, none],
-        "error (%): high": [5.5, none, none],
-        "error (%): remark": ["a tie", none, none],
-        "ρ̂": [none, 5.8e-7, 0.0],
-        "ρ̂: low": [none, 7.2e-11, none],
-        "ρ̂: high": [none, 0.1, none],
-        "ρ̂: remark": ["reference", none, "3 of 5 seeds"],
-        "rounds": [26070, none, 4],
-        "time": ["2 min", "3 s", "4 s"],
-        "kept": ["–", "–", "none"],
-    }
-    pd.testing.assert_frame_equal(found, pd.DataFrame(expected), check_dtype=False)
-
-
-def test_headings_of_a_csv_stand_alone_and_a_table_may_be_empty() -> None:
-    heads = [["place", "accuracy", "paper", "robust", "paper", "seeds"]]
-    rows = [["krum", "97 %", "99 %", "1", "2", "3"]]
-    table = PageTable("", heads, rows, [False, *[True] * 5])
-    first = table.csv().splitlines()[0]
-    assert first == "place,accuracy (%),accuracy: paper (%),robust,robust: paper,seeds"
-    assert (
-        PageTable("", heads).csv() == "place,accuracy,accuracy: paper,robust,robust: paper,seeds\n"
-    )
+    assert table.latex().splitlines()[1] == r"\begin{tabular}{llr}"
 
 
 def test_a_value_stands_apart_from_its_range_with_its_unit() -> None:
     assert apart("93.4 (92.8 to 94.0)\u202f%") == ("93.4\u202f%", "92.8 to 94.0")
     assert apart("-1.9 (-9.2 to +5.5), a tie") == ("-1.9", "-9.2 to +5.5, a tie")
     assert apart("93.4\u202f%") == ("93.4\u202f%", "")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "record", ["fat/table3", "drfl/ring-early", "audits/mnist-krum-distillation"]
-)
-def test_the_tables_of_the_committed_records(
-    record: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every row has as many cells as headings; a second report without them removes them."""
-    if not record.startswith("audits"):  # the figures of one record are enough
-        monkeypatch.setattr(page, "render", undrawn.made)
-    out = tmp_path / "report"
-    place = str(ROOT / "results" / record)
-    command = ["report", place, "--out", str(out)]
-    assert CliRunner().invoke(app, [*command, "--latex", "--csv", "--pdf"]).exit_code == 0
-    tables = sorted(out.glob("table-*.csv"))
-    assert tables
-    for path in tables:
-        head, *rows = csv.reader(path.read_text().splitlines())
-        assert rows
-        assert {len(row) for row in rows} == {len(head)}
-        assert all(row[0] for row in rows)
-        text = path.with_suffix(".tex").read_text()
-        assert text.isascii(), "any LaTeX can read it"
-        assert len(text.splitlines()) == len(rows) + 7
-    for figure in out.glob("*.svg"):
-        assert figure.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
-    if record == "fat/table3":
-        assert CliRunner().invoke(app, command).exit_code == 0
-        assert not [path for path in out.iterdir() if path.suffix in (".tex", ".csv", ".pdf")]
 
 
 def _drawn(figure: Figure) -> list[tuple[str, float, float, float]]:

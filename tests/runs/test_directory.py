@@ -11,7 +11,7 @@ from run_contents import contents
 from fedrobust import run
 from fedrobust.errors import RecordError
 from fedrobust.experiment import Experiment
-from fedrobust.files import atomically
+from fedrobust.files import atomically, held
 from fedrobust.progress import Progress
 
 
@@ -108,3 +108,31 @@ def test_files_that_only_look_like_a_run_begun_are_left(
             run(tiny(), tmp_path)
         assert (tmp_path / "config.yaml").read_text() == "name: mine\n"
         assert (tmp_path / "environment.json").read_text() == text
+
+
+@pytest.mark.parametrize("remove", [False, True])
+def test_what_fails_leaves_no_empty_folder_and_no_folder_of_others_is_removed(
+    tmp_path: Path, remove: bool
+) -> None:
+    def failing(folder: Path, write: bool) -> None:
+        with held(folder, "busy", remove=remove):
+            if write:
+                (folder / "kept.txt").write_text("kept")
+            raise KeyError
+
+    def fails(folder: Path, write: bool) -> None:
+        with pytest.raises(KeyError):
+            failing(folder, write)
+
+    fails(tmp_path / "new" / "run", write=False)
+    assert list(tmp_path.iterdir()) == [], "nor the folders around it"
+    fails(tmp_path / "new" / "run", write=True)
+    assert (tmp_path / "new" / "run" / "kept.txt").exists()
+    (tmp_path / "own").mkdir()
+    fails(tmp_path / "own", write=False)
+    fails(tmp_path / "own" / "run", write=False)
+    assert (tmp_path / "own").is_dir()
+    assert not (tmp_path / "own" / "run").exists()
+    with held(tmp_path / "fine", "busy", remove=remove):
+        pass
+    assert (tmp_path / "fine").is_dir(), "what succeeds keeps its folder"

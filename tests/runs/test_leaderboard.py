@@ -193,6 +193,30 @@ def test_the_same_rule_attack_and_seed_is_not_added_twice(here: Path) -> None:
     assert added(here, run, rule="krum-1").files == ["tiny/krum-1-none-0.json"]
 
 
+def test_another_name_for_a_rule_that_is_there_is_refused_and_not_ignored(here: Path) -> None:
+    run = here / "sweep" / "cells" / "krum-none-0"
+    assert refused(here, run, "other") == (
+        "it is there already as tiny/krum-none-0.json, and its rule keeps the name krum: leave out "
+        "--rule"
+    )
+    assert added(here, run, rule="krum").there == ["tiny/krum-none-0.json"]
+    assert added(here, run).there == ["tiny/krum-none-0.json"]
+
+
+def test_messages_name_the_option_that_helps(here: Path) -> None:
+    run = here / "sweep" / "cells" / "krum-none-0"
+    (here / "board" / "tiny" / "krum-none-0.json").unlink()
+    assert refused(here, run, "another-name").endswith("with --rule krum")
+    edited(run / "config.yaml", "f: 2", "f: 1")
+    assert refused(here, run, "krum").endswith("give this rule a name of its own with --rule")
+    for wrong in ("two words", "-x", "", "x" * 61):
+        with pytest.raises(ConfigError, match=r"give another one with --rule"):
+            added(here, run, rule=wrong)
+    for by in ("", "  ", "x" * 201):
+        with pytest.raises(ConfigError, match=r"--by: name who submits, in 1 to 200 characters"):
+            add([run], here / "board", [Protocol.read(here / "tiny.yaml")], by)
+
+
 def test_a_result_that_was_edited_is_noticed(here: Path) -> None:
     path = here / "board" / "tiny" / "mean-none-0.json"
     edited(path, '"clean": [0-9.]+', '"clean": 0.987')

@@ -64,7 +64,9 @@ def add_command(
     by: Annotated[str, typer.Option(help="Who submits.")],
     out: Annotated[Path, typer.Option(help="The leaderboard.")] = Path("results/leaderboard"),
     protocol: ProtocolOption = None,
-    rule: Annotated[str | None, typer.Option(help="The rule's name in the ranking.")] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="The rule's name in the ranking; if left out, the sweep's.")
+    ] = None,
 ) -> None:
     """Make one JSON file of each finished run of the protocol."""
     with user_errors():

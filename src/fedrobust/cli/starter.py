@@ -149,12 +149,15 @@ participation: {{name: all}}  # or {{name: sample, clients: 10}}
 # How the server merges the updates.
 aggregator: {example(rule, f=malicious)}
 {_ROOT if choices.aggregator == "fl-trust" else ""}\
-# Every `every` rounds the model is judged by this attack, on held-out examples. The audit tries at
-# the end whether the robust accuracy is real.
+# Every {setting.every} rounds the model is evaluated on 300 held-out examples: its accuracy,
+# and its accuracy under this attack.
 evaluation:
   every: {setting.every}
   samples: 300
   attack: {_pgd(setting, setting.judged)}
+  # An audit tries whether the robust accuracy is real. The `every` of an audit counts evaluations,
+  # not rounds. A run of fewer than 1000 evaluations is therefore audited only at its end. To audit
+  # at each evaluation, write `every: 1`; this takes longer.
   audit: {audit}
 """
     experiment = from_config(Experiment, read_yaml(text))

@@ -15,6 +15,7 @@ from fedrobust.evaluation.auditing import Audit, Surface, wording
 from fedrobust.evaluation.auditing.indicators import Indicator
 from fedrobust.records.reading import shaped
 from fedrobust.records.schema.audit import AuditRecord
+from fedrobust.report.page_tables import PageTable
 from fedrobust.report.style import ACCURACY, MUTED, NARROW, RIGHT, ROBUST, printable
 from fedrobust.report.wording import number, percent
 from fedrobust.runs.audit import stored, stored_words
@@ -23,12 +24,14 @@ from fedrobust.runs.own_audit import other_verdict
 _SCALE = LinearSegmentedColormap.from_list("loss", ["#f2f5f9", "#56b4e9", "#0072b2", "#1f2933"])
 
 
-def audit_values(folder: Path, figure: Callable[..., dict[str, Any]]) -> dict[str, Any]:
-    """Return all values that the page shows of the audit in ``folder``."""
+def audit_values(
+    folder: Path, figure: Callable[..., dict[str, Any]]
+) -> tuple[dict[str, Any], list[PageTable]]:
+    """Return all values that the page shows of the audit in ``folder``, and its tables."""
     found, about = stored(folder), stored_words(folder)
     own = shaped(AuditRecord, about).run
     shares = {name: percent(share.value) for name, share in found.shares.items()}
-    return {
+    values: dict[str, Any] = {
         "model": str(about.get("model", folder.name)),
         "data": str(about.get("data", "")),
         "verdict": found.verdict,
@@ -44,7 +47,8 @@ def audit_values(folder: Path, figure: Callable[..., dict[str, Any]]) -> dict[st
             }
             for name, title in wording.SHARES.items()
         ],
-        "signs": [_sign(sign) for sign in found.signs],
+        "claims": found.claimed > 0,
+        "signs": [_sign(sign, found.claimed) for sign in found.signs],
         "taken": [
             {
                 "name": taken.name,
@@ -65,24 +69,54 @@ def audit_values(folder: Path, figure: Callable[..., dict[str, Any]]) -> dict[st
         "signs_figure": figure("signs", _signs_words(found), partial(_signs, found)),
         "looked_at": found.surface.examples,
     }
+    return values, [_checks(found), _attacks(values["taken"])]
 
 
-def _sign(sign: Indicator) -> dict[str, Any]:
+def _checks(found: Audit) -> PageTable:
+    """Return the checks for a paper: as numbers, where the page has sentences.
+
+    All are in per cent: shares of examples, or how many more of them were broken than by plain PGD.
+    """
+    heads = ["check", "what was tried", "found (%)", "allowed up to (%)", "result", "what it means"]
+    rows = [
+        [
+            wording.CHECKS[sign.name].title,
+            wording.CHECKS[sign.name].tried,
+            f"{100 * sign.value:.1f} ({100 * sign.low:.1f} to {100 * sign.high:.1f})",
+            f"{100 * sign.limit:.3g}",
+            wording.result(sign, found.claimed),
+            wording.meaning(sign, found.claimed),
+        ]
+        for sign in found.signs
+    ]
+    numbers = [False, False, True, True, False, False]
+    return PageTable("Can plain PGD be believed?", [heads], rows, numbers)
+
+
+def _attacks(taken: list[dict[str, str]]) -> PageTable:
+    """Return how many examples each attack broke."""
+    heads = ["attack", "tried on", "broken", "seconds"]
+    rows = [list(each.values()) for each in taken]
+    numbers = [False, True, True, True]
+    return PageTable("How many examples each attack broke", [heads], rows, numbers)
+
+
+def _sign(sign: Indicator, claimed: float) -> dict[str, Any]:
     """Return a check for the template: what was tried, what was found, what it means."""
     return {
         "tried": wording.CHECKS[sign.name].tried,
         "found": wording.found(sign),
         "allowed": wording.allowed(sign),
         "word": sign.word,
-        "result": wording.RESULTS[sign.word],
-        "means": wording.meaning(sign),
+        "result": wording.result(sign, claimed),
+        "means": wording.meaning(sign, claimed),
     }
 
 
 def _signs_words(found: Audit) -> str:
     return "The checks with their intervals and what is allowed. " + " ".join(
         f"{wording.CHECKS[sign.name].title}: {wording.found(sign)}, "
-        f"allowed {wording.allowed(sign)}: {wording.RESULTS[sign.word]}."
+        f"allowed {wording.allowed(sign)}: {wording.result(sign, found.claimed)}."
         for sign in found.signs
     )
 

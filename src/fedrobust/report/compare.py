@@ -23,7 +23,7 @@ def differences(runs: Sequence[ReportRun]) -> dict[str, list[str]]:
     leaves = [dict(flat(run.config)) for run in runs]
     keys = dict.fromkeys(key for leaf in leaves for key in leaf if key != "name")
     varied = {
-        key: [number(leaf[key]) if key in leaf else "–" for leaf in leaves]
+        key: ["–" if leaf.get(key) is None else number(leaf[key]) for leaf in leaves]
         for key in keys
         if len({repr(leaf.get(key)) for leaf in leaves}) > 1
     }

@@ -8,32 +8,42 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from fedrobust.config.trust import Trusted, trusting
-from fedrobust.errors import ConfigError, RecordError, WriteError
+from fedrobust.errors import RecordError, WriteError
 from fedrobust.files import atomically, clear, held, listing, reason, written
 from fedrobust.records.leaderboard import FILE as LEADERBOARD
 from fedrobust.records.reading import present
 from fedrobust.records.schema.reproduction import FILE as REPRODUCTION
 from fedrobust.report import compare, figures, wording
 from fedrobust.report.leaderboard.page import leaderboard_values
-from fedrobust.report.page_tables import table_files
+from fedrobust.report.leaderboard.tables import leaderboard_tables
+from fedrobust.report.page_tables import PageTable, table_files
 from fedrobust.report.reproduction.page import reproduction_values
 from fedrobust.report.run_page import curve_words, section, table
 from fedrobust.report.run_records import ReportRun
-from fedrobust.report.style import COLUMN, SERIES, THEME, render
+from fedrobust.report.style import SERIES, THEME, inches_of, render
 from fedrobust.report.svg import bare, renamed
 from fedrobust.report.sweep.page import sweep_values
+from fedrobust.report.tables_of_page import tables_of
 
-_LEAST, _MOST = 2.5, 20.0
-"""The widths in inches that a figure of a paper may have."""
-Content = tuple[str, dict[str, bytes]]
-"""The text of a page, and the files beside it by name."""
+
+class Content(NamedTuple):
+    """The text of a page, and the files beside it by name.
+
+    ``tables`` are what a paper takes from it, where these are not the tables that the page shows.
+    """
+
+    page: str
+    files: dict[str, bytes]
+    tables: list[PageTable] | None = None
+
+
 _MARK = '<meta name="generator" content="fedrobust report">'
 _PAGE = "index.html"
 _FIGURE = re.compile(
@@ -71,7 +81,7 @@ def write_report(
         raise RecordError(f"cannot read {', '.join(map(str, runs))}: {reason(error)}") from error
     if not paths:
         raise RecordError("there is no run to report on; give at least one run directory")
-    inches, out = _inches(pdf), None if out is None else Path(out)
+    inches, out = inches_of(pdf), None if out is None else Path(out)
     sweep = partial(_build_sweep, trusted=trusting(trust), out=out, pdf=inches)
     whole: tuple[tuple[str, Callable[[Path], Content]], ...] = (
         (REPRODUCTION, partial(_build_reproduction, pdf=inches)),
@@ -81,14 +91,14 @@ def write_report(
     )
 
     def with_tables(build: Callable[[], Content]) -> Content:
-        page, files = build()
-        more = table_files(page, latex, csv)
+        page, files, tables = build()
+        more = table_files(tables_of(page) if tables is None else tables, latex, csv)
         if (latex or csv) and not more:
             raise RecordError(
-                "the page of one run has no table: give several runs, a sweep, a reproduction or "
-                "an audit"
+                "the page of one run has no table: give several runs, a sweep, a reproduction, "
+                "an audit or a leaderboard"
             )
-        return page, files | more
+        return Content(page, files | more)
 
     for record, build in whole:
         if len(paths) == 1 and present(paths[0] / record):
@@ -104,17 +114,6 @@ def write_report(
     return _publish(out, paths[0], partial(with_tables, partial(_build, read, labels, inches)))
 
 
-def _inches(pdf: bool | float) -> float | None:
-    """Return the width of the PDF files; None where there are none. Raises: ``ConfigError``."""
-    if isinstance(pdf, bool):
-        return COLUMN if pdf else None
-    if not _LEAST <= pdf <= _MOST:
-        raise ConfigError(
-            f"a figure of {pdf:g} inches cannot be drawn: give a width from {_LEAST:g} to {_MOST:g}"
-        )
-    return float(pdf)
-
-
 def _publish(out: Path | None, inside: Path, build: Callable[[], Content]) -> Path:
     """Write the page and its files to ``out``, in place of an older report.
 
@@ -127,7 +126,7 @@ def _publish(out: Path | None, inside: Path, build: Callable[[], Content]) -> Pa
     out = Path(out or inside / "report")
     try:
         _check_ours(out)
-        html, files = build()
+        html, files, _ = build()
         # The page is built before the folder is made, so that no error leaves an empty folder.
         with held(out, f"another process is writing a report to {out}", remove=True):
             clear(out)
@@ -186,7 +185,7 @@ def _build(runs: Sequence[ReportRun], labels: Sequence[str], pdf: float | None) 
             series=SERIES,
         )
     )
-    return html, files
+    return Content(html, files)
 
 
 def _build_sweep(path: Path, trusted: Trusted, out: Path | None, pdf: float | None) -> Content:
@@ -196,14 +195,15 @@ def _build_sweep(path: Path, trusted: Trusted, out: Path | None, pdf: float | No
     files |= tables
     page = _templates().get_template("sweep.html.j2")
     script = _script("sort.js")
-    return page.render(
+    html = page.render(
         mark=Markup(_MARK),
         sweep=values,
         files=sorted(files),
         script=Markup(script),
         # The browser runs a script with this digest, and no other.
         digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    ), files
+    )
+    return Content(html, files)
 
 
 def _build_reproduction(path: Path, pdf: float | None) -> Content:
@@ -212,7 +212,7 @@ def _build_reproduction(path: Path, pdf: float | None) -> Content:
     values, tables = reproduction_values(path, _collector(files, pdf))
     files |= tables
     page = _templates().get_template("reproduction.html.j2")
-    return page.render(mark=Markup(_MARK), sweep=values, files=sorted(files)), files
+    return Content(page.render(mark=Markup(_MARK), sweep=values, files=sorted(files)), files)
 
 
 def _build_audit(path: Path, pdf: float | None) -> Content:
@@ -220,16 +220,18 @@ def _build_audit(path: Path, pdf: float | None) -> Content:
     from fedrobust.report.audit_page import audit_values  # loads the audit, only for this page
 
     files: dict[str, bytes] = {}
-    values = audit_values(path, _collector(files, pdf))
+    values, tables = audit_values(path, _collector(files, pdf))
     page = _templates().get_template("audit.html.j2")
-    return page.render(mark=Markup(_MARK), audit=values, files=sorted(files)), files
+    html = page.render(mark=Markup(_MARK), audit=values, files=sorted(files))
+    return Content(html, files, tables)
 
 
 def _build_leaderboard(path: Path) -> Content:
     """Build the page of a leaderboard, and its ranking as files beside it, by name."""
     values, files = leaderboard_values(path)
     page = _templates().get_template("leaderboard.html.j2")
-    return page.render(mark=Markup(_MARK), board=values, files=sorted(files)), files
+    html = page.render(mark=Markup(_MARK), board=values, files=sorted(files))
+    return Content(html, files, leaderboard_tables(values["boards"]))
 
 
 def _collector(files: dict[str, bytes], pdf: float | None) -> Callable[..., dict[str, Any]]:

@@ -169,6 +169,7 @@ def table(runs: Sequence[ReportRun]) -> dict[str, Any]:
         "differ": dict(list(differ.items())[:4]),
         "more": list(differ)[4:],
         "unlike": unlike,
+        "kept": any(row["kept"] is not None for row in rows),
         "order": order,
         "clear": not unlike and ends[order[0]][0] > max(ends[i][1] for i in order[1:]),
     }

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator, MultipleLocator, PercentFormatter, StrMethodFormatter
 
+from fedrobust.errors import ConfigError
 from fedrobust.report.svg import compact
 
 PAPER, INK, MUTED, RULE = "#ffffff", "#1f2933", "#667085", "#e3e7ec"
@@ -107,6 +108,8 @@ _PIXELS = 2.2e6
 """The most pixels of a PNG; only figures of many panels have fewer than 200 in an inch."""
 COLUMN = 3.5
 """The width in inches of one column of a paper of two columns."""
+_LEAST, _MOST = 2.5, 20.0
+"""The widths in inches that a figure of a paper may have."""
 _PRINT = {
     "axes.titlesize": 8.5,
     "figure.constrained_layout.h_pad": 0.04,
@@ -157,6 +160,17 @@ def _uncollected() -> Iterator[None]:
     finally:
         if collects:
             gc.enable()
+
+
+def inches_of(pdf: bool | float) -> float | None:
+    """Return the width of the PDF files; None where there are none. Raises: ``ConfigError``."""
+    if isinstance(pdf, bool):
+        return COLUMN if pdf else None
+    if not _LEAST <= pdf <= _MOST:
+        raise ConfigError(
+            f"a figure of {pdf:g} inches cannot be drawn: give a width from {_LEAST:g} to {_MOST:g}"
+        )
+    return float(pdf)
 
 
 def printed(draw: Callable[[float], Figure], width: float) -> bytes:

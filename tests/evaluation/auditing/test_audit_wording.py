@@ -16,8 +16,8 @@ def sign(name: str, value: float, half: float = 0.03) -> Indicator:
     return Indicator(name, value, value - half, value + half, value - 1.4 * half)
 
 
-def told(one: Indicator) -> str:
-    return " ".join(" ".join(wording.lines(one)).split())
+def told(one: Indicator, claimed: float = 0.5) -> str:
+    return " ".join(" ".join(wording.lines(one, claimed)).split())
 
 
 def test_every_sign_has_its_words() -> None:
@@ -47,16 +47,33 @@ def test_each_result_has_its_own_meaning(name: str) -> None:
     check = wording.CHECKS[name]
     low, high = sign(name, -1.0 if check.paired else 0.0, 0.0), sign(name, 1.0, 0.0)
     limit = sign(name, LIMITS[name], 0.02)
-    assert wording.meaning(low) == check.passed
-    assert wording.meaning(high) == check.failed
-    assert "more examples must decide" in wording.meaning(limit)
+    assert wording.meaning(low, 0.5) == check.passed
+    assert wording.meaning(high, 0.5) == check.failed
+    assert "more examples must decide" in wording.meaning(limit, 0.5)
     assert told(low).startswith("passed ")
     words = {OVERSTATED: "too high ", BATTERY: "too high ", AT_CHANCE: "at chance "}
     assert told(high).startswith(words.get(name, "masked "))
     assert told(limit).startswith("unsure ")
     for one in (low, high, limit):
-        assert all(len(line) <= 96 for line in wording.lines(one))
+        assert all(len(line) <= 96 for line in wording.lines(one, 0.5))
         assert "{}" not in told(one)
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_check_of_a_model_that_claims_nothing_has_passed_nothing(name: str) -> None:
+    """But what a check finds, and what more examples must decide, is told as ever."""
+    low, high = sign(name, 0.0, 0.0), sign(name, 1.0, 0.0)
+    own = name in ("the gradient is 0", AT_CHANCE)  # these do not need examples that withstand PGD
+    said = told(low, claimed=0.0)
+    assert said.startswith("passed " if own else "no claim ")
+    assert said.endswith(
+        wording.CHECKS[name].passed
+        if own
+        else "The model claims no robustness: plain PGD left no example that could be refuted."
+    )
+    assert told(high, claimed=0.0) == told(high)
+    limit = sign(name, LIMITS[name], 0.02)
+    assert told(limit, claimed=0.0) == told(limit)
 
 
 def test_the_settings_are_words() -> None:

@@ -30,6 +30,22 @@ def test_a_claim_that_hardly_moves_is_no_masking_and_does_not_hold(steps: int) -
     assert [s.name for s in found.signs if s.beyond is not False] == ["the claim is overstated"]
 
 
+def test_a_model_that_claims_nothing_has_nothing_to_refute() -> None:
+    """Said of a claim of 0 %: "passed", and "The claim is less than a third too high"."""
+    _, _, x, y = digits()
+    found = audit(natural(), x, y, eps=0.5)
+    assert (found.claimed, found.robust) == (0.0, 0.0)
+    assert found.verdict == "genuine"
+    assert found.reason == (
+        "the model claims no robustness, so there was nothing to refute: plain PGD breaks every "
+        "example that it is right on"
+    )
+    lines = str(found).splitlines()
+    size = next(i for i, line in enumerate(lines) if "All attacks on the examples" in line)
+    assert lines[size].startswith("  no claim  All attacks")
+    assert sum(line.startswith("  passed ") for line in lines) == 2, "gradient, and one answer"
+
+
 def test_a_claim_outside_the_box_is_refused() -> None:
     _, _, x, y = digits()
     claim = Pgd(eps=EPS, step_size=EPS / 30, steps=40, box=False)

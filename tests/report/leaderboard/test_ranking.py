@@ -4,8 +4,9 @@ from leaderboards import made
 
 from fedrobust.evaluation.intervals import bounds
 from fedrobust.records.schema.leaderboard import ResultRecord
-from fedrobust.report.leaderboard.page import _headline
+from fedrobust.report.leaderboard.page import _board, _headline
 from fedrobust.report.leaderboard.ranking import Standing, standings
+from fedrobust.report.leaderboard.tables import leaderboard_tables
 
 ATTACKS = made("x", "none", 0.5).protocol.attacks
 
@@ -128,3 +129,29 @@ def test_a_lead_that_chance_may_explain_is_told_as_one() -> None:
     said = _headline("digits", ranked(first, near, far))
     assert "the most of 3 rules, which may be chance: the range of b overlaps its own." in said
     assert _headline("digits", ranked(first, far)).endswith("the most of 2 rules.")
+
+
+def test_a_rule_without_a_rank_is_in_no_ranking_but_among_the_scores() -> None:
+    results = [*rule("whole", 0.5, 0.4, 0.3), *rule("part", 0.9, 0.8)]
+    tables = {table.name: table for table in leaderboard_tables([_board("digits", results)])}
+    assert list(tables) == [
+        "Ranking on digits",
+        "Every rule under each attack on digits",
+        "Ranking on digits: other attackers at most",
+        "Ranking on digits: own data at most",
+    ]
+    ranked_rules = {name: [row[:3] for row in table.rows] for name, table in tables.items()}
+    assert ranked_rules["Ranking on digits"] == [["1", "whole", "mimic"]]
+    assert ranked_rules["Ranking on digits: own data at most"] == [
+        ["1", "part", "flip"],
+        ["2", "whole", "flip"],
+    ], "of the attacks that know no more, it was played under all"
+    scores = tables["Every rule under each attack on digits"]
+    assert sorted(row[0] for row in scores.rows) == ["part"] * 2 + ["whole"] * 3
+    low, high = bounds(0.3, 100)
+    assert scores.rows[0][:4] == [
+        "whole",
+        "mimic",
+        "benign updates",
+        f"30.0 ({100 * low:.1f} to {100 * high:.1f})",
+    ]

@@ -63,7 +63,7 @@ def test_the_page_opens_with_what_happened_and_ends_with_the_rows(small: Path) -
     tables = re.findall(r'<table class="([^"]*)"', html)
     assert tables == ["heat sticky", "sticky sortable"]
     columns = texts(html[html.index('class="sticky sortable"') :], "th")
-    assert columns[:4] == ["rule, attack", "robust accuracy", "accuracy", "error"]
+    assert columns[:4] == ["rule attack", "robust accuracy", "accuracy", "error"]
 
 
 def test_a_click_shows_another_score_without_a_script(small: Path) -> None:

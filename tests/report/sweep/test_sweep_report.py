@@ -4,11 +4,13 @@ import io
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cells_here import in_this_process
+from made_sweep import made
 from matplotlib.text import Text
 
 from fedrobust.errors import RecordError
@@ -117,6 +119,17 @@ def test_a_caption_says_what_is_there() -> None:
 
     assert "W₁" not in caption(["return", "simulated rounds"])
     assert "W₁" in caption(["W₁ reconstructed", "return"])
+
+
+def test_the_share_of_malicious_rows_is_explained_where_it_stands() -> None:
+    from fedrobust.report.sweep.page import _scores_caption
+
+    records = made({("krum", "flip"): [0.5]})
+    assert "Malicious rows kept" not in _scores_caption(records)
+    (group,) = records.groups
+    cell = replace(group.cells[0], summary={**group.cells[0].summary, "malicious_kept": 0.0})
+    records = replace(records, groups=(replace(group, cells=(cell,)),))
+    assert "Malicious rows kept: the share of the malicious clients'" in _scores_caption(records)
 
 
 @pytest.mark.usefixtures("quick_pages")

@@ -75,7 +75,7 @@ class Audit:
         lines = [f"{self.verdict}: {self.reason}", ""]
         lines += [f"  {wording.SHARES[name]:37} {share}" for name, share in self.shares.items()]
         lines += ["", f"  {wording.settings(self.settings)}", "", "  What was tried and found:"]
-        lines += [line for sign in self.signs for line in wording.lines(sign)]
+        lines += [line for sign in self.signs for line in wording.lines(sign, self.claimed)]
         return "\n".join(lines + [f"  note: {note}" for note in self.notes])
 
     @property
@@ -101,6 +101,11 @@ class Audit:
                 high = f"the claim does not hold: the battery takes {lost:.1f} points off it{why}"
                 told.insert(0, high)
             return "; ".join([*self.notes, *told]) or "the model cannot be judged"
+        if not self.claimed:
+            return (
+                "the model claims no robustness, so there was nothing to refute: plain PGD breaks "
+                "every example that it is right on"
+            )
         fine = f"no sign of masking; the battery takes {lost:.1f} points off the claim"
         chance = self.settings.get("one answer")
         if not isinstance(chance, float):

@@ -23,6 +23,8 @@ SHARES = {
     "claimed": "The claim: accuracy under plain PGD",
     "robust": "Robust: accuracy under all attacks",
 }
+_NO_CLAIM = "no claim"
+_NOTHING = "The model claims no robustness: plain PGD left no example that could be refuted."
 _UNSURE = "The interval contains what is allowed: more examples must decide."
 _WITHIN = "Honest models show as much."
 _WIDTH = 96
@@ -32,7 +34,11 @@ _TOLD = ("examples", "eps", "norm", "batch_size", "seed", "one answer")
 
 @dataclass(frozen=True)
 class Check:
-    """The words of one check. ``paired`` says that it compares an attack with plain PGD."""
+    """The words of one check. ``paired`` says that it compares an attack with plain PGD.
+
+    ``refutes``: it is about examples that plain PGD left standing. Where plain PGD left none, no
+    result of it is worth anything.
+    """
 
     title: str
     tried: str
@@ -40,6 +46,7 @@ class Check:
     failed: str
     found: str
     paired: bool = False
+    refutes: bool = True
 
 
 def _compared(title: str, tried: str, passed: str, failed: str) -> Check:
@@ -83,6 +90,7 @@ CHECKS: Mapping[str, Check] = {
         "Plain PGD has a direction to go in.",
         "Plain PGD has no direction to go in.",
         "no direction on {} of the examples",
+        refutes=False,
     ),
     "more steps take more": Check(
         "more steps",
@@ -118,6 +126,7 @@ CHECKS: Mapping[str, Check] = {
         "The model does better than one answer.",
         "Labels or pixels may not be those that the model was trained on.",
         "right on {} more of the examples than the model",
+        refutes=False,
     ),
     OVERSTATED: Check(
         "size of the claim",
@@ -153,23 +162,30 @@ def allowed(sign: Indicator) -> str:
     return f"+{limit} points" if CHECKS[sign.name].paired else f"{limit} %"
 
 
-def meaning(sign: Indicator) -> str:
+def result(sign: Indicator, claimed: float) -> str:
+    """Return the word for the result of a check of a model with this ``claimed`` accuracy."""
+    if not claimed and sign.word == "fine" and CHECKS[sign.name].refutes:
+        return _NO_CLAIM
+    return RESULTS[sign.word]
+
+
+def meaning(sign: Indicator, claimed: float) -> str:
     """Say what the result of a check means."""
     if sign.word == "unsure":
         return _UNSURE
+    if result(sign, claimed) == _NO_CLAIM:
+        return _NOTHING
     check = CHECKS[sign.name]
     if sign.word != "fine":
         return check.failed
     return _WITHIN if check.paired and sign.value > 0 else check.passed
 
 
-def lines(sign: Indicator) -> Iterator[str]:
+def lines(sign: Indicator, claimed: float) -> Iterator[str]:
     """Yield the lines of a check for a terminal: its result, what was tried and found, meaning."""
-    tried = CHECKS[sign.name].tried
-    text = (
-        f"{tried[:1].upper()}{tried[1:]}: {found(sign)}; allowed: {allowed(sign)}. {meaning(sign)}"
-    )
-    first = f"  {RESULTS[sign.word]:9} "
+    tried, means = CHECKS[sign.name].tried, meaning(sign, claimed)
+    text = f"{tried[:1].upper()}{tried[1:]}: {found(sign)}; allowed: {allowed(sign)}. {means}"
+    first = f"  {result(sign, claimed):9} "
     yield from textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=" " * len(first))
 
 

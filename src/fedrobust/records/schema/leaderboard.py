@@ -9,7 +9,9 @@ from fedrobust.config.scalars import Count, Flag, Fraction, Seed, Size
 from fedrobust.records.schema.figures import OPEN, Figure, Unread, Verdict
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-Label = Annotated[str, Field(pattern=NAME, max_length=60)]
+LONGEST, LONGEST_BY = 60, 200
+"""The most characters in the name of a rule or an attack, and in that of a submitter."""
+Label = Annotated[str, Field(pattern=NAME, max_length=LONGEST)]
 """The name of a rule or of an attack, which is part of a file's name."""
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Knowledge = Literal["own data", "other attackers", "benign updates"]
@@ -102,7 +104,7 @@ class ResultRecord:
     rounds: Count
     seconds: Figure
     played: PlayedOn
-    submitted_by: Annotated[str, Field(min_length=1, max_length=200)]
+    submitted_by: Annotated[str, Field(min_length=1, max_length=LONGEST_BY)]
     run: Digest
     digest: Digest
     format: Unread = None

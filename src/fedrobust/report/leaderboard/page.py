@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fedrobust.errors import RecordError
-from fedrobust.records.leaderboard import results_in
+from fedrobust.records.leaderboard import some_results_in
 from fedrobust.records.schema.leaderboard import Knowledge, ResultRecord
 from fedrobust.report.leaderboard.ranking import LEVELS, Standing, Under, standings
 from fedrobust.report.sweep.page import markdown
@@ -27,11 +26,7 @@ def leaderboard_values(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
 
     Raises: ``RecordError`` for a leaderboard that is broken or empty.
     """
-    results = results_in(path)
-    if not results:
-        raise RecordError(
-            f"{path} has no results yet: fedrobust leaderboard add RUN --by NAME makes one"
-        )
+    results = some_results_in(path)
     protocols: dict[str, list[ResultRecord]] = {}
     for result in results:
         protocols.setdefault(result.protocol.name, []).append(result)
@@ -74,6 +69,7 @@ def _board(name: str, results: Sequence[ResultRecord]) -> dict[str, Any]:
         ranked, apart = standings(results, protocol.attacks, most)
         levels.append(
             {
+                "most": most,
                 "headline": _headline(name, ranked, most),
                 "rows": [_row(each, protocol.attacks) for each in ranked],
                 "apart": [_row(each, protocol.attacks) for each in apart],
@@ -151,6 +147,7 @@ def _row(each: Standing, attacks: dict[str, Knowledge]) -> dict[str, Any]:
         "claimed_under": said.attack,
         "clean": _share(worst.clean),
         "seeds": ", ".join(map(str, each.seeds)),
+        "played": len(each.seeds),
         "missing": ", ".join(each.missing),
         "under": [
             _line(under, attacks) for under in sorted(each.under, key=lambda under: under.robust)

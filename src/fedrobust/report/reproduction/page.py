@@ -80,7 +80,7 @@ def _on_screen(table: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "title": table["title"],
         "caption": table["caption"],
-        "label": ", ".join(heads[i] for i in label),
+        "label": [heads[i] for i in label],
         "heads": [heads[i] for i in order],
         "rows": rows,
     }

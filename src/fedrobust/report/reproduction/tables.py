@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
 from fedrobust.records.schema.reproduction import ReproductionRecord
@@ -37,7 +38,7 @@ def scores(places: list[Place]) -> tuple[list[str], list[list[str]]]:
             place.label,
             _NONE if place.row is None else place.row.label,
             str(len(rounds)),
-            " ".join(f"{number:,}" for number in rounds),
+            _rounds(rounds),
         ]
         for name in SCORES:
             ours = place.ours("best", name)
@@ -46,6 +47,12 @@ def scores(places: list[Place]) -> tuple[list[str], list[list[str]]]:
         cells += [shown(name.replace("_", " "), place.ours("final", name)) for name in SCORES]
         body.append(cells)
     return heads, body
+
+
+def _rounds(rounds: list[int]) -> str:
+    """Return the chosen rounds as the other columns show several seeds: 675 (625 to 1,000)."""
+    middle, low, high = f"{median(rounds):,.0f}", f"{min(rounds):,}", f"{max(rounds):,}"
+    return middle if low == high else f"{middle} ({low} to {high})"
 
 
 def _beside(ours: Spread | None, theirs: float | None) -> list[str]:

@@ -149,6 +149,11 @@ def _scores_caption(records: SweepRecords) -> str:
     caption = f"The model after the last round, on the test split.{seeds}"
     if any(row_of(group.cells[0].config) for group in records.groups):
         caption += " Paper: the published figures; the settings that differ are listed above."
+    if any(cell.summary.get("malicious_kept") is not None for cell in records.cells):
+        caption += (
+            " Malicious rows kept: the share of the malicious clients' updates (rows) that the "
+            "rule selected, over all rounds; the page of a run says what a blind choice would keep."
+        )
     if any(cell.final.get("audit") for cell in records.cells):
         caption += (
             " The audit's verdicts are counted, run by run. A masked model has less robustness "

@@ -7,7 +7,7 @@ from typing import Any
 from fedrobust.errors import RecordError
 from fedrobust.evaluation.intervals import bounds
 from fedrobust.records.bounded import named
-from fedrobust.records.leaderboard import results_in
+from fedrobust.records.leaderboard import some_results_in
 from fedrobust.records.schema.leaderboard import ResultRecord
 from fedrobust.runs.leaderboard.agreement import figures
 from fedrobust.runs.leaderboard.protocol import Protocol, differences, knows_f
@@ -16,10 +16,11 @@ from fedrobust.runs.leaderboard.protocol import Protocol, differences, knows_f
 def checked(folder: Path, protocols: Sequence[Protocol]) -> int:
     """Return how many results a leaderboard has, if all are sound.
 
-    Raises: ``RecordError`` that names the first one that is not.
+    Raises: ``RecordError`` that names the first one that is not, and for a folder without results
+    or that is no leaderboard.
     """
     known = {protocol.name: protocol for protocol in protocols}
-    results = results_in(folder)
+    results = some_results_in(folder)
     for result in results:
         if why := unsound(result, known.get(result.protocol.name)):
             raise RecordError(f"{named(folder / result.file)}: {why}")

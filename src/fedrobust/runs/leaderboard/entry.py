@@ -10,9 +10,9 @@ from ruamel.yaml import YAML
 from fedrobust.config.text import quoted
 from fedrobust.config.yaml import read_yaml
 from fedrobust.errors import ConfigError
-from fedrobust.files import require_new, written
+from fedrobust.files import remove_empty, require_new, written
 from fedrobust.runs.grid import load_sweep
-from fedrobust.runs.leaderboard.protocol import Protocol
+from fedrobust.runs.leaderboard.protocol import Protocol, require_label
 
 _HEAD = "# The rule {rule} in the leaderboard {protocol}: all else is the protocol's.\n"
 
@@ -24,9 +24,10 @@ def write_entry(
 
     ``settings`` are the rule's keys, ``aggregator=...`` and ``server.root=...``.
 
-    Raises: ``ConfigError`` for other keys, for a rule that cannot be played, and for a file that
-    exists.
+    Raises: ``ConfigError`` for other keys, for a rule that cannot be played, for a file that exists
+    and for one whose name no rule can have.
     """
+    require_label(path.stem, "the rule is named by the file: choose another name for it")
     found = Protocol.read(protocol)
     keys = dict(map(_rule, settings))
     if not any(key.partition(".")[0] == "aggregator" for key in keys):
@@ -36,12 +37,14 @@ def write_entry(
         **found.written,
         "grid": {"rule": {path.stem: keys}, "attack": dict(found.choices), "seed": list(seeds)},
     }
+    made = [folder for folder in path.parents if not folder.exists()]
     require_new(path)
     written(path, _HEAD.format(rule=path.stem, protocol=found.name) + _yaml(content))
     try:
         return len(load_sweep(path).cells)
     except BaseException:
         path.unlink()
+        remove_empty(made)
         raise
 
 

@@ -1,17 +1,18 @@
 """The protocol of a leaderboard: a sweep over rules and attacks, of which a rule alone is free."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedrobust.config.component import to_config
-from fedrobust.config.text import shortened
+from fedrobust.config.text import quoted, shortened
 from fedrobust.config.yaml import read_yaml
 from fedrobust.errors import ConfigError
 from fedrobust.records.leaderboard import text_digest
 from fedrobust.records.published import at
-from fedrobust.records.schema.leaderboard import Knowledge
+from fedrobust.records.schema.leaderboard import LONGEST, NAME, Knowledge
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.older_configs import completed
 
@@ -100,6 +101,16 @@ class Protocol:
         """Return in how many keys a run differs, its attack aside."""
         mine = fixed(completed(config))
         return len(differences({k: v for k, v in mine.items() if k not in _ATTACK}, self.base))
+
+
+def require_label(name: str, mend: str) -> None:
+    """Raises: ``ConfigError`` for a text that cannot be a rule's name, with what ``mend`` says."""
+    if len(name) > LONGEST or not re.fullmatch(NAME, name):
+        raise ConfigError(
+            f"{quoted(name)} cannot be the name of a rule: a name has letters, digits, dots, "
+            f"hyphens and underscores, {LONGEST} at most, and begins with a letter or a digit; "
+            f"{mend}"
+        )
 
 
 def fixed(config: Mapping[str, Any]) -> dict[str, Any]:

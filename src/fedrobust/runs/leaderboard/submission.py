@@ -6,11 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedrobust.errors import ConfigError, RecordError, UserError, WriteError
+from fedrobust.errors import ConfigError, RecordError, UserError
 from fedrobust.evaluation.intervals import bounds
 from fedrobust.files import held, listing, require_new, written
 from fedrobust.records.bounded import named
-from fedrobust.records.leaderboard import FILE, conflict, results_in, sealed, text_digest
+from fedrobust.records.leaderboard import (
+    FILE,
+    conflict,
+    require_leaderboard,
+    results_in,
+    sealed,
+    text_digest,
+)
 from fedrobust.records.plain import plain_json
 from fedrobust.records.reading import (
     broken,
@@ -20,12 +27,12 @@ from fedrobust.records.reading import (
     shaped,
 )
 from fedrobust.records.schema.formats import with_format
-from fedrobust.records.schema.leaderboard import ResultRecord
+from fedrobust.records.schema.leaderboard import LONGEST_BY, ResultRecord
 from fedrobust.records.schema.run import Summary
 from fedrobust.records.schema.sweep import SweepRecord
 from fedrobust.runs.leaderboard.agreement import disagreement
 from fedrobust.runs.leaderboard.check import unsound
-from fedrobust.runs.leaderboard.protocol import Protocol, knows_f, root_of
+from fedrobust.runs.leaderboard.protocol import Protocol, knows_f, require_label, root_of
 
 
 @dataclass
@@ -48,41 +55,65 @@ def add(
 
     A run counts under the one of the ``protocols`` that it differs least from. ``by`` names who
     submits. ``rule`` is the rule's label; without it the label on a sweep's axis ``rule``, or the
-    rule's name. A run whose result is there already, with the same figures, is left as it is.
+    rule's name. A run whose result is there already, with the same figures, is left as it is; with
+    another name for its rule it is refused. If all are refused, ``out`` is not made.
 
     Raises: ``RecordError`` for a folder that is neither, for a leaderboard that is broken, and for
-    an ``out`` that holds something else.
+    an ``out`` that holds something else. ``ConfigError`` for names that cannot be written.
     """
-    runs = [found for folder in folders for found in _runs(folder)]
-    told = Added()
-    if out.is_dir() and not present(out / FILE) and (there := listing(out)):
-        raise RecordError(
-            f"{named(out)} is no leaderboard, since it has no {FILE}, but it has {there[0]}: name "
-            "a new folder"
-        )
-    with held(out, f"another process is writing to {out}", remove=True):
-        known = results_in(out)
-        for path, label in runs:
-            try:
-                content = result_of(path, protocols, by, rule or label)
-                new = shaped(ResultRecord, content)
-                if any(new.run == old.run and new.audit == old.audit for old in known):
-                    told.there.append(new.file)
-                    continue
-                if why := conflict(new, known):
-                    raise RecordError(f"{why}; nothing was written over it")
-                if not present(out / FILE):
-                    about = {"about": "fedrobust leaderboard"}
-                    written(out / FILE, _json(with_format(FILE, about)))
-                _write(out / new.file, _json(content))
-            except WriteError:
-                raise
-            except UserError as error:
-                told.refused[str(path)] = str(error)
-                continue
-            known.append(new)
-            told.files.append(new.file)
+    if not by.strip() or len(by) > LONGEST_BY:
+        raise ConfigError(f"--by: name who submits, in 1 to {LONGEST_BY} characters")
+    if rule is not None:
+        require_label(rule, "give another one with --rule")
+    if out.is_dir() and not present(out / FILE) and listing(out):
+        require_leaderboard(out)
+    told, new = Added(), list[tuple[Path, dict[str, Any], ResultRecord]]()
+    for path, label in [found for folder in folders for found in _runs(folder)]:
+        try:
+            content = result_of(path, protocols, by, rule or label)
+        except UserError as error:
+            told.refused[str(path)] = str(error)
+        else:
+            new.append((path, content, shaped(ResultRecord, content)))
+    if new:
+        with held(out, f"another process is writing to {out}", remove=True):
+            known = results_in(out) if present(out / FILE) else []
+            for path, content, result in new:
+                if why := _added(content, result, out, known, rule, told):
+                    told.refused[str(path)] = why
     return told
+
+
+def _added(
+    content: Mapping[str, Any],
+    result: ResultRecord,
+    out: Path,
+    known: list[ResultRecord],
+    rule: str | None,
+    told: Added,
+) -> str:
+    """Write one result beside the ``known`` ones; return why not, or an empty text."""
+    for old in known:
+        if (result.run, result.audit) == (old.run, old.audit):
+            if rule not in (None, old.rule.label):
+                return (
+                    f"it is there already as {old.file}, and its rule keeps the name "
+                    f"{old.rule.label}: leave out --rule"
+                )
+            told.there.append(old.file)
+            return ""
+    if it := conflict(result, known):
+        return f"{it.why}; {it.mend}"
+    if not present(out / FILE):
+        written(out / FILE, _json(with_format(FILE, {"about": "fedrobust leaderboard"})))
+    try:
+        require_new(out / result.file)
+    except ConfigError as error:
+        return str(error)
+    written(out / result.file, _json(content))
+    known.append(result)
+    told.files.append(result.file)
+    return ""
 
 
 def result_of(
@@ -101,6 +132,8 @@ def result_of(
     rule = config.get("aggregator")
     if not isinstance(rule, Mapping) or "name" not in rule:
         raise ConfigError("no config can name its rule: write it as a dataclass, module:Class")
+    label = label or str(rule["name"]).rpartition(":")[2]
+    require_label(label, "give one with --rule")
     summary = _summary(path, config)
     final, played = summary["test"]["final"], json_of(path / "environment.json", dict)
     audit = final["audit"]
@@ -114,7 +147,7 @@ def result_of(
             "settings": protocol.written,
         },
         "rule": {
-            "label": label or str(rule["name"]).rpartition(":")[2],
+            "label": label,
             "config": rule,
             "root": root_of(config),
             "knows_f": knows_f(rule),
@@ -183,12 +216,3 @@ def _runs(folder: Path) -> Iterator[tuple[Path, str | None]]:
 
 def _json(content: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a new file. Raises: ``ConfigError`` where it is there."""
-    try:
-        require_new(path)
-    except ConfigError as error:
-        raise RecordError(str(error)) from error
-    written(path, text)
