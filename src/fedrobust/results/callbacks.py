@@ -9,7 +9,7 @@ from typing import Any
 from fedrobust.config.arguments import told
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
-from fedrobust.federation.state import RoundLog
+from fedrobust.federation.round_log import RoundLog
 from fedrobust.progress import Progress
 from fedrobust.results.run import Run
 from fedrobust.typing import Json
