@@ -31,8 +31,9 @@ def on_rows(
     The attack knows all of them, and the server's ``rule`` where it is given. The server drops
     benign rows that are not finite, and its rule then tolerates so many less. ``known`` are further
     fields of :meth:`~fedrobust.federation.threat.View.of`: an attack that trains needs ``model``
-    and ``data``. All random draws come from ``seed``. An attack with a memory begins anew at each
-    call: for several rounds, play it with ``run_round``.
+    and ``data``, and one that works on the broadcast parameters, as ``Shrink`` does, needs
+    ``parameters`` [d] or ``model``. All random draws come from ``seed``. An attack with a memory
+    begins anew at each call: for several rounds, play it with ``run_round``.
 
     Raises: ``ValueError`` for rows or a number that do not fit, and for an attack that needs what
     was not given; ``ConfigError`` where the attack does not return rows.
