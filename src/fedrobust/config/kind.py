@@ -51,6 +51,7 @@ class Kind:
         holds: Mapping[str, Any] | None = None,
         may_hold: Mapping[str, Any] | None = None,
         or_is: tuple[Any, str] | None = None,
+        calls: Mapping[str, str] | None = None,
         adapt: Adapt | None = None,
     ) -> None:
         """``name`` is the name of the kind in messages; for the rest see ``Required``.
@@ -59,7 +60,7 @@ class Kind:
         """
         self.name, self.members = name, dict[str, type]()
         self._adapt = adapt
-        self._required = Required(name, has, holds or {}, may_hold or {}, or_is)
+        self._required = Required(name, has, holds or {}, may_hold or {}, or_is, calls or {})
         self._adapter: TypeAdapter[Any] | None = None
 
     def of(self, *members: type) -> tuple[type, ...]:

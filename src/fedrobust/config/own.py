@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from fedrobust.config import beside
 from fedrobust.config.explain import explain
+from fedrobust.config.signature import misfit
 from fedrobust.config.text import quoted, reason, shortened, suggestion
 from fedrobust.config.trust import Trusted, same
 from fedrobust.errors import UserError
@@ -36,7 +37,8 @@ class Required:
     It must have every method of ``has`` and every attribute of ``holds``, which maps names to
     types. An attribute of ``may_hold`` may be absent, but must have the type that is given there.
     An object of the type ``or_is[0]``, in words ``or_is[1]``, belongs to the kind even without the
-    methods.
+    methods. ``calls`` says with which arguments the methods are called, required or not, and under
+    "__call__" the object itself, where it has none of ``has``.
     """
 
     kind: str
@@ -44,6 +46,7 @@ class Required:
     holds: Mapping[str, Any] = field(default_factory=dict)
     may_hold: Mapping[str, Any] = field(default_factory=dict)
     or_is: tuple[Any, str] | None = None
+    calls: Mapping[str, str] = field(default_factory=dict)
 
     def checked(self, value: object) -> object:
         """Return ``value`` if it fits. Raises: ``PydanticCustomError`` that says what is wrong."""
@@ -53,7 +56,8 @@ class Required:
             raise self._refusal(quoted(value), self._wanted())
         what = type(value).__name__
         other = self.or_is is not None and isinstance(value, self.or_is[0])
-        found = {name: self._read(value, name) for name in (*self.has, *self.holds, *self.may_hold)}
+        names = (*self.has, *self.holds, *self.may_hold, *self.calls)
+        found = {name: self._read(value, name) for name in names}
         absent = [n for n in self.has if found[n] is _ABSENT and not other]
         absent += [n for n in self.holds if found[n] is _ABSENT]
         if absent:
@@ -66,7 +70,20 @@ class Required:
         for name, kind in {**self.holds, **self.may_hold}.items():
             if found[name] is not _ABSENT and (wrong := _wrong(kind, found[name])):
                 raise self._refusal(what, f"its {name} {wrong}")
+        self._require_calls(value, found)
         return value
+
+    def _require_calls(self, value: Any, found: Mapping[str, Any]) -> None:
+        """Refuse a function that cannot be called as it will be."""
+        what, calls = type(value).__name__, dict(self.calls)
+        itself = calls.pop("__call__", None)
+        for name, arguments in calls.items():
+            if callable(found[name]) and (wrong := misfit(found[name], name, arguments)):
+                raise self._refusal(what, f"its {name} {wrong}")
+        if itself is not None and all(found[name] is _ABSENT for name in self.has):
+            what = value.__name__ if inspect.isfunction(value) else what
+            if wrong := misfit(value, self.kind, itself):
+                raise self._refusal(what, f"it {wrong}")
 
     def _wanted(self) -> str:
         alternative = "" if self.or_is is None else f", or {self.or_is[1]}"

@@ -30,7 +30,7 @@ class DataSpec(Protocol):
         ...
 
 
-DATASET = Kind("data set", has=("load",), holds={"validation": Size})
+DATASET = Kind("data set", has=("load",), holds={"validation": Size}, calls={"load": ""})
 AnyData: TypeAlias = Annotated[DataSpec, DATASET]
 
 

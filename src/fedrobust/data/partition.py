@@ -80,7 +80,7 @@ class Partitioner(Protocol):
         ...
 
 
-PARTITION = Kind("partition", has=("split",))
+PARTITION = Kind("partition", has=("split",), calls={"split": "train, test, generator"})
 AnyPartition: TypeAlias = Annotated[Partitioner, PARTITION]
 
 

@@ -24,6 +24,7 @@ from fedrobust.config import beside
 from fedrobust.config.arguments import told
 from fedrobust.config.component import component
 from fedrobust.config.kind import Kind
+from fedrobust.config.signature import misfit
 from fedrobust.config.text import shortened
 from fedrobust.errors import ConfigError, ModelError, ResourceError
 from fedrobust.models.batch_norm import BatchNorm, Treated, treated
@@ -79,6 +80,8 @@ def _network(target: Any, name: str, given: Mapping[str, Any]) -> Any:
 MODEL = Kind("model", has=("build",), or_is=(nn.Module, "a torch.nn.Module"), adapt=_network)
 AnyModel: TypeAlias = Annotated[ModelSpec | nn.Module, MODEL]
 
+_BUILD = "shape, classes"
+"""The arguments of a model's ``build``."""
 
 _RENUMBER = (
     ". Labels count from 0: if some numbers up to the largest label have no example, renumber "
@@ -127,6 +130,8 @@ def built(
         own = isinstance(spec, NamedNetwork) or not _ours(spec)
         if not isinstance(spec, nn.Module) and (math.prod(shape) > _PLENTY or (own and not trains)):
             _require_fits(spec, shape, classes)
+        if not isinstance(spec, nn.Module) and (wrong := misfit(spec.build, "build", _BUILD)):
+            raise ConfigError(f"model: build of {type(spec).__name__} {wrong}")
         seed_globally(generator.initial_seed() % 2**63)
         try:
             model = deepcopy(spec) if isinstance(spec, nn.Module) else spec.build(shape, classes)
@@ -137,7 +142,7 @@ def built(
             ) from error
         if not isinstance(model, nn.Module):
             raise ConfigError(
-                f"model: build(shape, classes) must give a torch.nn.Module; it gave {told(model)}"
+                f"model: build({_BUILD}) must give a torch.nn.Module; it gave {told(model)}"
             )
         model = model.cpu()
         try:
