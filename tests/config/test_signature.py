@@ -21,6 +21,7 @@ from fedrobust.federation.one_call import on_rows
 from fedrobust.federation.participation import AnyParticipation
 from fedrobust.federation.projection import AnyProjection
 from fedrobust.federation.server_optimizer import AnyServerOptimizer
+from fedrobust.models import AnyModel
 from fedrobust.objectives import ERM, AnyObjective
 from fedrobust.perturb import AnyPerturbation
 
@@ -120,6 +121,13 @@ def test_so_it_is_inside_wrappers_and_in_loops_and_calls_of_ones_own() -> None:
             refused()
 
 
+class Built(torch.nn.Module):
+    """A network with a method of that name for itself."""
+
+    def build(self) -> None:
+        """Do nothing."""
+
+
 RIGHT: dict[str, tuple[Any, Any]] = {
     "all that comes": (AnyAttack, taking(craft=lambda self, *given, **named: None)),
     "static": (AnyAttack, taking(craft=staticmethod(lambda state, view, rng: None))),
@@ -127,6 +135,7 @@ RIGHT: dict[str, tuple[Any, Any]] = {
     "a function": (AnyAggregator, lambda updates, share=0.5: updates.mean(0)),
     "one of C": (AnyAggregator, torch.sum),
     "a module": (AnyAggregator, torch.nn.Identity()),
+    "a network, whatever it has": (AnyModel, Built()),
     "a default context": (AnyAggregator, taking(aggregate=lambda self, rows, context=None: rows)),
     "its call is not called": (
         AnyAggregator,

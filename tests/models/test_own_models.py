@@ -127,7 +127,7 @@ def test_a_bfloat16_network_comes_to_its_end_and_resumes(tiny: Tiny, tmp_path: A
         (nn.Linear(8, 10), "must give logits"),
         (
             type("Mine", (), {"build": lambda self, shape: Own()})(),
-            r"model: build of Mine takes \(shape\), but is called as build\(shape, classes\)",
+            r"its build takes \(shape\), but is called as build\(shape, classes\)",
         ),
     ],
 )

@@ -77,6 +77,8 @@ class Required:
         """Refuse a function that cannot be called as it will be."""
         what, calls = type(value).__name__, dict(self.calls)
         itself = calls.pop("__call__", None)
+        if itself is None and self.or_is is not None and isinstance(value, self.or_is[0]):
+            return  # a network is used as it is, whatever methods it has
         for name, arguments in calls.items():
             if callable(found[name]) and (wrong := misfit(found[name], name, arguments)):
                 raise self._refusal(what, f"its {name} {wrong}")

@@ -18,13 +18,13 @@ from fedrobust.compute.global_draws import draws
 from fedrobust.compute.memory import available_memory
 from fedrobust.compute.memory_format import channels_last
 from fedrobust.compute.network import evaluating, logits
+from fedrobust.compute.parameters import Layout
 from fedrobust.compute.randomness import isolated, seed_globally
 from fedrobust.compute.trial import require_logits
 from fedrobust.config import beside
 from fedrobust.config.arguments import told
 from fedrobust.config.component import component
 from fedrobust.config.kind import Kind
-from fedrobust.config.signature import misfit
 from fedrobust.config.text import shortened
 from fedrobust.errors import ConfigError, ModelError, ResourceError
 from fedrobust.models.batch_norm import BatchNorm, Treated, treated
@@ -77,11 +77,14 @@ def _network(target: Any, name: str, given: Mapping[str, Any]) -> Any:
     return NamedNetwork(name, settings) if isinstance(made, nn.Module) else made
 
 
-MODEL = Kind("model", has=("build",), or_is=(nn.Module, "a torch.nn.Module"), adapt=_network)
+MODEL = Kind(
+    "model",
+    has=("build",),
+    or_is=(nn.Module, "a torch.nn.Module"),
+    calls={"build": "shape, classes"},
+    adapt=_network,
+)
 AnyModel: TypeAlias = Annotated[ModelSpec | nn.Module, MODEL]
-
-_BUILD = "shape, classes"
-"""The arguments of a model's ``build``."""
 
 _RENUMBER = (
     ". Labels count from 0: if some numbers up to the largest label have no example, renumber "
@@ -130,8 +133,6 @@ def built(
         own = isinstance(spec, NamedNetwork) or not _ours(spec)
         if not isinstance(spec, nn.Module) and (math.prod(shape) > _PLENTY or (own and not trains)):
             _require_fits(spec, shape, classes)
-        if not isinstance(spec, nn.Module) and (wrong := misfit(spec.build, "build", _BUILD)):
-            raise ConfigError(f"model: build of {type(spec).__name__} {wrong}")
         seed_globally(generator.initial_seed() % 2**63)
         try:
             model = deepcopy(spec) if isinstance(spec, nn.Module) else spec.build(shape, classes)
@@ -142,7 +143,7 @@ def built(
             ) from error
         if not isinstance(model, nn.Module):
             raise ConfigError(
-                f"model: build({_BUILD}) must give a torch.nn.Module; it gave {told(model)}"
+                f"model: build(shape, classes) must give a torch.nn.Module; it gave {told(model)}"
             )
         model = model.cpu()
         try:
@@ -229,9 +230,11 @@ def require_trainable(
 
     ``own`` are the tensors that stay with each client, and may change in training.
 
-    Raises: ``ConfigError`` for a model that gives probabilities, whose answers depend on the rest
-    of a batch, that keeps state of its own, or whose buffers change in training.
+    Raises: ``ConfigError`` for a model that has nothing to train, that gives probabilities, whose
+    answers depend on the rest of a batch, that keeps state of its own, or whose buffers change in
+    training.
     """
+    Layout.of(model)
     with isolated():
         seed_globally(0)
         x = _some(model, shape)
