@@ -98,6 +98,10 @@ NAN[7, 0, 1, 1] = float("nan")
         ({"x_train": BYTES > 3}, r"x_train is torch.bool"),
         ({"x_train": torch.zeros(12, 8, 8, 3)}, r"channels last; pass x_train.permute"),
         ({"x_train": torch.zeros(12, 28, 20, 3)}, r"channels last; pass x_train.permute"),
+        (
+            {"x_train": np.zeros((12, 28, 20, 3))},
+            r"channels last; pass np.transpose\(x_train, \(0, 3, 1, 2\)\)$",
+        ),
         ({"y_train": torch.zeros(12, 1).long()}, r"one number per example; pass y_train\[:, 0\]"),
         (
             {"y_train": torch.zeros(12, 3).long()},
