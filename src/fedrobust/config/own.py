@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
+from torch import nn
 
 from fedrobust.config import beside
 from fedrobust.config.explain import explain
@@ -38,7 +39,8 @@ class Required:
     types. An attribute of ``may_hold`` may be absent, but must have the type that is given there.
     An object of the type ``or_is[0]``, in words ``or_is[1]``, belongs to the kind even without the
     methods. ``calls`` says with which arguments the methods are called, required or not, and under
-    "__call__" the object itself, where it has none of ``has``.
+    "__call__" the object itself, where it has none of ``has``. ``made_by`` says what makes such an
+    object of what a user has.
     """
 
     kind: str
@@ -47,6 +49,7 @@ class Required:
     may_hold: Mapping[str, Any] = field(default_factory=dict)
     or_is: tuple[Any, str] | None = None
     calls: Mapping[str, str] = field(default_factory=dict)
+    made_by: str = ""
 
     def checked(self, value: object) -> object:
         """Return ``value`` if it fits. Raises: ``PydanticCustomError`` that says what is wrong."""
@@ -63,7 +66,8 @@ class Required:
         if absent:
             alone = len(absent) == len(self.has) + len(self.holds) and self.or_is is None
             wanted = "" if alone else f"; {self._wanted()}"
-            raise self._refusal(what, f"it lacks {_and(absent)}{wanted}")
+            maker = f"; {self.made_by}" if self.made_by else ""
+            raise self._refusal(what, f"it lacks {_and(absent)}{wanted}{maker}")
         for name in self.has:
             if found[name] is not _ABSENT and not callable(found[name]):
                 raise self._refusal(what, f"its {name} is no method; {self._wanted()}")
@@ -174,8 +178,8 @@ def made(name: str, arguments: Mapping[str, Any], adapt: Adapt | None = None) ->
     """
     shown = quoted(name) if not name.isprintable() else shortened(name)
     target = _imported(name, shown)
-    if not callable(target):
-        raise _failure(f"{shown} is no class or function: it is {quoted(target)}")
+    if not callable(target) or isinstance(target, nn.Module):
+        raise _failure(f"{shown} is no class or function: it is {_object(target, name)}")
     odd = [key for key in arguments if not isinstance(key, str)]
     if odd:
         raise _failure(f"{shown}: its fields must be texts; got {quoted(odd[0])}")
@@ -198,6 +202,18 @@ def made(name: str, arguments: Mapping[str, Any], adapt: Adapt | None = None) ->
         raise _failure(f"{shown} could not be made: {reason(error)}") from error
 
 
+def _object(target: object, name: str) -> str:
+    """Describe an object that a config names in place of what makes one, and say what to name."""
+    if type(target) in _DATA or not name.isprintable():
+        return quoted(target)
+    module, kind = name.partition(":")[0], type(target)
+    its = f"its class, {module}:{kind.__qualname__}," if kind.__module__ == module else "a class"
+    told = f"an object of the class {kind.__name__}; name {shortened(its, 200)} or a function"
+    if isinstance(target, nn.Module):
+        return f"{told} that returns it, so that the seed of a run decides its first parameters"
+    return f"{told} that returns it"
+
+
 def _unknown(target: Callable[..., object], arguments: Mapping[str, Any]) -> str:
     """Return what is wrong with the names of ``arguments``; empty where ``target`` takes them."""
     try:
@@ -218,15 +234,33 @@ def _unknown(target: Callable[..., object], arguments: Mapping[str, Any]) -> str
 
 def _imported(name: str, shown: str) -> Any:
     module, _, attribute = name.partition(":")
+    file = _of_file(module, attribute)
     if not all([*module.split("."), *attribute.split(".")]):
-        raise _failure(f"{shown} names nothing: write module:Class, such as my_rules:ClippedMean")
+        such = "write module:Class, such as my_rules:ClippedMean"
+        raise _failure(f"{shown} names nothing: {file or such}")
     try:
         target: Any = beside.module(module)
         for part in attribute.split("."):
             target = getattr(target, part)
     except (Exception, SystemExit) as error:  # a user's module may fail in any way
-        raise _failure(f"cannot import {shown}: {reason(error)}{_hint(module, error)}") from error
+        hint = f"; {file}" if file else _hint(module, error)
+        raise _failure(f"cannot import {shown}: {reason(error)}{hint}") from error
     return target
+
+
+def _of_file(module: str, attribute: str) -> str:
+    """Return what to write where a config has the path of a file; empty where it has a module."""
+    path = module.replace("\\", "/")
+    parts = [part for part in path.removesuffix(".py").split("/") if part not in ("", ".")]
+    if not (path.endswith(".py") or "/" in path) or not all(each.isidentifier() for each in parts):
+        return ""
+    if path.startswith("/"):
+        parts = parts[-1:]
+    written = shortened(f"{'.'.join(parts)}:{attribute}", 200)
+    return (
+        f"write {written}, the module without .py; the file lies beside the config or in the "
+        "working directory"
+    )
 
 
 def _hint(module: str, error: BaseException) -> str:
