@@ -228,9 +228,9 @@ class View:
             _whole("clients", self.clients, 1)
         if self.rounds is not None:
             _whole("rounds", self.rounds, 1)
-        if type(self.clients_exactly) is not bool:
-            given = told(self.clients_exactly)
-            raise ValueError(f"the view's clients_exactly must be true or false; got {given}")
+        for name in ("clients_exactly", "zeros_assumed"):
+            if type(value := getattr(self, name)) is not bool:
+                raise ValueError(f"the view's {name} must be true or false; got {told(value)}")
         if type(self.server_lr) is not float or not 0 < self.server_lr < math.inf:
             real("the view's server_lr", self.server_lr, above=0)
         slots = () if self.server_slots is None else self.server_slots
