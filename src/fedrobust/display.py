@@ -17,7 +17,7 @@ from rich.progress import (
 )
 
 from fedrobust.config.text import printable
-from fedrobust.federation.state import RoundLog
+from fedrobust.federation.round_log import RoundLog
 from fedrobust.progress import CELLS
 from fedrobust.progress import Progress as Watch
 from fedrobust.runs.prepare import Prepared

@@ -16,7 +16,8 @@ from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.attack import Requirements, requirements
 from fedrobust.federation.round import run_round
-from fedrobust.federation.state import FederationState, RoundLog
+from fedrobust.federation.round_log import RoundLog
+from fedrobust.federation.state import FederationState
 from fedrobust.federation.threat import View
 from fedrobust.progress import Host, Progress
 from fedrobust.runs.prepare import Prepared, prepare

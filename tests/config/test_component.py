@@ -187,7 +187,7 @@ def test_an_object_of_another_kind_is_refused(value: Any, message: str) -> None:
 
 
 def test_a_users_object_has_all_that_its_kind_asks_for() -> None:
-    def method(*_: Any) -> None:
+    def method(*_: Any, **__: Any) -> None:
         return None
 
     asked: list[tuple[Any, dict[str, Any]]] = [

@@ -178,6 +178,9 @@ class Named:
             raise KeyError("size")
         return self.given
 CONSTANT = 3
+MADE = Named()
+import torch
+LAYER = torch.nn.Linear(2, 2)
 class Within:
     class Inner:
         def aggregate(self, updates, context): ...
@@ -209,6 +212,21 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         ),
         ({"name": "faulty_own:Raises", 3: 1}, "its fields must be texts; got 3"),
         ({"name": "faulty_own:CONSTANT"}, "faulty_own:CONSTANT is no class or function: it is 3"),
+        (
+            {"name": "faulty_own:MADE"},
+            "faulty_own:MADE is no class or function: it is an object of the class Named; name its "
+            "class, faulty_own:Named, or a function that returns it$",
+        ),
+        (
+            {"name": "faulty_own:LAYER"},
+            "LAYER is no class or function: it is an object of the class Linear; name a class or a "
+            "function that returns it, so that the seed of a run decides its first parameters$",
+        ),
+        ({"name": "faulty_own.py:Named"}, "cannot import .*; write faulty_own:Named, the module w"),
+        ({"name": "./faulty_own.py:Named"}, "names nothing: write faulty_own:Named, the module w"),
+        ({"name": "rules/faulty_own:Named"}, "cannot import .*; write rules.faulty_own:Named, the"),
+        ({"name": "/a/b/faulty_own.py:X"}, "cannot import .*; write faulty_own:X, the module with"),
+        ({"name": "a b.py:X"}, "cannot import a b.py:X: ModuleNotFoundError: [^;]*; [^w]"),
         ({"name": "faulty_own:Within.Nothing"}, "cannot import .*AttributeError"),
         ({"name": "leaving_own:X"}, "cannot import leaving_own:X: SystemExit: 0"),
         ({"name": "sys:exit"}, "sys:exit could not be made: SystemExit"),

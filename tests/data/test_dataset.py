@@ -1,5 +1,6 @@
 """A data set of the user's own: what is accepted, what is refused and how, what is held out."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import TensorDataset
 
-from fedrobust.config.component import component, from_config, to_config
+from fedrobust.config.component import component, from_config, read_as, to_config
 from fedrobust.data import AnyData, Dataset, Digits, Split
 from fedrobust.data.dataset import loaded
 from fedrobust.errors import ConfigError, DataError
@@ -98,6 +100,10 @@ NAN[7, 0, 1, 1] = float("nan")
         ({"x_train": BYTES > 3}, r"x_train is torch.bool"),
         ({"x_train": torch.zeros(12, 8, 8, 3)}, r"channels last; pass x_train.permute"),
         ({"x_train": torch.zeros(12, 28, 20, 3)}, r"channels last; pass x_train.permute"),
+        (
+            {"x_train": np.zeros((12, 28, 20, 3))},
+            r"channels last; pass np.transpose\(x_train, \(0, 3, 1, 2\)\)$",
+        ),
         ({"y_train": torch.zeros(12, 1).long()}, r"one number per example; pass y_train\[:, 0\]"),
         (
             {"y_train": torch.zeros(12, 3).long()},
@@ -231,3 +237,32 @@ def test_pixels_that_rounding_put_outside_are_clipped() -> None:
     assert data.train.x.min() == 0
     assert data.train.x.max() == 1
     assert (data.train.x - x).abs()[4:].max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ((BYTES, BYTES), "a tuple of objects is no data set: "),
+        ([(BYTES.numpy(), 1)], "a list of objects is no data set: "),
+        ({"x_train": BYTES}, "a dict of objects is no data set: "),
+        (BYTES, "Tensor is no data set: it lacks load and validation; "),
+        (TensorDataset(BYTES), "TensorDataset is no data set: it lacks load and validation; "),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_what_is_no_data_set_yet_is_told_what_makes_one(own: Any, said: str) -> None:
+    """Not how a config file is written."""
+    with pytest.raises(ConfigError) as told:
+        read_as(AnyData, own, "data")
+    makes = "Dataset.from_tensors(x_train, y_train, x_test, y_test) makes one of tensors or arrays"
+    assert str(told.value).startswith(f"data: {said}{makes}")
+    assert len(str(told.value)) < 300
+
+
+def test_a_data_set_by_name_may_have_objects_as_its_fields(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot import nowhere:Data"):
+        read_as(AnyData, {"name": "nowhere:Data", "path": tmp_path}, "data")
+    with pytest.raises(ConfigError, match=r"must be a mapping with a name, .* or the name alone"):
+        read_as(AnyData, ["mnist"], "data")
+    with pytest.raises(ConfigError, match="has no name; there are: digits"):
+        read_as(AnyData, {"validation": 3}, "data")

@@ -91,6 +91,25 @@ WRONG: dict[str, tuple[Any, str]] = {
         "example 1 could not be read: OSError: gone",
     ),
     "normalised": ((X * 4 - 2, Y), "pixels lie in"),
+    "channels last": (
+        (X.new_zeros(5, 8, 8, 3), Y),
+        r"x of client 0 has shape \[5, 8, 8, 3\], channels last; pass x.permute\(0, 3, 1, 2\)$",
+    ),
+    "an array with channels last": (
+        (np.zeros((5, 8, 8, 1), "float32"), Y),
+        r"channels last; pass np.transpose\(x, \(0, 3, 1, 2\)\)$",
+    ),
+    "images with channels last, one by one": (
+        Listed([(np.zeros((8, 8, 3), "float32"), 0)] * 3),
+        r"x of client 0 has shape \[3, 8, 8, 3\], channels last; pass each image as \[c, h, w\],",
+    ),
+    "bytes without channels": ((X[:, 0].byte(), Y), r": pass x\[:, None\]$"),
+    "bytes without channels, one by one": (
+        Listed([(X[0, 0].byte(), 0)] * 3),
+        r": pass each image as \[1, h, w\]$",
+    ),
+    "bytes as features": ((X.byte().flatten(1).numpy(), Y), r"as x.astype\(np.float32\)$"),
+    "columns of labels": ((X, Y[:, None]), r"y of client 0 has shape \[5, 1\].*pass y\[:, 0\]$"),
     "too few labels": ((X, Y[:3]), "y of client 0 has 3 entries for 5 examples"),
 }
 

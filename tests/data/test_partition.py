@@ -92,8 +92,10 @@ def test_fat_has_51_equal_parts_and_says_what_is_dropped() -> None:
     assert {len(part) for part in partition.test} == {196}
     assert partition.dropped == 22
     assert partition.notes == (
-        "55,000 training examples in 51 equal parts of 1,078: 22 dropped",
-        "10,000 test examples in 51 equal parts of 196: 4 dropped",
+        "55,000 training examples in 51 equal parts of 1,078: 22 examples are left over, and no "
+        "client gets them",
+        "10,000 test examples in 51 equal parts of 196: 4 examples are left over, and no client "
+        "gets them",
     )
     assert skew(partition, train.y) < 0.06
 
@@ -174,7 +176,10 @@ def test_the_remainder_of_shards_is_drawn_from_all_classes() -> None:
     train = labelled(1000)
     partition = Shards(45, 2).split(train, labelled(100, seed=1), generator())
     assert partition.dropped == 1000 - 90 * 11
-    assert partition.notes == ("1,000 training examples in 90 shards of 11: 10 dropped",)
+    assert partition.notes == (
+        "1,000 training examples in 90 shards of 11: 10 examples are left over, and no client "
+        "gets them",
+    )
     lost = torch.bincount(train.y, minlength=10) - counts(train.y, partition.train).sum(0)
     assert int((lost > 0).sum()) > 3
 

@@ -171,6 +171,66 @@ def test_what_does_not_fit_is_told(case: tuple[Any, type[UserError], str]) -> No
         case[0]()
 
 
+def test_an_attack_that_nobody_would_play_is_refused() -> None:
+    """In a loop of one's own nobody would say that it trains honestly."""
+    with pytest.raises(ConfigError) as told:
+        Federation.of(network(), pairs(30, 30), attack="sign-flip")
+    assert "attack is sign-flip, but no client would play it" in str(told.value)
+    assert "malicious=1" in str(told.value)
+    control = Federation.of(network(), pairs(30, 30), attack="sign-flip", malicious=0)
+    assert control.attack is None
+    action = torch.zeros(1, len(control.start().parameters))
+    with pytest.raises(ValueError, match="no client of the federation is malicious"):
+        run_round(control.start(), control, Streams(0), action=action)
+
+
+class Sends:
+    """An own attack that sends what it is told to."""
+
+    def __init__(self, made: Any) -> None:
+        self.made = made
+
+    def craft(self, state: Any, view: Any, rng: Any) -> Any:
+        return self.made(view.own), state
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_log_of_a_round_says_why_each_row_was_dropped() -> None:
+    """Nobody watches the progress in a loop of one's own."""
+    clients = [(x.flatten(1), y) for x, y in pairs(*[10] * 6)]
+    clients[5] = (clients[5][0] * 3e38, clients[5][1])  # its training blows up
+    client = Client(batches=1, optimizer=Sgd(lr=1e3))
+
+    def reasons(made: Any, **more: Any) -> dict[int, str]:
+        federation = Federation.of(
+            network(), clients, attack=Sends(made), malicious=2, client=client
+        )
+        _, log = run_round(federation.start(), federation, Streams(0), **more)
+        found = log.reasons
+        assert tuple(found) == log.dropped
+        assert found.pop(5) == "its row is not finite"
+        return found
+
+    assert reasons(lambda own: -own) == {}
+    assert reasons(lambda own: own[0]) == dict.fromkeys(
+        (0, 1),
+        "the attack sent a tensor torch.float32, [51] in place of rows [2, 51]; "
+        "row.expand(2, -1) repeats one row",
+    )
+    assert reasons(lambda own: own[:, 1:]) == dict.fromkeys(
+        (0, 1), "the attack sent a tensor torch.float32, [2, 50] in place of rows [2, 51]"
+    )
+    assert reasons(lambda own: own.to_sparse()) == dict.fromkeys(
+        (0, 1), "the attack sent a tensor torch.float32, [2, 51], sparse, in place of rows [2, 51]"
+    )
+    assert reasons(lambda own: own * torch.tensor([[1.0], [torch.nan]])) == {
+        1: "its row is not finite"
+    }
+    assert reasons(lambda own: own, action=torch.zeros(1, 50)) == dict.fromkeys(
+        (0, 1), "the action is a tensor torch.float32, [1, 50] in place of rows [2, 51]"
+    )
+
+
 def test_the_mean_is_the_default_rule() -> None:
     assert Federation.of(network(), [(X, Y)]).aggregator == Mean()
 

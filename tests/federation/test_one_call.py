@@ -14,9 +14,12 @@ from fedrobust.aggregators import Bucketing, Context, Krum, Mean, Median, MultiK
 from fedrobust.attacks import (
     ALittleIsEnough,
     AnyAttack,
+    Delayed,
     Distillation,
     InnerProduct,
+    LocalModelPoisoning,
     Optimized,
+    Shrink,
     SignFlip,
 )
 from fedrobust.compute.parameters import read
@@ -40,7 +43,8 @@ def test_it_gives_a_row_for_each_malicious_client_and_changes_nothing(config: An
         with pytest.raises(ValueError, match=r"poisons the data .* play it with run_round"):
             attack(rows, malicious=M, rule=Krum(f=2))
         return
-    found = [attack(rows, malicious=M, rule=Krum(f=2), seed=seed) for seed in (0, 0, 1)]
+    known = {"rule": Krum(f=2), "parameters": torch.linspace(-1, 1, D)}
+    found = [attack(rows, malicious=M, **known, seed=seed) for seed in (0, 0, 1)]
     assert torch.equal(rows, honest())
     assert found[0].shape == (M, D)
     assert found[0].dtype == rows.dtype
@@ -91,12 +95,50 @@ def test_an_attack_that_trains_is_given_a_network_and_data() -> None:
         attack(rows, malicious=2, model=model)
 
 
+@every_attack
+def test_an_attack_that_works_on_the_parameters_does_not_assume_zeros(config: Any) -> None:
+    """It is refused without them, or its rows are the same whatever they are."""
+    attack = TypeAdapter(AnyAttack).validate_python(config)
+    if any(name in str(config) for name in NETWORKS) or poisons(attack):
+        pytest.skip("it trains")
+    rows, at = honest(), torch.linspace(-1, 1, D)
+    sent, other = (
+        attack(rows, malicious=M, rule=Krum(f=2), parameters=given) for given in (at, -at)
+    )
+    if torch.equal(sent, other):
+        assert torch.equal(sent, attack(rows, malicious=M, rule=Krum(f=2)))
+        return
+    with pytest.raises(ValueError, match="broadcast parameters, which were not given: pass param"):
+        attack(rows, malicious=M, rule=Krum(f=2))
+
+
+def test_shrink_in_one_call_goes_to_zero_from_the_parameters_that_it_is_given() -> None:
+    rows, theta = torch.tensor([[3.0, 4.0], [1.0, 0.0]]), torch.tensor([0.0, 2.0])
+    wanted = torch.tensor([[0.0, -10.0]])
+    assert torch.equal(Shrink(scale=2.0)(rows, malicious=1, parameters=theta), wanted)
+    layer = nn.Linear(2, 1, bias=False)
+    layer.weight.data = theta[None]
+    assert torch.equal(Shrink(scale=2.0)(rows, malicious=1, model=layer), wanted)
+
+
 WRONG: dict[str, tuple[Any, str]] = {
     "no rows": (lambda: SignFlip()(torch.zeros(0, 4), malicious=1), r"rows \[n, d\]"),
     "a vector": (lambda: SignFlip()(torch.zeros(4), malicious=1), r"rows \[n, d\]"),
     "whole numbers": (lambda: SignFlip()(torch.ones(4, 2).long(), malicious=1), r"rows \[n, d\]"),
     "nobody": (lambda: SignFlip()(honest(), malicious=0), "malicious"),
     "too many": (lambda: SignFlip()(honest(), malicious=12), "malicious is 12, but there are 11"),
+    "no parameters": (
+        lambda: Shrink()(honest(), malicious=2),
+        "attack shrink works on the values of the broadcast parameters",
+    ),
+    "no parameters, within": (
+        lambda: Delayed(Shrink(), start=1)(honest(), malicious=2),
+        "attack shrink works on the values",
+    ),
+    "no parameters for the edges": (
+        lambda: LocalModelPoisoning("median")(honest(), malicious=2),
+        "attack local-model-poisoning works on the values",
+    ),
     "no rule": (
         lambda: Optimized(attack=ALittleIsEnough(k=-1.0))(honest(), malicious=2),
         "attack optimized needs the server's rule: pass rule=",

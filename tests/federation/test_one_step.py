@@ -22,7 +22,7 @@ from fedrobust.experiment import Experiment
 from fedrobust.federation.attack import poisons
 from fedrobust.federation.backends import LOCAL
 from fedrobust.federation.one_step import OneStep, takes_one_step
-from fedrobust.federation.state import RoundLog
+from fedrobust.federation.round_log import RoundLog
 from fedrobust.models import RingMlp
 from fedrobust.objectives import WassersteinDRO
 from fedrobust.progress import Progress

@@ -13,7 +13,8 @@ from fedrobust.attacks import Budgeted, Jittered, Optimized
 from fedrobust.config.component import component
 from fedrobust.experiment import Experiment
 from fedrobust.federation.round import run_round
-from fedrobust.federation.state import FederationState, RoundLog
+from fedrobust.federation.round_log import RoundLog
+from fedrobust.federation.state import FederationState
 from fedrobust.federation.threat import View
 from fedrobust.runs.prepare import Prepared, prepare
 

@@ -294,8 +294,8 @@ def test_rows_of_a_wrong_shape_are_told_in_their_round_and_with_the_result(tiny:
     found = run(tiny(attack=OneRow(), malicious=2, rounds=2), progress=watch)
     d = found.state.parameters.numel()
     assert set(told) == {
-        f"it sent a tensor torch.float32, [1, {d}] in place of rows [2, {d}], which the server "
-        "refused; row.expand(view.rows, -1) repeats one row"
+        f"the server refused what it sent: a tensor torch.float32, [1, {d}] in place of rows "
+        f"[2, {d}]; row.expand(2, -1) repeats one row"
     }
     assert "; 1 warning in summary.troubles>" in repr(found)
 

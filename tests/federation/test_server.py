@@ -98,11 +98,11 @@ def test_what_is_placed_is_dense_and_real_and_has_no_history() -> None:
         torch.quantize_per_tensor(sent, 0.1, 0, torch.qint8),
     ):
         rows = ROWS.clone()
-        assert place(rows, [2, 5], unfit) == (2, 5)
+        assert "in place of rows [2, 5]" in place(rows, [2, 5], unfit)
         assert torch.equal(rows, ROWS)
     for numbers in (sent.long(), sent > 0, sent.double(), sent.clone().requires_grad_()):
         rows = ROWS.clone()
-        assert place(rows, [2, 5], numbers) == ()
+        assert place(rows, [2, 5], numbers) == ""
         assert torch.equal(rows[[2, 5]], numbers.detach().float())
         assert not rows.requires_grad
     kept = ROWS.clone()
@@ -145,9 +145,11 @@ def test_an_own_projection_may_write_to_what_it_gets() -> None:
 
 def test_misshapen_rows_are_refused() -> None:
     rows = ROWS.clone()
-    assert place(rows, [2, 5], torch.zeros(2, 4)) == (2, 5)
+    assert place(rows, [2, 5], torch.zeros(2, 4)) == (
+        "a tensor torch.float32, [2, 4] in place of rows [2, 5]"
+    )
     assert torch.equal(rows, ROWS)
-    assert place(rows, [2, 5], torch.ones(2, 5)) == ()
+    assert place(rows, [2, 5], torch.ones(2, 5)) == ""
     assert torch.equal(rows[[2, 5]], torch.ones(2, 5))
     refused = aggregate(Krum(2), ROWS, Context(), refused=(3,))
     assert refused.dropped == (3,)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fedrobust import Experiment, run
 from fedrobust.compute.execution import has_tf32
 from fedrobust.federation.round import run_round
-from fedrobust.federation.state import RoundLog
+from fedrobust.federation.round_log import RoundLog
 from fedrobust.progress import Progress
 from fedrobust.runs.prepare import Prepared, prepare
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from fedrobust import Federation, View, flatten, unflatten
 from fedrobust.compute.parameters import Layout, read, write
 from fedrobust.errors import ConfigError
 from fedrobust.evaluation import smoothness_bound
@@ -121,8 +122,28 @@ def test_batch_norm_is_refused_with_advice() -> None:
     normed = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3))
     with pytest.raises(ConfigError, match=r"running_mean changes.*GroupNorm"):
         build_model(normed, (1, 4, 4), 3, G)
-    with pytest.raises(ConfigError, match="no parameters"):
-        Layout.of(nn.Flatten())
+
+
+def test_a_network_without_anything_to_train_is_refused_wherever_it_comes_in() -> None:
+    frozen = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).requires_grad_(False)
+    clients = [(torch.rand(6, 1, 4, 4), torch.arange(6) % 3)]
+    for model, why in ((frozen, "all are frozen; call requires_grad_"), (Summing(), "none at all")):
+        for use in (
+            lambda model: Layout.of(model),
+            lambda model: flatten(model),
+            lambda model: unflatten(model, torch.zeros(51)),
+            lambda model: build_model(model, (1, 4, 4), 3, G),
+            lambda model: Federation.of(model, clients),
+            lambda model: View.of(torch.zeros(1, 51), model=model),
+        ):
+            with pytest.raises(ConfigError, match=f"model has no parameters to train: .*{why}"):
+                use(model)
+        assert build_model(model, (1, 4, 4), 3, G, trains=False)(clients[0][0]).shape == (6, 3)
+
+
+class Summing(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1)[:, :15].view(-1, 3, 5).sum(dim=2)
 
 
 def test_flat_vector_round_trip_and_named_slices() -> None:

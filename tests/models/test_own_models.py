@@ -125,6 +125,10 @@ def test_a_bfloat16_network_comes_to_its_end_and_resumes(tiny: Tiny, tmp_path: A
         ),
         (Own(Tensor.detach), "no gradient reaches the model's input"),
         (nn.Linear(8, 10), "must give logits"),
+        (
+            type("Mine", (), {"build": lambda self, shape: Own()})(),
+            r"its build takes \(shape\), but is called as build\(shape, classes\)",
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*spectral_norm.*:FutureWarning")

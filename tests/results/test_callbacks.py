@@ -77,6 +77,14 @@ class Misspelt:
         ([Diary], r"Diary is a class; give an object: Diary\(\)"),
         (3, "callbacks must be a list of objects; it is 3"),
         ([print], "none of the methods"),
+        (
+            [type("Late", (), {"on_round": lambda self, log, run: None})()],
+            r"on_round of Late takes \(log, run\), but is called as on_round\(log\)$",
+        ),
+        (
+            [type("Bare", (), {"on_failure": lambda: None})()],
+            r"on_failure of Bare takes \(\), but is called as on_failure\(error\): the first",
+        ),
     ],
 )
 def test_what_would_never_be_called_is_refused_before_the_first_round(

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -201,7 +202,31 @@ def test_weights_for_another_network_than_the_named_one(tmp_path: Path) -> None:
     assert wrong.exit_code == 2
     told = " ".join(wrong.output.split())
     assert "holds the weights of another network" in told
-    assert told.endswith("; name the network that it belongs to")
+    assert "--data digits has examples [1, 8, 8] of 10 classes" in told
+    assert told.endswith("; name the network that it belongs to, and data for that network")
+
+
+def test_images_of_another_shape_than_the_runs_are_not_the_fault_of_its_file(
+    tmp_path: Path,
+) -> None:
+    run, data = tmp_path / "run", tmp_path / "other.npz"
+    run.mkdir()
+    (run / "best.safetensors").write_bytes(begun(tmp_path))
+    (run / "checkpoint.pt").touch()
+    (run / "config.yaml").write_text(
+        "model: digits-cnn\ndata: digits\n"
+        "evaluation: {attack: {name: pgd, eps: 0.1, step_size: 0.1, steps: 1}}\n"
+    )
+    draw = np.random.default_rng(0)
+    images = {f"x_{part}": draw.random((20, 1, 9, 9), "float32") for part in ("train", "test")}
+    np.savez(data, **images, y_train=np.arange(20) % 10, y_test=np.arange(20) % 10)
+    wrong = called(str(run), "--data", str(data), *QUICK)
+    assert wrong.exit_code == 2
+    told = " ".join(wrong.output.split())
+    assert f"--data {data} has examples [1, 9, 9] of 10 classes" in told
+    assert "the network of the run needs other weights than it has: 5.weight" in told
+    assert told.endswith("Name data like those of the run")
+    assert "--resume" not in told
 
 
 def begun(folder: Path) -> bytes:

@@ -22,7 +22,7 @@ from fedrobust import Callback, Experiment, Progress, load, run
 from fedrobust.cli import app
 from fedrobust.compute.network import right
 from fedrobust.errors import ConfigError, RecordError
-from fedrobust.federation.state import RoundLog
+from fedrobust.federation.round_log import RoundLog
 from fedrobust.models import LocalTensors
 from fedrobust.perturb import Pgd
 from fedrobust.report import write_report

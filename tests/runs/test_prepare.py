@@ -54,7 +54,7 @@ def test_the_papers_mnist_federation() -> None:
     assert len(set(torch.cat(tuple(local.clients)).tolist())) == 51 * 1078
     assert len(ready.chooses) == 5000
     assert len(ready.held_out) == 1000
-    assert "22 dropped" in " ".join(ready.notes)
+    assert "22 examples are left over" in " ".join(ready.notes)
     seen = set(fingerprints(ready.chooses.x))
     shared = [f for f in fingerprints(local.data.x) if f in seen]
     assert len(shared) == 0  # MNIST's training images are distinct, so none is in both splits

@@ -102,6 +102,12 @@ AGGREGATOR = Kind(
         "by_coordinate": bool,
     },
     or_is=(Callable, "a function of the updates"),
+    calls={
+        "aggregate": "updates, context",
+        "check": "n",
+        "tolerating": "dropped",
+        "__call__": "updates",
+    },
 )
 AnyAggregator: TypeAlias = Annotated[Aggregator, AGGREGATOR]
 

@@ -6,7 +6,7 @@ from fedrobust.config.arguments import told, unfit
 from fedrobust.federation.attack import Attack, poisons
 from fedrobust.federation.malicious_rows import called
 from fedrobust.federation.threat import View
-from fedrobust.typing import Images, Labels, Updates
+from fedrobust.typing import Images, Labels, Updates, Vector
 
 
 def validate(attack: Attack, view: object, rng: object) -> None:
@@ -25,6 +25,19 @@ def validate(attack: Attack, view: object, rng: object) -> None:
             f"attack {called(attack)} uses honest updates, but the view's own is "
             f"{list(view.own.shape)}: give one row for each of the {view.rows} clients"
         )
+
+
+def broadcast(attack: Attack, view: View) -> Vector:
+    """Return the broadcast parameters [d], for an ``attack`` whose rows depend on their values.
+
+    Raises: ``ValueError`` for a view that was made without them, and has zeros in their place.
+    """
+    if view.zeros_assumed:
+        raise ValueError(
+            f"attack {called(attack)} works on the values of the broadcast parameters, which were "
+            "not given: pass parameters=, as flatten(model) makes them, or model="
+        )
+    return view.parameters
 
 
 def fits(rows: Updates, view: View) -> bool:

@@ -11,7 +11,7 @@ from fedrobust.aggregators.aggregator import NoAnswerError
 from fedrobust.aggregators.checks import finite_rows
 from fedrobust.aggregators.kernels.dispatch import squared_distances
 from fedrobust.attacks import estimates
-from fedrobust.attacks.checks import validate
+from fedrobust.attacks.checks import broadcast, validate
 from fedrobust.attacks.moments import mean, moments
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Positive
@@ -120,7 +120,7 @@ class LocalModelPoisoning:
         low, high = torch.aminmax(honest, dim=0)
         edge = torch.where(signs < 0, high, torch.where(signs > 0, low, middle))
         # Computed in updates, not parameters: rounding of w - θ cannot move a draw inside the edge.
-        w = view.parameters + edge
+        w = broadcast(self, view) + edge
         outwards = (w > 0) == (signs < 0)
         width = w.abs() * torch.where(outwards, self.b - 1, 1 - 1 / self.b)
         return edge - signs * draws * width

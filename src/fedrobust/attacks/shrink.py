@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from fedrobust.attacks.checks import validate
+from fedrobust.attacks.checks import broadcast, validate
 from fedrobust.attacks.moments import lengths
 from fedrobust.config.component import component
 from fedrobust.config.scalars import Positive
@@ -40,7 +40,7 @@ class Shrink:
     def craft(self, state: None, view: View, rng: torch.Generator) -> tuple[Updates, None]:
         """Return rows of one direction, each of ``scale`` times its client's honest norm [m, d]."""
         validate(self, view, rng)
-        theta = view.parameters
+        theta = broadcast(self, view)
         size = lengths(theta[None])[0]
         towards = -theta / size if size > 0 else torch.zeros_like(theta)
         return (self.scale * lengths(view.own) * towards).to(view.own), None

@@ -55,7 +55,13 @@ def _of_torch(target: Any, name: str, given: Mapping[str, Any]) -> "TorchOptim |
     return TorchOptim(name, lr=given["lr"], settings={**settings, **given.get("settings", {})})
 
 
-OPTIMIZER = Kind("optimizer", has=("build", "slots"), holds={"lr": Positive}, adapt=_of_torch)
+OPTIMIZER = Kind(
+    "optimizer",
+    has=("build", "slots"),
+    holds={"lr": Positive},
+    calls={"build": "parameter", "slots": ""},
+    adapt=_of_torch,
+)
 AnyOptimizer: TypeAlias = Annotated[OptimizerSpec, OPTIMIZER]
 
 

@@ -24,9 +24,8 @@ class Layout:
     @classmethod
     def of(cls, model: nn.Module) -> "Layout":
         """Return the layout. Raises: ``ConfigError`` for nothing to train, or mixed types."""
+        trainable(model)
         parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        if not parameters:
-            raise ConfigError("the model has no parameters to train")
         if len(types := {p.dtype for p in parameters.values()}) > 1:
             raise ConfigError(f"the model mixes parameter types: {sorted(map(str, types))}")
         slices, start = {}, 0
@@ -43,12 +42,22 @@ class Layout:
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters that training changes; nobody can change the frozen ones."""
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+    """Return the parameters that training changes; nobody can change the frozen ones.
+
+    Raises: ``ConfigError`` where there is none.
+    """
+    found = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not found:
+        some = any(True for _ in model.parameters())
+        why = "all are frozen; call requires_grad_(True) on some" if some else "it has none at all"
+        raise ConfigError(f"the model has no parameters to train: {why}")
+    return found
 
 
 def read(model: nn.Module) -> Vector:
-    """Return the trainable parameters of ``model`` as a new vector [d]. Raises: ``ValueError``.
+    """Return the trainable parameters of ``model`` as a new vector [d].
+
+    Raises: ``ValueError`` for another object than a model, or one without such parameters.
 
     >>> from torch import nn
     >>> read(nn.Linear(3, 2)).shape

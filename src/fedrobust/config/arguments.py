@@ -127,6 +127,14 @@ def pixels(x: Images) -> Images:
     )
 
 
+def channels_last(shape: Sequence[int]) -> bool:
+    """Whether images of ``shape`` are most likely [N, h, w, c], and not [N, c, h, w] as here.
+
+    Images with more than five channels are rarer than images with their channels last.
+    """
+    return len(shape) == 4 and shape[3] in (1, 3, 4) and min(shape[1:3]) > 5
+
+
 def labels(value: object, count: int, classes: int | None = None, name: str = "y") -> Labels:
     """Return ``value`` as int64 [count], from 0 to ``classes`` - 1. Raises: ``ValueError``."""
     y = tensor(value, name)

@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from fedrobust.config.fingerprint import foreign
 from fedrobust.config.own import Adapt, Required, allowed, made
 from fedrobust.config.text import OPAQUE, quoted, suggestion
 
@@ -51,6 +52,8 @@ class Kind:
         holds: Mapping[str, Any] | None = None,
         may_hold: Mapping[str, Any] | None = None,
         or_is: tuple[Any, str] | None = None,
+        calls: Mapping[str, str] | None = None,
+        made_by: str = "",
         adapt: Adapt | None = None,
     ) -> None:
         """``name`` is the name of the kind in messages; for the rest see ``Required``.
@@ -59,7 +62,9 @@ class Kind:
         """
         self.name, self.members = name, dict[str, type]()
         self._adapt = adapt
-        self._required = Required(name, has, holds or {}, may_hold or {}, or_is)
+        self._required = Required(
+            name, has, holds or {}, may_hold or {}, or_is, calls or {}, made_by
+        )
         self._adapter: TypeAdapter[Any] | None = None
 
     def of(self, *members: type) -> tuple[type, ...]:
@@ -114,6 +119,17 @@ class Kind:
 
         Raises: ``PydanticCustomError``.
         """
+        whole = type(value) in (list, tuple) or (type(value) is dict and "name" not in value)
+        if self._required.made_by and whole and foreign(value):
+            raise PydanticCustomError(
+                "wrong_kind",
+                "a {what} of objects is no {kind}: {maker}",
+                {
+                    "what": type(value).__name__,
+                    "kind": self.name,
+                    "maker": self._required.made_by,
+                },
+            )
         if value is None or type(value) in (bool, int, float, list, tuple):
             raise PydanticCustomError(
                 "not_a_component",

@@ -10,9 +10,11 @@ from typing import Any, TypeAlias
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
+from torch import nn
 
 from fedrobust.config import beside
 from fedrobust.config.explain import explain
+from fedrobust.config.signature import misfit
 from fedrobust.config.text import quoted, reason, shortened, suggestion
 from fedrobust.config.trust import Trusted, same
 from fedrobust.errors import UserError
@@ -36,7 +38,9 @@ class Required:
     It must have every method of ``has`` and every attribute of ``holds``, which maps names to
     types. An attribute of ``may_hold`` may be absent, but must have the type that is given there.
     An object of the type ``or_is[0]``, in words ``or_is[1]``, belongs to the kind even without the
-    methods.
+    methods. ``calls`` says with which arguments the methods are called, required or not, and under
+    "__call__" the object itself, where it has none of ``has``. ``made_by`` says what makes such an
+    object of what a user has.
     """
 
     kind: str
@@ -44,6 +48,8 @@ class Required:
     holds: Mapping[str, Any] = field(default_factory=dict)
     may_hold: Mapping[str, Any] = field(default_factory=dict)
     or_is: tuple[Any, str] | None = None
+    calls: Mapping[str, str] = field(default_factory=dict)
+    made_by: str = ""
 
     def checked(self, value: object) -> object:
         """Return ``value`` if it fits. Raises: ``PydanticCustomError`` that says what is wrong."""
@@ -53,20 +59,37 @@ class Required:
             raise self._refusal(quoted(value), self._wanted())
         what = type(value).__name__
         other = self.or_is is not None and isinstance(value, self.or_is[0])
-        found = {name: self._read(value, name) for name in (*self.has, *self.holds, *self.may_hold)}
+        names = (*self.has, *self.holds, *self.may_hold, *self.calls)
+        found = {name: self._read(value, name) for name in names}
         absent = [n for n in self.has if found[n] is _ABSENT and not other]
         absent += [n for n in self.holds if found[n] is _ABSENT]
         if absent:
             alone = len(absent) == len(self.has) + len(self.holds) and self.or_is is None
             wanted = "" if alone else f"; {self._wanted()}"
-            raise self._refusal(what, f"it lacks {_and(absent)}{wanted}")
+            maker = f"; {self.made_by}" if self.made_by else ""
+            raise self._refusal(what, f"it lacks {_and(absent)}{wanted}{maker}")
         for name in self.has:
             if found[name] is not _ABSENT and not callable(found[name]):
                 raise self._refusal(what, f"its {name} is no method; {self._wanted()}")
         for name, kind in {**self.holds, **self.may_hold}.items():
             if found[name] is not _ABSENT and (wrong := _wrong(kind, found[name])):
                 raise self._refusal(what, f"its {name} {wrong}")
+        self._require_calls(value, found)
         return value
+
+    def _require_calls(self, value: Any, found: Mapping[str, Any]) -> None:
+        """Refuse a function that cannot be called as it will be."""
+        what, calls = type(value).__name__, dict(self.calls)
+        itself = calls.pop("__call__", None)
+        if itself is None and self.or_is is not None and isinstance(value, self.or_is[0]):
+            return  # a network is used as it is, whatever methods it has
+        for name, arguments in calls.items():
+            if callable(found[name]) and (wrong := misfit(found[name], name, arguments)):
+                raise self._refusal(what, f"its {name} {wrong}")
+        if itself is not None and all(found[name] is _ABSENT for name in self.has):
+            what = value.__name__ if inspect.isfunction(value) else what
+            if wrong := misfit(value, self.kind, itself):
+                raise self._refusal(what, f"it {wrong}")
 
     def _wanted(self) -> str:
         alternative = "" if self.or_is is None else f", or {self.or_is[1]}"
@@ -155,8 +178,8 @@ def made(name: str, arguments: Mapping[str, Any], adapt: Adapt | None = None) ->
     """
     shown = quoted(name) if not name.isprintable() else shortened(name)
     target = _imported(name, shown)
-    if not callable(target):
-        raise _failure(f"{shown} is no class or function: it is {quoted(target)}")
+    if not callable(target) or isinstance(target, nn.Module):
+        raise _failure(f"{shown} is no class or function: it is {_object(target, name)}")
     odd = [key for key in arguments if not isinstance(key, str)]
     if odd:
         raise _failure(f"{shown}: its fields must be texts; got {quoted(odd[0])}")
@@ -179,6 +202,18 @@ def made(name: str, arguments: Mapping[str, Any], adapt: Adapt | None = None) ->
         raise _failure(f"{shown} could not be made: {reason(error)}") from error
 
 
+def _object(target: object, name: str) -> str:
+    """Describe an object that a config names in place of what makes one, and say what to name."""
+    if type(target) in _DATA or not name.isprintable():
+        return quoted(target)
+    module, kind = name.partition(":")[0], type(target)
+    its = f"its class, {module}:{kind.__qualname__}," if kind.__module__ == module else "a class"
+    told = f"an object of the class {kind.__name__}; name {shortened(its, 200)} or a function"
+    if isinstance(target, nn.Module):
+        return f"{told} that returns it, so that the seed of a run decides its first parameters"
+    return f"{told} that returns it"
+
+
 def _unknown(target: Callable[..., object], arguments: Mapping[str, Any]) -> str:
     """Return what is wrong with the names of ``arguments``; empty where ``target`` takes them."""
     try:
@@ -199,15 +234,33 @@ def _unknown(target: Callable[..., object], arguments: Mapping[str, Any]) -> str
 
 def _imported(name: str, shown: str) -> Any:
     module, _, attribute = name.partition(":")
+    file = _of_file(module, attribute)
     if not all([*module.split("."), *attribute.split(".")]):
-        raise _failure(f"{shown} names nothing: write module:Class, such as my_rules:ClippedMean")
+        such = "write module:Class, such as my_rules:ClippedMean"
+        raise _failure(f"{shown} names nothing: {file or such}")
     try:
         target: Any = beside.module(module)
         for part in attribute.split("."):
             target = getattr(target, part)
     except (Exception, SystemExit) as error:  # a user's module may fail in any way
-        raise _failure(f"cannot import {shown}: {reason(error)}{_hint(module, error)}") from error
+        hint = f"; {file}" if file else _hint(module, error)
+        raise _failure(f"cannot import {shown}: {reason(error)}{hint}") from error
     return target
+
+
+def _of_file(module: str, attribute: str) -> str:
+    """Return what to write where a config has the path of a file; empty where it has a module."""
+    path = module.replace("\\", "/")
+    parts = [part for part in path.removesuffix(".py").split("/") if part not in ("", ".")]
+    if not (path.endswith(".py") or "/" in path) or not all(each.isidentifier() for each in parts):
+        return ""
+    if path.startswith("/"):
+        parts = parts[-1:]
+    written = shortened(f"{'.'.join(parts)}:{attribute}", 200)
+    return (
+        f"write {written}, the module without .py; the file lies beside the config or in the "
+        "working directory"
+    )
 
 
 def _hint(module: str, error: BaseException) -> str:

@@ -13,13 +13,16 @@ from fedrobust.errors import DataError
 
 Array: TypeAlias = Tensor | NDArray[Any]
 
-_CHANNELS = (1, 3, 4)
-_MOST_CHANNELS = 5
-"""Images with more channels than this are rarer than images with channels last."""
 
+def inputs(what: str, x: Array, *, items: bool = False) -> Tensor:
+    """Return ``x`` as uint8 pixels [N, c, h, w] or float32 [N, ...].
 
-def inputs(what: str, x: Array) -> Tensor:
-    """Return ``x`` as uint8 pixels [N, c, h, w] or float32 [N, ...]. Raises: ``DataError``."""
+    ``what`` begins with the name of the array, as in "x of client 3". With ``items``, x was put
+    together from the images that a data set gives one by one.
+
+    Raises: ``DataError`` that says what to pass instead.
+    """
+    name, array = what.partition(" ")[0], isinstance(x, np.ndarray)
     x = plain(what, x)
     shape = list(x.shape)
     if x.ndim < 2:
@@ -28,11 +31,16 @@ def inputs(what: str, x: Array) -> Tensor:
         )
     if x.numel() == 0:
         raise DataError(f"{what} is empty: its shape is {shape}")
-    if x.ndim == 4 and shape[3] in _CHANNELS and min(shape[1:3]) > _MOST_CHANNELS:
-        raise DataError(f"{what} has shape {shape}, channels last; pass {what}.permute(0, 3, 1, 2)")
+    if arguments.channels_last(shape):
+        cure = f"np.transpose({name}, (0, 3, 1, 2))" if array else f"{name}.permute(0, 3, 1, 2)"
+        if items:
+            cure = "each image as [c, h, w], which torchvision's ToTensor makes"
+        raise DataError(f"{what} has shape {shape}, channels last; pass {cure}")
     if x.dtype == torch.uint8:
         if x.ndim != 4:
-            cure = f"{what}[:, None]" if x.ndim == 3 else f"features as {what}.float()"
+            floats = f"{name}.astype(np.float32)" if array else f"{name}.float()"
+            one = "each image as [1, h, w]" if items else f"{name}[:, None]"
+            cure = one if x.ndim == 3 else f"features as {floats}"
             raise DataError(
                 f"{what} is uint8 of shape {shape}; bytes are pixels [N, c, h, w]: pass {cure}"
             )
@@ -100,7 +108,7 @@ def _whole_numbers(what: str, values: Array, count: int) -> Tensor:
     values = plain(what, values)
     shape = list(values.shape)
     if values.ndim != 1:
-        hint = arguments.one_label(values, what)
+        hint = arguments.one_label(values, what.partition(" ")[0])
         raise DataError(f"{what} has shape {shape}; it needs one number per example{hint}")
     if len(values) != count:
         raise DataError(f"{what} has {len(values)} entries for {count} examples")

@@ -30,7 +30,16 @@ class DataSpec(Protocol):
         ...
 
 
-DATASET = Kind("data set", has=("load",), holds={"validation": Size})
+DATASET = Kind(
+    "data set",
+    has=("load",),
+    holds={"validation": Size},
+    calls={"load": ""},
+    made_by=(
+        "Dataset.from_tensors(x_train, y_train, x_test, y_test) makes one of tensors or arrays, "
+        "Dataset.from_torch(train, test) of PyTorch's data sets"
+    ),
+)
 AnyData: TypeAlias = Annotated[DataSpec, DATASET]
 
 

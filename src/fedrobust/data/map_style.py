@@ -44,7 +44,7 @@ def split_of(source: Any, name: str) -> Split:
                 f"{name}: example 0 is {list(shape)} ({kind}), and example {i} is {list(x.shape)} "
                 f"({x.dtype}): all must be alike; resize them in the data set's transform"
             )
-    x = checks.inputs(f"x of {name}", torch.stack([x for x, _ in pairs]))
+    x = checks.inputs(f"x of {name}", torch.stack([x for x, _ in pairs]), items=True)
     return Split(x, checks.labels(f"y of {name}", torch.tensor([y for _, y in pairs]), len(x)))
 
 

@@ -80,7 +80,7 @@ class Partitioner(Protocol):
         ...
 
 
-PARTITION = Kind("partition", has=("split",))
+PARTITION = Kind("partition", has=("split",), calls={"split": "train, test, generator"})
 AnyPartition: TypeAlias = Annotated[Partitioner, PARTITION]
 
 
@@ -248,7 +248,11 @@ def _check_enough(examples: int, needed: int) -> None:
 
 def _remainder(what: str, total: int, parts: int, size: int, kind: str) -> str:
     dropped = total - parts * size
-    return f"{total:,} {what} examples in {parts:,} {kind} of {size:,}: {dropped:,} dropped"
+    left = "1 example is" if dropped == 1 else f"{dropped:,} examples are"
+    return (
+        f"{total:,} {what} examples in {parts:,} {kind} of {size:,}: {left} left over, and no "
+        f"client gets {'it' if dropped == 1 else 'them'}"
+    )
 
 
 def _sorted(parts: Tensor | list[Tensor]) -> tuple[Indices, ...]:

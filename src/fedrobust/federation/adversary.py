@@ -13,7 +13,7 @@ from fedrobust.aggregators.checks import finite_rows
 from fedrobust.compute.own_draws import own_draws
 from fedrobust.compute.parameters import write
 from fedrobust.compute.randomness import Streams
-from fedrobust.config.arguments import told, unfit
+from fedrobust.config.arguments import unfit
 from fedrobust.config.kind import name_of
 from fedrobust.errors import ConfigError
 from fedrobust.federation.malicious_rows import crafted
@@ -34,10 +34,11 @@ def attacked(
     rng: Streams,
     host: Host,
     taking_part: int | None = None,
-) -> tuple[tuple[int, ...], Any, bool | None]:
-    """Replace the malicious ``rows`` by the attack's; return the refused rows and its next state.
+) -> tuple[dict[int, str], Any, bool | None]:
+    """Replace the malicious ``rows`` by the attack's; return why which are refused, and its state.
 
-    The third answer is whether the attack acted, see :class:`~fedrobust.federation.state.RoundLog`.
+    The third answer is whether the attack acted, see
+    :class:`~fedrobust.federation.round_log.RoundLog`.
 
     ``rows`` are those of the ``participants``, of which ``bad`` are malicious. Where they are only
     some of the round's clients, ``taking_part`` is the number of all.
@@ -54,7 +55,7 @@ def attacked(
     # The server lowers its rule's f by the benign rows that it drops, and the attacker sees that.
     lost = 0 if benign is None else len(rows) - len(bad) - len(benign)
     rule = rule_of(state, federation, root, rng, lost) if threat.rule else None
-    refused: tuple[int, ...] = ()
+    refused: dict[int, str] = {}
     memory, number = state.attack, state.round + 1
     compared = trains and not federation.poisons and not federation.graph
     acted = False if compared else None
@@ -82,10 +83,10 @@ def attacked(
         memory = mine if threat.colluders else {**memory, ids[0]: mine}
         if compared:
             acted = acted or _differ(sent, rows, group)
-        missed = place(rows, group, sent, graph=federation.graph)
-        if missed and federation.own_attack:
-            host.progress.troubled(_misshapen(sent, len(group), rows.shape[1]))
-        refused += missed
+        if why := place(rows, group, sent, graph=federation.graph):
+            refused |= dict.fromkeys(group, f"the attack sent {why}")
+            if federation.own_attack:
+                host.progress.troubled(f"the server refused what it sent: {why}")
     return refused, memory, acted
 
 
@@ -95,12 +96,6 @@ def _differ(sent: Tensor, rows: Updates, at: Sequence[int]) -> bool:
         return True
     # Row by row, since a copy of the malicious rows may be large.
     return not all(torch.equal(row.to(rows), rows[i]) for row, i in zip(sent, at, strict=True))
-
-
-def _misshapen(sent: Tensor, count: int, d: int) -> str:
-    """Return why the server refuses what a user's own attack sends: most likely a slip."""
-    cure = "; row.expand(view.rows, -1) repeats one row" if sent.numel() == d else ""
-    return f"it sent {told(sent)} in place of rows [{count}, {d}], which the server refused{cure}"
 
 
 def _benign(

@@ -106,7 +106,17 @@ class Attack(Protocol):
         ...
 
 
-ATTACK = Kind("attack", has=("craft",))
+ATTACK = Kind(
+    "attack",
+    has=("craft",),
+    calls={
+        "craft": "state, view, rng",
+        "init": "",
+        "poison": "x, y, classes",
+        "report": "state, truth",
+        "pictures": "state, truth",
+    },
+)
 AnyAttack: TypeAlias = Annotated[Attack, ATTACK]
 
 

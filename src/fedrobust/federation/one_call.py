@@ -5,12 +5,14 @@ from typing import Any
 
 import torch
 
-from fedrobust.aggregators import Context
+from fedrobust.aggregators import AnyAggregator, Context
 from fedrobust.aggregators.aggregator import apply, check, lowered
 from fedrobust.aggregators.checks import finite_rows
 from fedrobust.config import arguments
+from fedrobust.config.component import read_as
+from fedrobust.config.fingerprint import foreign
 from fedrobust.config.kind import name_of
-from fedrobust.federation.attack import Attack, initial_state, poisons, requirements
+from fedrobust.federation.attack import AnyAttack, Attack, initial_state, poisons, requirements
 from fedrobust.federation.malicious_rows import crafted
 from fedrobust.federation.threat import View
 from fedrobust.typing import Updates, Vector
@@ -31,8 +33,9 @@ def on_rows(
     The attack knows all of them, and the server's ``rule`` where it is given. The server drops
     benign rows that are not finite, and its rule then tolerates so many less. ``known`` are further
     fields of :meth:`~fedrobust.federation.threat.View.of`: an attack that trains needs ``model``
-    and ``data``. All random draws come from ``seed``. An attack with a memory begins anew at each
-    call: for several rounds, play it with ``run_round``.
+    and ``data``, and one that works on the broadcast parameters, as ``Shrink`` does, needs
+    ``parameters`` [d] or ``model``. All random draws come from ``seed``. An attack with a memory
+    begins anew at each call: for several rounds, play it with ``run_round``.
 
     Raises: ``ValueError`` for rows or a number that do not fit, and for an attack that needs what
     was not given; ``ConfigError`` where the attack does not return rows.
@@ -50,6 +53,8 @@ def on_rows(
     arguments.whole("seed", seed, 0)
     if malicious > len(rows):
         raise ValueError(f"malicious is {malicious}, but there are {len(rows)} rows")
+    if foreign(attack):
+        read_as(AnyAttack, attack, "attack")
     requires = requirements(attack)
     if poisons(attack):
         raise ValueError(
@@ -83,6 +88,8 @@ def _tried(rule: Any, n: int, lost: int) -> Callable[[Updates], Vector]:
     """
     if not callable(rule) and not hasattr(rule, "aggregate"):
         raise ValueError(f"rule must be an aggregation rule; got {arguments.told(rule)}")
+    if foreign(rule):
+        read_as(AnyAggregator, rule, "rule")
     check(rule, n)
     left = lowered(rule, lost) if lost else rule
     return lambda rows: apply(left, rows, Context()).vector

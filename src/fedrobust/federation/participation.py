@@ -21,7 +21,11 @@ class Participation(Protocol):
         ...
 
 
-PARTICIPATION = Kind("participation", has=("size", "choose"))
+PARTICIPATION = Kind(
+    "participation",
+    has=("size", "choose"),
+    calls={"size": "clients", "choose": "clients, generator"},
+)
 AnyParticipation: TypeAlias = Annotated[Participation, PARTICIPATION]
 
 

@@ -22,7 +22,7 @@ class Projection(Protocol):
         ...
 
 
-PROJECTION = Kind("projection", has=("project",))
+PROJECTION = Kind("projection", has=("project",), calls={"project": "parameters"})
 AnyProjection: TypeAlias = Annotated[Projection, PROJECTION]
 
 

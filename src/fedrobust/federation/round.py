@@ -20,8 +20,9 @@ from fedrobust.federation.adversary import attacked
 from fedrobust.federation.backends import LOCAL, Backend, Received
 from fedrobust.federation.columns import Merged, require_columns
 from fedrobust.federation.malicious_rows import tensor_of_rows
+from fedrobust.federation.round_log import RoundLog
 from fedrobust.federation.server import Outcome, aggregate, aggregate_columns, place
-from fedrobust.federation.state import Federation, FederationState, RoundLog
+from fedrobust.federation.state import Federation, FederationState
 from fedrobust.progress import ALONE, Host
 from fedrobust.typing import Updates, Vector
 
@@ -52,6 +53,8 @@ def run_round(
             "from the state that run_round returned, or keep a copy, state.clone(), for each round"
         )
     if action is not None:
+        if not federation.malicious:
+            raise ValueError("action is given, but no client of the federation is malicious")
         tensor_of_rows(action, "action, the malicious clients' rows,")
     given = state
     if not federation.graph and state.parameters.requires_grad:
@@ -62,10 +65,10 @@ def run_round(
     requires = federation.requires
 
     given.played = True
-    rows, reasons = _honest_rows(state, federation, participants, malicious, rng, backend)
+    rows, refusals = _honest_rows(state, federation, participants, malicious, rng, backend)
     bad = [i for i, client in enumerate(participants) if client in federation.malicious]
     attack = state.attack
-    refused: tuple[int, ...] = ()
+    refused: dict[int, str] = {}
     acted = None
     root = _root_update(state, federation, rng)
     at: Sequence[int] = range(len(participants))
@@ -77,11 +80,12 @@ def run_round(
         # Of rows that lie elsewhere, only those of malicious clients are here as a matrix.
         here, at, own = rows.rows, bad, list(range(len(bad)))
     if bad and action is not None:
-        refused = place(here, own, action, graph=federation.graph)
+        if why := place(here, own, action, graph=federation.graph):
+            refused = dict.fromkeys(own, f"the action is {why}")
     elif bad and requires is not None:
         ids, n = [participants[i] for i in at], len(participants)
         refused, attack, acted = attacked(state, federation, here, root, ids, own, rng, host, n)
-    refused = tuple(at[k] for k in refused)
+    unplaced = {at[k]: why for k, why in refused.items()}
 
     counts = federation.local.counts[list(participants)]
     context = Context(
@@ -92,7 +96,7 @@ def run_round(
         generator=rng.generator("aggregation", number),
     )
     with own_draws(federation.own_rule, rng, "rule", number):
-        outcome = _outcome(federation, rows, context, refused)
+        outcome = _outcome(federation, rows, context, tuple(unplaced))
     with own_draws(federation.own_server, rng, "projection", number):
         parameters, outcome, slots = federation.server.step(state.parameters, outcome, state.server)
 
@@ -102,7 +106,8 @@ def run_round(
     after = FederationState(
         parameters, number, state.store, state.root, attack, memory, history, slots
     )
-    return after, RoundLog(number, participants, malicious, outcome, reasons, acted)
+    refusals = {**refusals, **{participants[i]: why for i, why in unplaced.items()}}
+    return after, RoundLog(number, participants, malicious, outcome, refusals, acted)
 
 
 def _check(state: object, federation: object, rng: object) -> None:

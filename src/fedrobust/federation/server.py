@@ -122,19 +122,23 @@ def _point(point: object, like: Vector, projection: object) -> Vector:
     )
 
 
-def place(
-    rows: Updates, at: Sequence[int], sent: Tensor, *, graph: bool = False
-) -> tuple[int, ...]:
-    """Put the ``sent`` rows in their places, and return the refused ones.
+def place(rows: Updates, at: Sequence[int], sent: Tensor, *, graph: bool = False) -> str:
+    """Put the ``sent`` rows in their places; return why all are refused, or an empty text.
 
     Rows of another shape are refused, and so are tensors that are not dense or hold no real
     numbers: the server would use only half of a complex tensor. Whole numbers and truth values are
     accepted. The autograd history of the rows is dropped, unless ``graph``.
     """
     if unfit(sent) or tuple(sent.shape) != (len(at), rows.shape[1]):
-        return tuple(at)
+        return _misshapen(sent, len(at), rows.shape[1])
     rows[list(at)] = (sent if graph else sent.detach()).to(rows)
-    return ()
+    return ""
+
+
+def _misshapen(sent: Tensor, count: int, d: int) -> str:
+    kind = f", {why}," if (why := unfit(sent)) else ""
+    cure = f"; row.expand({count}, -1) repeats one row" if not why and sent.numel() == d else ""
+    return f"{told(sent)}{kind} in place of rows [{count}, {d}]{cure}"
 
 
 def aggregate(

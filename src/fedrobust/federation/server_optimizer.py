@@ -22,7 +22,7 @@ class ServerOptimizer(Protocol):
         ...
 
 
-SERVER_OPTIMIZER = Kind("server optimiser", has=("step",))
+SERVER_OPTIMIZER = Kind("server optimiser", has=("step",), calls={"step": "slots, update"})
 AnyServerOptimizer: TypeAlias = Annotated[ServerOptimizer, SERVER_OPTIMIZER]
 
 

@@ -18,6 +18,7 @@ from fedrobust.compute.randomness import Streams
 from fedrobust.config.arguments import told
 from fedrobust.config.component import read_as
 from fedrobust.config.fingerprint import foreign
+from fedrobust.config.kind import name_of
 from fedrobust.config.scalars import Count, Size
 from fedrobust.errors import ConfigError
 from fedrobust.federation.attack import (
@@ -30,7 +31,7 @@ from fedrobust.federation.attack import (
 )
 from fedrobust.federation.fitting import require_clients, require_one_model, require_parts
 from fedrobust.federation.participation import All, AnyParticipation, Participation
-from fedrobust.federation.server import Outcome, Server
+from fedrobust.federation.server import Server
 from fedrobust.federation.server_optimizer import Slots
 from fedrobust.federation.threat import ThreatModel
 from fedrobust.models import BatchNorm
@@ -74,7 +75,7 @@ class Federation:
         *,
         aggregator: Aggregator | str | Mapping[str, Any] | None = None,
         attack: Attack | str | Mapping[str, Any] | None = None,
-        malicious: int = 0,
+        malicious: int | None = None,
         objective: Objective | str | Mapping[str, Any] | None = None,
         client: Client | Mapping[str, Any] | None = None,
         participation: Participation | str | Mapping[str, Any] | None = None,
@@ -86,12 +87,13 @@ class Federation:
         """Return a federation of ``clients`` that train ``model``, for a loop over ``run_round``.
 
         ``clients`` are pairs (x, y) of tensors, or PyTorch data sets, one for each client; the
-        first ``malicious`` of them attack. Left out, the rule is the mean, the objective ERM, and
-        local training one batch of 64 by SGD at rate 0.1; all take part in each round. ``batch``
-        is the number of examples that an inner maximisation moves at a time. Training runs where
-        the model's parameters lie. The model is copied, and its BatchNorm layers are treated as
-        ``batch_norm`` says (:func:`~fedrobust.models.batch_norm.treated`). A part may also be given
-        as in a config: ``aggregator={"name": "krum", "f": 2}``.
+        first ``malicious`` of them attack. With an ``attack`` this number must be given; 0 plays
+        the same rounds without the attack, for comparison. Left out, the rule is the mean, the
+        objective ERM, and local training one batch of 64 by SGD at rate 0.1; all take part in each
+        round. ``batch`` is the number of examples that an inner maximisation moves at a time.
+        Training runs where the model's parameters lie. The model is copied, and its BatchNorm
+        layers are treated as ``batch_norm`` says (:func:`~fedrobust.models.batch_norm.treated`). A
+        part may also be given as in a config: ``aggregator={"name": "krum", "f": 2}``.
 
         Raises: ``ConfigError`` for parts that do not fit each other, ``DataError`` for the data.
 
@@ -105,6 +107,13 @@ class Federation:
         (1, 1)
         """
         attacks = None if attack is None else read_as(AnyAttack, attack, "attack")
+        if attacks is not None and malicious is None:
+            raise ConfigError(
+                f"attack is {name_of(type(attacks))}, but no client would play it: say how many of "
+                "the clients are malicious, as malicious=1 for the first (malicious=0 plays the "
+                "rounds without an attack)"
+            )
+        bad = 0 if malicious is None else read_as(Size, malicious, "malicious")
         local = LocalTraining.of(
             model,
             clients,
@@ -116,14 +125,14 @@ class Federation:
         found = cls(
             local=local,
             participation=read_as(AnyParticipation, participation or All(), "participation"),
-            malicious=frozenset(range(read_as(Size, malicious, "malicious"))),
-            attack=attacks if malicious else None,
+            malicious=frozenset(range(bad)),
+            attack=attacks if bad else None,
             threat=read_as(ThreatModel, threat or ThreatModel(), "threat"),
             aggregator=read_as(AnyAggregator, aggregator or Mean(), "aggregator"),
             server=read_as(Server, server or Server(), "server"),
             initial=read(local.model),
         )
-        bad, known = len(found.malicious), found.threat
+        known = found.threat
         if found.server.root is not None or known.data or known.classes is not None:
             raise ConfigError(
                 "server.root, threat.data and threat.classes draw examples from a data set: play "
@@ -268,30 +277,3 @@ class FederationState:
     def clone(self) -> "FederationState":
         """Return an independent copy: rounds that run on it leave this state unchanged."""
         return deepcopy(self)
-
-
-@dataclass(frozen=True)
-class RoundLog:
-    """What happened in a round. The client ids are computed only when they are read."""
-
-    round: int
-    participants: tuple[int, ...]
-    malicious: tuple[int, ...]
-    outcome: Outcome
-    reasons: Mapping[int, str] = field(default_factory=dict)
-    """Why a backend refused what a client answered, by client. Those clients are ``dropped``."""
-    acted: bool | None = None
-    """Whether any malicious row differs from the client's honest update. None where no attack
-    crafts rows, where malicious clients do not train, and where the attack changes their data."""
-
-    @property
-    def kept(self) -> tuple[int, ...] | None:
-        """The clients whose rows the rule selected; None for a rule that does not select."""
-        if self.outcome.kept is None:
-            return None
-        return tuple(self.participants[i] for i in self.outcome.kept.tolist())
-
-    @property
-    def dropped(self) -> tuple[int, ...]:
-        """The clients whose rows the server refused."""
-        return tuple(self.participants[i] for i in self.outcome.dropped)

@@ -140,6 +140,8 @@ class View:
     host: Host = ALONE
     server_optimizer: ServerOptimizer = _PLAIN
     rounds: int | None = None
+    zeros_assumed: bool = False
+    """Whether ``parameters`` are the zeros of :meth:`of`, which was told no values."""
 
     @classmethod
     def of(
@@ -161,13 +163,14 @@ class View:
     ) -> "View":
         """Return the view of clients with the honest updates ``own`` [m, d], outside of a run.
 
-        ``parameters`` are zeros, or those of ``model``, if left out. ``granted`` are what a threat
-        model would grant, by the names of the fields. An attack that asks for a model or for data
-        that were not given is told so.
+        ``parameters`` are those of ``model`` if left out, or zeros without one. ``granted`` are
+        what a threat model would grant, by the names of the fields. An attack that asks for a model
+        or for data that were not given is told so, as is one that works on the parameters' values.
 
         Raises: ``ValueError`` that names the field which does not fit.
         """
         own = _floats("own", own, 2)
+        assumed = parameters is None and model is None
         if parameters is None:
             parameters = own.new_zeros(own.shape[1]) if model is None else read(model)
 
@@ -197,6 +200,7 @@ class View:
             rows=len(own),
             data=examples,
             own=own,
+            zeros_assumed=assumed,
             **granted,
         )
 
@@ -224,9 +228,9 @@ class View:
             _whole("clients", self.clients, 1)
         if self.rounds is not None:
             _whole("rounds", self.rounds, 1)
-        if type(self.clients_exactly) is not bool:
-            given = told(self.clients_exactly)
-            raise ValueError(f"the view's clients_exactly must be true or false; got {given}")
+        for name in ("clients_exactly", "zeros_assumed"):
+            if type(value := getattr(self, name)) is not bool:
+                raise ValueError(f"the view's {name} must be true or false; got {told(value)}")
         if type(self.server_lr) is not float or not 0 < self.server_lr < math.inf:
             real("the view's server_lr", self.server_lr, above=0)
         slots = () if self.server_slots is None else self.server_slots

@@ -11,7 +11,8 @@ from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.backends import Received
 from fedrobust.federation.round import run_round
-from fedrobust.federation.state import Federation, FederationState, RoundLog
+from fedrobust.federation.round_log import RoundLog
+from fedrobust.federation.state import Federation, FederationState
 from fedrobust.flower.answers import received
 from fedrobust.flower.backend import training
 from fedrobust.flower.exchange import Replies, Reply

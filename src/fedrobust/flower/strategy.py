@@ -13,7 +13,7 @@ from fedrobust.config.arguments import told
 from fedrobust.config.kind import name_of
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment, load
-from fedrobust.federation.state import RoundLog
+from fedrobust.federation.round_log import RoundLog
 from fedrobust.flower.backend import FlowerClients
 from fedrobust.flower.rounds import Rounds
 from fedrobust.flower.tensors import Tensors

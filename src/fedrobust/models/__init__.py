@@ -7,7 +7,6 @@ from fedrobust.models.build import (
     ModelSpec,
     build_model,
     built,
-    require_trainable,
     treated_copy,
 )
 from fedrobust.models.local_tensors import (
@@ -26,6 +25,7 @@ from fedrobust.models.networks import (
     MnistCnnSmall,
     RingMlp,
 )
+from fedrobust.models.trainable import require_trainable
 
 MODELS = MODEL.of(
     DigitsCnn,

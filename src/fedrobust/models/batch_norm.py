@@ -39,7 +39,7 @@ class Treated:
 def treated(model: nn.Module, how: BatchNorm) -> Treated:
     """Return ``model`` with its BatchNorm layers treated; it is changed in place.
 
-    - ``refuse``: nothing is done; :func:`~fedrobust.models.build.require_trainable` refuses a
+    - ``refuse``: nothing is done; :func:`~fedrobust.models.trainable.require_trainable` refuses a
       BatchNorm that updates its statistics.
     - ``frozen``: the layers stay in evaluation mode. They normalise by the statistics that they
       came with, in training too. γ and β are trained and aggregated like all parameters.

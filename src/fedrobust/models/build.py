@@ -1,8 +1,8 @@
-"""Build a network from its spec, or take a user's own; check that it can be trained."""
+"""Build a network from its spec, or take a user's own."""
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import field
 from inspect import signature
@@ -11,15 +11,11 @@ from typing import Annotated, Any, Protocol, TypeAlias
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 
-from fedrobust.compute.global_draws import draws
 from fedrobust.compute.memory import available_memory
 from fedrobust.compute.memory_format import channels_last
 from fedrobust.compute.network import evaluating, logits
 from fedrobust.compute.randomness import isolated, seed_globally
-from fedrobust.compute.trial import require_logits
 from fedrobust.config import beside
 from fedrobust.config.arguments import told
 from fedrobust.config.component import component
@@ -27,7 +23,7 @@ from fedrobust.config.kind import Kind
 from fedrobust.config.text import shortened
 from fedrobust.errors import ConfigError, ModelError, ResourceError
 from fedrobust.models.batch_norm import BatchNorm, Treated, treated
-from fedrobust.models.local_tensors import LocalTensors
+from fedrobust.models.trainable import dtype_of, require_trainable, some_inputs
 
 _LOG = logging.getLogger(__name__)
 _PLENTY = 2**14
@@ -76,9 +72,14 @@ def _network(target: Any, name: str, given: Mapping[str, Any]) -> Any:
     return NamedNetwork(name, settings) if isinstance(made, nn.Module) else made
 
 
-MODEL = Kind("model", has=("build",), or_is=(nn.Module, "a torch.nn.Module"), adapt=_network)
+MODEL = Kind(
+    "model",
+    has=("build",),
+    or_is=(nn.Module, "a torch.nn.Module"),
+    calls={"build": "shape, classes"},
+    adapt=_network,
+)
 AnyModel: TypeAlias = Annotated[ModelSpec | nn.Module, MODEL]
-
 
 _RENUMBER = (
     ". Labels count from 0: if some numbers up to the largest label have no example, renumber "
@@ -142,7 +143,7 @@ def built(
         model = model.cpu()
         try:
             with evaluating(model), torch.no_grad():
-                answer = logits(model, torch.rand(4, *shape, dtype=_dtype(model)))
+                answer = logits(model, torch.rand(4, *shape, dtype=dtype_of(model)))
         except ModelError as error:
             raise ModelError(f"{error}{_hint(shape)}") from error
     if answer.shape[1] != classes:
@@ -154,7 +155,7 @@ def built(
     if trains:
         require_trainable(found.model, shape, found.own)
     with isolated():
-        channels_last(found.model, torch.rand(2, *shape, dtype=_dtype(found.model)))
+        channels_last(found.model, torch.rand(2, *shape, dtype=dtype_of(found.model)))
     return found
 
 
@@ -169,7 +170,7 @@ def treated_copy(model: nn.Module, shape: tuple[int, ...], batch_norm: BatchNorm
     """
     with isolated(), evaluating(model), torch.no_grad():
         seed_globally(0)
-        logits(model, _some(model, shape))  # so that lazy layers are initialised
+        logits(model, some_inputs(model, shape))  # so that lazy layers are initialised
     found = treated(deepcopy(model), batch_norm)
     require_trainable(found.model, shape, found.own)
     return found
@@ -213,82 +214,8 @@ def _hint(shape: tuple[int, ...]) -> str:
             f"{shape[0]} by {shape[1]} pixels"
         )
     if len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] > 4:
-        return ". The channels seem to be last: pass x.permute(0, 3, 1, 2)"
-    return ""
-
-
-def require_trainable(
-    model: nn.Module, shape: tuple[int, ...], own: LocalTensors | None = None
-) -> None:
-    """Refuse a model that a federation cannot train, or whose results would be meaningless.
-
-    ``own`` are the tensors that stay with each client, and may change in training.
-
-    Raises: ``ConfigError`` for a model that gives probabilities, whose answers depend on the rest
-    of a batch, that keeps state of its own, or whose buffers change in training.
-    """
-    with isolated():
-        seed_globally(0)
-        x = _some(model, shape)
-        require_logits(model, x)
-        modes = [(module, module.training) for module in model.modules()]
-        before = {name: value.clone() for name, value in _held(model)}
-        with evaluating(model):
-            known = {draws(model, x)}
-        model.train()
-        with torch.no_grad():
-            logits(model, x)
-        known.add(draws(model, x))
-        for module, training in modes:
-            module.training = training
-    kept = () if own is None else own.initial
-    if own is not None:
-        own.load(model)
-    for name, after in _held(model):
-        if name not in kept and not torch.equal(after.nan_to_num(), before[name].nan_to_num()):
-            raise ConfigError(
-                f"the model's buffer {name} changes in training outside the parameters, and a "
-                f"federation aggregates parameters only. {_instead(model, name)}"
-            )
-    if "from its own" in known:
-        raise ConfigError(
-            "the model answers otherwise the next time, although PyTorch's seed is the same: it "
-            "draws from a generator of its own, or counts. No checkpoint holds such state, and the "
-            "clients share the model: draw from PyTorch's global generator (torch.rand)"
-        )
-
-
-def _held(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield everything in a model that training does not change: buffers, frozen parameters.
-
-    A forward pass also changes no parameter that is trained.
-    """
-    yield from model.named_buffers()
-    yield from ((name, value.detach()) for name, value in model.named_parameters())
-
-
-def _instead(model: nn.Module, buffer: str) -> str:
-    """Return what to use instead of the layer that holds a buffer."""
-    owner = model.get_submodule(buffer.rpartition(".")[0])
-    hooks = [type(hook).__name__ for hook in owner._forward_pre_hooks.values()]
-    if isinstance(owner, _BatchNorm):
         return (
-            "Use GroupNorm instead of BatchNorm, or set batch_norm: to_group_norm puts GroupNorm "
-            "in its place, frozen never updates the statistics, local leaves BatchNorm to each "
-            "client (FedBN)"
+            ". The channels seem to be last: pass x.permute(0, 3, 1, 2), or "
+            "np.transpose(x, (0, 3, 1, 2)) for an array"
         )
-    if isinstance(owner, _InstanceNorm):
-        return f"Use {type(owner).__name__} with track_running_stats=False"
-    if any("SpectralNorm" in name for name in [type(owner).__name__, *hooks]):
-        return "Leave spectral normalisation out, or bound the weights in another way"
-    return f"Turn the buffers of {type(owner).__name__} into parameters, or leave it out"
-
-
-def _some(model: nn.Module, shape: tuple[int, ...]) -> torch.Tensor:
-    """Return four random examples of ``shape``, where the model lies."""
-    device = next((p.device for p in model.parameters()), None)
-    return torch.rand(4, *shape, dtype=_dtype(model)).to(device)
-
-
-def _dtype(model: nn.Module) -> torch.dtype:
-    return next((p.dtype for p in model.parameters()), torch.float32)
+    return ""

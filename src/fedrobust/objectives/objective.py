@@ -62,6 +62,13 @@ OBJECTIVE = Kind(
         "settled": Callable[..., Any],
         "notes": tuple[str, ...],
     },
+    calls={
+        "perturbed": "examples, round",
+        "draw": "x, generator",
+        "maximize": "model, x, y, draw, *, batch",
+        "loss": "model, x, perturbed, y, context",
+        "settled": "train",
+    },
 )
 AnyObjective: TypeAlias = Annotated[Objective, OBJECTIVE]
 

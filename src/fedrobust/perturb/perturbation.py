@@ -29,7 +29,11 @@ class Perturbation(Protocol):
         ...
 
 
-PERTURBATION = Kind("perturbation", has=("draw", "maximize"))
+PERTURBATION = Kind(
+    "perturbation",
+    has=("draw", "maximize"),
+    calls={"draw": "x, generator", "maximize": "model, x, y, draw, *, batch"},
+)
 AnyPerturbation: TypeAlias = Annotated[Perturbation, PERTURBATION]
 
 

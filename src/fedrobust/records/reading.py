@@ -270,17 +270,14 @@ def tensors_of(path: Path) -> dict[str, Tensor]:
     return found
 
 
-def fill(model: nn.Module, path: Path, *, of_run: bool = True) -> None:
-    """Load the tensors of a file into ``model``: the network of its run, or one that a user named.
+def fill(model: nn.Module, path: Path) -> None:
+    """Load the tensors of a run's file into ``model``, the network of the run.
 
     Raises: ``RecordError`` for a file that is broken, or that belongs to another network.
     """
-    found, wanted = tensors_of(path), model.state_dict()
-    if lacks := unlike(found, wanted):
-        then = (
-            cure(path) if of_run and path.name in REMADE else "name the network that it belongs to"
-        )
-        raise RecordError(f"{path} holds the weights of another network: {lacks}; {then}")
+    found = tensors_of(path)
+    if lacks := unlike(found, model.state_dict()):
+        raise RecordError(f"{path} holds the weights of another network: {lacks}; {cure(path)}")
     model.load_state_dict(found)
 
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from fedrobust.config.arguments import told
+from fedrobust.config.signature import misfit
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
-from fedrobust.federation.state import RoundLog
+from fedrobust.federation.round_log import RoundLog
 from fedrobust.progress import Progress
 from fedrobust.results.run import Run
 from fedrobust.typing import Json
@@ -42,7 +43,14 @@ class Callback:
         """The run was stopped by ``error``, also by the user."""
 
 
-EVENTS = ("on_start", "on_round", "on_evaluation", "on_end", "on_failure")
+EVENTS = {
+    "on_start": "experiment, round",
+    "on_round": "log",
+    "on_evaluation": "metrics",
+    "on_end": "run",
+    "on_failure": "error",
+}
+"""The methods of a callback, with the arguments that they are called with."""
 
 
 def checked(callbacks: object) -> tuple[Any, ...]:
@@ -64,10 +72,11 @@ def checked(callbacks: object) -> tuple[Any, ...]:
             )
         called = [name for name in names if callable(getattr(callback, name))]
         if not called:
-            raise ConfigError(
-                f"callbacks: {kind} has none of the methods on_start(experiment, round), "
-                "on_round(log), on_evaluation(metrics), on_end(run), on_failure(error)"
-            )
+            methods = ", ".join(f"{name}({arguments})" for name, arguments in EVENTS.items())
+            raise ConfigError(f"callbacks: {kind} has none of the methods {methods}")
+        for name in called:
+            if wrong := misfit(getattr(callback, name), name, EVENTS[name]):
+                raise ConfigError(f"callbacks: {name} of {kind} {wrong}")
     return tuple(callbacks)
 
 

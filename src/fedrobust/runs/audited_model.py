@@ -20,7 +20,7 @@ from fedrobust.data import AnyData, Dataset, Npz
 from fedrobust.errors import ConfigError, RecordError
 from fedrobust.models import LOCAL, AnyModel, BatchNorm, built
 from fedrobust.perturb import AnyPerturbation, Pgd
-from fedrobust.records.reading import broken, fill, mapping_of, present
+from fedrobust.records.reading import broken, fill, mapping_of, present, tensors_of, unlike
 from fedrobust.runs.weights import fill_of_client
 
 _PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl"}
@@ -101,7 +101,7 @@ def opened(
     if path.suffix == ".safetensors":
         if network is None:
             raise ConfigError(f"name the network that {path} holds: --model mnist-cnn-small")
-        model = _filled(network, path, dataset, how, of_run=False)
+        model = _filled(network, path, dataset, how, data=data)
         return Source(model, dataset, source, network, batch_norm=how)
     if path.suffix in _PICKLES:
         code = (
@@ -154,8 +154,9 @@ def _of_run(
         )
     source = recorded.data if data is None else _data(data)
     dataset = source.load()
-    model = _filled(recorded.model, file, dataset, recorded.batch_norm, client)
-    return Source(model, dataset, source, recorded.model, claim, recorded.batch_norm)
+    how = recorded.batch_norm
+    model = _filled(recorded.model, file, dataset, how, client, data=data, of_run=True)
+    return Source(model, dataset, source, recorded.model, claim, how)
 
 
 def _claim(evaluation: object) -> Pgd | None:
@@ -180,14 +181,31 @@ def _filled(
     batch_norm: BatchNorm,
     client: int | None = None,
     *,
-    of_run: bool = True,
+    data: str | None,
+    of_run: bool = False,
 ) -> nn.Module:
+    """Return the network of ``spec`` with the weights of ``file``.
+
+    The network is made for the examples of ``dataset``, which a user named as ``data``; a run's own
+    data fit its network. Raises: ``ConfigError`` where those of the user need other weights.
+    """
     draw, shape, classes = torch.Generator().manual_seed(0), dataset.shape, dataset.classes
     found = built(spec, shape, classes, draw, trains=False, batch_norm=batch_norm)
-    if found.own is None or client is None:
-        fill(found.model, file, of_run=of_run)
-    else:
+    if found.own is not None and client is not None:
         fill_of_client(found.model, found.own, file, client)
+        return found.model
+    if data is not None and (lacks := unlike(tensors_of(file), found.model.state_dict())):
+        examples = f"--data {data} has examples {list(shape)} of {classes} classes"
+        if of_run:
+            raise ConfigError(
+                f"{examples}, and for these the network of the run needs other weights than it "
+                f"has: {lacks} ({file}). Name data like those of the run"
+            )
+        raise RecordError(
+            f"{file} holds the weights of another network: {lacks}. {examples}; name the network "
+            "that it belongs to, and data for that network"
+        )
+    fill(found.model, file)
     return found.model
 
 

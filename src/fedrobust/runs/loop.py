@@ -11,7 +11,7 @@ from fedrobust.errors import ConfigError, WriteError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.backends import Backend, Settles
 from fedrobust.federation.round import run_round
-from fedrobust.federation.state import RoundLog
+from fedrobust.federation.round_log import RoundLog
 from fedrobust.progress import Host, Progress
 from fedrobust.records.own_code import changed_code
 from fedrobust.records.reading import json_of

@@ -10,7 +10,8 @@ from fedrobust.errors import ConfigError, WriteError
 from fedrobust.experiment import Experiment
 from fedrobust.federation.attack import requirements
 from fedrobust.federation.backends import Backend
-from fedrobust.federation.state import Federation, FederationState, RoundLog
+from fedrobust.federation.round_log import RoundLog
+from fedrobust.federation.state import Federation, FederationState
 from fedrobust.perturb import Pgd
 from fedrobust.progress import UNWATCHED, Progress
 from fedrobust.records.schema.formats import declared

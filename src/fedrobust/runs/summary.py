@@ -3,7 +3,7 @@
 import math
 
 from fedrobust.federation.attack import requirements
-from fedrobust.federation.state import RoundLog
+from fedrobust.federation.round_log import RoundLog
 from fedrobust.records.schema.formats import declared, with_format
 from fedrobust.records.schema.run import Round, Score, Summary
 from fedrobust.runs import measure
@@ -44,8 +44,8 @@ def _line(log: RoundLog, clients: int) -> Json:
     }
     if log.acted is not None:
         line["acted"] = log.acted
-    if log.reasons:
-        line["refused"] = {str(client): why for client, why in sorted(log.reasons.items())}
+    if log.refused:
+        line["refused"] = {str(client): why for client, why in sorted(log.refused.items())}
     return declared(Round, line)
 
 

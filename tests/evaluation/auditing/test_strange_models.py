@@ -1,5 +1,6 @@
 """What an audit says of labels of another order, and of models that look at their whole batch."""
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from planted import EPS, digits, natural, robust
 from torch import nn
 
-from fedrobust.errors import ModelError
+from fedrobust.errors import ModelError, ModelWarning
 from fedrobust.evaluation import audit
 from fedrobust.evaluation.auditing.indicators import AT_CHANCE, Indicator, at_chance
 
@@ -123,3 +124,18 @@ def test_an_audit_of_a_randomised_model_that_is_interrupted_comes_to_the_same(
         for taken in content["taken"]:
             del taken["seconds"]
     assert found == expected
+
+
+def test_images_with_channels_last_are_told_of_where_a_model_flattens() -> None:
+    """A model may want them so: the audit goes on."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    x, y = torch.rand(20, 8, 8, 1), torch.arange(20) % 10
+    with pytest.warns(ModelWarning, match=r"\[20, 8, 8, 1\].*pass x.permute\(0, 3, 1, 2\)") as told:
+        found = audit(model, x, y, eps=0.1)
+    assert [warning.filename for warning in told] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ModelWarning)
+        right = audit(model, x.permute(0, 3, 1, 2), y, eps=0.1)
+        small = torch.rand(20, 8, 5, 1)
+        audit(nn.Sequential(nn.Flatten(), nn.Linear(40, 10)), small, y, eps=0.1)
+    assert right.clean == found.clean

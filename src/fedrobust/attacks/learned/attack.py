@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 
-from fedrobust.attacks.checks import validate
+from fedrobust.attacks.checks import broadcast, validate
 from fedrobust.attacks.learned.settings import Settings
 from fedrobust.config.component import keyword_component
 from fedrobust.errors import ConfigError
@@ -125,6 +125,7 @@ class Learned(Settings):
         if view.round <= self.wait:
             known.last = view.round
             return view.own, known.saved()
+        broadcast(self, view)
         if self.policy is not None and not known.over:
             known.over = True
             stage_two.adopt(known, self, view)

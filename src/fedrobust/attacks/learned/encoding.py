@@ -87,7 +87,16 @@ class Encoding(Protocol):
         ...
 
 
-ENCODING = Kind("encoding", has=("seen", "actions", "observe", "rows"))
+ENCODING = Kind(
+    "encoding",
+    has=("seen", "actions", "observe", "rows"),
+    calls={
+        "seen": "layout",
+        "actions": "layout",
+        "observe": "sight",
+        "rows": "action, view, means",
+    },
+)
 AnyEncoding: TypeAlias = Annotated[Encoding, ENCODING]
 
 

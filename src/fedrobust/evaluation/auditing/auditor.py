@@ -43,7 +43,7 @@ from fedrobust.evaluation.auditing.indicators import (
     verdict,
 )
 from fedrobust.evaluation.auditing.loss_surface import Surface, surface
-from fedrobust.evaluation.auditing.model_check import ModelCheck, subject
+from fedrobust.evaluation.auditing.model_check import ModelCheck, subject, warn_of_channels_last
 from fedrobust.evaluation.auditing.progress_file import About, ProgressFile
 from fedrobust.evaluation.auditing.result import Audit
 from fedrobust.evaluation.auditing.runner import AttackRunner
@@ -143,6 +143,7 @@ def _require(
         )
     arguments.choice("norm", norm, Norm)
     arguments.choice("budget", budget, Budget)
+    warn_of_channels_last(x)
     require_radius(radius, norm, box=True)  # type: ignore[arg-type]
     try:
         return arguments.pixels(x), y, radius

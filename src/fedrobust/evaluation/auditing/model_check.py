@@ -1,5 +1,6 @@
 """Check the model under audit: what it returns, and how it must be called."""
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,8 @@ from torch import Tensor, nn
 
 from fedrobust.compute.network import answers, batched_logits, logits
 from fedrobust.compute.trial import are_probabilities, mixes, require_one_answer, same, spread
-from fedrobust.errors import ModelError
+from fedrobust.config import arguments
+from fedrobust.errors import ModelError, ModelWarning
 from fedrobust.typing import Images, Labels
 
 
@@ -132,6 +134,21 @@ def subject(model: nn.Module, x: Images, y: Labels, batch: int = 256) -> ModelCh
         tuple(notes),
         said if steady else None,
     )
+
+
+def warn_of_channels_last(x: Images) -> None:
+    """Warn where ``x`` looks like images [N, h, w, c]: a model that flattens them takes them too.
+
+    Only the shape is known, and a model may want it so: this is no error.
+    """
+    if arguments.channels_last(x.shape):
+        warnings.warn(
+            f"x has shape {list(x.shape)}, as of images with channels last, and a model that "
+            "flattens its input takes it without a word: if the model was trained on "
+            "[N, c, h, w], pass x.permute(0, 3, 1, 2)",
+            ModelWarning,
+            stacklevel=4,
+        )
 
 
 def _slope(model: nn.Module, x: Images) -> Tensor | None:

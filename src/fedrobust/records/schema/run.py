@@ -151,7 +151,7 @@ class Round:
     acted: Flag | None = None
     """Whether any malicious row differed from the honest one, where both are known."""
     refused: dict[str, str] = field(default_factory=dict)
-    """Why answers from elsewhere were refused, by client; those clients are ``dropped`` too."""
+    """Why what a client sent is no row, by client; those clients are ``dropped`` too."""
 
 
 @checked(frozen=True, config=OPEN)
