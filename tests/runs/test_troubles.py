@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -179,15 +179,34 @@ def test_an_attack_that_never_acts_is_told(
     ] * (share == 0.0)
 
 
+@dataclass(frozen=True)
+class Patient:
+    """Reverses its updates from a round on that nobody was told."""
+
+    start: int
+
+    def craft(self, state: Any, view: View, rng: torch.Generator) -> tuple[torch.Tensor, Any]:
+        return (view.own if view.round < self.start else -20 * view.own), state
+
+
+def delayed(start: int) -> Delayed:
+    return Delayed(attack=InnerProduct(epsilon=20.0), start=start)
+
+
+@pytest.mark.parametrize("attack", [delayed, Patient])
 @pytest.mark.parametrize(("rounds", "start", "chosen"), [(8, 6, {6, 7, 8}), (4, 6, {1, 2, 3, 4})])
 def test_a_model_of_before_the_attack_is_not_chosen(
-    plain: Callable[..., Experiment], tmp_path: Path, rounds: int, start: int, chosen: set[int]
+    plain: Callable[..., Experiment],
+    tmp_path: Path,
+    attack: Callable[[int], Any],
+    rounds: int,
+    start: int,
+    chosen: set[int],
 ) -> None:
     """It is the better one, and its scores would stand under the name of the attack."""
-    attack = Delayed(attack=InnerProduct(epsilon=20.0), start=start)
     judge = {"name": "pgd", "eps": 0.1, "step_size": 0.05, "steps": 2}
     evaluation = {"every": 1, "samples": 100, "attack": judge}
-    setting = {"malicious": 2, "attack": attack, "aggregator": {"name": "mean"}}
+    setting = {"malicious": 2, "attack": attack(start), "aggregator": {"name": "mean"}}
     experiment = plain(rounds=rounds, evaluation=evaluation, **setting)
     result = run(experiment, tmp_path / "run")
     flagged = [e["round"] for e in result.metrics if e.get("before_attack")]
@@ -199,6 +218,27 @@ def test_a_model_of_before_the_attack_is_not_chosen(
     assert max(scores.values()) > scores[best] or rounds < start
     read = ReportRun.read(tmp_path / "run")
     assert replace(read, summary=None).chosen_round == read.chosen_round == best
+
+
+def test_a_round_before_any_malicious_client_took_part_is_before_the_attack(
+    plain: Callable[..., Experiment],
+) -> None:
+    """Also for an attack on the data, of whose rows nothing tells whether they are honest."""
+    setting: dict[str, Any] = {"malicious": 1, "attack": LabelFlip(), "seed": 2}
+    setting |= {"aggregator": {"name": "mean"}, "participation": {"name": "sample", "clients": 1}}
+    judge = {"name": "pgd", "eps": 0.1, "step_size": 0.05, "steps": 2}
+    evaluation = {"every": 1, "samples": 20, "attack": judge}
+    experiment = plain(rounds=6, evaluation=evaluation, **setting)
+    ready = prepare(experiment)
+    federation = ready.federation
+    first = next(
+        number
+        for number in range(1, 100)
+        if federation.malicious & set(federation.chosen(number, ready.streams))
+    )
+    assert 1 < first < 6, "another seed, please"
+    metrics = run(experiment).metrics
+    assert [e.get("before_attack", False) for e in metrics] == [r < first for r in range(1, 7)]
 
 
 class EveryOther:

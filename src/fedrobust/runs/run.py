@@ -22,6 +22,7 @@ from fedrobust.runs.prepare import Prepared
 from fedrobust.runs.state import RunState, save_end
 from fedrobust.runs.summary import _finish, _line, best_of, rank
 from fedrobust.runs.surrogates import surrogates
+from fedrobust.runs.tally import Tally
 from fedrobust.runs.weights import Weights
 from fedrobust.typing import Json
 
@@ -164,10 +165,16 @@ def _keep(playing: Playing, watch: Progress, summary: Json) -> None:
             playing.unkept = str(error)
 
 
-def _first_attacked(federation: Federation) -> int:
-    """Return the first round in which the attack can act; the first one without an attack."""
-    attacked = federation.attack is not None and federation.malicious
-    return requirements(federation.attack).first_round if attacked else 1
+def _before_attack(federation: Federation, tally: Tally, number: int) -> bool:
+    """Whether a model of round ``number`` is one of before the attack.
+
+    The attack cannot act yet, no malicious client took part yet, or each of them has sent its
+    honest update so far, as far as that is known.
+    """
+    if federation.attack is None or not federation.malicious:
+        return False
+    first = requirements(federation.attack).first_round
+    return number < first or not tally.present or tally.acted_share == 0
 
 
 def _evaluate(run: Prepared, run_state: RunState, log: RoundLog) -> Json:
@@ -185,7 +192,7 @@ def _evaluate(run: Prepared, run_state: RunState, log: RoundLog) -> Json:
         "malicious_kept": len(set(kept) & set(log.malicious)) if kept is not None else None,
         "applied": log.outcome.vector is not None,
     }
-    if log.round < _first_attacked(run.federation):
+    if _before_attack(run.federation, run_state.tally, log.round):
         metrics["before_attack"] = True
     if not run_state.metrics or rank(metrics) > rank(best_of(run_state.metrics)):
         run_state.choose(longer_lacks_it=not run.experiment.evaluation.due(log.round))
