@@ -33,6 +33,12 @@ def audit_command(
             autocompletion=completion.one_of(*completion.NORMS),
         ),
     ] = None,
+    claim: Annotated[
+        str | None,
+        typer.Option(
+            help="The PGD of the claim, as 20x2/255; a run knows its own, else 40 steps of eps/30."
+        ),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -92,6 +98,7 @@ def audit_command(
             where=model,
             eps=_radius(eps) if eps is not None else None,
             norm=norm,
+            claim=claim,
             data=data,
             network=network,
             batch_norm=batch_norm,

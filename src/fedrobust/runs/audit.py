@@ -1,7 +1,6 @@
 """The audit that the command line runs, with its folder."""
 
 import json
-import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -33,6 +32,7 @@ from fedrobust.records.reading import broken, json_of, present
 from fedrobust.records.schema.audit import AuditRecord, OwnAudit
 from fedrobust.records.schema.formats import declared, with_format
 from fedrobust.runs.audited_model import Source, opened
+from fedrobust.runs.claim import claim_of
 from fedrobust.runs.own_audit import own_audit
 from fedrobust.runs.run import trained
 from fedrobust.runs.surrogates import surrogates
@@ -47,6 +47,7 @@ class Asked:
     where: str
     eps: float | None = None
     norm: str | None = None
+    claim: str | None = None
     data: str | None = None
     network: str | None = None
     batch_norm: str | None = None
@@ -237,7 +238,8 @@ def _task(asked: Asked) -> _Task:
         asked.trust,
         asked.batch_norm,  # type: ignore[arg-type]
     )
-    return _Task(source, *_claimed(asked, source), *_examples(source, asked))
+    claim = claim_of(source.claim, asked.eps, asked.norm, asked.claim)
+    return _Task(source, *claim, *_examples(source, asked))
 
 
 def _audited(asked: Asked, task: _Task, journal: Path | None, progress: Progress) -> Audit:
@@ -276,18 +278,6 @@ def _audited(asked: Asked, task: _Task, journal: Path | None, progress: Progress
             )
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"the audit of {asked.where} failed: {error}") from error
-
-
-def _claimed(asked: Asked, source: Source) -> tuple[float, str, Pgd | None]:
-    """Return radius, norm and claim. They are the run's own unless the options differ."""
-    eps, norm, claim = asked.eps, asked.norm, source.claim
-    if claim is not None:
-        same = eps is None or math.isclose(eps, claim.eps, rel_tol=2e-3)
-        if same and norm in (None, claim.norm):
-            return claim.eps, claim.norm, claim
-    if eps is None:
-        raise ConfigError("name the radius of the ball: --eps 0.3")
-    return eps, norm or (claim.norm if claim else "linf"), None
 
 
 def _examples(source: Source, asked: Asked) -> tuple[Tensor, Tensor]:
