@@ -174,7 +174,7 @@ def own(tmp_path: Path, **change: Any) -> Npz:
     path = tmp_path / "own.npz"
     arrays = {k: v for k, v in (arrays | change).items() if v is not None}
     path.write_bytes(npz_bytes(**arrays))
-    return Npz(str(path), validation=3)
+    return Npz(path, validation=3)
 
 
 def test_an_own_npz_is_read_with_users(tmp_path: Path) -> None:
@@ -186,6 +186,7 @@ def test_an_own_npz_is_read_with_users(tmp_path: Path) -> None:
     assert data.train.user.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     assert len(data.hold_out(torch.Generator())[1]) == 3
     assert own(tmp_path).load().train.user is None
+    assert own(tmp_path) == Npz(str(tmp_path / "own.npz"), validation=3), "a Path is kept as a text"
 
 
 def test_a_bad_own_npz_is_refused(tmp_path: Path) -> None:

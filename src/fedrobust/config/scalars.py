@@ -1,5 +1,6 @@
 """The types of numbers, flags and texts in a config, and the values that each one accepts."""
 
+from pathlib import PurePath
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -57,3 +58,12 @@ Flag = Annotated[bool, Strict()]
 
 
 Text = Annotated[str, Strict()]
+
+
+def _written(value: object) -> object:
+    """Return the path of a ``pathlib.Path`` as a text, which is what a config holds."""
+    return str(value) if isinstance(value, PurePath) else value
+
+
+PathText = Annotated[str, Strict(), BeforeValidator(_written)]
+"""The path of a file, as a text or a ``pathlib.Path``."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedrobust.config.component import component
-from fedrobust.config.scalars import Size, Text
+from fedrobust.config.scalars import PathText, Size
 from fedrobust.data import formats
 from fedrobust.data.dataset import Dataset
 from fedrobust.data.sources import Found, ensure
@@ -135,7 +135,7 @@ class Npz:
     fit.
     """
 
-    path: Text
+    path: PathText
     validation: Size = 5000
     name: Literal["npz"] = "npz"
 

@@ -11,7 +11,7 @@ from fedrobust.attacks.learned.encoding import AnyEncoding, Basis
 from fedrobust.attacks.learned.inversion import Inversion
 from fedrobust.attacks.learned.training import Training
 from fedrobust.config.component import component, keyword_component
-from fedrobust.config.scalars import Count, NonNegative, Size, Text
+from fedrobust.config.scalars import Count, NonNegative, PathText, Size
 from fedrobust.perturb.wasserstein import Ascent
 
 
@@ -69,7 +69,7 @@ class Settings:
     hold: Count = 10
     relearn: Size = 0
     observe_again: Size = 0
-    policy: Text | None = None
+    policy: PathText | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> "Settings":
