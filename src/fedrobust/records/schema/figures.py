@@ -40,3 +40,24 @@ class Keyed:
     def keys(self) -> list[str]:
         """Return the keys that the record holds, so that ``dict(record)`` works."""
         return [key for key, value in vars(self).items() if value is not None]
+
+    def __repr__(self) -> str:
+        """What it holds, with figures of six digits, and the long parts as their lengths."""
+        held = ((key, self[key]) for key in self.keys() if self[key] not in ((), {}))
+        return f"{type(self).__name__}({', '.join(f'{key}={_brief(v)}' for key, v in held)})"
+
+
+_LONG = 6
+"""Parts with more entries are told by their number in a representation."""
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict) and len(value) <= _LONG:
+        return f"{{{', '.join(f'{key!r}: {_brief(each)}' for key, each in value.items())}}}"
+    if isinstance(value, tuple | list) and len(value) <= _LONG:
+        return f"[{', '.join(map(_brief, value))}]"
+    if isinstance(value, dict | tuple | list):
+        return f"<{len(value):,} entries>"
+    return repr(value)

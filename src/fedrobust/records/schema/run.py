@@ -9,7 +9,7 @@ from fedrobust.config.scalars import Count, Flag, Fraction, Size
 from fedrobust.records.schema.figures import OPEN, WHOLE, Figure, Keyed, Maybe, Unread, Verdict
 
 
-@checked(frozen=True, config=WHOLE)
+@checked(frozen=True, repr=False, config=WHOLE)
 class PerUser(Keyed):
     """Scores by id: of each user of the data, or of each client's own part of the test set."""
 
@@ -24,14 +24,14 @@ class PerUser(Keyed):
             raise ValueError("there are no users; leave per_user out")
 
 
-@checked(frozen=True, config=WHOLE)
+@checked(frozen=True, repr=False, config=WHOLE)
 class OfClass(Keyed):
     """The part that is read of the certificate of one class."""
 
     examples: Size
 
 
-@checked(frozen=True, config=WHOLE)
+@checked(frozen=True, repr=False, config=WHOLE)
 class Robustness(Keyed):
     """The Wasserstein certificate of one model."""
 
@@ -45,7 +45,7 @@ class Robustness(Keyed):
     by_class: dict[str, OfClass] | None = None
 
 
-@checked(frozen=True, config=WHOLE)
+@checked(frozen=True, repr=False, config=WHOLE)
 class Shift(Keyed):
     """One model's error and loss on examples moved to a level ρ."""
 
@@ -56,7 +56,7 @@ class Shift(Keyed):
     error: Fraction
 
 
-@checked(frozen=True, config=WHOLE)
+@checked(frozen=True, repr=False, config=WHOLE)
 class Audited(Keyed):
     """The result of an audit of one model."""
 
@@ -72,7 +72,7 @@ class Audited(Keyed):
     """How many attacks the audit ran; None in records of earlier versions."""
 
 
-@checked(frozen=True, config=WHOLE)
+@checked(frozen=True, repr=False, config=WHOLE)
 class Under(Keyed):
     """Robust accuracies by attack, each alone, on the same ``examples`` test examples."""
 
@@ -80,7 +80,7 @@ class Under(Keyed):
     robust_accuracy: dict[str, Fraction]
 
 
-@checked(frozen=True, config=WHOLE)
+@checked(frozen=True, repr=False, config=WHOLE)
 class ClientsScore(Keyed):
     """The shares of right answers over the test ``examples`` that are some client's own.
 
@@ -92,7 +92,7 @@ class ClientsScore(Keyed):
     robust_accuracy: Fraction
 
 
-@checked(frozen=True, config=WHOLE)
+@checked(frozen=True, repr=False, config=WHOLE)
 class Score(Keyed):
     """The shares of right answers of one model, over ``examples`` held-out examples."""
 
@@ -181,7 +181,7 @@ class Computed:
     """The versions of a user's own modules."""
 
 
-@checked(frozen=True, config=WHOLE)
+@checked(frozen=True, repr=False, config=WHOLE)
 class Test(Keyed):
     """The scores on the test split: of the model that validation chose, and of the last one."""
 
@@ -189,7 +189,7 @@ class Test(Keyed):
     final: Score
 
 
-@checked(frozen=True, config=WHOLE)
+@checked(frozen=True, repr=False, config=WHOLE)
 class Chosen(Keyed):
     """The evaluations that a summary repeats: the one that validation chose, and the last one."""
 
@@ -204,14 +204,14 @@ class Troubles:
     troubles: tuple[str, ...] = ()
 
 
-@checked(frozen=True, config=WHOLE)
+@checked(frozen=True, repr=False, config=WHOLE)
 class Spent(Keyed):
     """The time that one part of a run took."""
 
     seconds: Figure
 
 
-@checked(frozen=True, config=WHOLE)
+@checked(frozen=True, repr=False, config=WHOLE)
 class Times(Keyed):
     """Where the time of a run went. ``evaluations`` are without their ``audits``."""
 
@@ -220,7 +220,7 @@ class Times(Keyed):
     audits: Spent
 
 
-@checked(frozen=True, config=WHOLE)
+@checked(frozen=True, repr=False, config=WHOLE)
 class Summary(Keyed):
     """The summary of a finished run. ``times`` is None in records of earlier versions."""
 
