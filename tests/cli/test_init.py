@@ -59,7 +59,7 @@ def test_every_choice_is_a_config_that_fits(data: str, tmp_path: Path) -> None:
 def test_the_comments_on_evaluations_say_what_the_config_does(data: str, tmp_path: Path) -> None:
     """Of `every: 1000` one could think that it counts rounds, more than there are."""
     path = tmp_path / "x.yaml"
-    path.write_text(starter(Choices("x", data=data)))
+    path.write_text(starter(Choices("x", data=data))[1])
     text = " ".join(path.read_text().split()).replace("# ", "")
     evaluation, rounds = load(path).evaluation, load(path).rounds
     assert f"Every {evaluation.every} rounds the model is evaluated on" in text
