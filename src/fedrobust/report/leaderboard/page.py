@@ -1,14 +1,13 @@
 """The values of a leaderboard's page, and its table as files."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fedrobust.records.leaderboard import some_results_in
 from fedrobust.records.schema.leaderboard import Knowledge, ResultRecord
+from fedrobust.report.leaderboard.files import numbers_of, table_of
 from fedrobust.report.leaderboard.ranking import LEVELS, Standing, Under, standings
-from fedrobust.report.sweep.page import markdown
 from fedrobust.report.wording import component, percent
 
 KNOWS: dict[Knowledge, str] = {
@@ -32,24 +31,10 @@ def leaderboard_values(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         protocols.setdefault(result.protocol.name, []).append(result)
     names = sorted(protocols, key=lambda name: (_ORDER.get(name, 2), name))
     boards = [_board(name, protocols[name]) for name in names]
-    lines = [(board, row) for board in boards for row in board["levels"][-1]["rows"]]
-    keys = {
-        "rank": "rank",
-        "rule": "rule",
-        "worst attack": "worst",
-        "robust, in per cent": "robust",
-        "range": "range",
-        "plain PGD": "claimed",
-        "rank by plain PGD": "rank_by_pgd",
-        "clean": "clean",
-        "seeds": "seeds",
-    }
-    heads = ["data", *keys]
-    body = [[board["name"], *(str(row[key]) for key in keys.values())] for board, row in lines]
-    table = [dict(zip(heads, line, strict=True)) for line in body]
+    lines = [(board["name"], row) for board in boards for row in board["levels"][-1]["rows"]]
     files = {
-        "table.md": markdown(heads, body).encode(),
-        "table.json": (json.dumps(table, indent=1, ensure_ascii=False) + "\n").encode(),
+        "table.md": table_of(lines),
+        "table.json": numbers_of({name: _rules(protocols[name]) for name in names}),
     }
     people = sorted({result.submitted_by for result in results})
     return {
@@ -59,6 +44,13 @@ def leaderboard_values(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         "people": ", ".join(people),
         "knows": [(level, KNOWS[level]) for level in LEVELS],
     }, files
+
+
+def _rules(results: Sequence[ResultRecord]) -> tuple[list[Standing], dict[str, Knowledge]]:
+    """Return all rules of one protocol under all of its attacks, and these."""
+    attacks = results[0].protocol.attacks
+    ranked, apart = standings(results, attacks, LEVELS[-1])
+    return [*ranked, *apart], attacks
 
 
 def _board(name: str, results: Sequence[ResultRecord]) -> dict[str, Any]:
