@@ -31,6 +31,8 @@ GRID: dict[str, Any] = {
     "seed": [0, 1],
 }
 
+LATE = {"name": "delayed", "start": 9, "attack": {"name": "sign-flip", "scale": 1.0}}
+
 
 def write(path: Path, grid: Any, **changes: Any) -> Path:
     config = demo_config(**{"rounds": 2} | changes) | ({} if grid is None else {"grid": grid})
@@ -67,6 +69,25 @@ def metrics(out: Path) -> dict[str, str]:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         found[path.parent.name] = repr([{**line, "seconds": 0} for line in lines])
     return found
+
+
+@pytest.mark.slow
+def test_a_sweep_tells_what_may_be_a_mistake_once_and_then_of_which_cells(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A cell without an attack is what the others are compared with: no mistake."""
+    weak = {"name": "pgd", "norm": "linf", "eps": 0.1, "step_size": 0.01, "steps": 2}
+    grid = {
+        "judge": {"weak": {"evaluation.attack": weak}, "late": {"attack": LATE}},
+        "attack": {"none": {"malicious": 0}, "two": {"malicious": 2}},
+    }
+    out = tmp_path / "out"
+    assert run_sweep(load_sweep(write(tmp_path / "sweep.yaml", grid)), out, jobs=1) == {}
+    told = [line for line in capfd.readouterr().err.splitlines() if "warning" in line]
+    assert len(told) == 3, told
+    assert told[0].startswith("weak-none: warning: evaluation.attack goes at most 2 × 0.01")
+    assert told[1].startswith("late-two: warning: the attack cannot act before round")
+    assert told[2].startswith("2 cells (weak-none, weak-two): warning: evaluation.attack goes")
 
 
 @pytest.mark.slow

@@ -8,6 +8,8 @@ from fedrobust.federation.attack import Requirements, requirements
 from fedrobust.federation.server import rooted
 from fedrobust.perturb import Pgd
 
+UNATTACKED = "an attack is configured, but malicious is 0: nobody attacks"
+
 
 def _tolerated(rule: object) -> Iterator[tuple[str, int]]:
     """Yield each rule that is told f with its f: the server's, and those that it goes around."""
@@ -48,7 +50,7 @@ def doubts(experiment: Experiment, held_out: int) -> list[str]:
     if experiment.server.root and not rooted(experiment.aggregator):
         notes.append("server.root is set, but the rule makes no use of the server's own update")
     if experiment.attack is not None and malicious == 0:
-        notes.append("an attack is configured, but malicious is 0: nobody attacks")
+        notes.append(UNATTACKED)
     if experiment.attack is not None and malicious:
         notes += _late(requirements(experiment.attack), experiment.rounds)
     judge = experiment.evaluation.attack

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fedrobust.config import beside
-from fedrobust.config.text import printable
+from fedrobust.config.text import printable, shortened
 from fedrobust.errors import RecordError, RecordWarning, WriteError
 from fedrobust.files import clear, held, listing, reason, written
 from fedrobust.progress import CELLS as ALL
@@ -74,6 +74,7 @@ def run_sweep(
                     watched.end(ended)
             finally:
                 pool.stop()
+                watched.sum_up()
     return watched.failures
 
 
@@ -174,6 +175,7 @@ class _Watched:
         self.playing: dict[str, Cell] = {}
         self.failures: dict[str, str] = {}
         self._told: dict[str, int] = {}
+        self._said: dict[str, list[str]] = {}
 
     def job(self, cell: Cell) -> Job:
         """Return the cell as a process plays it. What an earlier process said of it is removed."""
@@ -203,8 +205,18 @@ class _Watched:
                 continue
             self._progress.moved(name, min(said.done, cell.experiment.rounds), said.rounds)
             for text in said.notes[self._told.get(name, 0) :]:
-                print(printable(f"{name}: {text}"), file=sys.stderr)
+                cells = self._said.setdefault(text, [])
+                cells.append(name)
+                if len(cells) == 1:
+                    print(printable(f"{name}: {text}"), file=sys.stderr)
             self._told[name] = max(self._told.get(name, 0), len(said.notes))
+
+    def sum_up(self) -> None:
+        """Tell what several cells have said, which was told of the first one only."""
+        for text, names in self._said.items():
+            if names[1:]:
+                cells = shortened(", ".join(names), 200)
+                print(printable(f"{len(names)} cells ({cells}): {text}"), file=sys.stderr)
 
     def end(self, ended: dict[str, str | None]) -> None:
         """Pass on which cells have ended, and keep why they failed."""

@@ -45,11 +45,19 @@ def _play(job: Job, report: Reporter) -> None:
         raise RecordError(f"another process is running in {job.path}: wait for it")
     import torch
 
+    from fedrobust.runs.doubts import UNATTACKED
+    from fedrobust.runs.prepare import Prepared
     from fedrobust.runs.run import play
+
+    def started(ready: Prepared, done: int) -> None:
+        report.moved(done)
+        for doubt in ready.doubts:
+            if doubt != UNATTACKED:  # in a sweep, it is what the attacked cells are compared with
+                report.note(f"warning: {doubt}")
 
     torch.set_num_threads(job.threads)
     progress = Progress(
-        started=lambda ready, done: report.moved(done),
+        started=started,
         played=lambda log: report.moved(log.round),
         repaired=report.note,
         unkept=lambda text: report.note(f"warning: {text}"),
