@@ -129,6 +129,7 @@ def test_answers_that_do_not_fit_are_asked_for_again_and_none_is_lost(
     [
         (["--data", "mnis"], "did you mean 'mnist'?"),
         (["--aggregator", "krumm"], "did you mean 'krum'?"),
+        (["--attack", "non"], "did you mean 'none'?"),
         (["--malicious", "9"], "9 of 11 clients are malicious: no rule tolerates half of"),
         (
             ["--malicious", "9", "--aggregator", "bulyan"],

@@ -113,12 +113,10 @@ def _written(choices: Choices, setting: Setting) -> str:
     from fedrobust import aggregators, attacks, objectives
 
     clients, malicious, rounds = choices.clients or 0, choices.malicious or 0, choices.rounds or 0
-    rule = _member("aggregator", choices.aggregator, aggregators.AGGREGATORS)
-    _member("objective", choices.objective, objectives.OBJECTIVES)
-    attack = None
-    if choices.attack != "none":
-        attack = _member("attack", choices.attack, attacks.ATTACKS)
-    elif malicious:
+    rule = _chosen("aggregator", choices.aggregator or "", _named(aggregators.AGGREGATORS))
+    _chosen("objective", choices.objective, _named(objectives.OBJECTIVES))
+    attack = _chosen("attack", choices.attack or "", {"none": None, **_named(attacks.ATTACKS)})
+    if malicious and attack is None:
         raise ConfigError(f"malicious: {malicious} clients need an attack: --attack NAME")
     loss, model = f"{{name: {choices.objective}}}", setting.model
     if choices.objective == "adversarial":
@@ -197,8 +195,8 @@ def _of_attack(attack: type | None, malicious: int, rounds: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _member(kind: str, name: str | None, members: Iterable[type]) -> Any:
-    return _chosen(kind, name or "", {name_of(member): member for member in members})
+def _named(members: Iterable[type]) -> dict[str, Any]:
+    return {name_of(member): member for member in members}
 
 
 def _chosen(what: str, name: str, known: dict[str, Any]) -> Any:
