@@ -152,18 +152,18 @@ def test_every_wrong_cell_is_named(tmp_path: Path) -> None:
 
 
 def test_a_component_named_alone_is_told_what_to_write_and_that_works(tmp_path: Path) -> None:
-    grid = {"aggregator": ["median", "krum"], "seed": [0, 1], "client.optimizer": ["sgd"]}
+    grid = {"aggregator": ["median", "krum"], "malicious": [0, 1], "client.optimizer": ["sgd"]}
     with pytest.raises(ConfigError) as raised:
         load_sweep(write(tmp_path / "alone.yaml", grid))
     lines = str(raised.value).splitlines()
     (rule,) = [line for line in lines if line.endswith(" in grid.aggregator, a mapping of labels")]
     written = YAML(typ="safe").load(rule.removeprefix("write ").partition(" in grid.")[0])
-    assert written == {"krum": {"aggregator": {"name": "krum", "f": 2}}}  # as many as attack
+    assert written == {"krum": {"aggregator": {"name": "krum", "f": 1}}}  # as many as attack
     optimizer = "write sgd: {client.optimizer: {name: sgd, lr: ...}} in grid.client.optimizer, "
     assert f"{optimizer}a mapping of labels" in lines
     grid = {"aggregator": {"median": {"aggregator": "median"}} | written}
     cells = load_sweep(write(tmp_path / "full.yaml", grid)).cells
-    assert [cell.experiment.aggregator for cell in cells] == [Median(), Krum(2)]
+    assert [cell.experiment.aggregator for cell in cells] == [Median(), Krum(1)]
 
 
 def test_a_name_is_required(tmp_path: Path) -> None:

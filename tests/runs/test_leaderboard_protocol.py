@@ -30,6 +30,8 @@ def test_an_entry_changes_only_the_rule(tmp_path: Path) -> None:
         write_entry(tmp_path / "a.yaml", path, ["aggregator={name: mean}", "rounds=9"])
     with pytest.raises(ConfigError, match="kruum"):
         write_entry(tmp_path / "a.yaml", path, ["aggregator={name: kruum}"])
+    with pytest.raises(ConfigError, match=r"-s 'aggregator=\{name: krum, f: 2\}'$"):
+        write_entry(tmp_path / "a.yaml", path, ["aggregator=krum"])
     assert not (tmp_path / "a.yaml").exists()
     command = ["leaderboard", "begin", str(tmp_path / "a.yaml"), "--protocol", str(path)]
     command += ["-s", "aggregator={name: median}", "--seed", "1", "--seed", "2"]

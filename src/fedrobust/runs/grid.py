@@ -124,7 +124,8 @@ def _cells(
     """
     cells: dict[str, Cell] = {}
     twins = dict[str, str]()
-    problems, dropped, cures = dict[str, list[str]](), dict[str, None](), dict[str, None]()
+    problems, dropped = dict[str, list[str]](), dict[str, None]()
+    cures = dict[tuple[str, str, str], tuple[bool, str]]()
     count = 0
     for choices in grids:
         for place, config, gone in _combinations(base, choices, said):
@@ -141,12 +142,14 @@ def _cells(
             except ConfigError as error:
                 for problem in str(error).split("\n"):
                     problems.setdefault(problem, []).append(name)
-                cures |= dict.fromkeys(_in_full(choices, place, config))
+                for choice, cure in _in_full(choices, place, config):
+                    cures[choice] = max(cures.get(choice, cure), cure, key=lambda each: each[0])
             else:
                 _require_new(path, cells[name], twins)
     if problems:
         told = (f"{_where(names, count)}: {problem}" for problem, names in problems.items())
-        raise ConfigError("\n".join([f"{path}:", listed(told, "problems"), *cures]))
+        written = dict.fromkeys(line for _, line in cures.values())
+        raise ConfigError("\n".join([f"{path}:", listed(told, "problems"), *written]))
     if dropped:
         warnings.warn(listed(dropped, "names"), OverrideWarning, stacklevel=3)
     return tuple(cells.values())
@@ -175,10 +178,11 @@ def _require_new(path: Path, cell: Cell, twins: dict[str, str]) -> None:
 
 def _in_full(
     axes: Mapping[str, Sequence[Choice]], place: Mapping[str, str], config: Mapping[str, Any]
-) -> Iterator[str]:
+) -> Iterator[tuple[tuple[str, str, str], tuple[bool, str]]]:
     """Yield how the grid writes each choice that is a component's name and needs more than that.
 
-    Where nobody attacks yet, the rule of the example tolerates a fifth of the clients.
+    It yields the axis, the choice and its key; then whether somebody attacks in this cell, and the
+    line. Where nobody attacks, the rule of the example tolerates a fifth of the clients.
     """
     for axis, choices in axes.items():
         for key in dict(choices)[place[axis]]:
@@ -190,7 +194,8 @@ def _in_full(
             f = config.get("malicious") or (clients // 5 if type(clients) is int else None)
             written = example(found, **({"f": f} if type(f) is int else {}))
             line = f"{place[axis]}: {{{key.key}: {written}}}"
-            yield f"write {line} in {at(axis)}, a mapping of labels"
+            told = f"write {line} in {at(axis)}, a mapping of labels"
+            yield (axis, place[axis], key.key), (bool(config.get("malicious")), told)
 
 
 def _attack(path: Path, label: str, axes: Mapping[str, Sequence[str]]) -> str:

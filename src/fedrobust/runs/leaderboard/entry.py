@@ -7,9 +7,12 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from fedrobust.config.docstring import example
+from fedrobust.config.overrides import named_alone
 from fedrobust.config.text import quoted
 from fedrobust.config.yaml import read_yaml
 from fedrobust.errors import ConfigError
+from fedrobust.experiment import Experiment
 from fedrobust.files import remove_empty, require_new, written
 from fedrobust.runs.grid import load_sweep
 from fedrobust.runs.leaderboard.protocol import Protocol, require_label
@@ -32,6 +35,7 @@ def write_entry(
     keys = dict(map(_rule, settings))
     if not any(key.partition(".")[0] == "aggregator" for key in keys):
         raise ConfigError("name the rule: -s 'aggregator={name: \"my_rules:Mine\"}'")
+    _require_whole(found, keys)
     content = {
         "name": path.stem,
         **found.written,
@@ -46,6 +50,15 @@ def write_entry(
         path.unlink()
         remove_empty(made)
         raise
+
+
+def _require_whole(protocol: Protocol, keys: Mapping[str, Any]) -> None:
+    """Refuse a rule's name alone where it needs more. Raises: ``ConfigError``."""
+    found = named_alone(Experiment, keys, ("aggregator",))
+    if found is not None:
+        most = max(choice.get("malicious", 0) for choice in protocol.choices.values())
+        written = example(found, f=most)
+        raise ConfigError(f"the rule needs more than its name: -s 'aggregator={written}'")
 
 
 def _rule(text: str) -> tuple[str, Any]:
