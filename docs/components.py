@@ -1,9 +1,9 @@
 """Write the page of every rule and attack, from its docstring, its fields and the benchmark.
 
-``python docs/components.py`` fills docs/aggregators/, docs/attacks/, the table of README.md, the
-navigation of mkdocs.yml, and what ``fedrobust list`` says; ``--check`` says whether they are up to
-date. A new component needs no change here: its docstring ends with its cost and with an example of
-it in a config.
+``python docs/components.py`` fills docs/aggregators/, docs/attacks/, docs/components.md, the counts
+of README.md, the navigation of mkdocs.yml, and what ``fedrobust list`` says; ``--check`` says
+whether they are up to date. A new component needs no change here: its docstring ends with its cost
+and with an example of it in a config.
 """
 
 import inspect
@@ -18,7 +18,7 @@ from measured import measured, measured_pages
 
 from fedrobust.aggregators import AGGREGATORS
 from fedrobust.attacks import ATTACKS
-from fedrobust.cli.components import LISTING, written
+from fedrobust.cli.components import LISTING, kinds, written
 from fedrobust.config.component import from_config
 from fedrobust.config.docstring import paragraph
 from fedrobust.config.kind import Kind, name_of
@@ -29,6 +29,21 @@ from fedrobust.federation.threat import ThreatModel, in_words
 HERE = Path(__file__).parent
 TAKEN = ("Cost: ", "Example: ")
 """How the paragraphs begin that have places of their own on a page."""
+PAGED = {"aggregator": AGGREGATORS, "attack": ATTACKS}
+"""The kinds whose components have a page each."""
+TITLES = {
+    "aggregator": "Aggregation rules",
+    "attack": "Attacks on training",
+    "data": "Data sets",
+    "partition": "Partitions of the data among clients",
+    "model": "Networks",
+    "objective": "Objectives of local training",
+    "perturbation": "Attacks on inputs: inner maximisation and evaluation",
+    "optimizer": "Optimisers of clients",
+    "participation": "Participation of clients",
+    "projection": "Projections of the parameters",
+    "server-optimizer": "Optimisers of the server",
+}
 README = HERE.parent / "README.md"
 NAVIGATION = HERE.parent / "mkdocs.yml"
 
@@ -151,43 +166,51 @@ def typed(hint: Any) -> str:
 def pages() -> dict[Path, str]:
     """Return every page and the index, by path."""
     made: dict[Path, str] = {}
-    index = [
-        "# Rules and attacks",
-        "Made from the docstrings by `make docs`; the code is the source.",
-    ]
-    for title, kind, members in (
-        ("Aggregation rules", "aggregator", AGGREGATORS),
-        ("Attacks on training", "attack", ATTACKS),
-    ):
-        folder = HERE / f"{kind}s"
-        lines = [f"## {title}\n"]
+    for kind, members in PAGED.items():
         for cls in members:
-            name = name_of(cls)
-            made[folder / f"{name}.md"] = page(cls, kind)
-            first = markdown(inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].split("\n")[0])
-            lines.append(f"- [{name}]({kind}s/{name}.md): {first}")
-        index.append("\n".join(lines))
+            made[HERE / f"{kind}s" / f"{name_of(cls)}.md"] = page(cls, kind)
     made |= measured_pages(HERE) | paper_page(HERE)
-    made[HERE / "components.md"] = "\n\n".join(index) + "\n"
+    made[HERE / "components.md"] = index()
     made[HERE.parent / "src" / "fedrobust" / "cli" / LISTING.name] = written()
-    made[README] = listed(README.read_text("utf-8"))
+    made[README] = counted(README.read_text("utf-8"))
     made[NAVIGATION] = navigated(NAVIGATION.read_text("utf-8"))
     return made
 
 
-def listed(text: str) -> str:
-    """Put the names of all rules and attacks at their marked places in ``text``."""
-    for kind, members in (("aggregator", AGGREGATORS), ("attack", ATTACKS)):
-        links = (f"[{cls.__name__}](docs/{kind}s/{name_of(cls)}.md)" for cls in members)
+def index() -> str:
+    """Return the page that names every component, by kind, with the first sentence about it."""
+    parts = [
+        "# Every component",
+        "Made from the docstrings by `make docs`; the code is the source. Rules and attacks have\n"
+        "a page each. `fedrobust list NAME` shows the fields of any component.",
+    ]
+    for kind, members in sorted(kinds().items(), key=lambda item: item[0] not in PAGED):
+        lines = []
+        for cls in members:
+            name, first = name_of(cls), first_of(inspect.cleandoc(cls.__doc__ or ""))
+            shown = f"[{name}]({kind}s/{name}.md)" if kind in PAGED else f"`{name}`"
+            lines.append(f"- {shown}: {markdown(first)}")
+        parts.append("\n".join([f"## {TITLES[kind]}\n", *lines]))
+    return "\n\n".join(parts) + "\n"
+
+
+def first_of(doc: str) -> str:
+    """Return the first line of a docstring."""
+    return doc.split("\n", 1)[0]
+
+
+def counted(text: str) -> str:
+    """Put the numbers of rules and attacks at their marked places in ``text``."""
+    for kind, members in PAGED.items():
         begin, end = f"<!-- {kind}s -->", "<!-- end -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.S)
-        text = pattern.sub(begin + ", ".join(links) + end, text)
+        text = pattern.sub(f"{begin}{len(members)}{end}", text)
     return text
 
 
 def navigated(text: str) -> str:
     """Put the pages of all rules and attacks at their marked places in the navigation ``text``."""
-    for kind, members in (("aggregator", AGGREGATORS), ("attack", ATTACKS)):
+    for kind, members in PAGED.items():
         names = (name_of(cls) for cls in members)
         lines = "".join(f"          - {name}: {kind}s/{name}.md\n" for name in names)
         pattern = re.compile(f"( *# {kind}s, by make docs\n).*?( *# end\n)", re.S)

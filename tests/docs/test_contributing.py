@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from demo import ROOT
 
+from fedrobust.aggregators import AGGREGATORS
+from fedrobust.attacks import ATTACKS
+
 KINDS = {
     "A rule": ["tests/aggregators", "-k", "trimmed-midrange or table"],
     "An attack": ["tests/attacks/test_attacks_in_rounds.py", "-k", "same-value or table"],
@@ -118,8 +121,11 @@ def test_pages_and_lists_follow_by_themselves(copy: Path, said: str) -> None:
     for kind, name in (("aggregator", "trimmed-midrange"), ("attack", "same-value")):
         page = (copy / "docs" / f"{kind}s" / f"{name}.md").read_text("utf-8")
         assert "## Cost" in page
-        assert f"](docs/{kind}s/{name}.md)" in (copy / "README.md").read_text("utf-8")
+        assert f"]({kind}s/{name}.md)" in (copy / "docs" / "components.md").read_text("utf-8")
         assert f"{name}: {kind}s/{name}.md" in (copy / "mkdocs.yml").read_text("utf-8")
+    readme = (copy / "README.md").read_text("utf-8")
+    assert f"{len(AGGREGATORS) + 1}<!-- end --> rules and " in readme
+    assert f"{len(ATTACKS) + 1}<!-- end --> attacks" in readme
     for name in ("trimmed-midrange", "same-value", "noisy", "moons", "logistic-regression"):
         assert name in said
 
