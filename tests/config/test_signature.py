@@ -3,6 +3,7 @@
 An error inside the user's code is the user's to see, with its traceback.
 """
 
+import functools
 import traceback
 from typing import Any
 
@@ -128,6 +129,16 @@ class Built(torch.nn.Module):
         """Do nothing."""
 
 
+def doubled(function: Any) -> Any:
+    """A decorator that gives the last argument, and takes the name and the docstring."""
+
+    @functools.wraps(function)
+    def given(*arguments: Any) -> Any:
+        return function(*arguments, 2.0)
+
+    return given
+
+
 RIGHT: dict[str, tuple[Any, Any]] = {
     "all that comes": (AnyAttack, taking(craft=lambda self, *given, **named: None)),
     "static": (AnyAttack, taking(craft=staticmethod(lambda state, view, rng: None))),
@@ -137,6 +148,8 @@ RIGHT: dict[str, tuple[Any, Any]] = {
     "a module": (AnyAggregator, torch.nn.Identity()),
     "a network, whatever it has": (AnyModel, Built()),
     "a default context": (AnyAggregator, taking(aggregate=lambda self, rows, context=None: rows)),
+    "a decorated rule": (AnyAggregator, doubled(lambda updates, factor: factor * updates.mean(0))),
+    "a decorated craft": (AnyAttack, taking(craft=doubled(lambda self, s, v, r, by: (v.own, s)))),
     "its call is not called": (
         AnyAggregator,
         taking(aggregate=lambda self, u, c: u, __call__=lambda self: None),

@@ -129,8 +129,9 @@ def test_another_verdict_in_the_runs_own_record_is_told_with_which_to_believe(
     found = Audit.from_json(json.loads((tmp_path / "first" / "audit.json").read_text()))
     assert (own["budget"], own["attacks"]) == ("quick", len(found.taken))
 
-    def again(*_: Any, eps: float, **__: Any) -> Audit:
-        return replace(found, settings=found.settings | {"eps": eps})
+    def again(*_: Any, eps: float, claim: Pgd | None, **__: Any) -> Audit:
+        told = found.settings["claim"] if claim == evaluation["attack"] else f"{claim}"
+        return replace(found, settings=found.settings | {"eps": eps, "claim": told})
 
     monkeypatch.setattr("fedrobust.runs.audit.audit", again)  # once is enough
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -154,7 +155,8 @@ def test_another_verdict_in_the_runs_own_record_is_told_with_which_to_believe(
         in page
     )
     assert "Believe the audit in its folder audit: it has more examples." in page
-    for words in (["--eps", "0.06"], ["--data", "digits"]):  # another ball, or other data
+    for words in (["--eps", "0.06"], ["--data", "digits"], ["--claim", "9x0.02"]):
+        # another ball, other data, another claim
         assert "two verdicts" not in called(place, *QUICK, *words).output
     (tmp_path / "run" / "summary.json").write_text("{")
     broken = called(place, *QUICK)

@@ -1,7 +1,9 @@
 """The claim that an audit tries to refute: a run's own, FAT's, or one that the user names."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import save_file
@@ -14,6 +16,8 @@ from fedrobust.perturb import Pgd
 from fedrobust.runs.claim import claim_of
 
 RUNS = Pgd(eps=0.3, step_size=0.01, steps=40)
+THRICE = replace(RUNS, restarts=3, random_start=False)
+L2: dict[str, Any] = {"eps": 1.0, "norm": "l2", "step_size": 0.2, "steps": 7}
 
 
 @pytest.mark.parametrize(
@@ -23,6 +27,8 @@ RUNS = Pgd(eps=0.3, step_size=0.01, steps=40)
         (RUNS, (0.3, "linf", None), (0.3, "linf", RUNS)),
         (RUNS, (0.1, None, None), (0.1, "linf", None)),
         (RUNS, (None, None, "5x0.1"), (0.3, "linf", Pgd(eps=0.3, step_size=0.1, steps=5))),
+        (THRICE, (None, None, "5x0.1"), (0.3, "linf", replace(THRICE, step_size=0.1, steps=5))),
+        (THRICE, (1.0, "l2", "7x0.2"), (1.0, "l2", replace(THRICE, **L2))),
         (None, (0.1, None, "20×2/255"), (0.1, "linf", Pgd(eps=0.1, step_size=2 / 255, steps=20))),
         (None, (1.0, "l2", " 7 X 0.2"), (1.0, "l2", Pgd(1.0, 0.2, 7, norm="l2"))),
         (None, (0.1, None, None), (0.1, "linf", None)),

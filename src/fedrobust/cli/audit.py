@@ -36,7 +36,7 @@ def audit_command(
     claim: Annotated[
         str | None,
         typer.Option(
-            help="The PGD of the claim, as 20x2/255; a run knows its own, else 40 steps of eps/30."
+            help="The claim's PGD, as 20x2/255; if left out, a run's own, else 40 steps of eps/30."
         ),
     ] = None,
     data: Annotated[

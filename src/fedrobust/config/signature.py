@@ -20,18 +20,23 @@ def misfit(function: Callable[..., Any], name: str, arguments: str) -> str:
     before, _, after = arguments.partition("*")
     values, named = _names(before), dict.fromkeys(_names(after))
     whole = function.__func__ if inspect.ismethod(function) else None
-    bare = inspect.isfunction(whole) and not inspect.signature(whole).parameters
+    bare = inspect.isfunction(whole) and not _signature(whole).parameters
     try:
-        signature = inspect.Signature() if bare else inspect.signature(function)
+        signature = inspect.Signature() if bare else _signature(function)
     except Exception:  # some of C's have none, and a user's attribute may fail in any way
         return ""
     if _takes(signature, values, named) and not bare:
         return ""
     plain = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
     taken = signature.replace(parameters=plain, return_annotation=signature.empty)
-    selfless = inspect.isfunction(whole) and _takes(inspect.signature(whole), values, named)
+    selfless = inspect.isfunction(whole) and _takes(_signature(whole), values, named)
     cure = ": the first parameter of a method must be self" if bare or selfless else ""
     return f"takes {taken}, but is called as {name}({arguments}){cure}"
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Return what ``function`` itself takes: a decorator may give more to what is inside it."""
+    return inspect.signature(function, follow_wrapped=False)
 
 
 def _names(listed: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 from fedrobust.errors import ConfigError
@@ -16,7 +17,7 @@ def claim_of(
     """Return radius, norm and claim; the claim is None where it is FAT's PGD.
 
     They are those of the run, ``known``, unless the options ``eps``, ``norm`` and ``said``, such as
-    "40x0.01" for 40 steps of 0.01, differ.
+    "40x0.01" for 40 steps of 0.01, differ. ``said`` keeps the run's restarts and kind of start.
 
     Raises: ``ConfigError`` where there is no radius, or where ``said`` is no PGD.
     """
@@ -29,16 +30,19 @@ def claim_of(
     if eps is None:
         raise ConfigError("name the radius of the ball: --eps 0.3")
     norm = norm or (known.norm if known else "linf")
-    return eps, norm, None if said is None else _read(said, eps, norm)
+    if said is None:
+        return eps, norm, None
+    ball = Pgd(eps=eps, norm=norm, step_size=eps, steps=1)  # type: ignore[arg-type]
+    return eps, norm, _read(said, replace(known, eps=eps, norm=ball.norm) if known else ball)
 
 
-def _read(said: str, eps: float, norm: str) -> Pgd:
+def _read(said: str, given: Pgd) -> Pgd:
+    """Return ``given`` with the steps and the step size of ``said``."""
     found = _PGD.fullmatch(said)
     try:
         if found is None:
             raise ValueError("it is no number of steps and their size")
-        size = float(Fraction(found[2]))
-        return Pgd(eps=eps, step_size=size, steps=int(found[1]), norm=norm)  # type: ignore[arg-type]
+        return replace(given, steps=int(found[1]), step_size=float(Fraction(found[2])))
     except (ValueError, OverflowError, ZeroDivisionError) as error:
         raise ConfigError(
             f"--claim is {said!r} ({error}); write the steps of PGD and their size, such as "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedrobust.errors import RecordError, RecordWarning
+from fedrobust.evaluation.auditing.battery import in_words
 from fedrobust.evaluation.auditing.result import Audit
 from fedrobust.evaluation.auditing.two_verdicts import Seen, disagreement
 from fedrobust.records.reading import broken, json_of, mapping_of, present, shaped
@@ -18,15 +19,15 @@ from fedrobust.records.schema.run import Score, Summary
 def own_audit(run: Path, last: bool, found: Audit) -> OwnAudit | None:
     """Return what the run at ``run`` found in its chosen or its last model, if that is comparable.
 
-    It is, where the run made an audit in the same ball as ``found``. A record that is broken is
-    told in a warning: another audit does not need it.
+    It is, where the run made an audit of the same claim as ``found``: a verdict is one on a claim.
+    A record that is broken is told in a warning: another audit does not need it.
     """
     path = run / "summary.json"
     if not os.path.isdir(run) or not present(path):
         return None
     try:
         test, config = json_of(path, Summary).test, mapping_of(run / "config.yaml")
-        if test is None or not _same_ball(config, found):
+        if test is None or not _same_claim(config, found):
             return None
         return audit_of(test.final if last else test.best, config, run / "config.yaml")
     except RecordError as error:
@@ -63,13 +64,18 @@ def seen(whose: str, found: Audit) -> Seen:
     return Seen(whose, found.verdict, found.robust, examples, budget, len(found.taken))
 
 
-def _same_ball(config: Mapping[str, Any], found: Audit) -> bool:
-    attack = _of(_of(config, "evaluation"), "attack")
-    eps, radius = attack.get("eps"), found.settings.get("eps")
+def _same_claim(config: Mapping[str, Any], found: Audit) -> bool:
+    attack, asked = _of(_of(config, "evaluation"), "attack"), found.settings
+    eps, radius = attack.get("eps"), asked.get("eps")
     if not isinstance(eps, float | int) or not isinstance(radius, float | int):
         return False
-    same = attack.get("norm", "linf") == found.settings.get("norm")
-    return same and math.isclose(eps, radius, rel_tol=2e-3)
+    same = attack.get("norm", "linf") == asked.get("norm")
+    if not same or not math.isclose(eps, radius, rel_tol=2e-3):
+        return False
+    steps, size = attack.get("steps"), attack.get("step_size")
+    if "claim" not in asked or not isinstance(steps, int) or not isinstance(size, float | int):
+        return True  # it does not say more than the ball
+    return asked["claim"] == in_words(steps, size, attack.get("restarts", 1))
 
 
 def _of(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -30,6 +30,7 @@ from fedrobust.evaluation.auditing.battery import (
     battery,
     claimed,
     compared,
+    in_words,
     longer,
     transfers,
 )
@@ -118,7 +119,7 @@ def audit(
         "eps": eps,
         "norm": norm,
         "budget": budget,
-        "claim": f"PGD {plain.steps} x {plain.step_size:.4g}, restarts {plain.restarts}",
+        "claim": in_words(plain.steps, plain.step_size, plain.restarts),
         "surrogates": len(surrogates),
         "examples": len(x),
         "one answer": round(float(torch.bincount(y).max()) / len(y), 4),

@@ -98,6 +98,11 @@ def claimed(eps: float, norm: Norm, steps: int = 40) -> Pgd:
     return Pgd(eps=eps, step_size=eps / 30, steps=steps, norm=norm)
 
 
+def in_words(steps: int, step_size: float, restarts: int) -> str:
+    """Return the name by which an audit's settings tell the PGD of a claim."""
+    return f"PGD {steps} x {step_size:.4g}, restarts {restarts}"
+
+
 def compared(budget: Budget, eps: float, norm: Norm) -> tuple[Attack, ...]:
     """Return the attacks that run on the same examples as plain PGD, since signs compare them."""
     queries = 500 if budget == "quick" else 5000
