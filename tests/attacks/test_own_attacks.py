@@ -171,7 +171,7 @@ UNFIT: dict[str, tuple[str, Any, str]] = {
     "honest updates": ("uses_honest_updates", "no", "must be true or false; it is 'no'"),
     "first round": ("first_round", 0, "whole number from 1 on; it is 0"),
     "late": ("first_round", "late", "whole number from 1 on; it is 'late'"),
-    "latest start": ("latest_start", 0, "whole number from first_round, 1, on; it is 0"),
+    "latest start": ("latest_start", 0, "whole number from 1 on, or None; it is 0"),
     "no poison": ("poisons_data", 0, "must be true, false or None; it is 0"),
     "poison": ("poisons_data", "x", "must be true, false or None; it is 'x'"),
     "start": ("start_field", 3, "must be the name of a field or None; it is 3"),

@@ -136,6 +136,8 @@ def test_answers_that_do_not_fit_are_asked_for_again_and_none_is_lost(
             "Bulyan needs n >= 4f + 3: n = 11, f = 9 needs 39",
         ),
         (["--attack", "none", "--malicious", "2"], "need an attack"),
+        (["--aggregator", "bulyan", "--clients", "5"], "Bulyan needs n >= 4f + 3: n = 5, f = 1"),
+        (["--attack", "a-little-is-enough", "--clients", "4"], "needs 2 malicious clients"),
         (["--attack", "a-little-is-enough", "--malicious", "1"], "needs 2 malicious clients"),
     ],
 )

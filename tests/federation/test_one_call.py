@@ -1,5 +1,7 @@
 """An attack is one call on rows, and a selecting rule says which it takes."""
 
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -110,6 +112,19 @@ def test_an_attack_that_works_on_the_parameters_does_not_assume_zeros(config: An
         return
     with pytest.raises(ValueError, match="broadcast parameters, which were not given: pass param"):
         attack(rows, malicious=M, rule=Krum(f=2))
+
+
+def test_a_view_that_gets_parameters_later_has_them() -> None:
+    """Copies know, too, whether the zeros are only assumed."""
+    rows, draw = torch.tensor([[3.0, 4.0]]), torch.Generator()
+    for view in (View.of(rows), deepcopy(View.of(rows)), replace(View.of(rows), round=9)):
+        with pytest.raises(ValueError, match="which were not given"):
+            Shrink().craft(None, view, draw)
+        sent, _ = Shrink().craft(None, replace(view, parameters=torch.tensor([0.0, 2.0])), draw)
+        assert torch.equal(sent, torch.tensor([[0.0, -5.0]]))
+    assert torch.equal(
+        Shrink().craft(None, View.of(rows, parameters=torch.zeros(2)), draw)[0], torch.zeros(1, 2)
+    )
 
 
 def test_shrink_in_one_call_goes_to_zero_from_the_parameters_that_it_is_given() -> None:

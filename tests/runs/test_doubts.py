@@ -1,6 +1,7 @@
 """Settings that are allowed, but may be a mistake, are noted."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,6 +48,12 @@ class Waits:
         return view.own, state
 
 
+class StillLater(Waits):
+    """As a wrapper that begins later than what it wraps, and says no more than that."""
+
+    requires = replace(Waits.requires, first_round=40)
+
+
 @pytest.mark.parametrize(
     ("attack", "rounds", "note"),
     [
@@ -58,6 +65,7 @@ class Waits:
         (Learned(observe=20), 30, None),
         (Budgeted(Waits(), budget=1.0), 15, "may wait until round 21 before it acts, and the run"),
         (Budgeted(Waits(), budget=0.9), 15, None),  # it cuts honest rows too
+        (StillLater(), 41, "acts from round 40: this leaves it 2 of the 41 rounds"),
         (Learned(observe={"epochs": 3}), 15, None),  # how many rounds these are is not known yet
     ],
 )

@@ -23,6 +23,7 @@ from fedrobust.errors import ConfigError, RecordError
 from fedrobust.progress import CELLS, Progress
 from fedrobust.records.published import tables
 from fedrobust.report import write_report
+from fedrobust.report.reproduction.tables import _rounds
 from fedrobust.runs.reproduce import known, load_reproduction, reproduce
 
 
@@ -86,6 +87,7 @@ def test_it_is_stopped_goes_on_and_stands_beside_the_paper(played: Path) -> None
     assert (out / "two/cells/alone/rounds.jsonl").read_bytes() == before
 
     rows = json.loads((out / "report" / "table.json").read_text())["rows"]
+    assert [len(row["best_rounds"]) for row in rows] == [len(row["cells"]) for row in rows]
     assert [(row["sweep"], row["labels"], len(row["cells"])) for row in rows] == [
         ("one", [], 2),
         ("two", ["alone"], 1),
@@ -213,6 +215,11 @@ def test_means_after_the_takeover_stand_beside_the_papers(shelf: Path, played: P
     write_report([played])
     rows = json.loads((played / "report" / "table.json").read_text())["rows"]
     assert set(rows[2]["takeover"]) == {"accuracy", "robust_accuracy", "battery"}
+
+
+def test_the_middle_of_the_chosen_rounds_is_one_that_a_seed_chose() -> None:
+    shown = [_rounds(each) for each in ([3, 2], [1, 2], [1000, 50, 700], [4, 4, 4])]
+    assert shown == ["2 (2 to 3)", "1 (1 to 2)", "700 (50 to 1,000)", "4"]
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def broadcast(attack: Attack, view: View) -> Vector:
 
     Raises: ``ValueError`` for a view that was made without them, and has zeros in their place.
     """
-    if view.zeros_assumed:
+    if view.assumed is view.parameters:
         raise ValueError(
             f"attack {called(attack)} works on the values of the broadcast parameters, which were "
             "not given: pass parameters=, as flatten(model) makes them, or model="

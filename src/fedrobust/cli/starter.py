@@ -97,14 +97,17 @@ def starter(choices: Choices) -> tuple[Choices, str]:
     numbers: Sequence[int] = (given or 0,)
     if given is None and attacks != ("none",):
         fifth = max(1, clients // 5)
-        numbers = (*range(fifth, 0, -1), *range(fifth + 1, clients // 2 + 1))
+        numbers = (*range(fifth, 0, -1), *range(fifth + 1, (clients + 1) // 2))
     first: ConfigError | None = None
     for rule, malicious, attack in product(rules, numbers, attacks):
         each = replace(chosen, aggregator=rule, attack=attack, malicious=malicious)
         try:
             return each, _written(each, setting)
         except ConfigError as error:
-            first = first or error  # another choice may do
+            # Another choice may do. The last rule and the last attack ask for the least, if they
+            # are not those that were named: no other error is of what was said.
+            if (rule, attack) == (rules[-1], attacks[-1]):
+                first = first or error
     assert first is not None
     raise first
 

@@ -127,7 +127,7 @@ def pixels(x: Images) -> Images:
     )
 
 
-def channels_last(shape: Sequence[int]) -> bool:
+def looks_channels_last(shape: Sequence[int]) -> bool:
     """Whether images of ``shape`` are most likely [N, h, w, c], and not [N, c, h, w] as here.
 
     Images with more than five channels are rarer than images with their channels last.

@@ -31,7 +31,7 @@ def inputs(what: str, x: Array, *, items: bool = False) -> Tensor:
         )
     if x.numel() == 0:
         raise DataError(f"{what} is empty: its shape is {shape}")
-    if arguments.channels_last(shape):
+    if arguments.looks_channels_last(shape):
         cure = f"np.transpose({name}, (0, 3, 1, 2))" if array else f"{name}.permute(0, 3, 1, 2)"
         if items:
             cure = "each image as [c, h, w], which torchvision's ToTensor makes"

@@ -63,9 +63,9 @@ class Requirements:
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise _unfit(name, f"a whole number from {least} on", value)
-        late, first = self.latest_start, self.first_round
-        if late is not None and (type(late) is not int or late < first):
-            raise _unfit("latest_start", f"a whole number from first_round, {first}, on", late)
+        late = self.latest_start
+        if late is not None and (type(late) is not int or late < 1):
+            raise _unfit("latest_start", "a whole number from 1 on, or None", late)
         for name in ("uses_honest_updates", "uses_model", "uses_rounds", "simulates"):
             if type(getattr(self, name)) is not bool:
                 raise _unfit(name, "true or false", getattr(self, name))

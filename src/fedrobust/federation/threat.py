@@ -140,8 +140,8 @@ class View:
     host: Host = ALONE
     server_optimizer: ServerOptimizer = _PLAIN
     rounds: int | None = None
-    zeros_assumed: bool = False
-    """Whether ``parameters`` are the zeros of :meth:`of`, which was told no values."""
+    assumed: Vector | None = None
+    """The zeros that :meth:`of` takes for ``parameters`` where it is told no values."""
 
     @classmethod
     def of(
@@ -200,7 +200,7 @@ class View:
             rows=len(own),
             data=examples,
             own=own,
-            zeros_assumed=assumed,
+            assumed=parameters if assumed else None,
             **granted,
         )
 
@@ -228,9 +228,8 @@ class View:
             _whole("clients", self.clients, 1)
         if self.rounds is not None:
             _whole("rounds", self.rounds, 1)
-        for name in ("clients_exactly", "zeros_assumed"):
-            if type(value := getattr(self, name)) is not bool:
-                raise ValueError(f"the view's {name} must be true or false; got {told(value)}")
+        if type(value := self.clients_exactly) is not bool:
+            raise ValueError(f"the view's clients_exactly must be true or false; got {told(value)}")
         if type(self.server_lr) is not float or not 0 < self.server_lr < math.inf:
             real("the view's server_lr", self.server_lr, above=0)
         slots = () if self.server_slots is None else self.server_slots

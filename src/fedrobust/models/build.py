@@ -17,7 +17,7 @@ from fedrobust.compute.memory_format import channels_last
 from fedrobust.compute.network import evaluating, logits
 from fedrobust.compute.randomness import isolated, seed_globally
 from fedrobust.config import beside
-from fedrobust.config.arguments import told
+from fedrobust.config.arguments import looks_channels_last, told
 from fedrobust.config.component import component
 from fedrobust.config.kind import Kind
 from fedrobust.config.text import shortened
@@ -213,7 +213,7 @@ def _hint(shape: tuple[int, ...]) -> str:
             f". Images of one channel are [N, 1, h, w]: pass x[:, None] if these are images of "
             f"{shape[0]} by {shape[1]} pixels"
         )
-    if len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] > 4:
+    if looks_channels_last((1, *shape)):
         return (
             ". The channels seem to be last: pass x.permute(0, 3, 1, 2), or "
             "np.transpose(x, (0, 3, 1, 2)) for an array"

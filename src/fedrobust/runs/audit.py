@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedrobust.compute.execution import Execution, default_device
 from fedrobust.compute.network import evaluating
-from fedrobust.config.text import shortened
+from fedrobust.config.differences import differing
 from fedrobust.data.sources import cache
 from fedrobust.errors import ConfigError, RecordError, RecordWarning, WriteError
 from fedrobust.evaluation.auditing.auditor import audit
@@ -171,9 +171,7 @@ def _differing(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
         for told, more in zip((there, here), asked, strict=True)
     ]
     # Only options are compared, since a record may hold other keys.
-    names = list(flat[1])
-    pairs = [(name, *(shortened(str(told.get(name))) for told in flat)) for name in names]
-    return [f"{name}: {a} there, {b} here" for name, a, b in pairs if a != b]
+    return list(differing({name: flat[0].get(name) for name in flat[1]}, flat[1]))
 
 
 @contextmanager

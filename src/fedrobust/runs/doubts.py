@@ -24,7 +24,7 @@ def _tolerated(rule: object) -> Iterator[tuple[str, int]]:
 def _late(attack: Requirements, rounds: int) -> Iterator[str]:
     """Yield a note where the attack acts in few of the rounds, or in none."""
     first = attack.first_round
-    latest = attack.latest_start or first
+    latest = max(first, attack.latest_start or first)
     if first > rounds:
         yield (
             f"the attack cannot act before round {first}, and the run ends with round {rounds}: "

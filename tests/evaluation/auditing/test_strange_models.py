@@ -138,4 +138,6 @@ def test_images_with_channels_last_are_told_of_where_a_model_flattens() -> None:
         right = audit(model, x.permute(0, 3, 1, 2), y, eps=0.1)
         small = torch.rand(20, 8, 5, 1)
         audit(nn.Sequential(nn.Flatten(), nn.Linear(40, 10)), small, y, eps=0.1)
+        signals = nn.Sequential(nn.Conv2d(8, 1, (3, 1), stride=8), nn.Flatten(), nn.Linear(8, 10))
+        audit(signals, torch.rand(20, 8, 64, 1), y, eps=0.1)  # it takes only one of the orders
     assert right.clean == found.clean

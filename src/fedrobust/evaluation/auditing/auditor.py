@@ -107,6 +107,7 @@ def audit(
     everyone = nn.ModuleList([model, *surrogates])
     with evaluating(everyone), drawing(seed), shared_by(workers()):
         seen = subject(model, x, y, batch_size)
+        warn_of_channels_last(model, x)
         others = [_surrogate(i, other, x, y) for i, other in enumerate(surrogates, start=1)]
         about = (plain, budget, batch_size, seed, type(model).__qualname__)
         asked = About.of([model, *surrogates], [x, y], seen.said, *about)
@@ -144,7 +145,6 @@ def _require(
         )
     arguments.choice("norm", norm, Norm)
     arguments.choice("budget", budget, Budget)
-    warn_of_channels_last(x)
     require_radius(radius, norm, box=True)  # type: ignore[arg-type]
     try:
         return arguments.pixels(x), y, radius

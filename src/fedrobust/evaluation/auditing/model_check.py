@@ -136,19 +136,24 @@ def subject(model: nn.Module, x: Images, y: Labels, batch: int = 256) -> ModelCh
     )
 
 
-def warn_of_channels_last(x: Images) -> None:
-    """Warn where ``x`` looks like images [N, h, w, c]: a model that flattens them takes them too.
+def warn_of_channels_last(model: nn.Module, x: Images) -> None:
+    """Warn where ``x`` looks like images [N, h, w, c], and ``model`` also takes [N, c, h, w].
 
-    Only the shape is known, and a model may want it so: this is no error.
+    A model that flattens its input does. Only the shapes are known, so this is no error.
     """
-    if arguments.channels_last(x.shape):
-        warnings.warn(
-            f"x has shape {list(x.shape)}, as of images with channels last, and a model that "
-            "flattens its input takes it without a word: if the model was trained on "
-            "[N, c, h, w], pass x.permute(0, 3, 1, 2)",
-            ModelWarning,
-            stacklevel=4,
-        )
+    if not arguments.looks_channels_last(x.shape):
+        return
+    try:
+        with torch.no_grad():
+            logits(model, x[:1].permute(0, 3, 1, 2).contiguous())
+    except ModelError:
+        return
+    warnings.warn(
+        f"x has shape {list(x.shape)}, as of images with channels last, and the model takes both "
+        "orders: if it was trained on [N, c, h, w], pass x.permute(0, 3, 1, 2)",
+        ModelWarning,
+        stacklevel=3,
+    )
 
 
 def _slope(model: nn.Module, x: Images) -> Tensor | None:

@@ -41,7 +41,7 @@ def _ranking(name: str, rows: Sequence[Row]) -> PageTable:
         "plain PGD: worst attack": False,
         "rank by plain PGD": True,
         "clean (%)": True,
-        "seeds": True,
+        "number of seeds": True,
     }
     body = [
         [
@@ -69,7 +69,7 @@ def _scores(protocol: str, rows: Sequence[Row]) -> PageTable:
         "plain PGD (%)": True,
         "clean (%)": True,
         "the audit": False,
-        "seeds": True,
+        "number of seeds": True,
         "played by": False,
     }
     body = [

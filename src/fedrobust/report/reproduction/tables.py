@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from statistics import median
+from statistics import median_low
 from typing import Any
 
 from fedrobust.records.schema.reproduction import ReproductionRecord
@@ -51,7 +51,7 @@ def scores(places: list[Place]) -> tuple[list[str], list[list[str]]]:
 
 def _rounds(rounds: list[int]) -> str:
     """Return the chosen rounds as the other columns show several seeds: 675 (625 to 1,000)."""
-    middle, low, high = f"{median(rounds):,.0f}", f"{min(rounds):,}", f"{max(rounds):,}"
+    middle, low, high = f"{median_low(rounds):,}", f"{min(rounds):,}", f"{max(rounds):,}"
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
@@ -114,6 +114,7 @@ def as_json(record: ReproductionRecord, places: list[Place]) -> bytes:
             "sweep": place.sweep,
             "labels": list(place.group.labels),
             "cells": [cell.name for cell in place.group.cells],
+            "best_rounds": [cell.summary["best_round"] for cell in place.group.cells],
         }
         for which in ("best", "final"):
             found = {name: place.ours(which, name) for name in SCORES}
