@@ -19,6 +19,7 @@ from fedrobust.config.component import component, from_config, keyword_component
 from fedrobust.config.overrides import override
 from fedrobust.config.own import asking
 from fedrobust.config.scalars import Count, Seed, Size
+from fedrobust.config.shelf import found
 from fedrobust.config.text import shortened
 from fedrobust.config.yaml import read_yaml
 from fedrobust.data import AnyData, AnyPartition
@@ -158,12 +159,13 @@ class Experiment:
 def load(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
     """Read the experiment of a YAML file, with ``dotted.key=value`` overrides.
 
+    ``path`` may also name an experiment that comes with fedrobust, such as "demo" or "fat/recipe".
     An override that gives a component another name drops the keys that the new component does not
     have, with an ``OverrideWarning``; see :func:`fedrobust.config.overrides.apply`.
 
     Raises: ``ConfigError`` for a file that cannot be read, and for every wrong key.
     """
-    path = Path(path)
+    path = found(Path(path))
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must be a mapping of keys such as name, rounds and data")

@@ -7,10 +7,12 @@ from demo import demo_config
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
+from fedrobust import load
 from fedrobust.cli import app
-from fedrobust.cli.experiments import about, costs, experiments, found
-from fedrobust.config.shelf import shelf
+from fedrobust.cli.experiments import about, costs
+from fedrobust.config.shelf import experiments, found, shelf
 from fedrobust.errors import ConfigError
+from fedrobust.runs.grid import load_sweep
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,6 +41,17 @@ def test_a_name_and_the_path_of_the_repository_find_it(
     assert found(Path("demo")) == shelf("experiments", "demo.yaml"), "a folder is no config"
     with pytest.raises(ConfigError, match="did you mean 'fat/recipe'"):
         found(Path("fat/recip"))
+
+
+def test_python_takes_the_same_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load("demo", ["rounds=7"]).rounds == 7
+    assert len(load_sweep("drfl/ring").cells) > 1
+    with pytest.raises(ConfigError, match=r"no experiment 'dem' comes .*did you mean 'demo'"):
+        load("dem")
+    Path("demo").write_text("name: [")
+    with pytest.raises(ConfigError, match="demo"):
+        load("demo")  # a user's own file goes first
 
 
 def test_they_are_listed_and_shown() -> None:

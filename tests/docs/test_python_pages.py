@@ -19,7 +19,6 @@ def test_the_blocks_of_a_page_run_in_order(
     text = (ROOT / "docs" / page).read_text("utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.S)
     assert len(blocks) == text.count("```python") > 0
-    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     monkeypatch.chdir(tmp_path)
     scope: dict[str, Any] = {"__name__": "__main__"}
     fewer = {"rounds=20": "rounds=3", "rounds=100": "rounds=3", "range(200)": "range(60)"}

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from fedrobust.cli import completion
 from fedrobust.cli.app import OtherProcessor, app, look_beside, say, tell_stopped, user_errors
-from fedrobust.cli.experiments import found
+from fedrobust.config.shelf import found
 
 attack = typer.Typer(help="Prepare attacks.", no_args_is_help=True)
 app.add_typer(attack, name="attack")

@@ -9,7 +9,8 @@ from pathlib import Path
 import typer
 
 from fedrobust.cli.components import listing
-from fedrobust.cli.experiments import experiments, reproductions
+from fedrobust.cli.experiments import reproductions
+from fedrobust.config.shelf import experiments
 
 Offer = Callable[[str], list[str]]
 

@@ -1,25 +1,11 @@
-"""Find a config: a file of the user's, or an experiment that comes with fedrobust."""
+"""What ``fedrobust list experiments`` says of the experiments that come with fedrobust."""
 
 import re
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fedrobust.config.shelf import shelf
-from fedrobust.config.text import quoted, suggestion
-from fedrobust.errors import ConfigError
-
-
-@cache
-def experiments() -> dict[str, Path]:
-    """Return the configs that come with fedrobust, by names such as ``fat/recipe``."""
-    root = shelf("experiments")
-    return {
-        path.relative_to(root).with_suffix("").as_posix(): path
-        for path in sorted(root.rglob("*.yaml"))
-        if path.stem != "reproductions"
-    }
+from fedrobust.config.shelf import experiments, shelf
 
 
 def about(path: Path) -> str:
@@ -74,26 +60,3 @@ def _definitions() -> Iterator[tuple[Path, str, Any]]:
     for path in sorted(shelf("experiments").glob("*/reproductions.yaml")):
         for name, content in read_yaml(path).items():
             yield path.parent, name, content
-
-
-def found(config: Path) -> Path:
-    """Return the file of ``config``: a path, or the name of an experiment such as ``fat/recipe``.
-
-    A file of the user's goes before an experiment of the same name. The path of an experiment in
-    the repository, ``experiments/fat/recipe.yaml``, finds it too where there is no repository.
-
-    Raises: ``ConfigError`` where there is neither.
-    """
-    if not config.is_dir() and (config.exists() or config.is_symlink()):
-        return config
-    name = config.as_posix().removesuffix(".yaml").removeprefix("experiments/")
-    known = experiments()
-    if name in known:
-        return known[name]
-    if config.is_dir():
-        return config  # whoever reads it says so
-    raise ConfigError(
-        f"there is no file {config}, and no experiment {quoted(name)} comes with fedrobust"
-        f"{suggestion(name, list(known))}; `fedrobust list experiments` names them, and "
-        "`fedrobust init` writes a config to begin with"
-    )

@@ -8,7 +8,7 @@ import typer
 
 from fedrobust.cli import completion
 from fedrobust.cli.app import app, look_beside, say, tell, user_errors
-from fedrobust.cli.experiments import experiments, found
+from fedrobust.config.shelf import experiments, found
 
 if TYPE_CHECKING:
     from fedrobust.runs.leaderboard.protocol import Protocol

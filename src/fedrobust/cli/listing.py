@@ -12,7 +12,8 @@ from rich.text import Text
 from fedrobust.cli import completion
 from fedrobust.cli.app import app, user_errors
 from fedrobust.cli.components import Component, Listing, listing
-from fedrobust.cli.experiments import about, command, costs, experiments, found
+from fedrobust.cli.experiments import about, command, costs
+from fedrobust.config.shelf import experiments, found
 from fedrobust.config.text import quoted, shortened, suggestion
 from fedrobust.errors import ConfigError
 

@@ -23,8 +23,8 @@ from fedrobust.cli.app import (
     tell_stopped,
     user_errors,
 )
-from fedrobust.cli.experiments import found
 from fedrobust.cli.result import print_run, show_json, tell_doubts
+from fedrobust.config.shelf import found
 from fedrobust.errors import ConfigError
 
 

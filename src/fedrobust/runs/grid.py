@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from fedrobust.config.component import from_config, to_config
 from fedrobust.config.docstring import example
 from fedrobust.config.overrides import Setting, apply, named_alone, override
+from fedrobust.config.shelf import found
 from fedrobust.config.text import listed, quoted, shortened
 from fedrobust.errors import ConfigError, OverrideWarning
 from fedrobust.experiment import Experiment, Name, read_yaml
@@ -54,6 +55,7 @@ class Sweep:
 def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
     """Read the sweep of a YAML file: an experiment with a ``grid:``, or with a list of grids.
 
+    ``path`` may also name a sweep that comes with fedrobust, such as "drfl/ring".
     A grid maps axes to choices. ``seed: [0, 1, 2]`` sets a dotted key to each of the values;
     ``rule: {none: {aggregator: {name: mean}}, ...}`` gives each choice a label and the dotted keys
     that it sets. The cells are all combinations of choices; a list of grids has the combinations of
@@ -64,7 +66,7 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
 
     Raises: ``ConfigError`` for an invalid grid, and for every cell that could not be run.
     """
-    path = Path(path)
+    path = found(Path(path))
     content = read_yaml(path)
     if not isinstance(content, dict) or "grid" not in content:
         raise ConfigError(
