@@ -48,7 +48,7 @@ def paired(records: SweepRecords) -> tuple[list[str], list[tuple[Group, list[str
     columns: dict[str, list[str]] = {}
     if any(place in calm for place in panels):
         columns[_CALM] = [
-            _difference(group, calm[place], "error") if place in calm else "–"
+            difference(group, calm[place], "error") if place in calm else "–"
             for place, panel in panels.items()
             for group in panel
         ]
@@ -106,7 +106,7 @@ def _against(panel: list[Group], best: Group | None, name: str) -> list[str]:
     """Return the difference of each group of a panel from ``best``."""
     if best is None:
         return ["–"] * len(panel)
-    return ["reference" if group is best else _difference(group, best, name) for group in panel]
+    return ["reference" if group is best else difference(group, best, name) for group in panel]
 
 
 def _known(group: Group, measure: Callable[[SweepCell], float | None]) -> bool:
@@ -120,7 +120,11 @@ def _values(group: Group, measure: Callable[[SweepCell], float | None]) -> dict[
     return {seed: value for seed, value in found.items() if value is not None}
 
 
-def _difference(group: Group, best: Group, name: str) -> str:
+def difference(group: Group, best: Group, name: str) -> str:
+    """Return how much greater the measure ``name`` of ``group`` is: "error" in points, or "ρ̂".
+
+    It is the mean over the seeds that both have, with its 95 % t-interval.
+    """
     measure, _ = _MEASURES[name]
     mine, theirs = _values(group, measure), _values(best, measure)
     gaps = [mine[seed] - theirs[seed] for seed in mine if seed in theirs]
