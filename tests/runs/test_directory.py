@@ -9,10 +9,11 @@ import pytest
 from run_contents import contents
 
 from fedrobust import run
-from fedrobust.errors import RecordError
+from fedrobust.errors import RecordError, UserError
 from fedrobust.experiment import Experiment
 from fedrobust.files import atomically, held
 from fedrobust.progress import Progress
+from fedrobust.runs.directory import BEGUN
 
 
 def test_nothing_is_overwritten(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
@@ -108,6 +109,23 @@ def test_files_that_only_look_like_a_run_begun_are_left(
             run(tiny(), tmp_path)
         assert (tmp_path / "config.yaml").read_text() == "name: mine\n"
         assert (tmp_path / "environment.json").read_text() == text
+
+
+def test_a_run_that_is_refused_leaves_no_folder_and_one_that_has_begun_is_kept(
+    tmp_path: Path, tiny: Callable[..., Experiment]
+) -> None:
+    too_many = tiny(partition={"name": "iid", "clients": 4000})
+    with pytest.raises(UserError, match="clients"):
+        run(too_many, tmp_path / "new" / "run")
+    assert list(tmp_path.iterdir()) == []
+
+    def stop(log: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(rounds=2), tmp_path / "run", progress=Progress(played=stop))
+    assert {*BEGUN} <= {path.name for path in (tmp_path / "run").iterdir()}
+    run(tiny(rounds=2), tmp_path / "run", resume=True)
 
 
 @pytest.mark.parametrize("remove", [False, True])
