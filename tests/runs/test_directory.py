@@ -1,8 +1,11 @@
 """A run directory is never overwritten, never shared, and never taken for another run's."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
+from time import sleep
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ from run_contents import contents
 from fedrobust import run
 from fedrobust.errors import RecordError, UserError
 from fedrobust.experiment import Experiment
-from fedrobust.files import atomically, held
+from fedrobust.files import atomically, held, listing
 from fedrobust.progress import Progress
 from fedrobust.runs.directory import BEGUN
 
@@ -154,3 +157,38 @@ def test_what_fails_leaves_no_empty_folder_and_no_folder_of_others_is_removed(
     with held(tmp_path / "fine", "busy", remove=remove):
         pass
     assert (tmp_path / "fine").is_dir(), "what succeeds keeps its folder"
+
+
+def test_who_waits_for_a_folder_gets_it_where_the_first_one_fails(tmp_path: Path) -> None:
+    folder, held_by_first = tmp_path / "new" / "cache", Event()
+
+    def fails() -> None:
+        with held(folder, "busy"):
+            held_by_first.set()
+            sleep(0.3)  # while the others try it again and again
+            raise KeyError
+
+    def waits(number: int) -> None:
+        held_by_first.wait()
+        with held(folder, "busy", wait=True):
+            (folder / f"{number}.txt").write_text("written")
+
+    with ThreadPoolExecutor() as pool:
+        first, others = pool.submit(fails), pool.map(waits, range(3))
+        assert isinstance(first.exception(), KeyError)
+        list(others)
+    assert listing(folder) == ["0.txt", "1.txt", "2.txt"]
+
+
+def test_where_no_folder_can_be_made_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError(2, "No such file or directory")  # as in /proc
+
+    monkeypatch.setattr(Path, "mkdir", nowhere)
+    with (
+        pytest.raises(RecordError, match=r"cannot write to .*No such file"),
+        held(tmp_path / "run", "busy", wait=True),
+    ):
+        pass
