@@ -50,7 +50,6 @@ def saves(rounds: int, folder: Path) -> list[float]:
             }
             directory.save_checkpoint(content)
             found.append(time.perf_counter() - began)
-    directory.close()
     return found
 
 

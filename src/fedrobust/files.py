@@ -20,6 +20,8 @@ import filelock
 from fedrobust.errors import ConfigError, RecordError, WriteError
 
 LOCK = ".lock"
+_TRIES = 100
+"""How often a folder is made that others remove as they fail. Some places, as /proc, take none."""
 
 _PART = re.compile(r"\..+\.[0-9a-f]{16}\.part")
 _OLDER_PART = re.compile(
@@ -79,18 +81,13 @@ def held(folder: Path, busy: str, *, remove: bool = False, wait: bool = False) -
 
     The caller calls :func:`clear` after checking that the folder is its own. ``remove`` deletes the
     lock file at the end. ``wait`` waits for another process that holds the folder. A folder that is
-    made here is removed again if the context fails before anything is in it.
+    made here is removed again if the context fails before anything is in it; whoever waits for it
+    makes it again.
 
     Raises: ``RecordError``, with the text ``busy`` where another process holds the folder.
     """
-    path = folder / LOCK
-    made = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-            raise RecordError(f"{path} is not a regular file, so it is not our lock: remove it")
-        lock = filelock.FileLock(path)
-        lock.acquire(timeout=-1 if wait else 0)
+        lock, made = _locked(folder, wait)
     except filelock.Timeout as error:
         raise RecordError(f"{busy}: wait for it") from error
     except (OSError, ValueError) as error:
@@ -105,10 +102,32 @@ def held(folder: Path, busy: str, *, remove: bool = False, wait: bool = False) -
     finally:
         if remove or empty:
             with suppress(OSError):
-                path.unlink()
+                (folder / LOCK).unlink()
         lock.release()
         if empty:
             remove_empty(made)
+
+
+def _locked(folder: Path, wait: bool) -> tuple[filelock.BaseFileLock, list[Path]]:
+    """Make ``folder`` and lock it; return the lock, and the folders that were made.
+
+    Another process that fails may remove the folder meanwhile: it is then made again.
+    """
+    for _ in range(_TRIES - 1):
+        with suppress(FileNotFoundError):
+            return _locked_if_kept(folder, wait)
+    return _locked_if_kept(folder, wait)
+
+
+def _locked_if_kept(folder: Path, wait: bool) -> tuple[filelock.BaseFileLock, list[Path]]:
+    path = folder / LOCK
+    made = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
+    folder.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        raise RecordError(f"{path} is not a regular file, so it is not our lock: remove it")
+    lock = filelock.FileLock(path)
+    lock.acquire(timeout=-1 if wait else 0)
+    return lock, made
 
 
 def remove_empty(folders: Sequence[Path]) -> None:

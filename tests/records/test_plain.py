@@ -159,10 +159,9 @@ def test_a_run_is_not_lost_to_its_attacks_pictures(
 
 
 def test_what_is_not_finite_is_written_as_null(tmp_path: Path) -> None:
-    directory = RunDirectory(tmp_path, resume=False)
-    directory.write_json("found.json", {"loss": float("inf")})
-    directory.write_lines("found.jsonl", [{"loss": float("nan")}, {"loss": 1.0}])
-    directory.close()
+    with RunDirectory(tmp_path, resume=False) as directory:
+        directory.write_json("found.json", {"loss": float("inf")})
+        directory.write_lines("found.jsonl", [{"loss": float("nan")}, {"loss": 1.0}])
     assert json.loads((tmp_path / "found.json").read_text()) == {"loss": None}
     assert (tmp_path / "found.jsonl").read_text() == '{"loss": null}\n{"loss": 1.0}\n'
 
@@ -206,9 +205,8 @@ def test_tied_weights_are_stored_whole(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     model[1].weight = model[0].weight
     require_storable(model)
-    directory = RunDirectory(tmp_path, resume=False)
-    directory.write_model("tied.safetensors", model.state_dict())
-    directory.close()
+    with RunDirectory(tmp_path, resume=False) as directory:
+        directory.write_model("tied.safetensors", model.state_dict())
     from fedrobust.records.reading import fill
 
     other = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))

@@ -85,12 +85,11 @@ def test_a_full_disk_is_called_so_and_leaves_the_checkpoint(
             pass
 
     monkeypatch.setattr("fedrobust.runs.checkpoint._Stream", Full)
-    directory = RunDirectory(folder, resume=True)
-    content = directory.load_checkpoint()
-    assert content is not None
-    said = r"cannot write .*checkpoint.pt: .*No space left"
-    refused(folder, said, lambda: directory.save_checkpoint(content))
-    directory.close()
+    with RunDirectory(folder, resume=True) as directory:
+        content = directory.load_checkpoint()
+        assert content is not None
+        said = r"cannot write .*checkpoint.pt: .*No space left"
+        refused(folder, said, lambda: directory.save_checkpoint(content))
 
 
 def test_a_checkpoint_is_missing(copy: Callable[[str], Path]) -> None:

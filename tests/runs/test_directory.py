@@ -1,18 +1,22 @@
 """A run directory is never overwritten, never shared, and never taken for another run's."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
+from time import sleep
 from typing import Any
 
 import pytest
 from run_contents import contents
 
 from fedrobust import run
-from fedrobust.errors import RecordError
+from fedrobust.errors import RecordError, UserError
 from fedrobust.experiment import Experiment
-from fedrobust.files import atomically, held
+from fedrobust.files import atomically, held, listing
 from fedrobust.progress import Progress
+from fedrobust.runs.directory import BEGUN
 
 
 def test_nothing_is_overwritten(tmp_path: Path, tiny: Callable[..., Experiment]) -> None:
@@ -110,6 +114,23 @@ def test_files_that_only_look_like_a_run_begun_are_left(
         assert (tmp_path / "environment.json").read_text() == text
 
 
+def test_a_run_that_is_refused_leaves_no_folder_and_one_that_has_begun_is_kept(
+    tmp_path: Path, tiny: Callable[..., Experiment]
+) -> None:
+    too_many = tiny(partition={"name": "iid", "clients": 4000})
+    with pytest.raises(UserError, match="clients"):
+        run(too_many, tmp_path / "new" / "run")
+    assert list(tmp_path.iterdir()) == []
+
+    def stop(log: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(rounds=2), tmp_path / "run", progress=Progress(played=stop))
+    assert {*BEGUN} <= {path.name for path in (tmp_path / "run").iterdir()}
+    run(tiny(rounds=2), tmp_path / "run", resume=True)
+
+
 @pytest.mark.parametrize("remove", [False, True])
 def test_what_fails_leaves_no_empty_folder_and_no_folder_of_others_is_removed(
     tmp_path: Path, remove: bool
@@ -136,3 +157,38 @@ def test_what_fails_leaves_no_empty_folder_and_no_folder_of_others_is_removed(
     with held(tmp_path / "fine", "busy", remove=remove):
         pass
     assert (tmp_path / "fine").is_dir(), "what succeeds keeps its folder"
+
+
+def test_who_waits_for_a_folder_gets_it_where_the_first_one_fails(tmp_path: Path) -> None:
+    folder, held_by_first = tmp_path / "new" / "cache", Event()
+
+    def fails() -> None:
+        with held(folder, "busy"):
+            held_by_first.set()
+            sleep(0.3)  # while the others try it again and again
+            raise KeyError
+
+    def waits(number: int) -> None:
+        held_by_first.wait()
+        with held(folder, "busy", wait=True):
+            (folder / f"{number}.txt").write_text("written")
+
+    with ThreadPoolExecutor() as pool:
+        first, others = pool.submit(fails), pool.map(waits, range(3))
+        assert isinstance(first.exception(), KeyError)
+        list(others)
+    assert listing(folder) == ["0.txt", "1.txt", "2.txt"]
+
+
+def test_where_no_folder_can_be_made_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError(2, "No such file or directory")  # as in /proc
+
+    monkeypatch.setattr(Path, "mkdir", nowhere)
+    with (
+        pytest.raises(RecordError, match=r"cannot write to .*No such file"),
+        held(tmp_path / "run", "busy", wait=True),
+    ):
+        pass

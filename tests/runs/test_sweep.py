@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from fedrobust.progress import CELLS, Progress
 from fedrobust.report import write_report
 from fedrobust.report.sweep.records import SweepRecords
 from fedrobust.runs.grid import load_sweep
+from fedrobust.runs.launchers.launcher import Job
+from fedrobust.runs.launchers.report import Reporter
 from fedrobust.runs.sweep import run_sweep
 
 GRID: dict[str, Any] = {
@@ -88,6 +92,54 @@ def test_a_sweep_tells_what_may_be_a_mistake_once_and_then_of_which_cells(
     assert told[0].startswith("weak-none: warning: evaluation.attack goes at most 2 × 0.01")
     assert told[1].startswith("late-two: warning: the attack cannot act before round")
     assert told[2].startswith("2 cells (weak-none, weak-two): warning: evaluation.attack goes")
+
+
+class Losing:
+    """Each cell's first process is lost. Nothing is played."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+        self.looks = 0
+
+    @contextmanager
+    def opened(self) -> Iterator["Losing"]:
+        yield self
+
+    def check(self, out: Path, cells: Any) -> None:
+        """There is nothing to refuse."""
+
+    def begin(self, out: Path, cells: Any, jobs: int | None) -> int:
+        return len(cells)
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        self.jobs = [*jobs]
+
+    def ended(self) -> dict[str, str | None]:
+        self.looks += 1
+        if self.looks == 3:
+            return {job.name: None for job in self.jobs}
+        for job in self.jobs:
+            report = Reporter(job.report, 2)
+            if self.looks == 2 and job is self.jobs[0]:
+                report.note("warning: of the second process")
+            report.note("warning: of all")
+        return {}
+
+    def stop(self) -> None:
+        """There is nothing to stop."""
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+def test_what_a_cell_tells_after_its_process_was_lost_is_told_and_told_once(
+    seeds: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write(tmp_path / "sweep.yaml", {"seed": seeds})
+    assert run_sweep(load_sweep(config), tmp_path / "out", on=Losing()) == {}
+    assert capsys.readouterr().err.splitlines() == [
+        "0: warning: of all",
+        "0: warning: of the second process",
+        *["2 cells (0, 1): warning: of all"][: len(seeds) - 1],
+    ]
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from fedrobust.runs.prepare import prepare
 from fedrobust.runs.summary import certificate_warnings
 from fedrobust.runs.tally import Tally
 
+SENT = dict.fromkeys("01", "the attack sent a tensor [3, 5] in place of rows [2, 5]")
 SOUND: dict[str, Any] = {"gamma": 2.0, "rho": 0.04, "curvature": 3.0, "residual": 1e-4}
 
 
@@ -105,6 +106,38 @@ def test_refused_rows_and_rounds_without_a_step_are_told_shortly() -> None:
     assert Tally.of([line(1, []), line(2, [], "1 client took part: too few")]).troubles() == [
         "1 round made no step, the first 2: 1 client took part: too few"
     ]
+
+
+def test_each_refused_client_has_its_own_reason() -> None:
+    rounds = [line(1, [4]), *(line(n, [0, 1, 4]) | {"refused": SENT} for n in (2, 3))]
+    own, attacks = Tally.of(rounds).troubles()
+    assert own.startswith("rows of client 4 were refused in 3 rounds, the first 1: they were not f")
+    assert attacks == f"rows of clients 0, 1 were refused in 2 rounds, the first 2: {SENT['0']}"
+    assert Tally.stored(asdict(Tally.of(rounds))) == Tally.of(rounds)
+    # What clients elsewhere say may differ each time.
+    many = [line(n, [n, 3]) | {"refused": {str(n): f"reason {n}"}} for n in range(10, 5010)]
+    *told, others = Tally.of(many).troubles()
+    assert len(told) == 8
+    assert others.endswith("were refused in 4993 rounds, the first 17: for other reasons")
+    long = Tally.of([line(1, [1]) | {"refused": {"1": "x" * 5000}}])
+    assert len(str(asdict(long))) < 1000
+
+
+def test_a_tally_of_an_earlier_version_blames_no_client_for_another() -> None:
+    """It kept one reason, whoever the client was."""
+    older = {"refused": 2, "first_refused": 1, "refused_clients": [0, 4], "why_refused": "no reply"}
+    tally = Tally.stored(older)
+    tally.add(line(3, [4]) | {"refused": {"4": "it is asleep"}})
+    assert tally.troubles() == [
+        "rows of clients 0, 4 were refused in 2 rounds, the first 1: for one of them, no reply",
+        "rows of client 4 were refused in 1 round, the first 3: it is asleep",
+    ]
+    (told,) = Tally.stored(older | {"refused_clients": [4]}).troubles()
+    assert told.endswith(": no reply")
+    (told,) = Tally.stored(older | {"why_refused": None}).troubles()
+    assert told.endswith(": they were not finite, or no dense rows [d] of real numbers")
+    with pytest.raises(ValueError, match="refused_clients"):
+        Tally.stored(older | {"refused_clients": "all"})
 
 
 def test_a_round_with_too_few_clients_is_not_blamed_on_refused_rows(

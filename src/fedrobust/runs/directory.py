@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from io import StringIO
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
@@ -39,7 +40,10 @@ _PLAYED = ("metrics.jsonl", SHOWN, "summary.json", "model.safetensors", "best.sa
 
 
 class RunDirectory:
-    """A run directory that this process alone writes to."""
+    """A run directory that this process alone writes to, within its context.
+
+    A directory that was made here is removed again if the context fails before it holds a record.
+    """
 
     def __init__(self, path: Path, *, resume: bool) -> None:
         """Open ``path`` for a new run, or with ``resume`` for a run that may be there already.
@@ -89,9 +93,16 @@ class RunDirectory:
             raise RecordError(f"{self.path} is not empty ({there[0]}, ...): choose another --out")
         return BEGUN
 
-    def close(self) -> None:
-        """Release the directory, so that other processes can use it."""
-        self._held.close()
+    def __enter__(self) -> "RunDirectory":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._held.__exit__(kind, error, trace)
 
     @property
     def has_config(self) -> bool:

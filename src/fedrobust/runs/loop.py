@@ -122,8 +122,7 @@ def opened(
             with prepared.plan.active():
                 yield Playing(prepared, RunState.start(prepared), None)
             return
-        directory = RunDirectory(path, resume=resume)
-        try:
+        with RunDirectory(path, resume=resume) as directory:
             plan = stored_plan(experiment, directory) if directory.has_config else None
             prepared = prepare(experiment, plan, elsewhere=elsewhere)
             prepared = replace(prepared, backend=given(prepared.plan) or prepared.backend)
@@ -139,8 +138,6 @@ def opened(
                 ]
                 said = extended(prepared, run_state, directory)
                 yield Playing(prepared, run_state, directory, tuple(repairs), said)
-        finally:
-            directory.close()
 
 
 def _require_stateless(changed: list[str], round: int) -> None:

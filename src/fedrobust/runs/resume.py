@@ -170,7 +170,7 @@ def _rounds(directory: RunDirectory, content: Json) -> tuple[Tally, RoundsLog]:
     if "rounds" in content:
         return Tally.of(content["rounds"]), RoundsLog.older(content["rounds"])
     log = RoundsLog.found(directory.path, shaped(Extent, content["log"]))
-    return shaped(Tally, content["tally"]), log
+    return Tally.stored(content["tally"]), log
 
 
 def _recorded_rounds(path: Path, stored: object, asked: Json) -> int | None:
@@ -247,7 +247,7 @@ def _misfit(run: Prepared, content: Json) -> str:
 def _number(content: Json) -> int:
     """Return how many rounds a checkpoint has logged. Raises: ``ValueError``, ``KeyError``."""
     if "rounds" not in content:
-        shaped(Tally, content["tally"])
+        Tally.stored(content["tally"])
         found = shaped(Extent, content["log"])
         if min(found.rounds, found.size) < 0:
             raise ValueError("it has a length below 0")

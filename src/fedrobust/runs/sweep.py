@@ -174,8 +174,8 @@ class _Watched:
         self._out, self._other, self._progress = out, other_processor, progress
         self.playing: dict[str, Cell] = {}
         self.failures: dict[str, str] = {}
-        self._told: dict[str, int] = {}
-        self._said: dict[str, list[str]] = {}
+        self._moved: set[str] = set()
+        self._said: dict[str, dict[str, None]] = {}  # the cells of each text, in order
 
     def job(self, cell: Cell) -> Job:
         """Return the cell as a process plays it. What an earlier process said of it is removed."""
@@ -199,22 +199,21 @@ class _Watched:
     def look(self) -> None:
         """Pass on how far the cells are, and what their runs tell."""
         there = {path.stem for path in (self._out / PLAYING).iterdir() if path.suffix == ".json"}
-        for name in there & self.playing.keys():
-            cell, said = self.playing[name], report.read(self._report(name))
+        for name, cell in self.playing.items():
+            said = report.read(self._report(name)) if name in there else None
             if said is None:
                 continue
             self._progress.moved(name, min(said.done, cell.experiment.rounds), said.rounds)
-            for text in said.notes[self._told.get(name, 0) :]:
-                cells = self._said.setdefault(text, [])
-                cells.append(name)
-                if len(cells) == 1:
+            self._moved.add(name)
+            for text in said.notes:  # where a process was lost, these are of the next one
+                if text not in self._said:
                     print(printable(f"{name}: {text}"), file=sys.stderr)
-            self._told[name] = max(self._told.get(name, 0), len(said.notes))
+                self._said.setdefault(text, {})[name] = None
 
     def sum_up(self) -> None:
         """Tell what several cells have said, which was told of the first one only."""
         for text, names in self._said.items():
-            if names[1:]:
+            if len(names) > 1:
                 cells = shortened(", ".join(names), 200)
                 print(printable(f"{len(names)} cells ({cells}): {text}"), file=sys.stderr)
 
@@ -228,7 +227,7 @@ class _Watched:
             else:
                 self.failures[name] = (failure.strip().splitlines() or [failure])[-1]
                 _keep(path, failure)
-            if name not in self._told:  # it ended between two looks
+            if name not in self._moved:  # it ended between two looks
                 self._progress.moved(name, 0, cell.experiment.rounds)
             self._progress.ended(name, self.failures.get(name))
             with suppress(OSError):  # it is of no use any more
