@@ -104,9 +104,12 @@ def run_round(
     after = FederationState(
         parameters, number, state.store, state.root, attack, memory, history, slots
     )
-    refusals = {**refusals, **{participants[i]: why for i, why in unplaced.items()}}
+    told = {**refusals, **{participants[i]: why for i, why in unplaced.items()}}
+    # An attack may send a row for a client whose own answer was refused.
+    dropped = {participants[i] for i in outcome.dropped}
+    told = {client: why for client, why in told.items() if client in dropped}
     given.played = True
-    return after, RoundLog(number, participants, malicious, outcome, refusals, acted)
+    return after, RoundLog(number, participants, malicious, outcome, told, acted)
 
 
 def _used(state: FederationState) -> str:
