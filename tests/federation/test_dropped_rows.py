@@ -11,10 +11,11 @@ from torch import nn
 
 from fedrobust import Streams, run_round
 from fedrobust.aggregators import Krum, MeanAroundMedian, MultiKrum, TrimmedMean
-from fedrobust.attacks import InnerProduct, Optimized
+from fedrobust.attacks import InnerProduct, Optimized, SignFlip
 from fedrobust.clients.client import Client
 from fedrobust.clients.optimizers import Sgd
 from fedrobust.federation.attack import Requirements
+from fedrobust.federation.backends import LOCAL, Received
 from fedrobust.federation.one_call import on_rows
 from fedrobust.federation.state import Federation
 from fedrobust.federation.threat import View
@@ -78,6 +79,31 @@ def test_a_search_gives_up_where_the_server_makes_no_step() -> None:
     _, log = run_round(ready.start(), ready, Streams(0))
     assert log.dropped == (2, 3, 4)
     assert log.outcome.vector is None
+
+
+class Away:
+    """A backend to which two clients are not connected: a malicious one and a benign one."""
+
+    def local_updates(
+        self, federation: Any, state: Any, clients: Any, rng: Any, poison: Any
+    ) -> Received:
+        rows = LOCAL.local_updates(federation, state, clients, rng, poison)
+        rows[[clients.index(0), clients.index(5)]] = torch.nan
+        return Received(rows, dict.fromkeys((0, 5), "not connected"))
+
+
+@pytest.mark.parametrize(
+    ("attack", "refused"), [(InnerProduct(epsilon=1.0), (5,)), (SignFlip(scale=1.0), (0, 5))]
+)
+def test_a_client_for_which_an_attack_sends_a_row_is_not_told_as_refused(
+    attack: Any, refused: tuple[int, ...]
+) -> None:
+    """One reverses what the benign clients send, the other what its own client would send."""
+    ready = federation(TrimmedMean(f=2), attack, 8)
+    _, log = run_round(ready.start(), ready, Streams(0), backend=Away())
+    assert log.dropped == (*refused, 7)  # the training of client 7 blows up
+    assert log.refused == dict.fromkeys(refused, "not connected")
+    assert log.reasons == {**log.refused, 7: "its row is not finite"}
 
 
 def test_one_call_drops_the_rows_that_a_server_would_drop() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedrobust.aggregators import Aggregation, Context
 from fedrobust.compute.randomness import Streams
 from fedrobust.errors import ConfigError
 from fedrobust.experiment import Experiment
@@ -79,12 +80,34 @@ def test_a_state_is_used_once(graph: bool, tiny: Callable[..., Experiment]) -> N
         run_round(state, ready.federation, None)  # type: ignore[arg-type]
     kept = state.clone()  # what was refused has used nothing up
     after, _ = run_round(state, ready.federation, ready.streams)
+    said = r"round was played from this state, .* of round 0, .* made before the round.* refused"
     for used in (state, state.clone()):
-        with pytest.raises(ValueError, match=r"round was played from this state, .* of round 0"):
+        with pytest.raises(ValueError, match=said):
             run_round(used, ready.federation, ready.streams)
     again, _ = run_round(kept, ready.federation, ready.streams)
     assert torch.equal(again.parameters, after.parameters)
     assert run_round(after, ready.federation, ready.streams)[0].round == 2
+
+
+def test_a_round_that_fails_uses_its_state_too(tiny: Callable[..., Experiment]) -> None:
+    """The clients' optimisers have moved on. An interrupt in a notebook is such a failure."""
+
+    class Interrupted:
+        def aggregate(self, updates: torch.Tensor, context: Context) -> Aggregation:
+            raise KeyboardInterrupt
+
+    ready = prepare(tiny(malicious=0))
+    broken = replace(ready.federation, aggregator=Interrupted())
+    state, _ = play(ready, 1)
+    kept, before = state.clone(), state.clone()
+    with pytest.raises(KeyboardInterrupt):
+        run_round(state, broken, ready.streams)
+    assert str(state.store) != str(before.store)
+    said = r"a round from this state, which is of round 1, did not end: begin again from fed"
+    for used in (state, state.clone(), replace(state, server=())):
+        with pytest.raises(ValueError, match=f"{said}.* made before the round.* refused too"):
+            run_round(used, ready.federation, ready.streams)
+    assert run_round(kept, ready.federation, ready.streams)[0].round == 2
 
 
 def test_action_replaces_what_the_attack_would_send(tiny: Callable[..., Experiment]) -> None:

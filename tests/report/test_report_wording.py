@@ -117,9 +117,12 @@ def test_refusals_of_real_clients_are_told_by_client_and_reason(tmp_path: Path) 
     assert len(told[2]) < 300
     assert told[3].endswith("in round 9 (client 8).")
     many = tuple(
-        replace(r, refused={str(c): f"reason {r.round}" for c in range(5)}) for r in lines[:3]
+        replace(r, refused={str(c): f"reason {r.round}" for c in range(5)}, dropped=(*range(5),))
+        for r in lines[:3]
     )
     assert warnings(replace(found, rounds=many))[8] == "7 more refusals are in rounds.jsonl."
+    used = tuple(replace(r, refused={"3": "not connected"}, dropped=()) for r in lines[:3])
+    assert warnings(replace(found, rounds=used)) == [], "an attack sent a row in its name"
 
 
 def test_a_quiet_finished_run_has_no_warnings(tmp_path: Path) -> None:

@@ -38,20 +38,18 @@ def run_round(
 ) -> tuple[FederationState, RoundLog]:
     """Play one round and return the state after it, with what happened.
 
-    ``state`` is consumed: use ``state.clone()`` to keep it. ``action``, where given, holds the rows
-    [m, d] that the round's malicious clients send instead of the attack's rows. ``host`` receives
-    messages of the attack and gives it a place for files.
+    ``state`` is consumed, also by a round that fails: to keep it, make a copy, ``state.clone()``,
+    before the round. ``action``, where given, holds the rows [m, d] that the round's malicious
+    clients send instead of the attack's rows. ``host`` receives messages of the attack and gives it
+    a place for files.
 
     Raises: ``ConfigError`` where a user's own rule, attack, participation or projection gives an
     invalid answer; ``ValueError`` for arguments of the wrong kind, and for a ``state`` from which a
-    round was played before.
+    round was begun before.
     """
     _check(state, federation, rng)
-    if state.played:
-        raise ValueError(
-            f"a round was played from this state, which is of round {state.round}, before: go on "
-            "from the state that run_round returned, or keep a copy, state.clone(), for each round"
-        )
+    if state.played is not False:
+        raise ValueError(_used(state))
     if action is not None:
         if not federation.malicious:
             raise ValueError("action is given, but no client of the federation is malicious")
@@ -64,7 +62,7 @@ def run_round(
     malicious = tuple(c for c in participants if c in federation.malicious)
     requires = federation.requires
 
-    given.played = True
+    given.played = None
     rows, refusals = _honest_rows(state, federation, participants, malicious, rng, backend)
     bad = [i for i, client in enumerate(participants) if client in federation.malicious]
     attack = state.attack
@@ -106,8 +104,25 @@ def run_round(
     after = FederationState(
         parameters, number, state.store, state.root, attack, memory, history, slots
     )
-    refusals = {**refusals, **{participants[i]: why for i, why in unplaced.items()}}
-    return after, RoundLog(number, participants, malicious, outcome, refusals, acted)
+    told = {**refusals, **{participants[i]: why for i, why in unplaced.items()}}
+    # An attack may send a row for a client whose own answer was refused.
+    dropped = {participants[i] for i in outcome.dropped}
+    told = {client: why for client, why in told.items() if client in dropped}
+    given.played = True
+    return after, RoundLog(number, participants, malicious, outcome, told, acted)
+
+
+def _used(state: FederationState) -> str:
+    """Return why no round can be played from a state that was used."""
+    this = f"this state, which is of round {state.round}"
+    if state.played:
+        told = f"a round was played from {this}, before: go on from the state that it returned"
+    else:
+        told = f"a round from {this}, did not end: begin again from federation.start()"
+    return (
+        f"{told}, or from a copy, state.clone(), that was made before the round. One that is made "
+        "after it is refused too, since a round changes what its state holds"
+    )
 
 
 def _check(state: object, federation: object, rng: object) -> None:

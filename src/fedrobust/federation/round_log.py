@@ -15,7 +15,8 @@ class RoundLog:
     malicious: tuple[int, ...]
     outcome: Outcome
     refused: Mapping[int, str] = field(default_factory=dict)
-    """Why what a client sent is no row, by client: its shape, or what a backend said of it."""
+    """Why what a client sent is no row, by client: its shape, or what a backend said of it. These
+    clients are ``dropped`` too."""
     acted: bool | None = None
     """Whether what any malicious client sent differs from its honest update, also where the server
     then drops it. None where no attack crafts rows, where malicious clients do not train, and where

@@ -266,9 +266,10 @@ class FederationState:
     history: tuple[Vector, ...] = ()
     server: Slots = ()
     """What the server's optimiser keeps."""
-    played: bool = False
-    """Whether a round was played from it, which may have changed what it holds. It is not kept in
-    checkpoints: the state that a run goes on from is a new one.
+    played: bool | None = False
+    """Whether a round was played from it, which may have changed what it holds; None where a round
+    from it did not end. It is not kept in checkpoints: the state that a run goes on from is a new
+    one.
     """
 
     def __repr__(self) -> str:

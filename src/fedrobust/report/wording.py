@@ -256,8 +256,10 @@ def _refused(rounds: Sequence[Round]) -> list[str]:
     """Return which answers of real clients were refused, and why."""
     cases: dict[tuple[str, str], list[int]] = {}
     for r in rounds:
+        dropped = {*map(str, r.dropped)}  # an earlier version also told of rows that were used
         for client, why in r.refused.items():
-            cases.setdefault((client, shortened(why, 200)), []).append(r.round)
+            if client in dropped:
+                cases.setdefault((client, shortened(why, 200)), []).append(r.round)
     found = [
         f"Nothing of client {client} was used in {_rounds(numbers)}: {why.rstrip('.')}."
         for (client, why), numbers in list(cases.items())[:_REFUSALS]
